@@ -1,0 +1,38 @@
+# The targets are the README's commands. Everything runs in .venv, made on first use with the pinned torch.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint aot quality synthetic clean
+
+$(STAMP): pyproject.toml constraints.txt setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	touch $(STAMP)
+
+demo: $(STAMP)  ## draw 64 images with Restart from the bundled model into samples/
+	$(BIN)/restart-sampling generate --preset fashion-mnist --seeds 0-63 --out samples --overwrite
+
+test: $(STAMP)  ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt ruff mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+aot: $(STAMP)  ## compile the kernels for sm_80 and sm_90 without a GPU and print what they cost
+	$(BIN)/python -m restart_kernels.aot --arch 80 --arch 90
+
+synthetic: $(STAMP)  ## the paper's synthetic experiment: errors against K, with a plot
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(BIN)/python benchmarks/synthetic_mixture.py
+
+quality: $(STAMP)  ## FD-classifier of the bundled model at several NFE, Heun and Restart
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(BIN)/python benchmarks/quality_fashion_mnist.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info engine/*.egg-info samples

@@ -1,0 +1,54 @@
+"""Options shared by commands, and how they become a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import ConfigError
+from ..plan import Plan
+from ..presets import find
+
+Preset = Annotated[str | None, typer.Option(help="A named configuration; see `restart-sampling presets`.")]
+Steps = Annotated[int | None, typer.Option(help="Points of the main grid (N_main). Default 18.")]
+Solver = Annotated[str | None, typer.Option(help="euler, heun, edm-stochastic, ddpm, dpm2, dpm3 or dpm++2m.")]
+Restart = Annotated[
+    str | None,
+    typer.Option(help="Restart intervals, '[N, K, t_min, t_max]' or any known format, or @FILE; 'none' for none."),
+]
+SNoise = Annotated[float | None, typer.Option(help="Factor on the std of every injected noise (S_noise).")]
+SChurn = Annotated[float | None, typer.Option(help="EDM's S_churn on the main grid.")]
+SMin = Annotated[float | None, typer.Option(help="Lowest sigma that is churned (S_min).")]
+SMax = Annotated[float | None, typer.Option(help="Highest sigma that is churned (S_max).")]
+RestartGamma = Annotated[float | None, typer.Option(help="Churn inside Restart intervals (gamma).")]
+SigmaMin = Annotated[float | None, typer.Option(help="Lower end of the main grid.")]
+SigmaMax = Annotated[float | None, typer.Option(help="Upper end of the main grid.")]
+Rho = Annotated[float | None, typer.Option(help="Exponent of the EDM grid.")]
+Schedule = Annotated[str | None, typer.Option(help="edm, exponential, vp, ve, iddpm, sd or flow.")]
+OnCollision = Annotated[
+    str | None, typer.Option(help="Intervals that snap to one grid point: both, last (official code), first or error.")
+]
+Guidance = Annotated[float | None, typer.Option(help="Scale w of classifier-free guidance; 1 is off.")]
+
+
+def build_plan(preset: str | None, fallback: str | None = None, **given: Any) -> Plan:
+    """The plan of `preset` with the given options on top; without any option the `fallback` preset."""
+    options = {name: value for name, value in given.items() if value is not None}
+    if isinstance(options.get("restart"), str) and options["restart"].startswith("@"):
+        options["restart"] = _read(Path(options["restart"][1:]))
+    if preset is None and not options:
+        preset = fallback
+    base = dict(find(preset).plan_options) if preset is not None else {}
+    if options.get("restart", "").strip().lower() == "none":
+        options.pop("restart")
+        base.pop("restart", None)
+    return Plan.build(**{**base, **options})
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the Restart configuration {path}: {error}") from error

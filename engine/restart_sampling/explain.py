@@ -1,0 +1,114 @@
+"""`Plan.explain()`: the plan as a table a person can read."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import TYPE_CHECKING
+
+from .solvers import get_solver
+
+if TYPE_CHECKING:
+    from .plan import Plan, Step
+
+
+def level(value: float) -> str:
+    """A noise level in at most five significant digits."""
+    return f"{value:.5g}"
+
+
+def explain(plan: Plan, width: int = 100) -> str:
+    """Segments in running order, intervals with what was asked and what is used, NFE, and everything that was moved."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    config = plan.config
+    solver = get_solver(config.solver)
+    head = f"{plan.nfe} NFE · {solver.title} · {config.schedule} grid, {len(plan.grid) - 1} points"
+    head += f" · sigma {level(plan.grid[0])} → {level(plan.grid[-2])} → 0"
+    head += f" · rho {config.rho:g}" if config.schedule == "edm" else ""
+
+    walk = Table(box=box.SIMPLE_HEAD, title="The walk", title_justify="left", pad_edge=False)
+    for name in ("segment", "sigma", "steps", "K", "evaluations", "noise injected on arrival"):
+        walk.add_column(name, justify="left" if name in ("segment", "sigma", "noise injected on arrival") else "right")
+    for group in _groups(plan):
+        first, last = group[0], group[-1]
+        evaluations = sum(len(s.stages) for s in group)
+        iterations = 1 + max(s.iteration for s in group)
+        restart = first.interval is not None
+        noisy = [s.noise for s in group if s.noise]
+        steps = len(group) // iterations
+        walk.add_row(
+            f"restart {first.interval}" if restart else "main",
+            f"{level(first.t)} → {level(last.s)}",
+            str(steps),
+            str(iterations) if restart else "",
+            f"{iterations} × {evaluations // iterations} = {evaluations}" if restart else str(evaluations),
+            _noise_text(noisy),
+        )
+    walk.add_row("total", "", "", "", str(plan.nfe), f"{plan.draws} draws")
+
+    out = Console(file=io.StringIO(), width=width, highlight=False, color_system=None)
+    out.print(head, soft_wrap=True)
+    out.print(walk)
+    if plan.intervals:
+        table = Table(box=box.SIMPLE_HEAD, title="Restart intervals", title_justify="left", pad_edge=False)
+        for name in ("#", "N", "K", "t_min asked", "t_min used", "grid point", "t_max asked", "t_max used", "NFE"):
+            table.add_column(name, justify="right")
+        for i in plan.intervals:
+            table.add_row(
+                str(i.number), str(i.N), str(i.K), level(i.asked.t_min), level(i.t_min), str(i.index),
+                level(i.asked.t_max), level(i.t_max), str(i.nfe),
+            )  # fmt: skip
+        out.print(table)
+    for line in _options(plan):
+        out.print(line, soft_wrap=True)
+    for note in plan.notes:
+        out.print(f"note: {note}", soft_wrap=True)
+    return "\n".join(line.rstrip() for line in out.file.getvalue().splitlines()).strip() + "\n"  # type: ignore[attr-defined]
+
+
+def _groups(plan: Plan) -> list[list[Step]]:
+    """Consecutive steps of one segment: a stretch of the main grid, or all K iterations of one interval."""
+    groups: list[list[Step]] = []
+    for step in plan.steps:
+        if groups and groups[-1][-1].interval == step.interval:
+            groups[-1].append(step)
+        else:
+            groups.append([step])
+    return groups
+
+
+def _noise_text(noisy: list[float]) -> str:
+    if not noisy:
+        return ""
+    values = sorted(set(f"{n:.4g}" for n in noisy), key=float)
+    if len(values) == 1:
+        return f"{len(noisy)} × std {values[0]}"
+    return f"{len(noisy)} × std {values[0]} … {values[-1]}"
+
+
+def _options(plan: Plan) -> list[str]:
+    config = plan.config
+    lines = []
+    if config.s_churn:
+        lines.append(
+            f"churn on the main grid: S_churn {config.s_churn:g} while {config.s_min:g} ≤ sigma ≤ {config.s_max:g}"
+        )
+    if config.restart_gamma and plan.intervals:
+        lines.append(f"churn inside intervals: gamma {config.restart_gamma:g} while {config.s_min:g} ≤ sigma ≤ {config.s_max:g}")
+    if config.s_noise != 1 and plan.draws:
+        lines.append(f"S_noise {config.s_noise:g} on every injected noise")
+    if config.restart_solver and config.restart_solver != config.solver:
+        lines.append(f"inside intervals: {get_solver(config.restart_solver).title}")
+    if config.guided:
+        low, high = config.guidance_interval
+        where = "" if (low, high) == (0, math.inf) else f" while {low:g} ≤ sigma ≤ {high:g}"
+        lines.append(f"guidance scale {config.guidance_scale:g}{where}: every evaluation runs the network on 2 inputs")
+    for i in plan.intervals:
+        if f"{i.t_min:.3g}" != f"{i.asked.t_min:.3g}":
+            lines.append(
+                f"note: interval {i.number}: t_min moved from {level(i.asked.t_min)} to grid point {i.index}, sigma {level(i.t_min)}"
+            )
+    return lines

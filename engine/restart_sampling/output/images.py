@@ -1,0 +1,62 @@
+r"""Images: uint8 conversion, PNG files, a contact sheet.
+
+uint8 = clip(127.5·x + 128, 0, 255) truncated, EDM's rule for samples in [−1, 1].
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import OutputError
+
+
+def to_uint8(x: Tensor) -> np.ndarray:
+    """Samples float [n, C, H, W] in [−1, 1] → uint8 [n, H, W, C]."""
+    return (x * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def to_pil(image: np.ndarray) -> Image.Image:
+    """uint8 [H, W, C] with C = 1 (grey) or 3 (RGB) → a PIL image."""
+    if image.shape[-1] not in (1, 3):
+        raise OutputError(f"images need 1 or 3 channels, got {image.shape[-1]}; use --format npz for other data")
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Write through a temporary file in the same folder, so `path` never holds half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def save_png(path: Path, image: np.ndarray) -> None:
+    """One image uint8 [H, W, C] as PNG."""
+    picture = to_pil(image)
+    write_atomically(path, lambda file: picture.save(file, format="PNG"))
+
+
+def grid(images: np.ndarray, columns: int | None = None, scale: int = 1, gap: int = 2) -> np.ndarray:
+    """A contact sheet uint8 of images uint8 [n, H, W, C], row by row, each enlarged `scale` times."""
+    n, height, width, channels = images.shape
+    columns = columns or max(1, round(n**0.5))
+    rows = -(-n // columns)
+    images = images.repeat(scale, axis=1).repeat(scale, axis=2)
+    height, width = height * scale, width * scale
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 255, dtype=np.uint8)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+    return sheet

@@ -1,0 +1,203 @@
+r"""What a network predicts, as four numbers per noise level.
+
+Every denoiser in use is (EDM, arXiv 2206.00364, eq. 7)
+
+    D(x; σ) = c_skip(σ)·x + c_out(σ)·F(c_in(σ)·x; c_noise(σ))
+
+with F the raw network. A :class:`Parameterization` states the four functions in float64 on the host; it is the only
+place where they are written. Training, plain evaluation and the fused step all read them from here.
+
+| name    | c_skip            | c_out              | c_in           | c_noise                  | source |
+|---------|-------------------|--------------------|----------------|--------------------------|--------|
+| `edm`   | σd²/(σ²+σd²)      | σ·σd/√(σ²+σd²)     | 1/√(σ²+σd²)    | ln(σ)/4                  | EDM Table 1 |
+| `vp`    | 1                 | −σ                 | 1/√(σ²+1)      | (M−1)·t(σ)               | EDM Table 1, Score SDE |
+| `ve`    | 1                 | σ                  | 1              | ln(σ/2)                  | EDM Table 1 |
+| `iddpm` | 1                 | −σ                 | 1/√(σ²+1)      | M−1−argmin_j abs(u_j−σ)  | EDM Table 1 |
+| `eps`   | 1                 | −σ                 | 1/√(σ²+1)      | timestep of σ            | DDPM on discrete levels |
+| `v`     | 1/(σ²+1)          | −σ/√(σ²+1)         | 1/√(σ²+1)      | timestep of σ            | Salimans & Ho 2022 |
+| `x0`    | 0                 | 1                  | 1/√(σ²+1)      | timestep of σ            | sample prediction |
+| `flow`  | 1                 | −t                 | 1              | 1000·t (scalable)        | x_t = (1−t)x₀ + tε, F = ε − x₀ |
+| `denoiser` | 0              | 1                  | 1              | σ                        | F is D itself |
+
+For `flow` the noise level is t ∈ [0, 1] and the state is x_t itself; for all others the state is x₀ + σε.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from .errors import ConfigError
+
+Array = np.ndarray
+
+
+class Coefficients(NamedTuple):
+    """c_skip, c_out, c_in, c_noise at given noise levels; float64 arrays of the shape of `sigma`."""
+
+    c_skip: Array
+    c_out: Array
+    c_in: Array
+    c_noise: Array
+
+
+def _identity(sigma: Array) -> Array:
+    return sigma
+
+
+@dataclass(frozen=True)
+class Parameterization:
+    """The four coefficient functions of a network and the noise levels it knows.
+
+    `process` is "ve" (state x₀ + σε) or "flow" (state (1−t)x₀ + tε). `round_sigma` maps levels to the nearest one the
+    network was trained on (identity for continuous networks).
+    """
+
+    name: str
+    function: Callable[[Array], Coefficients]
+    sigma_min: float = 0.0
+    sigma_max: float = float("inf")
+    round_sigma: Callable[[Array], Array] = _identity
+    process: str = "ve"
+
+    def coefficients(self, sigma: float | Array) -> Coefficients:
+        """Coefficients at `sigma` (> 0), float64, same shape."""
+        sigma = np.asarray(sigma, dtype=np.float64)
+        if not (np.isfinite(sigma).all() and (sigma > 0).all()):
+            raise ConfigError(f"noise levels must be finite and > 0, got {sigma.min()} .. {sigma.max()}")
+        return self.function(sigma)
+
+
+def edm(sigma_data: float = 0.5, sigma_min: float = 0.0, sigma_max: float = float("inf")) -> Parameterization:
+    """EDM preconditioning (EDM Table 1, last column)."""
+
+    def function(sigma: Array) -> Coefficients:
+        total = np.sqrt(sigma**2 + sigma_data**2)
+        return Coefficients(
+            sigma_data**2 / total**2, sigma * sigma_data / total, 1 / total, np.log(sigma) / 4
+        )
+
+    return Parameterization("edm", function, sigma_min, sigma_max)
+
+
+def vp_sigma(t: float | Array, beta_d: float = 19.9, beta_min: float = 0.1) -> Array:
+    """σ(t) = √(exp(β_d t²/2 + β_min t) − 1), the VP schedule of EDM Table 1."""
+    t = np.asarray(t, dtype=np.float64)
+    return np.sqrt(np.expm1(0.5 * beta_d * t**2 + beta_min * t))
+
+
+def vp(
+    beta_d: float = 19.9,
+    beta_min: float = 0.1,
+    M: int = 1000,
+    epsilon_t: float = 1e-5,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+) -> Parameterization:
+    """VP preconditioning (EDM Table 1). `sigma_min`/`sigma_max` override σ(ε_t) and σ(1), as stored in checkpoints."""
+
+    def function(sigma: Array) -> Coefficients:
+        t = (np.sqrt(beta_min**2 + 2 * beta_d * np.log1p(sigma**2)) - beta_min) / beta_d
+        return Coefficients(np.ones_like(sigma), -sigma, 1 / np.sqrt(sigma**2 + 1), (M - 1) * t)
+
+    low = float(vp_sigma(epsilon_t, beta_d, beta_min)) if sigma_min is None else sigma_min
+    high = float(vp_sigma(1.0, beta_d, beta_min)) if sigma_max is None else sigma_max
+    return Parameterization("vp", function, low, high)
+
+
+def ve(sigma_min: float = 0.02, sigma_max: float = 100.0) -> Parameterization:
+    """VE preconditioning (EDM Table 1)."""
+
+    def function(sigma: Array) -> Coefficients:
+        one = np.ones_like(sigma)
+        return Coefficients(one, sigma.copy(), one, np.log(sigma / 2))
+
+    return Parameterization("ve", function, sigma_min, sigma_max)
+
+
+def _nearest(levels: Array, sigma: Array) -> Array:
+    """Index of the level nearest to each sigma; `levels` in any order."""
+    return np.abs(levels[:, None] - np.asarray(sigma, dtype=np.float64).reshape(1, -1)).argmin(axis=0)
+
+
+def iddpm_levels(M: int = 1000, C_1: float = 0.001, C_2: float = 0.008) -> Array:
+    """The M+1 noise levels u_0 > … > u_M = 0 of iDDPM in float64 (EDM Table 1).
+
+    u_{j−1} = √((u_j² + 1)/max(ᾱ_{j−1}/ᾱ_j, C_1) − 1), ᾱ_j = sin²(π/2 · j/(M(C_2+1))).
+    """
+
+    def alpha_bar(j: int) -> float:
+        return float(np.sin(0.5 * np.pi * j / M / (C_2 + 1)) ** 2)
+
+    u = np.zeros(M + 1)
+    for j in range(M, 0, -1):
+        u[j - 1] = np.sqrt((u[j] ** 2 + 1) / max(alpha_bar(j - 1) / alpha_bar(j), C_1) - 1)
+    return u
+
+
+def iddpm(u: Array | None = None, sigma_min: float | None = None, sigma_max: float | None = None) -> Parameterization:
+    """iDDPM preconditioning on the M+1 levels `u` (descending, last one 0); take `u` from the checkpoint."""
+    u = np.asarray(iddpm_levels() if u is None else u, dtype=np.float64)
+    M = len(u) - 1
+    positive = u[:-1]
+
+    def round_sigma(sigma: Array) -> Array:
+        sigma = np.asarray(sigma, dtype=np.float64)
+        return positive[_nearest(positive, sigma)].reshape(sigma.shape)
+
+    def function(sigma: Array) -> Coefficients:
+        j = _nearest(u, sigma).reshape(sigma.shape)
+        return Coefficients(np.ones_like(sigma), -sigma, 1 / np.sqrt(sigma**2 + 1), (M - 1 - j).astype(np.float64))
+
+    low = float(u[M - 1]) if sigma_min is None else sigma_min
+    high = float(u[0]) if sigma_max is None else sigma_max
+    return Parameterization("iddpm", function, low, high, round_sigma)
+
+
+def discrete(sigmas: Array, prediction: str = "eps") -> Parameterization:
+    """A DDPM-style network on discrete levels `sigmas` [T], ascending; c_noise is the (fractional) timestep.
+
+    `prediction` is what F predicts: "eps", "v" or "x0". Between levels the timestep is linear in ln σ.
+    """
+    sigmas = np.asarray(sigmas, dtype=np.float64)
+    if sigmas.ndim != 1 or len(sigmas) < 2 or not (np.diff(sigmas) > 0).all() or sigmas[0] <= 0:
+        raise ConfigError("discrete sigmas must be a 1-d, strictly ascending list of at least 2 positive levels")
+    if prediction not in ("eps", "v", "x0"):
+        raise ConfigError(f"prediction must be one of eps, v, x0; got {prediction!r}")
+    log_sigmas = np.log(sigmas)
+    steps = np.arange(len(sigmas), dtype=np.float64)
+
+    def function(sigma: Array) -> Coefficients:
+        t = np.interp(np.log(sigma), log_sigmas, steps)
+        c_in = 1 / np.sqrt(sigma**2 + 1)
+        one, zero = np.ones_like(sigma), np.zeros_like(sigma)
+        if prediction == "eps":
+            return Coefficients(one, -sigma, c_in, t)
+        if prediction == "v":
+            return Coefficients(c_in**2, -sigma * c_in, c_in, t)
+        return Coefficients(zero, one, c_in, t)
+
+    return Parameterization(prediction, function, float(sigmas[0]), float(sigmas[-1]))
+
+
+def flow(time_scale: float = 1000.0) -> Parameterization:
+    """Flow matching: x_t = (1−t)x₀ + tε, F = ε − x₀, so D = x_t − t·F; c_noise = time_scale·t."""
+
+    def function(t: Array) -> Coefficients:
+        one = np.ones_like(t)
+        return Coefficients(one, -t, one, time_scale * t)
+
+    return Parameterization("flow", function, 0.0, 1.0, process="flow")
+
+
+def denoiser(sigma_min: float = 0.0, sigma_max: float = float("inf")) -> Parameterization:
+    """The network is the denoiser D itself and takes σ (see `Denoiser.from_function`)."""
+
+    def function(sigma: Array) -> Coefficients:
+        one = np.ones_like(sigma)
+        return Coefficients(np.zeros_like(sigma), one, one, sigma.copy())
+
+    return Parameterization("denoiser", function, sigma_min, sigma_max)

@@ -1,0 +1,395 @@
+r"""The plan: what a sampling run will do, exactly, before it runs.
+
+Glossary (the paper's symbols are the names, here and in every file)
+    sigma, t      noise level; σ(t) = t in the EDM convention, the state is x_t = x₀ + t·ε (`flow`: (1−t)x₀ + tε)
+    D             the denoiser, D(x; σ) = E[x₀ | x]; F is the raw network inside it (parameterization.py)
+    NFE           network evaluations per sample
+    N_main        points of the main grid, without the final 0 (`steps`)
+    interval      [N, K, t_min, t_max]: at t_min the state is lifted to t_max by fresh noise and solved back down, K times,
+                  over N grid points (N − 1 steps)
+    S_noise       factor on the std of every injected noise; S_churn, S_min, S_max, gamma: EDM's churn
+    eta           noise of ancestral sampling; guidance_scale w: F = F_u + w(F_c − F_u)
+    row           one network evaluation and the affine update after it (table.py)
+
+Algorithm (Restart, arXiv 2306.14878, Algorithm 2): walk the main grid t_0 > … > t_N = 0; when the walk arrives at the grid
+point nearest to an interval's t_min, jump up to t_max and walk the interval's own grid down again, K times; go on. Jumps and
+churn are noise added on arrival, so they cost no evaluation.
+
+A plan is pure float64 numbers and needs no tensor library. Binding it to a network (`Plan.for_network`) first clips and
+rounds the grid to the levels the network knows, as EDM does, and says so in `notes`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from .config import PlanConfig
+from .errors import ConfigError
+from .restart import RestartConfig, RestartInterval, snap
+from .schedule import Schedule, get_schedule
+from .solvers import get_solver
+from .solvers.edm_stochastic import gamma
+from .solvers.process import rise
+from .solvers.trace import D_PREVIOUS, Form, Position, Solver, Stage, Tracer, Update, X
+
+MAX_ROWS = 1_000_000
+Round = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A Restart interval as it will run. `t_min`, `t_max` are the levels used, `asked` what was given."""
+
+    asked: RestartInterval
+    number: int
+    index: int
+    t_min: float
+    t_max: float
+    levels: tuple[float, ...]
+    nfe: int
+
+    @property
+    def N(self) -> int:
+        return self.asked.N
+
+    @property
+    def K(self) -> int:
+        return self.asked.K
+
+
+@dataclass(frozen=True)
+class Step:
+    """One solver step from `t` to `s`, in terms of D, and the noise added on arrival.
+
+    The network is evaluated at each stage's level on its form; the new state is `result` (already scaled by the jump, if
+    one follows) + `noise`·ε. `lift_to` is the level the noise lifts the state to (= s without a jump or churn).
+    `interval` is None on the main grid, else the interval's number, with `iteration` counting its K repeats from 0.
+    """
+
+    t: float
+    s: float
+    stages: tuple[Stage, ...]
+    result: Form
+    noise: float = 0.0
+    draw: int = 0
+    lift_to: float = 0.0
+    keep: Form | None = None
+    interval: int | None = None
+    iteration: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network evaluation of a plan: where it stands and what is injected after it (`noise` std, 0 for none)."""
+
+    index: int
+    sigma: float
+    stage: int
+    t: float
+    s: float
+    interval: int | None
+    iteration: int
+    noise: float
+    draw: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A frozen sampling program. Make one with :meth:`build`, read it with :meth:`explain`.
+
+    `grid` is the main grid with its final 0, `intervals` the Restart intervals as they will run, `steps` the program,
+    `initial_noise` the std of the initial latent (draw 0), `notes` everything that was moved, disabled or dropped.
+    """
+
+    config: PlanConfig
+    grid: tuple[float, ...]
+    intervals: tuple[Interval, ...]
+    steps: tuple[Step, ...] = field(repr=False)
+    initial_noise: float
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def build(
+        cls,
+        steps: int | None = None,
+        solver: str = "heun",
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+        rho: float = 7.0,
+        restart: Any = None,
+        s_noise: float = 1.0,
+        s_churn: float = 0.0,
+        s_min: float = 0.0,
+        s_max: float = math.inf,
+        restart_gamma: float = 0.0,
+        **options: Any,
+    ) -> Plan:
+        """Compile a plan.
+
+        Args:
+            steps: N_main, points of the main grid without the final 0; ≥ 2. Default 18, or what the Restart line says.
+            solver: euler, heun, edm-stochastic, ddpm, dpm2, dpm3 or dpm++2m.
+            sigma_min, sigma_max: ends of the main grid; default 0.002 and 80 (the schedule's own for sd and flow).
+            rho: exponent of the EDM/Karras grid.
+            restart: intervals in any format `RestartConfig.parse` reads.
+            s_noise: factor on every injected noise.
+            s_churn, s_min, s_max: EDM's churn on the main grid.
+            restart_gamma: churn inside Restart intervals, while s_min ≤ t ≤ s_max.
+            **options: the further fields of :class:`PlanConfig` (schedule, restart_solver, restart_schedule,
+                on_collision, eta, guidance_scale, guidance_interval, …).
+
+        Raises:
+            ConfigError: the plan cannot run as written; the message says what to change.
+        """
+        config = PlanConfig.make(
+            steps=steps, solver=solver, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho, restart=restart,
+            s_noise=s_noise, s_churn=s_churn, s_min=s_min, s_max=s_max, restart_gamma=restart_gamma, **options,
+        )  # fmt: skip
+        return _compile(config)
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations per sample (each is two with guidance_scale ≠ 1)."""
+        return sum(len(step.stages) for step in self.steps)
+
+    @property
+    def draws(self) -> int:
+        """Noise injections along the trajectory, the initial latent not counted."""
+        return max(step.draw for step in self.steps)
+
+    @property
+    def process(self) -> str:
+        """The state the plan walks, "ve" or "flow"."""
+        return self.config.process
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The program, one row per network evaluation."""
+        rows: list[Row] = []
+        for step in self.steps:
+            for k, stage in enumerate(step.stages):
+                last = k == len(step.stages) - 1
+                rows.append(
+                    Row(
+                        len(rows), stage.level, k, step.t, step.s, step.interval, step.iteration,
+                        step.noise if last else 0.0, step.draw if last and step.noise else 0,
+                    )
+                )  # fmt: skip
+        return tuple(rows)
+
+    def for_network(
+        self, sigma_min: float, sigma_max: float, round_sigma: Round | None = None
+    ) -> Plan:
+        """This plan on the levels a network knows: the grid is clipped to [sigma_min, sigma_max] and rounded.
+
+        Returns the same plan when nothing moves. Steps that rounding makes empty are dropped and noted.
+        """
+        low, high = max(self.config.sigma_min, sigma_min), min(self.config.sigma_max, sigma_max)
+        if low >= high:
+            raise ConfigError(
+                f"the plan covers sigma {self.config.sigma_min:g} .. {self.config.sigma_max:g} but the network knows "
+                f"{sigma_min:g} .. {sigma_max:g}; choose sigma_min and sigma_max inside that range"
+            )
+        if (low, high) == (self.config.sigma_min, self.config.sigma_max) and round_sigma is None:
+            return self
+        notes = []
+        if low != self.config.sigma_min:
+            notes.append(f"sigma_min raised from {self.config.sigma_min:g} to {low:g}, the lowest the network knows")
+        if high != self.config.sigma_max:
+            notes.append(f"sigma_max lowered from {self.config.sigma_max:g} to {high:g}, the highest the network knows")
+        moved = _compile(replace(self.config, sigma_min=low, sigma_max=high), round_sigma)
+        return replace(moved, config=self.config, notes=(*notes, *moved.notes))
+
+    def explain(self) -> str:
+        """The plan as a table a person can read."""
+        from .explain import explain
+
+        return explain(self)
+
+    def __str__(self) -> str:
+        return self.explain()
+
+
+def _resolve_interval(
+    asked: RestartInterval, number: int, grid: np.ndarray, schedule: Schedule, sigma_max: float, round_sigma: Round | None
+) -> Interval:
+    name = f"interval {number} [{asked.N}, {asked.K}, {asked.t_min:g}, {asked.t_max:g}]"
+    index = snap(grid, asked.t_min)
+    t_m = float(grid[index])
+    if asked.t_max > sigma_max:
+        raise ConfigError(f"{name}: t_max {asked.t_max:g} is above sigma_max {sigma_max:g}; lower t_max or raise sigma_max")
+    if index == 0:
+        raise ConfigError(
+            f"{name}: t_min {asked.t_min:g} snaps to the first grid point {t_m:g}, where the run starts, so it would never "
+            f"be reached; choose t_min below {(grid[0] + grid[1]) / 2:g} or more steps"
+        )
+    if t_m == 0:
+        raise ConfigError(
+            f"{name}: t_min {asked.t_min:g} snaps to 0, the finished image; the lowest grid point is {grid[-2]:g}: "
+            f"choose t_min above {grid[-2] / 2:g} or a lower sigma_min"
+        )
+    if t_m >= asked.t_max:
+        raise ConfigError(
+            f"{name}: t_min {asked.t_min:g} snaps to grid point {t_m:g}, not below t_max {asked.t_max:g}; "
+            f"raise t_max or use more steps"
+        )
+    levels = schedule.segment(t_m, asked.t_max, asked.N)
+    if round_sigma is not None:
+        levels = round_sigma(levels)
+        if levels[0] <= t_m:
+            raise ConfigError(
+                f"{name}: t_max rounds to {levels[0]:g}, the nearest level the network was trained on, which is not above "
+                f"t_min {t_m:g}; raise t_max"
+            )
+    return Interval(asked, number, index, t_m, float(levels[0]), tuple(map(float, levels)), 0)
+
+
+def _settle_collisions(intervals: list[Interval], rule: str, notes: list[str]) -> list[Interval]:
+    """Apply `on_collision` to intervals that share a grid point; `intervals` keep the given order."""
+    kept: dict[int, list[Interval]] = {}
+    for interval in intervals:
+        kept.setdefault(interval.index, []).append(interval)
+    for index, group in kept.items():
+        if len(group) == 1:
+            continue
+        names = " and ".join(str(i.number) for i in group)
+        point = f"intervals {names} both snap to grid point {index} (sigma {group[0].t_min:.6g})"
+        if rule == "error":
+            raise ConfigError(f"{point}; move a t_min, use more steps, or set on_collision to both, last or first")
+        if rule == "both":
+            notes.append(f"{point}; all run there, in the given order")
+        else:
+            kept[index] = [group[-1] if rule == "last" else group[0]]
+            notes.append(f"{point}; only interval {kept[index][0].number} runs (on_collision={rule!r})")
+    return [i for i in intervals if i in kept[i.index]]
+
+
+class _Walk:
+    """Builds the steps of a plan: solver steps, with lifts (jump, churn, ancestral noise) folded into the arrival."""
+
+    def __init__(self, config: PlanConfig, round_sigma: Round | None) -> None:
+        self.config, self.round_sigma = config, round_sigma
+        self.steps: list[Step] = []
+        self.dropped = 0
+        self.pending = (1.0, 0.0)  # (scale, variance) to apply to the state before the next evaluation
+        self.initial = 0.0
+        self.previous_level: float | None = None
+
+    def lift(self, t: float, t_up: float) -> None:
+        """Add the noise that moves the state from t up to t_up. Lifts at one point share one draw: variances add."""
+        scale, variance = self.pending
+        a, std = rise(self.config.process, t, t_up, self.config.s_noise)
+        self.pending = (a * scale, a * a * variance + std * std)
+
+    def settle(self, level: float) -> None:
+        """Attach what is pending to the last step (or the initial latent), before the network is evaluated at `level`."""
+        scale, variance = self.pending
+        self.pending = (1.0, 0.0)
+        if not self.steps:
+            self.initial = math.sqrt((scale * self.initial) ** 2 + variance)
+        elif (scale, variance) != (1.0, 0.0):
+            last = self.steps[-1]
+            total = math.sqrt((scale * last.noise) ** 2 + variance)
+            self.steps[-1] = replace(last, result=scale * last.result, noise=total, lift_to=level)
+
+    def forget(self) -> None:
+        """Start a fresh multistep history (after a jump)."""
+        self.previous_level = None
+
+    def leg(self, levels: tuple[float, ...], solver: Solver, gammas: Callable[[float], float],
+            interval: int | None = None, iteration: int = 0, remaining: int | None = None) -> None:  # fmt: skip
+        """Walk the consecutive `levels`; `remaining` counts the steps to the end of the whole leg."""
+        remaining = len(levels) - 1 if remaining is None else remaining
+        for k, (t, s) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+            if t <= s:
+                self.dropped += 1
+                continue
+            t_hat = self._churned(t, gammas(t))
+            self.lift(t, t_hat)
+            self.settle(t_hat)
+            fresh = self.previous_level is None
+            position = Position(
+                remaining - k, interval is not None, None if fresh else D_PREVIOUS,
+                self.previous_level, self.config.eta, self.config.process,
+            )  # fmt: skip
+            tracer = Tracer()
+            update: Update = solver.step(X, t_hat, s, tracer, position)
+            self.previous_level = t_hat if update.keep is not None else None
+            self.steps.append(
+                Step(
+                    t_hat, s, tuple(tracer.stages), update.x, update.noise * self.config.s_noise, 0, s, update.keep,
+                    interval, iteration,
+                )
+            )  # fmt: skip
+
+    def _churned(self, t: float, g: float) -> float:
+        if g == 0:
+            return t
+        t_hat = t * (1.0 + g)
+        if self.config.process == "flow":
+            t_hat = min(t_hat, 1.0)
+        # Rounding may land below t, where the lift would be the root of a negative number; then there is no churn.
+        return t_hat if self.round_sigma is None else max(t, float(self.round_sigma(np.asarray(t_hat))))
+
+    def finish(self) -> tuple[Step, ...]:
+        """Number the draws: draw k is the k-th injection with noise ≠ 0."""
+        draw, numbered = 0, []
+        for step in self.steps:
+            if step.noise:
+                draw += 1
+            numbered.append(replace(step, draw=draw if step.noise else 0))
+        return tuple(numbered)
+
+
+def _compile(config: PlanConfig, round_sigma: Round | None = None) -> Plan:
+    schedule = get_schedule(config.schedule, rho=config.rho, **dict(config.schedule_options))
+    restart_schedule = get_schedule(config.restart_schedule, rho=config.rho) if config.restart_schedule else schedule
+    solver, restart_solver = get_solver(config.solver), get_solver(config.restart_solver or config.solver)
+    notes: list[str] = list(config.restart.notes)
+
+    grid = np.append(schedule.grid(config.steps, config.sigma_min, config.sigma_max), 0.0)
+    if round_sigma is not None:
+        rounded = np.append(round_sigma(grid[:-1]), 0.0)
+        if not np.array_equal(rounded, grid):
+            notes.append("grid points rounded to the levels the network was trained on")
+        grid = rounded
+
+    asked = [(n, i) for n, i in enumerate(config.restart.intervals) if i.K > 0]
+    top = max(config.sigma_max, float(grid[0]))
+    intervals = [_resolve_interval(i, n, grid, restart_schedule, top, round_sigma) for n, i in asked]
+    intervals = _settle_collisions(intervals, config.on_collision, notes)
+
+    def main_gamma(t: float) -> float:
+        return gamma(t, config.s_churn, config.s_min, config.s_max, config.steps) if config.s_churn else 0.0
+
+    def restart_gamma(t: float) -> float:
+        return config.restart_gamma if config.s_min <= t <= config.s_max else 0.0
+
+    walk = _Walk(config, round_sigma)
+    walk.initial = float(grid[0])
+    costs: dict[int, int] = {}
+    for m in range(len(grid) - 1):
+        walk.leg((float(grid[m]), float(grid[m + 1])), solver, main_gamma, remaining=len(grid) - 1 - m)
+        for interval in (i for i in intervals if i.index == m + 1):
+            before = sum(len(s.stages) for s in walk.steps)
+            for iteration in range(interval.K):
+                walk.lift(interval.t_min, interval.t_max)
+                walk.forget()
+                walk.leg(interval.levels, restart_solver, restart_gamma, interval.number, iteration)
+                if len(walk.steps) > MAX_ROWS:
+                    raise ConfigError(
+                        f"the plan has more than {MAX_ROWS:,} steps at interval {interval.number} "
+                        f"(K = {interval.K:,}); lower K or N"
+                    )
+            costs[interval.number] = sum(len(s.stages) for s in walk.steps) - before
+    if walk.dropped:
+        notes.append(f"{walk.dropped} steps of zero length dropped (grid points rounded to the same level)")
+    if intervals and config.s_noise == 0:
+        notes.append("s_noise = 0: the Restart jumps inject no noise")
+    intervals = [replace(i, nfe=costs[i.number]) for i in intervals]
+    return Plan(config, tuple(map(float, grid)), tuple(intervals), walk.finish(), walk.initial, tuple(notes))

@@ -1,0 +1,112 @@
+r"""Tracing: a solver is written as its paper writes it, and recorded as linear algebra.
+
+Every solver here is linear in the state x and the denoiser outputs D_0, D_1, … with coefficients known before the first
+network call. So a solver step is an ordinary function on :class:`Form` objects (linear combinations of x, D_0, D_1, … and
+the D kept from the previous step); calling `D(z, t)` records one network evaluation. The record, a :class:`Step`, is what
+a plan is made of: pure float64 numbers, no tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Form:
+    """x·x + previous·D_prev + Σ_k D[k]·D_k, float64 coefficients."""
+
+    x: float = 0.0
+    previous: float = 0.0
+    D: tuple[float, ...] = ()
+
+    def __add__(self, other: Form) -> Form:
+        n = max(len(self.D), len(other.D))
+        left, right = (f.D + (0.0,) * (n - len(f.D)) for f in (self, other))
+        return Form(
+            self.x + other.x,
+            self.previous + other.previous,
+            tuple(a + b for a, b in zip(left, right, strict=True)),
+        )
+
+    def __mul__(self, scale: float) -> Form:
+        return Form(self.x * scale, self.previous * scale, tuple(d * scale for d in self.D))
+
+    __rmul__ = __mul__
+
+    def __sub__(self, other: Form) -> Form:
+        return self + other * -1.0
+
+    def __truediv__(self, divisor: float) -> Form:
+        return self * (1.0 / divisor)
+
+
+X = Form(x=1.0)
+D_PREVIOUS = Form(previous=1.0)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One network evaluation: D_k = D(z; level)."""
+
+    level: float
+    z: Form
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a step stands: what a solver may know besides (t, s).
+
+    `remaining` counts the steps left on this leg, this one included; `restart` is True inside a Restart interval.
+    `previous` (with the level `t_previous` it was evaluated at) is the D kept by the step before, or None when the
+    history is fresh: at the start and after every jump. `eta` scales the noise of ancestral sampling; `process` names the
+    state (see process.py).
+    """
+
+    remaining: int = 1
+    restart: bool = False
+    previous: Form | None = None
+    t_previous: float | None = None
+    eta: float = 1.0
+    process: str = "ve"
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a solver step returns: the new state, the std of noise to add to it, and the D to keep for the next step."""
+
+    x: Form
+    noise: float = 0.0
+    keep: Form | None = None
+
+
+@dataclass
+class Tracer:
+    """Records the evaluations of one step; call it as `D(z, level)`."""
+
+    stages: list[Stage] = field(default_factory=list)
+
+    def __call__(self, z: Form, level: float) -> Form:
+        self.stages.append(Stage(level, z))
+        return Form(D=(0.0,) * (len(self.stages) - 1) + (1.0,))
+
+
+StepFunction = Callable[[Form, float, float, Tracer, Position], Update]
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A solver: its step function and what it promises.
+
+    `order` is the convergence order of the deterministic part; `noisy` says that the step itself injects noise;
+    `multistep` that it keeps a D between steps; `processes` which states it handles.
+    """
+
+    name: str
+    step: StepFunction
+    order: int
+    title: str
+    noisy: bool = False
+    multistep: bool = False
+    processes: tuple[str, ...] = ("ve",)
+    aliases: tuple[str, ...] = ()
