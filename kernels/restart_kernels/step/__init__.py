@@ -1,0 +1,1 @@
+"""The fused step: one row of any solver, for a whole batch."""
