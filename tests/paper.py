@@ -18,8 +18,10 @@ def karras(n, low, high, rho=7.0):
 
 
 class State:
-    def __init__(self, x, draw):
-        self.x, self.draw, self.count, self.variance = x, draw, 0, 0.0
+    """The state; the initial latent is draw 0 of a zero state, so churn at the first level adds to its variance too."""
+
+    def __init__(self, latents, sigma_max, draw):
+        self.x, self.draw, self.count, self.variance = torch.zeros_like(latents), draw, -1, sigma_max**2
 
     def inject(self, std):
         self.variance += std * std
@@ -69,9 +71,9 @@ def dpm3_step(D, x, t, s):
     return x - s * (math.exp(h) - 1) * e0 - s / r2 * ((math.exp(h) - 1) / h - 1) * d2
 
 
-def restart(D, x, draw, steps=18, low=0.002, high=80.0, rho=7.0, intervals=(), s_noise=1.0, s_churn=0.0, s_min=0.0,
+def restart(D, draw, steps=18, low=0.002, high=80.0, rho=7.0, intervals=(), s_noise=1.0, s_churn=0.0, s_min=0.0,
             s_max=math.inf, restart_gamma=0.0, step=heun_step, both=True, schedule=karras):  # fmt: skip
-    """x: standard-normal latents (float64). `intervals`: (N, K, t_min, t_max). Returns the sample; counts nothing."""
+    """`intervals`: (N, K, t_min, t_max). Returns the sample; counts nothing."""
     grid = torch.cat([schedule(steps, low, high, rho), torch.zeros(1, dtype=torch.float64)]).tolist()
     attached = {}
     for interval in intervals:
@@ -80,7 +82,7 @@ def restart(D, x, draw, steps=18, low=0.002, high=80.0, rho=7.0, intervals=(), s
             attached.setdefault(m, []).append(interval)
         else:
             attached[m] = [interval]
-    state = State(x * grid[0], draw)
+    state = State(draw(0), grid[0], draw)
 
     def walk(levels, gamma_of):
         for k, (t, s) in enumerate(zip(levels[:-1], levels[1:])):

@@ -40,6 +40,7 @@ class PlanConfig:
             "last" one only (what the official code does), the "first" one only, or "error".
         eta: noise of ancestral sampling; 0 is DDIM.
         guidance_scale: w of classifier-free guidance; 1 is off. `guidance_interval`: levels where it acts.
+        sigmas: the main grid itself, descending, with or without a final 0; replaces steps, sigma_min, sigma_max and rho.
     """
 
     steps: int = 18
@@ -61,6 +62,7 @@ class PlanConfig:
     guidance_scale: float = 1.0
     guidance_interval: tuple[float, float] = (0.0, math.inf)
     schedule_options: tuple[tuple[str, Any], ...] = ()
+    sigmas: tuple[float, ...] = ()
 
     @property
     def process(self) -> str:
@@ -85,6 +87,12 @@ class PlanConfig:
         steps = values.get("steps")
         if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int)):
             raise ConfigError(f"steps must be an integer ≥ 2, got {steps!r}")
+        if len(values.get("sigmas", ())):
+            values["sigmas"] = _grid(values["sigmas"])
+            if steps not in (None, len(values["sigmas"])):
+                raise ConfigError(f"steps = {steps} was given with {len(values['sigmas'])} sigmas; leave out steps")
+            steps = len(values["sigmas"])
+            values["sigma_min"], values["sigma_max"] = values["sigmas"][-1], values["sigmas"][0]
         restart = RestartConfig.parse(values.pop("restart", None), steps=steps)
         values["steps"] = _settle_steps(steps, restart)
         values["restart"] = restart
@@ -99,6 +107,15 @@ class PlanConfig:
                 continue
             result[f.name] = value.to_json() if isinstance(value, RestartConfig) else value
         return result
+
+
+def _grid(sigmas: Any) -> tuple[float, ...]:
+    """A main grid given level by level, without its final 0."""
+    levels = tuple(_number("each of sigmas", float(t), 0.0) for t in sigmas)
+    levels = levels[:-1] if levels[-1] == 0 else levels
+    if len(levels) < 2 or any(a <= b for a, b in zip(levels[:-1], levels[1:], strict=True)) or levels[-1] <= 0:
+        raise ConfigError(f"sigmas must be at least 2 strictly descending positive levels, got {levels[:8]}")
+    return levels
 
 
 def _settle_steps(steps: int | None, restart: RestartConfig) -> int:

@@ -58,7 +58,7 @@ class Denoiser:
 
         Args:
             fn: called as fn(x [B, *shape] float32, sigma float32 [B], **cond), returns D of the shape of x. `cond` is
-                class_labels=one-hot [B, label_dim] when label_dim > 0.
+                class_labels=one-hot [B, label_dim] when label_dim > 0. (With float64 registers x and sigma are float64.)
             shape: shape of one sample, e.g. (3, 32, 32).
             sigma_min, sigma_max: noise levels fn knows.
             process: "ve" if x = x₀ + σε, "flow" if x = (1 − t)x₀ + tε (sigma is then t).
@@ -67,7 +67,7 @@ class Denoiser:
             raise RestartTypeError(f"from_function needs a function fn(x, sigma, **cond), got {type(fn).__name__}")
 
         def network(net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None) -> Tensor:
-            sigma = c_noise.to(torch.float32).expand(net_in.shape[0])
+            sigma = c_noise.expand(net_in.shape[0])
             cond = {} if class_labels is None else {"class_labels": class_labels}
             return fn(net_in, sigma, **cond)
 

@@ -25,13 +25,16 @@ def explain(plan: Plan, width: int = 100) -> str:
 
     config = plan.config
     solver = get_solver(config.solver)
-    head = f"{plan.nfe} NFE · {solver.title} · {config.schedule} grid, {len(plan.grid) - 1} points"
+    grid = "given" if config.sigmas else config.schedule
+    head = f"{plan.nfe} NFE · {solver.title} · {grid} grid, {len(plan.grid) - 1} points"
     head += f" · sigma {level(plan.grid[0])} → {level(plan.grid[-2])} → 0"
-    head += f" · rho {config.rho:g}" if config.schedule == "edm" else ""
+    head += f" · rho {config.rho:g}" if grid == "edm" else ""
 
     walk = Table(box=box.SIMPLE_HEAD, title="The walk", title_justify="left", pad_edge=False)
     for name in ("segment", "sigma", "steps", "K", "evaluations", "noise injected on arrival"):
         walk.add_column(name, justify="left" if name in ("segment", "sigma", "noise injected on arrival") else "right")
+    used = {i.number: i for i in plan.intervals}
+    at = plan.grid[0]
     for group in _groups(plan):
         first, last = group[0], group[-1]
         evaluations = sum(len(s.stages) for s in group)
@@ -41,12 +44,13 @@ def explain(plan: Plan, width: int = 100) -> str:
         steps = len(group) // iterations
         walk.add_row(
             f"restart {first.interval}" if restart else "main",
-            f"{level(first.t)} → {level(last.s)}",
+            f"{level(used[first.interval].t_max if restart else at)} → {level(last.s)}",  # type: ignore[index]
             str(steps),
             str(iterations) if restart else "",
             f"{iterations} × {evaluations // iterations} = {evaluations}" if restart else str(evaluations),
             _noise_text(noisy),
         )
+        at = last.s
     walk.add_row("total", "", "", "", str(plan.nfe), f"{plan.draws} draws")
 
     out = Console(file=io.StringIO(), width=width, highlight=False, color_system=None)

@@ -195,8 +195,14 @@ class Plan:
                 f"the plan covers sigma {self.config.sigma_min:g} .. {self.config.sigma_max:g} but the network knows "
                 f"{sigma_min:g} .. {sigma_max:g}; choose sigma_min and sigma_max inside that range"
             )
-        if (low, high) == (self.config.sigma_min, self.config.sigma_max) and round_sigma is None:
+        same = (low, high) == (self.config.sigma_min, self.config.sigma_max)
+        if same and (round_sigma is None or np.array_equal(round_sigma(np.array(self.grid[:-1])), self.grid[:-1])):
             return self
+        if self.config.sigmas and (low, high) != (self.config.sigma_min, self.config.sigma_max):
+            raise ConfigError(
+                f"sigmas run over {self.config.sigma_max:g} .. {self.config.sigma_min:g} but the network knows "
+                f"{sigma_min:g} .. {sigma_max:g}; give levels inside that range"
+            )
         notes = []
         if low != self.config.sigma_min:
             notes.append(f"sigma_min raised from {self.config.sigma_min:g} to {low:g}, the lowest the network knows")
@@ -352,7 +358,8 @@ def _compile(config: PlanConfig, round_sigma: Round | None = None) -> Plan:
     solver, restart_solver = get_solver(config.solver), get_solver(config.restart_solver or config.solver)
     notes: list[str] = list(config.restart.notes)
 
-    grid = np.append(schedule.grid(config.steps, config.sigma_min, config.sigma_max), 0.0)
+    levels = config.sigmas or schedule.grid(config.steps, config.sigma_min, config.sigma_max)
+    grid = np.append(np.asarray(levels, dtype=np.float64), 0.0)
     if round_sigma is not None:
         rounded = np.append(round_sigma(grid[:-1]), 0.0)
         if not np.array_equal(rounded, grid):

@@ -51,7 +51,7 @@ class EagerExecutor:
         self.first_bad = torch.empty(batch_size, dtype=torch.int32, device=device)
         self.coef = torch.from_numpy(table.coef).to(device, register_dtype)
         self.code = torch.from_numpy(table.code).to(device)
-        self.c_noise = self.coef[:, layout.C_NOISE].to(torch.float32).contiguous()
+        self.c_noise = self.coef[:, layout.C_NOISE].contiguous()
         self.row = torch.arange(table.nfe + 1, dtype=torch.int32, device=device)
         # Given latents enter through a row of their own: x already holds them, scaled by the initial std.
         self.latent_coef, self.latent_code = self.coef[:1].clone(), self.code[:1].clone()

@@ -1,0 +1,196 @@
+"""The command line, as a person types it: results, exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from restart_sampling.cli import main
+
+FAST = ["--steps", "4", "--batch", "8"]
+
+
+def run(arguments, capsys):
+    """(exit code, stdout, stderr) of one call."""
+    code = 0
+    try:
+        main(arguments)
+    except SystemExit as stop:
+        code = stop.code or 0
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def files(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_generate_writes_images_a_sheet_and_the_record(tmp_path, capsys):
+    out = tmp_path / "a"
+    code, _, err = run(["generate", *FAST, "--restart", "[3, 1, 0.1, 2.0]", "--seeds", "0-2,7", "--out", str(out)], capsys)
+    assert code == 0, err
+    assert files(out) == ["000000.png", "000001.png", "000002.png", "000007.png", "grid.png", "run.json"]
+    image = Image.open(out / "000007.png")
+    assert (image.size, image.mode) == ((28, 28), "L")
+    record = json.loads((out / "run.json").read_text())
+    assert record["status"] == "complete"
+    assert record["nfe"] == 11
+    assert record["seeds"] == "0-2,7"
+    assert record["noise"] == "philox-v1"
+    assert record["results"]["written"] == 4
+    assert "images/s" in err
+
+
+def test_repeat_gives_the_same_files(tmp_path, capsys):
+    first, second = tmp_path / "a", tmp_path / "b"
+    run(["generate", *FAST, "--restart", "[3, 1, 0.1, 2.0]", "--class", "Sneaker", "--seeds", "3-4", "--out", str(first)], capsys)
+    code, _, err = run(["generate", "--repeat", str(first / "run.json"), "--out", str(second)], capsys)
+    assert code == 0, err
+    for name in files(first):
+        if name.endswith(".png"):
+            assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_image_n_does_not_depend_on_the_batch(tmp_path, capsys):
+    """Same seed, other batch: the same picture up to the network's float rounding (one grey level)."""
+    for name, seeds, batch in (("a", "0-4", "5"), ("b", "4", "1")):
+        code, _, err = run(["generate", "--steps", "4", "--seeds", seeds, "--batch", batch, "--out", str(tmp_path / name)], capsys)
+        assert code == 0, err
+    a, b = (np.asarray(Image.open(tmp_path / n / "000004.png"), dtype=int) for n in "ab")
+    assert abs(a - b).max() <= 1
+    assert a.std() > 1
+
+
+def test_npz(tmp_path, capsys):
+    code, _, err = run(["generate", *FAST, "--seeds", "0-2", "--format", "npz", "--out", str(tmp_path / "n")], capsys)
+    assert code == 0, err
+    data = np.load(tmp_path / "n" / "samples.npz")
+    assert data["images"].shape == (3, 28, 28, 1)
+    assert data["seeds"].tolist() == [0, 1, 2]
+
+
+def test_overwrite_removes_only_what_an_earlier_run_wrote(tmp_path, capsys):
+    out = tmp_path / "a"
+    run(["generate", *FAST, "--seeds", "0-1", "--out", str(out)], capsys)
+    (out / "mine.txt").write_text("keep")
+    code, _, err = run(["generate", *FAST, "--seeds", "5", "--out", str(out)], capsys)
+    assert code == 2
+    assert "not empty" in err
+    code, _, err = run(["generate", *FAST, "--seeds", "5", "--out", str(out), "--overwrite"], capsys)
+    assert code == 0, err
+    assert files(out) == ["000005.png", "grid.png", "mine.txt", "run.json"]
+
+
+def test_nonfinite_samples_are_not_written(tmp_path, capsys, monkeypatch):
+    import torch
+    from restart_sampling.models import registry
+
+    load = registry.load
+
+    def broken(source, device="cpu"):
+        denoiser = load(source, device)
+        forward = denoiser.network.forward
+
+        def bad(net_in, c_noise, class_labels=None):
+            F = forward(net_in, c_noise, class_labels)
+            return torch.where(torch.arange(len(F)).view(-1, 1, 1, 1) == 1, float("inf"), F)
+
+        denoiser.network.forward = bad
+        return denoiser
+
+    monkeypatch.setattr(registry, "load", broken)
+    out = tmp_path / "bad"
+    code, _, err = run(["generate", *FAST, "--seeds", "0-2", "--out", str(out)], capsys)
+    assert code == 1
+    assert "seed 1 at row 1 (sigma 80)" in err
+    assert files(out) == ["000000.png", "000002.png", "grid.png", "run.json"]
+    record = json.loads((out / "run.json").read_text())
+    assert record["status"] == "incomplete"
+    assert record["results"]["nonfinite"][0]["seed"] == 1
+
+
+def test_plan_presets_models(capsys):
+    code, out, _ = run(["plan", "--preset", "imagenet64-edm-623"], capsys)
+    assert code == 0
+    assert "623 NFE" in out
+    code, out, _ = run(["plan", "--steps", "18", "--restart", "[3, 2, 0.14, 0.30]", "--json"], capsys)
+    assert code == 0
+    assert len(json.loads(out)["rows"]) == json.loads(out)["nfe"] == 43
+    code, out, _ = run(["presets"], capsys)
+    assert code == 0
+    assert "imagenet64-edm-623" in out
+    assert "1.36" in out
+    code, out, _ = run(["presets", "cifar10-edm-43"], capsys)
+    assert "43 NFE" in out
+    code, out, _ = run(["models"], capsys)
+    assert code == 0
+    assert "fashion-mnist" in out
+    code, out, _ = run(["models", "fashion-mnist"], capsys)
+    assert "Sneaker" in out
+
+
+def test_restart_from_a_file(tmp_path, capsys):
+    path = tmp_path / "c.json"
+    path.write_text('{"0": [3, 2, 0.14, 0.30]}')
+    code, out, _ = run(["plan", "--restart", f"@{path}"], capsys)
+    assert code == 0
+    assert "43 NFE" in out
+    code, _, err = run(["plan", "--restart", f"@{tmp_path / 'no.json'}"], capsys)
+    assert code == 2
+    assert "no.json" in err
+
+
+BAD = {
+    "steps": (["plan", "--steps", "1"], "steps must be an integer ≥ 2, got 1"),
+    "solver": (["plan", "--solver", "huen"], "did you mean 'heun'"),
+    "preset": (["plan", "--preset", "imagenet64-edm-632"], "imagenet64-edm-623"),
+    "not_json": (["plan", "--restart", '{"0": [3, 2'], "line 1"),
+    "three_numbers": (["plan", "--restart", "[3, 2, 0.3]"], "t_max"),
+    "n_1": (["plan", "--restart", "[1, 2, 0.14, 0.3]"], "N"),
+    "k_negative": (["plan", "--restart", "[3, -2, 0.14, 0.3]"], "K"),
+    "t_order": (["plan", "--restart", "[3, 2, 0.3, 0.14]"], "t_min"),
+    "t_nan": (["plan", "--restart", "[3, 2, NaN, 0.3]"], "NaN"),
+    "t_max_high": (["plan", "--restart", "[3, 2, 0.14, 90]"], "above sigma_max 80"),
+    "never": (["plan", "--restart", "[3, 2, 79, 80]"], "never"),
+    "rho": (["plan", "--rho", "0"], "rho must be"),
+    "sigma": (["plan", "--sigma-min", "90"], "sigma_min must be below sigma_max"),
+    "churn": (["plan", "--s-churn", "nan"], "s_churn"),
+    "seeds_empty": (["generate", "--seeds", ""], "seed"),
+    "seeds_order": (["generate", "--seeds", "5-2"], "5-2"),
+    "seeds_negative": (["generate", "--seeds", "-5"], "-5"),
+    "seeds_twice": (["generate", "--seeds", "0-3,2"], "2"),
+    "seeds_word": (["generate", "--seeds", "a"], "a"),
+    "seeds_2_64": (["generate", "--seeds", str(2**64)], str(2**64)),
+    "batch": (["generate", "--batch", "0"], "batch_size must be an integer ≥ 1"),
+    "class": (["generate", "--class", "10"], "classes 0..9"),
+    "class_name": (["generate", "--class", "Hat"], "Sneaker"),
+    "model": (["generate", "--model", "fashion-minst"], "did you mean 'fashion-mnist'"),
+    "device": (["generate", "--device", "cuda:7"], "CUDA devices are visible"),
+    "dtype": (["generate", "--dtype", "int8"], "fp32, bf16, fp16"),
+    "format": (["generate", "--format", "bmp"], "png, npz"),
+    "backend": (["generate", "--backend", "rocm"], "rocm"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(name, tmp_path, capsys):
+    arguments, message = BAD[name]
+    out = tmp_path / "out"
+    if arguments[0] == "generate":
+        arguments = [*arguments, "--out", str(out)]
+    code, _, err = run(arguments, capsys)
+    assert code == 2
+    assert message in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert not out.exists()
+
+
+def test_out_is_a_file(tmp_path, capsys):
+    path = tmp_path / "file"
+    path.write_text("")
+    code, _, err = run(["generate", "--out", str(path)], capsys)
+    assert code == 2
+    assert "is a file" in err
