@@ -124,7 +124,7 @@ def parse_seeds(seeds: Any) -> Seeds:
             raise SeedError(
                 f"seeds must be text, an int, a range or a list of ints, got {type(seeds).__name__}"
             )
-        parts = [range(seed, seed + 1) for seed in map(_seed, values)]
+        parts = list(_runs(values))
     if not parts:
         raise SeedError(f"the seed list is empty; {_EXAMPLE}")
     if sum((part[-1] - part[0]) // part.step + 1 for part in parts) >= SEED_LIMIT:
@@ -132,6 +132,20 @@ def parse_seeds(seeds: Any) -> Seeds:
     result = Seeds(parts)
     _refuse_duplicates(result._parts if isinstance(seeds, range) else parts)
     return result
+
+
+def _runs(values: Iterable[Any]) -> Iterator[range]:
+    """`values` as runs of consecutive seeds, in order."""
+    start = stop = -1
+    for value in values:
+        seed = _seed(value)
+        if seed != stop:
+            if stop > start:
+                yield range(start, stop)
+            start = seed
+        stop = seed + 1
+    if stop > start:
+        yield range(start, stop)
 
 
 def _part(text: str) -> range:
