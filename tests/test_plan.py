@@ -40,7 +40,7 @@ def test_restart_on_top_of_any_solver(solver):
 def test_grid_is_the_papers():
     grid = rs.Plan.build(steps=18).grid
     want = [80, 57.586, 40.786, 28.375, 19.353, 12.910, 8.4009, 5.3152, 3.2568, 1.9233, 1.0882, 0.5853, 0.2964, 0.1395]
-    assert np.allclose(grid[:14], want, rtol=1e-4)
+    assert np.allclose(grid[:14], want, rtol=4e-4)  # printed to four digits
     assert grid[-2:] == (pytest.approx(0.002), 0.0)
 
 
@@ -113,7 +113,7 @@ BAD = {
     "never_reached": (dict(restart=[3, 2, 79.0, 80.0]), "never"),
     "snaps_to_zero": (dict(restart=[3, 2, 0.0005, 0.3]), "snaps to 0"),
     "above_sigma_max": (dict(restart=[3, 2, 0.14, 81.0]), "above sigma_max 80"),
-    "snap_lifts_t_min": (dict(steps=4, restart=[3, 2, 0.5, 0.55]), "not below t_max"),
+    "snap_lifts_t_min": (dict(steps=4, restart=[3, 2, 0.4, 0.45]), "not below t_max"),
     "steps_twice": (dict(steps=20, restart='18 {"0": [3, 2, 0.14, 0.30]}'), "give only one"),
     "absurd_K": (dict(restart=[3, 10**9, 0.14, 0.30]), "evaluations|steps"),
     "many_rows": (dict(restart=[3, 10**6, 0.14, 0.30]), "lower K"),

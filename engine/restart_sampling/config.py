@@ -132,8 +132,8 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     """Ranges of every option, and the combinations that mean nothing."""
     if values["steps"] < 2:
         raise ConfigError(f"steps must be an integer ≥ 2, got {values['steps']}")
-    if values["steps"] > 1_000_000:
-        raise ConfigError(f"steps must be ≤ 1,000,000, got {values['steps']:,}")
+    if values["steps"] > 100_000:
+        raise ConfigError(f"steps must be ≤ 100,000, got {values['steps']:,}")
     solver = get_solver(values.get("solver", "heun"))
     values["solver"] = solver.name
     restart_solver = get_solver(values["restart_solver"]) if values.get("restart_solver") else solver

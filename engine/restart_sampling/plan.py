@@ -37,7 +37,7 @@ from .solvers.edm_stochastic import gamma
 from .solvers.process import rise
 from .solvers.trace import D_PREVIOUS, Form, Position, Solver, Stage, Tracer, Update, X
 
-MAX_ROWS = 1_000_000
+MAX_STEPS = 100_000
 Round = Callable[[np.ndarray], np.ndarray]
 
 
@@ -281,7 +281,7 @@ class _Walk:
     def __init__(self, config: PlanConfig, round_sigma: Round | None) -> None:
         self.config, self.round_sigma = config, round_sigma
         self.steps: list[Step] = []
-        self.dropped = 0
+        self.nfe = self.dropped = 0
         self.pending = (1.0, 0.0)  # (scale, variance) to apply to the state before the next evaluation
         self.initial = 0.0
         self.previous_level: float | None = None
@@ -326,6 +326,7 @@ class _Walk:
             tracer = Tracer()
             update: Update = solver.step(X, t_hat, s, tracer, position)
             self.previous_level = t_hat if update.keep is not None else None
+            self.nfe += len(tracer.stages)
             self.steps.append(
                 Step(
                     t_hat, s, tuple(tracer.stages), update.x, update.noise * self.config.s_noise, 0, s, update.keep,
@@ -377,23 +378,22 @@ def _compile(config: PlanConfig, round_sigma: Round | None = None) -> Plan:
     def restart_gamma(t: float) -> float:
         return config.restart_gamma if config.s_min <= t <= config.s_max else 0.0
 
+    total = len(grid) - 1 + sum(i.K * (i.N - 1) for i in intervals)
+    if total > MAX_STEPS:
+        raise ConfigError(f"the plan has {total:,} steps, more than {MAX_STEPS:,}; lower K, N or steps")
+
     walk = _Walk(config, round_sigma)
     walk.initial = float(grid[0])
     costs: dict[int, int] = {}
     for m in range(len(grid) - 1):
         walk.leg((float(grid[m]), float(grid[m + 1])), solver, main_gamma, remaining=len(grid) - 1 - m)
         for interval in (i for i in intervals if i.index == m + 1):
-            before = sum(len(s.stages) for s in walk.steps)
+            before = walk.nfe
             for iteration in range(interval.K):
                 walk.lift(interval.t_min, interval.t_max)
                 walk.forget()
                 walk.leg(interval.levels, restart_solver, restart_gamma, interval.number, iteration)
-                if len(walk.steps) > MAX_ROWS:
-                    raise ConfigError(
-                        f"the plan has more than {MAX_ROWS:,} steps at interval {interval.number} "
-                        f"(K = {interval.K:,}); lower K or N"
-                    )
-            costs[interval.number] = sum(len(s.stages) for s in walk.steps) - before
+            costs[interval.number] = walk.nfe - before
     if walk.dropped:
         notes.append(f"{walk.dropped} steps of zero length dropped (grid points rounded to the same level)")
     if intervals and config.s_noise == 0:
