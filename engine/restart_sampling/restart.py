@@ -215,7 +215,10 @@ def _from_object(obj: Any, rule: str | None, steps: int | None = None, source: s
 def _from_mapping(obj: Mapping[Any, Any], rule: str | None) -> tuple[list[RestartInterval], str]:
     """(intervals, notation), by rules 2 to 5 of the module docstring."""
     numbers_of_keys = [key_number(key) for key in obj]
-    if any(number is None for number in numbers_of_keys):
+    names = [key for key, number in zip(obj, numbers_of_keys, strict=True) if number is None]
+    if names and len(names) < len(obj):
+        raise ConfigError(f"{place(obj)}unknown key {shown(names[0])}; the other keys are numbers")
+    if names:
         return [_interval(obj, 0)], "refiners" if _REFINERS & set(obj) else "fields"
     decimal = any(isinstance(number, float) for number in numbers_of_keys)
     if decimal and rule == "official":
