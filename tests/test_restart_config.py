@@ -187,7 +187,7 @@ PLACE = r"^restart config: line 1 column \d+: "
         ("{0.1: [10, 2, 2], 0.10: [10, 2, 2]}", "line 1 column 19: the key 0.10 is there twice"),
         ({"N": 3, "n": 3, "K": 2, "t_min": 0.1, "t_max": 1}, "N is given twice, the second time as 'n'"),
         # row 18: unknown keys
-        ('{"N": 3, "Kk": 2, "t_min": 0.1, "t_max": 1}', "unknown key 'Kk'; did you mean 'k'"),
+        ('{"N": 3, "Kk": 2, "t_min": 0.1, "t_max": 1}', "unknown key 'Kk'; did you mean 'K'"),
         ({"N": 3, "K": 2, "tmin": 0.1, "t_max": 1}, "unknown key 'tmin'; did you mean 't_min'"),
         ({"N": 3, "zebra": 2}, "unknown key 'zebra'; allowed are N, n, "),
         ({"0": [3, 2, 0.1, 1], "steps": 18}, "unknown key 'steps'; the other keys are numbers"),

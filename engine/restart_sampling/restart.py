@@ -267,7 +267,8 @@ def _by_name(item: Mapping[Any, Any]) -> dict[str, Any]:
     for key, value in item.items():
         name = _FIELDS.get(key) if isinstance(key, str) else None
         if name is None:
-            close = difflib.get_close_matches(str(key), _FIELDS, n=1)
+            text = key[:40] if isinstance(key, str) else shown(key)
+            close = [m for names in (_ORDER, _FIELDS) for m in difflib.get_close_matches(text, names, n=1)]
             hint = f"did you mean {close[0]!r}?" if close else f"allowed are {', '.join(_FIELDS)}"
             raise ConfigError(f"unknown key {shown(key)}; {hint}")
         if name in values:
