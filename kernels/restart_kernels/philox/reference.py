@@ -36,7 +36,7 @@ def box_muller(wa: Tensor, wb: Tensor) -> tuple[Tensor, Tensor]:
     m = b.bitwise_and_(0x7FFFFF).add_(c.SQRT_HALF_BITS).view(torch.float32)
     f = 1.0 - m
     p = _horner(c.LN, f)
-    square = e.mul_(c.LN_SCALE).add_(p.mul_(f))
+    square = p.mul_(f).add_(e * c.LN2_LO).add_(e.mul_(c.LN2_HI))
     # torch's own float32 sqrt may be vectorised by an approximation; double then float is exactly the IEEE root.
     r = square.to(torch.float64).sqrt_().to(torch.float32)
 

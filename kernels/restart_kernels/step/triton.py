@@ -1,0 +1,126 @@
+"""The fused step in Triton: one launch, one pass over memory.
+
+A program owns 4·QUADS consecutive elements of one sample. The row is the same for all of it, so everything that
+depends on the row (what is read, what is stored, whether there is noise) is uniform: memory is masked by a scalar
+and the noise sits behind a real branch. Tiles are [QUADS, 4] with the four columns of a Philox counter in one thread:
+float32 moves in 128-bit accesses, 16-bit types in 64-bit ones, and no layout ever changes, so there is no shared
+memory and no barrier. `python -m restart_kernels.aot` prints the figures.
+
+Mirrors `reference.py`, bit for bit: every product and sum is rounded (launch with enable_fp_fusion=False).
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .. import layout as L
+from ..philox.triton import normal_tile
+
+READ_X, READ_H, READ_F = tl.constexpr(L.READ_X), tl.constexpr(L.READ_H), tl.constexpr(L.READ_F)
+STORE_X, STORE_H = tl.constexpr(L.STORE_X), tl.constexpr(L.STORE_H)
+STORE_NET = tl.constexpr(L.STORE_NET)
+NUM_COEF, NUM_CODE = tl.constexpr(L.NUM_COEF), tl.constexpr(L.NUM_CODE)
+FLAGS, DRAW = tl.constexpr(L.FLAGS), tl.constexpr(L.DRAW)
+Y_X, Y_H, Y_F, S = tl.constexpr(L.Y_X), tl.constexpr(L.Y_H), tl.constexpr(L.Y_F), tl.constexpr(L.S)
+G_X, G_H, G_F = tl.constexpr(L.G_X), tl.constexpr(L.G_H), tl.constexpr(L.G_F)
+C_IN, W = tl.constexpr(L.C_IN), tl.constexpr(L.W)
+
+
+@triton.jit
+def _to_bfloat16(x):
+    """Round to nearest even by hand: the interpreter of 3.6 to 3.9 truncates; on a GPU the cast is one instruction."""
+    u = x.to(tl.uint32, bitcast=True)
+    u = tl.where(x == x, (u + 0x7FFF + ((u >> 16) & 1)) >> 16, 0x7FC0)
+    return u.to(tl.uint16).to(tl.bfloat16, bitcast=True)
+
+
+@triton.jit
+def step_kernel(
+    x_ptr,
+    h_ptr,
+    F_ptr,
+    F_uncond_ptr,
+    net_ptr,
+    coef_ptr,
+    code_ptr,
+    cursor_ptr,
+    seeds_ptr,
+    first_bad_ptr,
+    E,  # elements per sample, below 2**31
+    half,  # B·E: where the unconditional half of net_in begins
+    CURSOR_STRIDE: tl.constexpr,
+    GUIDED: tl.constexpr,
+    QUADS: tl.constexpr,
+    BATCH_AXIS: tl.constexpr,
+    EVEN: tl.constexpr,  # E is a multiple of 4·QUADS: no tail, 24 predicates less in 16 elements
+    INTERPRETED: tl.constexpr,
+):
+    b = tl.program_id(BATCH_AXIS)
+    row = tl.load(cursor_ptr + b * CURSOR_STRIDE)
+    # An idle sample has flags and coefficients 0: it loads, draws and stores nothing.
+    live = row >= 0
+    code = code_ptr + row * NUM_CODE
+    flags = tl.load(code + FLAGS, mask=live, other=0)
+    draw = tl.load(code + DRAW, mask=live, other=0)
+    c = coef_ptr + row * NUM_COEF
+    y_x = tl.load(c + Y_X, mask=live, other=0.0)
+    y_h = tl.load(c + Y_H, mask=live, other=0.0)
+    y_F = tl.load(c + Y_F, mask=live, other=0.0)
+    s = tl.load(c + S, mask=live, other=0.0)
+    c_in = tl.load(c + C_IN, mask=live, other=0.0)
+
+    # One 64-bit offset per program (B·E may exceed 2**31); inside it offsets are constants of the thread, which
+    # become immediates of the loads: 2 instructions per element less than one 64-bit sum per access.
+    first = tl.program_id(1 - BATCH_AXIS) * QUADS
+    base = b.to(tl.int64) * E + first.to(tl.int64) * 4
+    local = tl.arange(0, QUADS)[:, None]
+    i = local * 4 + tl.arange(0, 4)[None, :]
+    # Flags as a [1, 1] tile: the interpreter of 3.9 turns a scalar comparison that is broadcast into integers.
+    bits = flags + tl.zeros([1, 1], tl.int32)
+    if EVEN:
+        inside = bits >= 0
+    else:
+        inside = i < E - first * 4
+
+    # The loads are issued before the noise is computed, which hides their latency.
+    read_F = inside & ((bits & READ_F) != 0)
+    x = tl.load(x_ptr + base + i, mask=inside & ((bits & READ_X) != 0), other=0.0)
+    h = tl.load(h_ptr + base + i, mask=inside & ((bits & READ_H) != 0), other=0.0)
+    F = tl.load(F_ptr + base + i, mask=read_F, other=0.0).to(tl.float32)
+    if GUIDED:
+        F_uncond = tl.load(F_uncond_ptr + base + i, mask=read_F, other=0.0).to(tl.float32)
+        F = F_uncond + tl.load(c + W, mask=live, other=0.0) * (F - F_uncond)
+
+    if s != 0:
+        seed = tl.load(seeds_ptr + b)
+        k0 = seed.to(tl.uint32)
+        k1 = (seed >> 32).to(tl.uint32)
+        quads = (first + local).to(tl.uint32)
+        noise = s * normal_tile(quads, draw.to(tl.uint32), tl.cast(0, tl.uint32), k0, k1)
+    else:
+        noise = tl.full([QUADS, 4], -0.0, tl.float32)  # y + (-0) is y, also where y is -0
+    y = ((y_x * x + y_h * h) + y_F * F) + noise
+
+    if flags & STORE_H:
+        g = (tl.load(c + G_X) * x + tl.load(c + G_H) * h) + tl.load(c + G_F) * F
+        tl.store(h_ptr + base + i, g, mask=inside)
+    tl.store(x_ptr + base + i, y, mask=inside & ((bits & STORE_X) != 0))
+    net = c_in * y
+    if INTERPRETED and net_ptr.dtype.element_ty == tl.bfloat16:
+        net = _to_bfloat16(net)
+    else:
+        net = net.to(net_ptr.dtype.element_ty)
+    store_net = inside & ((bits & STORE_NET) != 0)
+    tl.store(net_ptr + base + i, net, mask=store_net)
+    if GUIDED:
+        tl.store(net_ptr + half + base + i, net, mask=store_net)
+
+    # Largest |y| of each counter, NaN if there is one: one instruction per element where isfinite takes four. The
+    # atomic is executed only by threads that saw a bad value; no reduction over the block, so no barrier.
+    pair0, pair1 = tl.split(tl.reshape(tl.abs(y), [QUADS, 2, 2]))
+    m0, m1 = tl.split(tl.maximum(pair0, pair1, propagate_nan=tl.PropagateNan.ALL))
+    largest = tl.maximum(m0, m1, propagate_nan=tl.PropagateNan.ALL)
+    zero = tl.zeros([QUADS], tl.int32)
+    finite = largest < float("inf")
+    tl.atomic_min(first_bad_ptr + b + zero, row + zero, mask=finite == 0, sem="relaxed")
