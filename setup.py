@@ -28,7 +28,10 @@ class BuildWithNative(build_py):
             reason = "cmake was not found"
         else:
             reason = "the build is not wired up yet"
-        print(f"restart-sampling: native library left out ({reason}); the Python backends do the work", file=sys.stderr)
+        print(
+            f"restart-sampling: native library left out ({reason}); the Python backends do the work",
+            file=sys.stderr,
+        )
 
 
 setup(cmdclass={"build_py": BuildWithNative})

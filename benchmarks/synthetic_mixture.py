@@ -23,21 +23,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import restart_sampling as rs
 import torch
-from restart_sampling import parameterization
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from torch import Tensor, nn
+
+import restart_sampling as rs
+from restart_sampling import parameterization
 
 T_MIN, T_MAX = 1.0, 1.5
 RESULTS = Path(__file__).parent / "results"
 
 
 def make_data(n: int, seed: int) -> np.ndarray:
-    """n points in R^20 (section 5.1). The projection is the same for every seed."""
+    """n points in R^20 (section 5.1). The projection is the same for every seed.
+
+    Exactly 30 % of the points are in the first mode: W1 between two samples would otherwise mostly measure the luck of the
+    draw (one percent of the mass moved between the modes costs 0.08).
+    """
     rng = np.random.default_rng(seed)
-    sign = np.where(rng.random(n) < 0.3, 1.0, -1.0)
+    sign = rng.permutation(np.where(np.arange(n) < 0.3 * n, 1.0, -1.0))
     S1 = sign[:, None] * 3.0 + rng.standard_normal((n, 4))
     P = np.random.default_rng(20230626).standard_normal((20, 4))
     # Exact variance of each coordinate of P·S1: the modes have weights 0.3, 0.7, so Var(sign) = 0.84.
@@ -63,7 +68,9 @@ class MLP(nn.Module):
 
     def forward(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None = None) -> Tensor:
         flat = net_in.reshape(len(net_in), -1)
-        return self.layers(torch.cat([flat, c_noise.reshape(-1, 1).expand(len(flat), 1)], dim=1)).view(net_in.shape)
+        return self.layers(torch.cat([flat, c_noise.reshape(-1, 1).expand(len(flat), 1)], dim=1)).view(
+            net_in.shape
+        )
 
 
 def train(steps: int, seed: int = 0, batch: int = 1000) -> rs.Denoiser:
@@ -111,9 +118,9 @@ def exact_denoiser(error: float = 0.0, n: int = 2000) -> rs.Denoiser:
 class Grid:
     """Main levels: `above` steps from 80 to t_max, `inside` steps from t_max to t_min, `below` steps on to 0."""
 
-    above: int = 12
-    inside: int = 3
-    below: int = 14
+    above: int = 4
+    inside: int = 2
+    below: int = 12
 
     def sigmas(self, from_t_max: bool) -> tuple[float, ...]:
         upper = () if from_t_max else tuple(rs_karras(self.above + 1, T_MAX, 80.0)[:-1])
@@ -127,7 +134,9 @@ def rs_karras(n: int, low: float, high: float) -> np.ndarray:
     return get_schedule("edm").segment(low, high, n)
 
 
-def errors(denoiser: rs.Denoiser, grid: Grid, K: int, n: int, seed: int, **options: object) -> dict[str, float]:
+def errors(
+    denoiser: rs.Denoiser, grid: Grid, K: int, n: int, seed: int, **options: object
+) -> dict[str, float]:
     """total, contracted and additional error of one configuration."""
     restart = [[grid.inside + 1, K, T_MIN, T_MAX]] if K else None
     common: dict[str, object] = dict(solver="euler", restart=restart, **options)
@@ -143,7 +152,9 @@ def errors(denoiser: rs.Denoiser, grid: Grid, K: int, n: int, seed: int, **optio
     base = 10_000_000 * seed
     p = draw(from_noise, base)
     true = torch.from_numpy(make_data(n, seed=2000 + seed)).float().view(n, 20, 1, 1)
-    x_t_max = true / from_t_max.initial_noise + rs.noise.normal(range(base + 5_000_000, base + 5_000_000 + n), 0, (20, 1, 1))
+    x_t_max = true / from_t_max.initial_noise + rs.noise.normal(
+        range(base + 5_000_000, base + 5_000_000 + n), 0, (20, 1, 1)
+    )
     q = draw(from_t_max, base + 5_000_000, x_t_max)
     return {
         "nfe": from_noise.nfe, "total": W1(p, data), "contracted": W1(p, q), "additional": W1(q, data),
@@ -174,9 +185,9 @@ def sweep(denoiser: rs.Denoiser, n: int, runs: int, Ks: list[int]) -> list[dict[
     for K in Ks:
         row("restart", K, Grid(), K)
     for factor in (1, 2, 4, 8):
-        row("ode", factor, Grid(12 * factor, 3 * factor, 14 * factor))
+        row("ode", factor, Grid(4 * factor, 2 * factor, 12 * factor))
     for s_churn in (5.0, 10.0, 20.0, 40.0, 80.0):
-        row("sde", s_churn, Grid(24, 6, 28), s_churn=s_churn)
+        row("sde", s_churn, Grid(16, 8, 48), s_churn=s_churn)
     return rows
 
 
@@ -199,7 +210,9 @@ def plot(rows: list[dict[str, object]], path: Path, baseline: float) -> None:
     for key, style in (("total", "o-"), ("contracted", "s--"), ("additional", "^:")):
         left.plot(*mean("restart", key), style, label=f"{key} error")
     left.axhline(baseline, color="grey", lw=1, label="two samples of the data")
-    left.set(xlabel="Restart iterations K in [1.0, 1.5]", ylabel="Wasserstein-1 distance", title="Errors against K")
+    left.set(
+        xlabel="Restart iterations K in [1.0, 1.5]", ylabel="Wasserstein-1 distance", title="Errors against K"
+    )
     left.legend()
     for family, style in (("ode", "o-"), ("sde", "s-"), ("restart", "^-")):
         right.plot(mean(family, "additional")[1], mean(family, "contracted")[1], style, label=family)
@@ -223,9 +236,10 @@ def main() -> None:
     with (arguments.out / "synthetic_mixture.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
-        writer.writerows([{k: (round(v, 5) if isinstance(v, float) else v) for k, v in r.items()} for r in rows])
+        writer.writerows(
+            [{k: (round(v, 5) if isinstance(v, float) else v) for k, v in r.items()} for r in rows]
+        )
     plot(rows, arguments.out / "synthetic_mixture.png", baseline)
-    
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@ r"""A literal float64 reading of the papers' algorithms on tensors, independent 
 
 Restart (arXiv 2306.14878) Algorithms 1–3 with EDM's churn inside and outside intervals (arXiv 2206.00364 Algorithm 2). Noise
 comes from `draw(k)` → ε of the k-th injection. Lifts at the same point without an evaluation between them (a jump followed by
-churn, ancestral noise followed by a jump) are one Gaussian with the sum of the variances, so they take one draw, as in our scheme.
+churn, say) are one Gaussian with the sum of the variances, so they take one
+draw, as in our scheme.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 
@@ -85,7 +87,7 @@ def restart(D, draw, steps=18, low=0.002, high=80.0, rho=7.0, intervals=(), s_no
     state = State(draw(0), grid[0], draw)
 
     def walk(levels, gamma_of):
-        for k, (t, s) in enumerate(zip(levels[:-1], levels[1:])):
+        for t, s in pairwise(levels):
             t_hat = t * (1 + gamma_of(t))
             if t_hat > t:
                 state.inject(s_noise * math.sqrt(t_hat**2 - t**2))

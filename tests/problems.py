@@ -37,7 +37,7 @@ class Mixture:
         means = self.means.to(x.device, x.dtype)
         s2 = (sigma.to(x.dtype) ** 2).view(-1, 1)
         c2 = self.c**2
-        w = torch.softmax(-torch.cdist(flat, means) ** 2 / (2 * (c2 + s2)), dim=1)
+        w = torch.softmax(-(torch.cdist(flat, means) ** 2) / (2 * (c2 + s2)), dim=1)
         return ((c2 * flat + s2 * (w @ means)) / (c2 + s2)).view(shape)
 
 

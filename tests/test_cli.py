@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+
 from restart_sampling.cli import main
 
 FAST = ["--steps", "4", "--batch", "8"]
@@ -29,7 +30,9 @@ def files(folder):
 
 def test_generate_writes_images_a_sheet_and_the_record(tmp_path, capsys):
     out = tmp_path / "a"
-    code, _, err = run(["generate", *FAST, "--restart", "[3, 1, 0.1, 2.0]", "--seeds", "0-2,7", "--out", str(out)], capsys)
+    code, _, err = run(
+        ["generate", *FAST, "--restart", "[3, 1, 0.1, 2.0]", "--seeds", "0-2,7", "--out", str(out)], capsys
+    )
     assert code == 0, err
     assert files(out) == ["000000.png", "000001.png", "000002.png", "000007.png", "grid.png", "run.json"]
     image = Image.open(out / "000007.png")
@@ -45,7 +48,21 @@ def test_generate_writes_images_a_sheet_and_the_record(tmp_path, capsys):
 
 def test_repeat_gives_the_same_files(tmp_path, capsys):
     first, second = tmp_path / "a", tmp_path / "b"
-    run(["generate", *FAST, "--restart", "[3, 1, 0.1, 2.0]", "--class", "Sneaker", "--seeds", "3-4", "--out", str(first)], capsys)
+    run(
+        [
+            "generate",
+            *FAST,
+            "--restart",
+            "[3, 1, 0.1, 2.0]",
+            "--class",
+            "Sneaker",
+            "--seeds",
+            "3-4",
+            "--out",
+            str(first),
+        ],
+        capsys,
+    )
     code, _, err = run(["generate", "--repeat", str(first / "run.json"), "--out", str(second)], capsys)
     assert code == 0, err
     for name in files(first):
@@ -56,7 +73,10 @@ def test_repeat_gives_the_same_files(tmp_path, capsys):
 def test_image_n_does_not_depend_on_the_batch(tmp_path, capsys):
     """Same seed, other batch: the same picture up to the network's float rounding (one grey level)."""
     for name, seeds, batch in (("a", "0-4", "5"), ("b", "4", "1")):
-        code, _, err = run(["generate", "--steps", "4", "--seeds", seeds, "--batch", batch, "--out", str(tmp_path / name)], capsys)
+        code, _, err = run(
+            ["generate", "--steps", "4", "--seeds", seeds, "--batch", batch, "--out", str(tmp_path / name)],
+            capsys,
+        )
         assert code == 0, err
     a, b = (np.asarray(Image.open(tmp_path / n / "000004.png"), dtype=int) for n in "ab")
     assert abs(a - b).max() <= 1
@@ -64,7 +84,9 @@ def test_image_n_does_not_depend_on_the_batch(tmp_path, capsys):
 
 
 def test_npz(tmp_path, capsys):
-    code, _, err = run(["generate", *FAST, "--seeds", "0-2", "--format", "npz", "--out", str(tmp_path / "n")], capsys)
+    code, _, err = run(
+        ["generate", *FAST, "--seeds", "0-2", "--format", "npz", "--out", str(tmp_path / "n")], capsys
+    )
     assert code == 0, err
     data = np.load(tmp_path / "n" / "samples.npz")
     assert data["images"].shape == (3, 28, 28, 1)
@@ -85,6 +107,7 @@ def test_overwrite_removes_only_what_an_earlier_run_wrote(tmp_path, capsys):
 
 def test_nonfinite_samples_are_not_written(tmp_path, capsys, monkeypatch):
     import torch
+
     from restart_sampling.models import registry
 
     load = registry.load

@@ -5,11 +5,18 @@ from __future__ import annotations
 import paper
 import problems
 import pytest
-import restart_sampling as rs
 import torch
 
+import restart_sampling as rs
+
 SHAPE = (1, 4, 4)
-IMAGENET_623 = [(10, 3, 19.35, 40.79), (10, 3, 1.09, 1.92), (7, 6, 0.59, 1.09), (7, 6, 0.30, 0.59), (7, 25, 0.06, 0.30)]
+IMAGENET_623 = [
+    (10, 3, 19.35, 40.79),
+    (10, 3, 1.09, 1.92),
+    (7, 6, 0.59, 1.09),
+    (7, 6, 0.30, 0.59),
+    (7, 25, 0.06, 0.30),
+]
 
 CASES = {
     "heun": dict(),
@@ -19,7 +26,9 @@ CASES = {
     "order_given_does_not_matter": dict(intervals=IMAGENET_623[::-1], steps=36, s_noise=1.003),
     "same_grid_point": dict(intervals=[(3, 2, 0.59, 1.09), (4, 1, 1.09, 1.92)], steps=14),
     "main_churn": dict(s_churn=40.0, s_min=0.05, s_max=50.0, s_noise=1.003),
-    "restart_churn": dict(intervals=[(3, 2, 0.14, 0.30)], restart_gamma=0.05, s_min=0.01, s_max=1.0, s_noise=1.003),
+    "restart_churn": dict(
+        intervals=[(3, 2, 0.14, 0.30)], restart_gamma=0.05, s_min=0.01, s_max=1.0, s_noise=1.003
+    ),
     "both_churns": dict(intervals=[(4, 3, 0.59, 1.09)], s_churn=20.0, restart_gamma=0.05, s_noise=1.003),
     "s_noise_0": dict(intervals=[(3, 2, 0.14, 0.30)], s_noise=0.0),
     "K_0_is_plain_heun": dict(intervals=[(3, 0, 0.14, 0.30)]),
@@ -50,7 +59,7 @@ def run(case, register_dtype, device):
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_equals_the_papers_algorithm(name, precision, device):
     case = CASES[name]
-    x, plan, seeds = run(case, getattr(torch, precision), device)
+    x, _, seeds = run(case, getattr(torch, precision), device)
     data = problems.mixture(SHAPE)
 
     def D(y, level):
@@ -60,9 +69,7 @@ def test_equals_the_papers_algorithm(name, precision, device):
 
     options = dict(case)
     options["step"] = getattr(paper, options.pop("step", "heun") + "_step")
-    want = paper.restart(
-        D, lambda k: rs.noise.normal(seeds, k, SHAPE).double(), **options
-    )
+    want = paper.restart(D, lambda k: rs.noise.normal(seeds, k, SHAPE).double(), **options)
     tolerance = 1e-6 if precision == "float32" else 1e-12
     assert torch.isfinite(want).all()
     assert ((x.double() - want).abs().max() / want.abs().max()).item() <= tolerance
@@ -85,7 +92,9 @@ def test_dpm3_equals_its_papers_algorithm(device):
     """The VP configuration of the Restart paper: order 3, then 2, then Euler; intervals always order 3."""
     case = dict(steps=8, intervals=[(3, 1, 0.06, 0.3)], low=0.010486, high=152.167)
     data = problems.mixture(SHAPE)
-    plan = rs.Plan.build(steps=8, solver="dpm3", sigma_min=0.010486, sigma_max=152.167, restart=[3, 1, 0.06, 0.3])
+    plan = rs.Plan.build(
+        steps=8, solver="dpm3", sigma_min=0.010486, sigma_max=152.167, restart=[3, 1, 0.06, 0.3]
+    )
     assert plan.nfe == 27
     seeds = [0, 1, 2]
     denoiser = rs.Denoiser.from_function(data, shape=SHAPE)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 import restart_sampling as rs
 from restart_kernels import layout
 from restart_sampling import parameterization
@@ -23,7 +24,15 @@ def test_presets_have_their_published_nfe(preset):
 
 @pytest.mark.parametrize(
     ("solver", "nfe"),
-    [("euler", 18), ("heun", 35), ("edm-stochastic", 35), ("ddpm", 18), ("dpm2", 35), ("dpm3", 51), ("dpm++2m", 18)],
+    [
+        ("euler", 18),
+        ("heun", 35),
+        ("edm-stochastic", 35),
+        ("ddpm", 18),
+        ("dpm2", 35),
+        ("dpm3", 51),
+        ("dpm++2m", 18),
+    ],
 )
 def test_nfe_of_each_solver(solver, nfe):
     assert rs.Plan.build(steps=18, solver=solver).nfe == nfe
@@ -39,7 +48,22 @@ def test_restart_on_top_of_any_solver(solver):
 
 def test_grid_is_the_papers():
     grid = rs.Plan.build(steps=18).grid
-    want = [80, 57.586, 40.786, 28.375, 19.353, 12.910, 8.4009, 5.3152, 3.2568, 1.9233, 1.0882, 0.5853, 0.2964, 0.1395]
+    want = [
+        80,
+        57.586,
+        40.786,
+        28.375,
+        19.353,
+        12.910,
+        8.4009,
+        5.3152,
+        3.2568,
+        1.9233,
+        1.0882,
+        0.5853,
+        0.2964,
+        0.1395,
+    ]
     assert np.allclose(grid[:14], want, rtol=4e-4)  # printed to four digits
     assert grid[-2:] == (pytest.approx(0.002), 0.0)
 
@@ -78,7 +102,15 @@ def test_same_grid_point_runs_both_and_says_so():
 
 def test_explain_shows_asked_and_used(capsys):
     text = rs.Plan.build(steps=36, restart=[7, 25, 0.06, 0.30], s_noise=1.003).explain()
-    for piece in ("371 NFE", "0.06", "0.055484", "25 × 12 = 300", "t_min moved from 0.06", "S_noise 1.003", "Heun"):
+    for piece in (
+        "371 NFE",
+        "0.06",
+        "0.055484",
+        "25 × 12 = 300",
+        "t_min moved from 0.06",
+        "S_noise 1.003",
+        "Heun",
+    ):
         assert piece in text, piece
 
 
@@ -196,7 +228,14 @@ def test_flow_jump_matches_the_process():
 def test_heun_moves_24_bytes_per_element():
     """What each row reads and writes, float32 registers and a bf16 network (the budget is 28)."""
     table = bind(rs.Plan.build(steps=6), EDM)
-    cost = {layout.READ_X: 4, layout.READ_H: 4, layout.READ_F: 2, layout.STORE_X: 4, layout.STORE_H: 4, layout.STORE_NET: 2}
+    cost = {
+        layout.READ_X: 4,
+        layout.READ_H: 4,
+        layout.READ_F: 2,
+        layout.STORE_X: 4,
+        layout.STORE_H: 4,
+        layout.STORE_NET: 2,
+    }
     total = [sum(c for flag, c in cost.items() if code & flag) for code in table.code[:, layout.FLAGS]]
     assert [a + b for a, b in zip(total[1:-1:2], total[2:-1:2], strict=True)] == [24] * 5
 
@@ -212,3 +251,29 @@ def test_sigmas_replace_the_grid():
         rs.Plan.build(sigmas=[1.0, 10.0])
     with pytest.raises(ConfigError, match="give levels inside that range"):
         bind(plan.build(sigmas=[200.0, 1.0]), parameterization.ve())
+
+
+def test_restart_schedule_sets_the_grid_inside_intervals():
+    levels = {
+        name: rs.Plan.build(restart=[5, 1, 0.14, 1.0], restart_schedule=name).intervals[0].levels
+        for name in (None, "edm", "exponential")
+    }
+    assert levels[None] == levels["edm"]
+    ratios = np.divide(levels["exponential"][1:], levels["exponential"][:-1])
+    assert np.allclose(ratios, ratios[0])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "low", "high"),
+    [
+        ("edm", 0.002, 80),
+        ("vp", 0.010486, 152.167),
+        ("ve", 0.02, 100),
+        ("sd", 0.0292, 14.6146),
+        ("flow", 1e-3, 1.0),
+    ],
+)
+def test_each_schedule_has_its_own_range(schedule, low, high):
+    plan = rs.Plan.build(schedule=schedule, steps=12)
+    assert plan.grid[0] == pytest.approx(high, rel=1e-3)
+    assert plan.grid[-2] == pytest.approx(low, rel=2e-3)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import problems
 import pytest
-import restart_sampling as rs
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+import restart_sampling as rs
 
 SHAPE = (3, 5, 7)
 PLAN = dict(steps=6, restart=[3, 2, 0.3, 2.0], sigma_min=0.02, sigma_max=20.0)
@@ -20,7 +21,11 @@ def make(**options):
 def elementwise(x, sigma, class_labels=None):
     """A denoiser whose rows cannot feel each other, to the last bit."""
     s2 = sigma.view(-1, 1, 1, 1) ** 2
-    shift = 0 if class_labels is None else (class_labels @ torch.arange(float(class_labels.shape[1]), device=x.device))
+    shift = (
+        0
+        if class_labels is None
+        else (class_labels @ torch.arange(float(class_labels.shape[1]), device=x.device))
+    )
     return x / (1 + s2) + (shift.view(-1, 1, 1, 1) if class_labels is not None else 0)
 
 
@@ -42,7 +47,8 @@ def test_backends_are_bit_equal(device):
     """Triton (on the CPU: its interpreter) and the reference draw the same images to the last bit."""
     plan = rs.Plan.build(**PLAN, s_noise=1.003)
     runs = [
-        rs.Sampler(pointwise(), plan, backend=backend, device=device).run(range(3)) for backend in ("reference", "triton")
+        rs.Sampler(pointwise(), plan, backend=backend, device=device).run(range(3))
+        for backend in ("reference", "triton")
     ]
     assert torch.equal(*runs)
 
@@ -95,7 +101,10 @@ def test_guidance_mixes_both_outputs(device):
 
     def mixed(x, sigma):
         zero = torch.zeros(len(x), 4, device=x.device)
-        u, c = elementwise(x, sigma, zero), elementwise(x, sigma, zero + torch.tensor([0.0, 0, 1, 0], device=x.device))
+        u, c = (
+            elementwise(x, sigma, zero),
+            elementwise(x, sigma, zero + torch.tensor([0.0, 0, 1, 0], device=x.device)),
+        )
         return u + w * (c - u)
 
     plain = rs.Denoiser.from_function(mixed, shape=SHAPE)
@@ -165,7 +174,9 @@ def test_the_loop_allocates_nothing_and_reads_nothing(monkeypatch):
     import restart_kernels
 
     launches = []
-    monkeypatch.setattr(restart_kernels, "step", lambda *args, **kwargs: launches.append(kwargs["cursor"].shape))
+    monkeypatch.setattr(
+        restart_kernels, "step", lambda *args, **kwargs: launches.append(kwargs["cursor"].shape)
+    )
     still = torch.zeros(2, *SHAPE)
     denoiser = rs.Denoiser.from_function(lambda x, sigma: still, shape=SHAPE)
     sampler = rs.Sampler(denoiser, rs.Plan.build(**PLAN), batch_size=2)

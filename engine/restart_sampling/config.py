@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any
 
 from .errors import ConfigError
@@ -14,7 +15,6 @@ from .solvers import get_solver
 from .solvers.trace import Solver
 
 COLLISION_RULES = ("both", "last", "first", "error")
-_RANGES = {"edm": (0.002, 80.0), "sd": (0.02916753850480225, 14.614643096923828), "flow": (1e-3, 1.0)}
 
 
 def _number(name: str, value: Any, low: float, high: float = math.inf, *, open_low: bool = False) -> float:
@@ -81,7 +81,9 @@ class PlanConfig:
         for name in given:
             if name not in known:
                 close = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else f"; options are {', '.join(sorted(known))}"
+                hint = (
+                    f"; did you mean {close[0]!r}?" if close else f"; options are {', '.join(sorted(known))}"
+                )
                 raise ConfigError(f"unknown plan option {name!r}{hint}")
         values = {k: v for k, v in given.items() if v is not None}
         steps = values.get("steps")
@@ -90,7 +92,9 @@ class PlanConfig:
         if len(values.get("sigmas", ())):
             values["sigmas"] = _grid(values["sigmas"])
             if steps not in (None, len(values["sigmas"])):
-                raise ConfigError(f"steps = {steps} was given with {len(values['sigmas'])} sigmas; leave out steps")
+                raise ConfigError(
+                    f"steps = {steps} was given with {len(values['sigmas'])} sigmas; leave out steps"
+                )
             steps = len(values["sigmas"])
             values["sigma_min"], values["sigma_max"] = values["sigmas"][-1], values["sigmas"][0]
         restart = RestartConfig.parse(values.pop("restart", None), steps=steps)
@@ -103,7 +107,12 @@ class PlanConfig:
         result: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
-            if value is None or value == math.inf or (isinstance(value, tuple) and math.inf in value) or value == ():
+            if (
+                value is None
+                or value == math.inf
+                or (isinstance(value, tuple) and math.inf in value)
+                or value == ()
+            ):
                 continue
             result[f.name] = value.to_json() if isinstance(value, RestartConfig) else value
         return result
@@ -113,7 +122,7 @@ def _grid(sigmas: Any) -> tuple[float, ...]:
     """A main grid given level by level, without its final 0."""
     levels = tuple(_number("each of sigmas", float(t), 0.0) for t in sigmas)
     levels = levels[:-1] if levels[-1] == 0 else levels
-    if len(levels) < 2 or any(a <= b for a, b in zip(levels[:-1], levels[1:], strict=True)) or levels[-1] <= 0:
+    if len(levels) < 2 or any(a <= b for a, b in pairwise(levels)) or levels[-1] <= 0:
         raise ConfigError(f"sigmas must be at least 2 strictly descending positive levels, got {levels[:8]}")
     return levels
 
@@ -139,15 +148,20 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     restart_solver = get_solver(values["restart_solver"]) if values.get("restart_solver") else solver
     if values.get("restart_solver"):
         values["restart_solver"] = restart_solver.name
+    if values.get("restart_schedule"):
+        values["restart_schedule"] = get_schedule(values["restart_schedule"]).name
     values["rho"] = _number("rho", values.get("rho", 7.0), 0.0, open_low=True)
     options = values.get("schedule_options", ())
     values["schedule_options"] = tuple(sorted(dict(options).items()))
     name = values.get("schedule", "edm")
     schedule = get_schedule(name, rho=values["rho"], **dict(values["schedule_options"]))
     values["schedule"] = schedule.name
-    low, high = _RANGES.get(schedule.name, _RANGES["edm"])
-    values["sigma_min"] = _number("sigma_min", values.get("sigma_min", low), 0.0, open_low=True)
-    values["sigma_max"] = _number("sigma_max", values.get("sigma_max", high), 0.0, open_low=True)
+    values["sigma_min"] = _number(
+        "sigma_min", values.get("sigma_min", schedule.sigma_min), 0.0, open_low=True
+    )
+    values["sigma_max"] = _number(
+        "sigma_max", values.get("sigma_max", schedule.sigma_max), 0.0, open_low=True
+    )
     if values["sigma_min"] >= values["sigma_max"]:
         raise ConfigError(
             f"sigma_min must be below sigma_max, got {values['sigma_min']:g} and {values['sigma_max']:g}"
@@ -174,7 +188,11 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
 def _check_combination(values: dict[str, Any], solvers: tuple[Solver, Solver], process: str) -> None:
     for solver, churn in zip(solvers, ("s_churn", "restart_gamma"), strict=True):
         if process not in solver.processes:
-            raise ConfigError(f"solver {solver.name!r} does not handle {process!r} states; use euler, heun or dpm++2m")
+            raise ConfigError(
+                f"solver {solver.name!r} does not handle {process!r} states; use euler, heun or dpm++2m"
+            )
         if values[churn] > 0 and (solver.noisy or solver.multistep):
             kind = "injects its own noise" if solver.noisy else "keeps a history"
-            raise ConfigError(f"{churn} cannot be combined with solver {solver.name!r}, which {kind}; set {churn} to 0")
+            raise ConfigError(
+                f"{churn} cannot be combined with solver {solver.name!r}, which {kind}; set {churn} to 0"
+            )

@@ -40,7 +40,9 @@ class Denoiser:
 
     def __post_init__(self) -> None:
         if not self.shape or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in self.shape):
-            raise RestartValueError(f"shape must be positive integers such as (3, 32, 32), got {self.shape!r}")
+            raise RestartValueError(
+                f"shape must be positive integers such as (3, 32, 32), got {self.shape!r}"
+            )
 
     @classmethod
     def from_function(
@@ -64,7 +66,9 @@ class Denoiser:
             process: "ve" if x = x₀ + σε, "flow" if x = (1 − t)x₀ + tε (sigma is then t).
         """
         if not callable(fn):
-            raise RestartTypeError(f"from_function needs a function fn(x, sigma, **cond), got {type(fn).__name__}")
+            raise RestartTypeError(
+                f"from_function needs a function fn(x, sigma, **cond), got {type(fn).__name__}"
+            )
 
         def network(net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None) -> Tensor:
             sigma = c_noise.expand(net_in.shape[0])
@@ -72,7 +76,9 @@ class Denoiser:
             return fn(net_in, sigma, **cond)
 
         levels = replace(parameterizations.denoiser(sigma_min, sigma_max), process=process)
-        return cls(network, levels, tuple(shape), label_dim, name=name or getattr(fn, "__name__", "function"))
+        return cls(
+            network, levels, tuple(shape), label_dim, name=name or str(getattr(fn, "__name__", "function"))
+        )
 
     @property
     def numel(self) -> int:
@@ -123,7 +129,9 @@ def check_device(device: str | torch.device) -> torch.device:
     if device.type == "cuda":
         visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= visible:
-            raise BackendError(f"device {device} was asked for, but {visible} CUDA devices are visible; use cpu")
+            raise BackendError(
+                f"device {device} was asked for, but {visible} CUDA devices are visible; use cpu"
+            )
     elif device.type not in ("cpu", "meta"):
         raise BackendError(f"device {str(device)!r} is not supported; use cpu, cuda or cuda:N")
     return device

@@ -32,7 +32,9 @@ def explain(plan: Plan, width: int = 100) -> str:
 
     walk = Table(box=box.SIMPLE_HEAD, title="The walk", title_justify="left", pad_edge=False)
     for name in ("segment", "sigma", "steps", "K", "evaluations", "noise injected on arrival"):
-        walk.add_column(name, justify="left" if name in ("segment", "sigma", "noise injected on arrival") else "right")
+        walk.add_column(
+            name, justify="left" if name in ("segment", "sigma", "noise injected on arrival") else "right"
+        )
     used = {i.number: i for i in plan.intervals}
     at = plan.grid[0]
     for group in _groups(plan):
@@ -58,7 +60,17 @@ def explain(plan: Plan, width: int = 100) -> str:
     out.print(walk)
     if plan.intervals:
         table = Table(box=box.SIMPLE_HEAD, title="Restart intervals", title_justify="left", pad_edge=False)
-        for name in ("#", "N", "K", "t_min asked", "t_min used", "grid point", "t_max asked", "t_max used", "NFE"):
+        for name in (
+            "#",
+            "N",
+            "K",
+            "t_min asked",
+            "t_min used",
+            "grid point",
+            "t_max asked",
+            "t_max used",
+            "NFE",
+        ):
             table.add_column(name, justify="right")
         for i in plan.intervals:
             table.add_row(
@@ -87,7 +99,7 @@ def _groups(plan: Plan) -> list[list[Step]]:
 def _noise_text(noisy: list[float]) -> str:
     if not noisy:
         return ""
-    values = sorted(set(f"{n:.4g}" for n in noisy), key=float)
+    values = sorted({f"{n:.4g}" for n in noisy}, key=float)
     if len(values) == 1:
         return f"{len(noisy)} × std {values[0]}"
     return f"{len(noisy)} × std {values[0]} … {values[-1]}"
@@ -101,7 +113,9 @@ def _options(plan: Plan) -> list[str]:
             f"churn on the main grid: S_churn {config.s_churn:g} while {config.s_min:g} ≤ sigma ≤ {config.s_max:g}"
         )
     if config.restart_gamma and plan.intervals:
-        lines.append(f"churn inside intervals: gamma {config.restart_gamma:g} while {config.s_min:g} ≤ sigma ≤ {config.s_max:g}")
+        lines.append(
+            f"churn inside intervals: gamma {config.restart_gamma:g} while {config.s_min:g} ≤ sigma ≤ {config.s_max:g}"
+        )
     if config.s_noise != 1 and plan.draws:
         lines.append(f"S_noise {config.s_noise:g} on every injected noise")
     if config.restart_solver and config.restart_solver != config.solver:
@@ -109,10 +123,13 @@ def _options(plan: Plan) -> list[str]:
     if config.guided:
         low, high = config.guidance_interval
         where = "" if (low, high) == (0, math.inf) else f" while {low:g} ≤ sigma ≤ {high:g}"
-        lines.append(f"guidance scale {config.guidance_scale:g}{where}: every evaluation runs the network on 2 inputs")
+        lines.append(
+            f"guidance scale {config.guidance_scale:g}{where}: every evaluation runs the network on 2 inputs"
+        )
     for i in plan.intervals:
         if f"{i.t_min:.3g}" != f"{i.asked.t_min:.3g}":
             lines.append(
-                f"note: interval {i.number}: t_min moved from {level(i.asked.t_min)} to grid point {i.index}, sigma {level(i.t_min)}"
+                f"note: interval {i.number}: t_min moved from {level(i.asked.t_min)} "
+                f"to grid point {i.index}, sigma {level(i.t_min)}"
             )
     return lines

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import restart_kernels
 import torch
 from torch import Tensor
+
+import restart_kernels
 
 from .denoiser import check_device
 from .errors import RestartTypeError, RestartValueError, SeedError
@@ -25,7 +26,9 @@ def seed_tensor(seeds: int | Iterable[int] | Tensor, device: str | torch.device 
     """`seeds` as an int64 tensor [B]; SeedError for anything but integers in [0, 2^63)."""
     if isinstance(seeds, Tensor):
         if seeds.is_floating_point() or seeds.dtype == torch.bool or seeds.ndim > 1:
-            raise SeedError(f"seeds must be a 1-d integer tensor, got {seeds.dtype} of shape {tuple(seeds.shape)}")
+            raise SeedError(
+                f"seeds must be a 1-d integer tensor, got {seeds.dtype} of shape {tuple(seeds.shape)}"
+            )
         tensor = seeds.reshape(-1).to(torch.int64)
         if seeds.dtype == torch.uint64 or (tensor.numel() and int(tensor.min()) < 0):
             raise SeedError("seeds must be int64 and ≥ 0; the tensor holds others")

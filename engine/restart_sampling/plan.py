@@ -24,13 +24,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from .config import PlanConfig
 from .errors import ConfigError
-from .restart import RestartConfig, RestartInterval, snap
+from .restart import RestartInterval, snap
 from .schedule import Schedule, get_schedule
 from .solvers import get_solver
 from .solvers.edm_stochastic import gamma
@@ -134,7 +135,7 @@ class Plan:
         Args:
             steps: N_main, points of the main grid without the final 0; ≥ 2. Default 18, or what the Restart line says.
             solver: euler, heun, edm-stochastic, ddpm, dpm2, dpm3 or dpm++2m.
-            sigma_min, sigma_max: ends of the main grid; default 0.002 and 80 (the schedule's own for sd and flow).
+            sigma_min, sigma_max: ends of the main grid; default: the schedule's own, 0.002 and 80 for edm.
             rho: exponent of the EDM/Karras grid.
             restart: intervals in any format `RestartConfig.parse` reads.
             s_noise: factor on every injected noise.
@@ -182,9 +183,7 @@ class Plan:
                 )  # fmt: skip
         return tuple(rows)
 
-    def for_network(
-        self, sigma_min: float, sigma_max: float, round_sigma: Round | None = None
-    ) -> Plan:
+    def for_network(self, sigma_min: float, sigma_max: float, round_sigma: Round | None = None) -> Plan:
         """This plan on the levels a network knows: the grid is clipped to [sigma_min, sigma_max] and rounded.
 
         Returns the same plan when nothing moves. Steps that rounding makes empty are dropped and noted.
@@ -196,7 +195,9 @@ class Plan:
                 f"{sigma_min:g} .. {sigma_max:g}; choose sigma_min and sigma_max inside that range"
             )
         same = (low, high) == (self.config.sigma_min, self.config.sigma_max)
-        if same and (round_sigma is None or np.array_equal(round_sigma(np.array(self.grid[:-1])), self.grid[:-1])):
+        if same and (
+            round_sigma is None or np.array_equal(round_sigma(np.array(self.grid[:-1])), self.grid[:-1])
+        ):
             return self
         if self.config.sigmas and (low, high) != (self.config.sigma_min, self.config.sigma_max):
             raise ConfigError(
@@ -205,9 +206,13 @@ class Plan:
             )
         notes = []
         if low != self.config.sigma_min:
-            notes.append(f"sigma_min raised from {self.config.sigma_min:g} to {low:g}, the lowest the network knows")
+            notes.append(
+                f"sigma_min raised from {self.config.sigma_min:g} to {low:g}, the lowest the network knows"
+            )
         if high != self.config.sigma_max:
-            notes.append(f"sigma_max lowered from {self.config.sigma_max:g} to {high:g}, the highest the network knows")
+            notes.append(
+                f"sigma_max lowered from {self.config.sigma_max:g} to {high:g}, the highest the network knows"
+            )
         moved = _compile(replace(self.config, sigma_min=low, sigma_max=high), round_sigma)
         return replace(moved, config=self.config, notes=(*notes, *moved.notes))
 
@@ -222,13 +227,20 @@ class Plan:
 
 
 def _resolve_interval(
-    asked: RestartInterval, number: int, grid: np.ndarray, schedule: Schedule, sigma_max: float, round_sigma: Round | None
+    asked: RestartInterval,
+    number: int,
+    grid: np.ndarray,
+    schedule: Schedule,
+    sigma_max: float,
+    round_sigma: Round | None,
 ) -> Interval:
     name = f"interval {number} [{asked.N}, {asked.K}, {asked.t_min:g}, {asked.t_max:g}]"
     index = snap(grid, asked.t_min)
     t_m = float(grid[index])
     if asked.t_max > sigma_max:
-        raise ConfigError(f"{name}: t_max {asked.t_max:g} is above sigma_max {sigma_max:g}; lower t_max or raise sigma_max")
+        raise ConfigError(
+            f"{name}: t_max {asked.t_max:g} is above sigma_max {sigma_max:g}; lower t_max or raise sigma_max"
+        )
     if index == 0:
         raise ConfigError(
             f"{name}: t_min {asked.t_min:g} snaps to the first grid point {t_m:g}, where the run starts, so it would never "
@@ -266,7 +278,9 @@ def _settle_collisions(intervals: list[Interval], rule: str, notes: list[str]) -
         names = " and ".join(str(i.number) for i in group)
         point = f"intervals {names} both snap to grid point {index} (sigma {group[0].t_min:.6g})"
         if rule == "error":
-            raise ConfigError(f"{point}; move a t_min, use more steps, or set on_collision to both, last or first")
+            raise ConfigError(
+                f"{point}; move a t_min, use more steps, or set on_collision to both, last or first"
+            )
         if rule == "both":
             notes.append(f"{point}; all run there, in the given order")
         else:
@@ -311,7 +325,7 @@ class _Walk:
             interval: int | None = None, iteration: int = 0, remaining: int | None = None) -> None:  # fmt: skip
         """Walk the consecutive `levels`; `remaining` counts the steps to the end of the whole leg."""
         remaining = len(levels) - 1 if remaining is None else remaining
-        for k, (t, s) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+        for k, (t, s) in enumerate(pairwise(levels)):
             if t <= s:
                 self.dropped += 1
                 continue
@@ -355,7 +369,9 @@ class _Walk:
 
 def _compile(config: PlanConfig, round_sigma: Round | None = None) -> Plan:
     schedule = get_schedule(config.schedule, rho=config.rho, **dict(config.schedule_options))
-    restart_schedule = get_schedule(config.restart_schedule, rho=config.rho) if config.restart_schedule else schedule
+    restart_schedule = schedule
+    if config.restart_schedule:
+        restart_schedule = get_schedule(config.restart_schedule, rho=config.rho, segment="own")
     solver, restart_solver = get_solver(config.solver), get_solver(config.restart_solver or config.solver)
     notes: list[str] = list(config.restart.notes)
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import restart_kernels
 import torch
 from torch import Tensor
+
+import restart_kernels
 
 from .denoiser import Denoiser, check_device
 from .errors import BackendError, NonFiniteError, RestartTypeError, RestartValueError
@@ -81,7 +82,9 @@ class Sampler:
                 f"the first argument must be a Denoiser, got {type(denoiser).__name__}; use rs.load or Denoiser.from_function"
             )
         if not isinstance(plan, Plan):
-            raise RestartTypeError(f"plan must be a Plan, got {type(plan).__name__}; use rs.Plan.build or rs.preset")
+            raise RestartTypeError(
+                f"plan must be a Plan, got {type(plan).__name__}; use rs.Plan.build or rs.preset"
+            )
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise RestartValueError(f"batch_size must be an integer ≥ 1, got {batch_size!r}")
         for name, value in (("graph", graph), ("compile", compile)):
@@ -127,7 +130,8 @@ class Sampler:
         Raises:
             NonFiniteError: some samples became NaN or infinite; `.failures` names them, `.samples` holds the result.
         """
-        parts, failures = [], []
+        parts: list[Tensor] = []
+        failures: list[dict[str, Any]] = []
         count = len(seed_tensor(seeds))
         for batch in self.iterate(seeds, class_labels, latents=latents, callback=callback):
             parts.append(batch.x)
@@ -174,7 +178,9 @@ class Sampler:
         classes = self.denoiser.label_dim
         if classes == 0:
             if given is not None:
-                raise RestartValueError(f"class_labels were given, but {self.denoiser.name!r} has no classes; leave them out")
+                raise RestartValueError(
+                    f"class_labels were given, but {self.denoiser.name!r} has no classes; leave them out"
+                )
             return None
         if given is None:
             return labels_of_seeds(seeds, classes)
@@ -182,18 +188,24 @@ class Sampler:
         if labels.is_floating_point() or labels.dtype == torch.bool or labels.ndim > 1:
             raise RestartTypeError(f"class_labels must be integers, one or one per seed, got {labels.dtype}")
         if labels.ndim == 1 and len(labels) != len(seeds):
-            raise RestartValueError(f"{len(labels)} class_labels were given for {len(seeds)} seeds; give one, or one per seed")
+            raise RestartValueError(
+                f"{len(labels)} class_labels were given for {len(seeds)} seeds; give one, or one per seed"
+            )
         labels = labels.to(torch.int64).expand(len(seeds))
-        if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < classes):
+        if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < classes):
             bad = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
-            raise RestartValueError(f"class {bad} does not exist: {self.denoiser.name!r} has classes 0..{classes - 1}")
+            raise RestartValueError(
+                f"class {bad} does not exist: {self.denoiser.name!r} has classes 0..{classes - 1}"
+            )
         return labels
 
     def _one_hot(self, labels: Tensor | None) -> Tensor | None:
         """Network labels of a batch; a guided plan gets the unconditional rows (all zeros) behind the conditional ones."""
         if labels is None:
             return None
-        hot = torch.nn.functional.one_hot(labels, self.denoiser.label_dim).to(self.device, self.executor.x.dtype)
+        hot = torch.nn.functional.one_hot(labels, self.denoiser.label_dim).to(
+            self.device, self.executor.x.dtype
+        )
         return torch.cat([hot, torch.zeros_like(hot)]) if self.plan.config.guided else hot
 
     def _latents(self, latents: Tensor | None, total: int) -> Tensor | None:
@@ -201,11 +213,15 @@ class Sampler:
             return None
         wanted = (total, *self.denoiser.shape)
         if not isinstance(latents, Tensor) or not latents.is_floating_point():
-            raise RestartTypeError(f"latents must be a floating tensor of shape {wanted}, got {type(latents).__name__}")
+            raise RestartTypeError(
+                f"latents must be a floating tensor of shape {wanted}, got {type(latents).__name__}"
+            )
         if tuple(latents.shape) != wanted:
             raise RestartValueError(f"latents must have shape {wanted}, got {tuple(latents.shape)}")
         if latents.device != self.device:
-            raise RestartValueError(f"latents are on {latents.device}, the sampler on {self.device}; move them there")
+            raise RestartValueError(
+                f"latents are on {latents.device}, the sampler on {self.device}; move them there"
+            )
         if not bool(torch.isfinite(latents).all()):
             raise RestartValueError("latents hold NaN or infinite values; give standard-normal noise")
         return latents.detach()

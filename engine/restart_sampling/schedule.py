@@ -188,12 +188,15 @@ class Schedule:
 
     `grid(n, sigma_min, sigma_max)` is the main grid without the final 0, `segment(t_min, t_max, N)` the grid
     of a Restart interval, from t_max to t_min with exact ends. `process` is the state walked: "ve" or "flow".
+    `sigma_min`, `sigma_max` are the ends the schedule is used with unless others are given (EDM Table 1).
     """
 
     name: str
     grid: Callable[[int, float, float], np.ndarray]
     segment: Callable[[float, float, int], np.ndarray]
     process: str = "ve"
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
 
 
 _GRIDS: dict[str, tuple[Callable[..., np.ndarray], tuple[str, ...]]] = {
@@ -206,6 +209,7 @@ _GRIDS: dict[str, tuple[Callable[..., np.ndarray], tuple[str, ...]]] = {
     "flow": (flow, ("shift",)),
 }
 _ALIASES = {"karras": "edm"}
+_FLOW_RANGE = (1e-3, 1.0)
 SCHEDULES: tuple[str, ...] = tuple(_GRIDS)
 
 
@@ -247,7 +251,17 @@ def get_schedule(name: str, rho: float = 7.0, **options: Any) -> Schedule:
     if rule != "karras":
         inner = _sd_timesteps if canonical == "sd" else grid
     process = "flow" if canonical == "flow" else "ve"
-    return Schedule(canonical, grid, partial(_segment, inner), process)
+    return Schedule(canonical, grid, partial(_segment, inner), process, *_default_range(canonical))
+
+
+def _default_range(name: str) -> tuple[float, float]:
+    """(sigma_min, sigma_max) of EDM Table 1 for vp, ve and iddpm; all levels of sd; (0, 1] for flow."""
+    if name == "vp":
+        return float(vp_sigma(1e-3)), float(vp_sigma(1.0))
+    if name == "sd":
+        levels = sd_sigmas()
+        return float(levels[0]), float(levels[-1])
+    return {"ve": (0.02, 100.0), "iddpm": (0.002, 81.0), "flow": _FLOW_RANGE}.get(name, (0.002, 80.0))
 
 
 def _segment(

@@ -20,6 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from restart_kernels import layout
 
 from .errors import ConfigError
@@ -59,7 +60,9 @@ def bind(plan: Plan, parameterization: Parameterization) -> Table:
             f"the plan walks {plan.process!r} states but the network is {parameterization.process!r}; "
             f"build the plan with schedule={'flow' if parameterization.process == 'flow' else 'edm'!r}"
         )
-    plan = plan.for_network(parameterization.sigma_min, parameterization.sigma_max, parameterization.round_sigma)
+    plan = plan.for_network(
+        parameterization.sigma_min, parameterization.sigma_max, parameterization.round_sigma
+    )
     rows = plan.rows
     sigma = np.array([rows[0].sigma, *(r.sigma for r in rows)])
     top = parameterization.sigma_max * (1 + 1e-9)

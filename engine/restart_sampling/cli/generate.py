@@ -6,6 +6,7 @@ import json
 import platform
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,16 +35,25 @@ def generate(
     rho: o.Rho = None,
     on_collision: o.OnCollision = None,
     guidance_scale: o.Guidance = None,
-    seeds: Annotated[str | None, typer.Option(help="Seeds, e.g. 0-63,100; one image each. Default 0-63.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds, e.g. 0-63,100; one image each. Default 0-63.")
+    ] = None,
     class_: Annotated[
-        str | None, typer.Option("--class", help="Class number or name for all images; default: drawn from the seed.")
+        str | None,
+        typer.Option("--class", help="Class number or name for all images; default: drawn from the seed."),
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Images per network call. Default 64.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("samples"),
     format: Annotated[str, typer.Option(help="png (one file per seed) or npz (one array).")] = "png",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="Network precision: fp32, bf16 or fp16. Default fp32.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Network precision: fp32, bf16 or fp16. Default fp32.")
+    ] = None,
     backend: Annotated[str | None, typer.Option(help="auto, reference or triton.")] = None,
     repeat: Annotated[Path | None, typer.Option(help="Do again what this run.json records.")] = None,
 ) -> None:
@@ -53,14 +63,20 @@ def generate(
         restart_gamma=restart_gamma, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho, on_collision=on_collision,
         guidance_scale=guidance_scale,
     )  # fmt: skip
-    run: dict[str, Any] = dict(model=model, seeds=seeds, class_=class_, batch=batch, device=device, dtype=dtype, backend=backend)
+    run: dict[str, Any] = dict(
+        model=model, seeds=seeds, class_=class_, batch=batch, device=device, dtype=dtype, backend=backend
+    )
     plan = None
     if repeat is not None:
         asked = [name for name, value in {**given, **run, "preset": preset}.items() if value is not None]
         if asked:
-            raise ConfigError(f"--repeat takes everything from {repeat}; leave out --{asked[0].rstrip('_').replace('_', '-')}")
+            raise ConfigError(
+                f"--repeat takes everything from {repeat}; leave out --{asked[0].rstrip('_').replace('_', '-')}"
+            )
         run, plan = _read_run(repeat)
-    defaults = dict(model="fashion-mnist", seeds="0-63", class_=None, batch=64, device=None, dtype="fp32", backend="auto")
+    defaults = dict(
+        model="fashion-mnist", seeds="0-63", class_=None, batch=64, device=None, dtype="fp32", backend="auto"
+    )
     run = {name: defaults[name] if value is None else value for name, value in run.items()}
     if plan is None:
         plan = o.build_plan(preset, fallback="fashion-mnist", **given)
@@ -105,7 +121,9 @@ def _draw(plan: Plan, run: dict[str, Any], seeds: Seeds, out: Path, format: str,
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
     }
     folder = RunFolder(out, record, format, overwrite)
-    console.print(f"{len(seeds)} images of {denoiser.name} → {out}: {nfe} NFE each, {sampler.backend} on {sampler.device}")
+    console.print(
+        f"{len(seeds)} images of {denoiser.name} → {out}: {nfe} NFE each, {sampler.backend} on {sampler.device}"
+    )
 
     bar = Progress(
         TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("images · {task.fields[rate]}"),
@@ -125,7 +143,7 @@ def _draw(plan: Plan, run: dict[str, Any], seeds: Seeds, out: Path, format: str,
 
             done = 0
             for chunk in seeds.chunks(sampler.batch_size):
-                for part in sampler.iterate(chunk, label, callback=lambda where, base=done: show(base, where)):  # type: ignore[misc]
+                for part in sampler.iterate(chunk, label, callback=partial(show, done)):
                     bad = {f["seed"] for f in part.failures}
                     folder.add(part.seeds.tolist(), to_uint8(part.x), bad)
                     failures += part.failures
@@ -137,7 +155,9 @@ def _draw(plan: Plan, run: dict[str, Any], seeds: Seeds, out: Path, format: str,
     finally:
         seconds = time.perf_counter() - started
         folder.finish(status, seconds=round(seconds, 3), nonfinite=failures)
-    console.print(f"{folder.written} images in {seconds:.1f} s ({folder.written / seconds:.3g} images/s); look at {out / 'grid.png'}")
+    console.print(
+        f"{folder.written} images in {seconds:.1f} s ({folder.written / seconds:.3g} images/s); look at {out / 'grid.png'}"
+    )
     if failures:
         print(f"error: {describe_failures(failures)}; they were not written", file=sys.stderr)
     if status != "complete":
@@ -167,4 +187,6 @@ def _read_run(path: Path) -> tuple[dict[str, Any], Plan]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, RestartError):
             raise
-        raise ConfigError(f"{path} is not a run.json of this program ({type(error).__name__}: {error})") from error
+        raise ConfigError(
+            f"{path} is not a run.json of this program ({type(error).__name__}: {error})"
+        ) from error

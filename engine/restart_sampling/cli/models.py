@@ -8,7 +8,9 @@ import typer
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="A bundled name or a .safetensors file to describe.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A bundled name or a .safetensors file to describe.")
+    ] = None,
 ) -> None:
     """List the bundled models, or describe one."""
     from ..models.registry import BUNDLED, load
@@ -18,7 +20,9 @@ def models(
             denoiser = load(bundled)
             card = denoiser.info["card"]
             count = sum(p.numel() for p in denoiser.parameters)
-            typer.echo(f"{bundled}: {_shape(denoiser.shape)}, {denoiser.label_dim} classes, {count / 1e6:.2f} M parameters")
+            typer.echo(
+                f"{bundled}: {_shape(denoiser.shape)}, {denoiser.label_dim} classes, {count / 1e6:.2f} M parameters"
+            )
             if card.get("summary"):
                 typer.echo(f"  {card['summary']}")
         return

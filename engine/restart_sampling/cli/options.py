@@ -16,7 +16,9 @@ Steps = Annotated[int | None, typer.Option(help="Points of the main grid (N_main
 Solver = Annotated[str | None, typer.Option(help="euler, heun, edm-stochastic, ddpm, dpm2, dpm3 or dpm++2m.")]
 Restart = Annotated[
     str | None,
-    typer.Option(help="Restart intervals, '[N, K, t_min, t_max]' or any known format, or @FILE; 'none' for none."),
+    typer.Option(
+        help="Restart intervals, '[N, K, t_min, t_max]' or any known format, or @FILE; 'none' for none."
+    ),
 ]
 SNoise = Annotated[float | None, typer.Option(help="Factor on the std of every injected noise (S_noise).")]
 SChurn = Annotated[float | None, typer.Option(help="EDM's S_churn on the main grid.")]
@@ -28,7 +30,8 @@ SigmaMax = Annotated[float | None, typer.Option(help="Upper end of the main grid
 Rho = Annotated[float | None, typer.Option(help="Exponent of the EDM grid.")]
 Schedule = Annotated[str | None, typer.Option(help="edm, exponential, vp, ve, iddpm, sd or flow.")]
 OnCollision = Annotated[
-    str | None, typer.Option(help="Intervals that snap to one grid point: both, last (official code), first or error.")
+    str | None,
+    typer.Option(help="Intervals that snap to one grid point: both, last (official code), first or error."),
 ]
 Guidance = Annotated[float | None, typer.Option(help="Scale w of classifier-free guidance; 1 is off.")]
 

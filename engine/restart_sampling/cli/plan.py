@@ -36,6 +36,11 @@ def plan(
     )  # fmt: skip
     if as_json:
         rows = [vars(row) for row in built.rows]
-        typer.echo(json.dumps({"nfe": built.nfe, "plan": built.config.to_dict(), "notes": built.notes, "rows": rows}, indent=1))
+        typer.echo(
+            json.dumps(
+                {"nfe": built.nfe, "plan": built.config.to_dict(), "notes": built.notes, "rows": rows},
+                indent=1,
+            )
+        )
     else:
         typer.echo(built.explain(), nl=False)

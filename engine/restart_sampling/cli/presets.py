@@ -26,11 +26,23 @@ def presets(
         typer.echo(Plan.build(**preset.plan_options).explain(), nl=False)
         return
     table = Table(box=None, pad_edge=False)
-    for column, justify in (("preset", "left"), ("NFE", "right"), ("FID", "right"), ("steps", "right"), ("restart", "left")):
+    for column, justify in (
+        ("preset", "left"),
+        ("NFE", "right"),
+        ("FID", "right"),
+        ("steps", "right"),
+        ("restart", "left"),
+    ):
         table.add_column(column, justify=justify, no_wrap=column != "restart")  # type: ignore[arg-type]
     for preset in all_presets():
         options = preset.plan_options
         fid = "" if preset.fid is None else f"{preset.fid:.2f}"
-        table.add_row(preset.name, str(preset.nfe), fid, str(options.get("steps", "")), str(options.get("restart") or ""))
+        table.add_row(
+            preset.name,
+            str(preset.nfe),
+            fid,
+            str(options.get("steps", "")),
+            str(options.get("restart") or ""),
+        )
     Console(highlight=False).print(table)
     typer.echo("FID: as published with the named network (arXiv 2306.14878), not measured here.")

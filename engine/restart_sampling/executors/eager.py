@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import restart_kernels
 import torch
-from restart_kernels import layout
 from torch import Tensor
+
+import restart_kernels
+from restart_kernels import layout
 
 from ..denoiser import Denoiser
 from ..table import Table

@@ -28,7 +28,9 @@ class RunFolder:
     was not given.
     """
 
-    def __init__(self, path: Path, record: dict[str, Any], format: str = "png", overwrite: bool = False) -> None:
+    def __init__(
+        self, path: Path, record: dict[str, Any], format: str = "png", overwrite: bool = False
+    ) -> None:
         if format not in FORMATS:
             raise OutputError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
         self.path, self.record, self.format = path, record, format
@@ -49,7 +51,9 @@ class RunFolder:
         if not os.access(self.path, os.W_OK):
             raise OutputError(f"folder {self.path} cannot be written; choose another")
         if entries and not overwrite:
-            raise OutputError(f"folder {self.path} is not empty ({len(entries)} entries); choose another or add --overwrite")
+            raise OutputError(
+                f"folder {self.path} is not empty ({len(entries)} entries); choose another or add --overwrite"
+            )
         if entries:
             self._remove_earlier_run()
 
@@ -60,7 +64,11 @@ class RunFolder:
             return
         try:
             earlier = json.loads(record.read_text())
-            names = [f"{seed:06d}.png" for seed in parse_seeds(earlier["seeds"])] if earlier["format"] == "png" else []
+            names = (
+                [f"{seed:06d}.png" for seed in parse_seeds(earlier["seeds"])]
+                if earlier["format"] == "png"
+                else []
+            )
         except (OSError, ValueError, KeyError, TypeError, RestartError) as error:
             raise OutputError(f"{record} is not a run of ours ({error}); choose another folder") from error
         for name in [*names, "grid.png", "samples.npz", "run.json"]:
@@ -84,7 +92,9 @@ class RunFolder:
         if self.arrays:
             seeds = np.array(list(self.arrays), dtype=np.int64)
             images = np.stack(list(self.arrays.values()))
-            write_atomically(self.path / "samples.npz", lambda f: np.savez_compressed(f, images=images, seeds=seeds))
+            write_atomically(
+                self.path / "samples.npz", lambda f: np.savez_compressed(f, images=images, seeds=seeds)
+            )
         if self.sheet and self.sheet[0].shape[-1] in (1, 3):
             images = np.stack(self.sheet)
             save_png(self.path / "grid.png", grid(images, scale=max(1, 96 // images.shape[1])))
@@ -92,6 +102,10 @@ class RunFolder:
 
     def save_record(self, status: str, **results: Any) -> None:
         """Write run.json."""
-        record = {**self.record, "status": status, **({"results": {"written": self.written, **results}} if results else {})}
+        record = {
+            **self.record,
+            "status": status,
+            **({"results": {"written": self.written, **results}} if results else {}),
+        }
         text = json.dumps(record, indent=2, allow_nan=False) + "\n"
-        write_atomically(self.path / "run.json", lambda file: file.write(text.encode()) and None)
+        write_atomically(self.path / "run.json", lambda file: file.write(text.encode()))

@@ -20,4 +20,6 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     return Update(D_0 + (down / t) * (x - D_0), noise)
 
 
-SOLVER = Solver("ddpm", step, order=1, title="DDPM ancestral", noisy=True, aliases=("ancestral", "euler-ancestral"))
+SOLVER = Solver(
+    "ddpm", step, order=1, title="DDPM ancestral", noisy=True, aliases=("ancestral", "euler-ancestral")
+)

@@ -29,5 +29,12 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     return Update(ratio * x + (alpha(process, s) - ratio * alpha(process, t)) * D_bar, keep=D_0)
 
 
-SOLVER = Solver("dpm++2m", step, order=2, title="DPM-Solver++(2M)", multistep=True, processes=("ve", "flow"),
-                aliases=("dpmpp_2m", "dpmpp-2m"))
+SOLVER = Solver(
+    "dpm++2m",
+    step,
+    order=2,
+    title="DPM-Solver++(2M)",
+    multistep=True,
+    processes=("ve", "flow"),
+    aliases=("dpmpp_2m", "dpmpp-2m"),
+)

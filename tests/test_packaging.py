@@ -1,0 +1,88 @@
+"""What is installed, what is public, and which way dependencies point."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import restart_sampling as rs
+
+ROOT = Path(__file__).resolve().parents[1]
+PUBLIC = [
+    "BackendError", "Batch", "CheckpointError", "ConfigError", "Denoiser", "NonFiniteError", "OutputError", "Parameterization",
+    "Plan", "Preset", "Progress", "RestartConfig", "RestartError", "RestartInterval", "Sampler", "SeedError", "Seeds",
+    "__version__", "load", "noise", "parse_seeds", "preset", "presets", "sample",
+]  # fmt: skip
+
+
+def test_public_names_are_frozen():
+    assert rs.__all__ == PUBLIC
+    for name in rs.__all__:
+        assert getattr(rs, name) is not None
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [
+        ("kernels/restart_kernels", {"restart_sampling"}),
+        ("bindings/restart_bindings", {"restart_sampling", "restart_kernels"}),
+        ("engine/restart_sampling", {"triton"}),
+    ],
+)
+def test_dependencies_point_one_way(package, forbidden):
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+            assert not forbidden & {name.split(".")[0] for name in names}, path
+
+
+def test_plans_need_no_tensor_library():
+    """Building and explaining a plan imports neither torch nor triton."""
+    code = (
+        "import sys; import restart_sampling as rs; rs.preset('imagenet64-edm-623').explain();"
+        "sys.exit(int('torch' in sys.modules or 'triton' in sys.modules))"
+    )
+    path = ":".join(str(ROOT / p) for p in ("engine", "kernels", "bindings"))
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONPATH": path, "PATH": ""}, check=False
+        ).returncode
+        == 0
+    )
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_hold_what_they_should(tmp_path):
+    """The wheel has the three packages, the weights and no tests; the sdist has the sources to build it."""
+    pytest.importorskip("setuptools", minversion="77")
+    build = (
+        "import sys; from setuptools import build_meta as b;"
+        "print(b.build_wheel(sys.argv[1])); print(b.build_sdist(sys.argv[1]))"
+    )
+    source = tmp_path / "source"
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    for name in tracked:
+        target = source / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((ROOT / name).read_bytes())
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=source, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
+    assert tops == {"restart_sampling", "restart_kernels", "restart_bindings"}
+    assert "restart_sampling/models/data/fashion-mnist.safetensors" in names
+    assert "restart_sampling/py.typed" in names
+    assert not [n for n in names if "test" in n.lower()]
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        members = {name.split("/", 1)[-1] for name in archive.getnames()}
+    assert {"setup.py", "CMakeLists.txt", "LICENSE", "engine/restart_sampling/plan.py"} <= members
