@@ -12,7 +12,7 @@ $(STAMP): pyproject.toml constraints.txt setup.py
 	touch $(STAMP)
 
 demo: $(STAMP)  ## draw 64 images with Restart from the bundled model into samples/
-	$(BIN)/restart-sampling generate --preset fashion-mnist --seeds 0-63 --out samples --overwrite
+	$(BIN)/restart-sampling generate --preset fashion-mnist-43 --seeds 0-63 --out samples --overwrite
 
 test: $(STAMP)  ## the whole test suite
 	$(BIN)/python -m pytest

@@ -135,7 +135,20 @@ _CHURN = {
 }
 
 
+_BUNDLED = Preset(
+    "fashion-mnist-43",
+    {"steps": 18, "restart": '{"0": [3, 2, 0.30, 1.0]}', "s_noise": 1.0},
+    43,
+    None,
+    "fashion-mnist",
+    "the bundled model",
+    "this package",
+    "what `generate` does by default; measured in benchmarks/results/quality_fashion_mnist.csv",
+)
+
+
 def _all() -> Iterator[Preset]:
+    yield _BUNDLED
     yield from _restart("cifar10-vp", _VP, "Restart Tables 1, 3")
     yield from _restart("cifar10-edm", _EDM, "Restart Table 3")
     yield from _restart("cifar10-pfgmpp", _PFGMPP_ROWS, "Restart Table 3", _PFGMPP)

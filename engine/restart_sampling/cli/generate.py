@@ -79,7 +79,7 @@ def generate(
     )
     run = {name: defaults[name] if value is None else value for name, value in run.items()}
     if plan is None:
-        plan = o.build_plan(preset, fallback="fashion-mnist", **given)
+        plan = o.build_plan(preset, fallback="fashion-mnist-43", **given)
     _draw(plan, run, parse_seeds(run["seeds"]), out, format, overwrite)
 
 
