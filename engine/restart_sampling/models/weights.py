@@ -1,0 +1,185 @@
+"""Networks as files: safetensors with the config and a card as JSON in the metadata.
+
+    metadata["restart_sampling"] = {"format": 1, "config": {…}, "card": {…}}
+
+The card is free JSON about the weights: name, licence, training, scores. Parameters are stored in float16 by
+default and are float32 in memory; buffers (noise levels, filters) keep float32, since rounding them would
+change the sampler's coefficients. Writing is atomic: temporary file in the same folder, flushed to the disk,
+renamed.
+
+Reading is strict, because every silent difference becomes a bad sample later: exact names and shapes,
+floating point, finite, filters as the config says. Every failure is a CheckpointError that names the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from ..errors import CheckpointError
+from .edm import EDMNetwork, build_network
+
+FORMAT = 1
+KEY = "restart_sampling"
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+SHOWN = 20  # names in one message
+
+
+def save_safetensors(
+    path: str | Path, network: EDMNetwork, card: Mapping[str, Any], dtype: torch.dtype = torch.float16
+) -> None:
+    """Write `network` with its config and `card` (JSON-able) to `path`, replacing it in one step.
+
+    `dtype` (float16, bfloat16 or float32) is that of the stored parameters. Raises CheckpointError if the
+    card is not JSON, a weight is not finite in `dtype`, or the file cannot be written.
+    """
+    path = Path(path)
+    if dtype not in DTYPES:
+        raise CheckpointError(f"{path}: dtype must be one of {', '.join(map(str, DTYPES))}; got {dtype}")
+    try:
+        meta = json.dumps({"format": FORMAT, "config": network.config, "card": dict(card)}, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: the card must be plain JSON without NaN ({error})") from None
+    parameters = {name for name, _ in network.named_parameters()}
+    tensors = {
+        name: tensor.detach().to("cpu", dtype if name in parameters else torch.float32).contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+    _refuse(path, f"not finite in {dtype}", [n for n, t in tensors.items() if not torch.isfinite(t).all()])
+    write_atomic(path, to_bytes(tensors, metadata={KEY: meta}))
+
+
+def load_safetensors(path: str | Path) -> tuple[EDMNetwork, dict[str, Any]]:
+    """Network (float32, CPU, eval) and card written by :func:`save_safetensors`. Raises CheckpointError."""
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError) as error:
+        diagnose(path, str(error))
+    if KEY not in metadata:
+        raise CheckpointError(
+            f"{path}: the metadata has no {KEY!r} entry, so the architecture is unknown; "
+            "make the file with save_safetensors or `restart-sampling convert`"
+        )
+    try:
+        meta = json.loads(metadata[KEY], parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: the metadata entry {KEY!r} is not JSON ({error})") from None
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT or not isinstance(meta.get("card"), dict):
+        found = meta.get("format") if isinstance(meta, dict) else meta
+        raise CheckpointError(
+            f"{path}: format {str(found)[:40]!r} of {KEY!r} is not supported, only {FORMAT}"
+        )
+    try:
+        network = build_network(meta.get("config", {}))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    load_weights(network, tensors, path)
+    return network, meta["card"]
+
+
+def load_weights(network: EDMNetwork, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Copy `tensors` (any floating dtype) into `network`, or raise CheckpointError and leave it as it was.
+
+    Names and shapes must be exactly the network's, all values finite, each `resample_filter` the config's.
+    """
+    own = network.state_dict()
+    _refuse(source, "missing", own.keys() - tensors.keys())
+    _refuse(source, "unexpected", tensors.keys() - own.keys())
+    shapes = {n: (list(tensors[n].shape), list(t.shape)) for n, t in own.items()}
+    wrong = [f"{n} (file {a}, network {b})" for n, (a, b) in shapes.items() if a != b]
+    _refuse(source, "of the wrong shape", wrong)
+    types = [f"{n} ({t.dtype})" for n, t in tensors.items() if not t.is_floating_point()]
+    _refuse(source, "not floating point", types)
+    _refuse(source, "not finite (NaN or Inf)", [n for n, t in tensors.items() if not torch.isfinite(t).all()])
+    filters = [n for n in own if n.endswith("resample_filter")]
+    other = [
+        n for n in filters if not torch.allclose(tensors[n].float().cpu(), own[n].cpu(), rtol=1e-3, atol=1e-4)
+    ]
+    _refuse(source, "not the filter that the config describes", other)
+    network.load_state_dict(dict(tensors))
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write `content`; `path` is always absent, the old file or the new one. CheckpointError on failure."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def diagnose(path: Path, reason: str) -> NoReturn:
+    """Raise the CheckpointError that says what `path` is instead of a whole safetensors file."""
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder, a .safetensors file is needed") from None
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+            size = file.seek(0, os.SEEK_END)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+    raise CheckpointError(f"{path}: {_what_it_is(head, size) or _truncation(path, size) or reason}") from None
+
+
+def _what_it_is(head: bytes, size: int) -> str | None:
+    start = head.lstrip().lower()
+    if size == 0:
+        return "the file is empty"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "this is a web page, not weights; the download address or login was wrong"
+    if start.startswith(b"version https://git-lfs"):
+        return "this is a Git LFS pointer, not weights; run `git lfs pull`"
+    if head.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")):
+        return "this is a pickle or torch.save file, not safetensors; use `restart-sampling convert`"
+    return None
+
+
+def _truncation(path: Path, size: int) -> str | None:
+    """What is missing, if the header can be read and promises more bytes than there are."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > 100_000_000:
+            return f"not a safetensors file ({size} bytes, header length {length})"
+        if size < 8 + length:
+            return f"the file is incomplete: the header needs {8 + length} bytes, the file has {size}"
+        try:
+            header = json.loads(file.read(length))
+            end = max(
+                int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"
+            )
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+            return "not a safetensors file (the header is not readable)"
+    expected = 8 + length + end
+    return f"the file is incomplete: expected {expected} bytes, has {size}" if size < expected else None
+
+
+def _refuse(source: str | Path, what: str, names: Iterable[str]) -> None:
+    """Raise CheckpointError if there are any `names`: their number and the first of them, sorted."""
+    names = sorted(names)
+    if names:
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        raise CheckpointError(f"{source}: {len(names)} tensors {what}: {', '.join(names[:SHOWN])}{more}")
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not allowed")

@@ -1,0 +1,264 @@
+r"""The training loop: EDM's loss, an average of the weights, checkpoints that survive being killed.
+
+Loss (EDM, arXiv 2206.00364, eq. 8): with ln σ ~ N(P_mean, P_std²) and λ(σ) = 1/c_out², weight times squared
+error of the denoiser is the squared error of the raw network against its target,
+
+    λ‖D(y + n; σ) − y‖² = ‖F − (y − c_skip·(y + n))/c_out‖²,  n ~ N(0, σ²).
+
+The σ of a batch are stratified, one per 1/B of probability (Kingma et al., arXiv 2107.00630, appendix I.1),
+drawn with numpy on the host, so their coefficients come from the network's own `Parameterization` in float64.
+
+Nothing needs to know when training ends: the rate is warm-up then lr·√(decay_steps/step), the average is
+EDM2's power function (arXiv 2312.02696, eq. 3), β = (1 − 1/step)^(γ+1), which remembers a fixed share of the
+past (γ = 6.94: 10 %). Every step draws from `default_rng([seed, step])`, so a run that was killed and resumed
+sees the same data and noise.
+
+Limiting cases: γ = −1 averages nothing (β = 1) and is refused; label_dropout = 1 trains without classes.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError, RestartValueError
+from ..models import EDMNetwork, build_network
+from .data import Images
+
+FORMAT = 1
+_inverse_normal = np.vectorize(NormalDist().inv_cdf, otypes=[np.float64])
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run is made of; stored in its checkpoints. Lengths are in steps."""
+
+    batch: int = 64
+    lr: float = 2e-3
+    warmup_steps: int = 500
+    decay_steps: int = 2000
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 1.0
+    ema_gamma: float = 6.94
+    P_mean: float = -1.2
+    P_std: float = 1.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive = ("batch", "lr", "warmup_steps", "decay_steps", "clip", "P_std")
+        bad = [name for name in positive if not getattr(self, name) > 0]
+        if bad:
+            raise RestartValueError(f"{bad[0]} must be > 0, got {getattr(self, bad[0])}")
+        if not self.ema_gamma > 0:
+            raise RestartValueError(f"ema_gamma must be > 0, got {self.ema_gamma}")
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step 1, 2, …"""
+        return (
+            self.lr
+            * min(step / self.warmup_steps, 1.0)
+            * math.sqrt(self.decay_steps / max(step, self.decay_steps))
+        )
+
+    def beta(self, step: int) -> float:
+        """Share of the old average kept at step 1, 2, …"""
+        return (1 - 1 / step) ** (self.ema_gamma + 1)
+
+
+@dataclass
+class Run:
+    """A run in memory: network, average, optimizer, and how far it got."""
+
+    network: EDMNetwork
+    ema: EDMNetwork
+    optimizer: torch.optim.Optimizer
+    options: Options
+    data: str
+    step: int = 0
+    seconds: float = 0.0
+    mean_loss: float | None = None
+
+
+def draw_sigma(rng: np.random.Generator, B: int, P_mean: float, P_std: float) -> np.ndarray:
+    """B stratified noise levels with ln σ ~ N(P_mean, P_std²), float64 [B], in random order."""
+    u = (rng.permutation(B) + rng.uniform(1e-9, 1, B)) / B
+    return np.exp(P_mean + P_std * _inverse_normal(np.clip(u, 1e-12, 1 - 1e-12)))
+
+
+def edm_loss(
+    network: EDMNetwork,
+    F: Callable[..., Tensor],
+    y: Tensor,
+    labels: Tensor | None,
+    sigma: np.ndarray,
+    noise: Tensor,
+) -> Tensor:
+    """Mean of ‖F − (y − c_skip·x)/c_out‖² per element, x = y + σ·noise; y, noise [B, C, H, W], σ float64 [B].
+
+    `F` is what is called: `network` itself, or a compiled form of it.
+    """
+    c = network.parameterization.coefficients(sigma)
+
+    def column(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.asarray(values, dtype=np.float32)).to(y.device)[:, None, None, None]
+
+    x = y + column(sigma) * noise
+    target = (y - column(c.c_skip) * x) / column(c.c_out)
+    c_noise = column(c.c_noise).flatten()
+    return (F(column(c.c_in) * x, c_noise, labels) - target).square().mean()
+
+
+def start(config: dict[str, Any], options: Options, data: str, device: torch.device) -> Run:
+    """A fresh run: network drawn from `options.seed`, its copy as the average, Adam."""
+    network = build_network(config, seed=options.seed).to(device)
+    ema = build_network(config).to(device)
+    for net in (network, ema):
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ema.load_state_dict(network.state_dict())
+    network.train().requires_grad_(True)
+    optimizer = torch.optim.Adam(network.parameters(), lr=options.lr, betas=options.betas, fused=True)
+    return Run(network, ema, optimizer, options, data)
+
+
+def save(run: Run, path: Path) -> None:
+    """Write a checkpoint: temporary file, flushed to the disk, renamed; so `path` is always a whole one."""
+    content = {
+        "format": FORMAT, "config": run.network.config, "options": asdict(run.options), "data": run.data,
+        "step": run.step, "seconds": run.seconds, "network": run.network.state_dict(),
+        "mean_loss": run.mean_loss, "ema": run.ema.state_dict(), "optimizer": run.optimizer.state_dict(),
+    }  # fmt: skip
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def resume(path: Path, device: torch.device) -> Run:
+    """The run stored in a checkpoint of :func:`save`. Raises CheckpointError."""
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint; start training without --resume") from None
+    except Exception as error:  # torch.load raises many kinds for a damaged file
+        raise CheckpointError(f"{path}: not a readable training checkpoint ({error})") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a training checkpoint of this version (format {FORMAT})")
+    options = Options(**{**content["options"], "betas": tuple(content["options"]["betas"])})
+    run = start(content["config"], options, content["data"], device)
+    run.network.load_state_dict(content["network"])
+    run.ema.load_state_dict(content["ema"])
+    run.optimizer.load_state_dict(content["optimizer"])
+    run.step, run.seconds, run.mean_loss = content["step"], content["seconds"], content.get("mean_loss")
+    return run
+
+
+def one_step(
+    run: Run, F: Callable[..., Tensor], images: Tensor, labels: Tensor | None
+) -> tuple[float, float]:
+    """Advance `run` by one step on uint8 `images` [N, C, H, W]; returns loss and gradient norm."""
+    options, config = run.options, run.network.config
+    run.step += 1
+    rng = np.random.default_rng([options.seed, run.step])
+    index = torch.from_numpy(rng.integers(len(images), size=options.batch)).to(images.device)
+    y = images[index].to(torch.float32) / 127.5 - 1
+    one_hot = None
+    if labels is not None:
+        one_hot = nn.functional.one_hot(labels[index], config["label_dim"]).to(torch.float32)
+        keep = torch.from_numpy(rng.uniform(size=options.batch) >= config["label_dropout"]).to(images.device)
+        one_hot *= keep[:, None]
+    sigma = draw_sigma(rng, options.batch, options.P_mean, options.P_std)
+    noise = torch.from_numpy(rng.standard_normal(y.shape, dtype=np.float32)).to(y.device)
+
+    for group in run.optimizer.param_groups:
+        group["lr"] = options.rate(run.step)
+    run.optimizer.zero_grad(set_to_none=True)
+    loss = edm_loss(run.network, F, y, one_hot, sigma, noise)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(run.network.parameters(), options.clip)
+    if not torch.isfinite(norm):
+        raise RestartValueError(
+            f"step {run.step}: the gradient is not finite; resume from the checkpoint with a lower lr"
+        )
+    run.optimizer.step()
+    with torch.no_grad():
+        torch._foreach_lerp_(
+            list(run.ema.parameters()), list(run.network.parameters()), 1 - options.beta(run.step)
+        )
+    return float(loss.detach()), float(norm)
+
+
+def train(
+    run: Run,
+    images: Images,
+    out: Path,
+    *,
+    minutes: float,
+    max_steps: int | None = None,
+    save_minutes: float = 5.0,
+    compile: bool = False,
+    report: Callable[[Run, float, float], None] | None = None,
+    every: int = 50,
+) -> None:
+    """Train for `minutes` or to step `max_steps`; leaves out/checkpoint.pt and appends to out/loss.csv.
+
+    `report(run, loss, seconds per step)` is called every `every` steps with means over them.
+    """
+    device = next(run.network.parameters()).device
+    pixels = torch.from_numpy(images.images).to(device)
+    labels = (
+        None
+        if not run.network.label_dim or images.labels is None
+        else torch.from_numpy(images.labels).to(device)
+    )
+    F = torch.compile(run.network) if compile else run.network
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint, table = out / "checkpoint.pt", out / "loss.csv"
+    begin = lap = last_save = time.monotonic()
+    before = run.seconds
+    losses: list[float] = []
+    fresh = not table.exists()
+    with table.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if fresh:
+            writer.writerow(["step", "seconds", "loss", "lr", "grad_norm"])
+        while (now := time.monotonic()) - begin < 60 * minutes and (
+            max_steps is None or run.step < max_steps
+        ):
+            if now - last_save > 60 * save_minutes:
+                save(run, checkpoint)
+                last_save = now
+            loss, norm = one_step(run, F, pixels, labels)
+            run.seconds = before + time.monotonic() - begin
+            losses.append(loss)
+            if len(losses) == every:
+                mean, pace = sum(losses) / every, (time.monotonic() - lap) / every
+                row = [
+                    run.step,
+                    f"{run.seconds:.1f}",
+                    f"{mean:.5f}",
+                    f"{run.options.rate(run.step):.6f}",
+                    f"{norm:.4f}",
+                ]
+                writer.writerow(row)
+                file.flush()
+                run.mean_loss = 0.9 * (run.mean_loss or mean) + 0.1 * mean  # over about 10 rows
+                if report:
+                    report(run, mean, pace)
+                losses, lap = [], time.monotonic()
+    save(run, checkpoint)

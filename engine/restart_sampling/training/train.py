@@ -1,0 +1,134 @@
+"""`python -m restart_sampling.training.train --data fashion-mnist --out runs/fm --export fm.safetensors`.
+
+Trains a small DDPM++ network with EDM preconditioning. Stop it at any time; `--resume` goes on from the last
+checkpoint. `--minutes 0 --resume --export FILE` only writes the averaged weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from ..errors import RestartError, RestartValueError
+from . import loop
+from .data import Images, load_images
+from .export import export_network
+
+console = Console(stderr=True)
+
+
+def network_config(
+    images: Images,
+    model_channels: int,
+    channel_mult: str,
+    num_blocks: int,
+    attn_resolutions: str,
+    label_dropout: float,
+) -> dict[str, object]:
+    """Config of a DDPM++ network for `images`; `channel_mult` and `attn_resolutions` are comma-separated."""
+    lists = {"channel-mult": channel_mult, "attn": attn_resolutions}
+    parsed = {}
+    for name, text in lists.items():
+        try:
+            parsed[name] = [int(part) for part in text.split(",") if part.strip()]
+        except ValueError:
+            raise RestartValueError(f"--{name}: expected integers like 1,2,4, got {text!r}") from None
+    return {
+        "class_name": "EDMPrecond",
+        "model_type": "SongUNet",
+        "img_resolution": images.images.shape[2],
+        "img_channels": images.images.shape[1],
+        "label_dim": len(images.classes),
+        "sigma_data": round(images.sigma_data, 3),
+        "model_channels": model_channels,
+        "channel_mult": parsed["channel-mult"],
+        "num_blocks": num_blocks,
+        "attn_resolutions": parsed["attn"],
+        "dropout": 0.0,
+        "label_dropout": label_dropout if images.classes else 0.0,
+    }
+
+
+def main(
+    data: Annotated[
+        str, typer.Option(help="fashion-mnist, an IDX file, an .npz file or a folder of pictures.")
+    ] = "fashion-mnist",
+    out: Annotated[Path, typer.Option(help="Folder for checkpoint.pt and loss.csv.")] = Path("runs/fm"),
+    minutes: Annotated[float, typer.Option(min=0, help="Stop after this long.")] = 100.0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Stop at this step.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Images per step  [default: 64, or as before]")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak rate of Adam  [default: 0.002, or as before]")
+    ] = None,
+    model_channels: Annotated[int, typer.Option(min=4)] = 16,
+    channel_mult: Annotated[str, typer.Option(help="Width of each level over --model-channels.")] = "1,2,4",
+    num_blocks: Annotated[int, typer.Option(min=1)] = 2,
+    attn: Annotated[str, typer.Option(help="Resolutions with attention.")] = "7",
+    label_dropout: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of steps without class, for guidance.")
+    ] = 0.1,
+    p_mean: Annotated[float, typer.Option(help="Mean of ln sigma.")] = -1.2,
+    p_std: Annotated[float, typer.Option(help="Standard deviation of ln sigma.")] = 1.2,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    save_minutes: Annotated[float, typer.Option(min=0, help="Time between checkpoints.")] = 5.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the network.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
+    export: Annotated[
+        Path | None, typer.Option(help="Write the averaged weights here at the end (float16).")
+    ] = None,
+) -> None:
+    """Train a small EDM network; see the module docstring."""
+    try:
+        where = torch.device(device)
+        images = load_images(data)
+        given: dict[str, Any] = {k: v for k, v in {"batch": batch, "lr": lr}.items() if v is not None}
+        if resume:
+            run = loop.resume(out / "checkpoint.pt", where)
+            run.options = replace(run.options, **given)
+        else:
+            if (out / "checkpoint.pt").exists():
+                raise RestartValueError(
+                    f"{out} already holds a checkpoint; add --resume to go on, or take another --out"
+                )
+            config = network_config(images, model_channels, channel_mult, num_blocks, attn, label_dropout)
+            options = loop.Options(P_mean=p_mean, P_std=p_std, seed=seed, **given)
+            run = loop.start(config, options, images.name, where)
+        count = sum(p.numel() for p in run.network.parameters())
+        console.print(
+            f"{images.name}: {len(images.images):,} images; {count:,} parameters; step {run.step}",
+            highlight=False,
+        )
+
+        def report(run: loop.Run, loss: float, pace: float) -> None:
+            console.print(
+                f"step {run.step:6d}  loss {loss:.4f}  {pace:.3f} s/step  {run.seconds / 60:.1f} min",
+                highlight=False,
+            )
+
+        loop.train(
+            run,
+            images,
+            out,
+            minutes=minutes,
+            max_steps=steps,
+            save_minutes=save_minutes,
+            compile=compile,
+            report=report,
+        )
+        if export is not None:
+            console.print(f"wrote {export_network(run, images, export)}")
+    except RestartError as error:
+        console.print(f"error: {error}", style="red", highlight=False)
+        raise typer.Exit(2) from None
+
+
+if __name__ == "__main__":
+    typer.run(main)
