@@ -186,6 +186,7 @@ BAD = {
     "seeds_twice": (["generate", "--seeds", "0-3,2"], "2"),
     "seeds_word": (["generate", "--seeds", "a"], "a"),
     "seeds_2_64": (["generate", "--seeds", str(2**64)], str(2**64)),
+    "seeds_too_many": (["generate", "--seeds", "0-99999999999999"], "GB free; ask for fewer seeds"),
     "batch": (["generate", "--batch", "0"], "batch_size must be an integer ≥ 1"),
     "class": (["generate", "--class", "10"], "classes 0..9"),
     "class_name": (["generate", "--class", "Hat"], "Sneaker"),

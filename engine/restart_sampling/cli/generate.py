@@ -33,6 +33,7 @@ def generate(
     sigma_min: o.SigmaMin = None,
     sigma_max: o.SigmaMax = None,
     rho: o.Rho = None,
+    schedule: o.Schedule = None,
     on_collision: o.OnCollision = None,
     guidance_scale: o.Guidance = None,
     seeds: Annotated[
@@ -60,7 +61,7 @@ def generate(
     """Draw samples: PNG files, a contact sheet (grid.png) and run.json with everything needed to repeat the run."""
     given: dict[str, Any] = dict(
         steps=steps, solver=solver, restart=restart, s_noise=s_noise, s_churn=s_churn, s_min=s_min, s_max=s_max,
-        restart_gamma=restart_gamma, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho, on_collision=on_collision,
+        restart_gamma=restart_gamma, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho, schedule=schedule, on_collision=on_collision,
         guidance_scale=guidance_scale,
     )  # fmt: skip
     run: dict[str, Any] = dict(
@@ -120,7 +121,7 @@ def _draw(plan: Plan, run: dict[str, Any], seeds: Seeds, out: Path, format: str,
         "noise": SCHEME,
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
     }
-    folder = RunFolder(out, record, format, overwrite)
+    folder = RunFolder(out, record, format, overwrite, expected_bytes=len(seeds) * (denoiser.numel + 200))
     console.print(
         f"{len(seeds)} images of {denoiser.name} → {out}: {nfe} NFE each, {sampler.backend} on {sampler.device}"
     )

@@ -36,7 +36,9 @@ def models(
     typer.echo(f"network     {levels.name}, sigma {levels.sigma_min:g} .. {levels.sigma_max:g}")
     typer.echo(f"sha256      {denoiser.info['sha256']}")
     for key, value in card.items():
-        if key != "classes" and not isinstance(value, (list, dict)):
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in value.items() if not isinstance(v, (list, dict)))
+        if key not in ("classes", "name", "parameters"):
             typer.echo(f"{key:<11} {value}")
 
 

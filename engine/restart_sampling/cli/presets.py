@@ -9,6 +9,7 @@ import typer
 from ..plan import Plan
 from ..presets import find
 from ..presets import presets as all_presets
+from ..restart import RestartConfig
 
 
 def presets(
@@ -31,10 +32,11 @@ def presets(
         ("NFE", "right"),
         ("FID", "right"),
         ("steps", "right"),
-        ("restart", "left"),
+        ("[N, K, t_min, t_max]", "left"),
     ):
-        table.add_column(column, justify=justify, no_wrap=column != "restart")  # type: ignore[arg-type]
+        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for preset in all_presets():
+        intervals = RestartConfig.parse(preset.plan_options.get("restart")).intervals
         options = preset.plan_options
         fid = "" if preset.fid is None else f"{preset.fid:.2f}"
         table.add_row(
@@ -42,7 +44,7 @@ def presets(
             str(preset.nfe),
             fid,
             str(options.get("steps", "")),
-            str(options.get("restart") or ""),
+            "\n".join(f"[{i.N}, {i.K}, {i.t_min:g}, {i.t_max:g}]" for i in intervals),
         )
     Console(highlight=False).print(table)
     typer.echo("FID: as published with the named network (arXiv 2306.14878), not measured here.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,34 @@ class RunFolder:
     """Writes the results of one run into `path`.
 
     Raises OutputError when the folder cannot be used: it is a file, cannot be written, or holds another run and `overwrite`
-    was not given.
+    was not given; or the disk cannot hold `expected_bytes`.
     """
 
     def __init__(
-        self, path: Path, record: dict[str, Any], format: str = "png", overwrite: bool = False
+        self,
+        path: Path,
+        record: dict[str, Any],
+        format: str = "png",
+        overwrite: bool = False,
+        expected_bytes: int = 0,
     ) -> None:
         if format not in FORMATS:
             raise OutputError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
         self.path, self.record, self.format = path, record, format
+        self._check_space(expected_bytes)
         self._claim(overwrite)
         self.sheet: list[np.ndarray] = []
         self.arrays: dict[int, np.ndarray] = {}
         self.written = 0
         self.save_record("running")
+
+    def _check_space(self, expected: int) -> None:
+        existing = next(p for p in (self.path.absolute(), *self.path.absolute().parents) if p.exists())
+        free = shutil.disk_usage(existing).free
+        if expected > free:
+            raise OutputError(
+                f"the run may write {expected / 1e9:.3g} GB, and {existing} has {free / 1e9:.3g} GB free; ask for fewer seeds"
+            )
 
     def _claim(self, overwrite: bool) -> None:
         if self.path.exists() and not self.path.is_dir():
