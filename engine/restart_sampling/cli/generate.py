@@ -61,8 +61,8 @@ def generate(
     """Draw samples: PNG files, a contact sheet (grid.png) and run.json with everything needed to repeat the run."""
     given: dict[str, Any] = dict(
         steps=steps, solver=solver, restart=restart, s_noise=s_noise, s_churn=s_churn, s_min=s_min, s_max=s_max,
-        restart_gamma=restart_gamma, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho, schedule=schedule, on_collision=on_collision,
-        guidance_scale=guidance_scale,
+        restart_gamma=restart_gamma, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho, schedule=schedule,
+        on_collision=on_collision, guidance_scale=guidance_scale,
     )  # fmt: skip
     run: dict[str, Any] = dict(
         model=model, seeds=seeds, class_=class_, batch=batch, device=device, dtype=dtype, backend=backend
