@@ -6,6 +6,8 @@ import difflib
 import hashlib
 from pathlib import Path
 
+import torch
+
 from ..denoiser import Denoiser
 from ..errors import CheckpointError
 from .weights import load_safetensors
@@ -32,6 +34,7 @@ def load(source: str | Path, device: str = "cpu") -> Denoiser:
     shape = (network.img_channels, network.img_resolution, network.img_resolution)
     name = str(source) if str(source) in BUNDLED else path.name
     network.eval().requires_grad_(False)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a tenth faster on a CPU
     info = {"card": card, "path": str(path), "sha256": file_sha256(path)}
     denoiser = Denoiser(
         network, network.parameterization, shape, network.label_dim, tuple(card.get("classes", ())), name, info
