@@ -79,9 +79,9 @@ def test_flow_matching_gives_gaussian_data(solver):
         return x * (t - (1 - t) * c * c) / ((1 - t) ** 2 * c * c + t * t)
 
     network = lambda net_in, c_noise, labels: velocity(net_in, c_noise / 1000)  # noqa: E731
-    denoiser = rs.Denoiser(network, parameterization.flow(), (1, 32, 32))
+    denoiser = rs.Denoiser(network, parameterization.flow(), (1, 16, 16))
     steps = 400 if solver == "euler" else 100
-    plan = rs.Plan.build(schedule="flow", steps=steps, solver=solver, restart=[6, 2, 0.3, 0.6])
+    plan = rs.Plan.build(schedule="flow", steps=steps, solver=solver, restart=[60, 2, 0.3, 0.6])
     x = rs.Sampler(denoiser, plan, register_dtype=torch.float64).run(range(64))
     assert x.std().item() == pytest.approx(c, rel=0.02)
 
