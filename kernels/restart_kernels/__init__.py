@@ -1,4 +1,4 @@
-"""The two kernels of restart sampling — the fused step and its noise — each with a reference and fast backends.
+"""The two kernels of restart sampling, the fused step and its noise, each with a reference and fast backends.
 
     step(x, h, F, net_in, coef=, code=, cursor=, seeds=, first_bad=)    one row of any solver, in place
     normal(seeds, draw, numel)                                          the noise alone

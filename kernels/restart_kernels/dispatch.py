@@ -1,7 +1,7 @@
 """Which backend runs a kernel, and the checks that all of them share.
 
 reference   plain PyTorch, any device: `step/reference.py`, `philox/reference.py`
-triton      CUDA tensors; CPU tensors only in Triton's interpreter (TRITON_INTERPRET=1 before triton is imported)
+triton      CUDA tensors; CPU tensors only in Triton's interpreter (TRITON_INTERPRET=1 before its import)
 native      C++ and CUDA from restart_bindings: not built yet
 
 All give the same bits (`philox/coefficients.py` says why), so "auto" is a choice of speed only.
@@ -10,6 +10,7 @@ All give the same bits (`philox/coefficients.py` says why), so "auto" is a choic
 from __future__ import annotations
 
 import importlib.util
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -20,12 +21,18 @@ from .philox import reference as philox_reference
 from .step import reference as step_reference
 
 BACKENDS = ("auto", "reference", "triton", "native")
+REGISTERS = (torch.float32, torch.float64)
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@cache
+def _triton_is_installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def _why_not_triton(device: torch.device) -> str | None:
     """None if the triton backend runs on this device, else the reason."""
-    if importlib.util.find_spec("triton") is None:
+    if not _triton_is_installed():
         return "triton is not installed"
     if device.type == "cuda":
         return None
@@ -35,7 +42,7 @@ def _why_not_triton(device: torch.device) -> str | None:
 
     if interpreted():
         return None
-    return "triton runs on CPU tensors only in its interpreter: set TRITON_INTERPRET=1 before importing triton"
+    return "triton runs on CPU tensors only in its interpreter, TRITON_INTERPRET=1 before it is imported"
 
 
 def available_backends(device: torch.device | str = "cpu") -> tuple[str, ...]:
@@ -53,8 +60,8 @@ def resolve_backend(backend: str, device: torch.device | str) -> str:
         KernelError: unknown name, or one that does not run on this device (the message says why).
     """
     device = torch.device(device)
-    if backend == "auto":
-        return available_backends(device)[0]
+    if backend == "auto":  # on other devices than CUDA without importing triton, which takes a second
+        return available_backends(device)[0] if device.type == "cuda" else "reference"
     if backend not in BACKENDS:
         raise KernelError(f"unknown backend {backend!r}; the backends are {', '.join(BACKENDS)}")
     if backend == "native":
@@ -83,14 +90,14 @@ def step(
     F_uncond: Tensor | None = None,
     backend: str = "auto",
 ) -> None:
-    """Execute one row of the table for every sample, in place: no host sync, no allocation on the triton backend.
+    """Execute one row of the table for every sample, in place. No host sync; on triton no allocation.
 
     Args:
         x, h: registers, float32 [B, ...] contiguous (float64 on the reference backend).
         F: network output [B, ...], float32, bfloat16 or float16; None if no row reads it.
         net_in: next network input [B, ...], or [2B, ...] with F_uncond: both halves are written.
         coef, code: the table, see `layout`; [R, 12] float32 and [R, 4] int32.
-        cursor: int32 [B], or [1] for the whole batch: the row to execute; negative = idle, nothing is touched.
+        cursor: int32 [B], or [1] for the whole batch: the row to execute; negative = idle, left untouched.
         seeds: int64 [B], the noise key of each sample.
         first_bad: int32 [B], min-reduced with the row when a value of the sample's y is not finite.
         F_uncond: the unconditional output, F then being the conditional one.
@@ -105,7 +112,7 @@ def step(
         run = step_reference.step
     else:
         if x.dtype != torch.float32:
-            raise KernelError(f"the triton backend has float32 registers, not {x.dtype}; use backend='reference'")
+            raise KernelError(f"the triton backend has float32 registers, not {x.dtype}; use 'reference'")
         from .launch import step as run
     run(
         x,
@@ -133,33 +140,37 @@ def _check_step(
     first_bad: Tensor,
     F_uncond: Tensor | None,
 ) -> None:
-    """About 5 us of host work: metadata only, nothing is read from the device."""
-    batch = x.shape[0]
-    _require(x.dtype in (torch.float32, torch.float64), "x", x, "float32 (or float64 on the reference backend)")
-    _require(h.shape == x.shape and h.dtype == x.dtype, "h", h, f"{x.dtype} {list(x.shape)}, as x")
-    outputs = [("F", F), ("F_uncond", F_uncond)]
-    for name, t in outputs:
-        if t is not None:
-            good = t.numel() == x.numel() and t.dtype in (*FLOATS, x.dtype)
-            _require(good, name, t, f"float32, bfloat16 or float16 with {x.numel()} elements")
-    if F_uncond is not None and (F is None or F.dtype != F_uncond.dtype):
-        raise KernelError("F_uncond needs F, the conditional output, of the same dtype")
-    numel = x.numel() * (1 if F_uncond is None else 2)
-    good = net_in.numel() == numel and net_in.dtype in (*FLOATS, x.dtype)
-    _require(good, "net_in", net_in, f"float32, bfloat16 or float16 with {numel} elements")
-    good = coef.dim() == 2 and coef.shape[1] == layout.NUM_COEF and coef.is_floating_point()
-    _require(good, "coef", coef, f"float32 [rows, {layout.NUM_COEF}]")
+    """Metadata only, nothing is read from the device; messages are made only when there is one to raise."""
+    shape, numel = x.shape, x.numel()
+    batch, dtype = shape[0], x.dtype
+    net = numel if F_uncond is None else 2 * numel
+    _require(dtype in REGISTERS, "x", x, "float32, or float64 on the reference backend")
+    _require(h.shape == shape and h.dtype == dtype, "h", h, "of the shape and dtype of x")
+    if F is not None:
+        _require(
+            F.numel() == numel and F.dtype in (*FLOATS, dtype), "F", F, "a float with x's number of elements"
+        )
+    if F_uncond is not None:
+        good = F is not None and F_uncond.numel() == numel and F_uncond.dtype == F.dtype
+        _require(good, "F_uncond", F_uncond, "of the size and dtype of F, the conditional output")
+    good = net_in.numel() == net and net_in.dtype in (*FLOATS, dtype)
+    _require(good, "net_in", net_in, "a float with x's number of elements, twice that with F_uncond")
+    good = coef.dim() == 2 and coef.shape[1] == layout.NUM_COEF and coef.dtype in REGISTERS
+    _require(good, "coef", coef, "float32 [rows, 12]")
     good = code.shape == (coef.shape[0], layout.NUM_CODE) and code.dtype == torch.int32
-    _require(good, "code", code, f"int32 [{coef.shape[0]}, {layout.NUM_CODE}]")
-    good = cursor.dtype == torch.int32 and cursor.shape in ((batch,), (1,))
-    _require(good, "cursor", cursor, f"int32 [{batch}] or [1]")
-    _require(seeds.dtype == torch.int64 and seeds.shape == (batch,), "seeds", seeds, f"int64 [{batch}]")
+    _require(good, "code", code, "int32 [rows, 4], as many rows as coef")
+    good = cursor.dtype == torch.int32 and cursor.dim() == 1 and cursor.shape[0] in (1, batch)
+    _require(good, "cursor", cursor, "int32 [B] or [1]")
+    _require(seeds.dtype == torch.int64 and seeds.shape == (batch,), "seeds", seeds, "int64 [B]")
     good = first_bad.dtype == torch.int32 and first_bad.shape == (batch,)
-    _require(good, "first_bad", first_bad, f"int32 [{batch}]")
-    named = [("x", x), ("h", h), *outputs, ("net_in", net_in), ("coef", coef), ("code", code)]
-    for name, t in [*named, ("cursor", cursor), ("seeds", seeds), ("first_bad", first_bad)]:
-        if t is not None and not (t.is_contiguous() and t.device == x.device):
-            raise KernelError(f"{name} must be contiguous and on {x.device}: strides {t.stride()} on {t.device}")
+    _require(good, "first_bad", first_bad, "int32 [B]")
+    device = x.device
+    for t in (x, h, F, F_uncond, net_in, coef, code, cursor, seeds, first_bad):
+        if t is not None and not (t.is_contiguous() and t.device == device):
+            given = f"{list(t.shape)} with strides {t.stride()} on {t.device}"
+            raise KernelError(
+                f"every tensor must be contiguous and on the device of x, {device}; one is {given}"
+            )
 
 
 def _require(good: bool, name: str, tensor: Tensor, allowed: str) -> None:
@@ -178,7 +189,7 @@ def normal(
 ) -> Tensor:
     """Standard normals of scheme philox-v1, float32 [B, numel].
 
-    Element i of a sample depends on (seed, draw, stream, i) alone: not on the batch, the device or the backend.
+    Element i of a sample depends on (seed, draw, stream, i) alone: not on batch, device or backend.
 
     Args:
         seeds: int64 [B], ≥ 0.
@@ -198,7 +209,7 @@ def normal(
 def words(
     seeds: Tensor, draw: int, count: int, *, stream: int = 0, device: torch.device | str | None = None
 ) -> Tensor:
-    """The raw 32-bit Philox words under the normals, as int64 0 … 2³²−1, [B, count]; arguments as in `normal`."""
+    """The raw Philox words under the normals, int64 0 … 2³²−1, [B, count]; arguments as in `normal`."""
     return philox_reference.words(_check_draw(seeds, draw, count, stream, device), draw, count, stream=stream)
 
 

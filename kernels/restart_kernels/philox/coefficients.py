@@ -39,7 +39,7 @@ T_SCALE = 2.0**-34
 SQRT_HALF_BITS = 0x3F3504F3  # the float32 nearest to sqrt(1/2)
 
 # -2 ln 2 = LN2_HI + LN2_LO, HI of 18 bits: e·HI is exact, which takes the worst error of a normal from 1.06e-6
-# to 0.90e-6 for two instructions in a hundred.
+# to 0.94e-6 for two instructions in a hundred.
 LN2_HI = -1.386291503906250
 LN2_LO = -2.857213530660374e-06
 # -2 ln(1 - f) / f on [1 - sqrt 2, 1 - sqrt 1/2]; lowest power first

@@ -1,12 +1,13 @@
 """The fused step in plain PyTorch: the readable statement, the oracle in float64, and today's CPU backend.
 
-On CPU tensors the host may look at the table, so each distinct row is run on the samples that are at it, and what
-a row does not read, store or draw costs nothing. On other devices looking would be a sync, so one masked
+On CPU tensors the host may look at the table, so each distinct row is run on the samples that are at it, and
+what a row does not read, store or draw costs nothing. On other devices looking would be a sync, so one masked
 statement serves all samples. Both use the same arithmetic: float32 (float64 when x is), every operation rounded.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -77,19 +78,19 @@ def _step_row(
     flags, draw = code[row].tolist()[:2]
     batch, dtype = x.shape[0], x.dtype
     xv, hv = x.view(batch, -1), h.view(batch, -1)
-    zero = torch.zeros((), dtype=dtype)
-    xr = xv if flags & L.READ_X else zero
-    hr = hv if flags & L.READ_H else zero
-    Fr = _mixed(F, F_uncond, c[L.W], batch, dtype) if flags & L.READ_F and F is not None else zero
+    xr = xv if flags & L.READ_X else 0.0
+    hr = hv if flags & L.READ_H else 0.0
+    Fr = _mixed(F, F_uncond, c[L.W], batch, dtype) if flags & L.READ_F and F is not None else 0.0
     y = _affine(c[L.Y_X], xr, c[L.Y_H], hr, c[L.Y_F], Fr)
     if c[L.S] != 0:
-        y = y + normal(seeds, draw, xv.shape[1]).to(dtype).mul_(c[L.S])
-    # y·0 is 0 where y is finite and NaN elsewhere: two passes, where isfinite().all() takes five.
-    bad = (y * 0).expand_as(xv).sum(1) != 0
-    first_bad.copy_(torch.where(bad, first_bad.clamp(max=row), first_bad))
-    if flags & L.STORE_H:
-        # g before x is overwritten: it reads the old x.
-        hv.copy_(_affine(c[L.G_X], xr, c[L.G_H], hr, c[L.G_F], Fr))
+        y = normal(seeds, draw, xv.shape[1]).to(dtype).mul_(c[L.S]).add_(y)
+    if not isinstance(y, Tensor):  # a row that reads nothing and draws nothing
+        y = torch.full_like(xv, y)
+    # A finite sum has finite terms: one pass, and the look at each sample only when it is not finite.
+    if not math.isfinite(y.sum().item()):
+        first_bad.copy_(torch.where(_has_bad(y), first_bad.clamp(max=row), first_bad))
+    if flags & L.STORE_H:  # before x, which g reads
+        hv.copy_(torch.as_tensor(_affine(c[L.G_X], xr, c[L.G_H], hr, c[L.G_F], Fr)))
     if flags & L.STORE_X:
         xv.copy_(y)
     if flags & L.STORE_NET:
@@ -108,7 +109,7 @@ def _step_masked(
     first_bad: Tensor,
     F_uncond: Tensor | None,
 ) -> None:
-    """Every sample at its own row, its scalars kept on the device: no sync, but everything is read and computed."""
+    """Every sample at its own row, its scalars kept on the device: no sync, but everything is computed."""
     batch, dtype = x.shape[0], x.dtype
     xv, hv = x.view(batch, -1), h.view(batch, -1)
     row = cursor.clamp(min=0).to(torch.int64)
@@ -127,7 +128,7 @@ def _step_masked(
     eps = normal(seeds, draw, xv.shape[1]).to(dtype)
     y = torch.where(c[L.S] != 0, y + c[L.S] * eps, y)
     g = _affine(c[L.G_X], xr, c[L.G_H], hr, c[L.G_F], Fr)
-    bad = ((y * 0).sum(1) != 0) & live[:, 0]
+    bad = _has_bad(y) & live[:, 0]
     first_bad.copy_(torch.where(bad, torch.minimum(first_bad, cursor), first_bad))
     xv.copy_(torch.where(has(L.STORE_X) & live, y, xv))
     hv.copy_(torch.where(has(L.STORE_H) & live, g, hv))
@@ -144,6 +145,11 @@ def _mixed(F: Tensor, F_uncond: Tensor | None, w: Any, batch: int, dtype: torch.
     return uncond + w * (cond - uncond)
 
 
-def _affine(a: Any, x: Tensor, b: Any, h: Tensor, c: Any, F: Tensor) -> Tensor:
+def _has_bad(y: Tensor) -> Tensor:
+    """Which samples hold a NaN or an infinity: y·0 is NaN there and 0 elsewhere. bool [B]"""
+    return (y * 0).sum(1) != 0
+
+
+def _affine(a: Any, x: Any, b: Any, h: Any, c: Any, F: Any) -> Any:
     """(a·x + b·h) + c·F, each operation rounded. No addcmul and no alpha=: torch contracts those."""
     return (x * a + h * b) + F * c

@@ -1,10 +1,10 @@
 """The fused step in Triton: one launch, one pass over memory.
 
 A program owns 4·QUADS consecutive elements of one sample. The row is the same for all of it, so everything that
-depends on the row (what is read, what is stored, whether there is noise) is uniform: memory is masked by a scalar
-and the noise sits behind a real branch. Tiles are [QUADS, 4] with the four columns of a Philox counter in one thread:
-float32 moves in 128-bit accesses, 16-bit types in 64-bit ones, and no layout ever changes, so there is no shared
-memory and no barrier. `python -m restart_kernels.aot` prints the figures.
+depends on the row (what is read, what is stored, whether there is noise) is uniform: memory is masked by a
+scalar and the noise sits behind a real branch. Tiles are [QUADS, 4] with the four columns of a Philox counter in
+one thread: float32 moves in 128-bit accesses, 16-bit types in 64-bit ones, and no layout ever changes, so there is
+no shared memory and no barrier. `python -m restart_kernels.aot` prints the figures.
 
 Mirrors `reference.py`, bit for bit: every product and sum is rounded (launch with enable_fp_fusion=False).
 """
@@ -29,7 +29,7 @@ C_IN, W = tl.constexpr(L.C_IN), tl.constexpr(L.W)
 
 @triton.jit
 def _to_bfloat16(x):
-    """Round to nearest even by hand: the interpreter of 3.6 to 3.9 truncates; on a GPU the cast is one instruction."""
+    """Round to nearest even by hand: the interpreter of 3.9 truncates. On a GPU the cast is one instruction."""
     u = x.to(tl.uint32, bitcast=True)
     u = tl.where(x == x, (u + 0x7FFF + ((u >> 16) & 1)) >> 16, 0x7FC0)
     return u.to(tl.uint16).to(tl.bfloat16, bitcast=True)
@@ -76,12 +76,9 @@ def step_kernel(
     base = b.to(tl.int64) * E + first.to(tl.int64) * 4
     local = tl.arange(0, QUADS)[:, None]
     i = local * 4 + tl.arange(0, 4)[None, :]
-    # Flags as a [1, 1] tile: the interpreter of 3.9 turns a scalar comparison that is broadcast into integers.
+    # Flags as a [1, 1] tile: the interpreter makes integers of a scalar comparison that is broadcast.
     bits = flags + tl.zeros([1, 1], tl.int32)
-    if EVEN:
-        inside = bits >= 0
-    else:
-        inside = i < E - first * 4
+    inside = bits >= 0 if EVEN else i < E - first * 4
 
     # The loads are issued before the noise is computed, which hides their latency.
     read_F = inside & ((bits & READ_F) != 0)
@@ -107,7 +104,7 @@ def step_kernel(
         tl.store(h_ptr + base + i, g, mask=inside)
     tl.store(x_ptr + base + i, y, mask=inside & ((bits & STORE_X) != 0))
     net = c_in * y
-    if INTERPRETED and net_ptr.dtype.element_ty == tl.bfloat16:
+    if INTERPRETED and net_ptr.dtype.element_ty == tl.bfloat16:  # noqa: SIM108
         net = _to_bfloat16(net)
     else:
         net = net.to(net_ptr.dtype.element_ty)
