@@ -1,0 +1,35 @@
+"""The README says what is true: its Python runs, its tables are made from committed rows, its commands exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import readme
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+TEXT = README.read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_python_blocks_run(block, capsys):
+    names: dict[str, object] = {}
+    exec(block, names)
+    assert tuple(names["x"].shape) in ((4, 1, 28, 28), (8, 3, 32, 32))  # type: ignore[attr-defined]
+
+
+def test_generated_places_are_up_to_date():
+    assert readme.filled(TEXT) == TEXT, "run: python benchmarks/readme.py"
+
+
+def test_quick_start_and_tests_are_one_command_each():
+    for heading, command in (("Quick start", "make demo"), ("Tests", "make test")):
+        section = re.search(rf"^## {heading}\n(.*?)(?=^## )", TEXT, flags=re.S | re.M).group(1)  # type: ignore[union-attr]
+        assert re.findall(r"```\w*\n(.*?)```", section, flags=re.S) == [f"{command}\n"]
+
+
+def test_pictures_and_links_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        assert target.startswith("https://") or (README.parent / target).exists(), target
