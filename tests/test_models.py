@@ -223,7 +223,7 @@ def test_the_input_chooses_the_dtype(name, dtype, bound):
     network = random_network(VARIANTS[name])
     x, c_noise, labels = inputs(network)
     y = network(x.to(dtype), c_noise, labels)
-    assert y.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert y.dtype == dtype
     error = relative(y, network(x, c_noise, labels))
     assert 0 < error < bound
 
