@@ -1,6 +1,6 @@
 """Compile every kernel ahead of time, without a GPU, and report what came out.
 
-    python -m restart_kernels.aot --arch 80 --arch 90 [--json]
+    python -m restart_kernels.aot --arch 80 --arch 90 [--variant step-bf16] [--json]
 
 For each variant: registers, spills, shared memory, barriers, SASS instructions per element, widths of the memory
 accesses, and whether any product was contracted into an fma it must not be in. Two paths are counted as well as
@@ -38,27 +38,25 @@ POINTERS = {
     "seeds_ptr": "i64",
     "first_bad_ptr": "i32",
 }
+NAMES = ("step-fp32", "step-bf16", "step-fp32-guided", "step-bf16-guided", "normal")
 COLD = ("CALL", "RED", "ATOM")
 
 
-def variants() -> dict[str, tuple[Any, dict[str, str], dict[str, Any]]]:
-    """Name -> kernel, argument types, constants."""
+def variant(name: str) -> tuple[Any, dict[str, str], dict[str, Any]]:
+    """Kernel, argument types and constants of one of NAMES."""
     from .philox.triton import normal_kernel
     from .step.triton import step_kernel
 
     config = launch.configure(NUMEL, BATCH)
     block = {"QUADS": config.quads, "BATCH_AXIS": config.batch_axis, "EVEN": config.even}
-    made: dict[str, tuple[Any, dict[str, str], dict[str, Any]]] = {}
-    for guided in (False, True):
-        for dtype in ("fp32", "bf16"):
-            types = {"x_ptr": "*fp32", "h_ptr": "*fp32", "E": "i32", "half": "i32"}
-            types |= dict.fromkeys(("F_ptr", "F_uncond_ptr", "net_ptr"), f"*{dtype}")
-            types |= {name: f"*{t}" for name, t in POINTERS.items()}
-            constants = {**block, "CURSOR_STRIDE": 0, "GUIDED": guided, "INTERPRETED": False}
-            made[f"step-{dtype}" + ("-guided" if guided else "")] = (step_kernel, types, constants)
-    types = {"out_ptr": "*fp32", "seeds_ptr": "*i64", "draw": "i32", "stream": "i32", "E": "i32"}
-    made["normal"] = (normal_kernel, types, block)
-    return made
+    if name == "normal":
+        types = {"out_ptr": "*fp32", "seeds_ptr": "*i64", "draw": "i32", "stream": "i32", "E": "i32"}
+        return normal_kernel, types, block
+    _, dtype, *guided = name.split("-")
+    types = {"x_ptr": "*fp32", "h_ptr": "*fp32", "E": "i32", "half": "i32"}
+    types |= dict.fromkeys(("F_ptr", "F_uncond_ptr", "net_ptr"), f"*{dtype}")
+    types |= {pointer: f"*{t}" for pointer, t in POINTERS.items()}
+    return step_kernel, types, {**block, "CURSOR_STRIDE": 0, "GUIDED": bool(guided), "INTERPRETED": False}
 
 
 def compile_variant(kernel: Any, types: dict[str, str], constants: dict[str, Any], arch: int) -> Any:
@@ -191,15 +189,17 @@ def main(arguments: list[str] | None = None) -> int:
     summary = (__doc__ or "").split("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m restart_kernels.aot", description=summary)
     parser.add_argument("--arch", type=int, action="append", help="compute capability, e.g. 90; repeatable")
+    parser.add_argument("--variant", choices=NAMES, action="append", help="default: all; repeatable")
     parser.add_argument("--json", action="store_true", help="full reports as JSON instead of the table")
     options = parser.parse_args(arguments)
     if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
         parser.error("unset TRITON_INTERPRET: Triton's interpreter and its compiler cannot share a process")
-    reports = [
-        report(name, compile_variant(kernel, types, constants, arch), constants, arch)
-        for arch in options.arch or [80, 90]
-        for name, (kernel, types, constants) in variants().items()
-    ]
+    reports = []
+    for arch in options.arch or [80, 90]:
+        for name in options.variant or NAMES:
+            kernel, types, constants = variant(name)
+            compiled = compile_variant(kernel, types, constants, arch)
+            reports.append(report(name, compiled, constants, arch))
     if options.json:
         print(json.dumps(reports, indent=1))
         return 0

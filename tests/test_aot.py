@@ -1,0 +1,125 @@
+"""What the compiler makes of the kernels for sm_80 and sm_90, checked on any machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import restart_kernels
+from restart_kernels import aot
+
+BUDGET = 86  # instructions an H200 issues for each element while it moves its 14 bytes (design, section 7)
+
+
+@pytest.fixture(scope="module")
+def reports():
+    """The reports of `python -m restart_kernels.aot --json`, in processes without the interpreter."""
+    triton = pytest.importorskip("triton")
+    if not (Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm").exists():
+        pytest.skip("this triton has no CUDA tools")
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = str(Path(restart_kernels.__file__).parents[1])
+    rows = []
+    for options in (["--arch", "90"], ["--arch", "80", "--variant", "step-bf16"]):
+        command = [sys.executable, "-m", "restart_kernels.aot", "--json", *options]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        rows += json.loads(done.stdout)
+    return {(row["variant"], row["arch"]): row for row in rows}
+
+
+def test_every_variant_is_compiled(reports):
+    names = {"step-fp32", "step-bf16", "step-fp32-guided", "step-bf16-guided", "normal"}
+    assert set(reports) == {(name, 90) for name in names} | {("step-bf16", 80)}
+    assert set(aot.NAMES) == names
+
+
+def test_instructions_stay_below_the_issue_limit(reports):
+    """All the code, the slow paths included; and the part that a row with noise and a stored h executes."""
+    for row in reports.values():
+        assert row["per_element"] <= BUDGET, row["variant"]
+        assert row["longest_path"] <= 80, row["variant"]
+        assert row["shortest_path"] <= (46 if row["variant"] == "normal" else 28), row["variant"]
+
+
+def test_the_plain_step_has_room_for_memory(reports):
+    """Without guidance, 16-bit network: the case of the H200 bound."""
+    assert reports["step-bf16", 90]["longest_path"] <= 70
+
+
+def test_nothing_spills_and_no_thread_waits_for_another(reports):
+    for row in reports.values():
+        assert row["spills"] == 0
+        assert row["stack"] == 0
+        assert row["shared"] == 0
+        assert row["barriers"] == 0
+        assert row["registers"] <= 128, "16 warps per SM need at most 128"
+
+
+def test_memory_moves_in_full_vectors(reports):
+    """Four elements an access: 128 bits of float32, 64 of bfloat16; single words only for the row and its flags."""
+    for (name, _), row in reports.items():
+        accesses = row["accesses"]
+        quads = row["elements_per_thread"] / 4
+        guided = "guided" in name
+        wide = {
+            kind: sum(n for a, n in accesses.items() if a.startswith(kind) and ".v4" in a)
+            for kind in ("ld", "st")
+        }
+        half = {
+            kind: sum(n for a, n in accesses.items() if a.startswith(kind) and ".v2" in a)
+            for kind in ("ld", "st")
+        }
+        if name == "normal":
+            assert (wide["st"], half["st"]) == (quads, 0)
+            continue
+        network = 2 if guided else 1  # tensors of the network's dtype, read and written
+        if "bf16" in name:
+            assert (wide["ld"], half["ld"]) == (2 * quads, network * quads)
+            assert (wide["st"], half["st"]) == (2 * quads, network * quads)
+        else:
+            assert (wide["ld"], half["ld"]) == ((2 + network) * quads, 0)
+            assert (wide["st"], half["st"]) == ((2 + network) * quads, 0)
+        scalar_stores = [a for a in accesses if a.startswith("st") and ".v" not in a]
+        assert not scalar_stores
+
+
+def test_no_product_is_contracted(reports):
+    for row in reports.values():
+        assert row["contracted"] == []
+
+
+def test_the_contraction_check_sees_contractions():
+    exact, not_exact = "0f2F800000", "0f3F000000"
+    assert (
+        aot.contracted(f"\tfma.rn.f32 \t%f3, %f1, {exact}, 0f2F000000;\n\tmul.rn.f32 \t%f1, %f2, %f3;\n")
+        == []
+    )
+    assert len(aot.contracted(f"\tfma.rn.f32 \t%f3, %f1, {not_exact}, %f2;\n")) == 1
+    assert len(aot.contracted("\tmul.f32 \t%f1, %f2, %f3;\n")) == 1
+    assert len(aot.contracted("\tadd.ftz.f32 \t%f1, %f2, %f3;\n")) == 1
+    assert len(aot.contracted("\t@%p1 fma.rn.f32 \t%f3, %f1, %f4, %f2;\n")) == 1
+
+
+def test_paths_are_counted_through_branches():
+    """Entry of 2 + branch, a hot block of 3, a cold one, a tail of 2 + exit."""
+    lines = ["MOV R1, R2", "MOV R3, R4", "@!P0 BRA `(.L_x_1)", "FADD R1, R2, R3", "FADD R1, R2, R3"]
+    lines += ["@P1 BRA `(.L_x_1)", "CALL.REL.NOINC `(slow)", ".L_x_1", "FMUL R1, R2, R3", "NOP", "EXIT"]
+    text = "\n".join(
+        f"{line}:" if line.startswith(".L") else f"        /*{i:04x}*/    {line} ;"
+        for i, line in enumerate(lines)
+    )
+    assert aot.path_lengths(aot.basic_blocks(text)) == (8, 5)
+
+
+def test_the_interpreter_is_refused(monkeypatch, capsys):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(SystemExit) as stopped:
+        aot.main([])
+    assert stopped.value.code == 2
+    assert "TRITON_INTERPRET" in capsys.readouterr().err

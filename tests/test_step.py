@@ -1,0 +1,478 @@
+"""The fused step: equal to its statement, equal on every backend, touching only what the row says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import restart_kernels as rk
+from restart_kernels import launch
+from restart_kernels import layout as L
+from restart_kernels.philox import reference as noise
+from restart_kernels.step import reference
+
+ALL = L.READ_X | L.READ_H | L.READ_F | L.STORE_X | L.STORE_H | L.STORE_NET
+F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
+BACKENDS = ["reference", "masked", "triton"]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request, device):
+    """`masked` is the form of the reference that runs on devices where looking at the table would be a sync."""
+    name = "reference" if request.param == "masked" else request.param
+    if name not in rk.available_backends(device):
+        pytest.skip(f"no {name} backend on {device}")
+    return request.param
+
+
+def table(flags, seed=0, s=None, device="cpu"):
+    """A table with one random row for each flag word; row r draws injection r."""
+    generator = torch.Generator().manual_seed(seed)
+    coef, code = torch.zeros(len(flags), L.NUM_COEF), torch.zeros(len(flags), L.NUM_CODE, dtype=torch.int32)
+    coef[:, :10] = torch.randn(len(flags), 10, generator=generator)
+    if s is not None:
+        coef[:, L.S] = torch.as_tensor(s)
+    code[:, L.FLAGS] = torch.tensor(flags)
+    code[:, L.DRAW] = torch.arange(len(flags))
+    return coef.to(device), code.to(device)
+
+
+class Batch:
+    """Registers of a batch, what drives them, and a way to step a copy of them on a backend."""
+
+    def __init__(
+        self,
+        batch,
+        numel,
+        rows,
+        F_dtype=F32,
+        net_dtype=F32,
+        guided=False,
+        cursor=None,
+        seed=0,
+        device="cpu",
+    ):
+        generator = torch.Generator().manual_seed(seed)
+
+        def random(n=batch):
+            return torch.randn(n, numel, generator=generator).to(device)
+
+        self.coef, self.code = rows
+        self.x, self.h, self.F = random(), random(), random().to(F_dtype)
+        self.F_uncond = random().to(F_dtype) if guided else None
+        self.net_in = random(2 * batch if guided else batch).to(net_dtype)
+        self.cursor = torch.tensor([0] if cursor is None else cursor, dtype=torch.int32, device=device)
+        seeds = [2**63 - 1, 2**32, *range(2, batch)][:batch]
+        self.seeds = torch.tensor(seeds, dtype=torch.int64, device=device)
+        self.first_bad = torch.full((batch,), L.NEVER, dtype=torch.int32, device=device)
+
+    def step(self, backend):
+        """x, h, net_in, first_bad after the step; the batch itself is left as it is."""
+        x, h, net_in, first_bad = (t.clone() for t in (self.x, self.h, self.net_in, self.first_bad))
+        shared = dict(coef=self.coef, code=self.code, cursor=self.cursor, seeds=self.seeds)
+        if backend == "masked":
+            shared = (self.coef, self.code, self.cursor, self.seeds, first_bad, self.F_uncond)
+            reference._step_masked(x, h, self.F, net_in, *shared)
+        else:
+            shared |= dict(first_bad=first_bad, F_uncond=self.F_uncond, backend=backend)
+            rk.step(x, h, self.F, net_in, **shared)
+        return x, h, net_in, first_bad
+
+
+def bits(x):
+    """The bit pattern, all NaNs made one: their payload is no part of the scheme."""
+    size = {4: torch.int32, 2: torch.int16}[x.element_size()]
+    return torch.where(x.isnan(), -1, x.view(size)) if x.is_floating_point() else x
+
+
+def assert_equal_bits(found, expected):
+    for name, a, b in zip(("x", "h", "net_in", "first_bad"), found, expected, strict=True):
+        assert torch.equal(bits(a).cpu(), bits(b).cpu()), name
+
+
+def stated(batch, dtype=np.float32):
+    """The statement of the step in numpy, sample by sample; every operation is rounded to `dtype`."""
+    x, h, net_in, first_bad = (t.clone().cpu() for t in (batch.x, batch.h, batch.net_in, batch.first_bad))
+    cursor = batch.cursor.cpu().expand(len(x)).tolist()
+    for b, row in enumerate(cursor):
+        if row < 0:
+            continue
+        c = batch.coef[row].cpu().numpy().astype(dtype)
+        flags, draw = batch.code[row, L.FLAGS].item(), batch.code[row, L.DRAW].item()
+        zero = np.zeros(x.shape[1], dtype)
+        xr = x[b].numpy().astype(dtype) if flags & L.READ_X else zero
+        hr = h[b].numpy().astype(dtype) if flags & L.READ_H else zero
+        Fr = batch.F[b].cpu().float().numpy().astype(dtype) if flags & L.READ_F else zero
+        if batch.F_uncond is not None and flags & L.READ_F:
+            Fu = batch.F_uncond[b].cpu().float().numpy().astype(dtype)
+            Fr = Fu + c[L.W] * (Fr - Fu)
+        y = (c[L.Y_X] * xr + c[L.Y_H] * hr) + c[L.Y_F] * Fr
+        if c[L.S] != 0:
+            eps = rk.normal(batch.seeds[b : b + 1].cpu(), draw, x.shape[1])[0].numpy().astype(dtype)
+            y = y + c[L.S] * eps
+        g = (c[L.G_X] * xr + c[L.G_H] * hr) + c[L.G_F] * Fr
+        if not np.isfinite(y).all():
+            first_bad[b] = min(row, first_bad[b].item())
+        if flags & L.STORE_X:
+            x[b] = torch.from_numpy(y)
+        if flags & L.STORE_H:
+            h[b] = torch.from_numpy(g)
+        if flags & L.STORE_NET:
+            net_in[b :: len(x)] = torch.from_numpy(c[L.C_IN] * y).to(net_in.dtype)
+    return x, h, net_in, first_bad
+
+
+@pytest.mark.parametrize("numel", [1, 3, 63, 255, 257, 784, 3 * 32 * 32])
+def test_equals_its_statement_at_awkward_sizes(backend, device, numel):
+    for batch, guided in ((1, True), (3, False)):
+        rows = table([ALL], seed=numel, device=device)
+        case = Batch(batch, numel, rows, guided=guided, seed=numel, device=device)
+        assert_equal_bits(case.step(backend), stated(case))
+
+
+@pytest.mark.parametrize("F_dtype", [F32, BF16, F16])
+@pytest.mark.parametrize("net_dtype", [F32, BF16, F16])
+def test_equals_its_statement_for_every_dtype(backend, device, F_dtype, net_dtype):
+    for guided in (False, True):
+        case = Batch(2, 63, table([ALL], device=device), F_dtype, net_dtype, guided, device=device)
+        assert_equal_bits(case.step(backend), stated(case))
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_every_combination_of_flags_in_one_batch(backend, device, guided):
+    """Sample b is at row b, and every register its row does not read is full of NaN."""
+    flags = list(range(64)) if guided else list(range(0, 64, 3))
+    n = len(flags)
+    s = torch.where(torch.arange(n) % 3 == 0, 0.0, 0.5)
+    rows = table(flags, s=s, device=device)
+    case = Batch(n, 5, rows, BF16, BF16, guided, cursor=range(n), device=device)
+    for b, flag in enumerate(flags):
+        unread = [(L.READ_X, case.x), (L.READ_H, case.h), (L.READ_F, case.F)]
+        unread += [(L.READ_F, case.F_uncond)] if guided else []
+        for bit, register in unread:
+            if not flag & bit:
+                register[b] = torch.nan
+    found = case.step(backend)
+    assert_equal_bits(found, stated(case))
+    x, h, net_in, first_bad = found
+    assert (first_bad == L.NEVER).all()
+    for b, flag in enumerate(flags):
+        assert x[b].isfinite().all() == bool(flag & (L.READ_X | L.STORE_X))
+        assert h[b].isfinite().all() == bool(flag & (L.READ_H | L.STORE_H))
+        assert net_in[b::n].isfinite().all()
+
+
+def test_mixed_cursors_and_idle_samples(backend, device):
+    rows = table([ALL, ALL & ~L.READ_H, L.READ_F | L.STORE_X], s=[0.5, 0.0, 2.0], device=device)
+    case = Batch(6, 9, rows, BF16, F16, guided=True, cursor=[2, -1, 0, 1, 0, -7], device=device)
+    for t in (case.x, case.h, case.F, case.F_uncond, case.net_in):
+        t[1::6] = torch.nan
+    found = case.step(backend)
+    assert_equal_bits(found, stated(case))
+    for after, before in zip(found, (case.x, case.h, case.net_in, case.first_bad), strict=True):
+        assert torch.equal(bits(after[1::6]), bits(before[1::6]))
+        assert torch.equal(bits(after[5::6]), bits(before[5::6]))
+
+
+def test_one_cursor_for_the_batch_is_that_cursor_for_each(backend, device):
+    rows = table([ALL, ALL], device=device)
+    one = Batch(3, 9, rows, cursor=[1], device=device).step(backend)
+    assert_equal_bits(one, Batch(3, 9, rows, cursor=[1, 1, 1], device=device).step(backend))
+
+
+def test_a_batch_that_is_all_idle_is_left_alone(backend, device):
+    case = Batch(2, 9, table([ALL], device=device), cursor=[-1], device=device)
+    assert_equal_bits(case.step(backend), (case.x, case.h, case.net_in, case.first_bad))
+
+
+def test_a_sample_does_not_depend_on_its_batch(backend, device):
+    case = Batch(4, 9, table([ALL], device=device), guided=True, device=device)
+    x, h, net_in, first_bad = case.step(backend)
+    order = torch.tensor([2, 0, 3, 1], device=device)
+    for name in ("x", "h", "F", "F_uncond", "seeds"):
+        setattr(case, name, getattr(case, name)[order])
+    case.net_in = case.net_in[torch.cat((order, order + 4))]
+    assert_equal_bits(
+        case.step(backend), (x[order], h[order], net_in[torch.cat((order, order + 4))], first_bad)
+    )
+
+
+def test_signed_zeros(backend, device):
+    """−0 survives a step without noise, and an unread register counts as +0, which makes +0 of −0."""
+    coef, code = table([L.READ_X | L.STORE_X | L.STORE_NET, ALL & ~L.STORE_H], s=0.0, device=device)
+    coef[:, [L.Y_X, L.Y_H, L.Y_F, L.C_IN]] = torch.tensor([1.0, -1.0, -1.0, -1.0], device=device)
+    case = Batch(2, 4, (coef, code), cursor=[0, 1], device=device)
+    zeros = torch.tensor([0.0, -0.0, 0.0, -0.0], device=device)
+    case.x, case.h, case.F = (t.expand(2, 4).contiguous() for t in (zeros, zeros.abs(), zeros.abs()))
+    x, h, net_in, first_bad = case.step(backend)
+    assert_equal_bits((x, h, net_in, first_bad), stated(case))
+    assert x[1].signbit().tolist() == [False, True, False, True]
+    assert net_in[1].signbit().tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("bad, element", [(torch.nan, 0), (torch.inf, 256), (-torch.inf, 130)])
+def test_a_bad_value_flags_its_sample_and_changes_no_other(backend, device, bad, element):
+    case = Batch(4, 257, table([0, 0, 0, ALL], device=device), guided=True, cursor=[3] * 4, device=device)
+    expected = case.step("reference")
+    case.x[2, element] = bad
+    found = case.step(backend)
+    assert found[3].tolist() == [L.NEVER, L.NEVER, 3, L.NEVER]
+    for i in (0, 1, 3):
+        for a, b in zip(found[:3], expected[:3], strict=True):
+            assert torch.equal(a[i::4], b[i::4])
+
+
+def test_first_bad_keeps_its_minimum(backend, device):
+    rows = table([ALL] * 6, device=device)
+    case = Batch(4, 9, rows, cursor=[5, 5, 5, 5], device=device)
+    case.x[:3] = torch.nan
+    case.first_bad[:] = torch.tensor([2, L.NEVER, 5, 4], dtype=torch.int32)
+    assert case.step(backend)[3].tolist() == [2, 5, 5, 4]
+
+
+def test_a_finite_value_however_large_is_not_bad(backend, device):
+    """The sum of the sample overflows, none of its values does."""
+    coef, code = table([L.READ_X | L.STORE_X], s=0.0, device=device)
+    coef[:, L.Y_X] = 1
+    case = Batch(1, 9, (coef, code), device=device)
+    case.x[:] = 3e38
+    assert case.step(backend)[3].tolist() == [L.NEVER]
+
+
+def test_no_network_output_is_needed_by_a_row_that_reads_none(backend, device):
+    case = Batch(2, 9, table([ALL & ~L.READ_F], device=device), device=device)
+    expected = case.step(backend)
+    case.F = None
+    assert_equal_bits(case.step(backend), expected)
+
+
+def test_batches_beyond_the_second_grid_axis_use_the_first(device, monkeypatch):
+    if "triton" not in rk.available_backends(device):
+        pytest.skip(f"no triton on {device}")
+    case = Batch(3, 130, table([ALL], device=device), guided=True, device=device)
+    monkeypatch.setattr(launch, "GRID_Y", 2)
+    assert launch.configure(130, 3).batch_axis == 0
+    assert_equal_bits(case.step("triton"), case.step("reference"))
+    z = rk.normal(case.seeds, 0, 130, backend="triton")
+    assert torch.equal(z, rk.normal(case.seeds, 0, 130, backend="reference"))
+
+
+def test_registers_need_no_alignment(backend, device):
+    """Contiguous views that begin 4 or 2 bytes past an aligned address."""
+    case = Batch(2, 64, table([ALL], device=device), BF16, BF16, device=device)
+    expected = case.step("reference")
+    for name in ("x", "h", "F", "net_in"):
+        t = getattr(case, name)
+        shifted = torch.empty(t.numel() + 1, dtype=t.dtype, device=device)[1:].view_as(t)
+        setattr(case, name, shifted.copy_(t))
+    x, h, net_in = (torch.empty(129, dtype=t.dtype, device=device)[1:].view_as(t) for t in expected[:3])
+    for t, start in zip((x, h, net_in), (case.x, case.h, case.net_in), strict=True):
+        t.copy_(start)
+    if backend != "masked":
+        shared = dict(coef=case.coef, code=case.code, cursor=case.cursor, seeds=case.seeds)
+        rk.step(x, h, case.F, net_in, first_bad=case.first_bad, backend=backend, **shared)
+        assert_equal_bits((x, h, net_in, case.first_bad), expected)
+
+
+def test_float64_reference_is_the_oracle(device):
+    """The float64 form against numpy's float64, and float32 within its rounding of it: 8 operations of 2⁻²⁴."""
+    case = Batch(3, 257, table([ALL], device=device), guided=True, device=device)
+    fast = case.step("reference")
+    exact = Batch(3, 257, table([ALL], device=device), guided=True, device=device)
+    exact.x, exact.h, exact.net_in = exact.x.double(), exact.h.double(), exact.net_in.double()
+    exact.coef = exact.coef.double()
+    oracle = exact.step("reference")
+    for a, b, c in zip(oracle[:3], stated(exact, np.float64)[:3], fast[:3], strict=True):
+        assert a.dtype == torch.float64
+        assert torch.equal(a.cpu(), b)
+        assert (a - c).abs().max() < 8 * 2.0**-24 * a.abs().max()
+
+
+# --- what the host does ----------------------------------------------------------------------------------------
+
+
+class NoTorchOps(TorchDispatchMode):
+    """Fails on any tensor operation: none may allocate, copy or look at the device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        raise AssertionError(f"the launch ran {func}")
+
+
+def test_the_launch_runs_no_tensor_operation(device, monkeypatch):
+    """Hence it allocates nothing and waits for nothing; and it forbids contraction."""
+    module = pytest.importorskip("restart_kernels.step.triton")
+    launched = []
+
+    class Recorder:
+        def __getitem__(self, grid):
+            return lambda *args, **options: launched.append((grid, args, options))
+
+    monkeypatch.setattr(module, "step_kernel", Recorder())
+    case = Batch(3, 9, table([ALL]), guided=True)
+    shared = dict(coef=case.coef, code=case.code, cursor=case.cursor, seeds=case.seeds)
+    with NoTorchOps():
+        launch.step(
+            case.x, case.h, case.F, case.net_in, first_bad=case.first_bad, F_uncond=case.F_uncond, **shared
+        )
+    (grid, args, options), *more = launched
+    assert not more
+    assert grid == (1, 3)
+    assert options["enable_fp_fusion"] is False
+    assert args[0].data_ptr() == case.x.data_ptr()
+
+
+def test_no_sync_and_no_allocation_on_the_gpu(device):
+    if device.type != "cuda":
+        pytest.skip("syncs and allocations of a GPU")
+    case = Batch(3, 3072, table([ALL], device=device), BF16, BF16, guided=True, device=device)
+    shared = dict(coef=case.coef, code=case.code, cursor=case.cursor, seeds=case.seeds)
+    shared |= dict(first_bad=case.first_bad, F_uncond=case.F_uncond)
+    for name in rk.available_backends(device):
+        rk.step(case.x, case.h, case.F, case.net_in, backend=name, **shared)
+        before = torch.cuda.memory_stats()["allocation.all.allocated"]
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            rk.step(case.x, case.h, case.F, case.net_in, backend=name, **shared)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        if name == "triton":
+            assert torch.cuda.memory_stats()["allocation.all.allocated"] == before
+
+
+def test_offsets_beyond_two_billion_elements(device):
+    if device.type != "cuda" or torch.cuda.mem_get_info()[0] < 40 * 2**30:
+        pytest.skip("needs 40 GB of GPU memory")
+    numel, batch = 3 * 2**28, 3
+    coef, code = table([L.READ_X | L.READ_F | L.STORE_X | L.STORE_NET], device=device)
+    x = torch.ones(batch, numel, device=device)
+    F, net_in = (torch.ones(batch, numel, dtype=BF16, device=device) for _ in range(2))
+    seeds = torch.arange(batch, device=device)
+    first_bad = torch.full((batch,), L.NEVER, dtype=torch.int32, device=device)
+    cursor = torch.zeros(1, dtype=torch.int32, device=device)
+    rk.step(x, x, F, net_in, coef=coef, code=code, cursor=cursor, seeds=seeds, first_bad=first_bad)
+    c = coef[0]
+    quads = torch.arange(numel // 4 - 256, numel // 4, device=device)
+    words = noise._words4(seeds[2:], 0, quads, 0)
+    z = [noise.box_muller(*words[i : i + 2]) for i in (0, 2)]
+    eps = torch.stack([*z[0], *z[1]], dim=-1).flatten()
+    y = (c[L.Y_X] * 1 + c[L.Y_F] * 1) + c[L.S] * eps
+    assert torch.equal(x[2, -1024:], y)
+    assert torch.equal(net_in[2, -1024:], (c[L.C_IN] * y).to(BF16))
+
+
+@pytest.mark.parametrize(
+    "numel, batch",
+    [
+        (1, 1),
+        (4, 1),
+        (784, 3),
+        (3072, 64),
+        (3072, 100_000),
+        (12288, 256),
+        (16384, 256),
+        (2**30, 2),
+        (2, 10**6),
+    ],
+)
+def test_the_grid_covers_each_sample_once(numel, batch):
+    config = launch.configure(numel, batch)
+    blocks, samples = config.grid if config.batch_axis else config.grid[::-1]
+    assert samples == batch
+    assert config.grid[1] <= 65535
+    assert (blocks - 1) * 4 * config.quads < numel <= blocks * 4 * config.quads
+    assert config.even == (numel == blocks * 4 * config.quads)
+    assert config.quads & (config.quads - 1) == 0
+    assert config.quads % (32 * config.warps) == 0
+    assert config == launch.configure(numel, batch)
+
+
+def test_a_grid_that_cannot_be_is_refused():
+    for numel, batch in ((2**31, 1), (2**30, 70_000)):
+        with pytest.raises(rk.KernelError, match="reference"):
+            launch.configure(numel, batch)
+
+
+# --- backends and bad arguments --------------------------------------------------------------------------------
+
+
+def test_backends_are_named_and_explained(device):
+    assert rk.resolve_backend("auto", device) in rk.available_backends(device)
+    assert rk.resolve_backend("auto", "cpu") == "reference"
+    assert "reference" in rk.available_backends(device)
+    with pytest.raises(rk.KernelError, match="auto, reference, triton, native"):
+        rk.resolve_backend("cudnn", device)
+    with pytest.raises(rk.KernelError, match=r"not built.*reference"):
+        rk.resolve_backend("native", device)
+    with pytest.raises(rk.KernelError, match="meta"):
+        rk.resolve_backend("triton", "meta")
+
+
+def test_triton_is_not_imported_before_it_is_used():
+    """And on CPU tensors outside its interpreter it is refused with the reason."""
+    script = """
+import sys, torch, restart_kernels as rk
+z = rk.normal(torch.arange(2), 0, 8)
+assert "triton" not in sys.modules, "importing or running the reference imported triton"
+assert rk.available_backends("cpu") == ("reference",)
+try:
+    rk.resolve_backend("triton", "cpu")
+except rk.KernelError as error:
+    print(error)
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = str(Path(rk.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "TRITON_INTERPRET=1" in done.stdout or "not installed" in done.stdout
+
+
+BAD_ARGUMENTS = {
+    "x": lambda c: {"x": c.x.to(BF16)},
+    "h": lambda c: {"h": c.h[:, :-1].contiguous()},
+    "F": lambda c: {"F": c.F.long()},
+    "F_uncond": lambda c: {"F_uncond": c.F.to(BF16), "net_in": c.net_in.repeat(2, 1)},
+    "net_in": lambda c: {"F_uncond": c.F},
+    "coef": lambda c: {"coef": c.coef[:, :10].contiguous()},
+    "code": lambda c: {"code": c.code.long()},
+    "cursor": lambda c: {"cursor": c.cursor.long()},
+    "seeds": lambda c: {"seeds": c.seeds[:1]},
+    "first_bad": lambda c: {"first_bad": c.first_bad.long()},
+    "contiguous": lambda c: {"x": c.x.T.contiguous().T},
+}
+
+
+@pytest.mark.parametrize("named", list(BAD_ARGUMENTS))
+def test_arguments_that_do_not_fit_are_refused(named):
+    case = Batch(2, 9, table([ALL]))
+    names = ("x", "h", "F", "net_in", "coef", "code", "cursor", "seeds", "first_bad")
+    arguments = {name: getattr(case, name) for name in names} | BAD_ARGUMENTS[named](case)
+    before = {name: getattr(case, name).clone() for name in names}
+    with pytest.raises(rk.KernelError, match=rf"\b{named}\b"):
+        rk.step(
+            arguments.pop("x"), arguments.pop("h"), arguments.pop("F"), arguments.pop("net_in"), **arguments
+        )
+    assert all(torch.equal(getattr(case, name), before[name]) for name in names)
+
+
+def test_float64_registers_are_for_the_reference(device):
+    case = Batch(1, 4, table([ALL], device=device), device=device)
+    case.x, case.h = case.x.double(), case.h.double()
+    if "triton" in rk.available_backends(device):
+        with pytest.raises(rk.KernelError, match="float32"):
+            case.step("triton")
+
+
+def test_empty_batches_do_nothing(device):
+    case = Batch(0, 9, table([ALL], device=device), device=device)
+    assert all(t.numel() == 0 for t in case.step("auto"))
+    case = Batch(3, 0, table([ALL], device=device), device=device)
+    assert case.step("auto")[3].tolist() == [L.NEVER] * 3
