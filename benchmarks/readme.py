@@ -24,7 +24,7 @@ def explain() -> str:
 
 
 def aot() -> str:
-    rows = json.loads((RESULTS / "aot.json").read_text())["kernels"]
+    rows = json.loads((RESULTS / "aot.json").read_text())
     lines = [
         "| kernel | target | registers | spills | shared bytes | SASS per element, with noise / without |",
         "|---|---|---|---|---|---|",

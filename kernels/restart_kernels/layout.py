@@ -1,6 +1,6 @@
 """Layout of the device table that drives the fused step: one row per network evaluation.
 
-A row of `coef` (floats) and of `code` (integers) says, in the notation of the design,
+A row of `coef` (floats) and of `code` (integers) says,
 
     y  = Y_X·x + Y_H·h + Y_F·F + S·ε(seed, DRAW)      ε only when S ≠ 0
     g  = G_X·x + G_H·h + G_F·F
