@@ -57,6 +57,15 @@ VARIANTS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Networks this small only lose by threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 ROUNDING = 1e-5  # float32 through these networks; a wrong formula shows as 1e-3 or more
 
 
