@@ -21,6 +21,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -155,7 +156,7 @@ def resume(path: Path, device: torch.device) -> Run:
         content = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint; start training without --resume") from None
-    except Exception as error:  # torch.load raises many kinds for a damaged file
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path}: not a readable training checkpoint ({error})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a training checkpoint of this version (format {FORMAT})")
