@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import restart_sampling as rs
 import torch
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+import restart_sampling as rs
 from restart_sampling.models.registry import DATA
 from restart_sampling.output.images import to_uint8
 from restart_sampling.training.classifier import Classifier, load_classifier
 from restart_sampling.training.data import fashion_mnist
-from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 RESULTS = Path(__file__).parent / "results"
 HEUN = [dict(steps=n) for n in (5, 9, 12, 18, 32)]  # NFE 9, 17, 23, 35, 63

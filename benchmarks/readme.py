@@ -42,9 +42,9 @@ def quality() -> str:
     with (RESULTS / "quality_fashion_mnist.csv").open() as file:
         rows = list(csv.DictReader(file))
     lines = [
-        f"The bundled model, n = {int(rows[0]['n']):,} samples, Fréchet distance to the test set on the features of a small classifier",
-        "(FD-classifier, not FID; lower is better), and how often that classifier sees the class that was asked for. `make quality`",
-        "writes the rows to `benchmarks/results/quality_fashion_mnist.csv`.",
+        f"The bundled model, n = {int(rows[0]['n']):,} samples, Fréchet distance to the test set on the features of a small",
+        "classifier (FD-classifier, not FID; lower is better), and how often that classifier sees the class that was asked",
+        "for. `make quality` writes the rows to `benchmarks/results/quality_fashion_mnist.csv`.",
         "",
         "| sampler | [N, K, t_min, t_max] | NFE | FD-classifier | right class |",
         "|---|---|---|---|---|",
@@ -61,7 +61,7 @@ def quality() -> str:
 
 
 def filled(text: str) -> str:
-    """README text with every marked place written again: from `<!-- name -->` to the next blank-line-separated heading or prose."""
+    """README text with every marked place, from `<!-- name -->` to `<!-- /name -->`, written again."""
     for name, make in (("explain", explain), ("aot", aot), ("quality", quality)):
         body = f"<!-- {name} -->\n{make()}\n<!-- /{name} -->"
         pattern = rf"<!-- {name} -->.*?<!-- /{name} -->"

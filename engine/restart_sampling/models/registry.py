@@ -29,7 +29,9 @@ def load(source: str | Path, device: str = "cpu") -> Denoiser:
             hint = f"; did you mean {close[0]!r}?" if close else f"; bundled models: {', '.join(BUNDLED)}"
             raise CheckpointError(f"no model file {str(source)!r}{hint}")
         if path.suffix in (".pkl", ".pt", ".pth", ".bin", ".ckpt"):
-            raise CheckpointError(f"{path}: {path.suffix} files are not read in this version; give a .safetensors file")
+            raise CheckpointError(
+                f"{path}: {path.suffix} files are not read in this version; give a .safetensors file"
+            )
     network, card = load_safetensors(path)
     shape = (network.img_channels, network.img_resolution, network.img_resolution)
     name = str(source) if str(source) in BUNDLED else path.name
@@ -37,7 +39,13 @@ def load(source: str | Path, device: str = "cpu") -> Denoiser:
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a tenth faster on a CPU
     info = {"card": card, "path": str(path), "sha256": file_sha256(path)}
     denoiser = Denoiser(
-        network, network.parameterization, shape, network.label_dim, tuple(card.get("classes", ())), name, info
+        network,
+        network.parameterization,
+        shape,
+        network.label_dim,
+        tuple(card.get("classes", ())),
+        name,
+        info,
     )
     return denoiser.to(device)
 

@@ -25,6 +25,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..files import write_atomically
 from .edm import EDMNetwork, build_network
 
 FORMAT = 1
@@ -112,16 +113,8 @@ def load_weights(network: EDMNetwork, tensors: Mapping[str, Tensor], source: str
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write `content`; `path` is always absent, the old file or the new one. CheckpointError on failure."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(path, lambda file: file.write(content))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from None
 

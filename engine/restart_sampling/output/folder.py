@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import OutputError, RestartError
 from ..seeds import parse_seeds
-from .images import grid, save_png, write_atomically
+from .images import grid, save_png, write_output
 
 FORMATS = ("png", "npz")
 SHEET = 64
@@ -107,7 +107,7 @@ class RunFolder:
         if self.arrays:
             seeds = np.array(list(self.arrays), dtype=np.int64)
             images = np.stack(list(self.arrays.values()))
-            write_atomically(
+            write_output(
                 self.path / "samples.npz", lambda f: np.savez_compressed(f, images=images, seeds=seeds)
             )
         if self.sheet and self.sheet[0].shape[-1] in (1, 3):
@@ -123,4 +123,4 @@ class RunFolder:
             **({"results": {"written": self.written, **results}} if results else {}),
         }
         text = json.dumps(record, indent=2, allow_nan=False) + "\n"
-        write_atomically(self.path / "run.json", lambda file: file.write(text.encode()))
+        write_output(self.path / "run.json", lambda file: file.write(text.encode()))

@@ -5,7 +5,6 @@ uint8 = clip(127.5·x + 128, 0, 255) truncated, EDM's rule for samples in [−1,
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -16,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import OutputError
+from ..files import write_atomically
 
 
 def to_uint8(x: Tensor) -> np.ndarray:
@@ -32,22 +32,18 @@ def to_pil(image: np.ndarray) -> Image.Image:
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write through a temporary file in the same folder, so `path` never holds half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write_output(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a result file atomically; OutputError says why it cannot be written."""
     try:
-        with temporary.open("wb") as file:
-            write(file)
-        os.replace(temporary, path)
+        write_atomically(path, write, durable=False)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def save_png(path: Path, image: np.ndarray) -> None:
     """One image uint8 [H, W, C] as PNG."""
     picture = to_pil(image)
-    write_atomically(path, lambda file: picture.save(file, format="PNG"))
+    write_output(path, lambda file: picture.save(file, format="PNG"))
 
 
 def grid(images: np.ndarray, columns: int | None = None, scale: int = 1, gap: int = 2) -> np.ndarray:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import pickle
 import time
 from collections.abc import Callable
@@ -34,6 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, RestartValueError
+from ..files import write_atomically
 from ..models import EDMNetwork, build_network
 from .data import Images
 
@@ -139,15 +139,7 @@ def save(run: Run, path: Path) -> None:
         "step": run.step, "seconds": run.seconds, "network": run.network.state_dict(),
         "mean_loss": run.mean_loss, "ema": run.ema.state_dict(), "optimizer": run.optimizer.state_dict(),
     }  # fmt: skip
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, lambda file: torch.save(content, file))
 
 
 def resume(path: Path, device: torch.device) -> Run:
