@@ -134,6 +134,46 @@ def test_nonfinite_samples_are_not_written(tmp_path, capsys, monkeypatch):
     assert record["results"]["nonfinite"][0]["seed"] == 1
 
 
+def test_an_interrupted_run_keeps_what_it_has(tmp_path, capsys, monkeypatch):
+    """Ctrl-C during the second batch: exit code 130, the first batch's files and a record that says so."""
+    import restart_sampling.sampler as module
+
+    iterate = module.Sampler.iterate
+
+    def interrupted(self, seeds, *args, **kwargs):
+        if 2 in list(seeds):
+            raise KeyboardInterrupt
+        return iterate(self, seeds, *args, **kwargs)
+
+    monkeypatch.setattr(module.Sampler, "iterate", interrupted)
+    out = tmp_path / "stopped"
+    code, _, _ = run(
+        ["generate", "--steps", "3", "--batch", "2", "--seeds", "0-5", "--out", str(out)], capsys
+    )
+    assert code == 130
+    assert files(out) == ["000000.png", "000001.png", "grid.png", "run.json"]
+    record = json.loads((out / "run.json").read_text())
+    assert record["status"] == "interrupted"
+    assert record["results"]["written"] == 2
+
+
+def test_notes_of_the_plan_are_shown(tmp_path, capsys):
+    arguments = [
+        "generate",
+        "--steps",
+        "4",
+        "--seeds",
+        "0",
+        "--restart",
+        "[2, 1, 0.3, 2.0]",
+        "--out",
+        str(tmp_path / "a"),
+    ]
+    code, _, err = run(arguments, capsys)
+    assert code == 0
+    assert "note: interval 0: t_min moved from 0.3 to grid point 2" in err
+
+
 def test_plan_presets_models(capsys):
     code, out, _ = run(["plan", "--preset", "imagenet64-edm-623"], capsys)
     assert code == 0

@@ -126,10 +126,4 @@ def _options(plan: Plan) -> list[str]:
         lines.append(
             f"guidance scale {config.guidance_scale:g}{where}: every evaluation runs the network on 2 inputs"
         )
-    for i in plan.intervals:
-        if f"{i.t_min:.3g}" != f"{i.asked.t_min:.3g}":
-            lines.append(
-                f"note: interval {i.number}: t_min moved from {level(i.asked.t_min)} "
-                f"to grid point {i.index}, sigma {level(i.t_min)}"
-            )
     return lines

@@ -387,6 +387,11 @@ def _compile(config: PlanConfig, round_sigma: Round | None = None) -> Plan:
     top = max(config.sigma_max, float(grid[0]))
     intervals = [_resolve_interval(i, n, grid, restart_schedule, top, round_sigma) for n, i in asked]
     intervals = _settle_collisions(intervals, config.on_collision, notes)
+    notes += [
+        f"interval {i.number}: t_min moved from {i.asked.t_min:.5g} to grid point {i.index}, sigma {i.t_min:.5g}"
+        for i in intervals
+        if f"{i.t_min:.3g}" != f"{i.asked.t_min:.3g}"
+    ]
 
     def main_gamma(t: float) -> float:
         return gamma(t, config.s_churn, config.s_min, config.s_max, config.steps) if config.s_churn else 0.0

@@ -126,6 +126,8 @@ def _draw(plan: Plan, run: dict[str, Any], seeds: Seeds, out: Path, format: str,
         f"{len(seeds)} images of {denoiser.name} → {out}: {nfe} NFE each, {sampler.backend} on {sampler.device}"
     )
 
+    for note in sampler.plan.notes:
+        console.print(f"note: {note}", soft_wrap=True)
     bar = Progress(
         TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("images · {task.fields[rate]}"),
         TextColumn("NFE {task.fields[row]}/" + str(nfe)), TimeRemainingColumn(), console=console,
