@@ -25,11 +25,13 @@ def reports():
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = str(Path(restart_kernels.__file__).parents[1])
     rows = []
-    for options in (["--arch", "90"], ["--arch", "80", "--variant", "step-bf16"]):
+    for options in (["--arch", "90"], ["--arch", "80", "--variant", "step-bf16", "--variant", aot.TAIL]):
         command = [sys.executable, "-m", "restart_kernels.aot", "--json", *options]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         rows += json.loads(done.stdout)
+    tail = rows.pop()  # samples of one element: compiled, without a vector and with every rounding
+    assert (tail["variant"], tail["spills"], tail["contracted"]) == (aot.TAIL, 0, [])
     return {(row["variant"], row["arch"]): row for row in rows}
 
 
@@ -44,12 +46,12 @@ def test_instructions_stay_below_the_issue_limit(reports):
     for row in reports.values():
         assert row["per_element"] <= BUDGET, row["variant"]
         assert row["longest_path"] <= 80, row["variant"]
-        assert row["shortest_path"] <= (46 if row["variant"] == "normal" else 28), row["variant"]
+        assert row["shortest_path"] <= (48 if row["variant"] == "normal" else 30), row["variant"]
 
 
 def test_the_plain_step_has_room_for_memory(reports):
     """Without guidance, 16-bit network: the case of the H200 bound."""
-    assert reports["step-bf16", 90]["longest_path"] <= 70
+    assert reports["step-bf16", 90]["longest_path"] <= 74
 
 
 def test_nothing_spills_and_no_thread_waits_for_another(reports):
@@ -102,6 +104,7 @@ def test_the_contraction_check_sees_contractions():
     )
     assert len(aot.contracted(f"\tfma.rn.f32 \t%f3, %f1, {not_exact}, %f2;\n")) == 1
     assert len(aot.contracted("\tmul.f32 \t%f1, %f2, %f3;\n")) == 1
+    assert len(aot.contracted("\tsqrt.approx.ftz.f32 \t%f1, %f2;\n")) == 1
     assert len(aot.contracted("\tadd.ftz.f32 \t%f1, %f2, %f3;\n")) == 1
     assert len(aot.contracted("\t@%p1 fma.rn.f32 \t%f3, %f1, %f4, %f2;\n")) == 1
 

@@ -425,6 +425,14 @@ try:
     rk.resolve_backend("triton", "cpu")
 except rk.KernelError as error:
     print(error)
+else:
+    raise SystemExit("triton was accepted")
+try:
+    import triton
+except ImportError:
+    raise SystemExit
+from restart_kernels.philox.triton import normal_kernel
+assert {"draw", "stream"} <= {p.name for p in normal_kernel.params if p.do_not_specialize}, "a draw of 1 fails"
 """
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = str(Path(rk.__file__).parents[1])

@@ -39,11 +39,14 @@ POINTERS = {
     "first_bad_ptr": "i32",
 }
 NAMES = ("step-fp32", "step-bf16", "step-fp32-guided", "step-bf16-guided", "normal")
+TAIL = (
+    "step-fp16-tail"  # only on request: sizes that nothing divides, so no vectors; it must compile, no more
+)
 COLD = ("CALL", "RED", "ATOM")
 
 
 def variant(name: str) -> tuple[Any, dict[str, str], dict[str, Any]]:
-    """Kernel, argument types and constants of one of NAMES."""
+    """Kernel, argument types and constants of one of NAMES, or of TAIL."""
     from .philox.triton import normal_kernel
     from .step.triton import step_kernel
 
@@ -52,11 +55,14 @@ def variant(name: str) -> tuple[Any, dict[str, str], dict[str, Any]]:
     if name == "normal":
         types = {"out_ptr": "*fp32", "seeds_ptr": "*i64", "draw": "i32", "stream": "i32", "E": "i32"}
         return normal_kernel, types, block
-    _, dtype, *guided = name.split("-")
+    _, dtype, *form = name.split("-")
     types = {"x_ptr": "*fp32", "h_ptr": "*fp32", "E": "i32", "half": "i32"}
     types |= dict.fromkeys(("F_ptr", "F_uncond_ptr", "net_ptr"), f"*{dtype}")
     types |= {pointer: f"*{t}" for pointer, t in POINTERS.items()}
-    return step_kernel, types, {**block, "CURSOR_STRIDE": 0, "GUIDED": bool(guided), "INTERPRETED": False}
+    if name == TAIL:
+        block |= {"EVEN": False, "BATCH_AXIS": 0, "E": 1}
+    constants = {"CURSOR_STRIDE": int(name == TAIL), "GUIDED": form == ["guided"], "INTERPRETED": False}
+    return step_kernel, types, {**block, **constants}
 
 
 def compile_variant(kernel: Any, types: dict[str, str], constants: dict[str, Any], arch: int) -> Any:
@@ -66,7 +72,9 @@ def compile_variant(kernel: Any, types: dict[str, str], constants: dict[str, Any
 
     names = kernel.arg_names
     signature = {name: "constexpr" if name in constants else types[name] for name in names}
-    aligned = [name for name in types if types[name].startswith("*") or name in ("E", "half")]
+    aligned = [
+        name for name in types if types[name].startswith("*") or (name in ("E", "half") and constants["EVEN"])
+    ]
     attrs = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
     source = ASTSource(kernel, signature=signature, constexprs=constants, attrs=attrs)
     options = {"num_warps": launch.configure(NUMEL, BATCH).warps, "enable_fp_fusion": False}
@@ -106,13 +114,13 @@ def report(name: str, kernel: Any, constants: dict[str, Any], arch: int) -> dict
 
 
 def contracted(ptx: str) -> list[str]:
-    """The float32 operations in which a rounding may be missing; must be empty.
+    """The float32 operations in which a rounding may be missing or approximate; must be empty.
 
     PTX never fuses operations that name their rounding (`mul.rn`), so what is left to look at are operations that
     do not, and explicit fmas. The scheme has two of these, whose product is exact: fp32(w)·2⁻³² and e·LN2_HI.
     """
     exact = {_hex(c.U_SCALE), _hex(c.LN2_HI * 2.0**-23)}
-    lines = re.findall(r"^\s*((?:@\S+\s+)?(?:mul|add|sub|fma)\.\S*f32\b[^;]*);", ptx, flags=re.MULTILINE)
+    lines = re.findall(r"^\s*((?:@\S+\s+)?(?:mul|add|sub|fma|sqrt)\.\S*f32\b[^;]*);", ptx, flags=re.MULTILINE)
     constants = dict(re.findall(r"mov\.(?:b32|f32)\s+(%\w+), (0f[0-9A-F]{8});", ptx))
     found = []
     for line in lines:
@@ -189,7 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
     summary = (__doc__ or "").split("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m restart_kernels.aot", description=summary)
     parser.add_argument("--arch", type=int, action="append", help="compute capability, e.g. 90; repeatable")
-    parser.add_argument("--variant", choices=NAMES, action="append", help="default: all; repeatable")
+    parser.add_argument("--variant", choices=(*NAMES, TAIL), action="append", help="default: all; repeatable")
     parser.add_argument("--json", action="store_true", help="full reports as JSON instead of the table")
     options = parser.parse_args(arguments)
     if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
