@@ -63,8 +63,8 @@ def test_wheel_and_sdist_hold_what_they_should(tmp_path):
     """The wheel has the three packages, the weights and no tests; the sdist has the sources to build it."""
     pytest.importorskip("setuptools", minversion="77")
     build = (
-        "import sys; from setuptools import build_meta as b;"
-        "print(b.build_wheel(sys.argv[1])); print(b.build_sdist(sys.argv[1]))"
+        "import sys; from setuptools import build_meta as b; out = sys.argv[1];"
+        "b.build_wheel(out); b.build_sdist(out)"  # building changes sys.argv
     )
     source = tmp_path / "source"
     tracked = subprocess.run(
