@@ -147,9 +147,9 @@ def test_h_is_never_read_before_it_is_written():
 
 
 def test_a_solver_that_needs_three_registers_is_refused():
-    from restart_sampling.plan import Step
     from restart_sampling.solvers.trace import Form, Stage, X
     from restart_sampling.table import _fold
+    from restart_sampling.walk import Step
 
     stages = (
         Stage(3.0, X),

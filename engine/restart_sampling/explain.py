@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from .solvers import get_solver
 
 if TYPE_CHECKING:
-    from .plan import Plan, Step
+    from .plan import Plan
+    from .walk import Step
 
 
 def level(value: float) -> str:

@@ -22,66 +22,20 @@ rounds the grid to the levels the network knows, as EDM does, and says so in `no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from .config import PlanConfig
 from .errors import ConfigError
-from .restart import RestartInterval, snap
-from .schedule import Schedule, get_schedule
+from .intervals import Interval, Round, resolve, settle_collisions
+from .schedule import get_schedule
 from .solvers import get_solver
 from .solvers.edm_stochastic import gamma
-from .solvers.process import rise
-from .solvers.trace import D_PREVIOUS, Form, Position, Solver, Stage, Tracer, Update, X
+from .walk import Step, Walk
 
 MAX_STEPS = 100_000
-Round = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A Restart interval as it will run. `t_min`, `t_max` are the levels used, `asked` what was given."""
-
-    asked: RestartInterval
-    number: int
-    index: int
-    t_min: float
-    t_max: float
-    levels: tuple[float, ...]
-    nfe: int
-
-    @property
-    def N(self) -> int:
-        return self.asked.N
-
-    @property
-    def K(self) -> int:
-        return self.asked.K
-
-
-@dataclass(frozen=True)
-class Step:
-    """One solver step from `t` to `s`, in terms of D, and the noise added on arrival.
-
-    The network is evaluated at each stage's level on its form; the new state is `result` (already scaled by the jump, if
-    one follows) + `noise`·ε. `lift_to` is the level the noise lifts the state to (= s without a jump or churn).
-    `interval` is None on the main grid, else the interval's number, with `iteration` counting its K repeats from 0.
-    """
-
-    t: float
-    s: float
-    stages: tuple[Stage, ...]
-    result: Form
-    noise: float = 0.0
-    draw: int = 0
-    lift_to: float = 0.0
-    keep: Form | None = None
-    interval: int | None = None
-    iteration: int = 0
 
 
 @dataclass(frozen=True)
@@ -226,147 +180,6 @@ class Plan:
         return self.explain()
 
 
-def _resolve_interval(
-    asked: RestartInterval,
-    number: int,
-    grid: np.ndarray,
-    schedule: Schedule,
-    sigma_max: float,
-    round_sigma: Round | None,
-) -> Interval:
-    name = f"interval {number} [{asked.N}, {asked.K}, {asked.t_min:g}, {asked.t_max:g}]"
-    index = snap(grid, asked.t_min)
-    t_m = float(grid[index])
-    if asked.t_max > sigma_max:
-        raise ConfigError(
-            f"{name}: t_max {asked.t_max:g} is above sigma_max {sigma_max:g}; lower t_max or raise sigma_max"
-        )
-    if index == 0:
-        raise ConfigError(
-            f"{name}: t_min {asked.t_min:g} snaps to the first grid point {t_m:g}, where the run starts, so it would never "
-            f"be reached; choose t_min below {(grid[0] + grid[1]) / 2:g} or more steps"
-        )
-    if t_m == 0:
-        raise ConfigError(
-            f"{name}: t_min {asked.t_min:g} snaps to 0, the finished image; the lowest grid point is {grid[-2]:g}: "
-            f"choose t_min above {grid[-2] / 2:g} or a lower sigma_min"
-        )
-    if t_m >= asked.t_max:
-        raise ConfigError(
-            f"{name}: t_min {asked.t_min:g} snaps to grid point {t_m:g}, not below t_max {asked.t_max:g}; "
-            f"raise t_max or use more steps"
-        )
-    levels = schedule.segment(t_m, asked.t_max, asked.N)
-    if round_sigma is not None:
-        levels = round_sigma(levels)
-        if levels[0] <= t_m:
-            raise ConfigError(
-                f"{name}: t_max rounds to {levels[0]:g}, the nearest level the network was trained on, which is not above "
-                f"t_min {t_m:g}; raise t_max"
-            )
-    return Interval(asked, number, index, t_m, float(levels[0]), tuple(map(float, levels)), 0)
-
-
-def _settle_collisions(intervals: list[Interval], rule: str, notes: list[str]) -> list[Interval]:
-    """Apply `on_collision` to intervals that share a grid point; `intervals` keep the given order."""
-    kept: dict[int, list[Interval]] = {}
-    for interval in intervals:
-        kept.setdefault(interval.index, []).append(interval)
-    for index, group in kept.items():
-        if len(group) == 1:
-            continue
-        names = " and ".join(str(i.number) for i in group)
-        point = f"intervals {names} both snap to grid point {index} (sigma {group[0].t_min:.6g})"
-        if rule == "error":
-            raise ConfigError(
-                f"{point}; move a t_min, use more steps, or set on_collision to both, last or first"
-            )
-        if rule == "both":
-            notes.append(f"{point}; all run there, in the given order")
-        else:
-            kept[index] = [group[-1] if rule == "last" else group[0]]
-            notes.append(f"{point}; only interval {kept[index][0].number} runs (on_collision={rule!r})")
-    return [i for i in intervals if i in kept[i.index]]
-
-
-class _Walk:
-    """Builds the steps of a plan: solver steps, with lifts (jump, churn, ancestral noise) folded into the arrival."""
-
-    def __init__(self, config: PlanConfig, round_sigma: Round | None) -> None:
-        self.config, self.round_sigma = config, round_sigma
-        self.steps: list[Step] = []
-        self.nfe = self.dropped = 0
-        self.pending = (1.0, 0.0)  # (scale, variance) to apply to the state before the next evaluation
-        self.initial = 0.0
-        self.previous_level: float | None = None
-
-    def lift(self, t: float, t_up: float) -> None:
-        """Add the noise that moves the state from t up to t_up. Lifts at one point share one draw: variances add."""
-        scale, variance = self.pending
-        a, std = rise(self.config.process, t, t_up, self.config.s_noise)
-        self.pending = (a * scale, a * a * variance + std * std)
-
-    def settle(self, level: float) -> None:
-        """Attach what is pending to the last step (or the initial latent), before the network is evaluated at `level`."""
-        scale, variance = self.pending
-        self.pending = (1.0, 0.0)
-        if not self.steps:
-            self.initial = math.sqrt((scale * self.initial) ** 2 + variance)
-        elif (scale, variance) != (1.0, 0.0):
-            last = self.steps[-1]
-            total = math.sqrt((scale * last.noise) ** 2 + variance)
-            self.steps[-1] = replace(last, result=scale * last.result, noise=total, lift_to=level)
-
-    def forget(self) -> None:
-        """Start a fresh multistep history (after a jump)."""
-        self.previous_level = None
-
-    def leg(self, levels: tuple[float, ...], solver: Solver, gammas: Callable[[float], float],
-            interval: int | None = None, iteration: int = 0, remaining: int | None = None) -> None:  # fmt: skip
-        """Walk the consecutive `levels`; `remaining` counts the steps to the end of the whole leg."""
-        remaining = len(levels) - 1 if remaining is None else remaining
-        for k, (t, s) in enumerate(pairwise(levels)):
-            if t <= s:
-                self.dropped += 1
-                continue
-            t_hat = self._churned(t, gammas(t))
-            self.lift(t, t_hat)
-            self.settle(t_hat)
-            fresh = self.previous_level is None
-            position = Position(
-                remaining - k, interval is not None, None if fresh else D_PREVIOUS,
-                self.previous_level, self.config.eta, self.config.process,
-            )  # fmt: skip
-            tracer = Tracer()
-            update: Update = solver.step(X, t_hat, s, tracer, position)
-            self.previous_level = t_hat if update.keep is not None else None
-            self.nfe += len(tracer.stages)
-            self.steps.append(
-                Step(
-                    t_hat, s, tuple(tracer.stages), update.x, update.noise * self.config.s_noise, 0, s, update.keep,
-                    interval, iteration,
-                )
-            )  # fmt: skip
-
-    def _churned(self, t: float, g: float) -> float:
-        if g == 0:
-            return t
-        t_hat = t * (1.0 + g)
-        if self.config.process == "flow":
-            t_hat = min(t_hat, 1.0)
-        # Rounding may land below t, where the lift would be the root of a negative number; then there is no churn.
-        return t_hat if self.round_sigma is None else max(t, float(self.round_sigma(np.asarray(t_hat))))
-
-    def finish(self) -> tuple[Step, ...]:
-        """Number the draws: draw k is the k-th injection with noise ≠ 0."""
-        draw, numbered = 0, []
-        for step in self.steps:
-            if step.noise:
-                draw += 1
-            numbered.append(replace(step, draw=draw if step.noise else 0))
-        return tuple(numbered)
-
-
 def _compile(config: PlanConfig, round_sigma: Round | None = None) -> Plan:
     schedule = get_schedule(config.schedule, rho=config.rho, **dict(config.schedule_options))
     restart_schedule = schedule
@@ -385,8 +198,8 @@ def _compile(config: PlanConfig, round_sigma: Round | None = None) -> Plan:
 
     asked = [(n, i) for n, i in enumerate(config.restart.intervals) if i.K > 0]
     top = max(config.sigma_max, float(grid[0]))
-    intervals = [_resolve_interval(i, n, grid, restart_schedule, top, round_sigma) for n, i in asked]
-    intervals = _settle_collisions(intervals, config.on_collision, notes)
+    intervals = [resolve(i, n, grid, restart_schedule, top, round_sigma) for n, i in asked]
+    intervals = settle_collisions(intervals, config.on_collision, notes)
     notes += [
         f"interval {i.number}: t_min moved from {i.asked.t_min:.5g} to grid point {i.index}, sigma {i.t_min:.5g}"
         for i in intervals
@@ -403,7 +216,7 @@ def _compile(config: PlanConfig, round_sigma: Round | None = None) -> Plan:
     if total > MAX_STEPS:
         raise ConfigError(f"the plan has {total:,} steps, more than {MAX_STEPS:,}; lower K, N or steps")
 
-    walk = _Walk(config, round_sigma)
+    walk = Walk(config, round_sigma)
     walk.initial = float(grid[0])
     costs: dict[int, int] = {}
     for m in range(len(grid) - 1):

@@ -25,8 +25,9 @@ from restart_kernels import layout
 
 from .errors import ConfigError
 from .parameterization import Coefficients, Parameterization
-from .plan import Plan, Step
+from .plan import Plan
 from .solvers.trace import Form
+from .walk import Step
 
 _TOLERANCE = 1e-12
 
