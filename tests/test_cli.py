@@ -70,6 +70,18 @@ def test_repeat_gives_the_same_files(tmp_path, capsys):
             assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
+def test_repeat_refuses_other_weights(tmp_path, capsys):
+    first = tmp_path / "a"
+    run(["generate", "--steps", "2", "--seeds", "0", "--out", str(first)], capsys)
+    record = json.loads((first / "run.json").read_text())
+    (first / "run.json").write_text(json.dumps(record | {"model_sha256": "0" * 64}))
+    code, _, err = run(
+        ["generate", "--repeat", str(first / "run.json"), "--out", str(tmp_path / "b")], capsys
+    )
+    assert code == 2
+    assert "are not those of the recorded run" in err
+
+
 def test_image_n_does_not_depend_on_the_batch(tmp_path, capsys):
     """Same seed, other batch: the same picture up to the network's float rounding (one grey level)."""
     for name, seeds, batch in (("a", "0-4", "5"), ("b", "4", "1")):

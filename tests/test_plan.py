@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -154,6 +155,7 @@ BAD = {
     "churn_with_2m": (dict(solver="dpm++2m", s_churn=1.0), "s_churn cannot be combined"),
     "flow_solver": (dict(solver="dpm3", schedule="flow"), "does not handle 'flow'"),
     "guidance": (dict(guidance_scale=-1.0), "guidance_scale"),
+    "guidance_interval": (dict(guidance_interval=(3.0, 0.5)), "0 ≤ low < high"),
     "not_a_number": (dict(s_noise="1"), "s_noise must be a number"),
 }
 
@@ -182,6 +184,16 @@ def test_config_round_trips():
     )  # fmt: skip
     plan = rs.Plan.build(**options)
     assert rs.Plan.build(**plan.config.to_dict()) == plan
+
+
+@pytest.mark.parametrize("interval", [(0.5, math.inf), (0.5, 3.0), (0.0, math.inf)])
+def test_guidance_interval_round_trips(interval):
+    plan = rs.Plan.build(guidance_scale=2.0, guidance_interval=interval)
+    again = rs.Plan.build(**json.loads(json.dumps(plan.config.to_dict())))
+    assert again.config.guidance_interval == interval
+    weights = bind(again, EDM).coef[1:, layout.W]
+    acts = np.array([interval[0] <= row.sigma <= interval[1] for row in plan.rows])
+    assert np.array_equal(weights, np.where(acts, 2.0, 1.0))
 
 
 def test_clipping_to_the_network_is_noted():

@@ -107,13 +107,10 @@ class PlanConfig:
         result: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
-            if (
-                value is None
-                or value == math.inf
-                or (isinstance(value, tuple) and math.inf in value)
-                or value == ()
-            ):
+            if value is None or value == math.inf or value in ((), (0.0, math.inf)):
                 continue
+            if f.name == "guidance_interval":
+                value = tuple(None if math.isinf(v) else v for v in value)
             result[f.name] = value.to_json() if isinstance(value, RestartConfig) else value
         return result
 
@@ -174,15 +171,24 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"s_min must not be above s_max, got {values['s_min']:g} and {values['s_max']:g}")
     values["eta"] = _number("eta", values.get("eta", 1.0), 0.0, 1.0)
     values["guidance_scale"] = _number("guidance_scale", values.get("guidance_scale", 1.0), 0.0)
-    interval = values.get("guidance_interval", (0.0, math.inf))
-    if not isinstance(interval, (tuple, list)) or len(interval) != 2 or not interval[0] < interval[1]:
-        raise ConfigError(f"guidance_interval must be two levels, low < high, got {interval!r}")
-    values["guidance_interval"] = (float(interval[0]), float(interval[1]))
+    values["guidance_interval"] = _guidance_interval(values.get("guidance_interval", (0.0, None)))
     rule = values.get("on_collision", "both")
     if rule not in COLLISION_RULES:
         raise ConfigError(f"on_collision must be one of {', '.join(COLLISION_RULES)}, got {rule!r}")
     _check_combination(values, (solver, restart_solver), schedule.process)
     return values
+
+
+def _guidance_interval(given: Any) -> tuple[float, float]:
+    """(low, high) as floats; None for high is no upper limit."""
+    if isinstance(given, (tuple, list)) and len(given) == 2:
+        low, high = given[0], math.inf if given[1] is None else given[1]
+        if (
+            all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in (low, high))
+            and 0 <= low < high
+        ):
+            return float(low), float(high)
+    raise ConfigError(f"guidance_interval must be two levels, 0 ≤ low < high, got {given!r}")
 
 
 def _check_combination(values: dict[str, Any], solvers: tuple[Solver, Solver], process: str) -> None:

@@ -78,7 +78,7 @@ def generate(
     defaults = dict(
         model="fashion-mnist", seeds="0-63", class_=None, batch=64, device=None, dtype="fp32", backend="auto"
     )
-    run = {name: defaults[name] if value is None else value for name, value in run.items()}
+    run = {name: defaults.get(name) if value is None else value for name, value in run.items()}
     if plan is None:
         plan = o.build_plan(preset, fallback="fashion-mnist-43", **given)
     _draw(plan, run, parse_seeds(run["seeds"]), out, format, overwrite)
@@ -100,6 +100,12 @@ def _draw(plan: Plan, run: dict[str, Any], seeds: Seeds, out: Path, format: str,
         raise RestartValueError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}")
     device = run["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
     denoiser = load(run["model"])
+    recorded = run.get("model_sha256")
+    if recorded not in (None, denoiser.info.get("sha256")):
+        raise ConfigError(
+            f"the weights of {run['model']!r} are not those of the recorded run (sha256 {recorded[:12]}…), "
+            f"so its images cannot be repeated"
+        )
     label = _class_number(run["class_"], denoiser.classes, denoiser.label_dim, denoiser.name)
     sampler = Sampler(denoiser, plan, run["batch"], run["backend"], device=device, dtype=run["dtype"])
     console = Console(stderr=True, highlight=False)
@@ -185,7 +191,7 @@ def _read_run(path: Path) -> tuple[dict[str, Any], Plan]:
     try:
         record = json.loads(path.read_text())
         run = {name: record[name] for name in ("model", "seeds", "batch", "dtype", "backend", "device")}
-        run["class_"] = record["class"]
+        run["class_"], run["model_sha256"] = record["class"], record["model_sha256"]
         return run, Plan.build(**record["plan"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, RestartError):
