@@ -1,8 +1,9 @@
 r"""The eager executor: network, step, network, step, …
 
 Per evaluation it launches the network and one fused step, and nothing else: the row each step executes is a view into an
-index vector made once, c_noise of an evaluation is a view into the table, and x, h, net_in are static buffers. So the steady
-state allocates nothing beside what the network allocates, and no value on the device is ever asked for.
+index vector made once, c_noise of an evaluation is a view into the table, and x, h, net_in are static buffers. So the
+executor itself allocates nothing in the steady state and asks for no value on the device; the network and the backend's step
+may (the PyTorch reference step makes temporaries, the Triton step none).
 """
 
 from __future__ import annotations
