@@ -23,14 +23,20 @@ def reports():
     if not (Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm").exists():
         pytest.skip("this triton has no CUDA tools")
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] = str(Path(restart_kernels.__file__).parents[1])
+    root = Path(restart_kernels.__file__).parents[2]
+    environment["PYTHONPATH"] = os.pathsep.join(str(root / folder) for folder in ("kernels", "bindings"))
     rows = []
-    for options in (["--arch", "90", "--arch", "80"], ["--arch", "80", "--variant", aot.TAIL]):
+    for options in (
+        ["--arch", "90", "--arch", "80"],
+        ["--arch", "80", "--variant", aot.TAIL, "--variant", aot.ADVANCE],
+    ):
         command = [sys.executable, "-m", "restart_kernels.aot", "--json", *options]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         rows += json.loads(done.stdout)
-    tail = rows.pop()  # samples of one element: compiled, without a vector and with every rounding
+    advance, tail = rows.pop(), rows.pop()
+    assert (advance["variant"], advance["spills"], advance["shared"]) == (aot.ADVANCE, 0, 0)
+    # samples of one element: compiled, without a vector and with every rounding
     assert (tail["variant"], tail["spills"], tail["contracted"]) == (aot.TAIL, 0, [])
     return {(row["variant"], row["arch"]): row for row in rows}
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 
-def available() -> bool:
+def available(device_type: str = "cpu") -> bool:
     """Whether the native library can be used here."""
     return False
 
 
-def reason() -> str:
+def reason(device_type: str = "cpu") -> str:
     """Why the native library cannot be used, in one line."""
     return "the native library is not part of this version; use backend 'auto', 'reference' or 'triton'"

@@ -1,12 +1,12 @@
 r"""The sampler: denoiser × plan × executor.
 
 `Sampler` binds a plan to a network once and then draws any number of samples; image N depends on seed N alone (its noise to
-the last bit, whatever the batch). `sample` is the one-line form.
+the last bit, whatever the batch, the plans beside it and the executor). `sample` is the one-line form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +14,19 @@ import torch
 from torch import Tensor
 
 import restart_kernels
+from restart_kernels.layout import NEVER
 
 from .denoiser import Denoiser, check_device
 from .errors import BackendError, NonFiniteError, RestartTypeError, RestartValueError
-from .executors import EagerExecutor
-from .executors.eager import NEVER
+from .executors import Evaluation, Lanes, Network, continuous, make_executor
+from .marks import mark
+from .network import DTYPES, prepare
 from .noise import class_labels as labels_of_seeds
 from .noise import seed_tensor
 from .plan import Plan
-from .table import bind
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from .program import Entry, Program
+from .spans import Span
+from .table import Table, bind
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples of one batch: seeds int64 [n], labels int64 [n] or None, x float32 [n, *shape], and what went wrong."""
+    """Samples that finished together.
+
+    seeds int64 [n], labels int64 [n] or None, x float32 [n, *shape], what went wrong, and where each stands in the
+    request: index int64 [n].
+    """
 
     seeds: Tensor
     labels: Tensor | None
     x: Tensor
-    failures: tuple[dict[str, Any], ...] = ()
+    failures: tuple[dict[str, Any], ...]
+    index: Tensor
 
 
 class Sampler:
@@ -55,10 +62,12 @@ class Sampler:
         denoiser: what `rs.load` or `Denoiser.from_function` gives.
         plan: what `rs.Plan.build` or `rs.preset` gives. `sampler.plan` is the plan as bound to this network.
         batch_size: samples per network call.
-        backend: "auto", "reference", "triton" or "native".
-        graph, compile: "auto" or "off"; captured graphs and compiled networks are not part of this version.
+        backend: "auto", "reference", "triton" or "native": who runs the fused step.
+        graph: "auto", "off", "step", "loop", "trajectory" or "while" (experimental): how evaluations are launched,
+            see `executors/graph.py`. "auto" is "loop" on CUDA and "off" elsewhere.
+        compile: "auto", "on" or "off": whether torch.compile compiles the network, see `network.py`.
         device: default: where the network is.
-        dtype: network precision, "fp32", "bf16" or "fp16" (registers stay float32).
+        dtype: network precision, "fp32", "tf32", "bf16" or "fp16" (registers stay float32).
 
     Raises:
         RestartError: anything that cannot run, before any network call.
@@ -81,38 +90,48 @@ class Sampler:
             raise RestartTypeError(
                 f"the first argument must be a Denoiser, got {type(denoiser).__name__}; use rs.load or Denoiser.from_function"
             )
-        if not isinstance(plan, Plan):
-            raise RestartTypeError(
-                f"plan must be a Plan, got {type(plan).__name__}; use rs.Plan.build or rs.preset"
-            )
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise RestartValueError(f"batch_size must be an integer ≥ 1, got {batch_size!r}")
-        for name, value in (("graph", graph), ("compile", compile)):
-            if value not in ("auto", "off"):
-                raise BackendError(f"{name}={value!r} is not available in this version; use 'auto' or 'off'")
         if dtype not in DTYPES:
             raise BackendError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-        if plan.config.guided and denoiser.label_dim == 0:
-            raise RestartValueError(
-                f"guidance_scale = {plan.config.guidance_scale:g} needs a class-conditional network, and "
-                f"{denoiser.name!r} has no classes; leave guidance_scale at 1"
-            )
         self.device = denoiser.device if device is None else check_device(device)
+        exact = register_dtype == torch.float64  # the oracle: float64 throughout, on the reference
         try:
-            backend = restart_kernels.resolve_backend(backend, self.device)
+            self.backend = restart_kernels.resolve_backend(
+                "reference" if exact and backend == "auto" else backend, self.device
+            )
         except restart_kernels.KernelError as error:
             raise BackendError(str(error)) from None
+        self.executor = make_executor(graph, self.device, self.backend)
+        self.batch_size, self.register_dtype = batch_size, register_dtype
         self.denoiser = denoiser.to(self.device)
-        table = bind(plan, denoiser.parameterization)
-        self.plan, self.table, self.batch_size, self.backend = table.plan, table, batch_size, backend
-        self.executor = EagerExecutor(
-            denoiser, table, batch_size, self.device, DTYPES[dtype] if register_dtype == torch.float32 else register_dtype,
-            register_dtype, backend,
-        )  # fmt: skip
+        self._bound: dict[int, tuple[Plan, Table]] = {}
+        self.program = Program(self.device, register_dtype)
+        self.set_plan(plan)
+        if exact:
+            self.network: Network = denoiser.network
+            self.net_dtype = torch.float64
+        else:
+            prepared = prepare(self.denoiser, device=self.device, dtype=dtype, compile=compile)
+            self.network, self.net_dtype = prepared, prepared.net_dtype
+        self.pads = self.executor.pads or getattr(self.network, "compiled", False)
+        self._lanes: Lanes | None = None
+        self._evaluations: dict[tuple[int, bool], Evaluation] = {}
+
+    def set_plan(self, plan: Plan) -> None:
+        """Go on with another plan. Buffers, compiled network and captured graphs stay: only the table changes."""
+        self.table = self._bind(plan)
+        self.plan = self.table.plan
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What runs otherwise than asked, one line each: a capture that failed, a network that was not compiled."""
+        notes = (*getattr(self.network, "notes", ()), self.executor.note)
+        return tuple(note for note in notes if note)
 
     def run(
         self,
-        seeds: Iterable[int] | Tensor,
+        seeds: Iterable[int] | Tensor | Iterable[tuple[int, Plan]],
         class_labels: int | Iterable[int] | Tensor | None = None,
         *,
         latents: Tensor | None = None,
@@ -121,22 +140,28 @@ class Sampler:
         """Samples float32 [len(seeds), *shape], in the order of `seeds`.
 
         Args:
-            seeds: one integer in [0, 2^63) per sample.
+            seeds: one integer in [0, 2^63) per sample, or (seed, plan) pairs: samples of different plans then share batches,
+                and a lane that finishes takes the next sample (continuous batching).
             class_labels: a class for all, or one per seed; default: drawn from the seed. Ignored nowhere: an unconditional
                 network refuses it.
             latents: standard-normal start [len(seeds), *shape] instead of the seed's draw 0.
-            callback: called on the host with a :class:`Progress` after every evaluation.
+            callback: called on the host with a :class:`Progress` as evaluations are launched: after every one of them, or
+                after every replay of a captured graph.
 
         Raises:
             NonFiniteError: some samples became NaN or infinite; `.failures` names them, `.samples` holds the result.
         """
         parts: list[Tensor] = []
+        order: list[Tensor] = []
         failures: list[dict[str, Any]] = []
-        count = len(seed_tensor(seeds))
         for batch in self.iterate(seeds, class_labels, latents=latents, callback=callback):
             parts.append(batch.x)
+            order.append(batch.index)
             failures += batch.failures
-        x = torch.cat(parts) if parts else self.executor.x.new_empty(count, *self.denoiser.shape)
+        x = torch.cat(parts) if parts else torch.empty(0, *self.denoiser.shape, device=self.device)
+        place = torch.cat(order).argsort() if order else torch.arange(0)
+        if not torch.equal(place, torch.arange(len(place))):
+            x = x[place.to(x.device)]
         if failures:
             raise NonFiniteError(describe_failures(failures), failures, x)
         return x
@@ -144,34 +169,115 @@ class Sampler:
     @torch.inference_mode()
     def iterate(
         self,
-        seeds: Iterable[int] | Tensor,
+        seeds: Iterable[int] | Tensor | Iterable[tuple[int, Plan]],
         class_labels: int | Iterable[int] | Tensor | None = None,
         *,
         latents: Tensor | None = None,
         callback: Callable[[Progress], None] | None = None,
     ) -> Iterator[Batch]:
-        """As `run`, batch by batch, for results that should not be held all at once; reports failures, raises none."""
-        all_seeds = seed_tensor(seeds)
-        total = len(all_seeds)
+        """As `run`, batch by batch, for results that should not be held all at once; reports failures, raises none.
+
+        Of (seed, plan) pairs a batch is what finished together, in running order; `Batch.index` says what is what.
+        """
+        all_seeds, plans = _split(seeds)
         labels = self._labels(all_seeds, class_labels)
-        latents = self._latents(latents, total)
+        if plans is not None:
+            if latents is not None:
+                raise RestartValueError("latents are not taken with (seed, plan) pairs; run plan by plan")
+            yield from self._mixed(all_seeds, plans, labels, callback)
+            return
+        latents, total = self._latents(latents, len(all_seeds)), len(all_seeds)
         for start in range(0, total, self.batch_size):
             part = slice(start, min(start + self.batch_size, total))
             n = part.stop - part.start
+            (entry,) = self._entries(self.table)
+            evaluation = self._evaluation(self.batch_size if self.pads else n)
+            with mark("batch"):
+                self.executor.prepare(evaluation, entry, entry.spans)
+                evaluation.load(
+                    entry, all_seeds[part].to(self.device),
+                    None if labels is None else labels[part].to(self.device), None if latents is None else latents[part],
+                )  # fmt: skip
+                on_row = None
+                if callback is not None:
+                    on_row = _reporter(callback, start, total, n, entry.nfe)
+                self.executor.run(evaluation, entry.spans, on_row)
+            x, first_bad = evaluation.machine.x[:n].clone(), evaluation.machine.first_bad[:n]
+            part_labels = None if labels is None else labels[part]
+            failures = self._failures(all_seeds[part], [entry] * n, first_bad)
+            yield Batch(all_seeds[part], part_labels, x, failures, torch.arange(part.start, part.stop))
+
+    def _mixed(
+        self,
+        seeds: Tensor,
+        plans: Sequence[Plan],
+        labels: Tensor | None,
+        callback: Callable[[Progress], None] | None,
+    ) -> Iterator[Batch]:
+        """Batches of (seed, plan) pairs, as they finish."""
+        entries = self._entries(*(self._bind(plan) for plan in plans))
+        chosen = [None] * len(seeds) if labels is None else labels.tolist()
+        jobs = [
+            continuous.Job(i, seed, label, entry)
+            for i, (seed, label, entry) in enumerate(zip(seeds.tolist(), chosen, entries, strict=True))
+        ]
+        total, done = len(jobs), 0
+
+        def advance(evaluation: Evaluation, spans: Sequence[Span]) -> None:
             on_row = None
             if callback is not None:
-                on_row = _reporter(callback, start, total, n, self.table.nfe)
-            x, first_bad = self.executor.run(
-                all_seeds[part].to(self.device),
-                self._one_hot(None if labels is None else labels[part]),
-                None if latents is None else latents[part],
-                on_row,
+                on_row = _reporter(callback, done, total, 0, spans[0].rows)
+            self.executor.run(evaluation, spans, on_row)
+
+        def evaluation(n: int) -> Evaluation:
+            made = self._evaluation(n, per_sample=True)
+            self.executor.prepare(made, entries[0], (Span("mixed", 1),))
+            return made
+
+        for finished in continuous.run(jobs, evaluation, self.batch_size, advance, not self.pads):
+            index = torch.tensor([job.place for job in finished.jobs])
+            done += len(index)
+            failures = self._failures(seeds[index], [job.entry for job in finished.jobs], finished.first_bad)
+            yield Batch(seeds[index], None if labels is None else labels[index], finished.x, failures, index)
+
+    def _bind(self, plan: Plan) -> Table:
+        """The plan's table for this network, made once for each plan."""
+        if not isinstance(plan, Plan):
+            raise RestartTypeError(
+                f"plan must be a Plan, got {type(plan).__name__}; use rs.Plan.build or rs.preset"
             )
-            x = x.clone()
-            yield Batch(
-                all_seeds[part], None if labels is None else labels[part], x,
-                self._failures(all_seeds[part], first_bad),
+        if id(plan) not in self._bound:
+            if plan.config.guided and self.denoiser.label_dim == 0:
+                raise RestartValueError(
+                    f"guidance_scale = {plan.config.guidance_scale:g} needs a class-conditional network, and "
+                    f"{self.denoiser.name!r} has no classes; leave guidance_scale at 1"
+                )
+            self._bound[id(plan)] = (plan, bind(plan, self.denoiser.parameterization))
+        return self._bound[id(plan)][1]
+
+    def _entries(self, *tables: Table) -> list[Entry]:
+        """Places of the tables in the program; buffers that no longer fit them are let go."""
+        generation = self.program.generation
+        entries = self.program.add(*tables)
+        guided = any(table.plan.config.guided for table in tables)
+        if self._lanes is None or self._lanes.guided != guided:
+            self._lanes = Lanes.make(
+                self.batch_size, self.denoiser.shape, self.denoiser.label_dim, guided, self.device, self.net_dtype,
+                self.register_dtype,
             )  # fmt: skip
+            self._evaluations = {}
+        if self.program.generation != generation:
+            self._evaluations = {}
+        return entries
+
+    def _evaluation(self, n: int, per_sample: bool = False) -> Evaluation:
+        key = (n, per_sample)
+        if key not in self._evaluations:
+            assert self._lanes is not None
+            self._evaluations[key] = Evaluation(
+                self.network, self.program, self._lanes, n, self.backend, per_sample
+            )
+        return self._evaluations[key]
 
     def _labels(self, seeds: Tensor, given: int | Iterable[int] | Tensor | None) -> Tensor | None:
         """int64 [n] on the CPU, or None for an unconditional network."""
@@ -199,15 +305,6 @@ class Sampler:
             )
         return labels
 
-    def _one_hot(self, labels: Tensor | None) -> Tensor | None:
-        """Network labels of a batch; a guided plan gets the unconditional rows (all zeros) behind the conditional ones."""
-        if labels is None:
-            return None
-        hot = torch.nn.functional.one_hot(labels, self.denoiser.label_dim).to(
-            self.device, self.executor.x.dtype
-        )
-        return torch.cat([hot, torch.zeros_like(hot)]) if self.plan.config.guided else hot
-
     def _latents(self, latents: Tensor | None, total: int) -> Tensor | None:
         if latents is None:
             return None
@@ -226,11 +323,13 @@ class Sampler:
             raise RestartValueError("latents hold NaN or infinite values; give standard-normal noise")
         return latents.detach()
 
-    def _failures(self, seeds: Tensor, first_bad: Tensor) -> tuple[dict[str, Any], ...]:
+    def _failures(
+        self, seeds: Tensor, entries: Sequence[Entry], first_bad: Tensor
+    ) -> tuple[dict[str, Any], ...]:
         rows = first_bad.tolist()  # the one read of a batch, with its result
         return tuple(
-            {"seed": int(seed), "row": row, "sigma": float(self.table.sigma[row])}
-            for seed, row in zip(seeds, rows, strict=True)
+            {"seed": int(seed), "row": row - entry.base, "sigma": float(entry.table.sigma[row - entry.base])}
+            for seed, entry, row in zip(seeds, entries, rows, strict=True)
             if row != NEVER
         )
 
@@ -259,3 +358,16 @@ def _reporter(
     callback: Callable[[Progress], None], done: int, total: int, n: int, nfe: int
 ) -> Callable[[int], None]:
     return lambda row: callback(Progress(done + (n if row == nfe else 0), total, n, row, nfe))
+
+
+def _split(seeds: Any) -> tuple[Tensor, list[Plan] | None]:
+    """Seeds and, when pairs were given, their plans."""
+    if isinstance(seeds, Tensor):
+        return seed_tensor(seeds), None
+    given: list[Any] = [seeds] if isinstance(seeds, int) else list(seeds)
+    paired = [isinstance(item, tuple) for item in given]
+    if not any(paired):
+        return seed_tensor(given), None
+    if not all(paired) or any(len(item) != 2 for item in given):
+        raise RestartTypeError("seeds must be all integers or all (seed, plan) pairs")
+    return seed_tensor([seed for seed, _ in given]), [plan for _, plan in given]

@@ -86,6 +86,7 @@ def bind(plan: Plan, parameterization: Parameterization) -> Table:
     coef[:-1, layout.C_IN] = coefficients.c_in
     coef[:-1, layout.C_NOISE] = coefficients.c_noise
     code[:-1, layout.FLAGS] |= layout.STORE_NET
+    code[-1, layout.FLAGS] |= layout.END
     low, high = plan.config.guidance_interval
     coef[1:, layout.W] = np.where((sigma[1:] >= low) & (sigma[1:] <= high), plan.config.guidance_scale, 1.0)
     return Table(plan, coef, code, sigma)

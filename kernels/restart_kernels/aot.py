@@ -42,16 +42,26 @@ NAMES = ("step-fp32", "step-bf16", "step-fp32-guided", "step-bf16-guided", "norm
 TAIL = (
     "step-fp16-tail"  # only on request: sizes that nothing divides, so no vectors; it must compile, no more
 )
+ADVANCE = "advance"  # only on request: a few instructions for each sample, none for its elements
 COLD = ("CALL", "RED", "ATOM")
 
 
 def variant(name: str) -> tuple[Any, dict[str, str], dict[str, Any]]:
-    """Kernel, argument types and constants of one of NAMES, or of TAIL."""
+    """Kernel, argument types and constants of one of NAMES, or of TAIL or ADVANCE."""
     from .philox.triton import normal_kernel
-    from .step.triton import step_kernel
+    from .step.triton import advance_kernel, step_kernel
 
     config = launch.configure(NUMEL, BATCH)
     block = {"QUADS": config.quads, "BATCH_AXIS": config.batch_axis, "EVEN": config.even}
+    if name == ADVANCE:
+        types = {
+            "coef_ptr": "*fp32",
+            "code_ptr": "*i32",
+            "cursor_ptr": "*i32",
+            "c_noise_ptr": "*fp32",
+            "n": "i32",
+        }
+        return advance_kernel, types, {"GIVE": True, "BLOCK": launch.ADVANCE_BLOCK}
     if name == "normal":
         types = {"out_ptr": "*fp32", "seeds_ptr": "*i64", "draw": "i32", "stream": "i32", "E": "i32"}
         return normal_kernel, types, block
@@ -92,7 +102,8 @@ def report(name: str, kernel: Any, constants: dict[str, Any], arch: int) -> dict
     blocks = basic_blocks(sass)
     opcodes = Counter(_opcode(line).split(".")[0] for _, lines in blocks for line in lines)
     longest, shortest = path_lengths(blocks)
-    per_thread = 4 * constants["QUADS"] / (32 * kernel.metadata.num_warps)
+    elements = constants["BLOCK"] if name == ADVANCE else 4 * constants["QUADS"]
+    per_thread = elements / (32 * kernel.metadata.num_warps)
     return {
         "variant": name,
         "arch": arch,
@@ -197,7 +208,9 @@ def main(arguments: list[str] | None = None) -> int:
     summary = (__doc__ or "").split("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m restart_kernels.aot", description=summary)
     parser.add_argument("--arch", type=int, action="append", help="compute capability, e.g. 90; repeatable")
-    parser.add_argument("--variant", choices=(*NAMES, TAIL), action="append", help="default: all; repeatable")
+    parser.add_argument(
+        "--variant", choices=(*NAMES, TAIL, ADVANCE), action="append", help="default: all; repeatable"
+    )
     parser.add_argument("--json", action="store_true", help="full reports as JSON instead of the table")
     options = parser.parse_args(arguments)
     if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):

@@ -1,10 +1,11 @@
-"""Which backend runs a kernel, and the checks that all of them share.
+"""Which backend runs a kernel.
 
 reference   plain PyTorch, any device: `step/reference.py`, `philox/reference.py`
 triton      CUDA tensors; CPU tensors only in Triton's interpreter (TRITON_INTERPRET=1 before its import)
-native      C++ and CUDA from restart_bindings: not built yet
+native      C++ on CPU tensors and CUDA C++ on CUDA tensors, where restart_bindings was built
 
-All give the same bits (`philox/coefficients.py` says why), so "auto" is a choice of speed only.
+All give the same bits (`philox/coefficients.py` says why), so "auto" is a choice of speed only: native on the CPU, triton
+on CUDA, and what is left where these are missing.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from . import layout
+import restart_bindings
+
 from .errors import KernelError
+from .machine import Backend, Machine, Stepper, require
 from .philox import reference as philox_reference
 from .step import reference as step_reference
 
 BACKENDS = ("auto", "reference", "triton", "native")
-REGISTERS = (torch.float32, torch.float64)
-FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+ORDER = {"cpu": ("native", "reference", "triton"), "cuda": ("triton", "native", "reference")}  # fastest first
 
 
 @cache
@@ -45,12 +47,20 @@ def _why_not_triton(device: torch.device) -> str | None:
     return "triton runs on CPU tensors only in its interpreter, TRITON_INTERPRET=1 before it is imported"
 
 
+def _why_not(backend: str, device: torch.device) -> str | None:
+    """None if the backend runs on this device, else the reason."""
+    if backend == "triton":
+        return _why_not_triton(device)
+    if backend == "native" and not restart_bindings.available(device.type):
+        return restart_bindings.reason(device.type)
+    return None
+
+
 def available_backends(device: torch.device | str = "cpu") -> tuple[str, ...]:
     """The backends that run on this device, fastest first."""
     device = torch.device(device)
-    if _why_not_triton(device) is not None:
-        return ("reference",)
-    return ("triton", "reference") if device.type == "cuda" else ("reference", "triton")
+    names = ORDER.get(device.type, ("reference",))
+    return tuple(name for name in names if _why_not(name, device) is None)
 
 
 def resolve_backend(backend: str, device: torch.device | str) -> str:
@@ -60,13 +70,12 @@ def resolve_backend(backend: str, device: torch.device | str) -> str:
         KernelError: unknown name, or one that does not run on this device (the message says why).
     """
     device = torch.device(device)
-    if backend == "auto":  # on other devices than CUDA without importing triton, which takes a second
-        return available_backends(device)[0] if device.type == "cuda" else "reference"
+    if backend == "auto":  # the first that runs: on a CPU without importing triton, which takes a second
+        names = ORDER.get(device.type, ("reference",))
+        return next(name for name in names if _why_not(name, device) is None)
     if backend not in BACKENDS:
         raise KernelError(f"unknown backend {backend!r}; the backends are {', '.join(BACKENDS)}")
-    if backend == "native":
-        raise KernelError(f"the native backend is not built in this version; use one of {_choices(device)}")
-    reason = _why_not_triton(device) if backend == "triton" else None
+    reason = _why_not(backend, device)
     if reason is not None:
         raise KernelError(f"backend {backend!r} is not available: {reason}; use one of {_choices(device)}")
     return backend
@@ -76,106 +85,54 @@ def _choices(device: torch.device) -> str:
     return ", ".join(("auto", *available_backends(device)))
 
 
-def step(
-    x: Tensor,
-    h: Tensor,
-    F: Tensor | None,
-    net_in: Tensor,
-    *,
-    coef: Tensor,
-    code: Tensor,
-    cursor: Tensor,
-    seeds: Tensor,
-    first_bad: Tensor,
-    F_uncond: Tensor | None = None,
-    backend: str = "auto",
-) -> None:
-    """Execute one row of the table for every sample, in place. No host sync; on triton no allocation.
+class _Reference:
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
 
-    Args:
-        x, h: registers, float32 [B, ...] contiguous (float64 on the reference backend).
-        F: network output [B, ...], float32, bfloat16 or float16; None if no row reads it.
-        net_in: next network input [B, ...], or [2B, ...] with F_uncond: both halves are written.
-        coef, code: the table, see `layout`; [R, 12] float32 and [R, 4] int32.
-        cursor: int32 [B], or [1] for the whole batch: the row to execute; negative = idle, left untouched.
-        seeds: int64 [B], the noise key of each sample.
-        first_bad: int32 [B], min-reduced with the row when a value of the sample's y is not finite.
-        F_uncond: the unconditional output, F then being the conditional one.
+    def step(self, F: Tensor | None, F_uncond: Tensor | None) -> None:
+        step_reference.step(self.machine, F, F_uncond)
+
+    def advance(self) -> None:
+        step_reference.advance(self.machine)
+
+
+class _Nothing:
+    """The step of a batch without elements."""
+
+    def step(self, F: Tensor | None, F_uncond: Tensor | None) -> None:
+        pass
+
+    def advance(self) -> None:
+        pass
+
+
+def bind(machine: Machine, backend: str = "auto") -> Stepper:
+    """The fused step of `machine` on a backend.
 
     Raises:
-        KernelError: shapes, dtypes or strides that do not fit, or no such backend.
+        KernelError: no such backend, or one that cannot run this machine (float64 registers are for the reference).
     """
-    _check_step(x, h, F, net_in, coef, code, cursor, seeds, first_bad, F_uncond)
-    if x.numel() == 0:
-        return
-    if resolve_backend(backend, x.device) == "reference":
-        run = step_reference.step
-    else:
-        if x.dtype != torch.float32:
-            raise KernelError(f"the triton backend has float32 registers, not {x.dtype}; use 'reference'")
-        from .launch import step as run
-    run(
-        x,
-        h,
-        F,
-        net_in,
-        coef=coef,
-        code=code,
-        cursor=cursor,
-        seeds=seeds,
-        first_bad=first_bad,
-        F_uncond=F_uncond,
-    )
-
-
-def _check_step(
-    x: Tensor,
-    h: Tensor,
-    F: Tensor | None,
-    net_in: Tensor,
-    coef: Tensor,
-    code: Tensor,
-    cursor: Tensor,
-    seeds: Tensor,
-    first_bad: Tensor,
-    F_uncond: Tensor | None,
-) -> None:
-    """Metadata only, nothing is read from the device; messages are made only when there is one to raise."""
-    shape, numel = x.shape, x.numel()
-    batch, dtype = shape[0], x.dtype
-    net = numel if F_uncond is None else 2 * numel
-    _require(dtype in REGISTERS, "x", x, "float32, or float64 on the reference backend")
-    _require(h.shape == shape and h.dtype == dtype, "h", h, "of the shape and dtype of x")
-    if F is not None:
-        _require(
-            F.numel() == numel and F.dtype in (*FLOATS, dtype), "F", F, "a float with x's number of elements"
+    float64 = torch.float64 in (machine.x.dtype, machine.coef.dtype)
+    if backend == "auto" and float64:
+        backend = "reference"
+    backend = resolve_backend(backend, machine.x.device)
+    run: Backend
+    if machine.x.numel() == 0:
+        run = _Nothing()
+    elif backend == "reference":
+        run = _Reference(machine)
+    elif float64:
+        raise KernelError(f"the {backend} backend has float32 registers, not float64; use 'reference'")
+    elif backend == "native":
+        m = machine
+        run = restart_bindings.Step(
+            m.x, m.h, m.net_in, m.coef, m.code, m.cursor, m.seeds, m.first_bad, m.c_noise
         )
-    if F_uncond is not None:
-        good = F is not None and F_uncond.numel() == numel and F_uncond.dtype == F.dtype
-        _require(good, "F_uncond", F_uncond, "of the size and dtype of F, the conditional output")
-    good = net_in.numel() == net and net_in.dtype in (*FLOATS, dtype)
-    _require(good, "net_in", net_in, "a float with x's number of elements, twice that with F_uncond")
-    good = coef.dim() == 2 and coef.shape[1] == layout.NUM_COEF and coef.dtype in REGISTERS
-    _require(good, "coef", coef, "float32 [rows, 12]")
-    good = code.shape == (coef.shape[0], layout.NUM_CODE) and code.dtype == torch.int32
-    _require(good, "code", code, "int32 [rows, 4], as many rows as coef")
-    good = cursor.dtype == torch.int32 and cursor.dim() == 1 and cursor.shape[0] in (1, batch)
-    _require(good, "cursor", cursor, "int32 [B] or [1]")
-    _require(seeds.dtype == torch.int64 and seeds.shape == (batch,), "seeds", seeds, "int64 [B]")
-    good = first_bad.dtype == torch.int32 and first_bad.shape == (batch,)
-    _require(good, "first_bad", first_bad, "int32 [B]")
-    device = x.device
-    for t in (x, h, F, F_uncond, net_in, coef, code, cursor, seeds, first_bad):
-        if t is not None and not (t.is_contiguous() and t.device == device):
-            given = f"{list(t.shape)} with strides {t.stride()} on {t.device}"
-            raise KernelError(
-                f"every tensor must be contiguous and on the device of x, {device}; one is {given}"
-            )
+    else:
+        from .launch import Step
 
-
-def _require(good: bool, name: str, tensor: Tensor, allowed: str) -> None:
-    if not good:
-        raise KernelError(f"{name} must be {allowed}, not {tensor.dtype} {list(tensor.shape)}")
+        run = Step(machine)
+    return Stepper(machine, backend, run)
 
 
 def normal(
@@ -199,8 +156,13 @@ def normal(
         stream: 0 Gaussian noise, 1 class labels, 2 PFGM++.
     """
     seeds = _check_draw(seeds, draw, numel, stream, device)
-    if resolve_backend(backend, seeds.device) == "reference":
+    backend = resolve_backend(backend, seeds.device)
+    if backend == "reference":
         return philox_reference.normal(seeds, draw, numel, stream=stream)
+    if backend == "native":
+        out = torch.empty(len(seeds), numel, dtype=torch.float32, device=seeds.device)
+        restart_bindings.normal(out, seeds.contiguous(), draw, stream)
+        return out
     from .launch import normal as run
 
     return run(seeds, draw, numel, stream=stream)
@@ -216,7 +178,7 @@ def words(
 def _check_draw(
     seeds: Tensor, draw: int, count: int, stream: int, device: torch.device | str | None
 ) -> Tensor:
-    _require(seeds.dtype == torch.int64 and seeds.dim() == 1, "seeds", seeds, "int64 [B]")
+    require(seeds.dtype == torch.int64 and seeds.dim() == 1, "seeds", seeds, "int64 [B]")
     for name, value, end in (("draw", draw, 2**32), ("stream", stream, 2**32), ("count", count, 2**34)):
         if not 0 <= value < end:
             raise KernelError(f"{name} must be an integer from 0 to {end - 1}, not {value!r}")

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from .errors import KernelError
+from .machine import Machine
 
 QUAD = 4  # elements of one Philox counter
+ADVANCE_BLOCK = 128  # cursors that one program moves
 GRID_Y = 65535  # CUDA's limit on the second grid axis
 
 
@@ -60,52 +62,60 @@ def interpreted() -> bool:
     return not isinstance(step_kernel, triton.JITFunction)
 
 
-def step(
-    x: Tensor,
-    h: Tensor,
-    F: Tensor | None,
-    net_in: Tensor,
-    *,
-    coef: Tensor,
-    code: Tensor,
-    cursor: Tensor,
-    seeds: Tensor,
-    first_bad: Tensor,
-    F_uncond: Tensor | None = None,
-) -> None:
-    """The fused step, one launch. Same arguments as `step/reference.py`; no sync, no allocation."""
-    from .step.triton import step_kernel
+class Step:
+    """A machine bound to the Triton kernels: every call is one launch; no sync, no allocation."""
 
-    if coef.dtype != torch.float32:
-        raise KernelError(f"the triton backend needs coef in float32, not {coef.dtype}")
-    batch = x.shape[0]
-    numel = x.numel() // batch
-    config = configure(numel, batch)
-    # A row that reads no F needs no F: any pointer of a float type will do.
-    F = net_in if F is None else F
-    with _device_of(x):
-        step_kernel[config.grid](
-            x,
-            h,
-            F,
-            F if F_uncond is None else F_uncond,
-            net_in,
-            coef,
-            code,
-            cursor,
-            seeds,
-            first_bad,
-            numel,
-            x.numel(),
-            CURSOR_STRIDE=0 if cursor.shape[0] == 1 else 1,
-            GUIDED=F_uncond is not None,
-            QUADS=config.quads,
-            BATCH_AXIS=config.batch_axis,
-            EVEN=config.even,
-            INTERPRETED=x.device.type == "cpu",
-            num_warps=config.warps,
-            enable_fp_fusion=False,
-        )
+    def __init__(self, machine: Machine) -> None:
+        batch = machine.x.shape[0]
+        self.machine, self.numel = machine, machine.x.numel() // batch
+        self.config = configure(self.numel, batch)
+
+    def step(self, F: Tensor | None, F_uncond: Tensor | None = None) -> None:
+        from .step.triton import step_kernel
+
+        m, config = self.machine, self.config
+        # A row that reads no F needs no F: any pointer of a float type will do.
+        F = m.net_in if F is None else F
+        with _device_of(m.x):
+            step_kernel[config.grid](
+                m.x,
+                m.h,
+                F,
+                F if F_uncond is None else F_uncond,
+                m.net_in,
+                m.coef,
+                m.code,
+                m.cursor,
+                m.seeds,
+                m.first_bad,
+                self.numel,
+                m.x.numel(),
+                CURSOR_STRIDE=0 if m.cursor.shape[0] == 1 else 1,
+                GUIDED=m.guided,
+                QUADS=config.quads,
+                BATCH_AXIS=config.batch_axis,
+                EVEN=config.even,
+                INTERPRETED=m.x.device.type == "cpu",
+                num_warps=config.warps,
+                enable_fp_fusion=False,
+            )
+
+    def advance(self) -> None:
+        from .step.triton import advance_kernel
+
+        m, n = self.machine, self.machine.cursor.shape[0]
+        with _device_of(m.x):
+            advance_kernel[(-(-n // ADVANCE_BLOCK),)](
+                m.coef,
+                m.code,
+                m.cursor,
+                m.cursor if m.c_noise is None else m.c_noise,
+                n,
+                GIVE=m.c_noise is not None,
+                BLOCK=ADVANCE_BLOCK,
+                num_warps=1,
+                enable_fp_fusion=False,
+            )
 
 
 def normal(seeds: Tensor, draw: int, numel: int, *, stream: int = 0) -> Tensor:

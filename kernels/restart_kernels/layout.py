@@ -6,7 +6,9 @@ A row of `coef` (floats) and of `code` (integers) says,
     g  = G_X·x + G_H·h + G_F·F
     x ← y (STORE_X)    h ← g (STORE_H)    net_in ← C_IN·y (STORE_NET)
 
-with F = F_uncond + W·(F_cond − F_uncond) under guidance. A register whose READ bit is clear counts as +0 and
+with F = F_uncond + W·(F_cond − F_uncond) under guidance. Which row a sample executes is in its cursor, on the device;
+between two rows `advance` moves it on and hands the network its C_NOISE. Plans share a table: each has rows of its
+own, one after the other, and the last of them says END. A register whose READ bit is clear counts as +0 and
 is never touched in memory. The numbers here are shared by every backend and by the engine: change none alone.
 """
 
@@ -37,6 +39,7 @@ READ_F = 4
 STORE_X = 8
 STORE_H = 16
 STORE_NET = 32
+END = 64  # the last row of a plan: after it the sample is idle
 
 NEVER = 2**31 - 1  # first_bad of a sample that stayed finite
 IDLE = -1  # any negative cursor: the sample is not touched

@@ -1,4 +1,4 @@
-"""The fused step in plain PyTorch: the readable statement, the oracle in float64, and today's CPU backend.
+"""The fused step in plain PyTorch: the readable statement, and the oracle in float64.
 
 On CPU tensors the host may look at the table, so each distinct row is run on the samples that are at it, and
 what a row does not read, store or draw costs nothing. On other devices looking would be a sync, so one masked
@@ -8,74 +8,54 @@ statement serves all samples. Both use the same arithmetic: float32 (float64 whe
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import layout as L
+from ..machine import Machine
 from ..philox.reference import normal
 
 
-def step(
-    x: Tensor,
-    h: Tensor,
-    F: Tensor | None,
-    net_in: Tensor,
-    *,
-    coef: Tensor,
-    code: Tensor,
-    cursor: Tensor,
-    seeds: Tensor,
-    first_bad: Tensor,
-    F_uncond: Tensor | None = None,
-) -> None:
-    """Execute row cursor[b] of the table for every sample b, in place. See `restart_kernels.step`."""
-    if x.device.type != "cpu":
-        _step_masked(x, h, F, net_in, coef, code, cursor, seeds, first_bad, F_uncond)
+def step(m: Machine, F: Tensor | None, F_uncond: Tensor | None = None) -> None:
+    """Execute row cursor[b] of the table for every sample b, in place. See `Stepper.step`."""
+    if m.x.device.type != "cpu":
+        _step_masked(m, F, F_uncond)
         return
-    batch = x.shape[0]
-    at = cursor.tolist()
+    at = m.cursor.tolist()
     if len(set(at)) == 1:
         if at[0] >= 0:
-            _step_row(at[0], x, h, F, net_in, coef, code, seeds, first_bad, F_uncond)
+            _step_row(at[0], m, F, F_uncond)
         return
-    halves = net_in.view(-1, batch, *net_in.shape[1:])
+    halves = m.net_in.view(-1, len(m.x), *m.net_in.shape[1:])
     for row in sorted(r for r in set(at) if r >= 0):
-        i = (cursor == row).nonzero().squeeze(1)
-        part = [t[i] for t in (x, h, first_bad)]
+        i = (m.cursor == row).nonzero().squeeze(1)
         net = halves[:, i]
-        _step_row(
-            row,
-            part[0],
-            part[1],
-            None if F is None else F[i],
-            net.view(-1, *net_in.shape[1:]),
-            coef,
-            code,
-            seeds[i],
-            part[2],
-            None if F_uncond is None else F_uncond[i],
-        )
-        x[i], h[i], first_bad[i] = part
+        part = replace(
+            m, x=m.x[i], h=m.h[i], net_in=net.view(-1, *m.net_in.shape[1:]), seeds=m.seeds[i], first_bad=m.first_bad[i],
+            cursor=m.cursor[i], c_noise=None,
+        )  # fmt: skip
+        _step_row(row, part, *(None if f is None else f.view(m.x.shape)[i] for f in (F, F_uncond)))
+        m.x[i], m.h[i], m.first_bad[i] = part.x, part.h, part.first_bad
         halves[:, i] = net
 
 
-def _step_row(
-    row: int,
-    x: Tensor,
-    h: Tensor,
-    F: Tensor | None,
-    net_in: Tensor,
-    coef: Tensor,
-    code: Tensor,
-    seeds: Tensor,
-    first_bad: Tensor,
-    F_uncond: Tensor | None,
-) -> None:
+def advance(m: Machine) -> None:
+    """c_noise of the next evaluation, and every cursor one row on. See `Stepper.advance`."""
+    live, row = m.cursor >= 0, m.cursor.clamp(min=0).to(torch.int64)
+    if m.c_noise is not None:
+        m.c_noise.copy_(torch.where(live, m.coef[row, L.C_NOISE], m.c_noise))
+    ends = (m.code[row, L.FLAGS] & L.END) != 0
+    m.cursor.copy_(torch.where(live, torch.where(ends, L.IDLE, m.cursor + 1), m.cursor))
+
+
+def _step_row(row: int, m: Machine, F: Tensor | None, F_uncond: Tensor | None) -> None:
     """All samples at one row, its scalars read by the host."""
-    c = coef[row].tolist()
-    flags, draw = code[row].tolist()[:2]
+    c = m.coef[row].tolist()
+    flags, draw = m.code[row].tolist()[:2]
+    x, h, net_in, first_bad = m.x, m.h, m.net_in, m.first_bad
     batch, dtype = x.shape[0], x.dtype
     xv, hv = x.view(batch, -1), h.view(batch, -1)
     xr = xv if flags & L.READ_X else 0.0
@@ -83,7 +63,7 @@ def _step_row(
     Fr = _mixed(F, F_uncond, c[L.W], batch, dtype) if flags & L.READ_F and F is not None else 0.0
     y = _affine(c[L.Y_X], xr, c[L.Y_H], hr, c[L.Y_F], Fr)
     if c[L.S] != 0:
-        y = normal(seeds, draw, xv.shape[1]).to(dtype).mul_(c[L.S]).add_(y)
+        y = normal(m.seeds, draw, xv.shape[1]).to(dtype).mul_(c[L.S]).add_(y)
     if not isinstance(y, Tensor):  # a row that reads nothing and draws nothing
         y = torch.full_like(xv, y)
     # A finite sum has finite terms: one pass, and the look at each sample only when it is not finite.
@@ -97,25 +77,15 @@ def _step_row(
         net_in.view(-1, *xv.shape).copy_(y * c[L.C_IN])
 
 
-def _step_masked(
-    x: Tensor,
-    h: Tensor,
-    F: Tensor | None,
-    net_in: Tensor,
-    coef: Tensor,
-    code: Tensor,
-    cursor: Tensor,
-    seeds: Tensor,
-    first_bad: Tensor,
-    F_uncond: Tensor | None,
-) -> None:
+def _step_masked(m: Machine, F: Tensor | None, F_uncond: Tensor | None = None) -> None:
     """Every sample at its own row, its scalars kept on the device: no sync, but everything is computed."""
+    x, h, net_in, cursor, first_bad = m.x, m.h, m.net_in, m.cursor, m.first_bad
     batch, dtype = x.shape[0], x.dtype
     xv, hv = x.view(batch, -1), h.view(batch, -1)
     row = cursor.clamp(min=0).to(torch.int64)
     live = (cursor >= 0)[:, None]
-    c = coef[row].to(dtype).unsqueeze(1).unbind(2)  # each [B or 1, 1]
-    flags, draw = code[row, L.FLAGS][:, None], code[row, L.DRAW].to(torch.int64)
+    c = m.coef[row].to(dtype).unsqueeze(1).unbind(2)  # each [B or 1, 1]
+    flags, draw = m.code[row, L.FLAGS][:, None], m.code[row, L.DRAW].to(torch.int64)
 
     def has(bit: int) -> Tensor:
         return (flags & bit) != 0
@@ -125,7 +95,7 @@ def _step_masked(
     hr = torch.where(has(L.READ_H), hv, zero)
     Fr = zero if F is None else torch.where(has(L.READ_F), _mixed(F, F_uncond, c[L.W], batch, dtype), zero)
     y = _affine(c[L.Y_X], xr, c[L.Y_H], hr, c[L.Y_F], Fr)
-    eps = normal(seeds, draw, xv.shape[1]).to(dtype)
+    eps = normal(m.seeds, draw, xv.shape[1]).to(dtype)
     y = torch.where(c[L.S] != 0, y + c[L.S] * eps, y)
     g = _affine(c[L.G_X], xr, c[L.G_H], hr, c[L.G_F], Fr)
     bad = _has_bad(y) & live[:, 0]

@@ -19,12 +19,13 @@ from ..philox.triton import normal_tile
 
 READ_X, READ_H, READ_F = tl.constexpr(L.READ_X), tl.constexpr(L.READ_H), tl.constexpr(L.READ_F)
 STORE_X, STORE_H = tl.constexpr(L.STORE_X), tl.constexpr(L.STORE_H)
-STORE_NET = tl.constexpr(L.STORE_NET)
+STORE_NET, END = tl.constexpr(L.STORE_NET), tl.constexpr(L.END)
 NUM_COEF, NUM_CODE = tl.constexpr(L.NUM_COEF), tl.constexpr(L.NUM_CODE)
 FLAGS, DRAW = tl.constexpr(L.FLAGS), tl.constexpr(L.DRAW)
 Y_X, Y_H, Y_F, S = tl.constexpr(L.Y_X), tl.constexpr(L.Y_H), tl.constexpr(L.Y_F), tl.constexpr(L.S)
 G_X, G_H, G_F = tl.constexpr(L.G_X), tl.constexpr(L.G_H), tl.constexpr(L.G_F)
-C_IN, W = tl.constexpr(L.C_IN), tl.constexpr(L.W)
+C_IN, W, C_NOISE = tl.constexpr(L.C_IN), tl.constexpr(L.W), tl.constexpr(L.C_NOISE)
+IDLE = tl.constexpr(L.IDLE)
 
 
 @triton.jit
@@ -122,3 +123,18 @@ def step_kernel(
     zero = tl.zeros([QUADS], tl.int32)
     finite = largest < float("inf")
     tl.atomic_min(first_bad_ptr + b + zero, row + zero, mask=finite == 0, sem="relaxed")
+
+
+# n is 1 for a batch with one cursor, and a specialised 1 would be a kernel of its own.
+@triton.jit(do_not_specialize=["n"])
+def advance_kernel(coef_ptr, code_ptr, cursor_ptr, c_noise_ptr, n, GIVE: tl.constexpr, BLOCK: tl.constexpr):
+    """Every live cursor one row on, IDLE after a row that says END; c_noise of the evaluation that is next."""
+    b = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    row = tl.load(cursor_ptr + b, mask=b < n, other=IDLE)
+    live = row >= 0
+    flags = tl.load(code_ptr + row * NUM_CODE + FLAGS, mask=live, other=0)
+    if GIVE:
+        tl.store(
+            c_noise_ptr + b, tl.load(coef_ptr + row * NUM_COEF + C_NOISE, mask=live, other=0.0), mask=live
+        )
+    tl.store(cursor_ptr + b, tl.where((flags & END) != 0, IDLE, row + 1), mask=live)

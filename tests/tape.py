@@ -1,0 +1,71 @@
+"""A capture without a GPU: operations are recorded once with their addresses, and replayed without the Python around them.
+
+What a CUDA graph would hold is what the tape holds: the operators, their arguments and the memory their results went to.
+Whatever the host decided or read while recording is frozen, so a loop that asks the host anything gives another result.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class Tape(TorchDispatchMode):
+    """Records every operator, and every call of the stepper, which is no torch operator."""
+
+    def __init__(self):
+        super().__init__()
+        self.entries = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        self.entries.append((func, args, kwargs, out if isinstance(out, (tuple, list)) else (out,)))
+        return out
+
+    def replay(self):
+        for func, args, kwargs, kept in self.entries:
+            out = func(*args, **kwargs)
+            for new, old in zip(out if isinstance(out, (tuple, list)) else (out,), kept, strict=True):
+                if isinstance(new, torch.Tensor) and new.data_ptr() != old.data_ptr():
+                    old.copy_(new)
+
+
+class TapedStepper:
+    """Stands in for a stepper while a tape runs: its calls are one entry each, as a kernel launch is one node."""
+
+    def __init__(self, stepper, tape):
+        self.stepper, self.tape = stepper, tape
+
+    def _call(self, function, *args):
+        with torch.utils._python_dispatch._disable_current_modes():
+            function(*args)
+        self.tape.entries.append((function, args, {}, (None,)))
+
+    def step(self, *args):
+        self._call(self.stepper.step, *args)
+
+    def advance(self):
+        self._call(self.stepper.advance)
+
+
+class TapeCapture:
+    """The graph executor's capture, on tapes. `recorded` holds (number of evaluations, entries) of each."""
+
+    def __init__(self):
+        self.recorded = []
+
+    def warm_up(self, body):
+        body()
+
+    def capture(self, body, repeats):
+        stepper, tape = body.stepper, Tape()
+        body.stepper = TapedStepper(stepper, tape)
+        try:
+            with tape:
+                for _ in range(repeats):
+                    body()
+        finally:
+            body.stepper = stepper
+        self.recorded.append((repeats, len(tape.entries)))
+        return tape.replay
