@@ -1,19 +1,306 @@
-# placeholder: overwritten by the real module
+r"""The network as it runs: its precision, its memory format, compiled or not.
+
+:func:`prepare` takes a denoiser's network and gives back F as the executors call it. The caller's module is never changed,
+so one denoiser may serve several samplers, each with its own precision:
+
+| dtype | net_in   | weights                                   | float32 products inside |
+|-------|----------|-------------------------------------------|-------------------------|
+| fp32  | float32  | the caller's own tensors                  | IEEE float32            |
+| tf32  | float32  | the caller's own tensors                  | TF32 on CUDA            |
+| bf16  | bfloat16 | a bfloat16 copy; embedding kept float32   | IEEE float32            |
+| fp16  | float16  | a float16 copy; embedding kept float32    | IEEE float32            |
+
+PyTorch's TF32 switches belong to the process: cuDNN convolutions use TF32 unless told otherwise, matrix products do not.
+Here they are set around each call and put back after it, so "fp32" is float32 whatever the program chose elsewhere.
+
+Compiled means torch.compile(fullgraph=True, dynamic=False) by inductor without CUDA graphs of its own; capturing is the
+executor's business. Only the network is in there: preconditioning, guidance and the choice of c_noise are the fused step's,
+so σ is never a Python number and a new plan compiles nothing. A sampler feeds one shape; see `PreparedNetwork.recompiles`.
+
+The border: net_in arrives contiguous and F leaves contiguous, both addressed [B, C, H, W] in element order. Under
+channels_last the change of layout is inside, where a compiled network fuses it with its first and last layer.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
 import torch
+from torch import Tensor, nn
+
+from .denoiser import Denoiser, NetworkFunction, check_device
+from .errors import BackendError
+from .models.layers import Linear, NoiseEmbedding
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+COMPILE = ("auto", "on", "off")
+MEMORY_FORMATS = ("auto", "channels_last", "contiguous")
+FLOAT32_LAYERS = (
+    Linear,
+    NoiseEmbedding,
+)  # the embedding of noise level and class: small, and F is sensitive to it
+INDUCTOR = {"triton.cudagraphs": False}
+
+_switches_lock = threading.RLock()
+
+
+def prepare(
+    denoiser: Denoiser,
+    *,
+    device: str | torch.device,
+    dtype: str = "fp32",
+    compile: str = "auto",
+    memory_format: str = "auto",
+) -> PreparedNetwork:
+    """`denoiser.network` ready to run on `device`.
+
+    Args:
+        dtype: "fp32", "tf32", "bf16" or "fp16". Only modules are cast; a plain function gets net_in in that dtype.
+        compile: "on", "off", or "auto": modules on CUDA.
+        memory_format: "channels_last", "contiguous", or "auto": channels_last on CUDA unless fp32, otherwise as loaded.
+
+    Raises:
+        BackendError: an unknown name, a device that is not there, or a module that cannot be copied.
+    """
+    for name, value, allowed in (
+        ("dtype", dtype, tuple(DTYPES)),
+        ("compile", compile, COMPILE),
+        ("memory_format", memory_format, MEMORY_FORMATS),
+    ):
+        if value not in allowed:
+            raise BackendError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    return PreparedNetwork(denoiser.network, check_device(device), dtype, compile, memory_format)
 
 
 class PreparedNetwork:
-    compiled = False
-    notes = ()
+    """F on one device in one precision. Call it once with the executor's buffers before capturing or timing: it compiles then.
 
-    def __init__(self, denoiser, dtype):
-        self.denoiser, self.net_dtype = denoiser, DTYPES[dtype]
+    Attributes:
+        net_dtype: dtype of net_in. F comes in whatever the network returns, usually the same.
+        memory_format: "channels_last" or "contiguous", inside the network.
+        compiled: whether torch.compile is in use; False again once "auto" has fallen back.
+        compilations: how often the network was compiled.
+        recompiles: how many of them were unexpected. Expected are one for c_noise [1] and one for c_noise [B], at the batch
+            size of the first call. Each unexpected one is also a RuntimeWarning and a note.
+        notes: what differs from what one may expect, one line each.
+    """
 
-    def __call__(self, *arguments):
-        return self.denoiser.network(*arguments)
+    def __init__(
+        self, network: NetworkFunction, device: torch.device, dtype: str, compile: str, memory_format: str
+    ) -> None:
+        network = getattr(network, "_orig_mod", network)  # a module that was compiled by the caller
+        self.device, self.dtype, self.net_dtype = device, dtype, DTYPES[dtype]
+        self.is_module = isinstance(network, nn.Module)
+        self.compilations = self.recompiles = 0
+        self._notes: list[str] = []
+        self._shapes: set[tuple[int, bool]] = set()
+        self._required = compile == "on"
+        self._precision = self._choose_precision()
+        self.memory_format = self._choose_memory_format(network, memory_format)
+        if isinstance(network, nn.Module):
+            network = _inference_copy(network, device, self.net_dtype, self.memory_format)
+        self._eager = _with_border(network, self.memory_format == "channels_last")
+        self._run: Callable[..., Tensor] = self._eager
+        self.compiled = self._choose_compile(compile)
+        if self.compiled:
+            self._run = self._compile(self._eager)
+
+    def __call__(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """F [B, C, H, W], contiguous. No value is read from the device and nothing is allocated but the network's own.
+
+        Args:
+            net_in: `net_dtype` [B, C, H, W], contiguous. c_noise: float32 [1] or [B].
+            class_labels: float32 one-hot [B, label_dim] or None.
+
+        Raises:
+            BackendError: compile="on" and the network cannot be compiled.
+        """
+        with float32_products(self._precision, self.device), self._no_autograd():
+            if not self.compiled:
+                return self._run(net_in, c_noise, class_labels)
+            before = self.compilations
+            try:
+                F = self._run(net_in, c_noise, class_labels)
+            except self._compile_errors as error:
+                F = self._eager(net_in, c_noise, class_labels)  # a mistake in the arguments shows itself here
+                self._give_up(_first_line(error))
+                return F
+            if self.compilations != before:
+                self._record(net_in, c_noise)
+            elif not before:
+                self._give_up("torch.compile is switched off, or found nothing to compile")
+            return F
+
+    def describe(self) -> str:
+        """One line, e.g. "bf16, compiled (fullgraph), channels_last"."""
+        how = "compiled (fullgraph)" if self.compiled else "eager"
+        return f"{self.dtype}, {how}, {self.memory_format}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(self._notes)
+
+    def _choose_precision(self) -> str:
+        if self.dtype != "tf32":
+            return "ieee"
+        if self.device.type != "cuda" or torch.cuda.get_device_capability(self.device) < (8, 0):
+            self._notes.append("dtype: this device has no TF32, tf32 computes in float32")
+            return "ieee"
+        return "tf32"
+
+    def _choose_memory_format(self, network: NetworkFunction, asked: str) -> str:
+        if not isinstance(network, nn.Module):
+            if asked == "channels_last":
+                self._notes.append("memory_format: a plain function gets contiguous tensors")
+            return "contiguous"
+        if asked != "auto":
+            return asked
+        if self.device.type == "cuda" and self.dtype != "fp32":
+            return "channels_last"
+        loaded = any(
+            p.ndim == 4 and not p.is_contiguous() and p.is_contiguous(memory_format=torch.channels_last)
+            for p in network.parameters()
+        )
+        return "channels_last" if loaded else "contiguous"
+
+    def _choose_compile(self, asked: str) -> bool:
+        if asked != "auto":
+            return asked == "on"
+        if not self.is_module:
+            self._notes.append("compile: auto leaves a plain function as it is; compile='on' compiles it")
+        elif self.device.type != "cuda":
+            self._notes.append("compile: auto is off on the CPU, where compiling takes longer than most runs")
+        else:
+            return True
+        return False
+
+    def _no_autograd(self) -> Any:
+        """Inference mode for a module, whatever the caller's mode is: one mode, one compilation."""
+        return torch.inference_mode() if self.is_module else nullcontext()
+
+    def _compile(self, fn: Any) -> Callable[..., Tensor]:
+        from torch._dynamo import exc
+
+        self._compile_errors = (
+            exc.TorchDynamoException,
+            getattr(exc, "FailOnRecompileLimitHit", exc.TorchDynamoException),
+        )
+        # Dynamo keeps what it compiled, and counts it against its limit, per code object: this network gets one of its own.
+        own = types.FunctionType(fn.__code__.replace(), fn.__globals__, fn.__name__, None, fn.__closure__)
+        return torch.compile(own, fullgraph=True, dynamic=False, backend=self._inductor)
+
+    def _inductor(self, graph: Any, inputs: Any) -> Any:
+        """The compiler, called by dynamo once per compilation; with fullgraph that is once per compiled shape."""
+        import torch._inductor
+
+        self.compilations += 1
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)  # dtype decides that
+            return torch._inductor.compile(graph, inputs, options=dict(INDUCTOR))
+
+    def _record(self, net_in: Tensor, c_noise: Tensor) -> None:
+        """Was the compilation of this call expected?"""
+        batch, shape = len(net_in), (len(net_in), len(c_noise) == 1)
+        first = next(iter(self._shapes))[0] if self._shapes else batch
+        if batch == first and shape not in self._shapes:
+            self._shapes.add(shape)
+            return
+        self.recompiles += 1
+        note = (
+            f"compile: the network was compiled again, for net_in {list(net_in.shape)} and c_noise {list(c_noise.shape)} "
+            f"(made for batches of {first}); feed one shape, or use compile='off'"
+        )
+        self._notes.append(note)
+        warnings.warn(note, RuntimeWarning, stacklevel=3)
+
+    def _give_up(self, reason: str) -> None:
+        """Go on without the compiler, or say that it was required."""
+        if self._required:
+            raise BackendError(
+                f"compile='on' was asked for, but the network cannot be compiled: {reason}; use compile='auto' or 'off'"
+            )
+        self.compiled, self._run = False, self._eager
+        self._notes.append(f"compile: the network runs eagerly, it cannot be compiled: {reason}")
 
 
-def prepare(denoiser, *, device, dtype="fp32", compile="auto", memory_format="auto"):
-    return PreparedNetwork(denoiser, dtype)
+def _with_border(network: NetworkFunction, channels_last: bool) -> Any:
+    """`network` between contiguous tensors."""
+
+    def forward(net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None) -> Tensor:
+        if channels_last:
+            net_in = net_in.contiguous(memory_format=torch.channels_last)
+        return network(net_in, c_noise, class_labels).contiguous()
+
+    return forward
+
+
+def _inference_copy(
+    module: nn.Module, device: torch.device, dtype: torch.dtype, memory_format: str
+) -> nn.Module:
+    """A copy in eval mode on `device`, weights in `dtype`. Tensors that need no change are shared, not copied."""
+    layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
+    keep = {
+        id(t)
+        for m in module.modules()
+        if isinstance(m, FLOAT32_LAYERS)
+        for t in (*m.parameters(), *m.buffers())
+    }
+    converted: dict[int, Any] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        to = dtype if tensor.is_floating_point() and id(tensor) not in keep else tensor.dtype
+        new = tensor.detach().to(device, to)
+        new = new.contiguous(memory_format=layout) if new.ndim == 4 else new
+        is_parameter = isinstance(tensor, nn.Parameter)
+        converted[id(tensor)] = nn.Parameter(new, requires_grad=False) if is_parameter else new
+    try:
+        # deepcopy takes what its memo already holds, so the copy is made of the new tensors.
+        return copy.deepcopy(module, converted).eval()
+    except (TypeError, RuntimeError) as error:
+        raise BackendError(
+            f"the network cannot be copied for inference ({_first_line(error)}); wrap it with Denoiser.from_function"
+        ) from None
+
+
+@contextmanager
+def float32_products(precision: str, device: torch.device) -> Iterator[None]:
+    """float32 matrix products and convolutions at `precision` ("ieee" or "tf32", on CUDA) inside, as before outside.
+
+    The switches belong to the process, so threads whose networks need them changed take turns; on CUDA that is while they
+    launch, not while the GPU computes. On the CPU oneDNN's bfloat16 and TF32 products are kept out, and usually nothing is
+    to be changed.
+    """
+    backends = torch.backends
+    slots: tuple[Any, ...] = (
+        backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv,  # type: ignore[attr-defined]
+    )  # fmt: skip
+    cuda = device.type == "cuda"
+    if not cuda and all(slot.fp32_precision in ("ieee", "none") for slot in slots[2:]):
+        yield
+        return
+    with _switches_lock:
+        old = [slot.fp32_precision for slot in slots]
+        # set_float32_matmul_precision keeps a value of its own, which can only be read while the others ask for no more, and
+        # which parts of the compiler read: the two are kept in step.
+        for slot in slots:
+            slot.fp32_precision = "ieee"
+        legacy = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        for slot, value in zip(slots, (precision, precision, "ieee", "ieee"), strict=True):
+            slot.fp32_precision = value
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(legacy)
+            for slot, value in zip(slots, old, strict=True):
+                slot.fp32_precision = value
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
