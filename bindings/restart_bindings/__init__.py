@@ -1,13 +1,132 @@
-"""The Python face of the native library. This version ships none, so `available` is always False."""
+"""The Python face of the native library: the fused step and the normals in C++ and CUDA.
+
+The library is optional; `available` says whether it is there and `reason` why not. Its modules are loaded when they are first
+asked for, one for each type of device. Arguments are tensors that restart_kernels has checked: see `Machine` there.
+"""
 
 from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import cache
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Step", "available", "normal", "reason", "set_simd", "simd", "simds"]
+
+MODULES = {"cpu": "_native_cpu", "cuda": "_native_cuda"}
+
+
+@cache
+def _load(device_type: str) -> tuple[ModuleType | None, str]:
+    """The module for a type of device, or the reason why there is none."""
+    name = MODULES.get(device_type)
+    if name is None:
+        return None, f"the native library does not run on {device_type} tensors"
+    try:
+        module = importlib.import_module(f".{name}", __name__)
+    except ModuleNotFoundError:
+        how = "`pip install .` builds it where it finds a C++ compiler" + ", and nvcc" * (device_type == "cuda")
+        return None, f"the native library was not built for {device_type}: {how}"
+    except ImportError as error:
+        return None, f"the native library does not load: {' '.join(str(error).split())}"
+    if device_type == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            return None, "there is no CUDA device"
+    return module, ""
 
 
 def available(device_type: str = "cpu") -> bool:
     """Whether the native library can be used here."""
-    return False
+    return _load(device_type)[0] is not None
 
 
 def reason(device_type: str = "cpu") -> str:
-    """Why the native library cannot be used, in one line."""
-    return "the native library is not part of this version; use backend 'auto', 'reference' or 'triton'"
+    """Why the native library cannot be used, in one line; empty if it can."""
+    return _load(device_type)[1]
+
+
+def _module(device_type: str) -> Any:
+    module, why = _load(device_type)
+    if module is None:
+        raise RuntimeError(why)
+    return module
+
+
+def _cuda_stream(device: Any) -> int:
+    import torch
+
+    return torch.cuda.current_stream(device).cuda_stream
+
+
+class Step:
+    """The fused step on static tensors, kept alive and read once; see `Stepper` in restart_kernels for the meaning.
+
+    The step runs on as many threads as torch uses, on CUDA in the current stream. A table or cursor that does not fit raises; nothing
+    outside the tensors is ever touched.
+    """
+
+    __slots__ = ("advance", "step")
+
+    step: Callable[..., None]  # (F: Tensor | None = None, F_uncond: Tensor | None = None)
+    advance: Callable[[], None]
+
+    def __init__(
+        self,
+        x: Tensor,
+        h: Tensor,
+        net_in: Tensor,
+        coef: Tensor,
+        code: Tensor,
+        cursor: Tensor,
+        seeds: Tensor,
+        first_bad: Tensor,
+        c_noise: Tensor | None = None,
+    ) -> None:
+        import torch
+
+        tensors = (x, h, net_in, coef, code, cursor, seeds, first_bad, c_noise)
+        native = _module(x.device.type)
+        if x.device.type == "cpu":
+            run = native.Step(*tensors, torch.get_num_threads)
+            self.step, self.advance = run.step, run.advance  # as they are: a Python call in between costs as much
+            return
+        run = native.Step(*tensors)
+        device = x.device
+
+        def step(F: Tensor | None = None, F_uncond: Tensor | None = None) -> None:
+            run.step(F, F_uncond, _cuda_stream(device))
+
+        self.step = step
+        self.advance = lambda: run.advance(_cuda_stream(device))
+
+
+def normal(out: Tensor, seeds: Tensor, draw: int, stream: int) -> None:
+    """Fill `out`, float32 [B, numel], with the normals of (seeds [B], draw, stream)."""
+    import torch
+
+    native = _module(out.device.type)
+    if out.device.type == "cpu":
+        native.normal(out, seeds, draw, stream, torch.get_num_threads())
+    else:
+        native.normal(out, seeds, draw, stream, _cuda_stream(out.device))
+
+
+def simds() -> list[str]:
+    """The instruction sets of the CPU library that run here, fastest first. All give the same bits."""
+    return _module("cpu").simds()
+
+
+def simd() -> str:
+    """The instruction set in use."""
+    return _module("cpu").simd()
+
+
+def set_simd(name: str) -> None:
+    """Use another one, for tests and measurements. ValueError if it does not run here."""
+    _module("cpu").set_simd(name)

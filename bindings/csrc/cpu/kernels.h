@@ -1,0 +1,54 @@
+// The kernels of the CPU library: what a call hands them, and the table of one instruction set.
+#pragma once
+
+#include <cstdint>
+
+namespace restart::cpu {
+
+enum Float : std::int32_t { FLOAT32, BFLOAT16, FLOAT16 };
+
+// One call of the step; the arrays as in restart_kernels/machine.py.
+struct StepArgs {
+    float *x, *h;
+    const void *F, *F_uncond;  // F null: no row reads it; F_uncond null: no guidance
+    void *net_in;
+    Float F_type, net_type;
+    std::int32_t halves;  // of net_in: 2 under guidance
+    const float *coef;
+    const std::int32_t *code, *cursor;
+    std::int64_t cursor_stride;  // 0: one cursor for the batch
+    const std::int64_t *seeds;
+    std::int32_t *first_bad;
+    std::int64_t batch, numel;
+};
+
+struct NormalArgs {
+    float *out;
+    const std::int64_t *seeds;
+    std::uint32_t draw, stream;
+    std::int64_t batch, numel;
+};
+
+// a = b + s·c, for the benchmark: the bandwidth that the step is held against.
+struct TriadArgs {
+    float *a;
+    const float *b, *c;
+    float s;
+    std::int64_t batch, numel;
+};
+
+// Each does elements [first, last) of one sample; first is a multiple of BLOCK.
+struct Kernels {
+    const char *name;
+    void (*step)(const StepArgs &, std::int64_t sample, std::int64_t first, std::int64_t last);
+    void (*normal)(const NormalArgs &, std::int64_t sample, std::int64_t first, std::int64_t last);
+    void (*triad)(const TriadArgs &, std::int64_t sample, std::int64_t first, std::int64_t last);
+};
+
+constexpr std::int64_t BLOCK = 64;  // a multiple of every instruction set's block
+
+extern const Kernels portable;
+extern const Kernels avx2;    // name null where the compiler has no such target
+extern const Kernels avx512;  // likewise
+
+}  // namespace restart::cpu

@@ -1,0 +1,336 @@
+// The fused step and the normals, for vectors of WIDTH floats. Mirrors restart_kernels/step/reference.py and
+// restart_kernels/philox/coefficients.py bit for bit: every product and sum is rounded on its own (-ffp-contract=off).
+//
+// Included once by each instruction set's file, inside its own namespace, after WIDTH and
+//   exact_fma(a, b, c)   a·b + c for an exact product a·b, where one rounding and two are the same
+//   to_float(U32)        rounded to nearest even
+//   root(F32)            correctly rounded
+//   multiply(U64, U64)   64-bit product of the low 32 bits of each lane; the high ones are ignored
+//   pairs(U64, U64)      32-bit lanes: low word of a, low word of b, and so on
+//   zip_low, zip_high    a0 b0 a1 b1 and a2 b2 a3 b3 of every 128 bits
+//   from_half, to_half   float16, to nearest even
+// Nothing from the standard library is called here: an inline function compiled for AVX-512 could be the one copy that
+// the linker keeps for all.
+
+constexpr std::int64_t VECTORS = 4;  // in a block: enough to amortise its uniform branches
+constexpr std::int64_t ELEMENTS = VECTORS * WIDTH;
+constexpr int LANES = WIDTH / 4;  // of 128 bits
+static_assert(BLOCK % ELEMENTS == 0);
+
+#define INLINE inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+
+template <class To, class From>
+INLINE To bits(From from) {
+    static_assert(sizeof(To) == sizeof(From));
+    To to;
+    __builtin_memcpy(&to, &from, sizeof to);
+    return to;
+}
+
+INLINE F32 all(float a) { return a - F32{}; }  // not a + 0, which makes +0 of −0
+INLINE U32 all(std::uint32_t a) { return a - U32{}; }
+INLINE U64 all64(std::uint64_t a) { return a - U64{}; }
+
+template <class V>
+INLINE V load(const void *from) {
+    V v;
+    __builtin_memcpy(&v, from, sizeof v);
+    return v;
+}
+
+template <class V>
+INLINE void store(void *to, V v) {
+    __builtin_memcpy(to, &v, sizeof v);
+}
+
+// --- 16-bit floats ---------------------------------------------------------------------------------------------
+
+INLINE F32 from_bfloat16(U16 v) { return bits<F32>(__builtin_convertvector(v, U32) << 16); }
+
+INLINE U16 to_bfloat16(F32 v) {
+    const U32 u = bits<U32>(v);
+    const U32 even = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    return __builtin_convertvector(v == v ? even : all(0x7fc0u), U16);
+}
+
+INLINE std::int64_t size_of(Float type) { return type == FLOAT32 ? 4 : 2; }
+
+// One block of a register of any type; the branch is uniform.
+INLINE void load_block(F32 (&v)[VECTORS], const void *from, Float type) {
+    const auto *p = static_cast<const char *>(from);
+    if (type == FLOAT32) {
+        UNROLL for (int j = 0; j < VECTORS; ++j) v[j] = load<F32>(p + j * 4 * WIDTH);
+    } else if (type == BFLOAT16) {
+        UNROLL for (int j = 0; j < VECTORS; ++j) v[j] = from_bfloat16(load<U16>(p + j * 2 * WIDTH));
+    } else {
+        UNROLL for (int j = 0; j < VECTORS; ++j) v[j] = from_half(load<U16>(p + j * 2 * WIDTH));
+    }
+}
+
+INLINE void store_block(void *to, const F32 (&v)[VECTORS], Float type) {
+    auto *p = static_cast<char *>(to);
+    if (type == FLOAT32) {
+        UNROLL for (int j = 0; j < VECTORS; ++j) store(p + j * 4 * WIDTH, v[j]);
+    } else if (type == BFLOAT16) {
+        UNROLL for (int j = 0; j < VECTORS; ++j) store(p + j * 2 * WIDTH, to_bfloat16(v[j]));
+    } else {
+        UNROLL for (int j = 0; j < VECTORS; ++j) store(p + j * 2 * WIDTH, to_half(v[j]));
+    }
+}
+
+// --- noise -----------------------------------------------------------------------------------------------------
+
+template <int N>
+INLINE F32 horner(const float (&a)[N], F32 x) {
+    F32 p = x * a[N - 1] + a[N - 2];
+    UNROLL for (int i = N - 3; i >= 0; --i) p = p * x + a[i];
+    return p;
+}
+
+// Two words -> two normals (r cos, r sin). Rewritten as in philox/triton.py, every bit the same.
+INLINE void box_muller(U32 wa, U32 wb, F32 &z0, F32 &z1) {
+    const F32 u = exact_fma(to_float(wa), all(scheme::U_SCALE), all(scheme::U_SHIFT));
+    const I32 e23 = bits<I32>((bits<U32>(u) - scheme::SQRT_HALF_BITS) & 0xff800000u);
+    const F32 f = 1.0f - bits<F32>(bits<I32>(u) - e23);
+    const F32 e = __builtin_convertvector(e23, F32);
+    const F32 p = f * horner(scheme::LN, f) + e * (scheme::LN2_LO * 0x1p-23f);
+    const F32 r = root(exact_fma(e, all(scheme::LN2_HI * 0x1p-23f), p));
+
+    const F32 t = __builtin_convertvector(bits<I32>(wb << 2), F32) * scheme::T_SCALE;
+    const F32 v = t * t;
+    const F32 sin = t * horner(scheme::SIN, v), cos = horner(scheme::COS, v);
+    const U32 q = wb + 0x20000000u;  // bit 30: odd quadrant, bit 31: second half turn
+    const I32 odd = bits<I32>(q << 1) < 0;
+    const F32 signed_r = bits<F32>(bits<U32>(r) ^ (q & 0x80000000u));
+    z0 = signed_r * (odd ? -sin : cos);
+    z1 = signed_r * (odd ? cos : sin);
+}
+
+// The normals of one (seed, draw, stream). Counters sit in 64-bit lanes: the high half of a lane is what a product left
+// there, and no later product looks at it.
+struct Noise {
+    // The keys of each round, and what of rounds 1 and 2 does not depend on the element. 64 bits, so that AVX-512
+    // broadcasts them from memory inside the instruction that uses them.
+    std::uint64_t k2, x0, x2, x3, key0[scheme::ROUNDS], key1[scheme::ROUNDS];
+
+    Noise(std::int64_t seed, std::uint32_t draw, std::uint32_t stream) {
+        for (std::uint32_t i = 0; i < scheme::ROUNDS; ++i) {
+            key0[i] = static_cast<std::uint32_t>(seed) + i * scheme::WEYL_0;
+            key1[i] = static_cast<std::uint32_t>(seed >> 32) + i * scheme::WEYL_1;
+        }
+        const std::uint64_t p1 = std::uint64_t{scheme::MULTIPLIER_1} * stream;
+        const auto c0 = static_cast<std::uint32_t>(p1 >> 32) ^ draw ^ key0[0];
+        const std::uint64_t p0 = std::uint64_t{scheme::MULTIPLIER_0} * c0;
+        k2 = key1[0];
+        x0 = static_cast<std::uint32_t>(p1) ^ key0[1];
+        x2 = static_cast<std::uint32_t>(p0 >> 32) ^ key1[1];
+        x3 = static_cast<std::uint32_t>(p0) ^ key1[2];
+    }
+
+    // Counters first … first + WIDTH − 1: one block.
+    INLINE void block(F32 (&z)[VECTORS], std::uint32_t first) const {
+        constexpr int UNITS = VECTORS / 2;  // of WIDTH / 2 counters; side by side, since a round waits for its product
+        const U64 m0 = all64(scheme::MULTIPLIER_0), m1 = all64(scheme::MULTIPLIER_1);
+        U64 c0[UNITS], c1[UNITS], c2[UNITS], c3[UNITS];
+        UNROLL for (int i = 0; i < UNITS; ++i) {
+            U64 quad;  // lane 2k + j holds counter j·LANES + k, so that zipping leaves them in order
+            UNROLL for (int k = 0; k < LANES; ++k) {
+                quad[2 * k] = i * 2 * LANES + k;
+                quad[2 * k + 1] = i * 2 * LANES + LANES + k;
+            }
+            const U64 p0 = multiply(quad + first, m0);
+            const U64 p1 = multiply((p0 >> 32) ^ k2, m1);
+            c0[i] = (p1 >> 32) ^ x0;
+            c1[i] = p1;
+            c2[i] = p0 ^ x2;
+        }
+        UNROLL for (int i = 0; i < UNITS; ++i) {
+            const U64 p0 = multiply(c0[i], m0), p1 = multiply(c2[i], m1);
+            c0[i] = (p1 >> 32) ^ c1[i] ^ key0[2];
+            c2[i] = (p0 >> 32) ^ x3;
+            c1[i] = p1;
+            c3[i] = p0;
+        }
+        UNROLL for (std::uint32_t round = 3; round < scheme::ROUNDS; ++round) {
+            UNROLL for (int i = 0; i < UNITS; ++i) {
+                const U64 p0 = multiply(c0[i], m0), p1 = multiply(c2[i], m1);
+                c0[i] = (p1 >> 32) ^ c1[i] ^ key0[round];
+                c2[i] = (p0 >> 32) ^ c3[i] ^ key1[round];
+                c1[i] = p1;
+                c3[i] = p0;
+            }
+        }
+        UNROLL for (int i = 0; i < UNITS; ++i) {
+            F32 even, odd;  // z0 z2 and z1 z3 of each counter
+            box_muller(pairs(c0[i], c2[i]), pairs(c1[i], c3[i]), even, odd);
+            z[2 * i] = zip_low(even, odd);
+            z[2 * i + 1] = zip_high(even, odd);
+        }
+    }
+};
+
+// --- the step --------------------------------------------------------------------------------------------------
+
+// A row that one sample executes, and where that sample's elements are.
+struct Row {
+    const float *c;
+    std::int32_t flags;
+    bool noisy;
+    Noise noise;
+    Float F_type, net_type;
+};
+
+struct Place {
+    float *x, *h;
+    const char *F, *F_uncond;
+    char *net[2];  // the second is null without guidance
+};
+
+// One block. Everything but the arithmetic hangs on the row alone, so the branches are predicted, and a register that
+// the row does not read or store is not touched. Returns lanes that are not zero where y is not finite.
+template <bool NOISY>
+INLINE U32 step_block(const Row &row, const Place &at, std::uint32_t counter, std::int64_t count) {
+    const float *c = row.c;
+    F32 x[VECTORS] = {}, h[VECTORS] = {}, F[VECTORS] = {}, y[VECTORS];
+    if (row.flags & layout::READ_X) load_block(x, at.x, FLOAT32);
+    if (row.flags & layout::READ_H) load_block(h, at.h, FLOAT32);
+    if (row.flags & layout::READ_F) {
+        load_block(F, at.F, row.F_type);
+        if (at.F_uncond) {
+            F32 uncond[VECTORS];
+            load_block(uncond, at.F_uncond, row.F_type);
+            UNROLL for (int j = 0; j < VECTORS; ++j) F[j] = uncond[j] + c[layout::W] * (F[j] - uncond[j]);
+        }
+    }
+    UNROLL for (int j = 0; j < VECTORS; ++j)
+        y[j] = (c[layout::Y_X] * x[j] + c[layout::Y_H] * h[j]) + c[layout::Y_F] * F[j];
+    if (NOISY) {
+        F32 z[VECTORS];
+        row.noise.block(z, counter);
+        UNROLL for (int j = 0; j < VECTORS; ++j) y[j] = y[j] + c[layout::S] * z[j];
+    }
+    if (row.flags & layout::STORE_H) {
+        F32 g[VECTORS];
+        UNROLL for (int j = 0; j < VECTORS; ++j)
+            g[j] = (c[layout::G_X] * x[j] + c[layout::G_H] * h[j]) + c[layout::G_F] * F[j];
+        store_block(at.h, g, FLOAT32);
+    }
+    if (row.flags & layout::STORE_X) store_block(at.x, y, FLOAT32);
+    if (row.flags & layout::STORE_NET) {
+        F32 net[VECTORS];
+        UNROLL for (int j = 0; j < VECTORS; ++j) net[j] = c[layout::C_IN] * y[j];
+        store_block(at.net[0], net, row.net_type);
+        if (at.net[1]) store_block(at.net[1], net, row.net_type);
+    }
+    U32 bad = {};
+    UNROLL for (int j = 0; j < VECTORS; ++j) {
+        I32 b = bits<I32>(bits<U32>(y[j]) & 0x7fffffffu) >= 0x7f800000;
+        if (count < ELEMENTS) {  // what lies beyond a sample's end does not count
+            I32 lane;
+            UNROLL for (int k = 0; k < WIDTH; ++k) lane[k] = j * WIDTH + k;
+            b &= lane < static_cast<std::int32_t>(count);
+        }
+        bad |= bits<U32>(b);
+    }
+    return bad;
+}
+
+// The last elements of a sample, fewer than a block, by way of a block that has room for all.
+template <bool NOISY>
+__attribute__((noinline)) U32 step_tail(const Row &row, const Place &at, std::uint32_t counter, std::int64_t count) {
+    alignas(64) float x[ELEMENTS] = {}, h[ELEMENTS] = {}, F[ELEMENTS] = {}, F_uncond[ELEMENTS] = {}, net[ELEMENTS];
+    const std::int64_t n = count * 4, n_F = count * size_of(row.F_type), n_net = count * size_of(row.net_type);
+    if (row.flags & layout::READ_X) __builtin_memcpy(x, at.x, n);
+    if (row.flags & layout::READ_H) __builtin_memcpy(h, at.h, n);
+    if (row.flags & layout::READ_F) {
+        __builtin_memcpy(F, at.F, n_F);
+        if (at.F_uncond) __builtin_memcpy(F_uncond, at.F_uncond, n_F);
+    }
+    const char *uncond = at.F_uncond ? reinterpret_cast<const char *>(F_uncond) : nullptr;
+    const Place here{x, h, reinterpret_cast<const char *>(F), uncond, {reinterpret_cast<char *>(net), nullptr}};
+    const U32 bad = step_block<NOISY>(row, here, counter, count);
+    if (row.flags & layout::STORE_X) __builtin_memcpy(at.x, x, n);
+    if (row.flags & layout::STORE_H) __builtin_memcpy(at.h, h, n);
+    if (row.flags & layout::STORE_NET) {
+        __builtin_memcpy(at.net[0], net, n_net);
+        if (at.net[1]) __builtin_memcpy(at.net[1], net, n_net);
+    }
+    return bad;
+}
+
+template <bool NOISY>
+U32 step_range(const Row &row, Place at, std::int64_t first, std::int64_t last) {
+    const std::int64_t F_step = ELEMENTS * size_of(row.F_type), net_step = ELEMENTS * size_of(row.net_type);
+    U32 bad = {};
+    for (; first < last; first += ELEMENTS) {
+        const auto counter = static_cast<std::uint32_t>(first / 4);
+        const std::int64_t count = last - first;
+        if (count < ELEMENTS) return bad | step_tail<NOISY>(row, at, counter, count);
+        bad |= step_block<NOISY>(row, at, counter, ELEMENTS);
+        at.x += ELEMENTS;
+        at.h += ELEMENTS;
+        at.F += F_step;
+        if (at.F_uncond) at.F_uncond += F_step;
+        at.net[0] += net_step;
+        if (at.net[1]) at.net[1] += net_step;
+    }
+    return bad;
+}
+
+void step(const StepArgs &a, std::int64_t b, std::int64_t first, std::int64_t last) {
+    const std::int32_t index = a.cursor[b * a.cursor_stride];
+    if (index < 0) return;
+    const float *c = a.coef + index * std::int64_t{layout::NUM_COEF};
+    const std::int32_t *code = a.code + index * std::int64_t{layout::NUM_CODE};
+    std::int32_t flags = code[layout::FLAGS];
+    if (!a.F) flags &= ~layout::READ_F;
+    const bool noisy = c[layout::S] != 0;
+    const auto draw = static_cast<std::uint32_t>(code[layout::DRAW]);
+    const Row row{c, flags, noisy, Noise(a.seeds[b], draw, scheme::STREAM_NORMAL), a.F_type, a.net_type};
+
+    const std::int64_t from = b * a.numel + first, half = a.batch * a.numel;
+    const std::int64_t F_size = size_of(a.F_type), net_size = size_of(a.net_type);
+    auto *net = static_cast<char *>(a.net_in) + from * net_size;
+    const Place at{
+        a.x + from,
+        a.h + from,
+        static_cast<const char *>(a.F) + (a.F ? from * F_size : 0),
+        a.F_uncond ? static_cast<const char *>(a.F_uncond) + from * F_size : nullptr,
+        {net, a.halves == 2 ? net + half * net_size : nullptr},
+    };
+    const U32 bad = noisy ? step_range<true>(row, at, first, last) : step_range<false>(row, at, first, last);
+    std::uint32_t any = 0;
+    UNROLL for (int k = 0; k < WIDTH; ++k) any |= bad[k];
+    if (any) {  // another thread may have another range of this sample
+        std::int32_t *p = a.first_bad + b, old = __atomic_load_n(p, __ATOMIC_RELAXED);
+        while (index < old && !__atomic_compare_exchange_n(p, &old, index, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+        }
+    }
+}
+
+void normal(const NormalArgs &a, std::int64_t b, std::int64_t first, std::int64_t last) {
+    const Noise noise(a.seeds[b], a.draw, a.stream);
+    float *out = a.out + b * a.numel;
+    for (; first < last; first += ELEMENTS) {
+        F32 z[VECTORS];
+        noise.block(z, static_cast<std::uint32_t>(first / 4));
+        if (last - first < ELEMENTS) {
+            __builtin_memcpy(out + first, z, (last - first) * 4);
+            return;
+        }
+        store_block(out + first, z, FLOAT32);
+    }
+}
+
+void triad(const TriadArgs &t, std::int64_t b, std::int64_t first, std::int64_t last) {
+    const std::int64_t from = b * t.numel;
+    for (; first + ELEMENTS <= last; first += ELEMENTS) {
+        F32 v[VECTORS], w[VECTORS];
+        load_block(v, t.b + from + first, FLOAT32);
+        load_block(w, t.c + from + first, FLOAT32);
+        UNROLL for (int j = 0; j < VECTORS; ++j) v[j] += t.s * w[j];
+        store_block(t.a + from + first, v, FLOAT32);
+    }
+    for (; first < last; ++first) t.a[from + first] = t.b[from + first] + t.s * t.c[from + first];
+}
