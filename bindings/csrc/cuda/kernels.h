@@ -102,17 +102,15 @@ RESTART_HD void step_thread(const StepArgs& a, Place at, Register register_, Out
     if (GUIDED) Fs_uncond[j] = flags & layout::READ_F ? output.load(a.F_uncond, base + i, count) : Output::zeros();
   }
 
+  const bool noisy = r.s != 0.0f;
   float noise[QUADS][4];
-  if (r.s != 0.0f) {
+  if (noisy) {
     const uint64_t seed = static_cast<uint64_t>(a.seeds[at.sample]);
     RESTART_UNROLL
     for (int j = 0; j < QUADS; ++j) {
       normal4(at.quad + j * WARP, r.draw, scheme::STREAM_NORMAL, seed, noise[j]);
       for (int k = 0; k < 4; ++k) noise[j][k] = r.s * noise[j][k];
     }
-  } else {
-    for (int j = 0; j < QUADS; ++j)
-      for (int k = 0; k < 4; ++k) noise[j][k] = -0.0f;  // y + (−0) is y also where y is −0
   }
 
   float largest = 0.0f;  // of all |y|, NaN if there is one: one test and at most one atomic for a thread
@@ -130,7 +128,8 @@ RESTART_HD void step_thread(const StepArgs& a, Place at, Register register_, Out
     }
     RESTART_UNROLL
     for (int k = 0; k < 4; ++k) {
-      y[k] = affine(r.y_x, x[k], r.y_h, h[k], r.y_F, F[k]) + noise[j][k];
+      y[k] = affine(r.y_x, x[k], r.y_h, h[k], r.y_F, F[k]);
+      if (noisy) y[k] = y[k] + noise[j][k];  // adding 0 would make +0 of −0
       g[k] = affine(r.g_x, x[k], r.g_h, h[k], r.g_F, F[k]);
       net[k] = r.c_in * y[k];
       if (k < count) largest = max_abs_nan(largest, y[k]);

@@ -11,12 +11,13 @@ namespace restart::cuda {
 RESTART_HD void philox(uint32_t (&w)[4], uint32_t k0, uint32_t k1) {
   RESTART_UNROLL
   for (uint32_t round = 0; round < scheme::ROUNDS; ++round) {
-    const uint64_t p0 = static_cast<uint64_t>(w[0]) * scheme::MULTIPLIER_0;
-    const uint64_t p1 = static_cast<uint64_t>(w[2]) * scheme::MULTIPLIER_1;
-    w[0] = static_cast<uint32_t>(p1 >> 32) ^ w[1] ^ k0;
-    w[2] = static_cast<uint32_t>(p0 >> 32) ^ w[3] ^ k1;
-    w[1] = static_cast<uint32_t>(p1);
-    w[3] = static_cast<uint32_t>(p0);
+    uint32_t low0, high0, low1, high1;
+    multiply_wide(w[0], scheme::MULTIPLIER_0, low0, high0);
+    multiply_wide(w[2], scheme::MULTIPLIER_1, low1, high1);
+    w[0] = high1 ^ w[1] ^ k0;
+    w[1] = low1;
+    w[2] = high0 ^ w[3] ^ k1;
+    w[3] = low0;
     k0 += scheme::WEYL_0;
     k1 += scheme::WEYL_1;
   }
