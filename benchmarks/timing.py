@@ -1,0 +1,78 @@
+"""Timing that survives a busy machine: ways in rotation, paired ratios, medians and quartiles, and where it was measured."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def interleaved(
+    ways: Mapping[str, Callable[[], object]], rounds: int, warm: int = 2
+) -> dict[str, list[float]]:
+    """Seconds of each way in each round. Every round runs every way once, the next round in reverse order (A B C C B A).
+
+    The ways of one round see the same machine, so a ratio is taken within a round and then summarised over the rounds.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for round_ in range(warm + rounds):
+        for name in reversed(list(ways)) if round_ % 2 else ways:
+            started = time.perf_counter()
+            ways[name]()
+            if round_ >= warm:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """(q1, median, q3)."""
+    if len(values) < 2:
+        return values[0], values[0], values[0]
+    q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive")
+    return q1, median, q3
+
+
+def ratios(over: Sequence[float], under: Sequence[float]) -> tuple[float, float, float]:
+    """Quartiles of the ratio, round by round."""
+    return quartiles([a / b for a, b in zip(over, under, strict=True)])
+
+
+def environment() -> dict[str, object]:
+    """What a row of results says about where it was measured."""
+    return {
+        "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version(),
+        "cpu": cpu(), "commit": commit(),
+    }  # fmt: skip
+
+
+def cpu() -> str:
+    """The processor's name, as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str:
+    """Short hash of the checkout, with + when its code has uncommitted changes."""
+
+    def git(*arguments: str) -> str:
+        result = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+        )
+        return result.stdout.strip()
+
+    root = git("rev-parse", "--show-toplevel")
+    code = [f"{root}/{folder}" for folder in ("engine", "kernels", "bindings")]
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + (
+        "+" if root and git("status", "--porcelain", *code) else ""
+    )
