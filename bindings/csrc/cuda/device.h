@@ -145,7 +145,7 @@ struct Float16 {
   static float widen(uint32_t half) {
     const uint32_t sign = (half & 0x8000) << 16, rest = half & 0x7fff;
     if (rest < 0x0400) return float_of(sign | bits_of(static_cast<float>(rest) * 0x1p-24f));  // subnormal
-    return float_of(sign | (rest << 13) + (rest < 0x7c00 ? 0x38000000u : 0x70000000u));
+    return float_of(sign | ((rest << 13) + (rest < 0x7c00 ? 0x38000000u : 0x70000000u)));
   }
 
   static uint32_t round(float x) {

@@ -17,7 +17,7 @@ constexpr int WARP = 32;
 // What a machine and a network output are to a kernel. See restart_kernels/machine.py.
 struct StepArgs {
   float *x, *h;
-  const void *F, *F_uncond;  // null if no row reads F; null if not guided
+  const void *F, *F_uncond;  // both null if no row reads F, F_uncond also if not guided
   void* net_in;              // guided: [2B, …]
   const float* coef;
   const int32_t* code;
@@ -25,8 +25,10 @@ struct StepArgs {
   const int64_t* seeds;
   int32_t* first_bad;
   int64_t batch, numel;  // samples; elements of each, below 2³¹
-  int64_t cursor_stride;  // 0: one cursor for all
-  Dtype F_dtype, net_dtype;
+  int32_t rows;           // of the table
+  int32_t cursor_stride;  // 0: one cursor for all
+  Float F_dtype, net_dtype;
+  bool guided;
 };
 
 struct AdvanceArgs {
@@ -35,6 +37,7 @@ struct AdvanceArgs {
   int32_t* cursor;
   float* c_noise;  // null if unused
   int64_t batch, numel;  // 1; 4 for each cursor, so that a counter is a cursor
+  int32_t rows;
 };
 
 struct NormalArgs {
@@ -61,6 +64,9 @@ RESTART_HD Place locate(int quads, uint32_t block_x, uint32_t block_y, uint32_t 
 // Elements from a counter to the end of its sample; 0 or less past it.
 RESTART_HD int elements_left(int64_t numel, uint32_t quad) { return static_cast<int>(static_cast<uint32_t>(numel) - 4 * quad); }
 
+// Whether a cursor is idle: negative, or beyond the table, where the host would have to wait to make it an error.
+RESTART_HD bool idle(int32_t row, int32_t rows) { return static_cast<uint32_t>(row) >= static_cast<uint32_t>(rows); }
+
 struct Row {
   float y_x, y_h, y_F, s, g_x, g_h, g_F, c_in, w;
   int32_t flags;
@@ -84,7 +90,7 @@ RESTART_HD float affine(float a, float x, float b, float h, float c, float F) { 
 template <int QUADS, bool GUIDED, class Register, class Output, class Input>
 RESTART_HD void step_thread(const StepArgs& a, Place at, Register register_, Output output, Input input) {
   const int32_t at_row = a.cursor[at.sample * a.cursor_stride];
-  if (at_row < 0) return;  // idle
+  if (idle(at_row, a.rows)) return;
   const Row r = read_row(a, at_row);
   const int64_t base = at.sample * a.numel + static_cast<int64_t>(at.quad) * 4;
   const int left = elements_left(a.numel, at.quad);
@@ -161,7 +167,7 @@ struct StepElements {
   using Args = StepArgs;
   static constexpr int QUADS = 1;
   RESTART_HD static void run(const Args& a, Place at) {
-    step_thread<QUADS, GUIDED>(a, at, Elements{Dtype::Float32}, Elements{a.F_dtype}, Elements{a.net_dtype});
+    step_thread<QUADS, GUIDED>(a, at, Elements{Float::float32}, Elements{a.F_dtype}, Elements{a.net_dtype});
   }
 };
 
@@ -172,7 +178,7 @@ struct Advance {
   RESTART_HD static void run(const Args& a, Place at) {
     if (elements_left(a.numel, at.quad) <= 0) return;
     const int32_t row = a.cursor[at.quad];
-    if (row < 0) return;
+    if (idle(row, a.rows)) return;
     if (a.c_noise) a.c_noise[at.quad] = a.coef[static_cast<int64_t>(row) * layout::NUM_COEF + layout::C_NOISE];
     const bool ends = (a.code[static_cast<int64_t>(row) * layout::NUM_CODE + layout::FLAGS] & layout::END) != 0;
     a.cursor[at.quad] = ends ? layout::IDLE : row + 1;

@@ -65,24 +65,24 @@ using NormalVectors = Normal<QUADS, Vectors<float>>;
 
 template <class T, class Launch>
 void dispatch_vectors(const StepArgs& a, Launch launch) {
-  if (a.F_uncond) return with_quads<Guided<T>::template Step>(a, launch);
+  if (a.guided) return with_quads<Guided<T>::template Step>(a, launch);
   return with_quads<Plain<T>::template Step>(a, launch);
 }
 
 template <class Launch>
 void dispatch(const StepArgs& a, Launch launch) {
   if (a.batch == 0 || a.numel == 0) return;
-  const int64_t F_bytes = a.F_dtype == Dtype::Float32 ? 16 : 8, net_bytes = a.net_dtype == Dtype::Float32 ? 16 : 8;
+  const int64_t F_bytes = a.F_dtype == Float::float32 ? 16 : 8, net_bytes = a.net_dtype == Float::float32 ? 16 : 8;
   const bool vectors = a.numel % 4 == 0 && aligned(a.x, 16) && aligned(a.h, 16) && aligned(a.net_in, net_bytes) &&
                        aligned(a.F, F_bytes) && aligned(a.F_uncond, F_bytes);
   // Vectors where all is aligned and the network has one dtype; one kernel for all the rest.
   if (vectors && (a.F_dtype == a.net_dtype || !a.F)) {
-    if (a.net_dtype == Dtype::Float32) return dispatch_vectors<float>(a, launch);
-    if (a.net_dtype == Dtype::BFloat16) return dispatch_vectors<BFloat16>(a, launch);
+    if (a.net_dtype == Float::float32) return dispatch_vectors<float>(a, launch);
+    if (a.net_dtype == Float::bfloat16) return dispatch_vectors<BFloat16>(a, launch);
     return dispatch_vectors<Float16>(a, launch);
   }
   const Config config = configure(a.numel, a.batch, 1);
-  if (a.F_uncond) return launch(Choice<StepElements<true>>{}, a, config);
+  if (a.guided) return launch(Choice<StepElements<true>>{}, a, config);
   return launch(Choice<StepElements<false>>{}, a, config);
 }
 

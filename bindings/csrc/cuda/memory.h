@@ -7,7 +7,7 @@
 
 namespace restart::cuda {
 
-enum class Dtype : int32_t { Float32, BFloat16, Float16 };
+enum class Float : int32_t { float32, bfloat16, float16 };
 
 struct alignas(16) Words4 {
   uint32_t w[4];
@@ -17,35 +17,31 @@ struct alignas(8) Words2 {
 };
 
 // One aligned access of 128 or 64 bits.
-template <class Words>
-RESTART_HD Words load_words(const void* p) {
-  Words words;
 #if defined(__CUDA_ARCH__)
-  if constexpr (sizeof(Words) == 16) {
-    const uint4 v = *static_cast<const uint4*>(p);
-    words = {{v.x, v.y, v.z, v.w}};
-  } else {
-    const uint2 v = *static_cast<const uint2*>(p);
-    words = {{v.x, v.y}};
-  }
-#else
-  std::memcpy(&words, p, sizeof(Words));
-#endif
-  return words;
+__device__ __forceinline__ void load_words(const void* p, Words4& words) {
+  const uint4 v = *static_cast<const uint4*>(p);
+  words = {{v.x, v.y, v.z, v.w}};
 }
-
+__device__ __forceinline__ void load_words(const void* p, Words2& words) {
+  const uint2 v = *static_cast<const uint2*>(p);
+  words = {{v.x, v.y}};
+}
+__device__ __forceinline__ void store_words(void* p, const Words4& words) {
+  *static_cast<uint4*>(p) = make_uint4(words.w[0], words.w[1], words.w[2], words.w[3]);
+}
+__device__ __forceinline__ void store_words(void* p, const Words2& words) {
+  *static_cast<uint2*>(p) = make_uint2(words.w[0], words.w[1]);
+}
+#else
+template <class Words>
+RESTART_HD void load_words(const void* p, Words& words) {
+  std::memcpy(&words, p, sizeof(Words));
+}
 template <class Words>
 RESTART_HD void store_words(void* p, const Words& words) {
-#if defined(__CUDA_ARCH__)
-  if constexpr (sizeof(Words) == 16) {
-    *static_cast<uint4*>(p) = make_uint4(words.w[0], words.w[1], words.w[2], words.w[3]);
-  } else {
-    *static_cast<uint2*>(p) = make_uint2(words.w[0], words.w[1]);
-  }
-#else
   std::memcpy(p, &words, sizeof(Words));
-#endif
 }
+#endif
 
 // A tensor whose samples are whole counters at aligned addresses: one access for four elements. They stay packed until
 // they are used, so that a load in flight holds up nothing but its use.
@@ -57,7 +53,9 @@ struct Vectors {
   RESTART_HD static Packed zeros() { return {}; }
 
   RESTART_HD Packed load(const void* p, int64_t i, int /*count*/) const {
-    return load_words<Packed>(static_cast<const char*>(p) + i * size);
+    Packed packed;
+    load_words(static_cast<const char*>(p) + i * size, packed);
+    return packed;
   }
 
   RESTART_HD static void unpack(const Packed& packed, float (&v)[4]) {
@@ -82,7 +80,7 @@ struct Vectors {
 
 // Any tensor: its dtype is known at run time, the first `count` of the four elements exist, and its address is that of an element.
 struct Elements {
-  Dtype dtype;
+  Float dtype;
 
   struct Packed {
     float v[4];
@@ -95,11 +93,11 @@ struct Elements {
     RESTART_UNROLL
     for (int j = 0; j < 4; ++j) {
       if (j >= count) continue;
-      if (dtype == Dtype::Float32) {
+      if (dtype == Float::float32) {
         packed.v[j] = static_cast<const float*>(p)[i + j];
       } else {
         const uint32_t half = static_cast<const uint16_t*>(p)[i + j];
-        packed.v[j] = dtype == Dtype::BFloat16 ? BFloat16::low(half) : Float16::low(half);
+        packed.v[j] = dtype == Float::bfloat16 ? BFloat16::low(half) : Float16::low(half);
       }
     }
     return packed;
@@ -114,10 +112,10 @@ struct Elements {
     RESTART_UNROLL
     for (int j = 0; j < 4; ++j) {
       if (j >= count) continue;
-      if (dtype == Dtype::Float32) {
+      if (dtype == Float::float32) {
         static_cast<float*>(p)[i + j] = v[j];
       } else {
-        const uint32_t pair = dtype == Dtype::BFloat16 ? BFloat16::pack(v[j], 0.0f) : Float16::pack(v[j], 0.0f);
+        const uint32_t pair = dtype == Float::bfloat16 ? BFloat16::pack(v[j], 0.0f) : Float16::pack(v[j], 0.0f);
         static_cast<uint16_t*>(p)[i + j] = static_cast<uint16_t>(pair);
       }
     }

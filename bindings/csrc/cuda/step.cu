@@ -3,8 +3,8 @@
 
 #include <string>
 
-#include "step.h"
 #include "launch.h"
+#include "step.h"
 
 namespace restart::cuda {
 namespace {
