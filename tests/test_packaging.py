@@ -16,8 +16,8 @@ import restart_sampling as rs
 ROOT = Path(__file__).resolve().parents[1]
 PUBLIC = [
     "BackendError", "Batch", "CheckpointError", "ConfigError", "Denoiser", "NonFiniteError", "OutputError", "Parameterization",
-    "Plan", "Preset", "Progress", "RestartConfig", "RestartError", "RestartInterval", "Sampler", "SeedError", "Seeds",
-    "__version__", "load", "noise", "parse_seeds", "preset", "presets", "sample",
+    "Parity", "Plan", "Preset", "Progress", "RestartConfig", "RestartError", "RestartInterval", "Sampler", "SeedError", "Seeds",
+    "__version__", "load", "noise", "parity", "parse_seeds", "preset", "presets", "sample",
 ]  # fmt: skip
 
 

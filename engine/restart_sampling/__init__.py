@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from . import noise as noise
     from .denoiser import Denoiser as Denoiser
     from .models.registry import load as load
+    from .parity_report import Parity as Parity
+    from .parity_report import parity as parity
     from .sampler import Batch as Batch
     from .sampler import Progress as Progress
     from .sampler import Sampler as Sampler
@@ -45,6 +47,7 @@ __all__ = [
     "NonFiniteError",
     "OutputError",
     "Parameterization",
+    "Parity",
     "Plan",
     "Preset",
     "Progress",
@@ -57,6 +60,7 @@ __all__ = [
     "__version__",
     "load",
     "noise",
+    "parity",
     "parse_seeds",
     "preset",
     "presets",
@@ -70,6 +74,8 @@ _LAZY = {
     "Batch": "sampler",
     "Progress": "sampler",
     "sample": "sampler",
+    "Parity": "parity_report",
+    "parity": "parity_report",
     "load": "models.registry",
 }
 

@@ -87,7 +87,8 @@ class PreparedNetwork:
         compiled: whether torch.compile is in use; False again once "auto" has fallen back.
         compilations: how often the network was compiled.
         recompiles: how many of them were unexpected. Expected are one for c_noise [1] and one for c_noise [B], at the batch
-            size of the first call. Each unexpected one is also a RuntimeWarning and a note.
+            size of the first call. Each unexpected one is also a RuntimeWarning and a note. Besides another batch size, tensors
+            made inside and outside of inference mode differ for the compiler: use one sort.
         notes: what differs from what one may expect, one line each.
     """
 
@@ -99,7 +100,7 @@ class PreparedNetwork:
         self.is_module = isinstance(network, nn.Module)
         self.compilations = self.recompiles = 0
         self._notes: list[str] = []
-        self._shapes: set[tuple[int, bool]] = set()
+        self._compiled_for: list[tuple[int, bool]] = []  # (batch, whether one c_noise serves all)
         self._required = compile == "on"
         self._precision = self._choose_precision()
         self.memory_format = self._choose_memory_format(network, memory_format)
@@ -206,15 +207,16 @@ class PreparedNetwork:
 
     def _record(self, net_in: Tensor, c_noise: Tensor) -> None:
         """Was the compilation of this call expected?"""
-        batch, shape = len(net_in), (len(net_in), len(c_noise) == 1)
-        first = next(iter(self._shapes))[0] if self._shapes else batch
-        if batch == first and shape not in self._shapes:
-            self._shapes.add(shape)
+        batch, shared = len(net_in), len(c_noise) == 1
+        first = self._compiled_for[0][0] if self._compiled_for else batch
+        if batch == first and (batch, shared) not in self._compiled_for:
+            self._compiled_for.append((batch, shared))
             return
         self.recompiles += 1
+        sort = "inference" if net_in.is_inference() else "normal"
         note = (
-            f"compile: the network was compiled again, for net_in {list(net_in.shape)} and c_noise {list(c_noise.shape)} "
-            f"(made for batches of {first}); feed one shape, or use compile='off'"
+            f"compile: the network was compiled again, for {sort} tensors net_in {list(net_in.shape)} and c_noise "
+            f"{list(c_noise.shape)}, having been made for batches of {first}; feed one shape, or use compile='off'"
         )
         self._notes.append(note)
         warnings.warn(note, RuntimeWarning, stacklevel=3)

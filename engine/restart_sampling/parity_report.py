@@ -1,0 +1,195 @@
+r"""How far a faster network is from the exact one: the same seeds, drawn twice.
+
+The network that is asked about (a lower precision, compiled, or both) is compared with fp32, uncompiled:
+
+* per evaluation, on identical inputs: both networks get what the fp32 trajectory feeds its own, so errors do not pile up.
+  The relative error of one sample is ‖F' − F‖ / ‖F‖.
+* in the result: two complete runs from the same noise, where they do pile up.
+
+Limiting case: a network compared with itself has all errors 0, a PSNR of infinity and no value that changes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .denoiser import Denoiser
+from .errors import NonFiniteError, RestartTypeError, RestartValueError
+from .network import PreparedNetwork, prepare
+from .noise import seed_tensor
+from .plan import Plan
+from .sampler import Progress, Sampler
+
+SHOWN = 16  # rows of the printed table
+
+
+@dataclass(frozen=True)
+class ParityRow:
+    """Relative error of F at one noise level: over `evaluations` of it, pooled (`rms`) and of the worst sample (`max`)."""
+
+    sigma: float
+    evaluations: int
+    rms: float
+    max: float
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What `parity` found; `str` of it is a small table.
+
+    Attributes:
+        network, reference: what was compared, in words.
+        rows: relative errors of F, highest noise level first.
+        samples: how many were drawn; failures: how many of them became NaN or infinite in either run, and are left out below.
+        image_rms, image_max: difference of the finished samples, in their own units ([−1, 1] for images).
+        psnr: in dB at 8 bits, infinite if the 8-bit images are equal.
+        changed: share of 8-bit values (one per pixel and channel) that differ.
+        notes: of the network.
+    """
+
+    network: str
+    reference: str
+    rows: tuple[ParityRow, ...]
+    samples: int
+    failures: int
+    image_rms: float
+    image_max: float
+    psnr: float
+    changed: float
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        evaluations = sum(row.evaluations for row in self.rows)
+        lines = [f"{self.network}  against  {self.reference}", "error of F on equal inputs, relative:"]
+        lines.append(f"{'sigma':>12}{'evaluations':>13}{'rms':>11}{'largest':>11}")
+        lines += [f"{r.sigma:12.5g}{r.evaluations:13d}{r.rms:11.2e}{r.max:11.2e}" for r in self._shown()]
+        lines.append(
+            f"finished samples ({self.samples}, {evaluations} evaluations each): rms difference {self.image_rms:.2e}, "
+            f"largest {self.image_max:.2e}"
+        )
+        lines.append(f"at 8 bits: PSNR {self.psnr:.1f} dB, {100 * self.changed:.2f} % of the values change")
+        if self.failures:
+            lines.append(
+                f"{self.failures} of {self.samples} samples became NaN or infinite; they are left out"
+            )
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def _shown(self) -> list[ParityRow]:
+        """Evenly spread rows with both ends, and the worst one."""
+        n = len(self.rows)
+        if n <= SHOWN:
+            return list(self.rows)
+        chosen = {round(i * (n - 1) / (SHOWN - 2)) for i in range(SHOWN - 1)}
+        chosen.add(max(range(n), key=lambda i: self.rows[i].max))
+        return [self.rows[i] for i in sorted(chosen)]
+
+
+def parity(
+    denoiser: Denoiser,
+    plan: Plan,
+    *,
+    dtype: str = "bf16",
+    compile: str = "auto",
+    seeds: Iterable[int] | Tensor = range(16),
+    device: str | torch.device | None = None,
+    batch_size: int | None = None,
+    memory_format: str = "auto",
+) -> Parity:
+    """Compare `denoiser` at `dtype`, `compile` and `memory_format` with itself in fp32, uncompiled, over one plan.
+
+    Args:
+        seeds: the samples to draw; a class-conditional network draws each one's class from its seed.
+        device: default: where the network is.
+        batch_size: default: all seeds at once. It must divide their number, so that one shape is compiled.
+
+    Raises:
+        RestartError: as `Sampler` and `prepare` do, and for no seeds or a batch size that does not divide them.
+    """
+    if not isinstance(denoiser, Denoiser):
+        raise RestartTypeError(f"the first argument must be a Denoiser, got {type(denoiser).__name__}")
+    seeds = seed_tensor(seeds)
+    count = len(seeds)
+    batch_size = count if batch_size is None else batch_size
+    if not count or batch_size < 1 or count % batch_size:
+        raise RestartValueError(f"{count} seeds do not divide into batches of {batch_size}")
+    device = denoiser.device if device is None else torch.device(device)
+    exact = prepare(denoiser, device=device, compile="off")
+    network = prepare(denoiser, device=device, dtype=dtype, compile=compile, memory_format=memory_format)
+    tap = _Tap(exact, network)
+
+    def draw(function: _Tap | PreparedNetwork, dtype: str) -> tuple[Tensor, list[float]]:
+        sampler = Sampler(
+            replace(denoiser, network=function), plan, batch_size, graph="off", compile="off", device=device, dtype=dtype
+        )  # fmt: skip
+        try:
+            x = sampler.run(seeds, callback=tap.record if function is tap else None)
+        except NonFiniteError as error:
+            x = error.samples
+        return x, [row.sigma for row in sampler.plan.rows]
+
+    x, sigma = draw(tap, "fp32")
+    y, _ = draw(network, dtype)
+    good = (torch.isfinite(x) & torch.isfinite(y)).flatten(1).all(1)
+    return Parity(
+        network.describe(), exact.describe(), tap.rows(sigma), count, count - int(good.sum()),
+        *_compare(x[good], y[good]), network.notes,
+    )  # fmt: skip
+
+
+class _Tap:
+    """A network that answers with `exact` and asks `network` the same thing on the side."""
+
+    def __init__(self, exact: PreparedNetwork, network: PreparedNetwork) -> None:
+        self.exact, self.network = exact, network
+        self.found: defaultdict[int, list[Tensor]] = defaultdict(list)
+
+    def __call__(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None) -> Tensor:
+        F = self.exact(net_in, c_noise, class_labels)
+        other = self.network(net_in.to(self.network.net_dtype), c_noise, class_labels)
+        wide = F.double().flatten(1)
+        error = other.double().flatten(1) - wide
+        self.last = torch.stack([error.square().sum(1), wide.square().sum(1)])
+        return F
+
+    def record(self, progress: Progress) -> None:
+        """Callback of the sampler: the last evaluation was that of row `progress.row`."""
+        self.found[progress.row].append(self.last.cpu())
+
+    def rows(self, sigma: list[float]) -> tuple[ParityRow, ...]:
+        """Pooled by noise level; sigma[i] is that of row i + 1."""
+        at: defaultdict[float, list[int]] = defaultdict(list)
+        for i, level in enumerate(sigma):
+            at[level].append(i + 1)
+        result = []
+        for level in sorted(at, reverse=True):
+            error, norm = torch.cat([part for row in at[level] for part in self.found[row]], dim=1)
+            worst = max(map(_ratio, error.tolist(), norm.tolist()), key=lambda e: (math.isnan(e), e))
+            result.append(
+                ParityRow(level, len(at[level]), _ratio(float(error.sum()), float(norm.sum())), worst)
+            )
+        return tuple(result)
+
+
+def _ratio(error: float, norm: float) -> float:
+    """√(error / norm), with 0/0 = 0."""
+    return math.sqrt(error / norm) if norm else (0.0 if error == 0 else math.inf)
+
+
+def _compare(x: Tensor, y: Tensor) -> tuple[float, float, float, float]:
+    """RMS and largest difference; PSNR and share of changed values at 8 bits. NaN if nothing is left to compare."""
+    if not x.numel():
+        return (math.nan,) * 4
+    from .output.images import to_uint8
+
+    difference = (x - y).double()
+    error = to_uint8(x).astype(float) - to_uint8(y)
+    mse = float((error**2).mean())
+    psnr = 10 * math.log10(255**2 / mse) if mse else math.inf
+    rms, largest = difference.square().mean().sqrt().item(), difference.abs().max().item()
+    return rms, largest, psnr, float((error != 0).mean())
