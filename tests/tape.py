@@ -6,8 +6,13 @@ Whatever the host decided or read while recording is frozen, so a loop that asks
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from restart_sampling.errors import BackendError
+from restart_sampling.executors.graph import UNTIL_IDLE
 
 
 class Tape(TorchDispatchMode):
@@ -52,7 +57,9 @@ class TapedStepper:
 class TapeCapture:
     """The graph executor's capture, on tapes. `recorded` holds (number of evaluations, entries) of each."""
 
-    def __init__(self):
+    until_idle = True
+
+    def __init__(self, device="cpu"):
         self.recorded = []
 
     def warm_up(self, body):
@@ -63,9 +70,42 @@ class TapeCapture:
         body.stepper = TapedStepper(stepper, tape)
         try:
             with tape:
-                for _ in range(repeats):
+                for _ in range(repeats or 1):
                     body()
         finally:
             body.stepper = stepper
         self.recorded.append((repeats, len(tape.entries)))
-        return tape.replay
+        cursor = body.machine.cursor
+
+        def until_idle():
+            tape.replay()
+            while bool((cursor >= 0).any()):
+                tape.replay()
+
+        return until_idle if repeats == UNTIL_IDLE else tape.replay
+
+
+def make_capture(device):
+    """The capture that belongs to a device: tapes on the CPU, CUDA graphs on a GPU, with `recorded` in both."""
+    if torch.device(device).type == "cpu":
+        return TapeCapture()
+    from restart_sampling.executors.capture import CudaCapture
+    from restart_sampling.executors.while_graph import WhileCapture, import_runtime
+
+    base = CudaCapture
+    with suppress(BackendError):
+        import_runtime()
+        base = WhileCapture
+
+    class Recorded(base):
+        def __init__(self, device):
+            super().__init__(torch.device(device))
+            self.recorded = []
+            if base is WhileCapture:
+                self.until_idle = True
+
+        def capture(self, body, repeats):
+            self.recorded.append((repeats, None))
+            return super().capture(body, repeats)
+
+    return Recorded(device)

@@ -1,14 +1,20 @@
-"""The graph executor, on a capture that needs no GPU (`tape.py`): launches, equality, fallback, padding."""
+"""The graph executor: launches, equality, fallback, padding. On the CPU captures are tapes (`tape.py`); with
+`--device cuda` the same tests, and those at the end, run on CUDA graphs."""
 
 from __future__ import annotations
 
+import gc
+import threading
+
 import pytest
 import torch
-from tape import TapeCapture
+from tape import TapeCapture, make_capture
 
 import restart_sampling as rs
 from restart_kernels import layout
+from restart_sampling.executors.capture import CudaCapture
 from restart_sampling.executors.graph import MODES, GraphExecutor
+from restart_sampling.models.edm import build_network
 from restart_sampling.spans import spans
 
 SHAPE = (3, 4, 5)
@@ -25,12 +31,28 @@ def denoiser(label_dim=0):
     return rs.Denoiser.from_function(fn, shape=SHAPE, label_dim=label_dim)
 
 
-def captured(mode, capture=None, plan=None, label_dim=0, batch_size=4):
-    """A sampler whose evaluations are captured on tapes."""
-    sampler = rs.Sampler(denoiser(label_dim), plan or rs.Plan.build(**PLAN), batch_size=batch_size)
-    sampler.executor = GraphExecutor(mode, capture or TapeCapture())
+def captured(mode, capture, device, plan=None, label_dim=0, batch_size=4):
+    """A sampler that replays what `capture` captures."""
+    plan = plan or rs.Plan.build(**PLAN)
+    sampler = rs.Sampler(denoiser(label_dim), plan, batch_size=batch_size, graph="off", device=device)
+    return with_graph(sampler, mode, capture)
+
+
+def with_graph(sampler, mode, capture):
+    if mode == "while" and not hasattr(capture, "until_idle"):
+        pytest.skip("graph='while' needs cuda-bindings")
+    sampler.executor = GraphExecutor(mode, capture)
     sampler.pads = True
     return sampler
+
+
+def eager(plan, device, label_dim=0, **options):
+    return rs.Sampler(denoiser(label_dim), plan, batch_size=4, graph="off", device=device, **options)
+
+
+@pytest.fixture
+def capture(device):
+    return make_capture(device)
 
 
 def test_spans_cut_a_plan_where_its_restarts_are():
@@ -48,29 +70,29 @@ def test_spans_cut_a_plan_where_its_restarts_are():
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("label_dim", [0, 4])
-def test_replays_give_the_bits_of_eager_launches(mode, label_dim):
+def test_replays_give_the_bits_of_eager_launches(mode, label_dim, capture, device):
     plan = rs.Plan.build(**PLAN, guidance_scale=2.0 if label_dim else 1.0)
-    sampler = captured(mode, plan=plan, label_dim=label_dim)
-    expected = rs.Sampler(denoiser(label_dim), plan, batch_size=4, graph="off").run(range(10))
+    sampler = captured(mode, capture, device, plan=plan, label_dim=label_dim)
+    expected = eager(plan, device, label_dim).run(range(10))
     assert torch.equal(sampler.run(range(10)), expected)  # two full batches and one of two samples
     assert sampler.executor.note == ""
     assert sampler.executor.launches > 0
 
 
-def test_launches_of_each_mode():
-    """`trajectory` is one launch a batch, `loop` one a span, `step` one an evaluation."""
+def test_launches_of_each_mode(device):
+    """`while` and `trajectory` are one launch a batch, `loop` one a span, `step` one an evaluation."""
     plan = rs.Plan.build(**PLAN)
-    for mode, expected in (("trajectory", 1), ("loop", len(spans(plan))), ("step", plan.nfe)):
-        sampler = captured(mode)
+    for mode, expected in (("while", 1), ("trajectory", 1), ("loop", len(spans(plan))), ("step", plan.nfe)):
+        sampler = captured(mode, make_capture(device), device)
         seen = []
         sampler.run(range(4), callback=lambda p, seen=seen: seen.append(p.row))
         assert sampler.executor.launches == expected == len(seen)
         assert seen[-1] == plan.nfe
 
 
-def test_a_restart_loop_is_captured_once_and_replayed_k_times():
-    capture = TapeCapture()
-    sampler = captured("loop", capture, plan=rs.Plan.build(steps=8, restart=[3, 9, 0.1, 0.5]))
+def test_a_restart_loop_is_captured_once_and_replayed_k_times(capture, device):
+    plan = rs.Plan.build(steps=8, restart=[3, 9, 0.1, 0.5])
+    sampler = captured("loop", capture, device, plan=plan)
     sampler.run(range(8))
     lengths = [n for n, _ in capture.recorded]
     assert len(lengths) == len(set(lengths))
@@ -81,7 +103,7 @@ def test_a_restart_loop_is_captured_once_and_replayed_k_times():
 def test_what_one_evaluation_launches():
     """The network's operators, one step, one advance: the length of a tape is linear in the evaluations it holds."""
     capture = TapeCapture()
-    sampler = captured("trajectory", capture)
+    sampler = captured("trajectory", capture, "cpu")
     sampler.run([0])
     ((nfe, entries),) = capture.recorded
     assert nfe == sampler.plan.nfe
@@ -99,30 +121,30 @@ def test_what_one_evaluation_launches():
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_new_plan_needs_no_new_capture_of_step(mode):
-    """Only the table changes; spans of lengths not seen before are captured, and `step` has one length."""
-    capture = TapeCapture()
-    sampler = captured(mode, capture)
+def test_a_new_plan_needs_no_new_capture(mode, capture, device):
+    """Only the table changes; spans of lengths not seen before are captured by all but `step` and `while`."""
+    sampler = captured(mode, capture, device)
     sampler.run(range(4))
     before = len(capture.recorded)
     other = rs.Plan.build(steps=6, restart=[[3, 2, 0.15, 0.6], [2, 3, 1.1, 4.0]], rho=5.0, s_noise=1.01)
     sampler.set_plan(other)
-    expected = rs.Sampler(denoiser(), other, batch_size=4, graph="off").run(range(4))
-    assert torch.equal(sampler.run(range(4)), expected)
+    assert torch.equal(sampler.run(range(4)), eager(other, device).run(range(4)))
     assert len(capture.recorded) == before
+    longer = rs.Plan.build(steps=9)
+    sampler.set_plan(longer)
+    assert torch.equal(sampler.run(range(4)), eager(longer, device).run(range(4)))
+    assert len(capture.recorded) == before + (mode in ("loop", "trajectory"))
 
 
-def test_a_capture_that_fails_ends_in_eager_launches_and_says_why():
+def test_a_capture_that_fails_ends_in_eager_launches_and_says_why(device):
     class Broken(TapeCapture):
         def capture(self, body, repeats):
             raise RuntimeError("operation not permitted when stream is capturing\n(extra lines)")
 
-    sampler = captured("loop", Broken())
-    expected = rs.Sampler(denoiser(), sampler.plan, batch_size=4, graph="off").run(range(6))
-    assert torch.equal(sampler.run(range(6)), expected)
-    assert sampler.notes == (
-        "graph=loop fell back to eager launches: operation not permitted when stream is capturing (extra lines)",
-    )
+    sampler = captured("loop", Broken(), device)
+    assert torch.equal(sampler.run(range(6)), eager(sampler.plan, device).run(range(6)))
+    note = "graph=loop fell back to eager launches: operation not permitted when stream is capturing (extra lines)"
+    assert note in sampler.notes
 
 
 def test_a_network_that_asks_the_host_is_found_out_by_the_self_check():
@@ -133,62 +155,81 @@ def test_a_network_that_asks_the_host_is_found_out_by_the_self_check():
 
     sampler = rs.Sampler(rs.Denoiser.from_function(fn, shape=SHAPE), rs.Plan.build(**PLAN), batch_size=4)
     expected = sampler.run(range(4))
-    sampler.executor = GraphExecutor("trajectory", TapeCapture())
-    sampler.pads = True
+    with_graph(sampler, "trajectory", TapeCapture())
     assert torch.equal(sampler.run(range(4)), expected)
-    assert "gives another" in sampler.notes[0]
+    assert "gives another" in sampler.executor.note
+    assert sampler.executor.note in sampler.notes
 
 
-def test_replaced_parameters_are_captured_again():
+def test_a_network_that_does_not_repeat_itself_is_held_to_its_own_scatter():
+    """Two eager runs differ in the last bits: a replay may differ as much, and no more."""
+    generator = torch.Generator().manual_seed(0)
+
+    def fn(x, sigma, scale=1e-6):
+        return 0.5 * x + scale * torch.rand(x.shape, generator=generator)
+
+    sampler = rs.Sampler(rs.Denoiser.from_function(fn, shape=SHAPE), rs.Plan.build(**PLAN), batch_size=4)
+    with_graph(sampler, "loop", TapeCapture())
+    sampler.run(range(4))
+    assert sampler.executor.note == ""
+
+
+def test_replaced_parameters_are_captured_again(capture, device):
     class Net(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.weight = torch.nn.Parameter(torch.tensor(0.5))
+            self.weight = torch.nn.Parameter(torch.tensor(0.5, device=device))
 
         def forward(self, x, c_noise, labels):
             return x * self.weight
 
     net = Net()
-    base = denoiser()
-    den = rs.Denoiser(net, base.parameterization, SHAPE)
-    sampler = rs.Sampler(den, rs.Plan.build(**PLAN), batch_size=2)
-    capture = TapeCapture()
-    sampler.executor = GraphExecutor("step", capture)
-    sampler.pads = True
-    evaluation = None
+    den = rs.Denoiser(net, denoiser().parameterization, SHAPE)
+    sampler = rs.Sampler(den, rs.Plan.build(**PLAN), batch_size=2, graph="off", compile="off", device=device)
+    with_graph(sampler, "step", capture)
     first = sampler.run([0, 1])
     evaluation = sampler._evaluation(2)
     evaluation.network = net  # the addresses of its own parameters are watched
     sampler.run([0, 1])
     captures = len(capture.recorded)
-    net.weight = torch.nn.Parameter(torch.tensor(0.25))
+    net.weight = torch.nn.Parameter(torch.tensor(0.25, device=device))
     assert not torch.equal(sampler.run([0, 1]), first)
     assert len(capture.recorded) == captures + 1
 
 
-def test_mixed_plans_replay_one_evaluation_at_a_time():
+@pytest.mark.parametrize("mode", ["trajectory", "while"])
+def test_mixed_plans_replay_one_evaluation_at_a_time(mode, capture, device):
     plans = [rs.Plan.build(**PLAN), rs.Plan.build(steps=9), rs.Plan.build(steps=4, solver="euler")]
     pairs = [(seed, plans[seed % 3]) for seed in range(11)]
-    expected = rs.Sampler(denoiser(), plans[0], batch_size=4, graph="off").run(pairs)
-    capture = TapeCapture()
-    sampler = captured("trajectory", capture)
-    assert torch.equal(sampler.run(pairs), expected)
+    sampler = captured(mode, capture, device)
+    assert torch.equal(sampler.run(pairs), eager(plans[0], device).run(pairs))
     assert [n for n, _ in capture.recorded] == [1]
 
 
-def test_the_table_grows_and_the_captures_follow():
-    capture = TapeCapture()
-    sampler = captured("step", capture)
+def test_the_table_grows_and_the_captures_follow(capture, device):
+    sampler = captured("step", capture, device)
     sampler.run([0])
     long = rs.Plan.build(steps=700)
     sampler.set_plan(long)
-    assert torch.equal(sampler.run([5]), rs.Sampler(denoiser(), long, graph="off").run([5]))
+    assert torch.equal(sampler.run([5]), eager(long, device).run([5]))
     assert sampler.program.generation == 1
     assert len(capture.recorded) == 2
 
 
+def test_captures_die_with_the_buffers_they_refer_to(capture, device):
+    """A guided plan needs other buffers: the graphs of the old ones, and their memory, are let go."""
+    plain, guided = rs.Plan.build(**PLAN), rs.Plan.build(**PLAN, guidance_scale=2.0)
+    sampler = captured("loop", capture, device, plan=plain, label_dim=4)
+    for plan in (plain, guided, plain):
+        sampler.set_plan(plan)
+        assert torch.equal(sampler.run(range(4)), eager(plan, device, 4).run(range(4)))
+        gc.collect()
+        assert len(sampler.executor._graphs) == 1
+    assert sampler.executor.note == ""
+
+
 def test_graphs_are_refused_where_there_are_none():
-    for mode in (*MODES, "while"):
+    for mode in MODES:
         with pytest.raises(rs.RestartError, match=f"graph='{mode}' needs a CUDA device"):
             rs.Sampler(denoiser(), rs.Plan.build(), graph=mode, device="cpu")
     with pytest.raises(
@@ -197,8 +238,125 @@ def test_graphs_are_refused_where_there_are_none():
         rs.Sampler(denoiser(), rs.Plan.build(), graph="cuda")
 
 
-def test_idle_lanes_are_left_alone_by_a_padded_batch():
-    sampler = captured("loop")
+def test_idle_lanes_are_left_alone_by_a_padded_batch(capture, device):
+    sampler = captured("loop", capture, device)
     x = sampler.run([7])
-    assert torch.equal(x, rs.Sampler(denoiser(), sampler.plan, graph="off").run([7]))
+    assert torch.equal(x, eager(sampler.plan, device).run([7]))
     assert sampler._evaluation(4).machine.first_bad.tolist() == [layout.NEVER] * 4
+
+
+# What only a GPU can show.
+
+SONG = {
+    "class_name": "EDMPrecond", "model_type": "SongUNet", "img_resolution": 8, "img_channels": 3, "label_dim": 0,
+    "model_channels": 16, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4], "dropout": 0.0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def cuda(device):
+    if device.type != "cuda":
+        pytest.skip("needs a GPU: pytest --device cuda")
+    return device
+
+
+def song():
+    network = build_network(SONG, seed=0)
+    return rs.Denoiser(network, network.parameterization, (3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("mode", "dtype", "compile"),
+    [(mode, dtype, "off") for mode in MODES for dtype in ("fp32", "bf16")] + [("loop", "fp32", "on")],
+)
+def test_a_u_net_gives_the_same_bits_in_every_mode(mode, dtype, compile, cuda):
+    plan = rs.Plan.build(**PLAN)
+    options = dict(batch_size=4, device=cuda, dtype=dtype, compile=compile)
+    expected = rs.Sampler(song(), plan, graph="off", **options).run(range(8))
+    sampler = rs.Sampler(song(), plan, graph=mode, **options)
+    found = sampler.run(range(8))
+    assert sampler.executor.note == ""
+    assert sampler.executor.launches > 0
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("mode", ["step", "loop", "trajectory"])
+def test_replays_neither_wait_nor_allocate(mode, cuda):
+    sampler = rs.Sampler(song(), rs.Plan.build(**PLAN), batch_size=4, graph=mode, device=cuda, compile="off")
+    sampler.run(range(4))
+    evaluation, entry = sampler._evaluation(4), sampler._entries(sampler.table)[0]
+    with torch.inference_mode():
+        evaluation.load(entry, torch.arange(4, device=cuda), None)
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_stats(cuda)["allocation.all.allocated"]
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            sampler.executor.run(evaluation, entry.spans)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert torch.cuda.memory_stats(cuda)["allocation.all.allocated"] == before
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_network_that_synchronizes_falls_back_and_the_device_goes_on(mode, cuda):
+    def fn(x, sigma):
+        return x * (0.5 if float(sigma[0]) > 1.0 else 0.25)
+
+    plan, den = rs.Plan.build(**PLAN), rs.Denoiser.from_function(fn, shape=SHAPE)
+    expected = rs.Sampler(den, plan, batch_size=4, graph="off", device=cuda).run(range(8))
+    stream = torch.cuda.current_stream()
+    sampler = rs.Sampler(den, plan, batch_size=4, graph=mode, device=cuda)
+    assert torch.equal(sampler.run(range(8)), expected)
+    assert "fell back to eager launches" in sampler.notes[-1]
+    assert torch.cuda.current_stream() == stream
+    torch.cuda.empty_cache()  # the allocator no longer believes in a capture
+    good = rs.Sampler(denoiser(), plan, batch_size=4, graph=mode, device=cuda)
+    good.run(range(4))
+    assert good.executor.note == ""
+
+
+def test_another_thread_may_use_the_device_during_a_capture(cuda):
+    """A writer thread allocates, copies and waits while graphs are captured."""
+    stop, errors = threading.Event(), []
+
+    def work():
+        size = 1 << 20
+        try:
+            while not stop.is_set():
+                torch.ones(size, device=cuda).sum().cpu()
+                size = (
+                    1 << 20 if size > 1 << 26 else size + (1 << 21)
+                )  # new blocks, so that the driver is called
+        except RuntimeError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        plan = rs.Plan.build(**PLAN)
+        expected = rs.Sampler(song(), plan, batch_size=4, graph="off", device=cuda, compile="off").run(
+            range(4)
+        )
+        for _ in range(5):
+            sampler = rs.Sampler(song(), plan, batch_size=4, graph="loop", device=cuda, compile="off")
+            assert torch.equal(sampler.run(range(4)), expected)
+            assert sampler.executor.note == ""
+    finally:
+        stop.set()
+        thread.join()
+    assert errors == []
+
+
+def test_a_capture_is_made_on_the_stream_and_used_on_the_current_one(cuda):
+    """The result is right on another stream than the one of the warm-up."""
+    plan = rs.Plan.build(**PLAN)
+    expected = rs.Sampler(denoiser(), plan, batch_size=4, graph="off", device=cuda).run(range(8))
+    sampler = with_graph(
+        rs.Sampler(denoiser(), plan, batch_size=4, graph="off", device=cuda), "loop", CudaCapture(cuda)
+    )
+    side = torch.cuda.Stream(cuda)
+    with torch.cuda.stream(side):
+        found = sampler.run(range(8))
+    side.synchronize()
+    assert torch.equal(found, expected)
+    assert torch.equal(sampler.run(range(8)), expected)

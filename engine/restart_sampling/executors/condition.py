@@ -1,0 +1,37 @@
+r"""The condition of a WHILE node: go on as long as a sample is live.
+
+The one place where a kernel speaks to the graph that runs it: `cudaGraphSetConditional` is a function of CUDA's device
+runtime, which the driver links when it loads the module. It exists on a GPU only, so this file is imported by
+`while_graph.py` alone.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from triton.language import core
+
+_SIGNATURE = (core.dtype("int64"), core.dtype("int32"))
+
+
+@core.extern
+def _set_conditional(handle, value, _semantic=None):
+    # It returns nothing, which cannot be said here; the int32 is not read.
+    symbols = {_SIGNATURE: ("cudaGraphSetConditional", core.dtype("int32"))}
+    return core.extern_elementwise("", "", [handle, value], symbols, is_pure=False, _semantic=_semantic)
+
+
+# n is 1 for a batch with one cursor, and a specialised 1 would be a kernel of its own.
+@triton.jit(do_not_specialize=["n"])
+def condition_kernel(handle_ptr, cursor_ptr, n, BLOCK: tl.constexpr):
+    """One program of one warp: every thread sets the same value, 1 while any cursor is ≥ 0.
+
+    The handle comes from memory, so that one compiled kernel serves every graph; 0 sets nothing (to load the module).
+    """
+    live = tl.zeros([BLOCK], tl.int32)
+    for first in range(0, n, BLOCK):
+        b = first + tl.arange(0, BLOCK)
+        live |= (tl.load(cursor_ptr + b, mask=b < n, other=-1) >= 0).to(tl.int32)
+    handle = tl.load(handle_ptr)
+    if handle != 0:
+        _set_conditional(handle, tl.max(live, axis=0))
