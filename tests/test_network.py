@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import restart_sampling as rs
 from restart_sampling.models import build_network
-from restart_sampling.network import PreparedNetwork, float32_products, prepare
+from restart_sampling.network import SWITCHES, PreparedNetwork, float32_products, prepare
 from restart_sampling.output.images import to_uint8
 from restart_sampling.parameterization import edm
 
@@ -25,9 +25,6 @@ CONFIG = dict(
     model_channels=8, channel_mult=[1, 2], num_blocks=1, attn_resolutions=[4],
 )  # fmt: skip
 TORCH = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-SWITCHES = (
-    torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv,
-)  # fmt: skip
 PLAN = dict(steps=4, restart=[2, 1, 0.3, 2.0], sigma_min=0.02, sigma_max=20.0)
 
 
@@ -202,7 +199,7 @@ def test_the_border_is_contiguous(unet, memory_format, device):
         *inputs(device, labels=True)
     )
     assert F.is_contiguous()
-    assert (F - want).norm() <= 2e-6 * want.norm()
+    assert (F - want).norm() <= 1e-5 * want.norm()
     assert network.memory_format == memory_format
 
 

@@ -11,7 +11,8 @@ so one denoiser may serve several samplers, each with its own precision:
 | fp16  | float16  | a float16 copy; embedding kept float32    | IEEE float32            |
 
 PyTorch's TF32 switches belong to the process: cuDNN convolutions use TF32 unless told otherwise, matrix products do not.
-Here they are set around each call and put back after it, so "fp32" is float32 whatever the program chose elsewhere.
+Here they are set around each call and put back after it, so "fp32" is float32 whatever the program chose elsewhere. (A
+plain function on the CPU is left alone.)
 
 Compiled means torch.compile(fullgraph=True, dynamic=False) by inductor without CUDA graphs of its own; capturing is the
 executor's business. Only the network is in there: preconditioning, guidance and the choice of c_noise are the fused step's,
@@ -28,7 +29,7 @@ import threading
 import types
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -45,8 +46,13 @@ FLOAT32_LAYERS = (
     Linear,
     NoiseEmbedding,
 )  # the embedding of noise level and class: small, and F is sensitive to it
+EXACT = ("ieee", "none")  # of a precision switch; none: it follows a more general one that says nothing
 INDUCTOR = {"triton.cudagraphs": False}
 
+_backends: Any = torch.backends
+SWITCHES: tuple[Any, ...] = (
+    _backends.cuda.matmul, _backends.cudnn.conv, _backends.mkldnn.matmul, _backends.mkldnn.conv,
+)  # fmt: skip
 _switches_lock = threading.RLock()
 
 
@@ -107,7 +113,6 @@ class PreparedNetwork:
         if isinstance(network, nn.Module):
             network = _inference_copy(network, device, self.net_dtype, self.memory_format)
         self._eager = _with_border(network, self.memory_format == "channels_last")
-        self._run: Callable[..., Tensor] = self._eager
         self.compiled = self._choose_compile(compile)
         if self.compiled:
             self._run = self._compile(self._eager)
@@ -122,21 +127,12 @@ class PreparedNetwork:
         Raises:
             BackendError: compile="on" and the network cannot be compiled.
         """
-        with float32_products(self._precision, self.device), self._no_autograd():
-            if not self.compiled:
-                return self._run(net_in, c_noise, class_labels)
-            before = self.compilations
-            try:
-                F = self._run(net_in, c_noise, class_labels)
-            except self._compile_errors as error:
-                F = self._eager(net_in, c_noise, class_labels)  # a mistake in the arguments shows itself here
-                self._give_up(_first_line(error))
-                return F
-            if self.compilations != before:
-                self._record(net_in, c_noise)
-            elif not before:
-                self._give_up("torch.compile is switched off, or found nothing to compile")
-            return F
+        if self.device.type == "cpu" and (
+            not self.is_module or cpu_is_exact()
+        ):  # changing switches takes 10 µs
+            return self._call(net_in, c_noise, class_labels)
+        with float32_products(self._precision, self.device):
+            return self._call(net_in, c_noise, class_labels)
 
     def describe(self) -> str:
         """One line, e.g. "bf16, compiled (fullgraph), channels_last"."""
@@ -181,9 +177,27 @@ class PreparedNetwork:
             return True
         return False
 
-    def _no_autograd(self) -> Any:
-        """Inference mode for a module, whatever the caller's mode is: one mode, one compilation."""
-        return torch.inference_mode() if self.is_module else nullcontext()
+    def _call(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None) -> Tensor:
+        """A module runs in inference mode, whatever the caller's mode is: one mode, one compilation."""
+        evaluate = self._evaluate_compiled if self.compiled else self._eager
+        if torch.is_inference_mode_enabled() or not self.is_module:
+            return evaluate(net_in, c_noise, class_labels)
+        with torch.inference_mode():
+            return evaluate(net_in, c_noise, class_labels)
+
+    def _evaluate_compiled(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None) -> Tensor:
+        before = self.compilations
+        try:
+            F = self._run(net_in, c_noise, class_labels)
+        except self._compile_errors as error:
+            F = self._eager(net_in, c_noise, class_labels)  # a mistake in the arguments shows itself here
+            self._give_up(_first_line(error))
+            return F
+        if self.compilations != before:
+            self._record(net_in, c_noise)
+        elif not before:
+            self._give_up("torch.compile is switched off, or found nothing to compile")
+        return F
 
     def _compile(self, fn: Any) -> Callable[..., Tensor]:
         from torch._dynamo import exc
@@ -219,7 +233,7 @@ class PreparedNetwork:
             f"{list(c_noise.shape)}, having been made for batches of {first}; feed one shape, or use compile='off'"
         )
         self._notes.append(note)
-        warnings.warn(note, RuntimeWarning, stacklevel=3)
+        warnings.warn(note, RuntimeWarning, stacklevel=5)
 
     def _give_up(self, reason: str) -> None:
         """Go on without the compiler, or say that it was required."""
@@ -227,7 +241,7 @@ class PreparedNetwork:
             raise BackendError(
                 f"compile='on' was asked for, but the network cannot be compiled: {reason}; use compile='auto' or 'off'"
             )
-        self.compiled, self._run = False, self._eager
+        self.compiled = False
         self._notes.append(f"compile: the network runs eagerly, it cannot be compiled: {reason}")
 
 
@@ -269,37 +283,35 @@ def _inference_copy(
         ) from None
 
 
+def cpu_is_exact() -> bool:
+    """Whether oneDNN computes float32 products in float32, as it does unless told otherwise."""
+    return SWITCHES[2].fp32_precision in EXACT and SWITCHES[3].fp32_precision in EXACT
+
+
 @contextmanager
 def float32_products(precision: str, device: torch.device) -> Iterator[None]:
     """float32 matrix products and convolutions at `precision` ("ieee" or "tf32", on CUDA) inside, as before outside.
 
     The switches belong to the process, so threads whose networks need them changed take turns; on CUDA that is while they
-    launch, not while the GPU computes. On the CPU oneDNN's bfloat16 and TF32 products are kept out, and usually nothing is
-    to be changed.
+    launch, not while the GPU computes. On the CPU oneDNN's bfloat16 and TF32 products are kept out.
     """
-    backends = torch.backends
-    slots: tuple[Any, ...] = (
-        backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv,  # type: ignore[attr-defined]
-    )  # fmt: skip
-    cuda = device.type == "cuda"
-    if not cuda and all(slot.fp32_precision in ("ieee", "none") for slot in slots[2:]):
-        yield
-        return
+    if device.type != "cuda":
+        precision = "ieee"
     with _switches_lock:
-        old = [slot.fp32_precision for slot in slots]
+        old = [slot.fp32_precision for slot in SWITCHES]
         # set_float32_matmul_precision keeps a value of its own, which can only be read while the others ask for no more, and
         # which parts of the compiler read: the two are kept in step.
-        for slot in slots:
+        for slot in SWITCHES:
             slot.fp32_precision = "ieee"
         legacy = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-        for slot, value in zip(slots, (precision, precision, "ieee", "ieee"), strict=True):
+        for slot, value in zip(SWITCHES, (precision, precision, "ieee", "ieee"), strict=True):
             slot.fp32_precision = value
         try:
             yield
         finally:
             torch.set_float32_matmul_precision(legacy)
-            for slot, value in zip(slots, old, strict=True):
+            for slot, value in zip(SWITCHES, old, strict=True):
                 slot.fp32_precision = value
 
 

@@ -3,7 +3,8 @@ r"""How far a faster network is from the exact one: the same seeds, drawn twice.
 The network that is asked about (a lower precision, compiled, or both) is compared with fp32, uncompiled:
 
 * per evaluation, on identical inputs: both networks get what the fp32 trajectory feeds its own, so errors do not pile up.
-  The relative error of one sample is ‖F' − F‖ / ‖F‖.
+  The relative error of one sample is ‖F' − F‖ / ‖F‖. What becomes of it in D is c_out(σ) times ‖F' − F‖, so a large
+  error at a low noise level, where c_out is about σ, is a small one in the image.
 * in the result: two complete runs from the same noise, where they do pile up.
 
 Limiting case: a network compared with itself has all errors 0, a PSNR of infinity and no value that changes.
