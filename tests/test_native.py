@@ -1,0 +1,344 @@
+"""The native library on the CPU: the reference's bits on every instruction set and any number of threads, in place."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+import torch
+from test_step import ALL, BF16, F16, F32, Batch, assert_equal_bits, bits, table
+
+import restart_bindings as rb
+import restart_kernels as rk
+from restart_kernels import layout as L
+
+if not rb.available():
+    pytest.skip(rb.reason(), allow_module_level=True)
+
+SIMDS = rb.simds()
+SIZES = [1, 3, 63, 64, 257, 784, 3 * 32 * 32]
+HEUN = L.READ_X | L.READ_F | L.STORE_H | L.STORE_NET
+LAST = L.READ_X | L.READ_H | L.READ_F | L.STORE_X | L.STORE_NET
+
+
+@pytest.fixture(params=SIMDS)
+def simd(request):
+    before = rb.simd()
+    rb.set_simd(request.param)
+    yield request.param
+    rb.set_simd(before)
+
+
+@pytest.fixture(params=[1, 2, 4])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def assert_native_is_the_reference(case):
+    found, expected = case.step("native"), case.step("reference")
+    assert_equal_bits(found, expected)
+    return found
+
+
+# --- the step --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("numel", SIZES)
+def test_the_step_at_awkward_sizes(simd, numel):
+    for batch, guided in ((1, True), (3, False)):
+        assert_native_is_the_reference(
+            Batch(batch, numel, table([ALL], seed=numel), guided=guided, seed=numel)
+        )
+
+
+@pytest.mark.parametrize("F_dtype", [F32, BF16, F16])
+@pytest.mark.parametrize("net_dtype", [F32, BF16, F16])
+def test_the_step_for_every_dtype(simd, F_dtype, net_dtype):
+    for guided in (False, True):
+        assert_native_is_the_reference(Batch(2, 150, table([ALL]), F_dtype, net_dtype, guided))
+
+
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("numel", [5, 131])
+def test_every_combination_of_flags_in_one_batch(simd, guided, numel):
+    """Sample b is at row b, and every register that its row does not read is full of NaN."""
+    flags, s = list(range(64)) * 2, [0.0] * 64 + [0.5] * 64
+    case = Batch(128, numel, table(flags, s=s), BF16, F16, guided, cursor=range(128))
+    for b, flag in enumerate(flags):
+        unread = [(L.READ_X, case.x), (L.READ_H, case.h), (L.READ_F, case.F)]
+        for bit, register in unread + [(L.READ_F, case.F_uncond)] * guided:
+            if not flag & bit:
+                register[b] = torch.nan
+    x, h, net_in, first_bad = assert_native_is_the_reference(case)
+    assert (first_bad == L.NEVER).all()
+    assert net_in.isfinite().all()
+    for b, flag in enumerate(flags):
+        assert x[b].isfinite().all() == bool(flag & (L.READ_X | L.STORE_X))
+        assert h[b].isfinite().all() == bool(flag & (L.READ_H | L.STORE_H))
+
+
+def test_what_a_row_does_not_store_keeps_its_bits(simd):
+    """Down to the payload of a NaN, which an idle store of the same value could change."""
+    for flags in (0, HEUN & ~L.STORE_NET, L.READ_F | L.STORE_X):
+        case = Batch(2, 300, table([flags]))
+        start = {}
+        for name in ("x", "h", "net_in"):
+            register = getattr(case, name)
+            register.view(torch.int32)[:] = 0x7F812345
+            start[name] = register.view(torch.int32).clone()
+        stored = {"x": L.STORE_X, "h": L.STORE_H, "net_in": L.STORE_NET}
+        rk.bind(case.machine(), "native").step(case.F)
+        for name, bit in stored.items():
+            assert flags & bit or torch.equal(getattr(case, name).view(torch.int32), start[name]), name
+
+
+def test_mixed_and_idle_cursors(simd):
+    rows = table([ALL, ALL & ~L.READ_H, L.READ_F | L.STORE_X], s=[0.5, 0.0, 2.0])
+    case = Batch(6, 150, rows, BF16, F16, guided=True, cursor=[2, -1, 0, 1, 0, -7])
+    for t in (case.x, case.h, case.F, case.F_uncond, case.net_in):
+        t[1::6] = torch.nan
+    found = assert_native_is_the_reference(case)
+    for after, before in zip(found, (case.x, case.h, case.net_in, case.first_bad), strict=True):
+        assert torch.equal(bits(after[1::6]), bits(before[1::6]))
+        assert torch.equal(bits(after[5::6]), bits(before[5::6]))
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("element", [0, 63, 64, 256])
+def test_a_bad_value_flags_its_sample(simd, bad, element):
+    case = Batch(4, 257, table([0, 0, 0, ALL]), cursor=[3] * 4)
+    case.first_bad[1] = 2
+    case.x[1:3, element] = bad
+    assert assert_native_is_the_reference(case)[3].tolist() == [L.NEVER, 2, 3, L.NEVER]
+
+
+def test_noise_beyond_the_end_of_a_sample_flags_nothing(simd):
+    """s·ε overflows for most elements; the only one of the sample is below 1 in magnitude and stays finite."""
+    eps = rk.normal(torch.arange(64), 0, 4, backend="reference")
+    seed = int((eps[:, 1:].abs().amax(1) - eps[:, 0].abs()).argmax())
+    case = Batch(1, 1, table([L.STORE_X], s=3e38))
+    case.seeds[0] = seed
+    assert assert_native_is_the_reference(case)[3].tolist() == [L.NEVER]
+
+
+@pytest.mark.parametrize("numel", [4, 67])
+def test_signed_zeros(simd, numel):
+    coef, code = table([L.READ_X | L.STORE_X | L.STORE_NET, ALL & ~L.STORE_H], s=0.0)
+    coef[:, [L.Y_X, L.Y_H, L.Y_F, L.C_IN]] = torch.tensor([1.0, -1.0, -1.0, -1.0])
+    case = Batch(2, numel, (coef, code), cursor=[0, 1])
+    zeros = torch.zeros(numel)
+    zeros[1::2] = -0.0
+    case.x, case.h, case.F = (t.expand(2, numel).contiguous() for t in (zeros, zeros.abs(), zeros.abs()))
+    x, _, net_in, _ = assert_native_is_the_reference(case)
+    assert x[1].signbit().tolist() == zeros.signbit().tolist()
+    assert net_in[1].signbit().tolist() == (-zeros).signbit().tolist()
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16])
+def test_conversions_round_to_nearest_even(simd, dtype):
+    """Every value of the 16-bit type, the ties between neighbours, and what lies just beside them."""
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype)
+    finite = every[every.isfinite()].float().sort().values
+    ties = (finite[1:] + finite[:-1]) / 2
+    beside = [ties.nextafter(torch.tensor(end)) for end in (torch.inf, -torch.inf)]
+    extreme = torch.tensor([3.4e38, -3.4e38, 65504.0, 65519.99, 65520.0, 1e-45, -1e-45, 1e-8, torch.inf])
+    y = torch.cat((finite, ties, *beside, extreme))
+    coef, code = table([L.READ_X | L.READ_F | L.STORE_X | L.STORE_NET], s=0.0)
+    coef[:, [L.Y_X, L.Y_H, L.Y_F, L.C_IN]] = torch.tensor([1.0, 0.0, 0.0, 1.0])
+    case = Batch(1, len(y), (coef, code), dtype, dtype)
+    case.x[0], case.F[:] = y, 0
+    assert_native_is_the_reference(case)
+    coef[:, [L.Y_X, L.Y_F]] = torch.tensor([0.0, 1.0])
+    case = Batch(1, len(every), (coef, code), dtype, dtype)
+    case.F[0] = every
+    assert_native_is_the_reference(case)
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16])
+def test_registers_need_no_alignment(simd, dtype):
+    case = Batch(2, 200, table([ALL]), dtype, dtype, guided=True)
+    expected = case.step("reference")
+    for name in ("x", "h", "F", "F_uncond", "net_in"):
+        t = getattr(case, name)
+        setattr(case, name, torch.empty(t.numel() + 1, dtype=t.dtype)[1:].view_as(t).copy_(t))
+    rk.bind(case.machine(), "native").step(case.F, case.F_uncond)
+    assert_equal_bits((case.x, case.h, case.net_in, case.first_bad), expected)
+
+
+def test_subnormals_are_kept_whatever_torch_was_told(simd, threads):
+    case = Batch(8, 6000, table([LAST], s=0.0), F16, F16)
+    for t in (case.x, case.h):
+        t *= 1e-39
+    case.F *= 0
+    expected = case.step("reference")
+    assert (expected[0] != 0).any()
+    assert torch.set_flush_denormal(True)
+    try:
+        found = case.step("native")
+    finally:
+        torch.set_flush_denormal(False)
+    assert_equal_bits(found, expected)
+
+
+@pytest.mark.parametrize("batch, numel", [(1, 200_001), (40, 3 * 32 * 32), (3, 50_000)])
+def test_the_number_of_threads_changes_no_bit(threads, batch, numel):
+    case = Batch(batch, numel, table([ALL]), BF16, F16, guided=True)
+    case.x[-1, -1] = torch.nan
+    for _ in range(3):
+        assert_native_is_the_reference(case)
+
+
+def test_steps_from_several_python_threads():
+    cases = [Batch(8, 20_000, table([ALL]), seed=seed) for seed in range(4)]
+    expected = [case.step("reference") for case in cases]
+    found = [[] for _ in cases]
+
+    def work(i):
+        for _ in range(10):
+            found[i] = cases[i].step("native")
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(len(cases))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for a, b in zip(found, expected, strict=True):
+        assert_equal_bits(a, b)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_steps_with_threads_of_its_own():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        case = Batch(8, 20_000, table([ALL]))
+        expected = case.step("native")
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)  # a hang is a failure
+            run = rk.bind(case.machine(), "native")
+            run.step(case.F)
+            # Row by row: torch's own threads do not survive a fork, and it starts them for larger tensors.
+            os._exit(17 if all(bool(row.isfinite().all()) for row in case.h) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17
+        assert_equal_bits(case.step("native"), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_empty_batches():
+    for batch, numel in ((0, 5), (3, 0)):
+        case = Batch(batch, numel, table([ALL]), cursor=[0])
+        run = rb.Step(
+            case.x, case.h, case.net_in, case.coef, case.code, case.cursor, case.seeds, case.first_bad
+        )
+        run.step(case.F)
+        run.advance()
+        assert case.cursor.tolist() == [1]
+        assert case.first_bad.tolist() == [L.NEVER] * batch
+
+
+# --- advance and the normals -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cursor", [[0], [0, 2, -1, 1, -5]])
+@pytest.mark.parametrize("give", [False, True])
+def test_advance(cursor, give):
+    coef, code = table([ALL, ALL, ALL | L.END])
+    case = Batch(5, 3, (coef, code), cursor=cursor)
+    expected = Batch(5, 3, (coef, code), cursor=cursor)
+    c_noise = [torch.full((len(cursor),), 7.0) if give else None for _ in range(2)]
+    run = rk.bind(case.machine(c_noise=c_noise[0]), "native")
+    reference = rk.bind(expected.machine(c_noise=c_noise[1]), "reference")
+    for _ in range(4):
+        run.advance()
+        reference.advance()
+        assert torch.equal(case.cursor, expected.cursor)
+        assert not give or torch.equal(*c_noise)
+    assert (case.cursor < 0).all()
+
+
+@pytest.mark.parametrize("numel", [1, 3, 4, 63, 65, 257, 784, 70_001])
+def test_normals(simd, threads, numel):
+    seeds = torch.tensor([0, 1, 2**32, 2**63 - 1])
+    for draw, stream in ((0, 0), (5, 1), (2**32 - 1, 2)):
+        found = torch.full((4, numel), torch.nan)
+        rb.normal(found, seeds, draw, stream)
+        assert torch.equal(
+            bits(found), bits(rk.normal(seeds, draw, numel, stream=stream, backend="reference"))
+        )
+
+
+# --- what does not fit -----------------------------------------------------------------------------------------
+
+NAMES = ("x", "h", "net_in", "coef", "code", "cursor", "seeds", "first_bad")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.double(),
+        lambda t: t.to(torch.int16),
+        lambda t: t.flatten()[:-1],
+        lambda t: torch.stack((t, t), -1)[..., 0],
+        lambda t: t.to("meta"),
+        lambda t: t.tolist(),
+    ],
+    ids=["float64", "int16", "too few", "strided", "no memory", "list"],
+)
+def test_a_tensor_that_does_not_fit_is_refused(name, change):
+    case = Batch(3, 9, table([ALL] * 2), cursor=[0, 1, 0])
+    tensors = {n: getattr(case, n) for n in NAMES}
+    tensors[name] = change(tensors[name])
+    with pytest.raises((TypeError, RuntimeError, BufferError, AttributeError)):
+        rb.Step(**tensors)
+
+
+def test_an_output_that_does_not_fit_is_refused():
+    case = Batch(3, 9, table([ALL]), guided=True)
+    run = rb.Step(*(getattr(case, name) for name in NAMES))
+    before = [getattr(case, name).clone() for name in NAMES]
+    for F, F_uncond in (
+        (case.F.double(), None),
+        (case.F[:2], None),
+        (case.F.T, None),
+        (case.F, case.F_uncond.bfloat16()),
+        (case.F, case.F_uncond[1:]),
+        (case.F.int(), None),
+        (3.0, None),
+    ):
+        with pytest.raises((TypeError, AttributeError)):
+            run.step(F, F_uncond)
+    for name, tensor in zip(NAMES, before, strict=True):
+        assert torch.equal(getattr(case, name), tensor)
+
+
+def test_a_cursor_beyond_the_table_is_refused_before_it_is_read():
+    case = Batch(3, 9, table([ALL] * 2), cursor=[0, 2, 1])
+    run = rb.Step(*(getattr(case, name) for name in NAMES))
+    x = case.x.clone()
+    for call in (run.advance, lambda: run.step(case.F)):
+        with pytest.raises(IndexError, match=r"cursor 2 is beyond the table's 2 rows"):
+            call()
+    assert torch.equal(case.x, x)
+    assert case.cursor.tolist() == [0, 2, 1]
+
+
+def test_instruction_sets_are_named():
+    assert rb.simd() in SIMDS
+    assert SIMDS[-1] == "portable"
+    with pytest.raises(ValueError, match="no instruction set sse9"):
+        rb.set_simd("sse9")
+
+
+def test_other_devices_are_explained():
+    assert rb.reason("cpu") == ""
+    assert not rb.available("mps")
+    assert "mps" in rb.reason("mps")
