@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import edm_reference
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
+import restart_sampling as rs
 from restart_sampling.errors import CheckpointError, RestartTypeError, RestartValueError
 from restart_sampling.models import build_network
-from restart_sampling.models.layers import Block, low_pass, resample
+from restart_sampling.models.layers import Block, ResampleConv2d, low_pass, resample
 
 CIFAR = {
     "class_name": "EDMPrecond", "model_type": "SongUNet", "img_resolution": 32, "img_channels": 3,
@@ -317,6 +321,64 @@ def test_parameterization_of_each_class():
     network = build_network(ADM)
     network.u[0] = 12345.0  # the stored levels are used, not recomputed ones
     assert network.parameterization.name == "iddpm" and network.parameterization.sigma_max == 12345.0
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that write `size` elements or more; views are free."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size, self.count = size, Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        first = out[0] if isinstance(out, tuple) else out
+        if isinstance(first, torch.Tensor) and first.numel() >= self.size and not func.is_view:
+            self.count[func.overloadpacket.__name__] += 1
+        return out
+
+
+def test_passes_over_the_activations_of_the_bundled_network():
+    network, B = rs.load("fashion-mnist").network, 32
+    x, labels = torch.randn(B, 1, 28, 28), torch.eye(10)[:1]
+    with torch.no_grad(), Operations(B * 16 * 49) as operations:
+        network(x, torch.zeros(1), labels)
+    most = {
+        "convolution": 63, "native_group_norm": 47, "add_": 46, "silu_": 43, "mul_": 25, "cat": 9, "avg_pool2d": 4,
+        "upsample_nearest2d": 4, "_scaled_dot_product_flash_attention_for_cpu": 4,
+        "addmm": 4, "bmm": 4, "_unsafe_view": 4, "add": 4,  # the products of q, k and v, in one way or another
+    }  # fmt: skip
+    more = {name: n for name, n in operations.count.items() if n > most.get(name, 0)}
+    assert not more  # above all no clone and no copy: activations keep their layout and dtype
+
+
+def test_a_pointwise_convolution_comes_before_the_repetition_of_pixels():
+    up = ResampleConv2d(8, 8, 1, [1, 1], up=True).requires_grad_(False)
+    up.draw(torch.Generator().manual_seed(0))
+    x = torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(1))
+    with FlopCounterMode(display=False) as flops:
+        y = up(x)
+    assert flops.get_total_flops() == 2 * x.numel() * 8
+    assert relative(y, F.conv2d(resample(x, up.resample_filter, up=True), up.weight, up.bias)) < 1e-6
+    filtered = ResampleConv2d(8, 8, 1, [1, 3, 3, 1], up=True).requires_grad_(False)
+    filtered.bias.fill_(1.0)  # not darkened at the border: the filter still comes first
+    assert torch.equal(filtered(x), torch.ones(2, 8, 8, 8))
+
+
+@pytest.mark.parametrize("name", ["ncsn++", "adm"])
+def test_the_network_is_one_graph(name):
+    network = random_network(VARIANTS[name])
+    x, c_noise, labels = inputs(network)
+    compiled = torch.compile(network, fullgraph=True, dynamic=False, backend="eager")
+    with torch.inference_mode():
+        assert relative(compiled(x, c_noise[:1], labels), network(x, c_noise[:1], labels)) < ROUNDING
+
+
+def test_one_c_noise_is_embedded_once():
+    model = build_network(VARIANTS["standard skip"], seed=0).model
+    assert model.embed(torch.zeros(1), None).shape[0] == 1
+    labelled = build_network(SMALL, seed=0).model
+    assert labelled.embed(torch.zeros(1), torch.eye(4)).shape[0] == 4
 
 
 BAD_CONFIGS = [

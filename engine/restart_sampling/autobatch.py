@@ -1,0 +1,103 @@
+r"""How many samples to give the network at once: `--batch auto`.
+
+The answer depends on shapes, the device and its free memory, never on a clock, so the same run chooses the same
+batch. Images do not depend on it beyond the network's rounding. Let A be the bytes of the network's largest
+activation for one sample, found by one evaluation of one sample.
+
+* CPU: B·A ≤ 8 MiB. A call of the network costs something that does not depend on B, a quarter to a half of
+  the time at B = 8 and below a tenth from 32 on for the bundled model; and an activation that has left the caches is read
+  from memory by each pass of convolution, norm and SiLU. Between the two lies a flat stretch:
+  `benchmarks/network_cpu.py` measures it.
+* CUDA: the step's registers and 16·A per sample in half of the free memory (a U-Net keeps its skip connections, together
+  below 8·A in all published networks, and a block's working set), and B·A ≤ 512 MiB, far beyond what fills a GPU.
+
+The number of batches that this gives is then kept and the samples are spread evenly: 64 at a limit of 55 are 2 × 32, not
+55 + 9. Limiting cases: `total` below the limit is one batch; an activation beyond the limit is B = 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .denoiser import Denoiser
+from .errors import RestartValueError
+
+CPU_BYTES = 8 << 20
+CUDA_BYTES = 512 << 20
+CUDA_SHARE = 0.5  # of the free memory: the rest is for convolution workspaces, graph pools and the caller
+ALIVE = 16  # activations of the largest size that are alive at once, rounded up
+REGISTERS = 8  # float32 tensors of the sample's shape: x, h, F, net_in, each twice for guidance
+LARGEST = 4096
+
+
+def choose_batch(
+    denoiser: Denoiser,
+    total: int,
+    device: str | torch.device,
+    *,
+    dtype: torch.dtype = torch.float32,
+    guided: bool = False,
+    free_memory: Callable[[torch.device], int] | None = None,
+) -> int:
+    """Samples per network call for a run of `total` samples on `device`: 1 ≤ B ≤ min(total, 4096).
+
+    Args:
+        dtype: of the network's input and activations.
+        guided: the network sees every sample twice.
+        free_memory: bytes free on a CUDA device, `torch.cuda.mem_get_info` by default.
+
+    Raises:
+        RestartValueError: total is not a positive integer.
+    """
+    if isinstance(total, bool) or not isinstance(total, int) or total < 1:
+        raise RestartValueError(f"total must be an integer ≥ 1, got {total!r}")
+    device = torch.device(device)
+    activation = largest_activation(denoiser) * dtype.itemsize * (2 if guided else 1)
+    limit = (CUDA_BYTES if device.type == "cuda" else CPU_BYTES) // activation
+    if device.type == "cuda":
+        free = (free_memory or _free_cuda_memory)(device)
+        limit = min(limit, int(CUDA_SHARE * free) // (ALIVE * activation + REGISTERS * 4 * denoiser.numel))
+    limit = max(1, min(limit, LARGEST))
+    return math.ceil(total / math.ceil(total / limit))
+
+
+@torch.inference_mode()
+def largest_activation(denoiser: Denoiser) -> int:
+    """Elements of the largest tensor that goes into or out of a module of the network, for one sample.
+
+    The sample's own size for a plain function. Costs one evaluation of one sample on the network's device.
+    """
+    largest = denoiser.numel
+    if not isinstance(denoiser.network, nn.Module):
+        return largest
+
+    def see(module: nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal largest
+        tensors = (
+            t for t in (*inputs, output) if isinstance(t, Tensor) and t.ndim == len(denoiser.shape) + 1
+        )
+        largest = max(largest, *(t.numel() for t in tensors), 0)
+
+    # Tensors of fewer dimensions are embeddings; of the network's own, weights are not seen at all.
+    hooks = [module.register_forward_hook(see) for module in denoiser.network.modules()]
+    try:
+        first = next(denoiser.network.parameters(), None)
+        dtype = first.dtype if first is not None else torch.float32
+        net_in = torch.zeros(1, *denoiser.shape, dtype=dtype, device=denoiser.device)
+        labels = torch.zeros(1, denoiser.label_dim, device=denoiser.device) if denoiser.label_dim else None
+        denoiser.network(net_in, torch.zeros(1, device=denoiser.device), labels)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return largest
+
+
+def _free_cuda_memory(device: torch.device) -> int:
+    """Free on the card, plus what PyTorch's allocator holds and does not use."""
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
