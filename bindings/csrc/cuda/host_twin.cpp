@@ -33,7 +33,8 @@ extern "C" {
 
 const char* twin_step(float* x, float* h, const void* F, const void* F_uncond, void* net_in, const float* coef,
                       const int32_t* code, int32_t* cursor, const int64_t* seeds, int32_t* first_bad, int64_t batch,
-                      int64_t numel, int32_t rows, int32_t cursor_stride, int32_t F_dtype, int32_t net_dtype, bool guided) {
+                      int64_t numel, int32_t rows, int32_t cursor_stride, int32_t F_dtype, int32_t net_dtype,
+                      bool guided) {
   return emulate(StepArgs{x, h, F, F_uncond, net_in, coef, code, cursor, seeds, first_bad, batch, numel, rows,
                           cursor_stride, static_cast<Float>(F_dtype), static_cast<Float>(net_dtype), guided});
 }
@@ -43,7 +44,8 @@ const char* twin_advance(const float* coef, const int32_t* code, int32_t* cursor
   return emulate(AdvanceArgs{coef, code, cursor, c_noise, 1, 4 * cursors, rows});
 }
 
-const char* twin_normal(float* out, const int64_t* seeds, uint32_t draw, uint32_t stream, int64_t batch, int64_t numel) {
+const char* twin_normal(float* out, const int64_t* seeds, uint32_t draw, uint32_t stream, int64_t batch,
+                        int64_t numel) {
   return emulate(NormalArgs{out, seeds, draw, stream, batch, numel});
 }
 

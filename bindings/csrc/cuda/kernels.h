@@ -62,7 +62,9 @@ RESTART_HD Place locate(int quads, uint32_t block_x, uint32_t block_y, uint32_t 
 }
 
 // Elements from a counter to the end of its sample; 0 or less past it.
-RESTART_HD int elements_left(int64_t numel, uint32_t quad) { return static_cast<int>(static_cast<uint32_t>(numel) - 4 * quad); }
+RESTART_HD int elements_left(int64_t numel, uint32_t quad) {
+  return static_cast<int>(static_cast<uint32_t>(numel) - 4 * quad);
+}
 
 // Whether a cursor is idle: negative, or beyond the table, where the host would have to wait to make it an error.
 RESTART_HD bool idle(int32_t row, int32_t rows) { return static_cast<uint32_t>(row) >= static_cast<uint32_t>(rows); }
@@ -76,11 +78,9 @@ struct Row {
 RESTART_HD Row read_row(const StepArgs& a, int32_t row) {
   const float* c = a.coef + static_cast<int64_t>(row) * layout::NUM_COEF;
   const int32_t* code = a.code + static_cast<int64_t>(row) * layout::NUM_CODE;
-  Row r = {c[layout::Y_X], c[layout::Y_H],  c[layout::Y_F], c[layout::S],        c[layout::G_X],
-           c[layout::G_H], c[layout::G_F],  c[layout::C_IN], c[layout::W],       code[layout::FLAGS],
-           static_cast<uint32_t>(code[layout::DRAW])};
-  if (!a.F) r.flags &= ~layout::READ_F;
-  return r;
+  const int32_t flags = a.F ? code[layout::FLAGS] : code[layout::FLAGS] & ~layout::READ_F;
+  return {c[layout::Y_X], c[layout::Y_H], c[layout::Y_F],  c[layout::S], c[layout::G_X], c[layout::G_H],
+          c[layout::G_F], c[layout::C_IN], c[layout::W],   flags,        static_cast<uint32_t>(code[layout::DRAW])};
 }
 
 // (a·x + b·h) + c·F, every operation rounded.

@@ -78,7 +78,7 @@ struct Vectors {
   }
 };
 
-// Any tensor: its dtype is known at run time, the first `count` of the four elements exist, and its address is that of an element.
+// Any tensor: its dtype is known at run time, the first `count` of the four elements exist, it has an element's alignment.
 struct Elements {
   Float dtype;
 

@@ -90,8 +90,9 @@ void fill_normal(nb::handle out, nb::handle seeds, uint32_t draw, uint32_t strea
   const int64_t numel = keys.numel ? o.numel / keys.numel : 0;
   if (o.numel != keys.numel * numel) throw nb::type_error("out is not one row for each of seeds");
   if (o.device_id != keys.device_id) throw nb::type_error("seeds is not on the device of out");
-  launch(NormalArgs{static_cast<float*>(o.data), static_cast<const int64_t*>(keys.data), draw, stream_id, keys.numel, numel},
-         o.device_id, stream_of(cuda_stream));
+  const NormalArgs args{static_cast<float*>(o.data), static_cast<const int64_t*>(keys.data), draw, stream_id,
+                        keys.numel,                  numel};
+  launch(args, o.device_id, stream_of(cuda_stream));
 }
 
 }  // namespace
