@@ -44,9 +44,11 @@ def inputs(batch: int) -> tuple[Tensor, Tensor, Tensor]:
     return x, torch.zeros(1), torch.eye(10)[torch.arange(batch) % 10]
 
 
-def rounds(variants: dict[str, Callable[[], object]], seconds: float) -> dict[str, tuple[float, int, int]]:
-    """Median seconds, rounds and disturbed rounds of each variant."""
-    times: dict[str, list[tuple[bool, float]]] = {name: [] for name in variants}
+def rounds(
+    variants: dict[str, Callable[[], object]], seconds: float
+) -> dict[str, tuple[float, float, int, int]]:
+    """Median seconds, median seconds of processor time, rounds and disturbed rounds of each variant."""
+    times: dict[str, list[tuple[bool, float, float]]] = {name: [] for name in variants}
     for run in variants.values():
         run()
     end = time.perf_counter() + seconds
@@ -54,15 +56,16 @@ def rounds(variants: dict[str, Callable[[], object]], seconds: float) -> dict[st
         for name, run in variants.items():
             machine, own, start = busy(), time.process_time(), time.perf_counter()
             run()
-            wall = time.perf_counter() - start
-            others = busy() - machine - (time.process_time() - own)
+            wall, cpu = time.perf_counter() - start, time.process_time() - own
+            others = busy() - machine - cpu
             # Ticks are 10 ms: a short round is judged by two of them at least.
-            times[name].append((others > max(0.1 * wall * (os.cpu_count() or 1), 0.02), wall))
+            times[name].append((others > max(0.1 * wall * (os.cpu_count() or 1), 0.02), wall, cpu))
     result = {}
     for name, all_rounds in times.items():
-        quiet = [t for bad, t in all_rounds if not bad]
-        used = quiet if len(quiet) >= 3 else [t for _, t in all_rounds]
-        result[name] = (statistics.median(used), len(all_rounds), len(all_rounds) - len(quiet))
+        quiet = [t for t in all_rounds if not t[0]]
+        used = quiet if len(quiet) >= 3 else all_rounds
+        wall, cpu = (statistics.median(t[i] for t in used) for i in (1, 2))
+        result[name] = (wall, cpu, len(all_rounds), len(all_rounds) - len(quiet))
     return result
 
 
@@ -126,17 +129,16 @@ def main() -> None:
             with torch.inference_mode():
                 networks["compiled"](*inputs(batch))
             compile_seconds = round(time.perf_counter() - start, 1)
-        for name, (seconds, n, disturbed) in rounds(
-            variants_of(batch, networks, threads), args.seconds
-        ).items():
-            ms = round(seconds * 1e3 / batch, 3)
-            rows.append(
-                dict(batch=batch, variant=name, ms_per_image_evaluation=ms, rounds=n, disturbed=disturbed)
-            )
+        variants = variants_of(batch, networks, threads)
+        for name, (wall, cpu, n, disturbed) in rounds(variants, args.seconds).items():
+            ms, cpu_ms = (round(t * 1e3 / batch, 3) for t in (wall, cpu))
+            row = dict(batch=batch, variant=name, ms_per_image_evaluation=ms, cpu_ms=cpu_ms)
+            rows.append(row | dict(rounds=n, disturbed=disturbed))
             if name.startswith("compiled"):
                 rows[-1]["compile_seconds"] = compile_seconds
             print(
-                f"batch {batch:4}  {name:28} {ms:8.2f} ms per image-evaluation   ({disturbed}/{n} disturbed)",
+                f"batch {batch:4}  {name:26} {ms:8.2f} ms ({cpu_ms:.2f} of the processor) per image-evaluation"
+                f"   {disturbed}/{n} disturbed",
                 flush=True,
             )
         networks.pop("compiled", None)
