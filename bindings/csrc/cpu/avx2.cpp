@@ -9,6 +9,7 @@ namespace restart::cpu {
 namespace avx2_ {
 
 RESTART_VECTORS(8)
+constexpr int UNITS = 2;
 
 inline F32 exact_fma(F32 a, F32 b, F32 c) { return _mm256_fmadd_ps(a, b, c); }
 inline F32 to_float(U32 v) {  // both halves are exact, so their sum is rounded once

@@ -9,6 +9,7 @@ namespace restart::cpu {
 namespace avx512_ {
 
 RESTART_VECTORS(16)
+constexpr int UNITS = 4;
 
 inline F32 exact_fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
 inline F32 to_float(U32 v) { return _mm512_cvtepu32_ps((__m512i)v); }

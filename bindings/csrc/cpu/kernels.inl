@@ -1,7 +1,8 @@
 // The fused step and the normals, for vectors of WIDTH floats. Mirrors restart_kernels/step/reference.py and
 // restart_kernels/philox/coefficients.py bit for bit: every product and sum is rounded on its own (-ffp-contract=off).
 //
-// Included once by each instruction set's file, inside its own namespace, after WIDTH and
+// Included once by each instruction set's file, inside its own namespace, after WIDTH, UNITS and
+//   UNITS                vectors of WIDTH / 2 counters that are made side by side, as many as the registers hold
 //   exact_fma(a, b, c)   a·b + c for an exact product a·b, where one rounding and two are the same
 //   to_float(U32)        rounded to nearest even
 //   root(F32)            correctly rounded
@@ -15,10 +16,12 @@
 constexpr std::int64_t VECTORS = 4;  // in a block: enough to amortise its uniform branches
 constexpr std::int64_t ELEMENTS = VECTORS * WIDTH;
 constexpr int LANES = WIDTH / 4;  // of 128 bits
-static_assert(BLOCK % ELEMENTS == 0);
+constexpr std::int64_t NORMALS = UNITS * 2 * WIDTH;  // made at once
+static_assert(BLOCK % NORMALS == 0 && NORMALS % ELEMENTS == 0);
 
 #define INLINE inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
+#define EACH UNROLL for (int i = 0; i < N; ++i)
 
 template <class To, class From>
 INLINE To bits(From from) {
@@ -81,30 +84,40 @@ INLINE void store_block(void *to, const F32 (&v)[VECTORS], Float type) {
 
 // --- noise -----------------------------------------------------------------------------------------------------
 
-template <int N>
-INLINE F32 horner(const float (&a)[N], F32 x) {
-    F32 p = x * a[N - 1] + a[N - 2];
-    UNROLL for (int i = N - 3; i >= 0; --i) p = p * x + a[i];
-    return p;
+// Coefficients from the highest power down, for N chains side by side: a chain alone waits 8 cycles for each power.
+template <int N, int POWERS>
+INLINE void horner(F32 (&p)[N], const float (&a)[POWERS], const F32 (&x)[N]) {
+    EACH p[i] = x[i] * a[POWERS - 1] + a[POWERS - 2];
+    UNROLL for (int k = POWERS - 3; k >= 0; --k) EACH p[i] = p[i] * x[i] + a[k];
 }
 
 // Two words -> two normals (r cos, r sin). Rewritten as in philox/triton.py, every bit the same.
-INLINE void box_muller(U32 wa, U32 wb, F32 &z0, F32 &z1) {
-    const F32 u = exact_fma(to_float(wa), all(scheme::U_SCALE), all(scheme::U_SHIFT));
-    const I32 e23 = bits<I32>((bits<U32>(u) - scheme::SQRT_HALF_BITS) & 0xff800000u);
-    const F32 f = 1.0f - bits<F32>(bits<I32>(u) - e23);
-    const F32 e = __builtin_convertvector(e23, F32);
-    const F32 p = f * horner(scheme::LN, f) + e * (scheme::LN2_LO * 0x1p-23f);
-    const F32 r = root(exact_fma(e, all(scheme::LN2_HI * 0x1p-23f), p));
+template <int N>
+INLINE void box_muller(const U32 (&wa)[N], const U32 (&wb)[N], F32 (&z0)[N], F32 (&z1)[N]) {
+    F32 f[N], e[N], r[N];
+    EACH {
+        const F32 u = exact_fma(to_float(wa[i]), all(scheme::U_SCALE), all(scheme::U_SHIFT));
+        const I32 e23 = bits<I32>((bits<U32>(u) - scheme::SQRT_HALF_BITS) & 0xff800000u);
+        f[i] = 1.0f - bits<F32>(bits<I32>(u) - e23);
+        e[i] = __builtin_convertvector(e23, F32);
+    }
+    horner(r, scheme::LN, f);
+    EACH r[i] = f[i] * r[i] + e[i] * (scheme::LN2_LO * 0x1p-23f);
+    EACH r[i] = root(exact_fma(e[i], all(scheme::LN2_HI * 0x1p-23f), r[i]));
 
-    const F32 t = __builtin_convertvector(bits<I32>(wb << 2), F32) * scheme::T_SCALE;
-    const F32 v = t * t;
-    const F32 sin = t * horner(scheme::SIN, v), cos = horner(scheme::COS, v);
-    const U32 q = wb + 0x20000000u;  // bit 30: odd quadrant, bit 31: second half turn
-    const I32 odd = bits<I32>(q << 1) < 0;
-    const F32 signed_r = bits<F32>(bits<U32>(r) ^ (q & 0x80000000u));
-    z0 = signed_r * (odd ? -sin : cos);
-    z1 = signed_r * (odd ? cos : sin);
+    F32 t[N], v[N], sin[N], cos[N];
+    EACH t[i] = __builtin_convertvector(bits<I32>(wb[i] << 2), F32) * scheme::T_SCALE;
+    EACH v[i] = t[i] * t[i];
+    horner(sin, scheme::SIN, v);
+    horner(cos, scheme::COS, v);
+    EACH {
+        sin[i] = t[i] * sin[i];
+        const U32 q = wb[i] + 0x20000000u;  // bit 30: odd quadrant, bit 31: second half turn
+        const I32 odd = bits<I32>(q << 1) < 0;
+        const F32 signed_r = bits<F32>(bits<U32>(r[i]) ^ (q & 0x80000000u));
+        z0[i] = signed_r * (odd ? -sin[i] : cos[i]);
+        z1[i] = signed_r * (odd ? cos[i] : sin[i]);
+    }
 }
 
 // The normals of one (seed, draw, stream). Counters sit in 64-bit lanes: the high half of a lane is what a product left
@@ -120,20 +133,20 @@ struct Noise {
             key1[i] = static_cast<std::uint32_t>(seed >> 32) + i * scheme::WEYL_1;
         }
         const std::uint64_t p1 = std::uint64_t{scheme::MULTIPLIER_1} * stream;
-        const auto c0 = static_cast<std::uint32_t>(p1 >> 32) ^ draw ^ key0[0];
+        const auto c0 = static_cast<std::uint32_t>((p1 >> 32) ^ draw ^ key0[0]);
         const std::uint64_t p0 = std::uint64_t{scheme::MULTIPLIER_0} * c0;
         k2 = key1[0];
         x0 = static_cast<std::uint32_t>(p1) ^ key0[1];
-        x2 = static_cast<std::uint32_t>(p0 >> 32) ^ key1[1];
+        x2 = (p0 >> 32) ^ key1[1];
         x3 = static_cast<std::uint32_t>(p0) ^ key1[2];
     }
 
-    // Counters first … first + WIDTH − 1: one block.
-    INLINE void block(F32 (&z)[VECTORS], std::uint32_t first) const {
-        constexpr int UNITS = VECTORS / 2;  // of WIDTH / 2 counters; side by side, since a round waits for its product
+    // z[0 … NORMALS − 1] from the counters that begin with `first`.
+    INLINE void fill(float *z, std::uint32_t first) const {
+        constexpr int N = UNITS;
         const U64 m0 = all64(scheme::MULTIPLIER_0), m1 = all64(scheme::MULTIPLIER_1);
-        U64 c0[UNITS], c1[UNITS], c2[UNITS], c3[UNITS];
-        UNROLL for (int i = 0; i < UNITS; ++i) {
+        U64 c0[N], c1[N], c2[N], c3[N];
+        EACH {
             U64 quad;  // lane 2k + j holds counter j·LANES + k, so that zipping leaves them in order
             UNROLL for (int k = 0; k < LANES; ++k) {
                 quad[2 * k] = i * 2 * LANES + k;
@@ -145,27 +158,28 @@ struct Noise {
             c1[i] = p1;
             c2[i] = p0 ^ x2;
         }
-        UNROLL for (int i = 0; i < UNITS; ++i) {
+        EACH {
             const U64 p0 = multiply(c0[i], m0), p1 = multiply(c2[i], m1);
             c0[i] = (p1 >> 32) ^ c1[i] ^ key0[2];
             c2[i] = (p0 >> 32) ^ x3;
             c1[i] = p1;
             c3[i] = p0;
         }
-        UNROLL for (std::uint32_t round = 3; round < scheme::ROUNDS; ++round) {
-            UNROLL for (int i = 0; i < UNITS; ++i) {
-                const U64 p0 = multiply(c0[i], m0), p1 = multiply(c2[i], m1);
-                c0[i] = (p1 >> 32) ^ c1[i] ^ key0[round];
-                c2[i] = (p0 >> 32) ^ c3[i] ^ key1[round];
-                c1[i] = p1;
-                c3[i] = p0;
-            }
+        UNROLL for (std::uint32_t round = 3; round < scheme::ROUNDS; ++round) EACH {
+            const U64 p0 = multiply(c0[i], m0), p1 = multiply(c2[i], m1);
+            c0[i] = (p1 >> 32) ^ c1[i] ^ key0[round];
+            c2[i] = (p0 >> 32) ^ c3[i] ^ key1[round];
+            c1[i] = p1;
+            c3[i] = p0;
         }
-        UNROLL for (int i = 0; i < UNITS; ++i) {
-            F32 even, odd;  // z0 z2 and z1 z3 of each counter
-            box_muller(pairs(c0[i], c2[i]), pairs(c1[i], c3[i]), even, odd);
-            z[2 * i] = zip_low(even, odd);
-            z[2 * i + 1] = zip_high(even, odd);
+        U32 wa[N], wb[N];
+        F32 even[N], odd[N];  // z0 z2 and z1 z3 of each counter
+        EACH wa[i] = pairs(c0[i], c2[i]);
+        EACH wb[i] = pairs(c1[i], c3[i]);
+        box_muller(wa, wb, even, odd);
+        EACH {
+            store(z + i * 2 * WIDTH, zip_low(even[i], odd[i]));
+            store(z + i * 2 * WIDTH + WIDTH, zip_high(even[i], odd[i]));
         }
     }
 };
@@ -190,7 +204,7 @@ struct Place {
 // One block. Everything but the arithmetic hangs on the row alone, so the branches are predicted, and a register that
 // the row does not read or store is not touched. Returns lanes that are not zero where y is not finite.
 template <bool NOISY>
-INLINE U32 step_block(const Row &row, const Place &at, std::uint32_t counter, std::int64_t count) {
+INLINE U32 step_block(const Row &row, const Place &at, const float *noise, std::int64_t count) {
     const float *c = row.c;
     F32 x[VECTORS] = {}, h[VECTORS] = {}, F[VECTORS] = {}, y[VECTORS];
     if (row.flags & layout::READ_X) load_block(x, at.x, FLOAT32);
@@ -207,7 +221,7 @@ INLINE U32 step_block(const Row &row, const Place &at, std::uint32_t counter, st
         y[j] = (c[layout::Y_X] * x[j] + c[layout::Y_H] * h[j]) + c[layout::Y_F] * F[j];
     if (NOISY) {
         F32 z[VECTORS];
-        row.noise.block(z, counter);
+        load_block(z, noise, FLOAT32);
         UNROLL for (int j = 0; j < VECTORS; ++j) y[j] = y[j] + c[layout::S] * z[j];
     }
     if (row.flags & layout::STORE_H) {
@@ -238,7 +252,7 @@ INLINE U32 step_block(const Row &row, const Place &at, std::uint32_t counter, st
 
 // The last elements of a sample, fewer than a block, by way of a block that has room for all.
 template <bool NOISY>
-__attribute__((noinline)) U32 step_tail(const Row &row, const Place &at, std::uint32_t counter, std::int64_t count) {
+__attribute__((noinline)) U32 step_tail(const Row &row, const Place &at, const float *noise, std::int64_t count) {
     alignas(64) float x[ELEMENTS] = {}, h[ELEMENTS] = {}, F[ELEMENTS] = {}, F_uncond[ELEMENTS] = {}, net[ELEMENTS];
     const std::int64_t n = count * 4, n_F = count * size_of(row.F_type), n_net = count * size_of(row.net_type);
     if (row.flags & layout::READ_X) __builtin_memcpy(x, at.x, n);
@@ -249,7 +263,7 @@ __attribute__((noinline)) U32 step_tail(const Row &row, const Place &at, std::ui
     }
     const char *uncond = at.F_uncond ? reinterpret_cast<const char *>(F_uncond) : nullptr;
     const Place here{x, h, reinterpret_cast<const char *>(F), uncond, {reinterpret_cast<char *>(net), nullptr}};
-    const U32 bad = step_block<NOISY>(row, here, counter, count);
+    const U32 bad = step_block<NOISY>(row, here, noise, count);
     if (row.flags & layout::STORE_X) __builtin_memcpy(at.x, x, n);
     if (row.flags & layout::STORE_H) __builtin_memcpy(at.h, h, n);
     if (row.flags & layout::STORE_NET) {
@@ -262,12 +276,17 @@ __attribute__((noinline)) U32 step_tail(const Row &row, const Place &at, std::ui
 template <bool NOISY>
 U32 step_range(const Row &row, Place at, std::int64_t first, std::int64_t last) {
     const std::int64_t F_step = ELEMENTS * size_of(row.F_type), net_step = ELEMENTS * size_of(row.net_type);
+    alignas(64) float noise[NORMALS];
+    std::int64_t made = NORMALS;
     U32 bad = {};
-    for (; first < last; first += ELEMENTS) {
-        const auto counter = static_cast<std::uint32_t>(first / 4);
+    for (; first < last; first += ELEMENTS, made += ELEMENTS) {
+        if (NOISY && made == NORMALS) {
+            row.noise.fill(noise, static_cast<std::uint32_t>(first / 4));
+            made = 0;
+        }
         const std::int64_t count = last - first;
-        if (count < ELEMENTS) return bad | step_tail<NOISY>(row, at, counter, count);
-        bad |= step_block<NOISY>(row, at, counter, ELEMENTS);
+        if (count < ELEMENTS) return bad | step_tail<NOISY>(row, at, noise + made, count);
+        bad |= step_block<NOISY>(row, at, noise + made, ELEMENTS);
         at.x += ELEMENTS;
         at.h += ELEMENTS;
         at.F += F_step;
@@ -312,14 +331,11 @@ void step(const StepArgs &a, std::int64_t b, std::int64_t first, std::int64_t la
 void normal(const NormalArgs &a, std::int64_t b, std::int64_t first, std::int64_t last) {
     const Noise noise(a.seeds[b], a.draw, a.stream);
     float *out = a.out + b * a.numel;
-    for (; first < last; first += ELEMENTS) {
-        F32 z[VECTORS];
-        noise.block(z, static_cast<std::uint32_t>(first / 4));
-        if (last - first < ELEMENTS) {
-            __builtin_memcpy(out + first, z, (last - first) * 4);
-            return;
-        }
-        store_block(out + first, z, FLOAT32);
+    for (; first + NORMALS <= last; first += NORMALS) noise.fill(out + first, static_cast<std::uint32_t>(first / 4));
+    if (first < last) {
+        alignas(64) float z[NORMALS];
+        noise.fill(z, static_cast<std::uint32_t>(first / 4));
+        __builtin_memcpy(out + first, z, (last - first) * 4);
     }
 }
 

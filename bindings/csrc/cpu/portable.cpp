@@ -9,6 +9,7 @@ namespace restart::cpu {
 namespace portable_ {
 
 RESTART_VECTORS(4)
+constexpr int UNITS = 2;
 
 inline F32 exact_fma(F32 a, F32 b, F32 c) { return a * b + c; }
 inline F32 to_float(U32 v) { return __builtin_convertvector(v, F32); }
