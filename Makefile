@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint aot quality synthetic clean
+.PHONY: demo test lint aot gpu quality synthetic clean
 
 $(STAMP): pyproject.toml constraints.txt setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,9 @@ lint: $(STAMP)
 
 aot: $(STAMP)  ## compile the kernels for sm_80 and sm_90 without a GPU and print what they cost
 	$(BIN)/python -m restart_kernels.aot --arch 80 --arch 90
+
+gpu:  ## on a machine with a GPU: tests, bandwidth, launches, images/s in 9 minutes, with the system's packages
+	PYTHONPATH=engine:kernels:bindings $(PYTHON) benchmarks/gpu/run.py
 
 synthetic: $(STAMP)  ## the paper's synthetic experiment: errors against K, with a plot
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"

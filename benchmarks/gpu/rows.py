@@ -1,0 +1,107 @@
+"""Keyed rows of results in one JSON file a card. A row is written the moment it is measured, so a killed run keeps its rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from timing import commit, quartiles
+
+KEY = ("stage", "what", "case", "way")  # rows equal in these replace one another
+
+
+def card_slug(device: str) -> str:
+    """A short name of the card for file names: "NVIDIA H100 80GB HBM3" is h100."""
+    if not device.startswith("cuda"):
+        return device
+    name = nvidia_smi("name") or "gpu"
+    known = re.search(r"\b(?:[ABHLT]\d{1,3}|GB?\d{3}|RTX \w+)\b", name)
+    return re.sub(r"\W+", "-", (known[0] if known else name)).lower()
+
+
+def nvidia_smi(query: str) -> str:
+    """One line of nvidia-smi about the first card, or "" where there is none."""
+    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader", "--id=0"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+class Rows:
+    """The rows of a stage, in the file of all stages.
+
+    Args:
+        path: the JSON file; its other rows stay.
+        stage: the stage these rows belong to.
+        seconds: how long the stage may take; `left()` says what remains.
+    """
+
+    def __init__(self, path: Path, stage: str, seconds: float) -> None:
+        self.path, self.stage, self.end = path, stage, time.monotonic() + seconds
+        self.common: dict[str, Any] = {
+            "card": nvidia_smi("name") or "none", "driver": nvidia_smi("driver_version"), "torch": _version("torch"),
+            "triton": _version("triton"), "commit": _commit(),
+        }  # fmt: skip
+
+    def left(self) -> float:
+        return self.end - time.monotonic()
+
+    def add(
+        self, what: str, values: float | str | Sequence[float], unit: str = "", *, case: str = "", way: str = "", **more: Any
+    ) -> None:  # fmt: skip
+        """Write a row: `what` was measured of `way` in `case`; several values become median, quartiles and n."""
+        row: dict[str, Any] = {"stage": self.stage, "what": what, "case": case, "way": way}
+        if isinstance(values, (int, float, str)):
+            row["value"] = values if isinstance(values, str) else round_to(values)
+        else:
+            q1, median, q3 = quartiles(list(values))
+            row |= {"median": round_to(median), "q1": round_to(q1), "q3": round_to(q3), "n": len(values)}
+        row |= {"unit": unit, **more, "date": time.strftime("%Y-%m-%d"), **self.common}
+        save(self.path, row)
+        number = row.get("value", row.get("median"))
+        spread = f"  ({row['q1']} to {row['q3']}, n = {row['n']})" if "median" in row else ""
+        notes = "".join(f"  {name} {value}" for name, value in more.items())
+        print(f"{case:28} {way:22} {what:32} {number} {unit}{spread}{notes}", flush=True)
+
+
+def save(path: Path, row: dict[str, Any]) -> None:
+    """Put one row into the file, in the place of the one with the same key."""
+    rows = json.loads(path.read_text()) if path.exists() else []
+    key = [row[name] for name in KEY]
+    rows = [old for old in rows if [old[name] for name in KEY] != key] + [row]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+    os.replace(temporary, path)
+    if out := os.environ.get("OUT"):
+        shutil.copy(path, Path(out) / path.name)
+
+
+def round_to(value: float, digits: int = 5) -> float:
+    return value if isinstance(value, int) else float(f"{value:.{digits}g}")
+
+
+def _commit() -> str:
+    """Of the checkout; $COMMIT where the code was copied without its history."""
+    try:
+        return os.environ.get("COMMIT") or commit()
+    except OSError:
+        return "unknown"
+
+
+def _version(package: str) -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""

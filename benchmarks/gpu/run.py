@@ -1,0 +1,278 @@
+r"""Everything that needs a GPU, in one command: tests, then what the kernels and the sampler reach. `make gpu` runs it.
+
+    python benchmarks/gpu/run.py                         # all stages, at most 9 minutes
+    python benchmarks/gpu/run.py --stages tests,images
+    python benchmarks/gpu/run.py --list
+    python benchmarks/gpu/run.py --device cpu --quick --stages kernels,launches,images --out /tmp/dry    # a dry run
+
+Every stage is a process of its own with a time limit, so a fault or a hang in one does not cost the others. Rows go to
+benchmarks/results/gpu_CARD.json the moment they are measured; a rerun replaces rows with the same key. Logs are in runs/gpu.
+If the environment has OUT, results and logs are copied there after each stage. Works from a bare checkout; nothing is
+installed. Exit status 1 if a test failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+FOLDERS = ("engine", "kernels", "bindings", "tests", "benchmarks")
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from rows import Rows, card_slug  # noqa: E402
+
+TESTS = (
+    "philox",
+    "step",
+    "sampler",
+    "graph",
+    "continuous",
+    "network",
+    "native_cuda",
+    "while_graph",
+    "fake_cuda",
+)
+
+
+class Stage(NamedTuple):
+    """`run(context, seconds)` returns whether it went well; `seconds` is what it may take of the whole."""
+
+    name: str
+    about: str
+    seconds: float
+    run: Callable[[Context, float], bool]
+
+
+class Context(NamedTuple):
+    device: str
+    quick: bool
+    results: Path
+    logs: Path
+
+    def call(self, name: str, command: list[str], seconds: float) -> int:
+        """Run a command with its output in logs/NAME.log and at the end here; its status, 124 if the time was over."""
+        log = self.logs / f"{name}.log"
+        environment = dict(
+            os.environ, PYTHONUNBUFFERED="1", PYTHONPATH=os.pathsep.join(str(ROOT / f) for f in FOLDERS)
+        )
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                status = process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                status = 124
+        lines = log.read_text(errors="replace").splitlines()
+        print("\n".join(lines[-60:]), flush=True)
+        if status:
+            print(f"[{name}] status {status}; all of it is in {log}", flush=True)
+        return status
+
+    def script(self, name: str, seconds: float) -> bool:
+        """Run benchmarks/gpu/NAME.py, which stops by itself before its time is over."""
+        command = [
+            sys.executable,
+            str(HERE / f"{name}.py"),
+            "--device",
+            self.device,
+            "--results",
+            str(self.results),
+        ]
+        command += [
+            "--logs",
+            str(self.logs),
+            "--seconds",
+            str(max(5, seconds - 15)),
+            *["--quick"] * self.quick,
+        ]
+        return self.call(name, command, seconds) == 0
+
+    def note(self, stage: str, what: str, text: str | float) -> None:
+        Rows(self.results, stage, 0).add(what, text)
+
+
+def environment(context: Context, seconds: float) -> bool:
+    if context.device.startswith("cuda"):
+        command = [sys.executable, "setup.py", "build_ext", "--inplace"]
+        status = context.call("build", command, seconds - 20)
+        context.note(
+            "environment", "build of the native library", "ok" if status == 0 else f"failed ({status})"
+        )
+    return context.script("environment", 60)
+
+
+def tests(context: Context, seconds: float) -> bool:
+    junit = context.logs / "junit.xml"
+    junit.unlink(missing_ok=True)
+    files = [str(f) for name in TESTS if (f := ROOT / "tests" / f"test_{name}.py").exists()]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--device", context.device]
+    command += [f"--junitxml={junit}", "-o", "faulthandler_timeout=120", *files]
+    if context.quick:
+        command += ["-k", "golden or known"]
+    elif _has("xdist"):
+        command += ["-n", "4", "--dist", "loadfile"]
+    status = context.call("tests", command, seconds)
+    if not junit.exists():
+        context.note("tests", "result", f"no report: status {status}")
+        return False
+    suite = ET.parse(junit).getroot()
+    suite = suite if suite.tag == "testsuite" else suite[0]
+    counts = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
+    bad = [
+        f"{case.get('classname')}::{case.get('name')}: {' '.join((problem.get('message') or '').split())[:200]}"
+        for case in suite.iter("testcase")
+        for problem in case
+        if problem.tag in ("failure", "error")
+    ]
+    context.note("tests", "result", "failed" if bad or status else "passed")
+    for name, count in counts.items():
+        context.note("tests", name, count)
+    context.note("tests", "failing", "\n".join(bad) or "none")
+    return not bad and status == 0
+
+
+def sanitize(context: Context, seconds: float) -> bool:
+    """memcheck, then racecheck if there is time for it."""
+    if not context.device.startswith("cuda") or shutil.which("compute-sanitizer") is None:
+        context.note("sanitize", "result", "skipped: no GPU, or no compute-sanitizer")
+        return True
+    end, clean = time.monotonic() + seconds, True
+    for tool in ("memcheck", "racecheck"):
+        left = end - time.monotonic()
+        if left < 15:
+            context.note("sanitize", tool, "skipped: no time left")
+            continue
+        command = [sys.executable, str(HERE / "sanitize.py"), "--tool", tool]
+        status = context.call(f"sanitize-{tool}", command, left)
+        said = {0: "clean", 124: "stopped: no time left"}.get(status, f"failed ({status})")
+        context.note("sanitize", tool, said)
+        clean = clean and status in (0, 124)
+    return clean
+
+
+def profile(context: Context, seconds: float) -> bool:
+    """`restart-sampling profile`; its table goes to gpu_CARD_profile.txt beside the results."""
+    program = "from restart_sampling.cli import main; main()"
+    command = [sys.executable, "-c", program, "profile"]
+    if context.call("profile-help", [*command, "--help"], 60) != 0:
+        context.note("profile", "result", "skipped: there is no profile command")
+        return True
+    command += ["--model", "fashion-mnist", "--preset", "fashion-mnist-43", "--device", context.device]
+    status = context.call("profile", command, seconds)
+    context.note("profile", "result", "ok" if status == 0 else f"failed ({status})")
+    if status == 0:
+        shutil.copy(
+            context.logs / "profile.log", context.results.with_name(context.results.stem + "_profile.txt")
+        )
+    return True
+
+
+def script(name: str) -> Callable[[Context, float], bool]:
+    return lambda context, seconds: context.script(name, seconds)
+
+
+STAGES = (
+    Stage("environment", "card, driver, versions; builds the native library in place", 90, environment),
+    Stage("tests", "the suite's GPU tests: pytest --device cuda", 130, tests),
+    Stage("sanitize", "compute-sanitizer on the native CUDA step", 40, sanitize),
+    Stage("kernels", "copy bandwidth, the fused step by kind of row, normals", 50, script("kernels")),
+    Stage(
+        "launches", "launches, waits and allocations per trajectory and evaluation", 40, script("launches")
+    ),
+    Stage(
+        "images",
+        "images/s by batch, precision and mode; GPU busy, the sampler's share, memory",
+        200,
+        script("images"),
+    ),
+    Stage("profile", "restart-sampling profile", 40, profile),
+)
+
+
+def main() -> int:
+    names = [stage.name for stage in STAGES]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--stages", default=",".join(names), help=f"comma-separated, of {', '.join(names)}")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results"
+    )
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--seconds", type=float, default=530, help="for everything")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the code")
+    parser.add_argument("--list", action="store_true", help="name the stages and stop")
+    options = parser.parse_args()
+    if options.list:
+        for stage in STAGES:
+            print(f"{stage.name:12} {stage.seconds:4.0f} s  {stage.about}")
+        return 0
+    chosen = [name.strip() for name in options.stages.split(",")]
+    if unknown := set(chosen) - set(names):
+        parser.error(f"no stage {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+
+    results = options.out / f"gpu_{card_slug(options.device)}.json"
+    logs = ROOT / "runs" / "gpu" if options.out == ROOT / "benchmarks" / "results" else options.out / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    if out := os.environ.get("OUT"):
+        Path(out).mkdir(parents=True, exist_ok=True)
+    context = Context(options.device, options.quick, results, logs)
+    started, went_well = time.monotonic(), {}
+    stages = [stage for stage in STAGES if stage.name in chosen]
+    for i, stage in enumerate(stages):
+        left = options.seconds - (time.monotonic() - started)
+        later = sum(s.seconds for s in stages[i + 1 :])
+        seconds = min(left, max(stage.seconds, left - later))  # what earlier stages saved is given on
+        print(f"\n=== {stage.name}: {stage.about} (at most {seconds:.0f} s)", flush=True)
+        if left < 15:
+            print("skipped: no time left", flush=True)
+            continue
+        began = time.monotonic()
+        went_well[stage.name] = stage.run(context, seconds)
+        print(f"=== {stage.name}: {time.monotonic() - began:.0f} s", flush=True)
+        hand_over(context)
+    print(f"\n{results}: {time.monotonic() - started:.0f} s in all")
+    for stage in stages:
+        said = {True: "ok", False: "FAILED", None: "skipped"}[went_well.get(stage.name)]
+        print(f"  {stage.name:12} {said}")
+    return 0 if went_well.get("tests", True) and went_well.get("sanitize", True) else 1
+
+
+def hand_over(context: Context) -> None:
+    """Copy results and one file with all logs to $OUT."""
+    target = os.environ.get("OUT")
+    if not target:
+        return
+    folder = Path(target)
+    for file in context.results.parent.glob(f"{context.results.stem}*"):
+        shutil.copy(file, folder / file.name)
+    with (folder / "logs.txt").open("w") as out:
+        for log in sorted(context.logs.glob("*.log")):
+            out.write(f"===== {log.name}\n{log.read_text(errors='replace')[-400_000:]}\n")
+
+
+def _has(module: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(module) is not None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""The GPU suite's driver, run without a GPU: its stages are listed, and a dry run takes the paths of all measurements."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parents[1] / "benchmarks" / "gpu"
+sys.path.append(str(HERE))  # the suite's files are scripts
+
+import measure  # noqa: E402
+import rows  # noqa: E402
+import run as driver  # noqa: E402
+
+
+def call(*arguments, out=None):
+    environment = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "OUT")}
+    environment |= {"OUT": str(out)} if out else {}
+    environment |= {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, str(HERE / "run.py"), *arguments], env=environment, capture_output=True, text=True, check=False
+    )  # fmt: skip
+
+
+def test_the_stages_are_listed_and_fit_into_nine_minutes():
+    done = call("--list")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [stage.name for stage in driver.STAGES]
+    assert sum(stage.seconds for stage in driver.STAGES) <= 600  # stages that finish early give their time on
+    assert call("--stages", "nothing").returncode == 2
+
+
+@pytest.mark.slow
+def test_a_dry_run_measures_everything(tmp_path):
+    """Kernels, launches and images at tiny sizes on the CPU: every row is keyed, and the results are handed over."""
+    stages = "environment,kernels,launches,images,sanitize"
+    arguments = ("--device", "cpu", "--quick", "--stages", stages, "--out", str(tmp_path / "results"))
+    done = call(*arguments, out=tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "FAILED" not in done.stdout, done.stdout
+    found = json.loads((tmp_path / "results" / "gpu_cpu.json").read_text())
+    assert {row["stage"] for row in found} == set(stages.split(","))
+    assert all({*rows.KEY, "unit", "card", "torch", "triton", "commit"} <= set(row) for row in found)
+    keys = [tuple(row[name] for name in rows.KEY) for row in found]
+    assert len(keys) == len(set(keys))
+    assert {"bandwidth", "normals", "launches per trajectory", "images per second"} <= {
+        row["what"] for row in found
+    }
+    assert json.loads((tmp_path / "out" / "gpu_cpu.json").read_text()) == found
+    assert "images per second" in (tmp_path / "out" / "logs.txt").read_text()
+
+
+def test_a_row_replaces_the_one_with_its_key(tmp_path, monkeypatch):
+    monkeypatch.delenv("OUT", raising=False)
+    path = tmp_path / "r.json"
+    made = rows.Rows(path, "kernels", 60)
+    made.add("a", [1.0, 2.0, 3.0], "GB/s", case="64 MB", way="copy")
+    made.add("b", 7)
+    made.add("a", [4.0, 6.0], "GB/s", case="64 MB", way="copy")
+    found = json.loads(path.read_text())
+    assert [(row["what"], row.get("median"), row.get("value"), row.get("n")) for row in found] == [
+        ("b", None, 7, None),
+        ("a", 5.0, None, 2),
+    ]
+
+
+def test_a_stage_that_hangs_is_ended_and_said_so(tmp_path, capsys):
+    context = driver.Context("cpu", True, tmp_path / "r.json", tmp_path)
+    assert context.call("sleep", [sys.executable, "-c", "print(1); import time; time.sleep(60)"], 5) == 124
+    assert "[sleep] status 124" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100"), ("NVIDIA H200", "h200"), ("NVIDIA A100-SXM4-40GB", "a100"), ("NVIDIA L4", "l4"),
+        ("NVIDIA GeForce RTX 4090", "rtx-4090"), ("Odd Card", "odd-card"),
+    ],
+)  # fmt: skip
+def test_results_are_named_after_the_card(name, slug, monkeypatch):
+    monkeypatch.setattr(rows, "nvidia_smi", lambda query: name)
+    assert rows.card_slug("cuda") == slug
+    assert rows.card_slug("cpu") == "cpu"
+
+
+def test_a_trace_is_summed_up():
+    """Two kernels that overlap, a gap, a copy; launches and waits by the names of the runtime's calls."""
+
+    def event(cat, name, ts, dur):
+        return {"ph": "X", "cat": cat, "name": name, "ts": ts, "dur": dur}
+
+    seen = measure.summarize(
+        [
+            event("kernel", "conv", 10.0, 10.0), event("kernel", "step_kernel", 15.0, 10.0),
+            event("gpu_memcpy", "Memcpy HtoD", 30.0, 5.0), event("cuda_runtime", "cudaLaunchKernel", 1.0, 1.0),
+            event("cuda_driver", "cuLaunchKernelEx", 2.0, 1.0), event("cuda_runtime", "cudaGraphLaunch", 3.0, 1.0),
+            event("cuda_runtime", "cudaMemcpyAsync", 4.0, 1.0), event("cuda_runtime", "cudaStreamSynchronize", 5.0, 1.0),
+            event("cuda_runtime", "cudaDeviceSynchronize", 50.0, 1.0), event("cpu_op", "aten::conv2d", 0.0, 9.0),
+        ]
+    )  # fmt: skip
+    assert (seen.wall_us, seen.busy_us, len(seen.kernels)) == (25.0, 20.0, 3)
+    assert (seen.launches, seen.waits) == (4, 1)
+    assert seen.share() == pytest.approx(10 / 25)
+    assert measure.summarize([]).share() == 0.0
