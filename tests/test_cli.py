@@ -240,11 +240,12 @@ BAD = {
     "seeds_2_64": (["generate", "--seeds", str(2**64)], str(2**64)),
     "seeds_too_many": (["generate", "--seeds", "0-99999999999999"], "GB free; ask for fewer seeds"),
     "batch": (["generate", "--batch", "0"], "batch_size must be an integer ≥ 1"),
+    "batch_word": (["generate", "--batch", "big"], "--batch must be a number ≥ 1 or auto"),
     "class": (["generate", "--class", "10"], "classes 0..9"),
     "class_name": (["generate", "--class", "Hat"], "Sneaker"),
     "model": (["generate", "--model", "fashion-minst"], "did you mean 'fashion-mnist'"),
     "device": (["generate", "--device", "cuda:7"], "CUDA devices are visible"),
-    "dtype": (["generate", "--dtype", "int8"], "fp32, bf16, fp16"),
+    "dtype": (["generate", "--dtype", "int8"], "fp32, tf32, bf16, fp16"),
     "format": (["generate", "--format", "bmp"], "png, npz"),
     "backend": (["generate", "--backend", "rocm"], "rocm"),
 }

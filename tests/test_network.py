@@ -185,7 +185,6 @@ def test_plain_functions_are_not_cast(device):
     net_in, c_noise, _ = inputs(device, dtype=torch.bfloat16)
     assert torch.equal(network(net_in, c_noise), fn.network(net_in, c_noise, None))
     assert not network.compiled
-    assert any("plain function" in note for note in network.notes)
 
 
 @pytest.mark.parametrize("memory_format", ["channels_last", "contiguous"])
@@ -307,7 +306,7 @@ def test_one_compilation_whatever_the_plan(device):
     network = prepare(tiny(device), device=device, compile="on")
     denoiser = rs.Denoiser(network, edm(0.5), SHAPE)
     with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", RuntimeWarning)  # an unexpected compilation
         net_in, c_noise, _ = inputs(device)
         for plan in (rs.Plan.build(**PLAN), rs.Plan.build(**{**PLAN, "steps": 5, "solver": "euler"})):
             for row in plan.rows:
@@ -410,7 +409,7 @@ def test_plain_functions_compile_under_on(device):
 def test_auto_does_not_compile_on_the_cpu():
     network = prepare(tiny("cpu"), device="cpu")
     assert not network.compiled
-    assert any("off on the CPU" in note for note in network.notes)
+    assert network.notes == ()  # as asked: nothing to note
 
 
 REFUSED = {

@@ -68,7 +68,7 @@ def prepare(
 
     Args:
         dtype: "fp32", "tf32", "bf16" or "fp16". Only modules are cast; a plain function gets net_in in that dtype.
-        compile: "on", "off", or "auto": modules on CUDA.
+        compile: "on", "off", or "auto": modules on CUDA. A plain function is compiled under "on" only.
         memory_format: "channels_last", "contiguous", or "auto": channels_last on CUDA unless fp32, otherwise as loaded.
 
     Raises:
@@ -169,13 +169,8 @@ class PreparedNetwork:
     def _choose_compile(self, asked: str) -> bool:
         if asked != "auto":
             return asked == "on"
-        if not self.is_module:
-            self._notes.append("compile: auto leaves a plain function as it is; compile='on' compiles it")
-        elif self.device.type != "cuda":
-            self._notes.append("compile: auto is off on the CPU, where compiling takes longer than most runs")
-        else:
-            return True
-        return False
+        # A plain function may ask the host what it likes; on a CPU compiling takes longer than most runs.
+        return self.is_module and self.device.type == "cuda"
 
     def _call(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None) -> Tensor:
         """A module runs in inference mode, whatever the caller's mode is: one mode, one compilation."""
@@ -317,4 +312,5 @@ def float32_products(precision: str, device: torch.device) -> Iterator[None]:
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    first = " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])
+    return first.rstrip(".") or type(error).__name__

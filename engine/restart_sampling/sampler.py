@@ -16,11 +16,12 @@ from torch import Tensor
 import restart_kernels
 from restart_kernels.layout import NEVER
 
+from .autobatch import LARGEST, choose_batch
 from .denoiser import Denoiser, check_device
 from .errors import BackendError, NonFiniteError, RestartTypeError, RestartValueError
 from .executors import Evaluation, Lanes, Network, continuous, make_executor
 from .marks import mark
-from .network import DTYPES, prepare
+from .network import DTYPES, PreparedNetwork, prepare
 from .noise import class_labels as labels_of_seeds
 from .noise import seed_tensor
 from .plan import Plan
@@ -61,7 +62,7 @@ class Sampler:
     Args:
         denoiser: what `rs.load` or `Denoiser.from_function` gives.
         plan: what `rs.Plan.build` or `rs.preset` gives. `sampler.plan` is the plan as bound to this network.
-        batch_size: samples per network call.
+        batch_size: samples per network call, or "auto": from the network's activations (`autobatch.py`).
         backend: "auto", "reference", "triton" or "native": who runs the fused step.
         graph: "auto", "off", "step", "loop", "trajectory" or "while" (experimental): how evaluations are launched,
             see `executors/graph.py`. "auto" is "loop" on CUDA and "off" elsewhere.
@@ -77,7 +78,7 @@ class Sampler:
         self,
         denoiser: Denoiser,
         plan: Plan,
-        batch_size: int = 64,
+        batch_size: int | str = 64,
         backend: str = "auto",
         graph: str = "auto",
         compile: str = "auto",
@@ -90,8 +91,6 @@ class Sampler:
             raise RestartTypeError(
                 f"the first argument must be a Denoiser, got {type(denoiser).__name__}; use rs.load or Denoiser.from_function"
             )
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise RestartValueError(f"batch_size must be an integer ≥ 1, got {batch_size!r}")
         if dtype not in DTYPES:
             raise BackendError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
         self.device = denoiser.device if device is None else check_device(device)
@@ -103,8 +102,13 @@ class Sampler:
         except restart_kernels.KernelError as error:
             raise BackendError(str(error)) from None
         self.executor = make_executor(graph, self.device, self.backend)
-        self.batch_size, self.register_dtype = batch_size, register_dtype
-        self.denoiser = denoiser.to(self.device)
+        self.denoiser, self.register_dtype = denoiser.to(self.device), register_dtype
+        if batch_size == "auto":
+            guided = isinstance(plan, Plan) and plan.config.guided
+            batch_size = choose_batch(self.denoiser, LARGEST, self.device, dtype=DTYPES[dtype], guided=guided)
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise RestartValueError(f"batch_size must be an integer ≥ 1 or 'auto', got {batch_size!r}")
+        self.batch_size = batch_size
         self._bound: dict[int, tuple[Plan, Table]] = {}
         self.program = Program(self.device, register_dtype)
         self.set_plan(plan)
@@ -128,6 +132,11 @@ class Sampler:
         """What runs otherwise than asked, one line each: a capture that failed, a network that was not compiled."""
         notes = (*getattr(self.network, "notes", ()), self.executor.note)
         return tuple(note for note in notes if note)
+
+    def describe(self) -> str:
+        """One line: who runs what, e.g. "native on cpu, graph off, network fp32, eager, contiguous"."""
+        network = self.network.describe() if isinstance(self.network, PreparedNetwork) else "float64"
+        return f"{self.backend} on {self.device}, graph {self.executor.name}, network {network}"
 
     def run(
         self,

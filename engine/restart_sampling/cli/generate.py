@@ -43,7 +43,7 @@ def generate(
         str | None,
         typer.Option("--class", help="Class number or name for all images; default: drawn from the seed."),
     ] = None,
-    batch: Annotated[int | None, typer.Option(help="Images per network call. Default 64.")] = None,
+    batch: o.Batch = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("samples"),
     format: Annotated[str, typer.Option(help="png (one file per seed) or npz (one array).")] = "png",
     overwrite: Annotated[
@@ -52,10 +52,10 @@ def generate(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")
     ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="Network precision: fp32, bf16 or fp16. Default fp32.")
-    ] = None,
-    backend: Annotated[str | None, typer.Option(help="auto, reference or triton.")] = None,
+    dtype: o.Dtype = None,
+    backend: o.Backend = None,
+    graph: o.Graph = None,
+    compile: o.Compile = None,
     repeat: Annotated[Path | None, typer.Option(help="Do again what this run.json records.")] = None,
 ) -> None:
     """Draw samples: PNG files, a contact sheet (grid.png) and run.json with everything needed to repeat the run."""
@@ -65,8 +65,9 @@ def generate(
         on_collision=on_collision, guidance_scale=guidance_scale,
     )  # fmt: skip
     run: dict[str, Any] = dict(
-        model=model, seeds=seeds, class_=class_, batch=batch, device=device, dtype=dtype, backend=backend
-    )
+        model=model, seeds=seeds, class_=class_, batch=batch, device=device, dtype=dtype, backend=backend, graph=graph,
+        compile=compile,
+    )  # fmt: skip
     plan = None
     if repeat is not None:
         asked = [name for name, value in {**given, **run, "preset": preset}.items() if value is not None]
@@ -76,8 +77,9 @@ def generate(
             )
         run, plan = _read_run(repeat)
     defaults = dict(
-        model="fashion-mnist", seeds="0-63", class_=None, batch=64, device=None, dtype="fp32", backend="auto"
-    )
+        model="fashion-mnist", seeds="0-63", class_=None, batch="auto", device=None, dtype="fp32", backend="auto",
+        graph="auto", compile="auto",
+    )  # fmt: skip
     run = {name: defaults.get(name) if value is None else value for name, value in run.items()}
     if plan is None:
         plan = o.build_plan(preset, fallback="fashion-mnist-43", **given)
@@ -107,7 +109,10 @@ def _draw(plan: Plan, run: dict[str, Any], seeds: Seeds, out: Path, format: str,
             f"so its images cannot be repeated"
         )
     label = _class_number(run["class_"], denoiser.classes, denoiser.label_dim, denoiser.name)
-    sampler = Sampler(denoiser, plan, run["batch"], run["backend"], device=device, dtype=run["dtype"])
+    sampler = Sampler(
+        denoiser, plan, o.batch_size(run["batch"], denoiser, plan, len(seeds), device, run["dtype"]), run["backend"],
+        run["graph"], run["compile"], device=device, dtype=run["dtype"],
+    )  # fmt: skip
     console = Console(stderr=True, highlight=False)
     nfe = sampler.plan.nfe
     record = {
@@ -119,19 +124,22 @@ def _draw(plan: Plan, run: dict[str, Any], seeds: Seeds, out: Path, format: str,
         "notes": list(sampler.plan.notes),
         "seeds": str(seeds),
         "class": run["class_"],
-        "batch": run["batch"],
+        "batch": sampler.batch_size,
         "device": str(sampler.device),
         "dtype": run["dtype"],
-        "backend": sampler.backend,
+        "backend": run["backend"],  # as asked: all give the same bits, and another machine may have others
+        "graph": run["graph"],
+        "compile": run["compile"],
+        "ran": sampler.describe(),
         "format": format,
         "noise": SCHEME,
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
     }
     folder = RunFolder(out, record, format, overwrite, expected_bytes=len(seeds) * (denoiser.numel + 200))
     console.print(
-        f"{len(seeds)} images of {denoiser.name} → {out}: {nfe} NFE each, {sampler.backend} on {sampler.device}"
+        f"{len(seeds)} images of {denoiser.name} → {out}: {nfe} NFE each, batches of {sampler.batch_size}, "
+        f"{sampler.describe()}"
     )
-
     for note in sampler.plan.notes:
         console.print(f"note: {note}", soft_wrap=True)
     bar = Progress(
@@ -164,6 +172,8 @@ def _draw(plan: Plan, run: dict[str, Any], seeds: Seeds, out: Path, format: str,
     finally:
         seconds = time.perf_counter() - started
         folder.finish(status, seconds=round(seconds, 3), nonfinite=failures)
+    for note in sampler.notes:
+        console.print(f"note: {note}", soft_wrap=True)
     console.print(
         f"{folder.written} images in {seconds:.1f} s ({folder.written / seconds:.3g} images/s); look at {out / 'grid.png'}"
     )
@@ -191,6 +201,7 @@ def _read_run(path: Path) -> tuple[dict[str, Any], Plan]:
     try:
         record = json.loads(path.read_text())
         run = {name: record[name] for name in ("model", "seeds", "batch", "dtype", "backend", "device")}
+        run |= {name: record.get(name, "auto") for name in ("graph", "compile")}
         run["class_"], run["model_sha256"] = record["class"], record["model_sha256"]
         return run, Plan.build(**record["plan"])
     except (OSError, ValueError, KeyError, TypeError) as error:

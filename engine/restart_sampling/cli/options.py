@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import ConfigError
+from ..errors import ConfigError, RestartValueError
 from ..plan import Plan
 from ..presets import find
 
@@ -33,6 +33,24 @@ OnCollision = Annotated[
     str | None,
     typer.Option(help="Intervals that snap to one grid point: both, last (official code), first or error."),
 ]
+Batch = Annotated[
+    str | None,
+    typer.Option(help="Images per network call, a number or auto (from the network's size). Default auto."),
+]
+Dtype = Annotated[str | None, typer.Option(help="Network precision: fp32, tf32, bf16 or fp16. Default fp32.")]
+Backend = Annotated[
+    str | None, typer.Option(help="Who runs the fused step: auto, native, triton or reference. Default auto.")
+]
+Graph = Annotated[
+    str | None,
+    typer.Option(
+        help="CUDA graphs: auto, off, step, loop, trajectory or while (experimental). Default auto."
+    ),
+]
+Compile = Annotated[
+    str | None,
+    typer.Option(help="torch.compile of the network: auto (on with CUDA), on or off. Default auto."),
+]
 Guidance = Annotated[float | None, typer.Option(help="Scale w of classifier-free guidance; 1 is off.")]
 
 
@@ -48,6 +66,23 @@ def build_plan(preset: str | None, fallback: str | None = None, **given: Any) ->
         options.pop("restart")
         base.pop("restart", None)
     return Plan.build(**{**base, **options})
+
+
+def batch_size(asked: Any, denoiser: Any, plan: Plan, total: int, device: Any, dtype: str) -> int:
+    """The batch that `--batch` means for a run of `total` samples."""
+    from ..autobatch import choose_batch
+    from ..denoiser import check_device
+    from ..network import DTYPES
+
+    if str(asked) == "auto":
+        return choose_batch(
+            denoiser.to(device), total, check_device(device), dtype=DTYPES.get(dtype, DTYPES["fp32"]),
+            guided=plan.config.guided,
+        )  # fmt: skip
+    try:
+        return int(asked)
+    except ValueError:
+        raise RestartValueError(f"--batch must be a number ≥ 1 or auto, got {asked!r}") from None
 
 
 def _read(path: Path) -> str:
