@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from scipy import stats
 
 import restart_kernels as rk
 from restart_kernels.philox import coefficients, reference
@@ -261,7 +260,12 @@ def sample(device):
     return rk.normal(torch.arange(64, device=device), 0, 1 << 15).double().cpu()
 
 
-def test_the_law_is_normal(sample):
+@pytest.fixture
+def stats():
+    return pytest.importorskip("scipy.stats")
+
+
+def test_the_law_is_normal(sample, stats):
     z = sample.flatten().numpy()
     assert stats.kstest(z, "norm").pvalue > 0.01
     counts = torch.histc(torch.special.ndtr(sample), bins=256, min=0, max=1).numpy()
@@ -277,7 +281,7 @@ def test_moments_are_within_five_sigma(sample):
 
 
 @pytest.mark.parametrize("sigma", [3, 4, 5])
-def test_tails_are_neither_thin_nor_cut(sample, sigma):
+def test_tails_are_neither_thin_nor_cut(sample, sigma, stats):
     count, n = int((sample.abs() > sigma).sum()), sample.numel()
     assert stats.binomtest(count, n, 2 * stats.norm.sf(sigma)).pvalue > 1e-6
 
@@ -299,7 +303,7 @@ def test_neighbours_are_uncorrelated(sample, device, function):
         assert abs(correlation) < 5 / math.sqrt(a.numel()), name
 
 
-def test_words_are_uniform(device):
+def test_words_are_uniform(device, stats):
     w = rk.words(torch.arange(64, device=device), 0, 1 << 14, stream=1).cpu()
     assert int(w.min()) >= 0 and int(w.max()) < 2**32
     for shift in (0, 8, 16, 24):
