@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -58,14 +61,7 @@ def test_plans_need_no_tensor_library():
     )
 
 
-@pytest.mark.slow
-def test_wheel_and_sdist_hold_what_they_should(tmp_path):
-    """The wheel has the three packages, the weights and no tests; the sdist has the sources to build it."""
-    pytest.importorskip("setuptools", minversion="77")
-    build = (
-        "import sys; from setuptools import build_meta as b; out = sys.argv[1];"
-        "b.build_wheel(out); b.build_sdist(out)"  # building changes sys.argv
-    )
+def copy_of_the_sources(tmp_path):
     source = tmp_path / "source"
     tracked = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -74,7 +70,55 @@ def test_wheel_and_sdist_hold_what_they_should(tmp_path):
         target = source / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((ROOT / name).read_bytes())
-    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=source, check=True, capture_output=True)
+    return source
+
+
+@pytest.mark.parametrize("why", ["no C++ compiler was found", "RESTART_NATIVE=0", "configuring failed, see"])
+def test_one_line_says_why_the_native_library_was_left_out(tmp_path, why):
+    """And the build succeeds: without a compiler, when it is not wanted, and with a compiler that does not work."""
+    pytest.importorskip("setuptools", minversion="77")
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    if why.startswith("no C++"):
+        environment["PATH"] = str(tmp_path)
+        environment.pop("CXX", None)
+    elif why.startswith("RESTART"):
+        environment["RESTART_NATIVE"] = "0"
+    else:
+        if shutil.which("cmake") is None or importlib.util.find_spec("nanobind") is None:
+            pytest.skip("no cmake or no nanobind")
+        broken = tmp_path / "c++"
+        broken.write_text("#!/bin/sh\nexit 1\n")
+        broken.chmod(0o755)
+        environment["CXX"] = str(broken)
+    source = copy_of_the_sources(tmp_path)
+    result = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
+        cwd=source, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    (said,) = [line for line in result.stderr.splitlines() if "restart-sampling" in line]
+    assert f"native library left out ({why}" in said
+    assert not list((source / "bindings" / "restart_bindings").glob("*.so"))
+    if why.startswith("configuring"):
+        (log,) = tmp_path.glob("restart-native-*.log")
+        assert str(log) in said
+        assert "CMake Error" in log.read_text()
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_hold_what_they_should(tmp_path):
+    """The wheel has the three packages, the weights and no tests; the sdist has the sources to build it."""
+    pytest.importorskip("setuptools", minversion="77")
+    build = (
+        "import sys; from setuptools import build_meta as b; out = sys.argv[1];"
+        "b.build_wheel(out); b.build_sdist(out)"  # building changes sys.argv
+    )
+    source = copy_of_the_sources(tmp_path)
+    # Compiling takes half a minute and is not what is tested.
+    environment = os.environ | {"RESTART_NATIVE": "0"}
+    subprocess.run(
+        [sys.executable, "-c", build, str(tmp_path)],
+        cwd=source, check=True, capture_output=True, env=environment,
+    )  # fmt: skip
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
@@ -86,3 +130,4 @@ def test_wheel_and_sdist_hold_what_they_should(tmp_path):
     with tarfile.open(sdist) as archive:
         members = {name.split("/", 1)[-1] for name in archive.getnames()}
     assert {"setup.py", "CMakeLists.txt", "LICENSE", "engine/restart_sampling/plan.py"} <= members
+    assert {"bindings/csrc/generate_scheme.py", "bindings/csrc/cpu/kernels.inl"} <= members
