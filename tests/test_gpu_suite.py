@@ -107,3 +107,27 @@ def test_a_trace_is_summed_up():
     assert (seen.launches, seen.waits) == (4, 1)
     assert seen.share() == pytest.approx(10 / 25)
     assert measure.summarize([]).share() == 0.0
+
+
+def test_outcomes_are_read_from_a_log_that_may_be_cut_short():
+    plain = (
+        "tests/test_a.py::test_x[1-2] PASSED      [ 50%]\ntests/test_a.py::test_y SKIPPED (no GPU)   [100%]\n"
+    )
+    parallel = (
+        "[gw0] [ 33%] PASSED tests/test_a.py::test_x[a b] \n[gw1] [ 66%] FAILED tests/test_a.py::test_y \n"
+        "tests/test_a.py::test_z \nFAILED tests/test_a.py::test_y - AssertionError: 1 != 2\n"
+    )
+    assert driver.outcomes(plain) == ({"passed": 1, "skipped": 1}, [])
+    counts, failing = driver.outcomes(parallel)
+    assert (counts, failing) == (
+        {"passed": 1, "failed": 1},
+        ["tests/test_a.py::test_y: AssertionError: 1 != 2"],
+    )
+    counts, failing = driver.outcomes("ERROR tests/test_a.py::test_q - RuntimeError: boom\n")
+    assert failing == ["tests/test_a.py::test_q: RuntimeError: boom"]
+
+
+def test_the_tests_of_the_suite_exist():
+    for names in driver.TESTS.values():
+        for name in names:
+            assert (HERE.parents[1] / "tests" / f"test_{name}.py").exists()
