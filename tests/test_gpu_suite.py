@@ -27,11 +27,11 @@ def call(*arguments, out=None):
     )  # fmt: skip
 
 
-def test_the_stages_are_listed_and_fit_into_nine_minutes():
+def test_the_stages_are_listed():
     done = call("--list")
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == [stage.name for stage in driver.STAGES]
-    assert sum(stage.seconds for stage in driver.STAGES) <= 600  # stages that finish early give their time on
+    assert sum(stage.seconds for stage in driver.STAGES) <= 600  # those that finish early give their time on
     assert call("--stages", "nothing").returncode == 2
 
 

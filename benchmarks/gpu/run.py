@@ -206,7 +206,7 @@ STAGES = (
     Stage(
         "images",
         "images/s by batch, precision and mode; GPU busy, the sampler's share, memory",
-        200,
+        190,
         script("images"),
     ),
     Stage("profile", "restart-sampling profile", 40, profile),
