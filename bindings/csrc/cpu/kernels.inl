@@ -202,9 +202,9 @@ struct Place {
 };
 
 // One block. Everything but the arithmetic hangs on the row alone, so the branches are predicted, and a register that
-// the row does not read or store is not touched. Returns lanes that are not zero where y is not finite.
+// the row does not read or store is not touched. `bad` becomes NaN, and stays it, where y is not finite.
 template <bool NOISY>
-INLINE U32 step_block(const Row &row, const Place &at, const float *noise, std::int64_t count) {
+INLINE void step_block(F32 (&bad)[VECTORS], const Row &row, const Place &at, const float *noise, std::int64_t count) {
     const float *c = row.c;
     F32 x[VECTORS] = {}, h[VECTORS] = {}, F[VECTORS] = {}, y[VECTORS];
     if (row.flags & layout::READ_X) load_block(x, at.x, FLOAT32);
@@ -237,22 +237,20 @@ INLINE U32 step_block(const Row &row, const Place &at, const float *noise, std::
         store_block(at.net[0], net, row.net_type);
         if (at.net[1]) store_block(at.net[1], net, row.net_type);
     }
-    U32 bad = {};
-    UNROLL for (int j = 0; j < VECTORS; ++j) {
-        I32 b = bits<I32>(bits<U32>(y[j]) & 0x7fffffffu) >= 0x7f800000;
-        if (count < ELEMENTS) {  // what lies beyond a sample's end does not count
+    if (count < ELEMENTS) {  // what lies beyond a sample's end does not count
+        UNROLL for (int j = 0; j < VECTORS; ++j) {
             I32 lane;
             UNROLL for (int k = 0; k < WIDTH; ++k) lane[k] = j * WIDTH + k;
-            b &= lane < static_cast<std::int32_t>(count);
+            y[j] = lane < static_cast<std::int32_t>(count) ? y[j] : F32{};
         }
-        bad |= bits<U32>(b);
     }
-    return bad;
+    UNROLL for (int j = 0; j < VECTORS; ++j) bad[j] = exact_fma(y[j], F32{}, bad[j]);
 }
 
 // The last elements of a sample, fewer than a block, by way of a block that has room for all.
 template <bool NOISY>
-__attribute__((noinline)) U32 step_tail(const Row &row, const Place &at, const float *noise, std::int64_t count) {
+__attribute__((noinline)) void step_tail(F32 (&bad)[VECTORS], const Row &row, const Place &at, const float *noise,
+                                         std::int64_t count) {
     alignas(64) float x[ELEMENTS] = {}, h[ELEMENTS] = {}, F[ELEMENTS] = {}, F_uncond[ELEMENTS] = {}, net[ELEMENTS];
     const std::int64_t n = count * 4, n_F = count * size_of(row.F_type), n_net = count * size_of(row.net_type);
     if (row.flags & layout::READ_X) __builtin_memcpy(x, at.x, n);
@@ -263,30 +261,35 @@ __attribute__((noinline)) U32 step_tail(const Row &row, const Place &at, const f
     }
     const char *uncond = at.F_uncond ? reinterpret_cast<const char *>(F_uncond) : nullptr;
     const Place here{x, h, reinterpret_cast<const char *>(F), uncond, {reinterpret_cast<char *>(net), nullptr}};
-    const U32 bad = step_block<NOISY>(row, here, noise, count);
+    step_block<NOISY>(bad, row, here, noise, count);
     if (row.flags & layout::STORE_X) __builtin_memcpy(at.x, x, n);
     if (row.flags & layout::STORE_H) __builtin_memcpy(at.h, h, n);
     if (row.flags & layout::STORE_NET) {
         __builtin_memcpy(at.net[0], net, n_net);
         if (at.net[1]) __builtin_memcpy(at.net[1], net, n_net);
     }
-    return bad;
 }
 
+// Whether all y are finite.
 template <bool NOISY>
-U32 step_range(const Row &row, Place at, std::int64_t first, std::int64_t last) {
+bool step_range(const Row &row, Place at, std::int64_t first, std::int64_t last) {
     const std::int64_t F_step = ELEMENTS * size_of(row.F_type), net_step = ELEMENTS * size_of(row.net_type);
     alignas(64) float noise[NORMALS];
     std::int64_t made = NORMALS;
-    U32 bad = {};
+    F32 bad[VECTORS] = {};
     for (; first < last; first += ELEMENTS, made += ELEMENTS) {
         if (NOISY && made == NORMALS) {
             row.noise.fill(noise, static_cast<std::uint32_t>(first / 4));
             made = 0;
         }
         const std::int64_t count = last - first;
-        if (count < ELEMENTS) return bad | step_tail<NOISY>(row, at, noise + made, count);
-        bad |= step_block<NOISY>(row, at, noise + made, ELEMENTS);
+        if (count < ELEMENTS) {
+            F32 last_bad[VECTORS] = {};  // of its own: the others would have to live in memory
+            step_tail<NOISY>(last_bad, row, at, noise + made, count);
+            UNROLL for (int j = 0; j < VECTORS; ++j) bad[j] += last_bad[j];
+            break;
+        }
+        step_block<NOISY>(bad, row, at, noise + made, ELEMENTS);
         at.x += ELEMENTS;
         at.h += ELEMENTS;
         at.F += F_step;
@@ -294,7 +297,11 @@ U32 step_range(const Row &row, Place at, std::int64_t first, std::int64_t last) 
         at.net[0] += net_step;
         if (at.net[1]) at.net[1] += net_step;
     }
-    return bad;
+    float sum = 0;
+    UNROLL for (int j = 0; j < VECTORS; ++j) {
+        UNROLL for (int k = 0; k < WIDTH; ++k) sum += bad[j][k];
+    }
+    return sum == 0;
 }
 
 void step(const StepArgs &a, std::int64_t b, std::int64_t first, std::int64_t last) {
@@ -318,10 +325,8 @@ void step(const StepArgs &a, std::int64_t b, std::int64_t first, std::int64_t la
         a.F_uncond ? static_cast<const char *>(a.F_uncond) + from * F_size : nullptr,
         {net, a.halves == 2 ? net + half * net_size : nullptr},
     };
-    const U32 bad = noisy ? step_range<true>(row, at, first, last) : step_range<false>(row, at, first, last);
-    std::uint32_t any = 0;
-    UNROLL for (int k = 0; k < WIDTH; ++k) any |= bad[k];
-    if (any) {  // another thread may have another range of this sample
+    const bool finite = noisy ? step_range<true>(row, at, first, last) : step_range<false>(row, at, first, last);
+    if (!finite) {  // another thread may have another range of this sample
         std::int32_t *p = a.first_bad + b, old = __atomic_load_n(p, __ATOMIC_RELAXED);
         while (index < old && !__atomic_compare_exchange_n(p, &old, index, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
         }
