@@ -112,6 +112,13 @@ def test_guidance_mixes_both_outputs(device):
     assert torch.equal(guided, want)
 
 
+def test_guidance_of_a_partial_batch_has_no_labels_of_the_batch_before(device):
+    plan = rs.Plan.build(**PLAN, guidance_scale=2.0)
+    sampler = rs.Sampler(pointwise(4), plan, batch_size=4, device=device)
+    whole = sampler.run(range(6), 0)
+    assert torch.equal(whole[4:], rs.Sampler(pointwise(4), plan, batch_size=2, device=device).run([4, 5], 0))
+
+
 def test_guidance_scale_1_is_off():
     sampler = rs.Sampler(pointwise(4), rs.Plan.build(**PLAN, guidance_scale=1.0))
     sampler.run([0])

@@ -104,6 +104,7 @@ class PreparedNetwork:
         network = getattr(network, "_orig_mod", network)  # a module that was compiled by the caller
         self.device, self.dtype, self.net_dtype = device, dtype, DTYPES[dtype]
         self.is_module = isinstance(network, nn.Module)
+        self._stateless = bool(getattr(network, "concurrent", False))
         self.compilations = self.recompiles = 0
         self._notes: list[str] = []
         self._compiled_for: list[tuple[int, bool]] = []  # (batch, whether one c_noise serves all)
@@ -138,6 +139,11 @@ class PreparedNetwork:
         """One line, e.g. "bf16, compiled (fullgraph), channels_last"."""
         how = "compiled (fullgraph)" if self.compiled else "eager"
         return f"{self.dtype}, {how}, {self.memory_format}"
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether several threads may call it at once: a module that says so, not compiled."""
+        return self._stateless and not self.compiled
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from restart_kernels.layout import NEVER
 from .autobatch import LARGEST, choose_batch
 from .denoiser import Denoiser, check_device
 from .errors import BackendError, NonFiniteError, RestartTypeError, RestartValueError
-from .executors import Evaluation, Lanes, Network, continuous, make_executor
+from .executors import Evaluation, Lanes, Network, Slices, ThreadExecutor, continuous, make_executor, threads
 from .marks import mark
 from .network import DTYPES, PreparedNetwork, prepare
 from .noise import class_labels as labels_of_seeds
@@ -121,6 +121,8 @@ class Sampler:
         self.pads = self.executor.pads or getattr(self.network, "compiled", False)
         self._lanes: Lanes | None = None
         self._evaluations: dict[tuple[int, bool], Evaluation] = {}
+        self._sliced: dict[tuple[int, int], Slices] = {}
+        self._pools: dict[int, ThreadExecutor] = {}
 
     def set_plan(self, plan: Plan) -> None:
         """Go on with another plan. Buffers, compiled network and captured graphs stay: only the table changes."""
@@ -200,18 +202,24 @@ class Sampler:
             part = slice(start, min(start + self.batch_size, total))
             n = part.stop - part.start
             (entry,) = self._entries(self.table)
-            evaluation = self._evaluation(self.batch_size if self.pads else n)
+            on_row = None if callback is None else _reporter(callback, start, total, n, entry.nfe)
+            given = (
+                all_seeds[part].to(self.device),
+                None if labels is None else labels[part].to(self.device),
+                None if latents is None else latents[part],
+            )
             with mark("batch"):
-                self.executor.prepare(evaluation, entry, entry.spans)
-                evaluation.load(
-                    entry, all_seeds[part].to(self.device),
-                    None if labels is None else labels[part].to(self.device), None if latents is None else latents[part],
-                )  # fmt: skip
-                on_row = None
-                if callback is not None:
-                    on_row = _reporter(callback, start, total, n, entry.nfe)
-                self.executor.run(evaluation, entry.spans, on_row)
-            x, first_bad = evaluation.machine.x[:n].clone(), evaluation.machine.first_bad[:n]
+                slices = self._slices(n)
+                if slices is not None:
+                    slices.load(entry, *given)
+                    self._threads().run(slices, entry.spans, on_row)
+                    x, first_bad = slices.result(n)
+                else:
+                    evaluation = self._evaluation(self.batch_size if self.pads else n)
+                    self.executor.prepare(evaluation, entry, entry.spans)
+                    evaluation.load(entry, *given)
+                    self.executor.run(evaluation, entry.spans, on_row)
+                    x, first_bad = evaluation.result(n)
             part_labels = None if labels is None else labels[part]
             failures = self._failures(all_seeds[part], [entry] * n, first_bad)
             yield Batch(all_seeds[part], part_labels, x, failures, torch.arange(part.start, part.stop))
@@ -270,14 +278,40 @@ class Sampler:
         entries = self.program.add(*tables)
         guided = any(table.plan.config.guided for table in tables)
         if self._lanes is None or self._lanes.guided != guided:
-            self._lanes = Lanes.make(
-                self.batch_size, self.denoiser.shape, self.denoiser.label_dim, guided, self.device, self.net_dtype,
-                self.register_dtype,
-            )  # fmt: skip
-            self._evaluations = {}
+            self._lanes = self._make_lanes(self.batch_size, guided)
+            self._evaluations, self._sliced = {}, {}
         if self.program.generation != generation:
-            self._evaluations = {}
+            self._evaluations, self._sliced = {}, {}
         return entries
+
+    def _make_lanes(self, size: int, guided: bool) -> Lanes:
+        return Lanes.make(
+            size, self.denoiser.shape, self.denoiser.label_dim, guided, self.device, self.net_dtype, self.register_dtype
+        )  # fmt: skip
+
+    def _slices(self, n: int) -> Slices | None:
+        """The batch of n samples in slices, one for a thread, where the network may run in several at once."""
+        if self.device.type != "cpu" or self.pads or not getattr(self.network, "concurrent", False):
+            return None
+        parts = threads.count(n, torch.get_num_threads())
+        if parts == 1:
+            return None
+        if (n, parts) not in self._sliced:
+            assert self._lanes is not None
+            guided = self._lanes.guided
+            self._sliced[n, parts] = Slices(
+                [
+                    Evaluation(self.network, self.program, self._make_lanes(size, guided), size, self.backend)
+                    for size in threads.sizes(n, parts)
+                ]
+            )
+        return self._sliced[n, parts]
+
+    def _threads(self) -> ThreadExecutor:
+        total = torch.get_num_threads()
+        if total not in self._pools:
+            self._pools[total] = ThreadExecutor(threads.count(self.batch_size, total), total)
+        return self._pools[total]
 
     def _evaluation(self, n: int, per_sample: bool = False) -> Evaluation:
         key = (n, per_sample)

@@ -141,6 +141,10 @@ class Evaluation:
             stepper.step()
         self.stepper.advance()
 
+    def result(self, n: int) -> tuple[Tensor, Tensor]:
+        """x [n, *shape] and first_bad int32 [n] of the first n samples, copied."""
+        return self.machine.x[:n].clone(), self.machine.first_bad[:n].clone()
+
     def start(
         self, lanes: Sequence[int], entries: Sequence[Entry], seeds: Tensor, labels: Tensor | None
     ) -> None:
@@ -194,10 +198,11 @@ class Evaluation:
         return restart_kernels.bind(machine, self.backend)
 
     def _set_labels(self, where: slice | Tensor, labels: Tensor) -> None:
-        """One-hot rows of the conditional half; the unconditional half is never written and stays zero."""
+        """One-hot rows of the conditional half. The other one is zero: where it begins depends on n, so it is cleared."""
         assert self.labels is not None
         hot = torch.nn.functional.one_hot(labels, self.labels.shape[1]).to(self.labels)
         self.labels[: self.n][where] = hot
+        self.labels[self.n :].zero_()
 
     def _contiguous(self, F: Tensor) -> Tensor:
         """F in element order, copied into a buffer that is made once."""

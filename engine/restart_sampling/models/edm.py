@@ -41,6 +41,7 @@ class EDMNetwork(nn.Module):
     """
 
     u: Tensor
+    concurrent = True  # forward keeps no state, so several threads may call it at once
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()

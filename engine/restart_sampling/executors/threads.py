@@ -1,0 +1,138 @@
+r"""Slices of a batch on a CPU: one thread each, whole trajectories, no waiting for one another.
+
+Inside an operator PyTorch's threads meet at its end, some 200 times in one evaluation of a small U-Net, and the cores wait for
+the slowest each time. Samples are independent, so a batch may as well be cut into slices that meet once, at the end. Each slice
+has buffers of its own and runs the eager loop with its share of the threads (`benchmarks/images_per_second_cpu.py` has both).
+
+A network may be sliced if its forward keeps no state; it says so with `concurrent` (EDMNetwork does, a user's function is left
+alone). Samples do not change beyond the network's rounding at another batch size; their noise not at all.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ..program import Entry
+from ..spans import Span
+from .evaluation import Evaluation
+
+SMALLEST = 8  # samples: below it a call of the network costs more than it computes
+
+
+def count(n: int, threads: int) -> int:
+    """Slices for a batch of n samples: a thread each, unless they become too small."""
+    return max(1, min(threads, n // SMALLEST))
+
+
+def sizes(n: int, slices: int) -> list[int]:
+    """n spread evenly, the larger ones first."""
+    return [n // slices + (i < n % slices) for i in range(slices)]
+
+
+class Slices:
+    """A batch in parts, with the face of one evaluation: `load`, `result`."""
+
+    def __init__(self, parts: Sequence[Evaluation]) -> None:
+        self.parts = tuple(parts)
+        bounds = [0]
+        for part in self.parts:
+            bounds.append(bounds[-1] + part.n)
+        self.bounds = tuple(pairwise(bounds))
+
+    def load(self, entry: Entry, seeds: Tensor, labels: Tensor | None, latents: Tensor | None = None) -> None:
+        """As `Evaluation.load`, for all parts."""
+        for part, (a, b) in zip(self.parts, self.bounds, strict=True):
+            rest = (None if t is None else t[a:b] for t in (labels, latents))
+            part.load(entry, seeds[a:b], *rest)
+
+    def result(self, n: int) -> tuple[Tensor, Tensor]:
+        """As `Evaluation.result`."""
+        x, first_bad = zip(*(part.result(part.n) for part in self.parts), strict=True)
+        return torch.cat(x)[:n], torch.cat(first_bad)[:n]
+
+
+class Stopped(Exception):
+    """Another slice failed, or the run was interrupted."""
+
+
+class ThreadExecutor:
+    """Runs slices side by side. The caller's thread waits, reports progress and takes interrupts.
+
+    Args:
+        slices: how many run at once; threads: of PyTorch, shared out among them.
+    """
+
+    def __init__(self, slices: int, threads: int) -> None:
+        share = max(1, threads // slices)
+        self.pool = ThreadPoolExecutor(slices, "restart-slice", _use_threads, (share,))
+        # A thread's number is its own, but the latest is also what new threads start with: put that back.
+        ready = threading.Barrier(slices + 1)
+        for _ in range(slices):
+            self.pool.submit(ready.wait)
+        ready.wait()
+        torch.set_num_threads(threads)
+
+    def run(self, slices: Slices, spans: Sequence[Span], on_row: Callable[[int], None] | None = None) -> None:
+        """Run all parts to their end; `on_row` hears of a row when every part has launched it."""
+        rows: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        stop = threading.Event()
+        jobs = [self.pool.submit(_run, part, spans, rows, stop) for part in slices.parts]
+        for job in jobs:
+            job.add_done_callback(lambda _: rows.put(None))
+        try:
+            self._follow(jobs, rows, stop, on_row)
+        except BaseException:
+            stop.set()
+            raise
+        finally:
+            for job in jobs:
+                job.exception()  # wait: the buffers are in use until then
+        errors = [error for job in jobs if (error := job.exception()) and not isinstance(error, Stopped)]
+        if errors:
+            raise errors[0]
+
+    def _follow(
+        self,
+        jobs: Sequence[Future[None]],
+        rows: queue.SimpleQueue[int | None],
+        stop: threading.Event,
+        on_row: Callable[[int], None] | None,
+    ) -> None:
+        launched: dict[int, int] = {}
+        ended = 0
+        while ended < len(jobs):
+            row = rows.get()
+            if row is None:
+                ended += 1
+                if any(job.done() and job.exception() is not None for job in jobs):
+                    stop.set()
+                continue
+            launched[row] = launched.get(row, 0) + 1
+            if on_row is not None and launched[row] == len(jobs):
+                on_row(row)
+
+
+def _use_threads(number: int) -> None:
+    torch.set_num_threads(number)
+    torch.get_num_threads()  # the first look makes it this thread's own, whatever is set elsewhere later
+
+
+def _run(
+    part: Evaluation, spans: Sequence[Span], rows: queue.SimpleQueue[int | None], stop: threading.Event
+) -> None:
+    row = 0
+    with torch.inference_mode():
+        for span in spans:
+            for _ in range(span.rows):
+                if stop.is_set():
+                    raise Stopped
+                part()
+                row += 1
+                rows.put(row)
