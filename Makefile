@@ -37,5 +37,10 @@ quality: $(STAMP)  ## FD-classifier of the bundled model at several NFE, Heun an
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/quality_fashion_mnist.py
 
+bench-cpu: $(STAMP)  ## the sampler's own cost and images per second on this CPU, against plain PyTorch loops; README's tables
+	$(BIN)/python benchmarks/overhead_cpu.py
+	$(BIN)/python benchmarks/images_per_second_cpu.py
+	$(BIN)/python benchmarks/readme.py
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info engine/*.egg-info samples

@@ -12,7 +12,7 @@ multi-level form, with the habits of the two families of public code:
 Public code of both families draws noise at every step, also where churn is off and the draw is multiplied by zero or thrown
 away. That is what its users pay, so it is the default; `unused_draws=False` leaves those draws (and in float64 the
 arithmetic around them) out, which is the fastest honest form of the same loop. Nothing else is slowed down: grids
-are made before the loop, intervals are attached before it, and autograd is off in its cheapest way, inference mode.
+and intervals are made ready before the loop, and autograd is off.
 
 D is any denoiser D(x, σ) with σ a 0-dim or [B] tensor; :func:`edm_denoiser` makes one from a raw network, preconditioning
 included. `noise(x)` gives standard normals like x and is called once for each draw, in running order.
@@ -30,6 +30,7 @@ import restart_sampling as rs
 
 D = Callable[[Tensor, Tensor], Tensor]
 Noise = Callable[[Tensor], Tensor]
+Network = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
 Interval = tuple[int, int, float, float]  # the paper's [N, K, t_min, t_max]
 INF = float("inf")
 SQRT2_1 = 2**0.5 - 1
@@ -65,7 +66,7 @@ class SampleGenerators:
         return self(torch.empty(len(self.generators), *shape, device=device))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def edm_stochastic_loop_fp64(
     D: D, latents: Tensor, t_steps: Tensor, noise: Noise, s_churn: float = 0.0, s_min: float = 0.0, s_max: float = INF,
     s_noise: float = 1.0, unused_draws: bool = True,
@@ -82,7 +83,7 @@ def edm_stochastic_loop_fp64(
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def restart_loop_fp64(
     D: D, latents: Tensor, t_steps: Tensor, intervals: Sequence[Interval], noise: Noise, s_churn: float = 0.0,
     s_min: float = 0.0, s_max: float = INF, s_noise: float = 1.0, restart_gamma: float = 0.0, unused_draws: bool = True,
@@ -125,7 +126,7 @@ def restart_loop_fp64(
     return x
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def heun_loop_fp32(
     D: D, x: Tensor, sigmas: Tensor, intervals: Sequence[Interval] = (), noise: Noise = torch.randn_like,
     s_churn: float = 0.0, s_tmin: float = 0.0, s_tmax: float = INF, s_noise: float = 1.0, unused_draws: bool = True,
@@ -181,10 +182,7 @@ def _attach(intervals: Sequence[Interval], grid: Tensor) -> dict[int, list[tuple
     return attached
 
 
-def edm_denoiser(
-    network: Callable[[Tensor, Tensor, Tensor | None], Tensor], class_labels: Tensor | None = None,
-    sigma_data: float = 0.5,
-) -> D:  # fmt: skip
+def edm_denoiser(network: Network, class_labels: Tensor | None = None, sigma_data: float = 0.5) -> D:
     """D(x; σ) of a raw network F with EDM's preconditioning (EDM Table 1) in plain torch, float32, as its users have it.
 
     Args:
@@ -205,8 +203,13 @@ def edm_denoiser(
     return D
 
 
-def edm_denoiser_of(denoiser: rs.Denoiser, class_labels: Tensor | None = None) -> D:
-    """:func:`edm_denoiser` of a loaded model; `class_labels` int64 [B]. ValueError if it is not preconditioned as EDM."""
+def edm_denoiser_of(
+    denoiser: rs.Denoiser, class_labels: Tensor | None = None, network: Network | None = None
+) -> D:
+    """:func:`edm_denoiser` of a loaded model; `class_labels` int64 [B]. ValueError if it is not preconditioned as EDM.
+
+    `network` runs in place of the model's own: the same one compiled, say.
+    """
     if denoiser.parameterization.name != "edm":
         raise ValueError(
             f"{denoiser.name!r} has {denoiser.parameterization.name!r} preconditioning, not 'edm'"
@@ -216,7 +219,7 @@ def edm_denoiser_of(denoiser: rs.Denoiser, class_labels: Tensor | None = None) -
     hot = None
     if class_labels is not None:
         hot = torch.nn.functional.one_hot(class_labels, denoiser.label_dim).to(torch.float32)
-    return edm_denoiser(denoiser.network, hot, sigma_data)
+    return edm_denoiser(network or denoiser.network, hot, sigma_data)
 
 
 def intervals_of(plan: rs.Plan) -> list[Interval]:

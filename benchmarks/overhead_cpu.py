@@ -10,6 +10,7 @@ public API and does everything it always does (noise of philox-v1, preconditioni
     …, lean       the same without the draws that are multiplied by zero or thrown away
 
 All ways run in one process in rotation; times are the median of whole runs divided by their NFE, ratios are taken round by round.
+malloc keeps what is freed, which is kind to the loops: they make some ten temporaries for each evaluation, and the engine none.
 
     python benchmarks/overhead_cpu.py              # writes results/overhead_cpu.json
     python benchmarks/overhead_cpu.py --quick      # a few rounds on a small shape, writes nothing
@@ -27,7 +28,7 @@ import baselines
 import torch
 from rich.console import Console
 from rich.table import Table
-from timing import RESULTS, environment, interleaved, quartiles, ratios
+from timing import RESULTS, environment, interleaved, keep_memory, quartiles, ratios, threads
 from torch import Tensor
 
 import restart_sampling as rs
@@ -126,21 +127,21 @@ def main(arguments: list[str] | None = None) -> int:
         "--threads", type=int, nargs="+", default=sorted({1, torch.get_num_threads()}), help="torch threads"
     )
     parser.add_argument("--backend", default="auto", help="backend of the engine's step")
+    parser.add_argument("--system-malloc", action="store_true", help="leave malloc as it is")
     parser.add_argument("--out", type=Path, default=RESULTS / "overhead_cpu.json")
     parser.add_argument("--quick", action="store_true", help="batch 2, 3 rounds, nothing written")
     options = parser.parse_args(arguments)
     if options.quick:
         options.batch, options.rounds, options.threads = 2, 3, [1]
+    kept = not options.quick and not options.system_malloc and keep_memory()
     rows: list[dict[str, Any]] = []
-    for threads in options.threads:
-        torch.set_num_threads(threads)
-        part = [
-            row
-            for name in TARGETS
-            for row in measure(name, options.batch, (3, 32, 32), options.rounds, options.backend)
-        ]
+    for n in options.threads:
+        part: list[dict[str, Any]] = []
+        with threads(n):
+            for name in TARGETS:
+                part += measure(name, options.batch, (3, 32, 32), options.rounds, options.backend)
         show(part, judged=options.batch == 64)
-        rows += part
+        rows += [{**row, "malloc": "keeps" if kept else "system"} for row in part]
     if not options.quick:
         options.out.write_text(json.dumps(rows, indent=1) + "\n")
     return 0

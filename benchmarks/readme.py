@@ -60,13 +60,68 @@ def quality() -> str:
     )
 
 
+def overhead() -> str:
+    rows = json.loads((RESULTS / "overhead_cpu.json").read_text())
+    counts = sorted({row["threads"] for row in rows})
+    columns = [f"{n} thread{'s' * (n > 1)}, µs | time / engine's" for n in counts]
+    first = rows[0]
+    lines = [
+        f"µs per evaluation with a network that costs nothing, {first['shape']}: median of {first['rounds']} runs, and the ratio",
+        f"with its quartiles ({first['cpu']}, torch {first['torch']}). The loops are plain PyTorch, run as public code runs",
+        "them; `lean` leaves out the noise that such code draws and does not use. `D free`: the denoiser costs nothing, so the",
+        "loop pays no preconditioning; `F free`: it does, as the engine always does. `make bench-cpu` writes the rows to",
+        "`benchmarks/results/overhead_cpu.json`.",
+        "",
+        "| plan | sampler | NFE | " + " | ".join(columns) + " |",
+        "|---|---|---|" + "---|---|" * len(counts),
+    ]
+    table = {(row["benchmark"], row["sampler"], row["threads"]): row for row in rows}
+    for benchmark, sampler in dict.fromkeys((row["benchmark"], row["sampler"]) for row in rows):
+        cells = []
+        for n in counts:
+            row = table[benchmark, sampler, n]
+            spread = f"{row['ratio']:.1f} ({row['ratio_q1']:.1f} – {row['ratio_q3']:.1f})"
+            cells += [f"{row['median_us']:,.0f}", "–" if sampler == "engine" else spread]
+        name = f"engine, {row['backend']}" if sampler == "engine" else sampler
+        lines.append(f"| {benchmark.split('/')[1]} | {name} | {row['nfe']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def images() -> str:
+    every = json.loads((RESULTS / "images_per_second_cpu.json").read_text())
+    rows = [row for row in every if row["benchmark"] == "images_per_second_cpu"]
+    parts = [row for row in every if row["benchmark"] == "breakdown_cpu"]
+    first = rows[0]
+    lines = [
+        f"Images per second of the bundled model, preset `fashion-mnist-43`, {first['threads']} threads of {first['cpu']}, torch",
+        f"{first['torch']}; the same network in all. The last column is what an evaluation costs besides the network.",
+        "`make bench-cpu` writes `benchmarks/results/images_per_second_cpu.json`.",
+        "",
+        "| batch | sampler | images/s (quartiles) | engine's speed / this | besides the network |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['batch']} | {row['sampler']} | {row['images_per_s']:.2f} ({row['q1']:.2f} – {row['q3']:.2f}) "
+        f"| {row['ratio']:.2f} | {row['sampler_us']:,.0f} µs, {row['sampler_percent']:.1f} % |"
+        for row in rows
+    ]
+    shares = ", ".join(f"{row['part']} {row['percent']:.1f} %" for row in parts)
+    return "\n".join([*lines, "", f"An evaluation of the engine at batch {parts[0]['batch']}: {shares}."])
+
+
+PLACES = {"explain": explain, "aot": aot, "quality": quality, "overhead": overhead, "images": images}
+OPTIONAL = ("overhead", "images")  # places that README.md may do without
+
+
 def filled(text: str) -> str:
     """README text with every marked place, from `<!-- name -->` to `<!-- /name -->`, written again."""
-    for name, make in (("explain", explain), ("aot", aot), ("quality", quality)):
-        body = f"<!-- {name} -->\n{make()}\n<!-- /{name} -->"
+    for name, make in PLACES.items():
         pattern = rf"<!-- {name} -->.*?<!-- /{name} -->"
         if not re.search(pattern, text, flags=re.S):
+            if name in OPTIONAL:
+                continue
             raise SystemExit(f"README.md has no place marked {name}")
+        body = f"<!-- {name} -->\n{make()}\n<!-- /{name} -->"
         text = re.sub(pattern, lambda _, body=body: body, text, flags=re.S)  # type: ignore[misc]
     return text
 

@@ -6,9 +6,12 @@ exact, and only the bundled network runs in float32.
 
 from __future__ import annotations
 
+import importlib
+
 import baselines
 import problems
 import pytest
+import timing
 import torch
 
 import restart_sampling as rs
@@ -55,6 +58,13 @@ def exact():
 
 def engine(denoiser, plan):
     return rs.Sampler(denoiser, plan, register_dtype=torch.float64).run(SEEDS)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """These tensors are small: on busy cores a second thread only waits."""
+    with timing.threads(1):
+        yield
 
 
 def difference(got, want):
@@ -175,3 +185,13 @@ def test_the_bundled_network_with_edm_preconditioning():
 def test_other_preconditionings_are_refused():
     with pytest.raises(ValueError, match="not 'edm'"):
         baselines.edm_denoiser_of(rs.Denoiser.from_function(problems.gaussian(), shape=SHAPE))
+
+
+@pytest.mark.parametrize("name", ["overhead_cpu", "images_per_second_cpu"])
+def test_benchmarks_of_the_baselines_run(name, capsys):
+    threads = torch.get_num_threads()
+    assert importlib.import_module(name).main(["--quick"]) == 0
+    shown = capsys.readouterr().out
+    for sampler in ("engine", "fp64 loop", "fp32 loop"):
+        assert sampler in shown
+    assert torch.get_num_threads() == threads
