@@ -20,6 +20,8 @@ inline U32 pairs(U64 a, U64 b) {
 }
 inline F32 zip_low(F32 a, F32 b) { return _mm512_unpacklo_ps(a, b); }
 inline F32 zip_high(F32 a, F32 b) { return _mm512_unpackhi_ps(a, b); }
+inline U32 widen(U16 v) { return (U32)_mm512_cvtepu16_epi32((__m256i)v); }
+inline U16 narrow(U32 v) { return (U16)_mm512_cvtepi32_epi16((__m512i)v); }
 inline F32 from_half(U16 v) { return _mm512_cvtph_ps((__m256i)v); }
 inline U16 to_half(F32 v) { return (U16)_mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 

@@ -27,8 +27,11 @@ inline U32 pairs(U64 a, U64 b) { return (U32)((a & 0xffffffffu) | (b << 32)); }
 inline F32 zip_low(F32 a, F32 b) { return F32{a[0], b[0], a[1], b[1]}; }
 inline F32 zip_high(F32 a, F32 b) { return F32{a[2], b[2], a[3], b[3]}; }
 
+inline U32 widen(U16 v) { return __builtin_convertvector(v, U32); }
+inline U16 narrow(U32 v) { return __builtin_convertvector(v, U16); }
+
 inline F32 from_half(U16 v) {
-    const U32 u = __builtin_convertvector(v, U32);
+    const U32 u = widen(v);
     const U32 size = (u & 0x7fffu) << 13;
     const F32 scaled = (F32)size * 0x1p112f;  // exact, subnormals too
     return (F32)((size >= 0x0f800000u ? size | 0x7f800000u : (U32)scaled) | ((u & 0x8000u) << 16));
@@ -41,7 +44,7 @@ inline U16 to_half(F32 v) {
     U32 half = size < 0x38800000u ? tiny : even;
     half = size >= 0x47800000u ? 0x7c00u - U32{} : half;
     half = size > 0x7f800000u ? 0x7e00u - U32{} : half;
-    return __builtin_convertvector(half | ((u >> 16) & 0x8000u), U16);
+    return narrow(half | ((u >> 16) & 0x8000u));
 }
 
 #include "kernels.inl"
