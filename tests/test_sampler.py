@@ -115,8 +115,8 @@ def test_guidance_mixes_both_outputs(device):
 def test_guidance_of_a_partial_batch_has_no_labels_of_the_batch_before(device):
     plan = rs.Plan.build(**PLAN, guidance_scale=2.0)
     sampler = rs.Sampler(pointwise(4), plan, batch_size=4, device=device)
-    whole = sampler.run(range(6), 0)
-    assert torch.equal(whole[4:], rs.Sampler(pointwise(4), plan, batch_size=2, device=device).run([4, 5], 0))
+    whole = sampler.run(range(6), 3)
+    assert torch.equal(whole[4:], rs.Sampler(pointwise(4), plan, batch_size=2, device=device).run([4, 5], 3))
 
 
 def test_guidance_scale_1_is_off():
