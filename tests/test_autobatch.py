@@ -34,16 +34,20 @@ def test_the_largest_activation_is_seen(bundled):
     assert not any(m._forward_hooks for m in bundled.network.modules())
 
 
-def test_batches_are_even_and_within_the_limit(bundled):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batches_are_even_and_within_the_limit(bundled, threads, monkeypatch):
+    """The bundled network may run in slices: the limit is that of a thread, times the threads."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     limit = CPU_BYTES // (48 * 28 * 28 * 4)
     assert 32 <= limit <= 64
+    limit *= threads
     for total in (1, 2, 31, limit, limit + 1, 64, 100, 1000):
         batch = choose_batch(bundled, total, "cpu")
         calls = -(-total // batch)
         assert 1 <= batch <= min(total, limit)
         assert calls == -(-total // limit)  # no more calls than at the limit
         assert batch * calls - total < calls  # no call has a sample more than it needs
-    assert choose_batch(bundled, 64, "cpu") == 32
+    assert choose_batch(bundled, 64, "cpu") == 32 * threads
 
 
 def test_a_guided_run_counts_every_sample_twice(bundled):

@@ -7,7 +7,8 @@ activation for one sample, found by one evaluation of one sample.
 * CPU: B·A ≤ 8 MiB. A call of the network costs something that does not depend on B, and an activation that has left
   the caches is read from memory by each pass of convolution, norm and SiLU. Between the two lies a flat stretch: on one
   core of a Xeon with 35 MiB of L3 an evaluation of the bundled model (A = 147 KiB) took 24, 13, 11.0, 7.6, 7.7 and 8.4 ms
-  per image at B = 1, 4, 8, 16, 32 and 64. `benchmarks/network_cpu.py` measures it again.
+  per image at B = 1, 4, 8, 16, 32 and 64. `benchmarks/network_cpu.py` measures it again. A network that may be sliced gets
+  that many for each thread (`executors/threads.py`).
 * CUDA: the step's registers and 16·A per sample in half of the free memory (a U-Net keeps its skip connections, together
   below 8·A in all published networks, and a block's working set), and B·A ≤ 512 MiB, far beyond what fills a GPU.
 
@@ -59,6 +60,8 @@ def choose_batch(
     device = torch.device(device)
     activation = largest_activation(denoiser) * dtype.itemsize * (2 if guided else 1)
     limit = (CUDA_BYTES if device.type == "cuda" else CPU_BYTES) // activation
+    if device.type == "cpu" and getattr(denoiser.network, "concurrent", False):
+        limit = max(1, limit) * torch.get_num_threads()
     if device.type == "cuda":
         free = (free_memory or _free_cuda_memory)(device)
         limit = min(limit, int(CUDA_SHARE * free) // (ALIVE * activation + REGISTERS * 4 * denoiser.numel))
