@@ -2,7 +2,7 @@ r"""The condition of a WHILE node: go on as long as a sample is live.
 
 The one place where a kernel speaks to the graph that runs it: `cudaGraphSetConditional` is a function of CUDA's device
 runtime, which the driver links when it loads the module. It exists on a GPU only, so this file is imported by
-`while_graph.py` alone.
+the engine's WHILE executor alone.
 """
 
 from __future__ import annotations
