@@ -4,12 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint aot gpu quality synthetic clean
+.PHONY: demo test lint aot gpu quality synthetic bench-cpu clean
 
-$(STAMP): pyproject.toml constraints.txt setup.py
+NATIVE := CMakeLists.txt $(shell find bindings/csrc -type f)
+
+$(STAMP): pyproject.toml constraints.txt setup.py $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
-	touch $(STAMP)
+	@$(BIN)/python -m restart_bindings
+	@touch $(STAMP)
 
 demo: $(STAMP)  ## draw 64 images with Restart from the bundled model into samples/
 	$(BIN)/restart-sampling generate --preset fashion-mnist-43 --seeds 0-63 --out samples --overwrite
@@ -44,3 +47,4 @@ bench-cpu: $(STAMP)  ## the sampler's own cost and images per second on this CPU
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info engine/*.egg-info samples
+	rm -f bindings/restart_bindings/_native_*.so

@@ -132,7 +132,13 @@ class Sampler:
     @property
     def notes(self) -> tuple[str, ...]:
         """What runs otherwise than asked, one line each: a capture that failed, a network that was not compiled."""
-        notes = (*getattr(self.network, "notes", ()), self.executor.note)
+        step = ""
+        if self.backend == "reference" and self.register_dtype == torch.float32:
+            fast = "triton" if self.device.type == "cuda" else "native"
+            step = restart_kernels.why_not(fast, self.device) or ""
+        if step:
+            step = f"the fused step runs on the slow reference: {step}"
+        notes = (step, *getattr(self.network, "notes", ()), self.executor.note)
         return tuple(note for note in notes if note)
 
     def describe(self) -> str:

@@ -11,6 +11,7 @@ from .dispatch import available_backends as available_backends
 from .dispatch import bind as bind
 from .dispatch import normal as normal
 from .dispatch import resolve_backend as resolve_backend
+from .dispatch import why_not as why_not
 from .dispatch import words as words
 from .errors import KernelError as KernelError
 from .machine import Machine as Machine
@@ -25,5 +26,6 @@ __all__ = [
     "layout",
     "normal",
     "resolve_backend",
+    "why_not",
     "words",
 ]

@@ -47,8 +47,9 @@ def _why_not_triton(device: torch.device) -> str | None:
     return "triton runs on CPU tensors only in its interpreter, TRITON_INTERPRET=1 before it is imported"
 
 
-def _why_not(backend: str, device: torch.device) -> str | None:
-    """None if the backend runs on this device, else the reason."""
+def why_not(backend: str, device: torch.device | str) -> str | None:
+    """None if the backend runs on this device, else the reason in one line."""
+    device = torch.device(device)
     if backend == "triton":
         return _why_not_triton(device)
     if backend == "native" and not restart_bindings.available(device.type):
@@ -60,7 +61,7 @@ def available_backends(device: torch.device | str = "cpu") -> tuple[str, ...]:
     """The backends that run on this device, fastest first."""
     device = torch.device(device)
     names = ORDER.get(device.type, ("reference",))
-    return tuple(name for name in names if _why_not(name, device) is None)
+    return tuple(name for name in names if why_not(name, device) is None)
 
 
 def resolve_backend(backend: str, device: torch.device | str) -> str:
@@ -72,10 +73,10 @@ def resolve_backend(backend: str, device: torch.device | str) -> str:
     device = torch.device(device)
     if backend == "auto":  # the first that runs: on a CPU without importing triton, which takes a second
         names = ORDER.get(device.type, ("reference",))
-        return next(name for name in names if _why_not(name, device) is None)
+        return next(name for name in names if why_not(name, device) is None)
     if backend not in BACKENDS:
         raise KernelError(f"unknown backend {backend!r}; the backends are {', '.join(BACKENDS)}")
-    reason = _why_not(backend, device)
+    reason = why_not(backend, device)
     if reason is not None:
         raise KernelError(f"backend {backend!r} is not available: {reason}; use one of {_choices(device)}")
     return backend
