@@ -5,6 +5,9 @@ The plan is the preset `fashion-mnist-43` for all: the engine, the plain float64
 engine's compile="on" against the float64 loop with torch.compile around the network. Every network call is timed, so a row
 also says what the rest of an evaluation costs: the sampler, in a program whose caches the network has just filled.
 
+The engine cuts a batch into slices, one thread each, where the network allows it; "one slice" is the engine without
+that, each operator on all threads as in the loops. So the first shows what a user gains, the second what the sampler alone does.
+
 The breakdown of the network is of its eager form, by torch function, and counts time inside these functions only: convolution
 (with resampling; 1×1 projections too), group norm, attention (scaled dot product and the products of its q, k, v), embedding
 (noise level, class and the layers fed by them), SiLU, and the rest (sums, concatenations, copies).
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -32,6 +36,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 import restart_sampling as rs
+from restart_sampling.executors import threads as slices
 
 PRESET = "fashion-mnist-43"
 PARTS = {
@@ -42,28 +47,29 @@ PARTS = {
 
 
 class Timed:
-    """A network that adds up the seconds spent in it."""
+    """A network that adds up the seconds spent in it, by thread."""
 
-    def __init__(self, network: baselines.Network) -> None:
-        self.network, self.seconds = network, 0.0
+    def __init__(self, network: baselines.Network, concurrent: bool = True) -> None:
+        self.network, self.by_thread = network, defaultdict[int, float](float)
+        self.concurrent = concurrent and getattr(network, "concurrent", False)
 
     def __call__(self, net_in: Tensor, c_noise: Tensor, labels: Tensor | None) -> Tensor:
         started = time.perf_counter()
         F = self.network(net_in, c_noise, labels)
-        self.seconds += time.perf_counter() - started
+        self.by_thread[threading.get_ident()] += time.perf_counter() - started
         return F
 
 
 class Way:
-    """One way to draw the batch; remembers the network's seconds of each run."""
+    """One way to draw the batch; remembers the network's seconds of each run, those of the slowest slice."""
 
     def __init__(self, run: Callable[[], Tensor], network: Timed) -> None:
         self.run, self.network, self.network_seconds = run, network, list[float]()
 
     def __call__(self) -> None:
-        self.network.seconds = 0.0
+        self.network.by_thread.clear()
         self.run()
-        self.network_seconds.append(self.network.seconds)
+        self.network_seconds.append(max(self.network.by_thread.values()))
 
 
 def ways_of(plan: rs.Plan, batch: int, compiled: bool) -> dict[str, Way]:
@@ -71,9 +77,13 @@ def ways_of(plan: rs.Plan, batch: int, compiled: bool) -> dict[str, Way]:
     denoiser = rs.load("fashion-mnist")
     seeds = range(batch)
     labels = torch.arange(batch) % denoiser.label_dim
-    sampler = rs.Sampler(denoiser, plan, batch_size=batch, compile="on" if compiled else "off")
-    network = Timed(sampler.network)
-    sampler.network = network  # before its first batch
+
+    def engine(concurrent: bool) -> Way:
+        sampler = rs.Sampler(denoiser, plan, batch_size=batch, compile="on" if compiled else "off")
+        network = Timed(sampler.network, concurrent)
+        sampler.network = network  # before its first batch
+        return Way(lambda: sampler.run(seeds, labels), network)
+
     plain = Timed(torch.compile(denoiser.network, dynamic=False) if compiled else denoiser.network)
     D = baselines.edm_denoiser_of(denoiser, labels, plain)
     intervals = baselines.intervals_of(plan)
@@ -88,10 +98,12 @@ def ways_of(plan: rs.Plan, batch: int, compiled: bool) -> dict[str, Way]:
         x = torch.randn(batch, *denoiser.shape) * sigmas[0]
         return baselines.heun_loop_fp32(D, x, sigmas, intervals)
 
-    ways = {"engine": Way(lambda: sampler.run(seeds, labels), network), "fp64 loop": Way(fp64, plain)}
-    if compiled:
-        return {f"{name}, compiled": way for name, way in ways.items()}
-    return {**ways, "fp32 loop": Way(fp32, plain)}
+    ways = {"engine": engine(concurrent=True), "fp64 loop": Way(fp64, plain), "fp32 loop": Way(fp32, plain)}
+    if slices.count(batch, torch.get_num_threads()) > 1:
+        ways["engine, one slice"] = engine(concurrent=False)
+    if compiled:  # compiled networks are not sliced, and σ as [B] would be another compilation
+        return {f"{name}, compiled": ways[name] for name in ("engine", "fp64 loop")}
+    return ways
 
 
 def measure(plan: rs.Plan, batch: int, rounds: int, compiled: bool) -> list[dict[str, Any]]:
