@@ -31,7 +31,7 @@ import baselines
 import torch
 from rich.console import Console
 from rich.table import Table
-from timing import RESULTS, environment, interleaved, quartiles, ratios, threads
+from timing import RESULTS, environment, interleaved, quartiles, quietness, ratios, threads
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -127,6 +127,7 @@ def measure(plan: rs.Plan, batch: int, rounds: int, compiled: bool) -> list[dict
                 "images_per_s": round(batch / median, 4), "q1": round(batch / q3, 4), "q3": round(batch / q1, 4),
                 "ratio": round(ratio, 4), "ratio_q1": round(r1, 4), "ratio_q3": round(r3, 4),
                 "sampler_us": round(sampler_us, 1), "sampler_percent": round(100 * share, 3), "rounds": rounds,
+                "disturbed": seconds.disturbed,
                 **environment(),
             }
         )  # fmt: skip
@@ -190,6 +191,7 @@ def show(rows: list[dict[str, Any]], parts: list[dict[str, Any]], console: Conso
             f"{row['sampler_percent']:.2f} %",
         )  # fmt: skip
     console.print(table)
+    console.print(quietness(rows))
     console.print(
         f"an evaluation at batch {parts[0]['batch']}: "
         + ", ".join(f"{row['part']} {row['percent']:.1f} %" for row in parts)

@@ -28,7 +28,7 @@ import baselines
 import torch
 from rich.console import Console
 from rich.table import Table
-from timing import RESULTS, environment, interleaved, keep_memory, quartiles, ratios, threads
+from timing import RESULTS, environment, interleaved, keep_memory, quartiles, quietness, ratios, threads
 from torch import Tensor
 
 import restart_sampling as rs
@@ -92,6 +92,7 @@ def measure(name: str, batch: int, shape: tuple[int, ...], rounds: int, backend:
                 "benchmark": f"overhead_cpu/{name}", "sampler": way, "backend": used if way == "engine" else "torch",
                 "shape": [batch, *shape], "nfe": nfe, "median_us": round(median, 2), "q1": round(q1, 2), "q3": round(q3, 2),
                 "ratio": round(ratio, 3), "ratio_q1": round(r1, 3), "ratio_q3": round(r3, 3), "rounds": rounds,
+                "disturbed": seconds.disturbed,
                 **environment(),
             }
         )  # fmt: skip
@@ -116,7 +117,9 @@ def show(rows: list[dict[str, Any]], judged: bool) -> None:
             "" if engine else f"{row['ratio']:.2f}  ({row['ratio_q1']:.2f} – {row['ratio_q3']:.2f})",
             "" if target is None else f"≥ {target:g}: {'met' if row['ratio'] >= target else 'not met'}",
         )  # fmt: skip
-    Console(width=130).print(table)
+    console = Console(width=130)
+    console.print(table)
+    console.print(quietness(rows))
 
 
 def main(arguments: list[str] | None = None) -> int:

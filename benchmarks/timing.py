@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import statistics
 import subprocess
@@ -10,27 +11,57 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def interleaved(
-    ways: Mapping[str, Callable[[], object]], rounds: int, warm: int = 2
-) -> dict[str, list[float]]:
+class Rounds(dict[str, list[float]]):
+    """Seconds of each way, round by round; `disturbed` rounds are those in which other processes took over a tenth of the CPU."""
+
+    disturbed = 0
+
+
+def interleaved(ways: Mapping[str, Callable[[], object]], rounds: int, warm: int = 2) -> Rounds:
     """Seconds of each way in each round. Every round runs every way once, the next round in reverse order (A B C C B A).
 
-    The ways of one round see the same machine, so a ratio is taken within a round and then summarised over the rounds.
+    The ways of one round see the same machine, so a ratio is taken within a round and then summarised over the rounds. That
+    is not enough where torch uses every core: its threads then wait for the one that was taken away, some ways far more than
+    others. So disturbed rounds are counted, and a result that has any should be measured again.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds = Rounds({name: [] for name in ways})
     for round_ in range(warm + rounds):
+        before = _cpu_seconds()
         for name in reversed(list(ways)) if round_ % 2 else ways:
             started = time.perf_counter()
             ways[name]()
             if round_ >= warm:
                 seconds[name].append(time.perf_counter() - started)
+        total, busy, own = (b - a for a, b in zip(before, _cpu_seconds(), strict=True))
+        slack = 0.03  # the system counts in ticks of 0.01 s
+        seconds.disturbed += round_ >= warm and busy - own > 0.1 * total + slack
     return seconds
+
+
+def quietness(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line on `disturbed` and `rounds` of result rows."""
+    worst = max(rows, key=lambda row: row["disturbed"] / row["rounds"])
+    if not worst["disturbed"]:
+        return "no round was disturbed by other processes"
+    return f"up to {worst['disturbed']} of {worst['rounds']} rounds were disturbed by other processes: measure again"
+
+
+def _cpu_seconds() -> tuple[float, float, float]:
+    """Seconds of all processors so far: in total, busy, and of them in this process. Zeros where the system does not say."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 0.0, 0.0, 0.0
+    ticks = [int(n) for n in stat.read_text().split("\n", 1)[0].split()[1:9]]
+    idle = ticks[3] + ticks[4]  # idle and waiting for a disk
+    hertz = os.sysconf("SC_CLK_TCK")
+    return sum(ticks) / hertz, (sum(ticks) - idle) / hertz, time.process_time()
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
