@@ -295,6 +295,11 @@ class Sampler:
             size, self.denoiser.shape, self.denoiser.label_dim, guided, self.device, self.net_dtype, self.register_dtype
         )  # fmt: skip
 
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        """Every evaluation made so far, those of slices too; for profilers."""
+        parts = (part for slices in self._sliced.values() for part in slices.parts)
+        return (*self._evaluations.values(), *parts)
+
     def _slices(self, n: int) -> Slices | None:
         """The batch of n samples in slices, one for a thread, where the network may run in several at once."""
         if self.device.type != "cpu" or self.pads or not getattr(self.network, "concurrent", False):

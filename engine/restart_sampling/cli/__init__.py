@@ -12,6 +12,7 @@ from .generate import generate
 from .models import models
 from .plan import plan
 from .presets import presets
+from .profile import profile
 
 app = typer.Typer(
     name="restart-sampling",
@@ -42,6 +43,7 @@ app.command()(generate)
 app.command()(plan)
 app.command()(presets)
 app.command()(models)
+app.command()(profile)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -91,6 +91,7 @@ def _draw(plan: Plan, run: dict[str, Any], seeds: Seeds, out: Path, format: str,
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from ..marks import mark
     from ..models.registry import load
     from ..noise import SCHEME
     from ..output.folder import FORMATS, RunFolder
@@ -162,7 +163,8 @@ def _draw(plan: Plan, run: dict[str, Any], seeds: Seeds, out: Path, format: str,
             for chunk in seeds.chunks(sampler.batch_size):
                 for part in sampler.iterate(chunk, label, callback=partial(show, done)):
                     bad = {f["seed"] for f in part.failures}
-                    folder.add(part.seeds.tolist(), to_uint8(part.x), bad)
+                    with mark("write"):
+                        folder.add(part.seeds.tolist(), to_uint8(part.x), bad)
                     failures += part.failures
                 done += len(chunk)
             bar.update(task, completed=len(seeds))

@@ -1,0 +1,271 @@
+"""`restart-sampling profile`: where the time of a run goes."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import BackendError, RestartValueError
+from . import options as o
+
+TOOLS = ("auto", "torch", "nsys", "ncu")
+JOB = "job"  # what nsys and ncu run: the marked job alone
+
+
+def profile(
+    model: Annotated[str | None, typer.Option(help="A bundled name or a .safetensors file.")] = None,
+    preset: o.Preset = None,
+    steps: o.Steps = None,
+    solver: o.Solver = None,
+    restart: o.Restart = None,
+    guidance_scale: o.Guidance = None,
+    batch: o.Batch = None,
+    batches: Annotated[int, typer.Option(help="Batches that are profiled.")] = 1,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")
+    ] = None,
+    dtype: o.Dtype = None,
+    backend: o.Backend = None,
+    graph: o.Graph = None,
+    compile: o.Compile = None,
+    out: Annotated[Path, typer.Option(help="Folder for the trace.")] = Path("profile"),
+    tool: Annotated[
+        str,
+        typer.Option(help="auto (nsys where it is installed and the device is CUDA), torch, nsys or ncu."),
+    ] = "auto",
+) -> None:
+    """Run a short job under a profiler: a table of launches, time and bandwidth, and a trace for a browser."""
+    import torch
+
+    if tool not in (*TOOLS, JOB):
+        raise RestartValueError(f"--tool must be one of {', '.join(TOOLS)}, got {tool!r}")
+    if batches < 1:
+        raise RestartValueError(f"--batches must be ≥ 1, got {batches}")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    cuda = device.startswith("cuda")
+    if tool == "auto":
+        tool = "nsys" if cuda and shutil.which("nsys") else "torch"
+    if tool in ("nsys", "ncu") and (shutil.which(tool) is None or not cuda):
+        why = f"{tool} was not found on the PATH" if cuda else f"{tool} profiles CUDA devices, not {device}"
+        raise BackendError(f"--tool {tool} cannot run: {why}; use --tool torch")
+
+    given = dict(steps=steps, solver=solver, restart=restart, guidance_scale=guidance_scale)
+    plan = o.build_plan(preset, fallback="fashion-mnist-43", **given)
+    job = _Job(model or "fashion-mnist", plan, batch or "auto", batches, device, dtype or "fp32",
+               backend or "auto", graph or "auto", compile or "auto")  # fmt: skip
+    if tool == JOB:
+        job.warm_up()
+        job.run()
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    if tool == "ncu":
+        _ncu(out)
+    elif tool == "nsys":
+        _nsys(out, job)
+    else:
+        _torch(out, job)
+
+
+class _Job:
+    """The sampler of a profile and what it draws."""
+
+    def __init__(self, model: str, plan: Any, batch: str, batches: int, device: str, dtype: str, backend: str,
+                 graph: str, compile: str) -> None:  # fmt: skip
+        from ..models.registry import load
+        from ..sampler import Sampler
+
+        denoiser = load(model)
+        size = o.batch_size(batch, denoiser, plan, 64 if device == "cpu" else 4096, device, dtype)
+        self.sampler = Sampler(denoiser, plan, size, backend, graph, compile, device=device, dtype=dtype)
+        self.seeds, self.batches = range(size * batches), batches
+
+    @property
+    def evaluations(self) -> int:
+        return self.batches * self.sampler.plan.nfe
+
+    def warm_up(self) -> None:
+        """Compile, capture, fill caches."""
+        self.sampler.run(range(self.sampler.batch_size))
+        self.wait()
+
+    def run(self) -> None:
+        """The marked job."""
+        from ..marks import mark
+
+        with mark("profile"):
+            self.sampler.run(self.seeds)
+            self.wait()
+
+    def wait(self) -> None:
+        import torch
+
+        if self.sampler.device.type == "cuda":
+            torch.cuda.synchronize(self.sampler.device)
+
+    def images_per_second(self) -> float:
+        started = time.perf_counter()
+        self.sampler.run(self.seeds)
+        self.wait()
+        return len(self.seeds) / (time.perf_counter() - started)
+
+
+def _torch(out: Path, job: _Job) -> None:
+    import torch
+
+    from ..profiling import profile_cpu, profile_cuda, read_trace
+
+    job.warm_up()
+    rate = job.images_per_second()
+    activity = torch.profiler.ProfilerActivity
+    cuda = job.sampler.device.type == "cuda"
+    trace = out / "trace.json.gz"
+    everywhere = torch.profiler._ExperimentalConfig(
+        profile_all_threads=True
+    )  # slices have threads of their own
+    activities = [activity.CPU, activity.CUDA] if cuda else [activity.CPU]
+    profiler = torch.profiler.profile(activities=activities, experimental_config=everywhere)
+    with _ranges(job.sampler), profiler as recorded:
+        job.run()
+    recorded.export_chrome_trace(str(trace))
+    events = read_trace(trace)
+    found = profile_cuda(events, job.evaluations) if cuda else profile_cpu(events)
+    _show(found, job, rate, f"trace: {trace} (open it at ui.perfetto.dev or chrome://tracing)")
+
+
+def _nsys(out: Path, job: _Job) -> None:
+    from ..profiling import nsys_command, nsys_stats_command, profile_cuda, read_nsys
+
+    nsys = str(shutil.which("nsys"))
+    report = out / "restart.nsys-rep"
+    _call(nsys_command(nsys, report.with_suffix(""), _same_command()))
+    stats = _call(nsys_stats_command(nsys, report))
+    job.warm_up()
+    rate = job.images_per_second()
+    _show(
+        profile_cuda(read_nsys(stats), job.evaluations), job, rate, f"report: {report} (open it with nsys-ui)"
+    )
+
+
+def _ncu(out: Path) -> None:
+    from ..profiling import ncu_command
+
+    report = out / "step"
+    _call(ncu_command(str(shutil.which("ncu")), report, _same_command()))
+    print(f"report: {report}.ncu-rep (open it with ncu-ui, or: ncu --import {report}.ncu-rep)")
+
+
+def _same_command() -> list[str]:
+    """This command again, as the job alone."""
+    arguments = sys.argv[1:]
+    program = "from restart_sampling.cli import main; main()"
+    return [sys.executable, "-c", program, *arguments, "--tool", JOB]
+
+
+def _call(command: list[str]) -> str:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode != 0:
+        last = (done.stdout.strip().splitlines() or ["no output"])[-1]
+        raise BackendError(
+            f"{Path(command[0]).name} ended with status {done.returncode}: {last}; use --tool torch"
+        )
+    return done.stdout
+
+
+@contextmanager
+def _ranges(sampler: Any) -> Iterator[None]:
+    """Named ranges around network, step and advance of every evaluation, while a CPU is profiled.
+
+    On CUDA kernels have names of their own, and a range would only cover their launch.
+    """
+    from torch.profiler import record_function
+
+    class Ranged:
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+        def __call__(self, *arguments: Any) -> Any:
+            with record_function("network"):
+                return self.inner(*arguments)
+
+        def step(self, *arguments: Any) -> None:
+            with record_function("step"):
+                self.inner.step(*arguments)
+
+        def advance(self) -> None:
+            with record_function("advance"):
+                self.inner.advance()
+
+    evaluations = sampler.evaluations() if sampler.device.type == "cpu" else ()
+    for evaluation in evaluations:
+        evaluation.network, evaluation.stepper = Ranged(evaluation.network), Ranged(evaluation.stepper)
+    try:
+        yield
+    finally:
+        for evaluation in evaluations:
+            evaluation.network, evaluation.stepper = evaluation.network.inner, evaluation.stepper.inner
+
+
+def _show(found: Any, job: _Job, rate: float, where: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..profiling import PARTS, step_bytes
+
+    sampler = job.sampler
+    cuda = found.device == "cuda"
+    table = Table(title=f"one evaluation of {sampler.batch_size // found.lanes} samples: {found.us:,.0f} µs")
+    for name in ("part", "launches" if cuda else "operators", "µs", "share"):
+        table.add_column(name, justify="left" if name == "part" else "right")
+    for name in PARTS:
+        part = found.parts[name]
+        if part.launches or part.us:
+            table.add_row(
+                name, f"{part.launches:.1f}", f"{part.us:,.1f}", f"{100 * part.us / found.us:.1f} %"
+            )
+    table.add_row("gaps", "", f"{found.gap_us:,.1f}", f"{100 * found.gap_us / found.us:.1f} %")
+    size = sampler.net_dtype.itemsize
+    moved = (
+        step_bytes(sampler.table, size, size) * sampler.denoiser.numel * sampler.batch_size / sampler.plan.nfe
+    )
+    moved /= found.lanes
+    speed = moved / max(found.parts["step"].us, 1e-9) * 1e6 * found.lanes
+    copy = _copy_bandwidth(sampler.device)
+    console = Console(highlight=False)
+    console.print(f"{sampler.plan.nfe} NFE, {sampler.describe()}")
+    console.print(table)
+    who = "GPU busy" if cuda else f"{found.lanes} slices busy" if found.lanes > 1 else "busy"
+    console.print(f"{who} {100 * found.busy:.1f} % of the time; {rate:.3g} images/s without the profiler")
+    console.print(
+        f"step: {moved / 1e6:.3g} MB each, {speed / 1e9:.3g} GB/s with its noise; a copy of 128 MiB: {copy / 1e9:.3g} GB/s"
+    )
+    for note in sampler.notes:
+        console.print(f"note: {note}", soft_wrap=True)
+    console.print(where, soft_wrap=True)
+
+
+def _copy_bandwidth(device: Any) -> float:
+    """Bytes per second, read and written, of a plain copy of 128 MiB: the median of 9."""
+    import statistics
+
+    import torch
+
+    source = torch.ones(32 * 2**20, device=device)
+    target = torch.empty_like(source)
+    seconds = []
+    for _ in range(11):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        started = time.perf_counter()
+        target.copy_(source)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    return 2 * source.nbytes / statistics.median(seconds[2:])

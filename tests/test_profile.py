@@ -1,0 +1,208 @@
+"""The profile: what becomes of recorded events, the commands it drives, and one run on the CPU."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+import restart_sampling as rs
+from restart_kernels import layout
+from restart_sampling import profiling as p
+from restart_sampling.cli import main
+from restart_sampling.table import bind
+
+
+def event(cat, name, ts, dur, tid=1):
+    return {"ph": "X", "cat": cat, "name": name, "ts": ts, "dur": dur, "tid": tid}
+
+
+def test_gpu_events_become_parts_busy_time_and_gaps():
+    """Two evaluations of a network of two kernels; 4 µs idle in 40, an overlap counted once."""
+    events = [
+        event("kernel", "void cudnn::conv(float)", 0, 10),
+        event("kernel", "triton_poi_fused_add", 8, 6),  # 2 µs of it under the first
+        event("kernel", "step_kernel", 14, 3),
+        event("kernel", "advance_kernel", 17, 1),
+        event("kernel", "void cudnn::conv(float)", 20, 10),
+        event(
+            "kernel", "void restart::cuda::(anonymous namespace)::run<restart::cuda::StepVectors<4>>", 30, 6
+        ),
+        event("kernel", "void restart::cuda::(anonymous namespace)::run<restart::cuda::Advance>", 36, 1),
+        event("gpu_memcpy", "Memcpy DtoD", 39, 1),
+        event("cuda_runtime", "cudaGraphLaunch", 0, 2),
+    ]
+    found = p.profile_cuda(reversed(events), evaluations=2)
+    assert (found.us, found.lanes) == (20, 1)
+    assert {name: (part.launches, part.us) for name, part in found.parts.items()} == {
+        "network": (1.5, 12),
+        "step": (1, 4.5),
+        "advance": (1, 1),
+        "other": (0.5, 0.5),
+    }
+    assert found.busy == pytest.approx(36 / 40)
+    assert found.gap_us == pytest.approx(2)
+
+
+def test_cpu_ranges_of_two_slices():
+    """Two threads with two evaluations each; a third thread loaded them and is not counted."""
+    events = [event("user_annotation", "step", 0, 5, tid=9)]
+    for tid in (1, 2):
+        for start in (10, 30):
+            events += [
+                event("user_annotation", "network", start, 16, tid),
+                event("cpu_op", "aten::conv2d", start + 1, 10, tid),
+                event("cpu_op", "aten::convolution", start + 2, 8, tid),  # called by the one above
+                event("cpu_op", "aten::silu", start + 12, 2, tid),
+                event("user_annotation", "step", start + 16, 2, tid),
+                event("cpu_op", "aten::empty", start + 16.5, 1, tid),  # not the network's
+                event("user_annotation", "advance", start + 18, 1, tid),
+            ]
+    found = p.profile_cpu(events)
+    assert (found.lanes, found.evaluations) == (2, 4)
+    assert found.parts["network"] == p.Part(2, 16)
+    assert found.parts["step"] == p.Part(1, 2)
+    assert found.us == pytest.approx(2 * 39 / 4)  # from 10 to 49, two lanes, four evaluations
+    assert found.busy == pytest.approx(19 / 19.5)
+
+
+def test_a_heun_step_moves_24_bytes_with_a_16_bit_network():
+    """Main steps alone: each adds 24 bytes per element, and the table's flags say so."""
+    den = rs.Denoiser.from_function(lambda x, sigma: x, shape=(1,))
+    short, long = (p.step_bytes(bind(rs.Plan.build(steps=n), den.parameterization), 2, 2) for n in (10, 20))
+    assert long - short == 10 * 24
+    table = bind(rs.Plan.build(steps=10), den.parameterization)
+    by_hand = 0
+    for flags in table.code[:, layout.FLAGS]:
+        by_hand += 4 * bin(flags & (layout.READ_X | layout.READ_H | layout.STORE_X | layout.STORE_H)).count(
+            "1"
+        )
+        by_hand += 2 * bin(flags & (layout.READ_F | layout.STORE_NET)).count("1")
+    assert short == by_hand
+
+
+def test_a_guided_step_reads_and_writes_the_network_twice():
+    den = rs.Denoiser.from_function(lambda x, sigma: x, shape=(1,), label_dim=2)
+    plain, guided = (
+        p.step_bytes(bind(rs.Plan.build(steps=10, guidance_scale=w), den.parameterization), 2, 2)
+        for w in (1.0, 2.0)
+    )
+    assert guided - plain == 2 * 2 * 19  # 19 evaluations, each with one more F and one more net_in
+
+
+NSYS = """Generating SQLite file restart.sqlite from restart.nsys-rep
+Processing [restart.sqlite] with [cuda_gpu_trace.py]...
+
+Start (ns),Duration (ns),CorrId,GrdX,GrdY,GrdZ,Bytes (MB),Device,Ctx,Strm,Name
+1000,10000,12,8,1,1,,H,1,7,"void cudnn::conv(float, int)"
+12000,3000,13,8,1,1,,H,1,7,step_kernel
+16000,500,14,,,,0.004,H,1,7,[CUDA memcpy Host-to-Device]
+"""  # constructed from the report's documented columns
+
+
+def test_nsys_rows_become_events():
+    events = p.read_nsys(NSYS)
+    assert [(e["cat"], e["name"], e["ts"], e["dur"]) for e in events] == [
+        ("kernel", "void cudnn::conv(float, int)", 1, 10),
+        ("kernel", "step_kernel", 12, 3),
+        ("gpu_memcpy", "[CUDA memcpy Host-to-Device]", 16, 0.5),
+    ]
+    assert p.read_nsys("SKIPPED: it does not contain CUDA trace data.") == []
+    assert p.profile_cuda([], 3).us == 0
+
+
+def test_the_commands_of_nsys_and_ncu():
+    job = ["python", "job.py"]
+    assert p.nsys_command("nsys", Path("out/restart"), job) == [
+        "nsys", "profile", "-t", "cuda,nvtx", "--cuda-graph-trace=node", "--sample=none", "--cpuctxsw=none",
+        "--capture-range=nvtx", "--nvtx-capture=profile@restart_sampling", "--capture-range-end=stop",
+        "-e", "NSYS_NVTX_PROFILER_REGISTER_ONLY=0", "-o", "out/restart", "-f", "true", "python", "job.py",
+    ]  # fmt: skip
+    ncu = p.ncu_command("ncu", Path("out/step"), job)
+    assert ncu[1:5] == ["--nvtx", "--nvtx-include", "restart_sampling@profile/", "-k"]
+    assert ncu[-2:] == job
+    assert p.nsys_stats_command("nsys", Path("r.nsys-rep"))[-1] == "r.nsys-rep"
+
+
+def test_nsys_is_driven_and_its_trace_read(tmp_path, monkeypatch, capsys):
+    """With stand-ins for nsys and the device: the report's rows reach the table."""
+    command = import_module("restart_sampling.cli.profile")  # the package has a function of that name
+
+    calls = []
+
+    def call(arguments):
+        calls.append(arguments)
+        return NSYS
+
+    monkeypatch.setattr(command, "_call", call)
+    monkeypatch.setattr(command.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(command, "_copy_bandwidth", lambda device: 1e12)
+    monkeypatch.setattr(sys, "argv", ["restart-sampling", "profile", "--steps", "2"])
+    job = command._Job("fashion-mnist", rs.Plan.build(steps=2), "4", 1, "cpu", "fp32", "auto", "off", "off")
+    command._nsys(tmp_path, job)
+    (profile, stats), out = calls, capsys.readouterr().out
+    assert profile[:2] == ["/bin/nsys", "profile"]
+    assert profile[-4:] == ["--steps", "2", "--tool", "job"]
+    assert stats[:2] == ["/bin/nsys", "stats"]
+    assert "step" in out and "nsys-ui" in out
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_profile_of_the_bundled_model(tmp_path, capsys, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        main(
+            [
+                "profile",
+                "--steps",
+                "2",
+                "--batch",
+                "16",
+                "--device",
+                "cpu",
+                "--out",
+                str(tmp_path),
+                "--tool",
+                "torch",
+            ]
+        )
+    except SystemExit as end:
+        assert end.code in (0, None)
+    finally:
+        torch.set_num_threads(before)
+    out = capsys.readouterr().out
+    for word in ("3 NFE", "network", "step", "advance", "gaps", "images/s", "GB/s", "trace.json.gz"):
+        assert word in out
+    assert ("2 slices busy" in out) == (threads == 2)
+    events = p.read_trace(tmp_path / "trace.json.gz")
+    found = p.profile_cpu(events)
+    assert (found.lanes, found.evaluations) == (threads, 3 * threads)
+    assert found.parts["network"].launches > 100
+    assert 0.3 < found.busy <= 1.0
+    json.dumps(events[:1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tool", "perf"], "--tool must be one of auto, torch, nsys, ncu"),
+        (["--tool", "nsys", "--device", "cpu"], "nsys profiles CUDA devices, not cpu; use --tool torch"),
+        (["--batches", "0"], "--batches must be ≥ 1"),
+        (["--batch", "none"], "--batch must be a number"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys, monkeypatch):
+    command = import_module("restart_sampling.cli.profile")  # the package has a function of that name
+
+    monkeypatch.setattr(command.shutil, "which", lambda name: None)
+    if "nsys" in arguments:
+        message = "nsys cannot run: nsys profiles CUDA devices"
+    with pytest.raises(SystemExit) as end:
+        main(["profile", *arguments])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
