@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from tape import TapeCapture
 
 import restart_sampling as rs
 from restart_sampling import marks
+from restart_sampling.executors.graph import GraphExecutor
 
 SHAPE = (1, 2, 2)
 PLAN = dict(steps=10, restart=[[3, 2, 0.1, 0.5], [2, 1, 1.0, 5.0]])
@@ -32,31 +34,43 @@ class FakeNvtx:
 
 
 @pytest.fixture
-def nvtx(monkeypatch):
+def nvtx():
     fake = FakeNvtx()
-    monkeypatch.setattr(marks, "nvtx", fake)
-    marks.mark.cache_clear()
-    yield fake
-    marks.mark.cache_clear()
+    with marks.sent_to(fake):
+        yield fake
+
+
+def sampler():
+    den = rs.Denoiser.from_function(lambda x, sigma: x * 0.5, shape=SHAPE)
+    return rs.Sampler(den, rs.Plan.build(**PLAN), batch_size=2, device="cpu", graph="off")
 
 
 def run():
-    den = rs.Denoiser.from_function(lambda x, sigma: x * 0.5, shape=SHAPE)
-    return rs.Sampler(den, rs.Plan.build(**PLAN), batch_size=2, device="cpu").run([0, 1])
+    return sampler().run([0, 1])
+
+
+SPANS = ["main", "restart 1 iteration 0", "main", "restart 0 iteration 0", "restart 0 iteration 1", "main"]
+MARKED_SPANS = [word for name in SPANS for word in (f"+{name}", "-")]
 
 
 def test_a_run_is_marked_by_batch_and_restart_iteration(nvtx):
     run()
-    names = [
-        "main",
-        "restart 1 iteration 0",
-        "main",
-        "restart 0 iteration 0",
-        "restart 0 iteration 1",
-        "main",
-    ]
-    assert nvtx.seen == ["+batch", *(word for name in names for word in (f"+{name}", "-")), "-"]
+    assert nvtx.seen == ["+batch", *MARKED_SPANS, "-"]
     assert set(nvtx.domains) == {"restart_sampling"}
+
+
+@pytest.mark.parametrize("mode", ["step", "loop", "trajectory"])
+def test_captures_and_replays_are_marked(nvtx, mode):
+    """The first batch captures, the second only replays; a whole trajectory is one range."""
+    graph = sampler()
+    graph.executor, graph.pads = GraphExecutor(mode, TapeCapture()), True
+    replays = ["+trajectory", "-"] if mode == "trajectory" else MARKED_SPANS
+    graph.run([0, 1])
+    assert not graph.notes
+    assert nvtx.seen == ["+batch", "+capture", "-", *replays, "-"]
+    nvtx.seen.clear()
+    graph.run([2, 3])
+    assert nvtx.seen == ["+batch", *replays, "-"]
 
 
 def test_ranges_are_made_once(nvtx):
@@ -78,11 +92,19 @@ def test_files_are_written_in_a_range(nvtx, tmp_path):
     with pytest.raises(SystemExit):
         main(["generate", "--steps", "2", "--seeds", "0-1", "--device", "cpu", "--out", str(tmp_path)])
         raise SystemExit
-    assert nvtx.seen.count("+write") == 1
+    assert nvtx.seen.count("+write") == 2  # the batch; the contact sheet and the record
+    assert nvtx.seen[-2:] == ["+write", "-"]
 
 
-def test_without_nvtx_everything_runs(monkeypatch):
-    monkeypatch.setattr(marks, "nvtx", None)
-    marks.mark.cache_clear()
-    assert run().isfinite().all()
-    marks.mark.cache_clear()
+def test_without_nvtx_everything_runs():
+    with marks.sent_to(None):
+        assert run().isfinite().all()
+
+
+def test_ranges_come_back_after_a_profiler(nvtx):
+    other = FakeNvtx()
+    with marks.sent_to(other), marks.mark("write"):
+        pass
+    with marks.mark("batch"):
+        pass
+    assert (other.seen, nvtx.seen) == (["+write", "-"], ["+batch", "-"])

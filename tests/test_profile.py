@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import os
+import re
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -73,7 +75,9 @@ def test_cpu_ranges_of_two_slices():
 def test_a_heun_step_moves_24_bytes_with_a_16_bit_network():
     """Main steps alone: each adds 24 bytes per element, and the table's flags say so."""
     den = rs.Denoiser.from_function(lambda x, sigma: x, shape=(1,))
-    short, long = (p.step_bytes(bind(rs.Plan.build(steps=n), den.parameterization), 2, 2) for n in (10, 20))
+    short, long = (
+        sum(p.step_bytes(bind(rs.Plan.build(steps=n), den.parameterization), 2, 2)) for n in (10, 20)
+    )
     assert long - short == 10 * 24
     table = bind(rs.Plan.build(steps=10), den.parameterization)
     by_hand = 0
@@ -88,10 +92,17 @@ def test_a_heun_step_moves_24_bytes_with_a_16_bit_network():
 def test_a_guided_step_reads_and_writes_the_network_twice():
     den = rs.Denoiser.from_function(lambda x, sigma: x, shape=(1,), label_dim=2)
     plain, guided = (
-        p.step_bytes(bind(rs.Plan.build(steps=10, guidance_scale=w), den.parameterization), 2, 2)
+        sum(p.step_bytes(bind(rs.Plan.build(steps=10, guidance_scale=w), den.parameterization), 2, 2))
         for w in (1.0, 2.0)
     )
     assert guided - plain == 2 * 2 * 19  # 19 evaluations, each with one more F and one more net_in
+
+
+def test_the_row_that_draws_the_latent_counts_where_it_was_recorded():
+    """Rows of 6 (latent), 12, 14 and 10 bytes: a GPU records four steps for three evaluations, a slice's thread three."""
+    rows = [6, 12, 14, 10]
+    assert p.bytes_per_evaluation(rows, steps=4 / 3) == pytest.approx(42 / 3)
+    assert p.bytes_per_evaluation(rows, steps=1.0) == pytest.approx(36 / 3)
 
 
 NSYS = """Generating SQLite file restart.sqlite from restart.nsys-rep
@@ -115,6 +126,13 @@ def test_nsys_rows_become_events():
     assert p.profile_cuda([], 3).us == 0
 
 
+def test_a_written_trace_is_read_back(tmp_path):
+    events = p.read_nsys(NSYS)
+    p.write_trace(tmp_path / "trace.json.gz", events)
+    assert p.read_trace(tmp_path / "trace.json.gz") == events
+    assert {e["tid"] for e in events} == {7}  # the stream
+
+
 def test_the_commands_of_nsys_and_ncu():
     job = ["python", "job.py"]
     assert p.nsys_command("nsys", Path("out/restart"), job) == [
@@ -122,10 +140,44 @@ def test_the_commands_of_nsys_and_ncu():
         "--capture-range=nvtx", "--nvtx-capture=profile@restart_sampling", "--capture-range-end=stop",
         "-e", "NSYS_NVTX_PROFILER_REGISTER_ONLY=0", "-o", "out/restart", "-f", "true", "python", "job.py",
     ]  # fmt: skip
-    ncu = p.ncu_command("ncu", Path("out/step"), job)
-    assert ncu[1:5] == ["--nvtx", "--nvtx-include", "restart_sampling@profile/", "-k"]
-    assert ncu[-2:] == job
-    assert p.nsys_stats_command("nsys", Path("r.nsys-rep"))[-1] == "r.nsys-rep"
+    assert p.nsys_stats_command("nsys", Path("r.nsys-rep")) == [
+        "nsys", "stats", "-r", "cuda_gpu_trace", "--format", "csv", "--force-export=true", "r.nsys-rep",
+    ]  # fmt: skip
+    assert p.ncu_command("ncu", Path("out/step"), job) == [
+        "ncu", "--nvtx", "--nvtx-include", "restart_sampling@profile/",
+        "-k", "regex:^(step_kernel|advance_kernel|run)$", "--launch-count", "10", "--graph-profiling", "node",
+        "--set", "full", "-o", "out/step", "-f", "python", "job.py",
+    ]  # fmt: skip
+    assert p.job_command("python", dict(steps=2, restart=None, guidance_scale=1.5, tool="job")) == [
+        "python", "-c", "from restart_sampling.cli import main; main()", "profile",
+        "--steps", "2", "--guidance-scale", "1.5", "--tool", "job",
+    ]  # fmt: skip
+
+
+def test_kernels_have_the_names_that_are_looked_for():
+    """In the Triton sources and the CUDA C++ ones."""
+    from restart_kernels.step import triton
+
+    root = Path(__file__).parents[1]
+    assert {"step_kernel", "advance_kernel"} <= set(vars(triton))
+    sources = [(root / "bindings/csrc/cuda" / name).read_text() for name in ("step.cu", "kernels.h")]
+    assert re.search(r"__global__[^{;]*\brun\(", sources[0])
+    for name in ("StepVectors", "StepElements", "Advance"):
+        assert re.search(rf"struct {name}\b", sources[1])
+
+
+def test_the_job_runs_in_a_process_of_its_own(tmp_path):
+    """What nsys and ncu would start."""
+    command = p.job_command(
+        sys.executable, dict(steps=2, batch=1, device="cpu", out=tmp_path / "none", tool="job")
+    )
+    paths = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert not (tmp_path / "none").exists()
 
 
 def test_nsys_is_driven_and_its_trace_read(tmp_path, monkeypatch, capsys):
@@ -140,15 +192,25 @@ def test_nsys_is_driven_and_its_trace_read(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(command, "_call", call)
     monkeypatch.setattr(command.shutil, "which", lambda name: f"/bin/{name}")
-    monkeypatch.setattr(command, "_copy_bandwidth", lambda device: 1e12)
-    monkeypatch.setattr(sys, "argv", ["restart-sampling", "profile", "--steps", "2"])
+    monkeypatch.setattr(command, "_copy_bandwidth", lambda device, lanes: 1e12)
     job = command._Job("fashion-mnist", rs.Plan.build(steps=2), "4", 1, "cpu", "fp32", "auto", "off", "off")
-    command._nsys(tmp_path, job)
+    command._nsys(tmp_path, job, ["the", "job"])
     (profile, stats), out = calls, capsys.readouterr().out
     assert profile[:2] == ["/bin/nsys", "profile"]
-    assert profile[-4:] == ["--steps", "2", "--tool", "job"]
+    assert profile[-2:] == ["the", "job"]
     assert stats[:2] == ["/bin/nsys", "stats"]
-    assert "step" in out and "nsys-ui" in out
+    assert "step" in out
+    assert "nsys-ui" in out
+    assert len(p.read_trace(tmp_path / "trace.json.gz")) == 3
+
+
+def test_a_profiler_that_recorded_nothing_is_an_error(tmp_path, monkeypatch):
+    command = import_module("restart_sampling.cli.profile")  # the package has a function of that name
+
+    monkeypatch.setattr(command, "_call", lambda arguments: "SKIPPED: it does not contain CUDA trace data.")
+    job = command._Job("fashion-mnist", rs.Plan.build(steps=2), "1", 1, "cpu", "fp32", "auto", "off", "off")
+    with pytest.raises(rs.RestartError, match="recorded nothing on the device"):
+        command._nsys(tmp_path, job, [])
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -180,18 +242,25 @@ def test_a_profile_of_the_bundled_model(tmp_path, capsys, threads):
         assert word in out
     assert ("2 slices busy" in out) == (threads == 2)
     events = p.read_trace(tmp_path / "trace.json.gz")
+    names = [event["name"] for event in events if event.get("cat") == "user_annotation"]
+    assert {"profile", "batch", "network", "step", "advance"} <= set(names)
+    assert ("main" in names) == (threads == 1)  # slices run whole trajectories
     found = p.profile_cpu(events)
     assert (found.lanes, found.evaluations) == (threads, 3 * threads)
     assert found.parts["network"].launches > 100
     assert 0.3 < found.busy <= 1.0
-    json.dumps(events[:1])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--tool", "perf"], "--tool must be one of auto, torch, nsys, ncu"),
-        (["--tool", "nsys", "--device", "cpu"], "nsys profiles CUDA devices, not cpu; use --tool torch"),
+        (
+            ["--tool", "nsys", "--device", "cpu"],
+            "--tool nsys cannot run: nsys profiles CUDA devices, not cpu",
+        ),
+        (["--tool", "nsys", "--device", "cuda"], "--tool nsys cannot run: nsys was not found on the PATH"),
+        (["--tool", "ncu", "--device", "cuda"], "--tool ncu cannot run: ncu was not found on the PATH"),
         (["--batches", "0"], "--batches must be ≥ 1"),
         (["--batch", "none"], "--batch must be a number"),
     ],
@@ -200,9 +269,9 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys, monke
     command = import_module("restart_sampling.cli.profile")  # the package has a function of that name
 
     monkeypatch.setattr(command.shutil, "which", lambda name: None)
-    if "nsys" in arguments:
-        message = "nsys cannot run: nsys profiles CUDA devices"
     with pytest.raises(SystemExit) as end:
         main(["profile", *arguments])
     assert end.value.code == 2
-    assert message in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1

@@ -14,7 +14,7 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,8 +133,8 @@ def _operators(events: Sequence[Event], ranges: Sequence[Event]) -> int:
     return found
 
 
-def step_bytes(table: Table, net_itemsize: int, F_itemsize: int) -> int:
-    """Bytes that the steps of a whole trajectory read and write for one element, row 0 included, by the flags of their rows.
+def step_bytes(table: Table, net_itemsize: int, F_itemsize: int) -> list[int]:
+    """Bytes that the step of each row reads and writes for one element, by the row's flags; row 0 draws the latent.
 
     Registers are float32. Under guidance F is read and net_in written twice.
     """
@@ -143,7 +143,13 @@ def step_bytes(table: Table, net_itemsize: int, F_itemsize: int) -> int:
         layout.READ_X: 4, layout.READ_H: 4, layout.STORE_X: 4, layout.STORE_H: 4,
         layout.READ_F: copies * F_itemsize, layout.STORE_NET: copies * net_itemsize,
     }  # fmt: skip
-    return sum(n for flags in table.code[:, layout.FLAGS] for bit, n in cost.items() if flags & bit)
+    return [sum(n for bit, n in cost.items() if flags & bit) for flags in table.code[:, layout.FLAGS]]
+
+
+def bytes_per_evaluation(rows: Sequence[int], steps: float) -> float:
+    """Of the bytes of a table's rows. `steps` launched per evaluation; those beyond one are row 0, where it was recorded."""
+    first, *rest = rows
+    return sum(rest) / len(rest) + max(0.0, steps - 1) * first
 
 
 def read_trace(path: Path) -> list[Event]:
@@ -151,6 +157,11 @@ def read_trace(path: Path) -> list[Event]:
     data = path.read_bytes()
     text = gzip.decompress(data) if path.suffix == ".gz" else data
     return [event for event in json.loads(text)["traceEvents"] if event.get("ph") == "X"]
+
+
+def write_trace(path: Path, events: Sequence[Event]) -> None:
+    """A Chrome trace .json.gz of `events`."""
+    path.write_bytes(gzip.compress(json.dumps({"traceEvents": list(events)}).encode()))
 
 
 def read_nsys(text: str) -> list[Event]:
@@ -166,10 +177,18 @@ def read_nsys(text: str) -> list[Event]:
         name = row.get("Name") or ""
         cat = "gpu_memcpy" if "memcpy" in name else "gpu_memset" if "memset" in name else "kernel"
         start, duration = float(row["Start (ns)"]), float(row["Duration (ns)"])
+        stream = int(row.get("Strm") or 0)
         events.append(
-            {"ph": "X", "cat": cat, "name": name, "ts": start / 1e3, "dur": duration / 1e3, "tid": 0}
-        )
+            {"ph": "X", "cat": cat, "name": name, "ts": start / 1e3, "dur": duration / 1e3, "pid": 0, "tid": stream}
+        )  # fmt: skip
     return events
+
+
+def job_command(python: str, options: Mapping[str, object]) -> list[str]:
+    """`restart-sampling profile` in a process of its own, with the options that were given: what nsys and ncu run."""
+    given = [word for name, value in options.items() if value is not None
+             for word in ("--" + name.replace("_", "-"), str(value))]  # fmt: skip
+    return [python, "-c", "from restart_sampling.cli import main; main()", "profile", *given]
 
 
 def nsys_command(nsys: str, out: Path, job: Sequence[str]) -> list[str]:
@@ -187,8 +206,11 @@ def nsys_stats_command(nsys: str, report: Path) -> list[str]:
 
 
 def ncu_command(ncu: str, out: Path, job: Sequence[str], launches: int = 10) -> list[str]:
-    """Measures the first `launches` steps inside the NVTX range `profile`, also those in graphs."""
+    """Measures the first `launches` of our kernels inside the NVTX range `profile`, also those in graphs.
+
+    `run` is what the CUDA C++ kernels are called without namespace and template arguments, which is how ncu compares.
+    """
     return [
-        ncu, "--nvtx", "--nvtx-include", "restart_sampling@profile/", "-k", "regex:step_kernel|run",
+        ncu, "--nvtx", "--nvtx-include", "restart_sampling@profile/", "-k", "regex:^(step_kernel|advance_kernel|run)$",
         "--launch-count", str(launches), "--graph-profiling", "node", "--set", "full", "-o", str(out), "-f", *job,
     ]  # fmt: skip

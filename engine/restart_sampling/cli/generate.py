@@ -173,7 +173,8 @@ def _draw(plan: Plan, run: dict[str, Any], seeds: Seeds, out: Path, format: str,
         status = "interrupted"
     finally:
         seconds = time.perf_counter() - started
-        folder.finish(status, seconds=round(seconds, 3), nonfinite=failures)
+        with mark("write"):
+            folder.finish(status, seconds=round(seconds, 3), nonfinite=failures)
     for note in sampler.notes:
         console.print(f"note: {note}", soft_wrap=True)
     console.print(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,8 @@ def profile(
     """Run a short job under a profiler: a table of launches, time and bandwidth, and a trace for a browser."""
     import torch
 
+    from ..profiling import job_command
+
     if tool not in (*TOOLS, JOB):
         raise RestartValueError(f"--tool must be one of {', '.join(TOOLS)}, got {tool!r}")
     if batches < 1:
@@ -61,15 +64,20 @@ def profile(
     plan = o.build_plan(preset, fallback="fashion-mnist-43", **given)
     job = _Job(model or "fashion-mnist", plan, batch or "auto", batches, device, dtype or "fp32",
                backend or "auto", graph or "auto", compile or "auto")  # fmt: skip
+    same = dict(
+        model=model, preset=preset, **given, batch=job.sampler.batch_size, batches=batches, device=device, dtype=dtype,
+        backend=backend, graph=graph, compile=compile, tool=JOB,
+    )  # fmt: skip
+    command = job_command(sys.executable, same)
     if tool == JOB:
         job.warm_up()
         job.run()
         return
     out.mkdir(parents=True, exist_ok=True)
     if tool == "ncu":
-        _ncu(out)
+        _ncu(out, command)
     elif tool == "nsys":
-        _nsys(out, job)
+        _nsys(out, job, command)
     else:
         _torch(out, job)
 
@@ -120,6 +128,7 @@ class _Job:
 def _torch(out: Path, job: _Job) -> None:
     import torch
 
+    from ..marks import sent_to
     from ..profiling import profile_cpu, profile_cuda, read_trace
 
     job.warm_up()
@@ -127,12 +136,11 @@ def _torch(out: Path, job: _Job) -> None:
     activity = torch.profiler.ProfilerActivity
     cuda = job.sampler.device.type == "cuda"
     trace = out / "trace.json.gz"
-    everywhere = torch.profiler._ExperimentalConfig(
-        profile_all_threads=True
-    )  # slices have threads of their own
+    # Slices have threads of their own.
+    everywhere = torch.profiler._ExperimentalConfig(profile_all_threads=True)
     activities = [activity.CPU, activity.CUDA] if cuda else [activity.CPU]
     profiler = torch.profiler.profile(activities=activities, experimental_config=everywhere)
-    with _ranges(job.sampler), profiler as recorded:
+    with _ranges(job.sampler), sent_to(_TorchRanges()), profiler as recorded:
         job.run()
     recorded.export_chrome_trace(str(trace))
     events = read_trace(trace)
@@ -140,33 +148,26 @@ def _torch(out: Path, job: _Job) -> None:
     _show(found, job, rate, f"trace: {trace} (open it at ui.perfetto.dev or chrome://tracing)")
 
 
-def _nsys(out: Path, job: _Job) -> None:
-    from ..profiling import nsys_command, nsys_stats_command, profile_cuda, read_nsys
+def _nsys(out: Path, job: _Job, command: list[str]) -> None:
+    from ..profiling import nsys_command, nsys_stats_command, profile_cuda, read_nsys, write_trace
 
     nsys = str(shutil.which("nsys"))
-    report = out / "restart.nsys-rep"
-    _call(nsys_command(nsys, report.with_suffix(""), _same_command()))
-    stats = _call(nsys_stats_command(nsys, report))
+    report, trace = out / "restart.nsys-rep", out / "trace.json.gz"
+    _call(nsys_command(nsys, report.with_suffix(""), command))
+    events = read_nsys(_call(nsys_stats_command(nsys, report)))
+    write_trace(trace, events)
     job.warm_up()
     rate = job.images_per_second()
-    _show(
-        profile_cuda(read_nsys(stats), job.evaluations), job, rate, f"report: {report} (open it with nsys-ui)"
-    )
+    where = f"report: {report} (open it with nsys-ui)\ntrace: {trace} (open it at ui.perfetto.dev)"
+    _show(profile_cuda(events, job.evaluations), job, rate, where)
 
 
-def _ncu(out: Path) -> None:
+def _ncu(out: Path, command: list[str]) -> None:
     from ..profiling import ncu_command
 
     report = out / "step"
-    _call(ncu_command(str(shutil.which("ncu")), report, _same_command()))
+    _call(ncu_command(str(shutil.which("ncu")), report, command))
     print(f"report: {report}.ncu-rep (open it with ncu-ui, or: ncu --import {report}.ncu-rep)")
-
-
-def _same_command() -> list[str]:
-    """This command again, as the job alone."""
-    arguments = sys.argv[1:]
-    program = "from restart_sampling.cli import main; main()"
-    return [sys.executable, "-c", program, *arguments, "--tool", JOB]
 
 
 def _call(command: list[str]) -> str:
@@ -177,6 +178,27 @@ def _call(command: list[str]) -> str:
             f"{Path(command[0]).name} ended with status {done.returncode}: {last}; use --tool torch"
         )
     return done.stdout
+
+
+class _TorchRanges:
+    """The engine's NVTX ranges as ranges of torch.profiler, with the face of the nvtx module and of its domain."""
+
+    def __init__(self) -> None:
+        self.open = threading.local()
+
+    def get_domain(self, name: str) -> _TorchRanges:
+        return self
+
+    def get_event_attributes(self, message: str) -> str:
+        return message
+
+    def push_range(self, name: str) -> None:
+        from torch.profiler import record_function
+
+        vars(self.open).setdefault("stack", []).append(record_function(name).__enter__())
+
+    def pop_range(self) -> None:
+        self.open.stack.pop().__exit__(None, None, None)
 
 
 @contextmanager
@@ -217,8 +239,10 @@ def _show(found: Any, job: _Job, rate: float, where: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ..profiling import PARTS, step_bytes
+    from ..profiling import PARTS, bytes_per_evaluation, step_bytes
 
+    if not found.us:
+        raise BackendError("the profiler recorded nothing on the device; try another --tool")
     sampler = job.sampler
     cuda = found.device == "cuda"
     table = Table(title=f"one evaluation of {sampler.batch_size // found.lanes} samples: {found.us:,.0f} µs")
@@ -232,31 +256,42 @@ def _show(found: Any, job: _Job, rate: float, where: str) -> None:
             )
     table.add_row("gaps", "", f"{found.gap_us:,.1f}", f"{100 * found.gap_us / found.us:.1f} %")
     size = sampler.net_dtype.itemsize
-    moved = (
-        step_bytes(sampler.table, size, size) * sampler.denoiser.numel * sampler.batch_size / sampler.plan.nfe
-    )
-    moved /= found.lanes
-    speed = moved / max(found.parts["step"].us, 1e-9) * 1e6 * found.lanes
-    copy = _copy_bandwidth(sampler.device)
+    step = found.parts["step"]
+    elements = sampler.denoiser.numel * sampler.batch_size / found.lanes
+    moved = elements * bytes_per_evaluation(step_bytes(sampler.table, size, size), step.launches)
+    speed = moved / max(step.us, 1e-9) * 1e6
+    copy = _copy_bandwidth(sampler.device, found.lanes)
     console = Console(highlight=False)
     console.print(f"{sampler.plan.nfe} NFE, {sampler.describe()}")
     console.print(table)
     who = "GPU busy" if cuda else f"{found.lanes} slices busy" if found.lanes > 1 else "busy"
     console.print(f"{who} {100 * found.busy:.1f} % of the time; {rate:.3g} images/s without the profiler")
+    alone = "" if cuda else f" on {_threads(found.lanes)} thread{'s'[: _threads(found.lanes) != 1]}"
     console.print(
-        f"step: {moved / 1e6:.3g} MB each, {speed / 1e9:.3g} GB/s with its noise; a copy of 128 MiB: {copy / 1e9:.3g} GB/s"
+        f"step: {moved / 1e6:.3g} MB per evaluation, {speed / 1e9:.3g} GB/s with its noise{alone}; "
+        f"a copy of 128 MiB there: {copy / 1e9:.3g} GB/s",
+        soft_wrap=True,
     )
     for note in sampler.notes:
         console.print(f"note: {note}", soft_wrap=True)
     console.print(where, soft_wrap=True)
 
 
-def _copy_bandwidth(device: Any) -> float:
-    """Bytes per second, read and written, of a plain copy of 128 MiB: the median of 9."""
+def _threads(lanes: int) -> int:
+    """PyTorch threads of one slice."""
+    import torch
+
+    return max(1, torch.get_num_threads() // lanes)
+
+
+def _copy_bandwidth(device: Any, lanes: int) -> float:
+    """Bytes per second, read and written, of a plain copy of 128 MiB: the median of 9. On a CPU with the threads of a slice."""
     import statistics
 
     import torch
 
+    before = torch.get_num_threads()
+    torch.set_num_threads(_threads(lanes))
     source = torch.ones(32 * 2**20, device=device)
     target = torch.empty_like(source)
     seconds = []
@@ -268,4 +303,5 @@ def _copy_bandwidth(device: Any) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - started)
+    torch.set_num_threads(before)
     return 2 * source.nbytes / statistics.median(seconds[2:])
