@@ -109,8 +109,44 @@ def images() -> str:
     return "\n".join([*lines, "", f"An evaluation of the engine at batch {parts[0]['batch']}: {shares}."])
 
 
-PLACES = {"explain": explain, "aot": aot, "quality": quality, "overhead": overhead, "images": images}
-OPTIONAL = ("overhead", "images")  # places that README.md may do without
+def mixed() -> str:
+    one, other, gain = json.loads((RESULTS / "mixed_plans.json").read_text())
+    return (
+        f"A sweep of {one['plans']} plans, {one['samples'] // one['plans']} samples each, batch {one['batch']}: plan by plan "
+        f"{one['network_calls']} network calls of {one['samples_per_call']:.1f} samples, as (seed, plan) pairs "
+        f"{other['network_calls']} of {other['samples_per_call']:.1f}; {gain['median']:.2f} times as fast on this CPU "
+        f"({gain['min']:.2f} to {gain['max']:.2f} over {one['rounds']} rounds, `benchmarks/mixed_plans.py`)."
+    )
+
+
+def step() -> str:
+    found = json.loads((RESULTS / "step_cpu.json").read_text())
+    lines = [
+        f"The native step of a CPU ({found['cpu']}, {found['simd']}, {found['threads']} threads), as a share of the bandwidth of",
+        "a triad over the same bytes in the same run; median and quartiles, by `benchmarks/step_cpu.py`:",
+        "",
+        "| shape | Heun stage | network | without noise | with noise |",
+        "|---|---|---|---|---|",
+    ]
+    rows = [r for r in found["rows"] if r["what"] == "step" and r["threads"] == found["threads"]]
+    cells = {(tuple(r["shape"]), r["stage"], r["network"], r["noise"]): r["of_triad"] for r in rows}
+    for shape, stage, network in dict.fromkeys(key[:3] for key in cells):
+        both = (cells[shape, stage, network, noise] for noise in (False, True))
+        shown = " | ".join(f"{c['median']:.2f} ({c['q1']:.2f} – {c['q3']:.2f})" for c in both)
+        lines.append(f"| {list(shape)} | {stage} | {network} | {shown} |")
+    return "\n".join(lines)
+
+
+PLACES = {
+    "explain": explain,
+    "aot": aot,
+    "quality": quality,
+    "overhead": overhead,
+    "images": images,
+    "mixed": mixed,
+    "step": step,
+}
+OPTIONAL = ("overhead", "images", "mixed", "step")  # places that README.md may do without
 
 
 def filled(text: str) -> str:
