@@ -112,6 +112,8 @@ Start (ns),Duration (ns),CorrId,GrdX,GrdY,GrdZ,Bytes (MB),Device,Ctx,Strm,Name
 1000,10000,12,8,1,1,,H,1,7,"void cudnn::conv(float, int)"
 12000,3000,13,8,1,1,,H,1,7,step_kernel
 16000,500,14,,,,0.004,H,1,7,[CUDA memcpy Host-to-Device]
+
+Processing of other reports may be printed behind the table
 """  # constructed from the report's documented columns
 
 
