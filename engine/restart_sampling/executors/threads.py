@@ -19,6 +19,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ..marks import mark
 from ..program import Entry
 from ..spans import Span
 from .evaluation import Evaluation
@@ -130,9 +131,10 @@ def _run(
     row = 0
     with torch.inference_mode():
         for span in spans:
-            for _ in range(span.rows):
-                if stop.is_set():
-                    raise Stopped
-                part()
-                row += 1
-                rows.put(row)
+            with mark(span.name):
+                for _ in range(span.rows):
+                    if stop.is_set():
+                        raise Stopped
+                    part()
+                    row += 1
+                    rows.put(row)
