@@ -1,7 +1,8 @@
 """Build hook: metadata lives in pyproject.toml, the native library in CMakeLists.txt.
 
 The library is optional. Without a C++ compiler, or when compiling fails, the Python packages are installed all the same, and
-one line says what was left out and why. RESTART_NATIVE=0 leaves it out on purpose.
+one line says what was left out and why; so does one when only its CUDA module does not compile. RESTART_NATIVE=0 leaves all
+out on purpose.
 
     python setup.py build_ext --inplace      # a bare checkout: the modules go next to bindings/restart_bindings/__init__.py
 """
@@ -23,6 +24,11 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 PACKAGE = "restart_bindings"
 MODULES = ("_native_cpu", "_native_cuda")  # CMake builds those that it finds a compiler for
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
+
+
+def say(line: str) -> None:
+    print(f"restart-sampling: {line}", file=sys.stderr)
 
 
 class LeftOut(Exception):
@@ -38,10 +44,7 @@ class BuildNative(build_ext):
         except LeftOut as why:
             for stale in self.built() if not self.inplace else ():
                 stale.unlink()  # an earlier build of the same wheel
-            print(
-                f"restart-sampling: native library left out ({why}); the Python backends do the work",
-                file=sys.stderr,
-            )
+            say(f"native library left out ({why}); the Python backends do the work")
 
     def build_native(self) -> None:
         if os.environ.get("RESTART_NATIVE") == "0":
@@ -53,8 +56,13 @@ class BuildNative(build_ext):
         configure += [f"-DPython_EXECUTABLE={sys.executable}", f"-Dnanobind_DIR={nanobind()}"]
         configure += [f"-DRESTART_OUTPUT={out}"]
         compile_ = [cmake, "--build", str(build), "--parallel", str(os.cpu_count() or 1)]
+        steps = {
+            "configuring": configure,
+            "compiling": [*compile_, "--target", MODULES[0]],
+            "the rest": compile_,
+        }
         log = ""
-        for what, command in (("configuring", configure), ("compiling", compile_)):
+        for what, command in steps.items():
             result = subprocess.run(
                 command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
             )
@@ -64,7 +72,13 @@ class BuildNative(build_ext):
                     "w", prefix="restart-native-", suffix=".log", delete=False
                 ) as file:
                     file.write(log)
-                raise LeftOut(f"{what} failed, see {file.name}")
+                if what == "the rest":
+                    (out / f"{MODULES[1]}{SUFFIX}").unlink(missing_ok=True)  # of an earlier build
+                    say(
+                        f"native CUDA module left out (compiling failed, see {file.name}); Triton does the work"
+                    )
+                else:
+                    raise LeftOut(f"{what} failed, see {file.name}")
 
     def target(self) -> Path:
         """The folder of the package that is built: in the sources, or in the wheel to be."""
@@ -73,8 +87,7 @@ class BuildNative(build_ext):
         return Path(self.build_lib).resolve() / PACKAGE
 
     def built(self) -> list[Path]:
-        suffix = sysconfig.get_config_var("EXT_SUFFIX")
-        return [path for name in MODULES if (path := self.target() / f"{name}{suffix}").exists()]
+        return [path for name in MODULES if (path := self.target() / f"{name}{SUFFIX}").exists()]
 
     def get_outputs(self) -> list[str]:
         return [str(path) for path in self.built()]

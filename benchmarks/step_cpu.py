@@ -1,10 +1,11 @@
 r"""The native CPU step against this machine's own memory: bandwidth of Heun's rows, speed of the normals, cost of a call.
 
 A row's bytes are those it says it reads and writes: Heun's first stage reads x and F and stores h and net_in, its last stage
-reads x, h and F and stores x and net_in. Beside each row runs a triad a = b + s·c of the same library on the same number of
-bytes and the same threads, 12 bytes an element; neither counts the lines that a plain store first fetches. The target is 80 %
-of the triad for rows without noise, and normals as fast as torch.randn(out=). All ways of one table run in rotation; ratios are
-taken round by round.
+reads x, h and F and stores x and net_in. Beside each row run two triads a = b + s·c of the same library on the same threads, 12
+bytes an element: one on as many bytes as the row, which may lie in the caches as the row's do, and one on three arrays of
+144 MB, more than four times the last cache of the machine that made the rows, as STREAM asks ("memory triad"). Neither counts
+the lines that a plain store first fetches. Targets: 80 % of the triad for rows without noise, normals as fast as
+torch.randn(out=). All ways of one table run in rotation; ratios are taken round by round.
 
     python benchmarks/step_cpu.py              # writes results/step_cpu.json
     python benchmarks/step_cpu.py --quick      # a few rounds, writes nothing
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +28,7 @@ from restart_bindings import _native_cpu
 from restart_kernels import layout as L
 
 SHAPES = ((64, 3, 32, 32), (256, 4, 64, 64))
+STREAM = 3 * 144_000_000  # bytes
 STAGES = {
     "first": L.READ_X | L.READ_F | L.STORE_H | L.STORE_NET,
     "last": L.READ_X | L.READ_H | L.READ_F | L.STORE_X | L.STORE_NET,
@@ -94,6 +97,8 @@ def bandwidths(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
     """Every row of Heun on a shape, each beside a triad of as many bytes."""
     rows = []
     numel = torch.Size(shape).numel()
+    stream = measured({"triad": triad_of(STREAM)}, min(rounds, 9))["triad"]
+    memory = [STREAM / s * 1e-9 for s in stream]
     for stage, flags in STAGES.items():
         for name, dtype in DTYPES.items():
             total = numel * row_bytes(flags, dtype)
@@ -111,6 +116,8 @@ def bandwidths(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
                     "GB_per_s": three(quartiles([total / t * 1e-9 for t in step])),
                     "triad_GB_per_s": three(quartiles(triad)),
                     "of_triad": three(ratios(seconds["triad"], step)),
+                    "memory_triad_GB_per_s": three(quartiles(memory)),
+                    "of_memory_triad": round(statistics.median(total / t * 1e-9 for t in step) / statistics.median(memory), 4),
                 })  # fmt: skip
     return rows
 
@@ -183,7 +190,10 @@ def line(row: dict[str, Any]) -> str:
         return f"{where} normals {row['simd']:8} {ns:20} = {spread(row['times_torch'])} × torch.randn"
     noise = "noise" if row["noise"] else "     "
     name = f"{where} {row['stage']:5} {row['network']:8} {noise} {row['megabytes']:5.1f} MB"
-    return f"{name} {row['us']['median']:8.0f} µs {spread(row['GB_per_s'], 1):18} GB/s = {spread(row['of_triad'])} of triad"
+    speed = f"{row['us']['median']:8.0f} µs {spread(row['GB_per_s'], 1):18} GB/s"
+    return (
+        f"{name} {speed} = {spread(row['of_triad'])} of triad, {row['of_memory_triad']:.2f} of memory triad"
+    )
 
 
 def main() -> None:

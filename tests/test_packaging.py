@@ -105,6 +105,25 @@ def test_one_line_says_why_the_native_library_was_left_out(tmp_path, why):
 
 
 @pytest.mark.slow
+def test_without_a_working_nvcc_there_is_still_the_cpu_module(tmp_path):
+    """CUDA C++ that does not compile costs the CUDA module alone, and a line says so."""
+    pytest.importorskip("setuptools", minversion="77")
+    missing = [name for name in ("cmake", "nvcc", "c++") if shutil.which(name) is None]
+    if missing or importlib.util.find_spec("nanobind") is None:
+        pytest.skip("needs cmake, nvcc, a C++ compiler and nanobind")
+    source = copy_of_the_sources(tmp_path)
+    (source / "bindings" / "csrc" / "cuda" / "step.cu").write_text("no CUDA\n")
+    result = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
+        cwd=source, env=os.environ | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    (said,) = [line for line in result.stderr.splitlines() if "restart-sampling" in line]
+    assert "native CUDA module left out (compiling failed, see" in said
+    (module,) = (source / "bindings" / "restart_bindings").glob("*.so")
+    assert module.name.startswith("_native_cpu")
+
+
+@pytest.mark.slow
 def test_wheel_and_sdist_hold_what_they_should(tmp_path):
     """The wheel has the three packages, the weights and no tests; the sdist has the sources to build it."""
     pytest.importorskip("setuptools", minversion="77")

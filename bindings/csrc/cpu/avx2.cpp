@@ -22,10 +22,11 @@ inline U32 pairs(U64 a, U64 b) { return (U32)_mm256_blend_epi32((__m256i)a, (__m
 inline F32 zip_low(F32 a, F32 b) { return _mm256_unpacklo_ps(a, b); }
 inline F32 zip_high(F32 a, F32 b) { return _mm256_unpackhi_ps(a, b); }
 inline U32 widen(U16 v) { return (U32)_mm256_cvtepu16_epi32((__m128i)v); }
-inline U16 narrow(U32 v) {
-    const __m256i packed = _mm256_packus_epi32((__m256i)v, (__m256i)v);  // in each 128 bits
-    return (U16)_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
+inline void pack(void *to, U32 a, U32 b) {
+    const __m256i packed = _mm256_packus_epi32((__m256i)a, (__m256i)b);  // in each 128 bits
+    _mm256_storeu_si256((__m256i_u *)to, _mm256_permute4x64_epi64(packed, 0xd8));
 }
+inline U32 half_to_even(U32 u) { return u + 0x7fffu + ((u >> 16) & 1u); }
 inline F32 from_half(U16 v) { return _mm256_cvtph_ps((__m128i)v); }
 inline U16 to_half(F32 v) { return (U16)_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 

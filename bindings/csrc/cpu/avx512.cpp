@@ -21,7 +21,16 @@ inline U32 pairs(U64 a, U64 b) {
 inline F32 zip_low(F32 a, F32 b) { return _mm512_unpacklo_ps(a, b); }
 inline F32 zip_high(F32 a, F32 b) { return _mm512_unpackhi_ps(a, b); }
 inline U32 widen(U16 v) { return (U32)_mm512_cvtepu16_epi32((__m256i)v); }
-inline U16 narrow(U32 v) { return (U16)_mm512_cvtepi32_epi16((__m512i)v); }
+inline void pack(void *to, U32 a, U32 b) {
+    const __m512i packed = _mm512_packus_epi32((__m512i)a, (__m512i)b);  // in each 128 bits
+    const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+    _mm512_storeu_si512(to, _mm512_permutexvar_epi64(order, packed));
+}
+inline U32 half_to_even(U32 v) {
+    const __m512i u = (__m512i)v, up = _mm512_add_epi32(u, _mm512_set1_epi32(0x7fff));
+    const __mmask16 odd = _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x10000));
+    return (U32)_mm512_mask_add_epi32(up, odd, up, _mm512_set1_epi32(1));
+}
 inline F32 from_half(U16 v) { return _mm512_cvtph_ps((__m256i)v); }
 inline U16 to_half(F32 v) { return (U16)_mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 

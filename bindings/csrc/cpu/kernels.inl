@@ -9,7 +9,9 @@
 //   multiply(U64, U64)   64-bit product of the low 32 bits of each lane; the high ones are ignored
 //   pairs(U64, U64)      32-bit lanes: low word of a, low word of b, and so on
 //   zip_low, zip_high    a0 b0 a1 b1 and a2 b2 a3 b3 of every 128 bits
-//   widen, narrow        U16 to U32 and back, for values below 2¹⁶ (__builtin_convertvector takes 4 to 6 instructions)
+//   widen                U16 to U32 (__builtin_convertvector takes 4 to 6 instructions)
+//   pack(to, U32, U32)   the values, below 2¹⁶, of two vectors as 16 bits each
+//   half_to_even(U32)    0x7fff more, and 1 more still where bit 16 is set: the high halves are then rounded to nearest even
 //   from_half, to_half   float16, to nearest even
 // Nothing from the standard library is called here: an inline function compiled for AVX-512 could be the one copy that
 // the linker keeps for all.
@@ -52,10 +54,9 @@ INLINE void store(void *to, V v) {
 
 INLINE F32 from_bfloat16(U16 v) { return bits<F32>(widen(v) << 16); }
 
-INLINE U16 to_bfloat16(F32 v) {
-    const U32 u = bits<U32>(v);
-    const U32 even = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-    return narrow(v == v ? even : all(0x7fc0u));
+INLINE U32 to_bfloat16(F32 v) {
+    const U32 even = half_to_even(bits<U32>(v)) >> 16;
+    return v == v ? even : all(0x7fc0u);
 }
 
 INLINE std::int64_t size_of(Float type) { return type == FLOAT32 ? 4 : 2; }
@@ -77,7 +78,7 @@ INLINE void store_block(void *to, const F32 (&v)[VECTORS], Float type) {
     if (type == FLOAT32) {
         UNROLL for (int j = 0; j < VECTORS; ++j) store(p + j * 4 * WIDTH, v[j]);
     } else if (type == BFLOAT16) {
-        UNROLL for (int j = 0; j < VECTORS; ++j) store(p + j * 2 * WIDTH, to_bfloat16(v[j]));
+        UNROLL for (int j = 0; j < VECTORS; j += 2) pack(p + j * 2 * WIDTH, to_bfloat16(v[j]), to_bfloat16(v[j + 1]));
     } else {
         UNROLL for (int j = 0; j < VECTORS; ++j) store(p + j * 2 * WIDTH, to_half(v[j]));
     }
@@ -194,6 +195,7 @@ struct Row {
     bool noisy;
     Noise noise;
     Float F_type, net_type;
+    F32 no_h_in_y, no_h_in_g;  // what h adds where the row does not read it: a zero with the coefficient's sign
 };
 
 struct Place {
@@ -204,12 +206,12 @@ struct Place {
 
 // One block. Everything but the arithmetic hangs on the row alone, so the branches are predicted, and a register that
 // the row does not read or store is not touched. `bad` becomes NaN, and stays it, where y is not finite.
-template <bool NOISY>
+template <bool NOISY, bool READ_H>
 INLINE void step_block(F32 (&bad)[VECTORS], const Row &row, const Place &at, const float *noise, std::int64_t count) {
     const float *c = row.c;
     F32 x[VECTORS] = {}, h[VECTORS] = {}, F[VECTORS] = {}, y[VECTORS];
     if (row.flags & layout::READ_X) load_block(x, at.x, FLOAT32);
-    if (row.flags & layout::READ_H) load_block(h, at.h, FLOAT32);
+    if (READ_H) load_block(h, at.h, FLOAT32);
     if (row.flags & layout::READ_F) {
         load_block(F, at.F, row.F_type);
         if (at.F_uncond) {
@@ -219,7 +221,7 @@ INLINE void step_block(F32 (&bad)[VECTORS], const Row &row, const Place &at, con
         }
     }
     UNROLL for (int j = 0; j < VECTORS; ++j)
-        y[j] = (c[layout::Y_X] * x[j] + c[layout::Y_H] * h[j]) + c[layout::Y_F] * F[j];
+        y[j] = (c[layout::Y_X] * x[j] + (READ_H ? c[layout::Y_H] * h[j] : row.no_h_in_y)) + c[layout::Y_F] * F[j];
     if (NOISY) {
         F32 z[VECTORS];
         load_block(z, noise, FLOAT32);
@@ -228,7 +230,7 @@ INLINE void step_block(F32 (&bad)[VECTORS], const Row &row, const Place &at, con
     if (row.flags & layout::STORE_H) {
         F32 g[VECTORS];
         UNROLL for (int j = 0; j < VECTORS; ++j)
-            g[j] = (c[layout::G_X] * x[j] + c[layout::G_H] * h[j]) + c[layout::G_F] * F[j];
+            g[j] = (c[layout::G_X] * x[j] + (READ_H ? c[layout::G_H] * h[j] : row.no_h_in_g)) + c[layout::G_F] * F[j];
         store_block(at.h, g, FLOAT32);
     }
     if (row.flags & layout::STORE_X) store_block(at.x, y, FLOAT32);
@@ -249,7 +251,7 @@ INLINE void step_block(F32 (&bad)[VECTORS], const Row &row, const Place &at, con
 }
 
 // The last elements of a sample, fewer than a block, by way of a block that has room for all.
-template <bool NOISY>
+template <bool NOISY, bool READ_H>
 __attribute__((noinline)) void step_tail(F32 (&bad)[VECTORS], const Row &row, const Place &at, const float *noise,
                                          std::int64_t count) {
     alignas(64) float x[ELEMENTS] = {}, h[ELEMENTS] = {}, F[ELEMENTS] = {}, F_uncond[ELEMENTS] = {}, net[ELEMENTS];
@@ -262,7 +264,7 @@ __attribute__((noinline)) void step_tail(F32 (&bad)[VECTORS], const Row &row, co
     }
     const char *uncond = at.F_uncond ? reinterpret_cast<const char *>(F_uncond) : nullptr;
     const Place here{x, h, reinterpret_cast<const char *>(F), uncond, {reinterpret_cast<char *>(net), nullptr}};
-    step_block<NOISY>(bad, row, here, noise, count);
+    step_block<NOISY, READ_H>(bad, row, here, noise, count);
     if (row.flags & layout::STORE_X) __builtin_memcpy(at.x, x, n);
     if (row.flags & layout::STORE_H) __builtin_memcpy(at.h, h, n);
     if (row.flags & layout::STORE_NET) {
@@ -272,7 +274,7 @@ __attribute__((noinline)) void step_tail(F32 (&bad)[VECTORS], const Row &row, co
 }
 
 // Whether all y are finite.
-template <bool NOISY>
+template <bool NOISY, bool READ_H>
 bool step_range(const Row &row, Place at, std::int64_t first, std::int64_t last) {
     const std::int64_t F_step = ELEMENTS * size_of(row.F_type), net_step = ELEMENTS * size_of(row.net_type);
     alignas(64) float noise[NORMALS];
@@ -286,11 +288,11 @@ bool step_range(const Row &row, Place at, std::int64_t first, std::int64_t last)
         const std::int64_t count = last - first;
         if (count < ELEMENTS) {
             F32 last_bad[VECTORS] = {};  // of its own: the others would have to live in memory
-            step_tail<NOISY>(last_bad, row, at, noise + made, count);
+            step_tail<NOISY, READ_H>(last_bad, row, at, noise + made, count);
             UNROLL for (int j = 0; j < VECTORS; ++j) bad[j] += last_bad[j];
             break;
         }
-        step_block<NOISY>(bad, row, at, noise + made, ELEMENTS);
+        step_block<NOISY, READ_H>(bad, row, at, noise + made, ELEMENTS);
         at.x += ELEMENTS;
         at.h += ELEMENTS;
         at.F += F_step;
@@ -314,7 +316,11 @@ void step(const StepArgs &a, std::int64_t b, std::int64_t first, std::int64_t la
     if (!a.F) flags &= ~layout::READ_F;
     const bool noisy = c[layout::S] != 0;
     const auto draw = static_cast<std::uint32_t>(code[layout::DRAW]);
-    const Row row{c, flags, noisy, Noise(a.seeds[b], draw, scheme::STREAM_NORMAL), a.F_type, a.net_type};
+    const F32 zero = {};
+    const Row row{c,        flags,      noisy,
+                  Noise(a.seeds[b], draw, scheme::STREAM_NORMAL),
+                  a.F_type, a.net_type, c[layout::Y_H] * zero,
+                  c[layout::G_H] * zero};
 
     const std::int64_t from = b * a.numel + first, half = a.batch * a.numel;
     const std::int64_t F_size = size_of(a.F_type), net_size = size_of(a.net_type);
@@ -326,7 +332,10 @@ void step(const StepArgs &a, std::int64_t b, std::int64_t first, std::int64_t la
         a.F_uncond ? static_cast<const char *>(a.F_uncond) + from * F_size : nullptr,
         {net, a.halves == 2 ? net + half * net_size : nullptr},
     };
-    const bool finite = noisy ? step_range<true>(row, at, first, last) : step_range<false>(row, at, first, last);
+    const bool reads_h = flags & layout::READ_H;
+    const auto range = noisy ? (reads_h ? step_range<true, true> : step_range<true, false>)
+                             : (reads_h ? step_range<false, true> : step_range<false, false>);
+    const bool finite = range(row, at, first, last);
     if (!finite) {  // another thread may have another range of this sample
         std::int32_t *p = a.first_bad + b, old = __atomic_load_n(p, __ATOMIC_RELAXED);
         while (index < old && !__atomic_compare_exchange_n(p, &old, index, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {

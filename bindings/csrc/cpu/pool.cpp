@@ -1,5 +1,6 @@
 #include "pool.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -28,6 +29,12 @@ void relax() {
 #endif
 }
 
+// Items that one thread takes before it helps the others; on a line of its own.
+struct alignas(64) Range {
+    std::atomic<std::int64_t> next{0};
+    std::int64_t end = 0;
+};
+
 class Pool {
 public:
     void run(int threads, std::int64_t items, Work work, void *context) {
@@ -36,19 +43,22 @@ public:
             for (std::int64_t i = 0; i < items; ++i) work(context, i);
             return;
         }
+        threads = std::min(threads, MAX_WORKERS + 1);
         grow(threads - 1);
         work_ = work;
         context_ = context;
-        items_ = items;
-        helpers_ = threads - 1;
-        next_.store(0, std::memory_order_relaxed);
+        threads_ = threads;
+        for (int i = 0; i < threads; ++i) {
+            ranges_[i].next.store(items * i / threads, std::memory_order_relaxed);
+            ranges_[i].end = items * (i + 1) / threads;
+        }
         open_.store(true);
         signal_.fetch_add(1);
         if (sleepers_.load() > 0) {
             { std::lock_guard<std::mutex> lock(sleeping_); }
             wake_.notify_all();
         }
-        take();
+        take(0);
         // A worker first counts itself in, then looks whether the job is open; here the other way round. So either it
         // sees the job closed or it is waited for, and a worker that wakes up late costs nothing.
         open_.store(false);
@@ -66,8 +76,13 @@ private:
         }
     }
 
-    void take() {
-        for (std::int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < items_;) work_(context_, i);
+    // First what is this thread's own, the same part of a batch in every call, so that it finds in its cache what it left
+    // there; then what the others have not begun.
+    void take(int me) {
+        for (int k = 0; k < threads_; ++k) {
+            Range &r = ranges_[(me + k) % threads_];
+            for (std::int64_t i; (i = r.next.fetch_add(1, std::memory_order_relaxed)) < r.end;) work_(context_, i);
+        }
     }
 
     void serve(int index, std::uint32_t seen) {
@@ -76,7 +91,7 @@ private:
             await(seen);
             seen = signal_.load();
             inside_.fetch_add(1);
-            if (open_.load() && index < helpers_) take();
+            if (open_.load() && index + 1 < threads_) take(index + 1);
             inside_.fetch_sub(1);
         }
     }
@@ -101,9 +116,8 @@ private:
     int workers_ = 0;  // under running_, as are the next four while the job is closed
     Work work_ = nullptr;
     void *context_ = nullptr;
-    std::int64_t items_ = 0;
-    int helpers_ = 0;
-    alignas(64) std::atomic<std::int64_t> next_{0};
+    int threads_ = 0;
+    Range ranges_[MAX_WORKERS + 1];
     alignas(64) std::atomic<std::uint32_t> signal_{0};
     std::atomic<bool> open_{false};
     std::atomic<int> inside_{0}, sleepers_{0};

@@ -29,6 +29,11 @@ inline F32 zip_high(F32 a, F32 b) { return F32{a[2], b[2], a[3], b[3]}; }
 
 inline U32 widen(U16 v) { return __builtin_convertvector(v, U32); }
 inline U16 narrow(U32 v) { return __builtin_convertvector(v, U16); }
+inline void pack(void *to, U32 a, U32 b) {
+    const U16 halves[] = {narrow(a), narrow(b)};
+    __builtin_memcpy(to, halves, sizeof halves);
+}
+inline U32 half_to_even(U32 u) { return u + 0x7fffu + ((u >> 16) & 1u); }
 
 inline F32 from_half(U16 v) {
     const U32 u = widen(v);
