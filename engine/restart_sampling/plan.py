@@ -21,6 +21,8 @@ rounds the grid to the levels the network knows, as EDM does, and says so in `no
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -121,6 +123,12 @@ class Plan:
     def process(self) -> str:
         """The state the plan walks, "ve" or "flow"."""
         return self.config.process
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that name the recipe: equal for equal options, however they were written, on any machine."""
+        recipe = json.dumps(self.config.to_dict(), sort_keys=True)
+        return hashlib.sha256(recipe.encode()).hexdigest()[:12]
 
     @property
     def rows(self) -> tuple[Row, ...]:
