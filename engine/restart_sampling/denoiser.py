@@ -28,6 +28,8 @@ class Denoiser:
         label_dim: number of classes, 0 for an unconditional network.
         classes: names of the classes, if known.
         name: where it came from, for messages and run.json.
+        augmented_dim: D of a PFGM++ network (arXiv 2302.04265), whose noise has a heavier tail (pfgmpp.py); None for
+            diffusion, its limit D → ∞.
     """
 
     network: NetworkFunction
@@ -36,6 +38,7 @@ class Denoiser:
     label_dim: int = 0
     classes: tuple[str, ...] = ()
     name: str = "denoiser"
+    augmented_dim: int | None = None
     info: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -43,6 +46,11 @@ class Denoiser:
             raise RestartValueError(
                 f"shape must be positive integers such as (3, 32, 32), got {self.shape!r}"
             )
+
+        if self.augmented_dim is not None and (
+            isinstance(self.augmented_dim, bool) or not isinstance(self.augmented_dim, int) or self.augmented_dim < 1
+        ):
+            raise RestartValueError(f"augmented_dim must be an integer ≥ 1 or None, got {self.augmented_dim!r}")
 
     @classmethod
     def from_function(
@@ -55,6 +63,7 @@ class Denoiser:
         label_dim: int = 0,
         process: str = "ve",
         name: str | None = None,
+        augmented_dim: int | None = None,
     ) -> Denoiser:
         """Wrap any denoiser function.
 
@@ -64,6 +73,7 @@ class Denoiser:
             shape: shape of one sample, e.g. (3, 32, 32).
             sigma_min, sigma_max: noise levels fn knows.
             process: "ve" if x = x₀ + σε, "flow" if x = (1 − t)x₀ + tε (sigma is then t).
+            augmented_dim: D of a PFGM++ denoiser.
         """
         if not callable(fn):
             raise RestartTypeError(
@@ -77,8 +87,9 @@ class Denoiser:
 
         levels = replace(parameterizations.denoiser(sigma_min, sigma_max), process=process)
         return cls(
-            network, levels, tuple(shape), label_dim, name=name or str(getattr(fn, "__name__", "function"))
-        )
+            network, levels, tuple(shape), label_dim, name=name or str(getattr(fn, "__name__", "function")),
+            augmented_dim=augmented_dim,
+        )  # fmt: skip
 
     @property
     def numel(self) -> int:
