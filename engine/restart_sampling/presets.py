@@ -73,8 +73,8 @@ _NETWORKS = {
     "imagenet64-edm": ("imagenet64", "edm-imagenet-64x64-cond-adm.pkl"),
 }
 _PFGMPP = (
-    "PFGM++ draws prior and re-noise with a random radius, this plan Gaussian ones; at D = 2048 the std of a "
-    "jump over [0.14, 0.30] varies by 2 %"
+    "with a denoiser whose augmented_dim is D, the std of prior and jumps is drawn for each sample; at D = 2048 that of "
+    "a jump over [0.14, 0.30] varies by 2 %"
 )
 
 _Row = tuple[int, float, int, str]  # NFE, FID, N_main, intervals

@@ -16,6 +16,7 @@ from torch import Tensor
 import restart_kernels
 from restart_kernels.layout import NEVER
 
+from . import pfgmpp
 from .autobatch import LARGEST, choose_batch
 from .denoiser import Denoiser, check_device
 from .errors import BackendError, NonFiniteError, RestartTypeError, RestartValueError
@@ -198,10 +199,14 @@ class Sampler:
         """
         all_seeds, plans = _split(seeds)
         labels = self._labels(all_seeds, class_labels)
-        if plans is not None:
+        if plans is not None or self.denoiser.augmented_dim is not None:
             if latents is not None:
-                raise RestartValueError("latents are not taken with (seed, plan) pairs; run plan by plan")
-            yield from self._mixed(all_seeds, plans, labels, callback)
+                what = "(seed, plan) pairs; run plan by plan" if plans is not None else "a PFGM++ network"
+                raise RestartValueError(f"latents are not taken with {what}")
+            tables = (
+                [self._bind(plan) for plan in plans] if plans is not None else [self.table] * len(all_seeds)
+            )
+            yield from self._mixed(all_seeds, tables, labels, callback)
             return
         latents, total = self._latents(latents, len(all_seeds)), len(all_seeds)
         for start in range(0, total, self.batch_size):
@@ -233,18 +238,43 @@ class Sampler:
     def _mixed(
         self,
         seeds: Tensor,
-        plans: Sequence[Plan],
+        tables: Sequence[Table],
         labels: Tensor | None,
         callback: Callable[[Progress], None] | None,
     ) -> Iterator[Batch]:
-        """Batches of (seed, plan) pairs, as they finish."""
-        entries = self._entries(*(self._bind(plan) for plan in plans))
-        chosen = [None] * len(seeds) if labels is None else labels.tolist()
+        """Batches of samples with a table each, as they finish."""
+        D, total = self.denoiser.augmented_dim, len(seeds)
+        # With PFGM++ every sample has a table of its own, so only those of one batch are held at a time.
+        chunk = total if D is None else self.batch_size
+        for start in range(0, total, max(chunk, 1)):
+            part = slice(start, min(start + chunk, total))
+            own = tables[part] if D is None else pfgmpp.tables(tables[part], seeds[part], D)
+            for finished in self._continuous(seeds[part], own, labels, start, total, callback):
+                index = torch.tensor([start + job.place for job in finished.jobs])
+                failures = self._failures(
+                    seeds[index], [job.entry for job in finished.jobs], finished.first_bad
+                )
+                yield Batch(
+                    seeds[index], None if labels is None else labels[index], finished.x, failures, index
+                )
+
+    def _continuous(
+        self,
+        seeds: Tensor,
+        tables: Sequence[Table],
+        labels: Tensor | None,
+        start: int,
+        total: int,
+        callback: Callable[[Progress], None] | None,
+    ) -> Iterator[continuous.Finished]:
+        """What finishes together, of the samples `start` … of `total`."""
+        entries = self._entries(*tables)
+        chosen = [None] * len(seeds) if labels is None else labels[start : start + len(seeds)].tolist()
         jobs = [
             continuous.Job(i, seed, label, entry)
             for i, (seed, label, entry) in enumerate(zip(seeds.tolist(), chosen, entries, strict=True))
         ]
-        total, done = len(jobs), 0
+        done = start
 
         def advance(evaluation: Evaluation, spans: Sequence[Span]) -> None:
             on_row = None
@@ -258,10 +288,8 @@ class Sampler:
             return made
 
         for finished in continuous.run(jobs, evaluation, self.batch_size, advance, not self.pads):
-            index = torch.tensor([job.place for job in finished.jobs])
-            done += len(index)
-            failures = self._failures(seeds[index], [job.entry for job in finished.jobs], finished.first_bad)
-            yield Batch(seeds[index], None if labels is None else labels[index], finished.x, failures, index)
+            done += len(finished.jobs)
+            yield finished
 
     def _bind(self, plan: Plan) -> Table:
         """The plan's table for this network, made once for each plan."""
