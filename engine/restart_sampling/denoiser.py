@@ -38,8 +38,8 @@ class Denoiser:
     label_dim: int = 0
     classes: tuple[str, ...] = ()
     name: str = "denoiser"
-    augmented_dim: int | None = None
     info: dict[str, Any] = field(default_factory=dict, repr=False)
+    augmented_dim: int | None = None
 
     def __post_init__(self) -> None:
         if not self.shape or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in self.shape):
@@ -48,9 +48,13 @@ class Denoiser:
             )
 
         if self.augmented_dim is not None and (
-            isinstance(self.augmented_dim, bool) or not isinstance(self.augmented_dim, int) or self.augmented_dim < 1
+            isinstance(self.augmented_dim, bool)
+            or not isinstance(self.augmented_dim, int)
+            or self.augmented_dim < 1
         ):
-            raise RestartValueError(f"augmented_dim must be an integer ≥ 1 or None, got {self.augmented_dim!r}")
+            raise RestartValueError(
+                f"augmented_dim must be an integer ≥ 1 or None, got {self.augmented_dim!r}"
+            )
 
     @classmethod
     def from_function(
