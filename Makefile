@@ -3,25 +3,35 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+FULL := $(VENV)/.installed-full
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test lint aot gpu quality synthetic bench-cpu clean
 
 NATIVE := CMakeLists.txt $(shell find bindings/csrc -type f)
 
-$(STAMP): pyproject.toml constraints.txt setup.py $(NATIVE)
+SOURCES := pyproject.toml constraints.txt setup.py $(NATIVE)
+
+$(STAMP): $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	$(PIP) -e .
 	@$(BIN)/python -m restart_bindings
-	@touch $(STAMP)
+	@touch $@
+
+$(FULL): $(SOURCES)  # with all extras, in one go: a second install would compile the native library again
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e ".[test,bench,diffusers]"
+	@$(BIN)/python -m restart_bindings
+	@touch $(STAMP) $@
 
 demo: $(STAMP)  ## draw 64 images with Restart from the bundled model into samples/
 	$(BIN)/restart-sampling generate --preset fashion-mnist-43 --seeds 0-63 --out samples --overwrite
 
-test: $(STAMP)  ## the whole test suite
+test: $(FULL)  ## the whole test suite
 	$(BIN)/python -m pytest
 
-lint: $(STAMP)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt ruff mypy
+lint: $(FULL)
+	$(PIP) ruff mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -32,12 +42,10 @@ aot: $(STAMP)  ## compile the kernels for sm_80 and sm_90 without a GPU and prin
 gpu:  ## on a machine with a GPU: tests, bandwidth, launches, images/s in 9 minutes, with the system's packages
 	PYTHONPATH=engine:kernels:bindings $(PYTHON) benchmarks/gpu/run.py
 
-synthetic: $(STAMP)  ## the paper's synthetic experiment: errors against K, with a plot
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+synthetic: $(FULL)  ## the paper's synthetic experiment: errors against K, with a plot
 	$(BIN)/python benchmarks/synthetic_mixture.py
 
-quality: $(STAMP)  ## FD-classifier of the bundled model at several NFE, Heun and Restart
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+quality: $(FULL)  ## FD-classifier of the bundled model at several NFE, Heun and Restart
 	$(BIN)/python benchmarks/quality_fashion_mnist.py
 
 bench-cpu: $(STAMP)  ## the sampler's own cost and images per second on this CPU, against plain PyTorch loops; README's tables
