@@ -1,0 +1,201 @@
+r"""Images of the model itself: the same seeds by several samplers, and one Restart run laid out along its evaluations.
+
+The run is taken from the plain float64 loop (`bench.loops.restart_loop_fp64`) with a denoiser that writes down what it was
+given, σ and x, and what it returned, D(x; σ). σ rises from one evaluation to the next only at a jump.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..denoiser import Denoiser
+from ..output.images import grid, to_pil, to_uint8
+from ..plan import Plan
+from .figures import INK, _figure
+from .style import colour, number
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+    from torch import Tensor
+
+SAMPLERS = ("heun", "heun+restart", "edm-stochastic", "dpm++2m")
+BUDGETS = (18, 35)
+SEEDS = range(24)
+STRIP_SEEDS = range(3)
+STRIP_PLAN: dict[str, Any] = {"steps": 18, "restart": [3, 2, 0.30, 1.0]}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image that lives in the page: a data URI, its size in CSS pixels, a caption and what it shows in words."""
+
+    uri: str
+    width: int
+    height: int
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One evaluation of a run: σ, the state x and the denoiser's output D, both [B, C, H, W]."""
+
+    sigma: float
+    x: Tensor
+    D: Tensor
+
+
+def data_uri(image: np.ndarray) -> str:
+    """uint8 [H, W, C] as a PNG in a data URI."""
+    buffer = io.BytesIO()
+    to_pil(image).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def sample_grids(
+    denoiser: Denoiser,
+    contenders: Iterable[Any],
+    budgets: Iterable[int] = BUDGETS,
+    seeds: Sequence[int] = SEEDS,
+    columns: int = 6,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Picture]:
+    """A grid of images for each budget and contender, from the same seeds (and so of the same classes) in every grid."""
+    some = list(contenders)
+    pictures = []
+    for budget in budgets:
+        for contender in some:
+            runner = contender.runner(denoiser, budget, batch_size=len(seeds))
+            if runner is None:
+                continue
+            progress(f"{contender.title}, {runner.nfe} NFE")
+            x, _ = runner.draw(list(seeds))
+            sheet = grid(to_uint8(x), columns, scale=max(1, 84 // denoiser.shape[-1]))
+            intervals = (
+                f", {_intervals(runner.plan)}" if runner.plan is not None and runner.plan.intervals else ""
+            )
+            caption = f"{contender.title}, {runner.nfe} NFE{intervals}"
+            alt = f"{len(seeds)} images by {contender.title} in {runner.nfe} network evaluations"
+            pictures.append(Picture(data_uri(sheet), sheet.shape[1], sheet.shape[0], caption, alt))
+    return pictures
+
+
+def record(denoiser: Denoiser, plan: Plan, seeds: Sequence[int] = STRIP_SEEDS) -> tuple[list[Visit], Tensor]:
+    """The evaluations of `plan` run by the plain loop, and the samples float64 [B, C, H, W].
+
+    ValueError if the network is not preconditioned as EDM. Classes, if there are any, are seed mod their number.
+    """
+    import torch
+
+    from ..bench import loops
+
+    labels = torch.tensor([s % denoiser.label_dim for s in seeds]) if denoiser.label_dim else None
+    inner = loops.edm_denoiser_of(denoiser, labels)
+    visits: list[Visit] = []
+
+    def recording(x: Tensor, sigma: Tensor) -> Tensor:
+        D = inner(x, sigma)
+        visits.append(Visit(float(sigma), x.clone(), D.clone()))
+        return D
+
+    noise = loops.SampleGenerators(seeds)
+    grid_ = torch.tensor(plan.grid, dtype=torch.float64)
+    x = loops.restart_loop_fp64(
+        recording, noise.latents(denoiser.shape), grid_, loops.intervals_of(plan), noise
+    )
+    return visits, x
+
+
+def jumps(visits: Sequence[Visit]) -> list[int]:
+    """The evaluations before which the state was lifted."""
+    return [k for k in range(1, len(visits)) if visits[k].sigma > visits[k - 1].sigma]
+
+
+def columns(visits: Sequence[Visit]) -> list[int]:
+    """The evaluations that get a column: the first of every step, and the one that arrives where a jump starts."""
+    firsts = {k for k in range(len(visits)) if k == 0 or visits[k].sigma >= visits[k - 1].sigma}
+    return sorted(firsts | {k - 1 for k in jumps(visits)})
+
+
+def strip(visits: Sequence[Visit], x: Tensor) -> Figure:
+    """σ step by step with an arrow up at every jump; under it x and D of each step, and the samples x at the end."""
+    lifted, shown = set(jumps(visits)), columns(visits)
+    samples = len(x)
+    top, cell = 240, 44
+    figure = _figure(height=top + 2 * cell * samples)
+    sigmas = [visits[k].sigma for k in shown]
+    place: list[float | None] = []
+    level: list[float | None] = []
+    for n, k in enumerate(shown):
+        if k in lifted:  # the line is broken here: the arrow goes on
+            place.append(None)
+            level.append(None)
+            figure.add_annotation(
+                x=n, y=float(np.log10(sigmas[n])), ax=n - 1, ay=float(np.log10(sigmas[n - 1])), xref="x", yref="y",
+                axref="x", ayref="y", showarrow=True, arrowhead=2, arrowwidth=2.5, arrowsize=0.9,
+                arrowcolor=colour("restart"), text="",
+            )  # fmt: skip
+        place.append(n)
+        level.append(sigmas[n])
+    figure.add_scatter(
+        x=place, y=level, mode="lines+markers", line={"color": INK, "width": 1.3}, marker={"size": 5, "color": INK},
+        showlegend=False, hovertemplate="sigma %{y:.4g}<extra></extra>",
+    )  # fmt: skip
+    if lifted:
+        n = next(n for n, k in enumerate(shown) if k in lifted)
+        figure.add_annotation(
+            x=n, y=float(np.log10(sigmas[n])), text="jump: fresh noise, up to t_max", showarrow=False, xanchor="left", xshift=4,
+            yshift=14, font={"color": colour("restart"), "size": 12},
+        )  # fmt: skip
+    rows = 2 * samples
+    for sample in range(samples):
+        for n, k in enumerate(shown):
+            visit = visits[k]
+            scaled = visit.x[sample] / (1 + visit.sigma**2) ** 0.5
+            _thumbnail(figure, scaled, n, rows - 1 - 2 * sample)
+            _thumbnail(figure, visit.D[sample], n, rows - 2 - 2 * sample)
+        _thumbnail(figure, x[sample], len(shown), rows - 1 - 2 * sample)
+    names = [f"{kind}, image {n + 1}" for n in range(samples) for kind in ("x", "D")]
+    split = 2 * cell * samples / (top + 2 * cell * samples)
+    powers = [10.0**n for n in range(-4, 5) if min(sigmas) / 2 <= 10.0**n <= max(sigmas) * 2]
+    still = {"fixedrange": True, "showgrid": False, "zeroline": False}
+    figure.add_scatter(
+        x=[0], y=[0], yaxis="y2", mode="markers", marker={"opacity": 0}, showlegend=False, hoverinfo="skip"
+    )
+    figure.update_layout(
+        dragmode=False,
+        xaxis=still | {
+            "title_text": "sigma of the step", "range": [-0.6, len(shown) + 0.6], "anchor": "y2", "tickangle": -60,
+            "tickvals": list(range(len(shown) + 1)), "ticktext": [f"{s:.2g}" for s in sigmas] + ["sample"],
+            "tickfont": {"size": 11},
+        },
+        yaxis={
+            "type": "log", "title_text": "sigma", "domain": [split + 0.03, 1], "fixedrange": True, "tickvals": powers,
+            "ticktext": [f"{v:g}" for v in powers], "range": [np.log10(min(sigmas)) - 0.2, np.log10(max(sigmas)) + 0.3],
+        },
+        yaxis2=still | {
+            "domain": [0, split], "range": [-0.55, rows - 0.45], "tickvals": list(range(rows)), "ticktext": names[::-1],
+            "anchor": "x", "automargin": True, "ticks": "", "showline": False,
+        },
+    )  # fmt: skip
+    return figure
+
+
+def _thumbnail(figure: Figure, image: Tensor, column: int, row: int) -> None:
+    """[C, H, W] in [−1, 1] at a column and row of the strip, enlarged here so that no browser smooths it."""
+    scale = max(1, 84 // image.shape[-1])
+    pixels = to_uint8(image[None].float())[0].repeat(scale, axis=0).repeat(scale, axis=1)
+    figure.add_layout_image(
+        source=data_uri(pixels), xref="x", yref="y2", x=column, y=row, xanchor="center", yanchor="middle", sizex=0.94,
+        sizey=0.94, sizing="contain", layer="above",
+    )  # fmt: skip
+
+
+def _intervals(plan: Plan) -> str:
+    return " ".join(f"[{i.N}, {i.K}, {number(i.t_min)}, {number(i.t_max)}]" for i in plan.intervals)

@@ -1,0 +1,225 @@
+r"""What may stand in one picture.
+
+Rows of different models, devices, feature sets, references, precisions or sample counts are never compared: a Fréchet
+distance falls with the number of samples, and speeds of two machines say nothing about samplers. `groups` separates them. A
+measurement that was made again replaces the older one: files are appended to, so the later row is the newer.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Row = Mapping[str, Any]
+TRAIN = ("train set", "train-set", "train")
+CONTENDER = ("sampler", "by", "nfe", "plan", "restart")
+QUALITY_GROUP = ("model", "model_sha256", "device", "features", "reference", "dtype", "basis")
+SPEED_GROUP = ("model", "model_sha256", "device", "threads", "batch", "dtype")
+METRICS = ("kid", "precision", "recall", "density", "coverage", "accuracy")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that may be compared, and what they have in common."""
+
+    key: tuple[Any, ...]
+    label: str
+    short: str  # what sets it apart from the other groups
+    rows: tuple[Row, ...]
+
+
+def of_kind(rows: Iterable[Row], *kinds: str) -> list[Row]:
+    return [row for row in rows if row.get("kind") in kinds]
+
+
+def key_of(row: Row, names: Sequence[str]) -> tuple[Any, ...]:
+    """Values of these fields, hashable."""
+    return tuple(_plain(row.get(name, "")) for name in names)
+
+
+def latest(rows: Iterable[Row], names: Sequence[str]) -> list[Row]:
+    """The last row of each key, at the place of the first."""
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        found[key_of(row, names)] = row
+    return list(found.values())
+
+
+def groups(rows: Iterable[Row], names: Sequence[str]) -> list[Group]:
+    """Rows by equal values of `names`, the largest group first (of equal ones the one met last: it is the newest)."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(key_of(row, names), []).append(row)
+    place = {key: n for n, key in enumerate(found)}
+    ordered = sorted(found, key=lambda key: (-len(found[key]), -place[key]))
+    differ = [i for i in range(len(names)) if len({key[i] for key in ordered}) > 1]
+
+    def make(key: tuple[Any, ...]) -> Group:
+        common = dict(zip(names, key, strict=True))
+        short = describe({names[i]: key[i] for i in differ}) if differ else ""
+        return Group(key, describe(common), short, tuple(found[key]))
+
+    return [make(key) for key in ordered]
+
+
+def describe(common: Mapping[str, Any]) -> str:
+    """What a group has in common, in words."""
+    says: dict[str, Callable[[Any], str]] = {
+        "model": str,
+        "model_sha256": lambda v: f"weights {str(v)[:12]}",
+        "device": str,
+        "quality_device": lambda v: f"FD measured on {v}",
+        "threads": lambda v: f"{v} thread{'s' if v != 1 else ''}",
+        "batch": lambda v: f"batch {v}",
+        "nfe_asked": lambda v: f"budget {v} NFE",
+        "dtype": lambda v: f"network {v}",
+        "features": lambda v: f"features {v}",
+        "reference": lambda v: f"reference {v}",
+        "basis": str,
+        "experiment": str,
+    }
+    parts = [says[name](value) for name, value in common.items() if name in says and value not in ("", None)]
+    return ", ".join(parts) or "not described"
+
+
+def is_train(row: Row) -> bool:
+    """A row that measures the training images themselves: what a perfect sampler would reach."""
+    return str(row.get("sampler", "")).lower() in TRAIN
+
+
+def quality_points(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """One point for each contender, NFE and way to count: `fd`, `std` over seed blocks (None for one block), `blocks`,
+    `seeds`, and `basis`, which says how many samples each distance was taken over.
+
+    A pooled row is a point by itself; the blocks of a contender are another one, their mean, which is comparable between
+    contenders that have different numbers of blocks.
+    """
+    rows = [row for row in rows if _finite(row.get("fd"))]
+    identity = (*CONTENDER, *QUALITY_GROUP[:-1])
+    blocks: dict[tuple[Any, ...], list[Row]] = {}
+    for row in latest(of_kind(rows, "quality"), (*identity, "n", "first_seed")):
+        blocks.setdefault(key_of(row, (*identity, "n")), []).append(row)
+    seeds = {key[:-1]: _seeds(some) for key, some in blocks.items()}
+    pooled = latest(of_kind(rows, "pooled"), (*identity, "n"))
+    told = {key_of(row, (*identity, "n")) for row in pooled}
+    points: list[dict[str, Any]] = []
+    for key, some in blocks.items():
+        if len(some) == 1 and key in told:  # a pooled row of one block says the same
+            continue
+        point = {**some[-1], "blocks": len(some), "seeds": seeds[key[:-1]]}
+        point["fd"], point["std"] = _mean_std([row["fd"] for row in some])
+        for name in METRICS:
+            known = [row[name] for row in some if _finite(row.get(name))]
+            if known:
+                point[name], point[f"{name}_std"] = _mean_std(known)
+        point["n_block"], point["n"] = some[0].get("n", 0), sum(row.get("n", 0) for row in some)
+        point["basis"] = f"mean FD of blocks of n = {point['n_block']:,} samples"
+        points.append(point)
+    for row in pooled:
+        told_seeds = row.get("seeds") or seeds.get(key_of(row, identity), "")
+        std = row.get("fd_block_std") if (row.get("blocks") or 0) > 1 else None
+        points.append(
+            {**row, "std": std, "seeds": told_seeds, "basis": f"FD of n = {row.get('n', 0):,} samples"}
+        )
+    return points
+
+
+def quality_groups(rows: Iterable[Row]) -> list[Group]:
+    """Points that may be compared, samplers only. Groups with more samplers come first."""
+    return groups([p for p in quality_points(rows) if not is_train(p)], QUALITY_GROUP)
+
+
+def train_row(rows: Iterable[Row], group: Group) -> Row | None:
+    """The training images measured as in this group, over as many samples if there is such a row."""
+    here = dict(zip(QUALITY_GROUP, group.key, strict=True))
+    found = [
+        point
+        for point in quality_points(rows)
+        if is_train(point) and all(point.get(name, "") == here[name] for name in ("features", "reference"))
+    ]
+    return min(found, key=lambda point: point["basis"] != here["basis"], default=None)
+
+
+def front(points: Iterable[Row], x: str = "nfe", y: str = "fd", more_is_better: bool = False) -> list[Row]:
+    """The points that no other beats in both x and y (lower is better; for x `more_is_better` turns it), along x."""
+    sign = -1 if more_is_better else 1
+    best: list[Row] = []
+    for point in sorted(points, key=lambda p: (sign * p[x], p[y])):
+        if not best or point[y] < best[-1][y]:
+            best.append(point)
+    return best
+
+
+def speed_rows(rows: Iterable[Row]) -> list[Row]:
+    """The newest speed row of each contender, budget and machine."""
+    known = [row for row in of_kind(rows, "speed") if _finite(row.get("samples_per_s"))]
+    return latest(known, (*SPEED_GROUP, "sampler", "by", "nfe_asked", "nfe"))
+
+
+def speed_at_quality(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Speed rows with the quality of the same sampler, plan, network and precision. On the device of the speed row where
+    quality was measured there, else as measured on another: the noise bits are the same."""
+    rows = list(rows)
+    names = ("sampler", "by", "nfe", "plan", "model_sha256", "dtype")
+    points: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for point in quality_points(rows):
+        points.setdefault(key_of(point, names), []).append(point)
+    joined = []
+    for row in latest(speed_rows(rows), (*SPEED_GROUP, *names)):
+        some = points.get(key_of(row, names), [])
+        here = [p for p in some if p.get("device") == row.get("device")] or some
+        for p in here:
+            told = {
+                k: p.get(k) for k in ("fd", "std", "features", "reference", "basis", "seeds", "n", "blocks")
+            }
+            joined.append({**row, **told, "quality_device": p.get("device")})
+    return joined
+
+
+def ablation_points(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """One point for each experiment and value: mean and std over the blocks of seeds."""
+    names = ("experiment", "value", "sampler", "nfe", "plan", *QUALITY_GROUP[:-1], "n")
+    blocks: dict[tuple[Any, ...], list[Row]] = {}
+    for row in latest(of_kind(rows, "ablation"), (*names, "first_seed")):
+        if _finite(row.get("fd")):
+            blocks.setdefault(key_of(row, names), []).append(row)
+    points = []
+    for some in blocks.values():
+        mean, std = _mean_std([row["fd"] for row in some])
+        known = [row["accuracy"] for row in some if _finite(row.get("accuracy"))]
+        point = {**some[-1], "fd": mean, "std": std, "blocks": len(some), "seeds": _seeds(some)}
+        point["basis"] = f"mean FD of blocks of n = {some[0].get('n', 0):,} samples"
+        points.append(point | ({"accuracy": statistics.fmean(known)} if known else {}))
+    return points
+
+
+def _mean_std(values: Sequence[float]) -> tuple[float, float | None]:
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def _seeds(rows: Iterable[Row]) -> str:
+    """The seeds of these blocks, "1000000-1002999"; empty where the rows do not say."""
+    from ..errors import SeedError
+    from ..seeds import Seeds
+
+    parts = []
+    for row in rows:
+        first, n = row.get("first_seed"), row.get("n")
+        if not isinstance(first, int) or not isinstance(n, int) or n < 1:
+            return ""
+        parts.append(range(first, first + n))
+    try:
+        return str(Seeds(sorted(parts, key=lambda part: part.start)))
+    except SeedError:
+        return ""
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _plain(value: Any) -> Any:
+    """A value that can be a dictionary key."""
+    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)

@@ -1,0 +1,267 @@
+"""Rows as tables: under every picture of the report, and as Markdown for the README."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .select import SPEED_GROUP, Row, groups, quality_groups, speed_rows, train_row
+from .style import family_of, number
+
+Column = tuple[str, Callable[[Row], Any]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as text: column titles, then cells."""
+
+    columns: tuple[str, ...]
+    cells: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        lines = ["| " + " | ".join(map(_cell, line)) + " |" for line in (self.columns, *self.cells)]
+        return "\n".join([lines[0], "|" + "---|" * len(self.columns), *lines[1:]])
+
+
+def table(rows: Iterable[Row], columns: Sequence[Column]) -> Table:
+    """A table of `rows`; columns that no row has anything for are left out."""
+    lines = [[number(value(row)) for _, value in columns] for row in rows]
+    kept = [i for i in range(len(columns)) if any(line[i] != "–" for line in lines)]
+    return Table(tuple(columns[i][0] for i in kept), tuple(tuple(line[i] for i in kept) for line in lines))
+
+
+def field(name: str) -> Callable[[Row], Any]:
+    return lambda row: row.get(name)
+
+
+def plus_minus(name: str, std: str) -> Callable[[Row], str]:
+    """ "8.13 ± 0.10", or the value alone where no spread is known."""
+
+    def shown(row: Row) -> str:
+        value, spread = row.get(name), row.get(std)
+        return number(value) if spread is None or spread == "" else f"{number(value)} ± {number(spread)}"
+
+    return shown
+
+
+def title_of(row: Row) -> str:
+    return str(row.get("title") or row.get("sampler") or "?")
+
+
+QUALITY: tuple[Column, ...] = (
+    ("sampler", title_of),
+    ("family", family_of),
+    ("by", field("by")),
+    ("NFE", field("nfe")),
+    ("restart [N, K, t_min, t_max]", field("restart")),
+    ("n", field("n")),
+    ("blocks", field("blocks")),
+    ("seeds", field("seeds")),
+    ("FD", plus_minus("fd", "std")),
+    ("KID", plus_minus("kid", "kid_std")),
+    ("precision", field("precision")),
+    ("recall", field("recall")),
+    ("density", field("density")),
+    ("coverage", field("coverage")),
+    ("accuracy", field("accuracy")),
+    ("plan", field("plan")),
+    ("git", field("git")),
+)
+SPEED: tuple[Column, ...] = (
+    ("sampler", title_of),
+    ("by", field("by")),
+    ("NFE", field("nfe")),
+    ("asked", field("nfe_asked")),
+    ("samples/s", field("samples_per_s")),
+    ("q1", field("samples_per_s_q1")),
+    ("q3", field("samples_per_s_q3")),
+    ("ratio to the fp64 loop", field("ratio")),
+    ("ms per evaluation", field("ms_per_evaluation")),
+    ("ms outside the network", field("ms_outside_network")),
+    ("launches outside", field("launches_per_evaluation")),
+    ("bytes outside", field("bytes_per_evaluation")),
+    ("first result, s", field("first_result_s")),
+    ("peak memory, MB", field("peak_memory_mb")),
+    ("rounds", field("rounds")),
+    ("disturbed", field("disturbed")),
+    ("git", field("git")),
+)
+AT_QUALITY: tuple[Column, ...] = (
+    ("sampler", title_of),
+    ("by", field("by")),
+    ("NFE", field("nfe")),
+    ("FD", plus_minus("fd", "std")),
+    ("samples/s", field("samples_per_s")),
+    ("q1", field("samples_per_s_q1")),
+    ("q3", field("samples_per_s_q3")),
+    ("n", field("n")),
+    ("seeds", field("seeds")),
+)
+ABLATION: tuple[Column, ...] = (
+    ("experiment", field("experiment")),
+    ("value", field("value")),
+    ("NFE", field("nfe")),
+    ("restart", field("restart")),
+    ("n in a block", field("n")),
+    ("blocks", field("blocks")),
+    ("seeds", field("seeds")),
+    ("FD", plus_minus("fd", "std")),
+    ("accuracy", field("accuracy")),
+    ("plan", field("plan")),
+    ("git", field("git")),
+)
+TRIALS: tuple[Column, ...] = (
+    ("trial", field("trial")),
+    ("NFE", field("nfe")),
+    ("FD", field("fd")),
+    ("solver", lambda row: (row.get("config") or {}).get("solver")),
+    ("steps", lambda row: (row.get("config") or {}).get("steps")),
+    ("restart", field("restart")),
+    ("n", field("n")),
+    ("plan", field("plan")),
+)
+TUNED: tuple[Column, ...] = (
+    ("budget, NFE", field("budget")),
+    ("NFE", field("nfe")),
+    ("FD, tuned", field("fd")),
+    ("FD, best preset", field("fd_best_preset")),
+    ("best preset", field("best_preset")),
+    ("FD, Heun", field("fd_heun")),
+    ("restart", field("restart")),
+    ("n", field("n")),
+    ("first seed", field("first_seed")),
+    ("plan", field("plan")),
+    ("git", field("git")),
+)
+ENVIRONMENT: tuple[Column, ...] = (
+    ("rows", field("rows")),
+    ("kinds", field("kinds")),
+    ("device", field("device")),
+    ("threads", field("threads")),
+    ("torch", field("torch")),
+    ("python", field("python")),
+    ("restart_sampling", field("restart_sampling")),
+    ("git", field("git")),
+)
+
+
+def environments(rows: Iterable[Row]) -> Table:
+    """Where the rows were measured, one line for each environment."""
+    names = ("device", "threads", "torch", "python", "restart_sampling", "git")
+    lines = []
+    for group in groups(rows, names):
+        kinds = ", ".join(dict.fromkeys(str(row.get("kind", "?")) for row in group.rows))
+        lines.append(dict(zip(names, group.key, strict=True)) | {"rows": len(group.rows), "kinds": kinds})
+    return table(lines, ENVIRONMENT)
+
+
+def by_family(rows: Iterable[Row]) -> list[Row]:
+    """Rows in reading order: the engine first, ODE, SDE, Restart, then by sampler and NFE."""
+    who, families = ["engine", "diffusers", "torch"], ["ode", "sde", "restart"]
+
+    def place(some: list[str], value: object) -> int:
+        return some.index(str(value)) if value in some else len(some)
+
+    return sorted(
+        rows,
+        key=lambda row: (
+            place(who, row.get("by")),
+            place(families, family_of(row)),
+            str(row.get("sampler")),
+            row.get("nfe") or 0,
+        ),
+    )
+
+
+def quality_table(rows: Iterable[Row], by: str | None = None) -> str:
+    """The README's quality table in Markdown: the largest group of comparable points, the training images first.
+
+    `by` = "engine" leaves the other libraries out. FD is with its std over seed blocks. Empty where there are no rows.
+    """
+    rows = list(rows)
+    found = quality_groups(rows)
+    if not found:
+        return ""
+    group = found[0]
+    columns: list[Column] = [
+        ("sampler", title_of), ("restart [N, K, t_min, t_max]", field("restart")), ("NFE", field("nfe")),
+        (f"FD, {_count(group.rows[0])}", _fd), ("right class", lambda row: _percent(row.get("accuracy"))),
+    ]  # fmt: skip
+    train = train_row(rows, group)
+    lines: list[Row] = [{**train, "title": "train set", "nfe": None}] if train else []
+    lines += sorted((row for row in group.rows if by in (None, row.get("by"))), key=_walk)
+    return table(lines, columns).markdown()
+
+
+def speed_table(rows: Iterable[Row], batch: int | None = None) -> str:
+    """The README's speed table in Markdown: the largest group of one model, device, thread count, batch and precision."""
+    known = [row for row in speed_rows(rows) if batch in (None, row.get("batch"))]
+    found = groups(known, SPEED_GROUP)
+    if not found:
+        return ""
+    columns: list[Column] = [
+        ("sampler", title_of), ("NFE", field("nfe")), ("samples/s (quartiles)", _rate),
+        ("ratio to the fp64 loop", lambda row: _times(row.get("ratio"))),
+        ("outside the network", _outside), ("launches there", field("launches_per_evaluation")),
+        ("first result", lambda row: _unit(row.get("first_result_s"), " s")),
+    ]  # fmt: skip
+    ordered = sorted(found[0].rows, key=lambda row: row.get("nfe_asked") or row.get("nfe") or 0)
+    lines = [
+        row
+        for budget in groups_in_order(ordered, "nfe_asked")
+        for row in sorted(budget, key=lambda row: -row["samples_per_s"])
+    ]
+    return table(lines, columns).markdown()
+
+
+def groups_in_order(rows: Iterable[Row], name: str) -> list[list[Row]]:
+    """Rows with equal values of one field, groups in the order they are met."""
+    found: dict[Any, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.get(name), []).append(row)
+    return list(found.values())
+
+
+def _walk(row: Row) -> tuple[Any, ...]:
+    return row.get("nfe") or 0, row["fd"]
+
+
+def _count(row: Row) -> str:
+    return str(row["basis"]).replace("mean FD of ", "").replace("FD of ", "")
+
+
+def _fd(row: Row) -> str:
+    spread = "" if row.get("std") in (None, "") else f" ± {row['std']:.2f}"
+    return f"{row['fd']:.2f}{spread}"
+
+
+def _percent(value: Any) -> str:
+    return f"{100 * value:.1f} %" if isinstance(value, (int, float)) else "–"
+
+
+def _times(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, (int, float)) else "–"
+
+
+def _unit(value: Any, unit: str) -> str:
+    return f"{number(value)}{unit}" if isinstance(value, (int, float)) else "–"
+
+
+def _rate(row: Row) -> str:
+    q1, q3 = row.get("samples_per_s_q1"), row.get("samples_per_s_q3")
+    spread = f" ({number(q1)} – {number(q3)})" if q1 is not None and q3 is not None else ""
+    return f"{number(row['samples_per_s'])}{spread}"
+
+
+def _outside(row: Row) -> str:
+    out, whole = row.get("ms_outside_network"), row.get("ms_per_evaluation")
+    if not isinstance(out, (int, float)):
+        return "–"
+    share = f", {100 * out / whole:.1f} %" if isinstance(whole, (int, float)) and whole > 0 else ""
+    return f"{number(out)} ms{share}"
+
+
+def _cell(value: str) -> str:
+    """A cell that cannot break the table."""
+    return value.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -1,0 +1,376 @@
+"""The report: one page from made-up rows, judged as a browser and a reader would."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import statistics
+import subprocess
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import restart_sampling as rs
+from restart_sampling.report import make_page, quality_table, select, speed_table
+from restart_sampling.report.page import Live
+
+pytest.importorskip("plotly")
+pytest.importorskip("jinja2")
+
+KINDS = ("speed", "quality", "pooled", "ablation", "trial", "tuned")
+COMMON = {
+    "model": "fashion-mnist", "model_sha256": "3dcc0b57de79", "dtype": "fp32", "batch": 64, "device": "Some CPU @ 2.50GHz",
+    "threads": 2, "torch": "2.13.0", "python": "3.11.7", "restart_sampling": "0.4.0", "git": "abc1234",
+}  # fmt: skip
+JUDGED = {"features": "fashion-mnist-classifier", "reference": "fashion-mnist test"}
+CONTENDERS = (
+    ("euler", "ode", "engine", "Euler (DDIM)"), ("heun", "ode", "engine", "Heun"),
+    ("dpm++2m", "ode", "engine", "DPM-Solver++(2M)"),
+    ("edm-stochastic", "sde", "engine", "EDM stochastic"), ("ddpm", "sde", "engine", "DDPM ancestral"),
+    ("heun+restart", "restart", "engine", "Heun + Restart"), ("dpm3+restart", "restart", "engine", "DPM-Solver-3 + Restart"),
+    ("diffusers/heun", "ode", "diffusers", "diffusers Heun"), ("diffusers/ddim", "ode", "diffusers", "diffusers DDIM"),
+    ("torch/heun-fp64", "ode", "torch", "plain Heun, fp64"), ("torch/restart-fp64", "restart", "torch", "plain Restart, fp64"),
+)  # fmt: skip
+
+
+def made_rows():
+    """Rows of every kind as the commands would write them; the numbers follow a formula and are nobody's results."""
+    rows = []
+    floor = {"ode": 8.2, "sde": 6.9, "restart": 6.8}
+    slow = {"ode": 380.0, "sde": 900.0, "restart": 520.0}
+    for place, (sampler, family, by, title) in enumerate(CONTENDERS):
+        for asked in (9, 18, 35, 63, 127):
+            nfe = asked if family != "ode" or sampler in ("euler", "dpm++2m") else asked - 1 + asked % 2
+            restart = f"[3, {max(1, nfe // 20)}, 0.30, 1.0]" if family == "restart" else ""
+            row = {
+                **COMMON, "sampler": sampler, "title": title, "family": family, "by": by, "nfe": nfe, "nfe_asked": asked,
+                "plan": f"{place:02d}{nfe:010x}" if by == "engine" else "", "config": {}, "restart": restart,
+            }  # fmt: skip
+            fd = floor[family] + (slow[family] + 17 * place) / nfe**1.6
+            blocks = [fd + 0.11 * math.sin(7 * place + nfe + 3 * b) for b in range(4)]
+            for b, value in enumerate(blocks):
+                rows.append(
+                    {**row, **JUDGED, "kind": "quality", "n": 1000, "first_seed": 1_000_000 + 1000 * b, "fd": value,
+                     "kid": value / 900, "kid_std": 1e-4, "precision": 0.7, "recall": 0.6, "density": 0.8, "coverage": 0.7, "accuracy": 0.78}
+                )  # fmt: skip
+            rows.append(
+                {**row, **JUDGED, "kind": "pooled", "n": 4000, "blocks": 4, "fd": fd - 0.9,
+                 "fd_block_mean": statistics.fmean(blocks), "fd_block_std": statistics.stdev(blocks), "fd_block_n": 1000, "accuracy": 0.78, "accuracy_std": 0.01}
+            )  # fmt: skip
+            if asked in (18, 35):
+                rate = (300 - 20 * (by != "engine") - 4 * place) / nfe
+                ms = 64_000 / rate / nfe
+                rows.append(
+                    {**row, "kind": "speed", "samples_per_s": rate, "samples_per_s_q1": 0.95 * rate,
+                     "samples_per_s_q3": 1.03 * rate, "ms_per_evaluation": ms,
+                     "ms_outside_network": 0.2 if by == "engine" else 0.05 * ms, "launches_per_evaluation": 2,
+                     "bytes_per_evaluation": 2_408_448 if by == "engine" else None, "first_result_s": 0.31, "peak_memory_mb": 210,
+                     "rounds": 5, "disturbed": 0, "ratio": 1.25}
+                )  # fmt: skip
+    train = {
+        **COMMON,
+        **JUDGED,
+        "sampler": "train set",
+        "title": "train set",
+        "family": "",
+        "by": "",
+        "nfe": 0,
+        "restart": "",
+    }
+    rows.append({**train, "kind": "pooled", "n": 4000, "blocks": 4, "fd": 2.31, "fd_block_std": 0.04})
+    for experiment, values in (("K", (0, 1, 2, 4, 8)), ("N_main", (9, 12, 18, 32))):
+        for value in values:
+            for b in range(2):
+                rows.append(ablation(experiment, value, 43, 8 + (value - 4) ** 2 / 40 + 0.1 * b, b))
+    for low in (0.06, 0.14, 0.30):
+        for high in (0.6, 1.0, 2.0):
+            rows.append(
+                ablation("interval", f"[3, 2, {low}, {high}]", 43, 8 + abs(low - 0.3) + abs(high - 1), 0)
+            )
+    for k in range(30):
+        nfe = 15 + 3 * k
+        restart = "[3, 1, 0.3, 1]" if k % 2 else ""
+        rows.append(
+            {**COMMON, **JUDGED, "kind": "trial", "trial": k, "nfe": nfe, "fd": 8 + 90 / nfe + math.sin(9 * k), "n": 1000,
+             "first_seed": 2_000_000, "plan": f"t{k:011d}", "config": {"solver": "heun", "steps": 10 + k}, "restart": restart}
+        )  # fmt: skip
+    for budget in (20, 43, 63):
+        rows.append(
+            {**COMMON, **JUDGED, "kind": "tuned", "budget": budget, "nfe": budget - 1, "fd": 7.5 + 60 / budget,
+             "fd_best_preset": 8 + 70 / budget, "best_preset": "fashion-mnist-43", "fd_heun": 8.4 + 80 / budget, "n": 1000, "first_seed": 1_000_000,
+             "plan": "feedfacecafe", "config": {}, "restart": "[3, 1, 0.3, 1]"}
+        )  # fmt: skip
+    return rows
+
+
+def ablation(experiment, value, nfe, fd, block):
+    return {
+        **COMMON, **JUDGED, "kind": "ablation", "experiment": experiment, "value": value, "sampler": "heun+restart",
+        "family": "restart", "by": "engine", "nfe": nfe, "plan": "", "restart": value if isinstance(value, str) else "[3, 2, 0.30, 1.0]", "n": 1000,
+        "first_seed": 1_000_000 + 1000 * block, "fd": fd, "accuracy": 0.8,
+    }  # fmt: skip
+
+
+class Page(HTMLParser):
+    """What a reader of the HTML needs: tags with attributes, text outside scripts, tables as rows of cells, open tags."""
+
+    VOID = ("meta", "link", "img", "br", "input", "hr")
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.texts, self.tables, self.figures = [], [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th"):
+            self.tables[-1][-1][-1] += data
+        if self.open and self.open[-1] == "script":
+            if self.tags[-1] == ("script", {"type": "application/json"}):
+                self.figures.append(json.loads(data))
+        else:
+            self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+
+@pytest.fixture(scope="module")
+def live():
+    """Images of a tiny analytic model drawn by two stand-ins for contenders."""
+    from restart_sampling.report.samples import sample_grids
+
+    den = rs.Denoiser.from_function(lambda x, sigma: x / (1 + sigma.view(-1, 1, 1, 1) ** 2), shape=(1, 8, 8))
+
+    def contender(title, **options):
+        def runner(denoiser, nfe, *, batch_size=64, dtype="fp32"):
+            sampler = rs.Sampler(
+                denoiser, rs.Plan.build(steps=(nfe + 1) // 2, **options), batch_size=batch_size
+            )
+            return SimpleNamespace(
+                nfe=sampler.plan.nfe, plan=sampler.plan, draw=lambda seeds: (sampler.run(seeds), None)
+            )
+
+        return SimpleNamespace(title=title, runner=runner)
+
+    some = [contender("Heun"), contender("Heun + Restart", restart=[2, 1, 0.3, 1.0])]
+    return Live("gaussian", tuple(sample_grids(den, some, budgets=(5, 9), seeds=range(6), columns=3)), "0-5")
+
+
+@pytest.fixture(scope="module")
+def whole(live):
+    return make_page(made_rows(), folder="some/results", live=live)
+
+
+def test_the_page_is_html_and_loads_nothing(whole):
+    page = Page(whole)
+    assert page.open == []  # every tag that was opened was closed, in order
+    assert not [tag for tag, attributes in page.tags if tag == "script" and "src" in attributes]
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "data", "action", "srcset"):
+            assert attributes.get(name, "#").startswith(("#", "data:")), (tag, attributes)
+    style = re.search(r"<style>(.*?)</style>", whole, re.S)[1]
+    assert "url(" not in style and "@import" not in style
+    assert whole.count("plotly.js v") == 1
+    assert [a for tag, a in page.tags if tag == "img" and not a.get("alt")] == []
+
+
+def test_every_section_has_a_figure_or_images(whole):
+    page = Page(whole)
+    sections = [a["id"] for tag, a in page.tags if tag == "section"]
+    assert sections == [
+        "quality", "speed-quality", "speed", "time", "samples", "trajectory", "ablation-K", "ablation-interval",
+        "ablation-N-main", "tuning", "environment", "again",
+    ]  # fmt: skip
+    assert sum(tag == "img" for tag, _ in page.tags) == 4  # two samplers, two budgets
+    assert len(page.figures) == len([a for _, a in page.tags if a.get("class") == "plot"]) >= 9
+
+
+@pytest.mark.parametrize("missing", [*KINDS, "everything"])
+def test_a_missing_kind_is_named_with_the_command_that_makes_it(missing):
+    rows = [] if missing == "everything" else [row for row in made_rows() if row["kind"] != missing]
+    page = Page(make_page(rows, folder="some/results"))
+    said = {
+        "speed": "There are no speed rows yet. This makes them: restart-sampling bench",
+        "ablation": "There are no ablation rows yet. This makes them: python benchmarks/ablations.py",
+        "everything": "There are no quality rows yet. This makes them: restart-sampling bench",
+    }
+    assert said.get(missing, "How to make it again") in page.text
+    assert ("No rows were found." in page.text) == (missing == "everything")
+
+
+def test_text_of_rows_is_escaped(live):
+    rows = made_rows()
+    bad = "</script><b>bold</b>&amp;<img src=x onerror=alert(1)>"
+    for row in rows:
+        if row.get("sampler") in ("heun", "heun+restart"):
+            row |= {
+                "sampler": bad,
+                "title": bad,
+                "restart": bad,
+                "plan": bad,
+                "git": bad,
+                "device": bad,
+                "value": bad,
+            }
+    text = make_page(rows, title=bad, folder=bad, live=live)
+    page = Page(text)
+    assert page.open == []
+    assert not [tag for tag, _ in page.tags if tag == "b"]
+    assert sum(tag == "img" for tag, _ in page.tags) == len(live.grids)
+    assert any(bad in cell for table in page.tables for line in table for cell in line)
+    names = {trace.get("name") for figure in page.figures for trace in figure["data"]}
+    assert "&lt;/script&gt;&lt;b&gt;bold&lt;/b&gt;&amp;amp;&lt;img src=x onerror=alert(1)&gt;" in names
+
+
+def test_numbers_of_tables_and_traces_are_those_of_the_rows(whole):
+    page, rows = Page(whole), made_rows()
+    table = page.tables[0]
+    lines = [dict(zip(table[0], line, strict=True)) for line in table[1:]]
+    heun = next(line for line in lines if line["sampler"] == "Heun" and line["NFE"] == "35")
+    row = next(r for r in rows if r["kind"] == "pooled" and r["sampler"] == "heun" and r["nfe"] == 35)
+    assert heun["FD"] == f"{row['fd']:.4g} ± {row['fd_block_std']:.4g}"
+    assert (heun["n"], heun["seeds"], heun["blocks"]) == ("4,000", "1000000-1003999", "4")
+    trace = next(t for t in page.figures[0]["data"] if t["name"] == "Heun")
+    assert dict(zip(trace["x"], trace["y"], strict=True))[35] == row["fd"]
+    speeds = next(t for t in page.tables if "samples/s" in t[0] and "rounds" in t[0])
+    line = next(dict(zip(speeds[0], s, strict=True)) for s in speeds[1:] if s[0] == "Heun")
+    row = next(
+        r for r in rows if r["kind"] == "speed" and r["sampler"] == "heun" and str(r["nfe"]) == line["NFE"]
+    )
+    assert line["samples/s"] == f"{row['samples_per_s']:.4g}"
+
+
+def test_blocks_without_a_pooled_row_become_their_mean_and_spread():
+    rows = [r for r in made_rows() if r["kind"] == "quality"]
+    point = next(p for p in select.quality_points(rows) if p["sampler"] == "heun" and p["nfe"] == 35)
+    values = [r["fd"] for r in rows if r["sampler"] == "heun" and r["nfe"] == 35]
+    assert point["fd"] == pytest.approx(np.mean(values))
+    assert point["std"] == pytest.approx(np.std(values, ddof=1))
+    assert (point["n"], point["blocks"]) == (4000, 4)
+
+
+def test_what_cannot_be_compared_is_not_in_one_figure():
+    """Two devices, two feature sets, two references, two precisions, two block sizes: a group each, and a selector."""
+    rows = [r for r in made_rows() if r["kind"] == "quality" and r["sampler"] != "train set"]
+    other = [{"device": "Another"}, {"features": "inception"}, {"reference": "train"}, {"dtype": "bf16"}, {"n": 500},
+             {"model_sha256": "000000000000"}]  # fmt: skip
+    rows += [{**r, **change} for change in other for r in rows if r["sampler"] == "heun"]
+    found = select.quality_groups(rows)
+    assert len(found) == 7
+    for group in found:
+        for name in select.QUALITY_GROUP:
+            assert len({row[name] for row in group.rows}) == 1
+    assert len({group.label for group in found}) == 7
+    page = Page(make_page(rows))
+    assert sum(tag == "option" for tag, _ in page.tags) == 7
+
+
+def test_a_repeated_measurement_replaces_the_older():
+    rows = [r for r in made_rows() if r["kind"] == "speed"]
+    again = {**rows[0], "samples_per_s": 99.0, "git": "newer"}
+    found = [
+        r
+        for r in select.speed_rows([*rows, again])
+        if r["sampler"] == again["sampler"] and r["nfe"] == again["nfe"]
+    ]
+    assert [r["samples_per_s"] for r in found] == [99.0]
+
+
+def test_front_is_what_no_point_beats():
+    """Against the definition, on random points."""
+    draw = np.random.default_rng(1)
+    points = [{"nfe": float(a), "fd": float(b)} for a, b in draw.random((60, 2))]
+    for sign in (1, -1):
+        best = [
+            p for p in points
+            if not any(sign * q["nfe"] <= sign * p["nfe"] and q["fd"] <= p["fd"] and q is not p for q in points)
+        ]  # fmt: skip
+        found = select.front(points, more_is_better=sign < 0)
+        assert sorted(p["nfe"] for p in found) == sorted(p["nfe"] for p in best)
+
+
+def test_markdown_tables_for_the_readme():
+    rows = made_rows()
+    lines = quality_table(rows, by="engine").splitlines()
+    assert (
+        lines[0] == "| sampler | restart [N, K, t_min, t_max] | NFE | FD, n = 4,000 samples | right class |"
+    )
+    assert lines[2].startswith("| train set | – | – | 2.31")
+    row = next(r for r in rows if r["kind"] == "pooled" and r["sampler"] == "heun+restart" and r["nfe"] == 35)
+    wanted = (
+        f"| Heun + Restart | [3, 1, 0.30, 1.0] | 35 | {row['fd']:.2f} ± {row['fd_block_std']:.2f} | 78.0 % |"
+    )
+    assert wanted in lines
+    assert not any("diffusers" in line for line in lines)
+    lines = speed_table(rows).splitlines()
+    row = next(r for r in rows if r["kind"] == "speed" and r["sampler"] == "heun" and r["nfe_asked"] == 35)
+    assert any(line.startswith(f"| Heun | 35 | {row['samples_per_s']:.4g} (") for line in lines)
+    assert len({line.count("|") for line in lines}) == 1
+    assert (quality_table([]), speed_table([])) == ("", "")
+    broken = [{**r, "title": "a|b\n<c>"} for r in rows if r["kind"] == "pooled"]
+    assert "| a\\|b &lt;c> |" in quality_table(broken)
+
+
+def test_the_strip_has_an_arrow_at_every_jump_and_a_column_for_every_step():
+    """Heun over 4 levels, with one jump from 1 to 3 where the walk arrives at 1: evaluations as the loop would ask for them."""
+    from restart_sampling.report import samples as s
+
+    sigmas = [
+        8.0,
+        4.0,
+        4.0,
+        1.0,
+        3.0,
+        1.0,
+        1.0,
+        0.5,
+        0.5,
+    ]  # 8→4, 4→1, jump to 3, 3→1, 1→0.5, the last step to 0
+    images = torch.linspace(-1, 1, 2 * 64).reshape(2, 1, 8, 8)
+    visits = [s.Visit(sigma, images, images) for sigma in sigmas]
+    assert s.jumps(visits) == [4]
+    assert [sigmas[k] for k in s.columns(visits)] == [8, 4, 1, 3, 1, 0.5]
+    figure = s.strip(visits, images)
+    arrows = [a for a in figure.layout.annotations if a.showarrow]
+    assert [(10**a.ay, 10**a.y) for a in arrows] == [pytest.approx((1, 3))]
+    assert len(figure.layout.images) == 2 * (2 * 6 + 1)  # x and D of each column, and the sample
+    assert [v for v in figure.data[0].y if v is not None] == [8, 4, 1, 3, 1, 0.5]
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
+@pytest.mark.parametrize("width", [1280, 500])
+def test_a_browser_draws_every_figure_and_reports_no_error(whole, tmp_path, width):
+    (tmp_path / "report.html").write_text(whole)
+    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={width},3000",
+               "--enable-logging=stderr", "--virtual-time-budget=8000", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
+               f"file://{tmp_path}/report.html"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert console == []
+    shown = re.findall(r'<div class="view">.*?</figure>', done.stdout, re.S)
+    assert len(shown) == 8  # one in each section with a figure; the other views are hidden until chosen
+    assert all("main-svg" in view for view in shown)
