@@ -1,0 +1,124 @@
+r"""Contenders: the samplers a benchmark compares, by name.
+
+A contender gets a denoiser and a budget of network evaluations and gives back a runner: the largest configuration that fits.
+Three kinds, one file each: this engine's plans (engine.py), plain PyTorch loops (plain.py) and diffusers' schedulers
+(libraries.py). All draw from the same network, and all but the plain loops from the same initial latents, draw 0 of the seed.
+
+Names are `heun`, `heun+restart`, `preset:cifar10-edm-43`, `torch/restart-fp64`, `diffusers/heun`. :func:`select` also takes a
+family (ode, sde, restart), a maker (engine, torch, diffusers), a glob, and "all", which is all but the presets.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ..denoiser import Denoiser
+from ..errors import ConfigError, RestartValueError
+from ..plan import Plan
+
+FAMILIES = ("ode", "sde", "restart")
+MAKERS = ("engine", "torch", "diffusers")
+
+
+class Runner(Protocol):
+    """A contender made ready for one denoiser and one budget.
+
+    Attributes:
+        nfe: network evaluations per sample that really run, at most the budget.
+        plan: the engine's plan as asked for; None for other makers.
+        key: names what is drawn; equal keys draw equal samples.
+    """
+
+    nfe: int
+    plan: Plan | None
+    key: str
+
+    def draw(self, seeds: Sequence[int], class_labels: Any = None) -> tuple[Tensor, Tensor | None]:
+        """(x float32 [n, *shape] in about [-1, 1], classes int64 [n] on the CPU or None); classes from the seed by default."""
+        ...
+
+
+Make = Callable[..., "Runner | None"]  # (denoiser, nfe, batch_size, dtype, restart)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A sampler to be measured.
+
+    Attributes:
+        name: how it is asked for and keyed. title: how it is shown. family: "ode", "sde" or "restart".
+        by: "engine", "torch" or "diffusers". source: paper and equation, or the library's class.
+    """
+
+    name: str
+    family: str
+    by: str
+    title: str
+    source: str
+    make: Make = field(repr=False, compare=False)
+
+    def runner(
+        self, denoiser: Denoiser, nfe: int, *, batch_size: int = 64, dtype: str = "fp32", restart: Any = None
+    ) -> Runner | None:
+        """The largest configuration of at most `nfe` evaluations, or None where none fits.
+
+        `restart` replaces the interval of the contender's rule: [N, K, t_min, t_max] or any known format.
+        """
+        if isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1:
+            raise RestartValueError(f"nfe must be an integer ≥ 1, got {nfe!r}")
+        if restart is not None and self.family != "restart":
+            raise ConfigError(f"{self.name!r} has no Restart interval; leave `restart` out")
+        return self.make(denoiser, nfe, batch_size, dtype, restart)
+
+
+def contenders() -> tuple[Contender, ...]:
+    """All of them, presets last. Those of a library that is not installed are there too; their runners say what to install."""
+    from . import engine, libraries, plain
+
+    return (*engine.contenders(), *plain.contenders(), *libraries.contenders(), *engine.presets())
+
+
+def find(name: str) -> Contender:
+    """The contender called `name`; ConfigError names the closest ones."""
+    table = {contender.name: contender for contender in contenders()}
+    if name in table:
+        return table[name]
+    raise ConfigError(f"sampler {name!r} is not known; {_hint(name, list(table))}")
+
+
+def select(*names: str) -> tuple[Contender, ...]:
+    """The contenders that any of `names` stands for, each once, in the order of :func:`contenders`."""
+    everyone = contenders()
+    chosen: set[str] = set()
+    for name in names:
+        found = {contender.name for contender in everyone if _matches(contender, name)}
+        if not found:
+            groups = ["all", "presets", *FAMILIES, *MAKERS]
+            raise ConfigError(
+                f"sampler {name!r} is not known; {_hint(name, [c.name for c in everyone] + groups)}, "
+                f"or give a glob such as 'heun*' or a group: {', '.join(groups)}"
+            )
+        chosen |= found
+    return tuple(contender for contender in everyone if contender.name in chosen)
+
+
+def _matches(contender: Contender, name: str) -> bool:
+    preset = contender.name.startswith("preset:")
+    if name == "presets" or name.startswith("preset:"):
+        return preset and fnmatchcase(contender.name, "*" if name == "presets" else name)
+    return not preset and (
+        name in ("all", contender.name, contender.family, contender.by) or fnmatchcase(contender.name, name)
+    )
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(str(name), known, n=3)
+    if close:
+        return f"did you mean {', '.join(close)}?"
+    return f"choose one of {', '.join(k for k in known if not k.startswith('preset:'))}"
