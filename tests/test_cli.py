@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import restart_sampling as rs
 from restart_sampling.cli import main
 
 FAST = ["--steps", "4", "--batch", "8"]
@@ -24,8 +25,12 @@ def run(arguments, capsys):
     return code, captured.out, captured.err
 
 
+RECORDS = ["log.jsonl", "manifest-0.jsonl", "run.json"]
+
+
 def files(folder):
-    return sorted(p.name for p in folder.iterdir())
+    """What a person sees in the folder."""
+    return sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
 
 
 def test_generate_writes_images_a_sheet_and_the_record(tmp_path, capsys):
@@ -34,15 +39,14 @@ def test_generate_writes_images_a_sheet_and_the_record(tmp_path, capsys):
         ["generate", *FAST, "--restart", "[3, 1, 0.1, 2.0]", "--seeds", "0-2,7", "--out", str(out)], capsys
     )
     assert code == 0, err
-    assert files(out) == ["000000.png", "000001.png", "000002.png", "000007.png", "grid.png", "run.json"]
+    assert files(out) == ["000000.png", "000001.png", "000002.png", "000007.png", "grid.png", *RECORDS]
     image = Image.open(out / "000007.png")
     assert (image.size, image.mode) == ((28, 28), "L")
     record = json.loads((out / "run.json").read_text())
-    assert record["status"] == "complete"
     assert record["nfe"] == 11
     assert record["seeds"] == "0-2,7"
     assert record["noise"] == "philox-v1"
-    assert record["results"]["written"] == 4
+    assert record["plan_digest"] == rs.Plan.build(steps=4, restart="[3, 1, 0.1, 2.0]").digest
     assert "images/s" in err
 
 
@@ -100,8 +104,10 @@ def test_npz(tmp_path, capsys):
         ["generate", *FAST, "--seeds", "0-2", "--format", "npz", "--out", str(tmp_path / "n")], capsys
     )
     assert code == 0, err
-    data = np.load(tmp_path / "n" / "samples.npz")
-    assert data["images"].shape == (3, 28, 28, 1)
+    data = np.load(tmp_path / "n" / "shard-000000.npz")
+    assert data["arr_0"].shape == (3, 28, 28, 1)
+    assert data["arr_0"].dtype == np.uint8
+    assert data["arr_1"].shape == (3,)
     assert data["seeds"].tolist() == [0, 1, 2]
 
 
@@ -111,10 +117,10 @@ def test_overwrite_removes_only_what_an_earlier_run_wrote(tmp_path, capsys):
     (out / "mine.txt").write_text("keep")
     code, _, err = run(["generate", *FAST, "--seeds", "5", "--out", str(out)], capsys)
     assert code == 2
-    assert "not empty" in err
+    assert "holds seed 0, which is not among those asked for (5)" in err
     code, _, err = run(["generate", *FAST, "--seeds", "5", "--out", str(out), "--overwrite"], capsys)
     assert code == 0, err
-    assert files(out) == ["000005.png", "grid.png", "mine.txt", "run.json"]
+    assert files(out) == ["000005.png", "grid.png", "log.jsonl", "manifest-0.jsonl", "mine.txt", "run.json"]
 
 
 def test_nonfinite_samples_are_not_written(tmp_path, capsys, monkeypatch):
@@ -139,11 +145,10 @@ def test_nonfinite_samples_are_not_written(tmp_path, capsys, monkeypatch):
     out = tmp_path / "bad"
     code, _, err = run(["generate", *FAST, "--seeds", "0-2", "--out", str(out)], capsys)
     assert code == 1
-    assert "seed 1 at row 1 (sigma 80)" in err
-    assert files(out) == ["000000.png", "000002.png", "grid.png", "run.json"]
-    record = json.loads((out / "run.json").read_text())
-    assert record["status"] == "incomplete"
-    assert record["results"]["nonfinite"][0]["seed"] == 1
+    assert "1 samples became NaN or infinite, also in float32: seed 1" in err
+    assert files(out) == ["000000.png", "000002.png", "grid.png", *RECORDS]
+    (line,) = (out / "manifest-0.jsonl").read_text().splitlines()
+    assert json.loads(line)["nonfinite"] == [1]
 
 
 def test_an_interrupted_run_keeps_what_it_has(tmp_path, capsys, monkeypatch):
@@ -163,10 +168,15 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path, capsys, monkeypatch):
         ["generate", "--steps", "3", "--batch", "2", "--seeds", "0-5", "--out", str(out)], capsys
     )
     assert code == 130
-    assert files(out) == ["000000.png", "000001.png", "grid.png", "run.json"]
-    record = json.loads((out / "run.json").read_text())
-    assert record["status"] == "interrupted"
-    assert record["results"]["written"] == 2
+    assert files(out) == ["000000.png", "000001.png", "grid.png", *RECORDS]
+    (line,) = (out / "manifest-0.jsonl").read_text().splitlines()
+    assert json.loads(line)["seeds"] == "0-1"
+    monkeypatch.undo()
+    code, _, _ = run(
+        ["generate", "--steps", "3", "--batch", "2", "--seeds", "0-5", "--out", str(out)], capsys
+    )
+    assert code == 0
+    assert len([name for name in files(out) if name.startswith("0000")]) == 6
 
 
 def test_notes_of_the_plan_are_shown(tmp_path, capsys):

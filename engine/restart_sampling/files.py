@@ -8,13 +8,20 @@ from pathlib import Path
 from typing import IO
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object], durable: bool = True) -> None:
+def temporary_name(name: str, tag: str | int | None = None) -> str:
+    """Where `name` is written before it is whole; `tag` says by whom, by default this process."""
+    return f".{name}.{os.getpid() if tag is None else tag}.tmp"
+
+
+def write_atomically(
+    path: Path, write: Callable[[IO[bytes]], object], durable: bool = True, tag: str | int | None = None
+) -> None:
     """Call `write(file)` on a temporary file in the folder of `path`, then rename it to `path`.
 
-    `durable` also flushes it to the disk first, which costs milliseconds: for what cannot be made again quickly.
-    Raises OSError; nothing is left behind then.
+    `durable` also flushes it to the disk first, which costs milliseconds: for what cannot be made again quickly. The name
+    itself is on the disk after `flush_folder`. Raises OSError; nothing is left behind then.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(temporary_name(path.name, tag))
     try:
         with temporary.open("wb") as file:
             write(file)
@@ -24,3 +31,27 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], durable: 
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line and flush it to the disk. What a crash left of an earlier line is ended first, so it spoils no other."""
+    with path.open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
+            file.seek(end - 1)
+            if file.read(1) != b"\n":
+                line = "\n" + line
+        file.write(line.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk, where the system can (not on Windows)."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

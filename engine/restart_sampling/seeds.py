@@ -41,6 +41,17 @@ class Seeds(Sequence[int]):
         self._parts = _merged(parts)
         self._ends = list(accumulate(len(part) for part in self._parts))
 
+    @classmethod
+    def ascending(cls, seeds: np.ndarray) -> Seeds:
+        """Of an int64 array that ascends strictly."""
+        breaks = np.flatnonzero(np.diff(seeds) != 1) + 1
+        return cls(range(int(run[0]), int(run[-1]) + 1) for run in np.split(seeds, breaks) if len(run))
+
+    @property
+    def parts(self) -> tuple[range, ...]:
+        """The seeds as ranges, in their order."""
+        return self._parts
+
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 

@@ -13,6 +13,8 @@ from .models import models
 from .plan import plan
 from .presets import presets
 from .profile import profile
+from .status import status
+from .verify import verify
 
 app = typer.Typer(
     name="restart-sampling",
@@ -44,6 +46,8 @@ app.command()(plan)
 app.command()(presets)
 app.command()(models)
 app.command()(profile)
+app.command()(status)
+app.command()(verify)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,12 +1,11 @@
-"""`restart-sampling generate`: draw samples into a folder."""
+"""`restart-sampling generate`: draw samples into a folder, in shards, resumable.
+
+Exit codes: 0 complete, 1 samples are missing, 2 the command cannot run, 130 and 143 stopped by SIGINT and SIGTERM.
+"""
 
 from __future__ import annotations
 
 import json
-import platform
-import sys
-import time
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +14,9 @@ import typer
 from ..errors import ConfigError, RestartError, RestartValueError
 from ..plan import Plan
 from ..seeds import Seeds, parse_seeds
-from ..version import __version__
 from . import options as o
+
+LAYOUT = {"format": "png", "pixels": "uint8", "shard_size": 1000}
 
 
 def generate(
@@ -45,9 +45,26 @@ def generate(
     ] = None,
     batch: o.Batch = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("samples"),
-    format: Annotated[str, typer.Option(help="png (one file per seed) or npz (one array).")] = "png",
+    format: Annotated[
+        str | None,
+        typer.Option(help="png (a file for each seed), npz, wds (WebDataset tar) or parquet. Default png."),
+    ] = None,
+    shard_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Seeds of a shard, the unit that is resumed: shard k has seeds k·SIZE … (k+1)·SIZE − 1. Default 1000."
+        ),
+    ] = None,
+    pixels: Annotated[
+        str | None,
+        typer.Option(help="uint8, or float32 for the samples as they are (not as png). Default uint8."),
+    ] = None,
+    sheets: Annotated[int, typer.Option(help="A contact sheet of every so many-th shard; 0 for none.")] = 100,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Keep preview.png, a sheet of the latest samples, up to date.")
+    ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.")
+        bool, typer.Option("--overwrite", help="Start anew, in place of an earlier run in the folder.")
     ] = False,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")
@@ -58,7 +75,10 @@ def generate(
     compile: o.Compile = None,
     repeat: Annotated[Path | None, typer.Option(help="Do again what this run.json records.")] = None,
 ) -> None:
-    """Draw samples: PNG files, a contact sheet (grid.png) and run.json with everything needed to repeat the run."""
+    """Draw samples: files, a contact sheet (grid.png) and run.json with everything needed to repeat the run.
+
+    The same command again goes on where it stopped; seeds may be added.
+    """
     given: dict[str, Any] = dict(
         steps=steps, solver=solver, restart=restart, s_noise=s_noise, s_churn=s_churn, s_min=s_min, s_max=s_max,
         restart_gamma=restart_gamma, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho, schedule=schedule,
@@ -68,6 +88,7 @@ def generate(
         model=model, seeds=seeds, class_=class_, batch=batch, device=device, dtype=dtype, backend=backend, graph=graph,
         compile=compile,
     )  # fmt: skip
+    layout: dict[str, Any] = dict(format=format, pixels=pixels, shard_size=shard_size)
     plan = None
     if repeat is not None:
         asked = [name for name, value in {**given, **run, "preset": preset}.items() if value is not None]
@@ -75,7 +96,8 @@ def generate(
             raise ConfigError(
                 f"--repeat takes everything from {repeat}; leave out --{asked[0].rstrip('_').replace('_', '-')}"
             )
-        run, plan = _read_run(repeat)
+        run, plan, recorded = _read_run(repeat)
+        layout = {name: recorded[name] if value is None else value for name, value in layout.items()}
     defaults = dict(
         model="fashion-mnist", seeds="0-63", class_=None, batch="auto", device=None, dtype="fp32", backend="auto",
         graph="auto", compile="auto",
@@ -83,25 +105,36 @@ def generate(
     run = {name: defaults.get(name) if value is None else value for name, value in run.items()}
     if plan is None:
         plan = o.build_plan(preset, fallback="fashion-mnist-43", **given)
-    _draw(plan, run, parse_seeds(run["seeds"]), out, format, overwrite)
+    layout = {name: LAYOUT[name] if value is None else value for name, value in layout.items()}
+    _draw(plan, run, parse_seeds(run["seeds"]), out, layout, overwrite, sheets, preview)
 
 
-def _draw(plan: Plan, run: dict[str, Any], seeds: Seeds, out: Path, format: str, overwrite: bool) -> None:
+def repeat_into(folder: Path) -> None:
+    """Go on with the run in a folder, as its run.json says."""
+    generate(repeat=folder / "run.json", out=folder)
+
+
+def _draw(
+    plan: Plan,
+    run: dict[str, Any],
+    seeds: Seeds,
+    out: Path,
+    layout: dict[str, Any],
+    overwrite: bool,
+    sheets: int,
+    preview: bool,
+) -> None:
     import torch
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from ..marks import mark
     from ..models.registry import load
-    from ..noise import SCHEME
-    from ..output.folder import FORMATS, RunFolder
-    from ..output.images import to_uint8
-    from ..sampler import Progress as Where
-    from ..sampler import Sampler, describe_failures
+    from ..output.generate import run_job
+    from ..output.progress import Display
+    from ..output.signals import stop_on_signals
+    from ..output.workers import worker
 
-    if format not in FORMATS:
-        raise RestartValueError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}")
-    device = run["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
+    who = worker()
+    device = run["device"] or (f"cuda:{who.local}" if torch.cuda.is_available() else "cpu")
     denoiser = load(run["model"])
     recorded = run.get("model_sha256")
     if recorded not in (None, denoiser.info.get("sha256")):
@@ -110,80 +143,25 @@ def _draw(plan: Plan, run: dict[str, Any], seeds: Seeds, out: Path, format: str,
             f"so its images cannot be repeated"
         )
     label = _class_number(run["class_"], denoiser.classes, denoiser.label_dim, denoiser.name)
-    sampler = Sampler(
-        denoiser, plan, o.batch_size(run["batch"], denoiser, plan, len(seeds), device, run["dtype"]), run["backend"],
-        run["graph"], run["compile"], device=device, dtype=run["dtype"],
-    )  # fmt: skip
-    console = Console(stderr=True, highlight=False)
-    nfe = sampler.plan.nfe
-    record = {
-        "program": f"restart-sampling {__version__}",
-        "model": run["model"],
-        "model_sha256": denoiser.info.get("sha256"),
-        "plan": plan.config.to_dict(),
-        "nfe": nfe,
-        "notes": list(sampler.plan.notes),
-        "seeds": str(seeds),
-        "class": run["class_"],
-        "batch": sampler.batch_size,
-        "device": str(sampler.device),
-        "dtype": run["dtype"],
-        "backend": run["backend"],  # as asked: all give the same bits, and another machine may have others
-        "graph": run["graph"],
-        "compile": run["compile"],
-        "ran": sampler.describe(),
-        "format": format,
-        "noise": SCHEME,
-        "versions": {"torch": torch.__version__, "python": platform.python_version()},
-    }
-    folder = RunFolder(out, record, format, overwrite, expected_bytes=len(seeds) * (denoiser.numel + 200))
-    console.print(
-        f"{len(seeds)} images of {denoiser.name} → {out}: {nfe} NFE each, batches of {sampler.batch_size}, "
-        f"{sampler.describe()}"
-    )
-    for note in sampler.plan.notes:
-        console.print(f"note: {note}", soft_wrap=True)
-    bar = Progress(
-        TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("images · {task.fields[rate]}"),
-        TextColumn("NFE {task.fields[row]}/" + str(nfe)), TimeRemainingColumn(), console=console,
-    )  # fmt: skip
-    failures: list[dict[str, Any]] = []
-    started = time.perf_counter()
-    status = "failed"
-    try:
-        with bar:
-            task = bar.add_task("", total=len(seeds), rate="– images/s", row=0)
-
-            def show(done: int, where: Where) -> None:
-                progressed = done + where.batch * where.row / where.nfe
-                rate = progressed / (time.perf_counter() - started)
-                bar.update(task, completed=int(progressed), rate=f"{rate:.3g} images/s", row=where.row)
-
-            done = 0
-            for chunk in seeds.chunks(sampler.batch_size):
-                for part in sampler.iterate(chunk, label, callback=partial(show, done)):
-                    bad = {f["seed"] for f in part.failures}
-                    with mark("write"):
-                        folder.add(part.seeds.tolist(), to_uint8(part.x), bad)
-                    failures += part.failures
-                done += len(chunk)
-            bar.update(task, completed=len(seeds))
-        status = "incomplete" if failures else "complete"
-    except KeyboardInterrupt:
-        status = "interrupted"
-    finally:
-        seconds = time.perf_counter() - started
-        with mark("write"):
-            folder.finish(status, seconds=round(seconds, 3), nonfinite=failures)
-    for note in sampler.notes:
-        console.print(f"note: {note}", soft_wrap=True)
-    console.print(
-        f"{folder.written} images in {seconds:.1f} s ({folder.written / seconds:.3g} images/s); look at {out / 'grid.png'}"
-    )
+    batch = o.batch_size(run["batch"], denoiser, plan, len(seeds), device, run["dtype"])
+    options = {name: run[name] for name in ("backend", "graph", "compile", "dtype")} | {"device": device}
+    display = Display(Console(stderr=True, highlight=False))
+    with stop_on_signals(display.note) as stop:
+        try:
+            failures = run_job(
+                denoiser, plan, seeds, out, model=run["model"], label=label, class_=run["class_"], batch=batch,
+                options=options, overwrite=overwrite, sheets=sheets, preview=preview, display=display, stop=stop, who=who,
+                **layout,
+            )  # fmt: skip
+        except RestartError as error:
+            if not display.started_at:
+                raise
+            display.failed(str(error))  # the command was right, so not 2: the job is not done
+            raise typer.Exit(1) from None
+    if stop.signal:
+        raise typer.Exit(stop.signal)
     if failures:
-        print(f"error: {describe_failures(failures)}; they were not written", file=sys.stderr)
-    if status != "complete":
-        raise typer.Exit(130 if status == "interrupted" else 1)
+        raise typer.Exit(1)
 
 
 def _class_number(text: str | None, classes: tuple[str, ...], label_dim: int, name: str) -> int | None:
@@ -200,13 +178,15 @@ def _class_number(text: str | None, classes: tuple[str, ...], label_dim: int, na
     raise RestartValueError(f"class {text!r} does not exist: {name!r} has classes 0..{label_dim - 1}{named}")
 
 
-def _read_run(path: Path) -> tuple[dict[str, Any], Plan]:
+def _read_run(path: Path) -> tuple[dict[str, Any], Plan, dict[str, Any]]:
+    """(options of the run, plan, layout of the files) that a run.json records."""
     try:
         record = json.loads(path.read_text())
         run = {name: record[name] for name in ("model", "seeds", "batch", "dtype", "backend", "device")}
         run |= {name: record.get(name, "auto") for name in ("graph", "compile")}
         run["class_"], run["model_sha256"] = record["class"], record["model_sha256"]
-        return run, Plan.build(**record["plan"])
+        layout = {name: record.get(name, default) for name, default in LAYOUT.items()}
+        return run, Plan.build(**record["plan"]), layout
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, RestartError):
             raise

@@ -1,0 +1,265 @@
+r"""A job and its folder: plan + model + seeds, drawn shard by shard, resumable at any moment.
+
+    run.json              what the job is; written first, never changed by a resume
+    manifest-<rank>.jsonl one line for each finished shard, written last (manifest.py)
+    log.jsonl             what happened, for people
+    grid.png, sheets/     contact sheets
+    the samples           as the format has them (writers/)
+
+The same command again goes on where it stopped; a job that differs is refused with the difference named. Seeds may be added.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import OutputError, RestartError
+from ..files import flush_folder, write_atomically
+from ..seeds import Seeds, parse_seeds
+from .lock import FolderLock
+from .manifest import Manifest
+from .shards import Shard, Shards
+from .writers import Format, find
+
+# What makes two runs the same job. Everything else (batch, device, backend, workers) changes no noise.
+SAME = ("model_sha256", "plan", "class", "dtype", "format", "pixels", "shard_size", "noise")
+SUBFOLDERS_FROM = 10_000  # seeds: above it, PNG files go into subfolders of a thousand
+PIXELS = ("uint8", "float32")
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What run.json says of a job: `record` as JSON, and what was read from it."""
+
+    record: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Definition:
+        """Of a folder; OutputError where there is none."""
+        path = folder / "run.json"
+        try:
+            record = json.loads(path.read_text())
+            definition = cls(record)
+            _ = definition.seeds, definition.shards, definition.format
+        except (OSError, ValueError, KeyError, TypeError, RestartError) as error:
+            why = "there is no run.json" if not path.exists() else f"its run.json cannot be read: {error}"
+            raise OutputError(f"{folder} does not hold a run of ours ({why})") from error
+        return definition
+
+    @property
+    def seeds(self) -> Seeds:
+        return parse_seeds(self.record["seeds"])
+
+    @property
+    def shards(self) -> Shards:
+        return Shards(self.seeds, self.record["shard_size"])
+
+    @property
+    def format(self) -> Format:
+        return find(self.record["format"])
+
+    @property
+    def subfolders(self) -> bool:
+        return bool(self.record["subfolders"])
+
+
+class JobFolder:
+    """Claims `path` for a job, new or resumed; holds the lock until `close`.
+
+    Args:
+        path: the folder. record: what run.json is to say; SAME of it names the job, and "seeds" what to draw.
+        overwrite: start anew where another run is; only files of that run are removed.
+        rank, world: which of how many workers of one run this is.
+        bytes_per_sample: pixels of a sample, to see in time that the disk is too small.
+
+    Raises OutputError: the folder cannot be used, holds something else, or another job; nothing is touched then.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        record: dict[str, Any],
+        overwrite: bool = False,
+        rank: int = 0,
+        world: int = 1,
+        bytes_per_sample: int = 0,
+    ) -> None:
+        self.path, self.rank, self.world = path, rank, world
+        format = find(record["format"])
+        if record["pixels"] not in format.pixels:
+            raise OutputError(
+                f"--format {format.name} holds {' or '.join(format.pixels)} pixels, not {record['pixels']!r}; choose "
+                f"--format npz, wds or parquet, or other --pixels"
+            )
+        if not path.exists():
+            self._check_space(len(parse_seeds(record["seeds"])) * (bytes_per_sample + format.bytes_per_image))
+        _usable(path)
+        self.lock = FolderLock(path, rank)
+        try:
+            self.resumed = self._claim(record, overwrite)
+            self.definition = Definition.read(path)
+            self.manifest = Manifest.read(path, rank)
+            self._sweep()
+            left = len(self.definition.seeds) - self.finished_seeds()
+            self._check_space(left * (bytes_per_sample + format.bytes_per_image))
+        except BaseException:
+            self.close()
+            raise
+
+    def _claim(self, record: dict[str, Any], overwrite: bool) -> bool:
+        """Whether the folder holds this job already; else it is made."""
+        own = (f".lock-{self.rank}", "log.jsonl")
+        others = [
+            p.name for p in self.path.iterdir() if p.name not in own and not p.name.startswith(".lock-")
+        ]
+        if "run.json" in others and not overwrite:
+            there = Definition.read(self.path)
+            wanted = _merge(there, record)
+            if wanted != there.record:
+                self._write(wanted)
+            return True
+        if others and not overwrite and not all(name.endswith(".tmp") for name in others):
+            raise OutputError(
+                f"folder {self.path} is not empty ({len(others)} entries) and holds no run; choose another or add --overwrite"
+            )
+        if "run.json" in others:
+            _remove(self.path)
+        if self.rank == 0 or not (self.path / "run.json").exists():
+            subfolders = record["format"] == "png" and len(parse_seeds(record["seeds"])) > SUBFOLDERS_FROM
+            self._write({**record, "subfolders": subfolders})
+        return False
+
+    def _write(self, record: dict[str, Any]) -> None:
+        text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+        try:
+            write_atomically(self.path / "run.json", lambda file: file.write(text.encode()), tag=self.tag)
+            flush_folder(self.path)
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path / 'run.json'}: {error.strerror or error}") from error
+
+    @property
+    def tag(self) -> str:
+        """In the names of this worker's temporary files, so that the next one knows them for leftovers."""
+        return f"r{self.rank}"
+
+    def _sweep(self) -> None:
+        """Remove what a killed run of this rank left behind; rank 0 also that of ranks there are no more."""
+        for path in self.path.rglob(".*.tmp"):
+            rank = path.name.rsplit(".", 2)[1].removeprefix("r")
+            if rank.isdecimal() and (int(rank) == self.rank or (self.rank == 0 and int(rank) >= self.world)):
+                path.unlink(missing_ok=True)
+
+    def _check_space(self, needed: int) -> None:
+        there = next(p for p in (self.path.absolute(), *self.path.absolute().parents) if p.exists())
+        free = shutil.disk_usage(there).free
+        if needed > free:
+            raise OutputError(
+                f"the run may write {needed / 1e9:.3g} GB, and {there} has {free / 1e9:.3g} GB free; ask for fewer seeds"
+            )
+
+    def unfinished(self) -> Iterator[Shard]:
+        """Shards that are not finished, of all workers."""
+        return (s for s in self.definition.shards if not self.manifest.done(s.index, s.seeds))
+
+    def finished_seeds(self) -> int:
+        """Seeds of shards that are finished."""
+        shards = self.definition.shards
+        found = (shards[index].seeds for index in self.manifest.lines)
+        return sum(
+            len(seeds)
+            for seeds, index in zip(found, self.manifest.lines, strict=True)
+            if self.manifest.done(index, seeds)
+        )
+
+    def todo(self) -> Iterator[Shard]:
+        """Shards that this worker has to draw: of those that are not finished, every world-th by number."""
+        return (shard for shard in self.unfinished() if shard.index % self.world == self.rank)
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self.lock.release()
+
+
+def _usable(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file; give a folder")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot use folder {path}: {error.strerror or error}") from error
+    if not os.access(path, os.W_OK):
+        raise OutputError(f"folder {path} cannot be written; choose another")
+
+
+def _merge(there: Definition, record: dict[str, Any]) -> dict[str, Any]:
+    """run.json of a resumed job: that of the folder, with seeds added. OutputError where the jobs differ."""
+    differ = [
+        f"{name} is {_short(there.record.get(name))} there and {_short(value)} here"
+        for name in SAME
+        for value in [record.get(name)]
+        if there.record.get(name) != value
+    ]
+    if differ:
+        raise OutputError(
+            f"the folder holds another job: {'; '.join(_details(there, record, differ))}; choose another folder, or add "
+            f"--overwrite"
+        )
+    old, new = there.seeds, parse_seeds(record["seeds"])
+    if old == new:
+        return there.record
+    gone = next((seed for part in old.parts for seed in (part[0], part[-1]) if seed not in new), None)
+    if gone is not None:
+        raise OutputError(
+            f"the folder holds seed {gone}, which is not among those asked for ({_short(str(new))}); seeds can be added to "
+            f"a run, not taken away: ask for all of them, or choose another folder"
+        )
+    return {**there.record, "seeds": str(new)}
+
+
+def _details(there: Definition, record: dict[str, Any], differ: list[str]) -> list[str]:
+    """Of two plans only the options that differ."""
+    old, new = there.record.get("plan"), record.get("plan")
+    if old == new or not isinstance(old, dict) or not isinstance(new, dict):
+        return differ
+    options = [
+        f"{name} is {_short(old.get(name))} there and {_short(new.get(name))} here"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
+    return [*options, *(text for text in differ if not text.startswith("plan is"))]
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _remove(folder: Path) -> None:
+    """Remove a run and nothing else: the manifests first, so that at no time something reads as finished that is not."""
+    try:
+        definition = Definition.read(folder)
+    except OutputError as error:
+        raise OutputError(f"{error}; --overwrite removes only runs of ours: choose another folder") from error
+    manifest = Manifest.read(folder)
+    for path in manifest.paths():
+        path.unlink(missing_ok=True)
+    flush_folder(folder)
+    folders = set()
+    for shard in definition.shards:
+        line = manifest.lines.get(shard.index)
+        seeds = [*shard.seeds, *(parse_seeds(line.seeds) if line else ())]
+        for name in definition.format.files(shard, seeds, definition.subfolders):
+            (folder / name).unlink(missing_ok=True)
+            folders.add((folder / name).parent)
+        (folder / "sheets" / f"{shard.name}.png").unlink(missing_ok=True)
+    for path in [*folders, folder / "sheets"]:
+        if path != folder and path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+    for name in ("grid.png", "preview.png", "log.jsonl", "run.json"):
+        (folder / name).unlink(missing_ok=True)

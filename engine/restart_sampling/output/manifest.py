@@ -1,0 +1,133 @@
+r"""The manifest: one line for each finished shard, written after everything it speaks of is on the disk.
+
+A shard is done when its line is there, and not before; so whatever a crash leaves behind, nothing that reads as done is
+half written. Every worker has a file of its own, `manifest-<rank>.jsonl`, and appends to it only. A line that is not
+whole is passed over: its shard is drawn again, with the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from ..errors import OutputError, SeedError
+from ..files import append_line, flush_folder, write_atomically
+from ..seeds import Seeds, parse_seeds
+
+
+@dataclass(frozen=True)
+class Line:
+    """A finished shard.
+
+    Attributes:
+        shard: its number; seeds: what it holds, as text; count: images written (without `nonfinite`).
+        files: names in the folder, or their number where there is one for each seed; bytes: of all of them.
+        sha256: of the file; where there is one file for each seed, of the lines "name sha256" of all, in order of seeds.
+        nonfinite: seeds that became NaN or infinite and have no image.
+        batch, dtype, device: how it was drawn; they change no noise, and images only by the network's rounding.
+    """
+
+    shard: int
+    seeds: str
+    count: int
+    files: tuple[str, ...] | int
+    bytes: int
+    sha256: str
+    nonfinite: tuple[int, ...] = ()
+    batch: int = 0
+    dtype: str = "fp32"
+    device: str = "cpu"
+
+
+@dataclass
+class Manifest:
+    """All lines of a folder, and the file that this worker appends to."""
+
+    folder: Path
+    rank: int = 0
+    lines: dict[int, Line] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, folder: Path, rank: int = 0) -> Manifest:
+        """What is finished in `folder`; `damaged` says which lines could not be read."""
+        manifest = cls(folder, rank)
+        for path in manifest.paths():
+            for number, text in enumerate(_lines(path), 1):
+                if not text.strip():
+                    continue
+                try:
+                    line = _parsed(text)
+                except (ValueError, TypeError, KeyError, SeedError):
+                    manifest.damaged.append(f"{path.name}, line {number}")
+                else:
+                    manifest.lines[line.shard] = line
+        return manifest
+
+    def paths(self) -> list[Path]:
+        """The manifests of all workers."""
+        return sorted(self.folder.glob("manifest-*.jsonl"))
+
+    def append(self, line: Line) -> None:
+        """Write down that a shard is finished."""
+        path = self.folder / f"manifest-{self.rank}.jsonl"
+        new = not path.exists()
+        append_line(path, _text(line))
+        if new:
+            flush_folder(self.folder)
+        self.lines[line.shard] = line
+
+    def done(self, shard: int, seeds: Seeds) -> bool:
+        """Whether the shard is finished with just these seeds."""
+        line = self.lines.get(shard)
+        return line is not None and line.seeds == str(seeds)
+
+    def remove(self, shards: set[int]) -> None:
+        """Forget some shards, so that they are drawn again. No other worker may be running."""
+        for path in self.paths():
+            kept = [
+                text for text in _lines(path) if (found := _shard(text)) is not None and found not in shards
+            ]
+            content = "".join(f"{text}\n" for text in kept).encode()
+            write_atomically(path, partial(_write, content=content))
+        flush_folder(self.folder)
+        self.lines = {shard: line for shard, line in self.lines.items() if shard not in shards}
+
+
+def _write(file: IO[bytes], content: bytes) -> None:
+    file.write(content)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for text in file:
+                yield text.rstrip("\n")
+    except OSError as error:
+        raise OutputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _text(line: Line) -> str:
+    return json.dumps(asdict(line), sort_keys=True)
+
+
+def _parsed(text: str) -> Line:
+    fields = json.loads(text)
+    fields["files"] = fields["files"] if isinstance(fields["files"], int) else tuple(fields["files"])
+    fields["nonfinite"] = tuple(fields["nonfinite"])
+    line = Line(**fields)
+    parse_seeds(line.seeds)
+    if not isinstance(line.shard, int) or len(line.sha256) != 64:
+        raise ValueError("not a line of a manifest")
+    return line
+
+
+def _shard(text: str) -> int | None:
+    try:
+        return _parsed(text).shard
+    except (ValueError, TypeError, KeyError, SeedError):
+        return None

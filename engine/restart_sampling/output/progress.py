@@ -1,0 +1,151 @@
+"""What a person sees of a job, and log.jsonl: the same events, one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import platform
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..sampler import Progress as Where
+from .job import JobFolder
+from .manifest import Line
+from .pipeline import Result
+from .workers import Worker
+
+
+class Display:
+    """The progress bar of a job and its log; the methods are called from the sampler's thread and from writers."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.folder: JobFolder | None = None
+        self.lock = threading.Lock()
+        self.bar = Progress(
+            TextColumn("{task.fields[who]}sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("images"),
+            TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[memory]}"), TimeRemainingColumn(), console=console,
+        )  # fmt: skip
+        self.done = self.in_batch = 0.0
+        self.nonfinite: list[int] = []
+        self.started_at = 0.0
+
+    def start(self, folder: JobFolder, model: str, nfe: int, batch: int, ran: str, who: Worker) -> None:
+        """Say what is about to run."""
+        self.folder, self.nfe, self.device = folder, nfe, torch.device(ran.split(" on ")[1].split(",")[0])
+        total = len(folder.definition.seeds)
+        line = f"{total:,} images of {model} → {folder.path}: {nfe} NFE each, batches of {batch}, {ran}"
+        if who.world > 1:
+            line += f", worker {who.rank} of {who.world}"
+        self.console.print(line)
+        for where in folder.manifest.damaged:
+            self.note(f"{where} cannot be read; that shard is drawn again")
+        finished = folder.finished_seeds()
+        if folder.resumed:
+            self.note(f"going on: {finished:,} of {total:,} seeds are finished")
+        self.log("start", model=model, nfe=nfe, batch=batch, ran=ran, rank=who.rank, world=who.world, seeds=total,
+                 finished=finished, host=socket.gethostname(), python=platform.python_version(), torch=torch.__version__,
+                 command=sys.argv[1:])  # fmt: skip
+        share = "" if who.world == 1 else f"worker {who.rank} "
+        self.task = self.bar.add_task(
+            "", total=max(total - finished, 0) // who.world, rate="", memory="", who=share
+        )
+        self.started_at = time.perf_counter()
+
+    def __enter__(self) -> Display:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def samples(self, n: int) -> None:
+        """n more samples are drawn."""
+        self.done += n
+        self.in_batch = 0.0
+        self._show()
+
+    def row(self, where: Where) -> None:
+        """An evaluation was launched."""
+        self.in_batch = where.batch * where.row / max(where.nfe, 1)
+        self._show()
+
+    def _show(self) -> None:
+        if self.folder is None:
+            return
+        done = self.done + self.in_batch
+        rate = done / max(time.perf_counter() - self.started_at, 1e-9)
+        memory = ""
+        if self.device.type == "cuda":
+            memory = f"{torch.cuda.memory_reserved(self.device) / 2**30:.1f} GiB"
+        self.bar.update(
+            self.task, completed=int(done), rate=f"{rate:.3g}/s · {rate * self.nfe:,.0f} NFE/s", memory=memory
+        )
+
+    def shard(self, line: Line) -> None:
+        """A shard is finished."""
+        self.nonfinite += line.nonfinite
+        self.log(
+            "shard", shard=line.shard, count=line.count, bytes=line.bytes, nonfinite=list(line.nonfinite)
+        )
+        if line.nonfinite:
+            self.note(_quarantined(line.nonfinite) + "; they have no image")
+
+    def event(self, event: str, details: dict[str, Any]) -> None:
+        """Something was done about a failure."""
+        self.log(event, **details)
+        if event == "out of memory":
+            self.note(f"out of memory with batches of {details['batch']}; going on with {details['next']}")
+
+    def note(self, text: str) -> None:
+        self.console.print(f"note: {text}", soft_wrap=True)
+
+    def failed(self, text: str) -> None:
+        self.log("failed", error=text)
+        print(f"error: {text}", file=sys.stderr)
+
+    def finish(self, result: Result, signal: int) -> list[int]:
+        """The last lines; returns the seeds without an image, of all runs of this job."""
+        assert self.folder is not None
+        lines = self.folder.manifest.lines.values()
+        images, failures = sum(line.count for line in lines), [s for line in lines for s in line.nonfinite]
+        total = len(self.folder.definition.seeds)
+        rate = f" ({result.images / result.seconds:.3g} images/s)" if result.images and result.seconds else ""
+        where = self.folder.path / "grid.png"
+        look = f"; look at {where}" if where.exists() else ""
+        self.console.print(
+            f"{result.images:,} images in {result.seconds:.1f} s{rate}; {images:,} of {total:,} are there{look}"
+        )
+        if signal:
+            self.console.print("stopped; the same command goes on from here")
+        if failures:
+            print(
+                f"error: {_quarantined(failures)}; check the network's weights, or use dtype fp32",
+                file=sys.stderr,
+            )
+        self.log(
+            "stop" if signal else "end", images=result.images, seconds=round(result.seconds, 3), signal=signal
+        )
+        return failures
+
+    def log(self, event: str, **details: Any) -> None:
+        """One line of log.jsonl; a log that cannot be written stops nothing."""
+        if self.folder is None:
+            return
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **details})
+        try:
+            with self.lock, (self.folder.path / "log.jsonl").open("a") as file:
+                file.write(line + "\n")
+        except OSError:
+            pass
+
+
+def _quarantined(seeds: Any) -> str:
+    shown = ", ".join(str(seed) for seed in list(seeds)[:8]) + (", …" if len(seeds) > 8 else "")
+    return f"{len(seeds)} samples became NaN or infinite, also in float32: seed {shown}"

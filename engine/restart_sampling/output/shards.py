@@ -1,0 +1,82 @@
+r"""Shards: a job's seeds in fixed pieces that depend on nothing but the seeds and the shard size.
+
+Shard k holds the job's seeds in [k·size, (k + 1)·size), in ascending order, whatever the order they were asked for in, the
+batch, the workers or what an interrupted run had done. Seeds stay a few ranges, so a billion of them start as fast as 64.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import RestartValueError
+from ..seeds import Seeds
+
+DEFAULT_SIZE = 1000
+LARGEST = 2**31
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Number and seeds of one shard; `seeds` ascend and are not empty."""
+
+    index: int
+    seeds: Seeds
+
+    @property
+    def name(self) -> str:
+        """The number with leading zeros, as file names have it."""
+        return f"{self.index:06d}"
+
+
+class Shards:
+    """The shards of a job, made as they are asked for.
+
+    Args:
+        seeds: of the job. size: seeds a shard may hold.
+    """
+
+    def __init__(self, seeds: Seeds, size: int = DEFAULT_SIZE) -> None:
+        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= LARGEST:
+            raise RestartValueError(f"the shard size must be an integer from 1 to {LARGEST:,}, got {size!r}")
+        self.seeds, self.size = seeds, size
+        self.parts = sorted(seeds.parts, key=lambda part: part.start)
+
+    def __iter__(self) -> Iterator[Shard]:
+        last = -1
+        for index in heapq.merge(*(self._indices(part) for part in self.parts)):
+            if index != last:
+                yield self[index]
+            last = index
+
+    def count(self) -> int:
+        """How many there are; at most a pass over the numbers, and none for one range."""
+        if len(self.parts) == 1 and self.parts[0].step <= self.size:
+            (part,) = self.parts
+            return part[-1] // self.size - part[0] // self.size + 1
+        return sum(1 for _ in self)
+
+    def _indices(self, part: range) -> Iterator[int]:
+        """Ascending shard numbers of one part; each once where the part's step is no larger than a shard."""
+        if part.step <= self.size:
+            return iter(range(part[0] // self.size, part[-1] // self.size + 1))
+        return (seed // self.size for seed in part)
+
+    def __getitem__(self, index: int) -> Shard:
+        """Shard `index`; its seeds may be none."""
+        low, high = index * self.size, (index + 1) * self.size
+        pieces = []
+        for part in self.parts:
+            if part.start >= high:
+                break
+            if part[-1] >= low:
+                first = max(0, -(-(low - part.start) // part.step))
+                piece = range(part.start + first * part.step, min(part[-1] + 1, high), part.step)
+                if piece:
+                    pieces.append(piece)
+        if len(pieces) > 1 and any(piece.step > 1 for piece in pieces):  # they may interleave
+            return Shard(index, Seeds.ascending(np.sort(np.concatenate([np.asarray(p) for p in pieces]))))
+        return Shard(index, Seeds(pieces))

@@ -1,0 +1,58 @@
+"""Contact sheets, so that a person can look at what is coming out: grid.png, sheets/SHARD.png, preview.png."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .images import grid, save_png
+from .writers import ShardData
+
+if TYPE_CHECKING:
+    from .job import JobFolder
+
+IMAGES = 64
+SECONDS = 5.0  # between previews
+
+
+class Sheets:
+    """Makes the sheets of a job from the shards as they come.
+
+    Args:
+        every: a sheet of every so many-th shard, 0 for none; the first shard's is grid.png.
+        preview: also keep preview.png, at most every few seconds.
+    """
+
+    def __init__(self, folder: JobFolder, every: int, preview: bool) -> None:
+        self.folder, self.every, self.preview = folder, every, preview
+        self.first = next(iter(folder.definition.shards)).index
+        self.latest = -SECONDS
+
+    def add(self, data: ShardData) -> None:
+        """Make what this shard calls for."""
+        images = _pictures(data.images[:IMAGES])
+        if images is None:
+            return
+        if data.shard.index == self.first:
+            save_png(self.folder.path / "grid.png", _sheet(images))
+        elif self.every and data.shard.index % self.every == 0:
+            (self.folder.path / "sheets").mkdir(exist_ok=True)
+            save_png(self.folder.path / "sheets" / f"{data.shard.name}.png", _sheet(images))
+        if self.preview and self.folder.rank == 0 and time.monotonic() - self.latest > SECONDS:
+            self.latest = time.monotonic()
+            latest = _pictures(data.images[-IMAGES:])
+            if latest is not None:
+                save_png(self.folder.path / "preview.png", _sheet(latest))
+
+
+def _pictures(images: np.ndarray) -> np.ndarray | None:
+    """uint8 [n, H, W, C] with 1 or 3 channels, or None where the samples are no pictures."""
+    if images.dtype != np.uint8:
+        images = (images * 127.5 + 128).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    return images if len(images) and images.shape[-1] in (1, 3) else None
+
+
+def _sheet(images: np.ndarray) -> np.ndarray:
+    return grid(images, scale=max(1, 96 // images.shape[1]))

@@ -1,0 +1,127 @@
+r"""Where a job's samples come from: a sampler, and what is done when it fails.
+
+* Out of memory: half the batch, and the same seeds again. At one sample it is an error.
+* NaN or infinite samples: drawn once more in float32, without compiling or capturing; what fails there has no image.
+* Few samples on a CPU: oneDNN rounds batches below SMALLEST otherwise than larger ones, so a batch is filled up with
+  samples that nobody takes. With a network whose rows do not see one another, as the bundled one's, an image then does not
+  depend on its batch, to the last bit (`tests/test_job.py`).
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..denoiser import Denoiser
+from ..errors import BackendError, RestartValueError
+from ..plan import Plan
+from ..sampler import Progress, Sampler
+from ..seeds import Seeds
+from .pipeline import Drawn
+from .pixels import HostRing
+
+SMALLEST = 8
+
+
+class SamplerSource:
+    """Draws with a `Sampler` made from `options`; see the module.
+
+    Args:
+        label: class for all, or None: drawn from the seed.
+        note: called with (event, details) when something was done about a failure.
+        callback: of the sampler, for progress within a batch.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        plan: Plan,
+        batch: int,
+        options: dict[str, Any],
+        label: int | None = None,
+        pixels: str = "uint8",
+        note: Callable[[str, dict[str, Any]], None] = lambda event, details: None,
+        callback: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.denoiser, self.plan, self.label, self.pixels = denoiser, plan, label, pixels
+        self.options, self.note, self.callback = options, note, callback
+        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+            raise RestartValueError(f"batch_size must be an integer ≥ 1 or 'auto', got {batch!r}")
+        self.ring = HostRing(pixels)
+        self.batch = batch
+        self.sampler = self._make(batch)
+        self.device, self.dtype = str(self.sampler.device), str(options.get("dtype", "fp32"))
+        self._careful: Sampler | None = None
+
+    def _make(self, batch: int) -> Sampler:
+        smallest = SMALLEST if torch.device(self.options.get("device") or "cpu").type == "cpu" else 1
+        return Sampler(self.denoiser, self.plan, max(batch, smallest), **self.options)
+
+    def draw(self, seeds: Seeds) -> Drawn:
+        """The samples of `seeds`, at most `batch` of them."""
+        failed = None
+        try:
+            return self._draw(seeds)
+        except torch.OutOfMemoryError as error:
+            failed = str(error).split("\n")[0]
+        # Outside the except block: the traceback holds the tensors of the failed batch.
+        if self.batch == 1:
+            raise BackendError(f"one sample does not fit into the memory of {self.device} ({failed})")
+        self._shrink(failed)
+        parts = [self.draw(piece) for piece in seeds.chunks(self.batch)]
+        pixels = [part.fetch() for part in parts]
+        labels = [part.labels for part in parts if part.labels is not None]
+        return Drawn(
+            np.concatenate([part.seeds for part in parts]),
+            np.concatenate(labels) if labels else None,
+            lambda: np.concatenate(pixels),
+            frozenset().union(*(part.nonfinite for part in parts)),
+        )
+
+    def _shrink(self, why: str) -> None:
+        before, self.batch = self.batch, self.batch // 2
+        self.note("out of memory", {"batch": before, "next": self.batch, "error": why})
+        del self.sampler
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.sampler = self._make(self.batch)
+
+    def _draw(self, seeds: Seeds) -> Drawn:
+        values = seeds.numpy()
+        x, labels, bad = self._sample(self.sampler, values, self.callback)
+        if bad:
+            again = np.array(sorted(bad))
+            better, _, still = self._sample(self._fallback(), again)
+            self.note("not finite", {"seeds": again.tolist(), "still": sorted(still)})
+            place = {int(seed): i for i, seed in enumerate(values)}
+            for i, seed in enumerate(again.tolist()):
+                x[place[seed]] = better[i] if seed not in still else 0.0
+            bad = still
+        return Drawn(values, labels, self.ring.take(x), frozenset(bad))
+
+    def _sample(
+        self, sampler: Sampler, values: np.ndarray, callback: Callable[[Progress], None] | None = None
+    ) -> tuple[torch.Tensor, np.ndarray | None, set[int]]:
+        """(samples, labels, seeds that are not finite) of the seeds; smaller batches than SMALLEST filled up on a CPU."""
+        n = len(values)
+        seeds = torch.from_numpy(values)
+        missing = SMALLEST - n if sampler.device.type == "cpu" else 0
+        if missing > 0:
+            seeds = torch.cat([seeds, seeds[-1:].expand(missing)])
+        parts = list(sampler.iterate(seeds, self.label, callback=callback))
+        order = torch.cat([part.index for part in parts]).argsort()
+        x = torch.cat([part.x for part in parts])[order.to(parts[0].x.device)][:n]
+        found = [part.labels for part in parts if part.labels is not None]
+        labels = torch.cat(found)[order][:n].numpy() if found else None
+        return x, labels, {int(f["seed"]) for part in parts for f in part.failures}
+
+    def _fallback(self) -> Sampler:
+        if self._careful is None:
+            careful = {**self.options, "dtype": "fp32", "compile": "off", "graph": "off"}
+            self._careful = Sampler(self.denoiser, self.plan, max(SMALLEST, min(self.batch, 16)), **careful)
+        return self._careful

@@ -1,0 +1,128 @@
+r"""Checking a job's folder: does it hold what its manifest says, and is everything there?
+
+For every shard: the line of the manifest, the files, their bytes and SHA-256, the count, and of some shards whether the files
+can be read. What is missing is not broken: it has not been drawn yet, or failed as NaN.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import OutputError
+from ..seeds import parse_seeds
+from .job import Definition
+from .manifest import Line, Manifest
+from .shards import Shard
+from .writers import digest_of, joint_digest
+
+
+@dataclass
+class Report:
+    """What a folder holds.
+
+    Attributes:
+        shards, seeds: of the job. finished: shards. images: there. nonfinite: seeds without an image.
+        missing: shards that are not finished, as (number, seeds of it that are missing).
+        broken: shards whose files are not what the manifest says, with the reason.
+        damaged: lines of manifests that cannot be read. strangers: files of finished formats that belong to no shard.
+    """
+
+    seeds: int = 0
+    shards: int = 0
+    finished: int = 0
+    images: int = 0
+    nonfinite: list[int] = field(default_factory=list)
+    missing: list[tuple[int, int]] = field(default_factory=list)
+    broken: dict[int, str] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0 all there, 1 something is missing, 3 something is broken."""
+        if self.broken or self.damaged:
+            return 3
+        return 1 if self.missing or self.nonfinite else 0
+
+
+def verify(folder: Path, decode: int = 1) -> Iterator[tuple[Shard, Report]]:
+    """Check a folder shard by shard; the report is whole after the last.
+
+    Args:
+        decode: read the files of every so many-th shard as well; 0 for none.
+
+    Raises OutputError where there is no run.
+    """
+    definition, manifest = Definition.read(folder), Manifest.read(folder)
+    report = Report(seeds=len(definition.seeds), damaged=manifest.damaged)
+    for shard in definition.shards:
+        report.shards += 1
+        line = manifest.lines.get(shard.index)
+        if line is None:
+            report.missing.append((shard.index, len(shard.seeds)))
+        else:
+            read = bool(decode) and (report.shards - 1) % decode == 0
+            why = check(folder, definition, shard, line, read)
+            if why:
+                report.broken[shard.index] = why
+            else:
+                report.images += line.count
+                report.nonfinite += line.nonfinite
+                short = len(shard.seeds) - line.count - len(line.nonfinite)
+                if manifest.done(shard.index, shard.seeds):
+                    report.finished += 1
+                else:
+                    report.missing.append((shard.index, short))
+        yield shard, report
+
+
+def check(folder: Path, definition: Definition, shard: Shard, line: Line, read: bool) -> str:
+    """Why the files of a shard are not what its line says; "" if they are."""
+    seeds = [seed for seed in parse_seeds(line.seeds) if seed not in set(line.nonfinite)]
+    if len(seeds) != line.count:
+        return f"its line counts {line.count} images for {len(seeds)} seeds"
+    names = list(definition.format.files(shard, seeds, definition.subfolders))
+    total, digests, found = 0, [], 0
+    for name in names:
+        try:
+            size, digest = digest_of(folder / name)
+        except FileNotFoundError:
+            return f"{name} is not there"
+        except OSError as error:
+            return f"{name} cannot be read: {error.strerror or error}"
+        total += size
+        digests.append(digest)
+    joint = digests[0] if isinstance(line.files, tuple) else joint_digest(names, digests)
+    if total != line.bytes:
+        return (
+            f"{names[0] if len(names) == 1 else 'its files'} should have {line.bytes:,} bytes, not {total:,}"
+        )
+    if joint != line.sha256:
+        return f"SHA-256 of {names[0] if len(names) == 1 else 'its files'} is {joint[:12]}…, not {line.sha256[:12]}…"
+    if read:
+        for name in names:
+            try:
+                found += definition.format.check(folder / name)
+            except ValueError as error:
+                return f"{name} cannot be decoded: {error}"
+        if found != line.count:
+            return f"its files hold {found} images, not {line.count}"
+    return ""
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over the manifest's digests in order of shards: equal for equal samples, however they were drawn.
+
+    OutputError where something is missing.
+    """
+    definition, manifest = Definition.read(folder), Manifest.read(folder)
+    digest = hashlib.sha256()
+    for shard in definition.shards:
+        if not manifest.done(shard.index, shard.seeds):
+            raise OutputError(
+                f"shard {shard.index} of {folder} is not finished; run the same command again first"
+            )
+        digest.update(f"{shard.index} {manifest.lines[shard.index].sha256}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,51 @@
+"""NPZ arrays in the layout of ADM's evaluation: `arr_0` the images, `arr_1` the classes, and `seeds`.
+
+Not compressed: noise and natural images hardly shrink, and a plain member is read at the speed of the disk. Names and times in
+the archive are fixed, so equal data are equal bytes.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..shards import Shard
+from . import Format, Hashing, ShardData, Written, one_file
+
+
+def files(shard: Shard, seeds: Sequence[int], subfolders: bool) -> Iterator[str]:
+    yield f"shard-{shard.name}.npz"
+
+
+def write(folder: Path, data: ShardData, subfolders: bool, tag: str) -> Written:
+    arrays = {"arr_0": data.images, "arr_1": data.labels, "seeds": data.seeds}
+
+    def save(file: Hashing) -> None:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:  # type: ignore[call-overload]
+            for name, array in arrays.items():
+                if array is None:
+                    continue
+                info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+                with archive.open(info, "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+
+    (name,) = files(data.shard, (), subfolders)
+    return one_file(folder, name, save, tag)
+
+
+def check(path: Path) -> int:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            counts = {len(arrays[name]) for name in arrays.files}
+    except (OSError, zipfile.BadZipFile, KeyError, EOFError) as error:
+        raise ValueError(str(error)) from error
+    if len(counts) != 1:
+        raise ValueError("its arrays have different lengths")
+    return counts.pop()
+
+
+FORMAT = Format("npz", "one NPZ array for each shard, arr_0 and arr_1 as ADM's evaluation reads them", ("uint8", "float32"),
+                write, files, check)  # fmt: skip

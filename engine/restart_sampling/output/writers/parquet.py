@@ -1,0 +1,69 @@
+"""Parquet shards with the columns seed, class, plan and image; an image as `datasets` keeps it: struct<bytes, path>.
+
+float32 samples are the column `sample`, a fixed-size list of floats, with the shape in the schema's metadata.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..images import to_pil
+from ..shards import Shard
+from . import Format, Hashing, ShardData, Written, one_file
+
+
+def files(shard: Shard, seeds: Sequence[int], subfolders: bool) -> Iterator[str]:
+    yield f"shard-{shard.name}.parquet"
+
+
+def write(folder: Path, data: ShardData, subfolders: bool, tag: str) -> Written:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, Any] = {"seed": pa.array(data.seeds, pa.int64())}
+    if data.labels is not None:
+        columns["class"] = pa.array(data.labels, pa.int64())
+    columns["plan"] = pa.array([data.plan] * len(data.seeds))
+    metadata = {}
+    if data.images.dtype == np.uint8:
+        rows = [
+            {"bytes": _png(image), "path": f"{seed:06d}.png"}
+            for seed, image in zip(data.seeds, data.images, strict=True)
+        ]
+        columns["image"] = pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    else:
+        flat = pa.array(np.ascontiguousarray(data.images).reshape(-1))
+        columns["sample"] = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(data.images.shape[1:])))
+        metadata["shape"] = ",".join(map(str, data.images.shape[1:]))
+    table = pa.table(columns).replace_schema_metadata(metadata or None)
+
+    def save(file: Hashing) -> None:
+        pq.write_table(table, pa.PythonFile(file, mode="w"), compression="none")
+
+    (name,) = files(data.shard, (), subfolders)
+    return one_file(folder, name, save, tag)
+
+
+def _png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    to_pil(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def check(path: Path) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.read_table(path, columns=["seed"]).num_rows)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(str(error)) from error
+
+
+FORMAT = Format("parquet", "one Parquet table for each shard: seed, class, plan, image", ("uint8", "float32"), write, files,
+                check, needs="parquet", modules=("pyarrow",), bytes_per_image=300)  # fmt: skip

@@ -1,0 +1,58 @@
+"""PNG files, one for each seed, in EDM's layout: SEED.png, or in subfolders of a thousand seeds for large jobs."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from ...files import flush_folder, write_atomically
+from ..images import to_pil
+from ..shards import Shard
+from . import Format, ShardData, Written, joint_digest
+
+
+def name_of(seed: int, subfolders: bool) -> str:
+    """`000012.png`, or `000000/000012.png`."""
+    return f"{seed - seed % 1000:06d}/{seed:06d}.png" if subfolders else f"{seed:06d}.png"
+
+
+def files(shard: Shard, seeds: Sequence[int], subfolders: bool) -> Iterator[str]:
+    return (name_of(seed, subfolders) for seed in seeds)
+
+
+def write(folder: Path, data: ShardData, subfolders: bool, tag: str) -> Written:
+    names = [name_of(int(seed), subfolders) for seed in data.seeds]
+    total, digests = 0, []
+    folders = {(folder / name).parent for name in names}
+    for parent in folders:
+        if parent != folder and not parent.exists():
+            parent.mkdir(exist_ok=True)  # not its parents: a job's folder that is gone is an error
+            flush_folder(parent.parent)
+    for name, image in zip(names, data.images, strict=True):
+        buffer = io.BytesIO()
+        to_pil(image).save(buffer, format="PNG")
+        content = buffer.getvalue()
+        write_atomically(folder / name, lambda file, content=content: file.write(content), tag=tag)  # type: ignore[misc]
+        total += len(content)
+        digests.append(hashlib.sha256(content).hexdigest())
+    for parent in folders:
+        flush_folder(parent)
+    return Written(len(names), total, joint_digest(names, digests))
+
+
+def check(path: Path) -> int:
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError) as error:
+        raise ValueError(str(error)) from error
+    return 1
+
+
+FORMAT = Format(
+    "png", "one PNG file for each seed, in EDM's layout", ("uint8",), write, files, check, bytes_per_image=200
+)
