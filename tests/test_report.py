@@ -8,6 +8,7 @@ import re
 import shutil
 import statistics
 import subprocess
+import sys
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 import restart_sampling as rs
+from restart_sampling.cli import main
 from restart_sampling.report import make_page, quality_table, select, speed_table
 from restart_sampling.report.page import Live
 
@@ -56,11 +58,13 @@ def made_rows():
             for b, value in enumerate(blocks):
                 rows.append(
                     {**row, **JUDGED, "kind": "quality", "n": 1000, "first_seed": 1_000_000 + 1000 * b, "fd": value,
-                     "kid": value / 900, "kid_std": 1e-4, "precision": 0.7, "recall": 0.6, "density": 0.8, "coverage": 0.7, "accuracy": 0.78}
+                     "kid": value / 900, "kid_std": 1e-4, "precision": 0.7, "recall": 0.6, "density": 0.8, "coverage": 0.7,
+                     "accuracy": 0.78}
                 )  # fmt: skip
             rows.append(
                 {**row, **JUDGED, "kind": "pooled", "n": 4000, "blocks": 4, "fd": fd - 0.9,
-                 "fd_block_mean": statistics.fmean(blocks), "fd_block_std": statistics.stdev(blocks), "fd_block_n": 1000, "accuracy": 0.78, "accuracy_std": 0.01}
+                 "fd_block_mean": statistics.fmean(blocks), "fd_block_std": statistics.stdev(blocks), "fd_block_n": 1000,
+                 "accuracy": 0.78, "accuracy_std": 0.01}
             )  # fmt: skip
             if asked in (18, 35):
                 rate = (300 - 20 * (by != "engine") - 4 * place) / nfe
@@ -102,7 +106,8 @@ def made_rows():
     for budget in (20, 43, 63):
         rows.append(
             {**COMMON, **JUDGED, "kind": "tuned", "budget": budget, "nfe": budget - 1, "fd": 7.5 + 60 / budget,
-             "fd_best_preset": 8 + 70 / budget, "best_preset": "fashion-mnist-43", "fd_heun": 8.4 + 80 / budget, "n": 1000, "first_seed": 1_000_000,
+             "fd_best_preset": 8 + 70 / budget, "best_preset": "fashion-mnist-43", "fd_heun": 8.4 + 80 / budget,
+             "n": 1000, "first_seed": 1_000_000,
              "plan": "feedfacecafe", "config": {}, "restart": "[3, 1, 0.3, 1]"}
         )  # fmt: skip
     return rows
@@ -111,7 +116,8 @@ def made_rows():
 def ablation(experiment, value, nfe, fd, block):
     return {
         **COMMON, **JUDGED, "kind": "ablation", "experiment": experiment, "value": value, "sampler": "heun+restart",
-        "family": "restart", "by": "engine", "nfe": nfe, "plan": "", "restart": value if isinstance(value, str) else "[3, 2, 0.30, 1.0]", "n": 1000,
+        "family": "restart", "by": "engine", "nfe": nfe, "plan": "", "n": 1000,
+        "restart": value if isinstance(value, str) else "[3, 2, 0.30, 1.0]",
         "first_seed": 1_000_000 + 1000 * block, "fd": fd, "accuracy": 0.8,
     }  # fmt: skip
 
@@ -356,6 +362,60 @@ def test_the_strip_has_an_arrow_at_every_jump_and_a_column_for_every_step():
     assert [(10**a.ay, 10**a.y) for a in arrows] == [pytest.approx((1, 3))]
     assert len(figure.layout.images) == 2 * (2 * 6 + 1)  # x and D of each column, and the sample
     assert [v for v in figure.data[0].y if v is not None] == [8, 4, 1, 3, 1, 0.5]
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A folder as the commands leave it, the last row torn off by a kill."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    for kind in KINDS:
+        lines = [json.dumps(row) for row in made_rows() if row["kind"] == kind]
+        (folder / f"{kind}.jsonl").write_text("\n".join(lines) + '\n{"kind": "sp')
+    return folder
+
+
+def call(capsys, *arguments):
+    """(exit code, stdout, stderr) of the command."""
+    try:
+        main([*map(str, arguments)])
+        code = 0
+    except SystemExit as stop:
+        code = stop.code or 0
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_the_command_writes_the_page(results, tmp_path, capsys):
+    out = tmp_path / "new" / "page.html"
+    code, said, err = call(capsys, "report", results, "--out", out, "--no-samples", "--title", "Mine")
+    assert code == 0, err
+    assert f"{len(made_rows())} rows" in said
+    page = Page(out.read_text())
+    assert page.text.startswith("Mine")
+    assert f"restart-sampling report {results}" in page.text
+
+
+def test_errors_are_one_line(results, tmp_path, capsys, monkeypatch):
+    code, _, err = call(capsys, "report", tmp_path / "nothing", "--no-samples")
+    assert code == 2 and err.count("\n") == 1 and "nothing" in err
+    code, _, err = call(capsys, "report", results, "--no-samples", "--out", tmp_path)
+    assert code == 2 and err.count("\n") == 1 and "--out" in err
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    code, _, err = call(capsys, "report", results, "--no-samples")
+    assert code == 2 and "plotly" in err and "pip install 'restart-sampling[bench]'" in err
+
+
+def test_the_readme_pictures(results, tmp_path, capsys):
+    import pictures
+    from PIL import Image
+
+    assert pictures.main([str(results), str(tmp_path / "docs")]) == 0
+    for name in ("quality-nfe.png", "samples-per-second.png"):
+        assert min(Image.open(tmp_path / "docs" / name).size) > 300
+    (results / "speed.jsonl").unlink()
+    assert pictures.main([str(results), str(tmp_path / "docs")]) == 1
+    assert "samples-per-second.png" in capsys.readouterr().err
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -13,6 +13,7 @@ from .models import models
 from .plan import plan
 from .presets import presets
 from .profile import profile
+from .report import report
 from .status import status
 from .verify import verify
 
@@ -46,6 +47,7 @@ app.command()(plan)
 app.command()(presets)
 app.command()(models)
 app.command()(profile)
+app.command()(report)
 app.command()(status)
 app.command()(verify)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import BackendError, OutputError, RestartValueError
+from ..errors import BackendError, OutputError
 
 
 def report(
@@ -33,16 +33,15 @@ def report(
     from ..output.images import write_output
     from ..report import make_page
 
-    if not results.is_dir():
-        raise RestartValueError(
-            f"{results} is not a folder with results; run `restart-sampling bench --out {results}` first"
-        )
     if out.is_dir():
         raise OutputError(f"--out {out} is a folder; name a file such as {out / 'report.html'}")
     found = rows_.read_all(results)
     live = _live(model) if samples else None
     page = make_page(found, title=title, folder=str(results), live=live)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {out.parent}: {error.strerror or error}") from error
     write_output(out, lambda file: file.write(page.encode()))
     typer.echo(f"{out}: {len(found):,} rows of {results}, {len(page.encode()) / 1e6:.1f} MB")
 
