@@ -6,6 +6,7 @@ through Jinja's autoescape (Jinja comes with torch); figures are JSON in which <
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -46,12 +47,12 @@ COMMANDS = {
 
 @dataclass(frozen=True)
 class View:
-    """One picture of one group of rows: what is shown, a figure as JSON, and its rows as a table."""
+    """One picture of one group of rows: what is shown, a figure as JSON, and its rows as tables with a name each."""
 
     label: str
     figure: str
     height: int
-    table: Table | None = None
+    tables: tuple[tuple[str, Table], ...] = ()
     short: str = ""
 
 
@@ -68,6 +69,17 @@ class Section:
     pictures: tuple[Picture, ...] = ()
     notes: tuple[str, ...] = ()
     wide: bool = False
+
+    @property
+    def choices(self) -> list[tuple[int, str]]:
+        """(place, label) of the views in reading order, "budget 9" before "budget 35"; the first view is the one shown."""
+        named = [(n, view.short or view.label) for n, view in enumerate(self.views)]
+        return sorted(
+            named,
+            key=lambda item: [
+                (p.isdigit(), int(p) if p.isdigit() else p) for p in re.split(r"(\d+)", item[1])
+            ],
+        )
 
 
 @dataclass(frozen=True)
@@ -250,8 +262,12 @@ def _tuning(rows: Sequence[Row]) -> Section:
         trials = latest(of_kind(g.rows, "trial"), ("plan", "nfe", "n", "first_seed"))
         tuned = latest(of_kind(g.rows, "tuned"), ("budget", "n", "first_seed"))
         made = studies.tuning(trials, tuned)
-        shown = tables.table(tuned, tables.TUNED) if tuned else tables.table(trials, tables.TRIALS)
-        views.append(View(g.label, _json(made), _height(made), shown, g.short))
+        shown = [
+            ("Tuned plans", tuned, tables.TUNED),
+            ("Trials", sorted(trials, key=lambda t: (t["nfe"], t["fd"])), tables.TRIALS),
+        ]
+        named = tuple((name, tables.table(some, columns)) for name, some, columns in shown if some)
+        views.append(View(g.label, _json(made), _height(made), named, g.short))
     lead = (
         "Plans found by search. Trials share their seeds; what is reported for a budget was measured again on fresh seeds, "
         "beside the best preset and plain Heun that fit in it."
@@ -261,7 +277,9 @@ def _tuning(rows: Sequence[Row]) -> Section:
 
 def _view(group: Group, figure: Figure, columns: Sequence[Column], train: Row | None = None) -> View:
     rows: list[Row] = [*tables.by_family(group.rows), *([train] if train else [])]
-    return View(group.label, _json(figure), _height(figure), tables.table(rows, columns), group.short)
+    return View(
+        group.label, _json(figure), _height(figure), (("Table", tables.table(rows, columns)),), group.short
+    )
 
 
 def _none(command: str, what: str, views: Sequence[View]) -> tuple[str, str]:

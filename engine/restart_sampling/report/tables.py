@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .select import SPEED_GROUP, Row, groups, quality_groups, speed_rows, train_row
+from .select import SPEED_GROUP, Row, groups, is_train, quality_groups, speed_rows, train_row
 from .style import family_of, number
 
 Column = tuple[str, Callable[[Row], Any]]
@@ -51,7 +51,7 @@ def title_of(row: Row) -> str:
 
 QUALITY: tuple[Column, ...] = (
     ("sampler", title_of),
-    ("family", family_of),
+    ("family", lambda row: "" if is_train(row) else family_of(row)),
     ("by", field("by")),
     ("NFE", field("nfe")),
     ("restart [N, K, t_min, t_max]", field("restart")),

@@ -118,6 +118,7 @@ PAGE = (
 <li><a href="#environment">Where it was measured</a></li>
 <li><a href="#again">How to make it again</a></li>
 </ul></nav>
+<noscript><p class="missing">The pictures need JavaScript; the tables under them do not.</p></noscript>
 </header>
 <main>
 {% for section in sections %}
@@ -131,7 +132,7 @@ PAGE = (
 {% for note in section.notes %}<p class="muted">{{ note }}</p>{% endfor %}
 {% if section.views | length > 1 %}
 <label class="choose">Shown: <select>
-{% for view in section.views %}<option value="{{ loop.index0 }}">{{ view.short or view.label }}</option>
+{% for place, label in section.choices %}<option value="{{ place }}">{{ label }}</option>
 {% endfor %}</select></label>
 {% endif %}
 {% for view in section.views %}
@@ -141,11 +142,11 @@ PAGE = (
 </figure>
 <p class="shown muted">Shown: {{ view.label }}.</p>
 <script type="application/json">{{ view.figure | safe }}</script>
-{% if view.table %}
-<details><summary>Table: {{ view.table.cells | length }} rows</summary>
-{{ show(view.table) }}
+{% for name, table in view.tables %}
+<details><summary>{{ name }}: {{ table.cells | length }} rows</summary>
+{{ show(table) }}
 </details>
-{% endif %}
+{% endfor %}
 </div>
 {% endfor %}
 {% if section.pictures %}
