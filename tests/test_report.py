@@ -434,3 +434,6 @@ def test_a_browser_draws_every_figure_and_reports_no_error(whole, tmp_path, widt
     shown = re.findall(r'<div class="view">.*?</figure>', done.stdout, re.S)
     assert len(shown) == 8  # one in each section with a figure; the other views are hidden until chosen
     assert all("main-svg" in view for view in shown)
+    assert "Share chart" not in " ".join(
+        re.findall(r'data-title="[^"]*"', done.stdout)
+    )  # plotly's own default

@@ -135,6 +135,7 @@ def _panels(rows: Sequence[Row]) -> tuple[Figure, list[list[Row]]]:
         vertical_spacing=min(0.12, 46 / height), subplot_titles=[text(names.get(by, by)) for by in who],
     )  # fmt: skip
     _dress(figure, height)
+    figure.update_layout(margin_t=56)  # on a phone the tool bar stands above the first panel's title
     figure.update_annotations(font_size=13, x=0, xanchor="left")
     figure.update_yaxes(automargin=True, showgrid=False, ticks="")
     for n, some in enumerate(panels, 1):

@@ -80,6 +80,8 @@ def describe(common: Mapping[str, Any]) -> str:
         "basis": str,
         "experiment": str,
     }
+    if common.get("quality_device") == common.get("device"):
+        common = {name: value for name, value in common.items() if name != "quality_device"}
     parts = [says[name](value) for name, value in common.items() if name in says and value not in ("", None)]
     return ", ".join(parts) or "not described"
 

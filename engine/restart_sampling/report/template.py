@@ -47,6 +47,7 @@ SCRIPT = """
 (function () {
   "use strict";
   var config = {responsive: true, displaylogo: false, scrollZoom: false,
+                showSendToCloud: false, plotlyServerURL: "",  // nothing leaves the page
                 modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"]};
   var places = new WeakMap();
   function narrow(data, layout, width) {  // on a phone the legend goes under the picture, one entry a line
