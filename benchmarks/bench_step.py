@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from timing import threads
 
 import restart_kernels as rk
 import restart_sampling as rs
 from restart_kernels import layout as L
 from restart_sampling import parameterization
+from restart_sampling.bench.timing import threads
 
 SHAPE = (64, 3, 32, 32)
 CALLS = 1000  # of `advance` in one round: a call takes less than a timer shows

@@ -1,8 +1,8 @@
 r"""Images per second of the bundled model on a CPU, and where the time goes.
 
 The plan is the preset `fashion-mnist-43` for all: the engine, the plain float64 Restart loop and the float32 loop of
-`baselines.py`, with the same network, batch and number of evaluations, in rotation in one process. "compiled" is the
-engine's compile="on" against the float64 loop with torch.compile around the network. Every network call is timed, so a row
+`restart_sampling/bench/loops.py`, with the same network, batch and number of evaluations, in rotation in one process.
+"compiled" is the engine's compile="on" against the float64 loop with torch.compile around the network. Every network call is timed, so a row
 also says what the rest of an evaluation costs: the sampler, in a program whose caches the network has just filled.
 
 The engine cuts a batch into slices, one thread each, where the network allows it; "one slice" is the engine without
@@ -27,15 +27,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import baselines
 import torch
 from rich.console import Console
 from rich.table import Table
-from timing import RESULTS, environment, interleaved, quartiles, quietness, ratios, threads
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from where import RESULTS, environment
 
 import restart_sampling as rs
+from restart_sampling.bench import loops
+from restart_sampling.bench.timing import interleaved, quartiles, quietness, ratios, threads
 from restart_sampling.executors import threads as slices
 
 PRESET = "fashion-mnist-43"
@@ -49,7 +50,7 @@ PARTS = {
 class Timed:
     """A network that adds up the seconds spent in it, by thread."""
 
-    def __init__(self, network: baselines.Network, concurrent: bool = True) -> None:
+    def __init__(self, network: loops.Network, concurrent: bool = True) -> None:
         self.network, self.by_thread = network, defaultdict[int, float](float)
         self.concurrent = concurrent and getattr(network, "concurrent", False)
 
@@ -85,18 +86,18 @@ def ways_of(plan: rs.Plan, batch: int, compiled: bool) -> dict[str, Way]:
         return Way(lambda: sampler.run(seeds, labels), network)
 
     plain = Timed(torch.compile(denoiser.network, dynamic=False) if compiled else denoiser.network)
-    D = baselines.edm_denoiser_of(denoiser, labels, plain)
-    intervals = baselines.intervals_of(plan)
+    D = loops.edm_denoiser_of(denoiser, labels, plain)
+    intervals = loops.intervals_of(plan)
     t_steps = torch.tensor(plan.grid, dtype=torch.float64)
     sigmas = t_steps.float()
 
     def fp64() -> Tensor:
-        noise = baselines.SampleGenerators(seeds)
-        return baselines.restart_loop_fp64(D, noise.latents(denoiser.shape), t_steps, intervals, noise)
+        noise = loops.SampleGenerators(seeds)
+        return loops.restart_loop_fp64(D, noise.latents(denoiser.shape), t_steps, intervals, noise)
 
     def fp32() -> Tensor:
         x = torch.randn(batch, *denoiser.shape) * sigmas[0]
-        return baselines.heun_loop_fp32(D, x, sigmas, intervals)
+        return loops.heun_loop_fp32(D, x, sigmas, intervals)
 
     ways = {"engine": engine(concurrent=True), "fp64 loop": Way(fp64, plain), "fp32 loop": Way(fp32, plain)}
     if slices.count(batch, torch.get_num_threads()) > 1:

@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import killing
-from timing import RESULTS, environment
+from where import RESULTS, environment
 
 
 def main() -> None:

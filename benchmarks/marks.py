@@ -16,10 +16,11 @@ from contextlib import AbstractContextManager
 from importlib.metadata import version
 
 import nvtx
-import timing
 from torch.profiler import record_function
+from where import environment
 
 from restart_sampling import marks
+from restart_sampling.bench import timing
 
 NAME = "restart 0 iteration 1"
 
@@ -81,7 +82,7 @@ def main() -> None:
             },
             options.rounds,
         )
-        environment = timing.environment()
+        here = environment()
     rows = []
     for provider, of_ranges in seconds.items():
         if provider == "loop":
@@ -92,7 +93,7 @@ def main() -> None:
         rows.append(
             {
                 "provider": provider, "ns": round(median, 1), "q1": round(q1, 1), "q3": round(q3, 1),
-                "rounds": options.rounds, "disturbed": seconds.disturbed, "nvtx": version("nvtx"), **environment,
+                "rounds": options.rounds, "disturbed": seconds.disturbed, "nvtx": version("nvtx"), **here,
             }
         )  # fmt: skip
         print(f"{provider:34} {median:8.0f} ns  ({q1:.0f} to {q3:.0f})")

@@ -3,7 +3,7 @@ r"""What the sampler itself costs on a CPU: µs per network evaluation with a ne
 A free network returns a tensor made beforehand, so all the time is the sampler's: noise, update, preconditioning, Python. The
 plans are CIFAR-10's, 43 evaluations with Restart and 35 with Heun alone, on [64, 3, 32, 32]. The engine is used through its
 public API and does everything it always does (noise of philox-v1, preconditioning, its checks for NaN). The baselines
-(`baselines.py`) run
+(`restart_sampling/bench/loops.py`) run
 
     D free        the denoiser D costs nothing: the loop pays no preconditioning, the engine does
     F free        the raw network F costs nothing and D is EDM's preconditioning in plain torch, what users run
@@ -24,15 +24,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import baselines
 import torch
 from rich.console import Console
 from rich.table import Table
-from timing import RESULTS, environment, interleaved, keep_memory, quartiles, quietness, ratios, threads
 from torch import Tensor
+from where import RESULTS, environment
 
 import restart_sampling as rs
 from restart_sampling import parameterization
+from restart_sampling.bench import loops
+from restart_sampling.bench.timing import interleaved, keep_memory, quartiles, quietness, ratios, threads
 
 TARGETS = {
     "restart": 5.0,
@@ -48,24 +49,24 @@ def ways_of(name: str, batch: int, shape: tuple[int, ...], backend: str) -> tupl
     free = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
     denoiser = rs.Denoiser(lambda net_in, c_noise, labels: free, parameterization.edm(), shape)
     sampler = rs.Sampler(denoiser, plan, batch_size=batch, backend=backend)
-    intervals = baselines.intervals_of(plan)
+    intervals = loops.intervals_of(plan)
     t_steps = torch.tensor(plan.grid, dtype=torch.float64)
     sigmas = t_steps.float()
-    networks = {"D free": lambda x, sigma: free, "F free": baselines.edm_denoiser_of(denoiser)}
+    networks = {"D free": lambda x, sigma: free, "F free": loops.edm_denoiser_of(denoiser)}
 
-    def fp64(D: baselines.D, unused: bool) -> Way:
+    def fp64(D: loops.D, unused: bool) -> Way:
         def run() -> Tensor:
-            noise = baselines.SampleGenerators(seeds)
-            return baselines.restart_loop_fp64(
+            noise = loops.SampleGenerators(seeds)
+            return loops.restart_loop_fp64(
                 D, noise.latents(shape), t_steps, intervals, noise, unused_draws=unused
             )
 
         return run
 
-    def fp32(D: baselines.D, unused: bool) -> Way:
+    def fp32(D: loops.D, unused: bool) -> Way:
         def run() -> Tensor:
             x = torch.randn(batch, *shape) * sigmas[0]
-            return baselines.heun_loop_fp32(D, x, sigmas, intervals, unused_draws=unused)
+            return loops.heun_loop_fp32(D, x, sigmas, intervals, unused_draws=unused)
 
         return run
 

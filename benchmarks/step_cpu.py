@@ -21,11 +21,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timing import RESULTS, environment, interleaved, quartiles, ratios
+from where import RESULTS, environment
 
 import restart_bindings as rb
 from restart_bindings import _native_cpu
 from restart_kernels import layout as L
+from restart_sampling.bench.timing import interleaved, quartiles, ratios
 
 SHAPES = ((64, 3, 32, 32), (256, 4, 64, 64))
 STREAM = 3 * 144_000_000  # bytes

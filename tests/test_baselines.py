@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import importlib
 
-import baselines
 import problems
 import pytest
-import timing
 import torch
 
 import restart_sampling as rs
+from restart_sampling.bench import loops, timing
 
 SHAPE, SEEDS = (1, 4, 4), range(3)
 INTERVALS = {
@@ -76,14 +75,14 @@ def test_restart_fp64(name):
     D, denoiser = exact()
     plan = rs.Plan.build(restart=[list(i) for i in INTERVALS[name]] or None, s_noise=1.003)
     noise = EngineNoise()
-    x = baselines.restart_loop_fp64(
-        D, noise.latents(), baselines.edm_grid(), INTERVALS[name], noise, s_noise=1.003, unused_draws=False
+    x = loops.restart_loop_fp64(
+        D, noise.latents(), loops.edm_grid(), INTERVALS[name], noise, s_noise=1.003, unused_draws=False
     )
     assert x.dtype == torch.float64
     assert difference(x, engine(denoiser, plan)) < 1e-6
     assert D.calls == plan.nfe
     assert noise.draws == plan.draws
-    assert baselines.intervals_of(plan) == INTERVALS[name]
+    assert loops.intervals_of(plan) == INTERVALS[name]
 
 
 @pytest.mark.parametrize("name", INTERVALS)
@@ -93,9 +92,9 @@ def test_heun_fp32(name):
     for dtype, tolerance in ((torch.float64, 1e-6), (torch.float32, 1e-4)):
         D, denoiser = exact()
         noise = EngineNoise()
-        sigmas = baselines.edm_grid().to(dtype)
+        sigmas = loops.edm_grid().to(dtype)
         start = noise.latents().to(dtype) * sigmas[0]
-        x = baselines.heun_loop_fp32(D, start, sigmas, INTERVALS[name], noise, unused_draws=False)
+        x = loops.heun_loop_fp32(D, start, sigmas, INTERVALS[name], noise, unused_draws=False)
         assert x.dtype == dtype
         assert difference(x, engine(denoiser, plan)) < tolerance
         assert D.calls == plan.nfe
@@ -108,14 +107,12 @@ def test_edm_stochastic(loop):
     plan = rs.Plan.build(solver="edm-stochastic", **churn, s_max=50.0)
     D, denoiser = exact()
     noise = EngineNoise()
-    latents, t = noise.latents(), baselines.edm_grid()
+    latents, t = noise.latents(), loops.edm_grid()
     if loop == "fp64":
-        x = baselines.edm_stochastic_loop_fp64(D, latents, t, noise, **churn, s_max=50.0, unused_draws=False)
+        x = loops.edm_stochastic_loop_fp64(D, latents, t, noise, **churn, s_max=50.0, unused_draws=False)
     else:
         churn["s_tmin"] = churn.pop("s_min")
-        x = baselines.heun_loop_fp32(
-            D, latents * t[0], t, (), noise, **churn, s_tmax=50.0, unused_draws=False
-        )
+        x = loops.heun_loop_fp32(D, latents * t[0], t, (), noise, **churn, s_tmax=50.0, unused_draws=False)
     assert difference(x, engine(denoiser, plan)) < 1e-6
     assert D.calls == plan.nfe
     assert noise.draws == plan.draws > 5
@@ -129,8 +126,8 @@ def test_restart_gamma_is_churn_inside_the_intervals():
     plan = rs.Plan.build(restart=[4, 2, 0.14, 0.30], **options)
     D, denoiser = exact()
     noise = EngineNoise()
-    x = baselines.restart_loop_fp64(
-        D, noise.latents(), baselines.edm_grid(), [(4, 2, 0.14, 0.30)], noise, **options, unused_draws=False
+    x = loops.restart_loop_fp64(
+        D, noise.latents(), loops.edm_grid(), [(4, 2, 0.14, 0.30)], noise, **options, unused_draws=False
     )
     assert difference(x, engine(denoiser, plan)) < 1e-6
     assert noise.draws == plan.draws
@@ -149,8 +146,8 @@ def test_draws_as_in_public_code():
             noise(x)
             return fixed.to(x.dtype)
 
-        images[unused] = baselines.restart_loop_fp64(
-            D, noise.latents(), baselines.edm_grid(), intervals, same, unused_draws=unused
+        images[unused] = loops.restart_loop_fp64(
+            D, noise.latents(), loops.edm_grid(), intervals, same, unused_draws=unused
         )
         assert noise.draws == (38 if unused else 5)
         assert D.calls == 35 + 2 * 6 + 3 * 6
@@ -158,8 +155,8 @@ def test_draws_as_in_public_code():
 
 
 def test_generators_make_noise_of_the_seed_alone():
-    one = baselines.SampleGenerators([3, 7]).latents(SHAPE)
-    other = baselines.SampleGenerators([7]).latents(SHAPE)
+    one = loops.SampleGenerators([3, 7]).latents(SHAPE)
+    other = loops.SampleGenerators([7]).latents(SHAPE)
     assert one.dtype == torch.float32
     assert torch.equal(one[1:], other)
 
@@ -170,21 +167,21 @@ def test_the_bundled_network_with_edm_preconditioning():
     plan = rs.Plan.build(steps=4, restart=[3, 1, 0.30, 1.0], sigma_max=20.0)
     labels = torch.tensor([0, 5, 8])
     want = rs.Sampler(denoiser, plan, backend="reference", compile="off").run(SEEDS, labels).double()
-    D, t = Counted(baselines.edm_denoiser_of(denoiser, labels)), baselines.edm_grid(4, high=20.0)
-    intervals = baselines.intervals_of(plan)
+    D, t = Counted(loops.edm_denoiser_of(denoiser, labels)), loops.edm_grid(4, high=20.0)
+    intervals = loops.intervals_of(plan)
     noise = EngineNoise(denoiser.shape)
-    x = baselines.restart_loop_fp64(D, noise.latents(), t, intervals, noise, unused_draws=False)
+    x = loops.restart_loop_fp64(D, noise.latents(), t, intervals, noise, unused_draws=False)
     assert difference(x, want) < 1e-4
     noise = EngineNoise(denoiser.shape)
     t32 = t.float()
-    y = baselines.heun_loop_fp32(D, noise.latents() * t32[0], t32, intervals, noise, unused_draws=False)
+    y = loops.heun_loop_fp32(D, noise.latents() * t32[0], t32, intervals, noise, unused_draws=False)
     assert difference(y.double(), want) < 1e-4
     assert D.calls == 2 * plan.nfe
 
 
 def test_other_preconditionings_are_refused():
     with pytest.raises(ValueError, match="not 'edm'"):
-        baselines.edm_denoiser_of(rs.Denoiser.from_function(problems.gaussian(), shape=SHAPE))
+        loops.edm_denoiser_of(rs.Denoiser.from_function(problems.gaussian(), shape=SHAPE))
 
 
 @pytest.mark.parametrize("name", ["overhead_cpu", "images_per_second_cpu"])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import baselines
 import torch
 from torch import Tensor
 
 import restart_sampling as rs
+from restart_sampling.bench import loops
 from restart_sampling.executors.graph import make_executor
 from restart_sampling.models.edm import build_network
 
@@ -43,7 +43,7 @@ def plan(quick: bool) -> rs.Plan:
 class Runs:
     """The ways to draw one batch of `batch` samples with one network: `paper`, `eager`, and the graph modes.
 
-    `paper` is the float64 loop of `baselines.py` around the same network, compiled or not as the engine's is.
+    `paper` is the float64 loop of `restart_sampling/bench/loops.py` around the same network, compiled or not as the engine's is.
     """
 
     def __init__(
@@ -60,16 +60,16 @@ class Runs:
         def network(x: Tensor, c_noise: Tensor, labels: Tensor | None) -> Tensor:
             return prepared(x.to(self.sampler.net_dtype), c_noise.contiguous(), labels)
 
-        self.D = baselines.edm_denoiser_of(model, network=network)
-        self.intervals = baselines.intervals_of(plan)
+        self.D = loops.edm_denoiser_of(model, network=network)
+        self.intervals = loops.intervals_of(plan)
         c = plan.config
-        self.grid = baselines.edm_grid(c.steps, c.sigma_min, c.sigma_max).to(device)
+        self.grid = loops.edm_grid(c.steps, c.sigma_min, c.sigma_max).to(device)
 
     def __call__(self, way: str) -> Tensor:
         if way == "paper":
-            noise = baselines.SampleGenerators(self.seeds, self.device)
+            noise = loops.SampleGenerators(self.seeds, self.device)
             latents = noise.latents(self.sampler.denoiser.shape)
-            return baselines.restart_loop_fp64(self.D, latents, self.grid, self.intervals, noise)
+            return loops.restart_loop_fp64(self.D, latents, self.grid, self.intervals, noise)
         if way not in self.executors:
             self.executors[way] = make_executor(way, self.device, self.sampler.backend)
         self.sampler.executor = self.executors[way]

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from timing import commit, quartiles
+from restart_sampling.bench.rows import commit
+from restart_sampling.bench.timing import quartiles
 
 KEY = ("stage", "what", "case", "way")  # rows equal in these replace one another
 

@@ -1,1 +1,1 @@
-"""Measuring samplers: contenders, speed and quality as keyed rows. Needs `pip install 'restart-sampling[bench]'` for the whole."""
+"""Measuring samplers: contenders, speed and quality as keyed rows. All of it needs the extra [bench]."""

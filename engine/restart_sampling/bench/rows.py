@@ -22,13 +22,14 @@ Row = dict[str, Any]
 
 def append(path: Path, row: Mapping[str, Any]) -> None:
     """Add `row` to the file, made with its folder where it is missing. A torn last line is closed first."""
-    line = json.dumps(_plain(dict(row)), allow_nan=False) + "\n"
+    line = json.dumps(_plain(dict(row)), allow_nan=False).encode() + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
-            if file.tell() and (file.seek(-1, 2), file.read(1))[1] != b"\n":
-                file.write(b"\n")
-            file.write(line.encode())
+            if file.tell():
+                file.seek(-1, 2)
+                line = line if file.read(1) == b"\n" else b"\n" + line
+            file.write(line)
             file.flush()
     except OSError as error:
         raise OutputError(f"cannot write the row to {path}: {error.strerror or error}") from error

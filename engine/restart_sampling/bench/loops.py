@@ -26,7 +26,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-import restart_sampling as rs
+from ..denoiser import Denoiser
+from ..errors import RestartValueError
+from ..plan import Plan
 
 D = Callable[[Tensor, Tensor], Tensor]
 Noise = Callable[[Tensor], Tensor]
@@ -204,24 +206,30 @@ def edm_denoiser(network: Network, class_labels: Tensor | None = None, sigma_dat
 
 
 def edm_denoiser_of(
-    denoiser: rs.Denoiser, class_labels: Tensor | None = None, network: Network | None = None
+    denoiser: Denoiser, class_labels: Tensor | None = None, network: Network | None = None
 ) -> D:
-    """:func:`edm_denoiser` of a loaded model; `class_labels` int64 [B]. ValueError if it is not preconditioned as EDM.
+    """:func:`edm_denoiser` of a loaded model; `class_labels` int64 [B]. RestartValueError if it is not preconditioned as EDM.
 
     `network` runs in place of the model's own: the same one compiled, say.
     """
-    if denoiser.parameterization.name != "edm":
-        raise ValueError(
-            f"{denoiser.name!r} has {denoiser.parameterization.name!r} preconditioning, not 'edm'"
-        )
-    one = denoiser.parameterization.coefficients(1.0)  # c_skip(1) = sd²/(1 + sd²)
-    sigma_data = float((one.c_skip / (1 - one.c_skip)) ** 0.5)
+    sigma_data = sigma_data_of(denoiser)
     hot = None
     if class_labels is not None:
         hot = torch.nn.functional.one_hot(class_labels, denoiser.label_dim).to(torch.float32)
     return edm_denoiser(network or denoiser.network, hot, sigma_data)
 
 
-def intervals_of(plan: rs.Plan) -> list[Interval]:
+def sigma_data_of(denoiser: Denoiser) -> float:
+    """sigma_data of a network with EDM's preconditioning; RestartValueError for another one."""
+    if denoiser.parameterization.name != "edm":
+        raise RestartValueError(
+            f"{denoiser.name!r} has {denoiser.parameterization.name!r} preconditioning, not 'edm'; plain loops and "
+            f"diffusers' schedulers are measured on networks with EDM's only"
+        )
+    one = denoiser.parameterization.coefficients(1.0)  # c_skip(1) = sd²/(1 + sd²)
+    return float((one.c_skip / (1 - one.c_skip)) ** 0.5)
+
+
+def intervals_of(plan: Plan) -> list[Interval]:
     """[N, K, t_min, t_max] of a plan's intervals, as asked for."""
     return [(i.N, i.K, i.asked.t_min, i.asked.t_max) for i in plan.intervals]

@@ -1,12 +1,10 @@
-"""Timing that survives a busy machine: ways in rotation, paired ratios, medians and quartiles, and where it was measured."""
+"""Timing that survives a busy machine: ways in rotation, paired ratios, medians and quartiles."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-RESULTS = Path(__file__).parent / "results"
 
 
 class Rounds(dict[str, list[float]]):
@@ -99,37 +95,3 @@ def keep_memory() -> bool:
         return False
     m_trim_threshold, m_mmap_threshold, gigabyte = -1, -3, 1 << 30
     return bool(mallopt(m_trim_threshold, gigabyte) and mallopt(m_mmap_threshold, gigabyte))
-
-
-def environment() -> dict[str, object]:
-    """What a row of results says about where it was measured."""
-    return {
-        "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version(),
-        "cpu": cpu(), "commit": commit(),
-    }  # fmt: skip
-
-
-def cpu() -> str:
-    """The processor's name, as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def commit() -> str:
-    """Short hash of the checkout, with + when its code has uncommitted changes."""
-
-    def git(*arguments: str) -> str:
-        result = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
-        )
-        return result.stdout.strip()
-
-    root = git("rev-parse", "--show-toplevel")
-    code = [f"{root}/{folder}" for folder in ("engine", "kernels", "bindings")]
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + (
-        "+" if root and git("status", "--porcelain", *code) else ""
-    )

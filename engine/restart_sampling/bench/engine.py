@@ -1,0 +1,193 @@
+r"""The engine's contenders: every solver, alone and with Restart, and every preset.
+
+What a budget of evaluations buys:
+
+* without Restart the main grid with the most points (`steps`) that fits;
+* with Restart one interval [N, K, t_min, t_max]: of all (steps, K ≥ 1) the ones that use the most of the budget, and of these the
+  one whose main walk is nearest to MAIN_SHARE of what is used. At 43 evaluations with Heun that is 18 steps and K = 2, the
+  shape of the paper's CIFAR-10 rows (arXiv 2306.14878, Table 3). t_min and t_max are those that suit the bundled model; for
+  another one give `restart=`, then only `steps` is chosen.
+
+The stochastic sampler has the churn of the Restart paper's "Improved SDE" on CIFAR-10, at every number of steps, as the
+presets cifar10-edm-sde-*. Its Restart form churns on the main walk and jumps inside the interval, without churn there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+from torch import Tensor
+
+from .. import presets as published
+from ..denoiser import Denoiser
+from ..errors import NonFiniteError
+from ..plan import Plan
+from ..restart import RestartConfig
+from ..sampler import Sampler, describe_failures
+from .samplers import Contender, Runner
+
+INTERVAL = (3, 0.30, 1.0)  # N, t_min, t_max
+MAIN_SHARE = 0.8  # of the evaluations, on the main walk
+CHURN = {"s_churn": 30.0, "s_min": 0.01, "s_max": 1.0, "s_noise": 1.007}
+
+Options = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One solver: its family alone, its title and source, its options beside steps."""
+
+    solver: str
+    family: str
+    title: str
+    source: str
+    options: Options = ()
+
+
+KINDS = (
+    _Kind("euler", "ode", "Euler (DDIM)", "DDIM, arXiv 2010.02502, eq. 12 with eta = 0; Euler on EDM's ODE"),
+    _Kind("heun", "ode", "Heun", "EDM, arXiv 2206.00364, Algorithm 1"),
+    _Kind("edm-stochastic", "sde", "EDM stochastic", "EDM, arXiv 2206.00364, Algorithm 2", tuple(CHURN.items())),
+    _Kind("ddpm", "sde", "DDPM", "DDPM, arXiv 2006.11239, Algorithm 2; ancestral sampling on EDM's grid"),
+    _Kind("dpm2", "ode", "DPM-Solver-2", "DPM-Solver, arXiv 2206.00927, Algorithm 1"),
+    _Kind("dpm3", "ode", "DPM-Solver-3", "DPM-Solver, arXiv 2206.00927, Algorithm 2"),
+    _Kind("dpm++2m", "ode", "DPM-Solver++(2M)", "DPM-Solver++, arXiv 2211.01095, Algorithm 2"),
+)  # fmt: skip
+RESTART = "with Restart, arXiv 2306.14878, Algorithm 2"
+
+
+def contenders() -> tuple[Contender, ...]:
+    """Each solver alone, then each with Restart."""
+    alone = [
+        Contender(k.solver, k.family, "engine", k.title, k.source, partial(_make, k, False)) for k in KINDS
+    ]
+    jumping = [
+        Contender(
+            f"{k.solver}+restart", "restart", "engine", f"{k.title} + Restart", f"{k.source}; {RESTART}",
+            partial(_make, k, True),
+        )
+        for k in KINDS
+    ]  # fmt: skip
+    return (*alone, *jumping)
+
+
+def presets() -> tuple[Contender, ...]:
+    """The published configurations. Each has one NFE; it fits any budget from there on."""
+    return tuple(
+        Contender(
+            f"preset:{p.name}", _family(p.plan_options), "engine", f"preset {p.name}", p.source, partial(_make_preset, p)
+        )
+        for p in published.presets()
+    )  # fmt: skip
+
+
+def _family(options: dict[str, Any]) -> str:
+    if options.get("restart"):
+        return "restart"
+    return "sde" if options.get("solver") in ("edm-stochastic", "ddpm") else "ode"
+
+
+class EngineRunner:
+    """Draws through `Sampler`; `network` may be replaced before the first draw, by one that is timed."""
+
+    def __init__(self, denoiser: Denoiser, plan: Plan, batch_size: int, dtype: str) -> None:
+        self.plan: Plan | None = plan
+        self.sampler = Sampler(denoiser, plan, batch_size, dtype=dtype)
+        self.nfe = self.sampler.plan.nfe
+        self.key = f"{plan.digest}-{dtype}"
+
+    @property
+    def network(self) -> Any:
+        return self.sampler.network
+
+    @network.setter
+    def network(self, network: Any) -> None:
+        self.sampler.network = network
+
+    def draw(self, seeds: Sequence[int], class_labels: Any = None) -> tuple[Tensor, Tensor | None]:
+        """See `Runner.draw`. NonFiniteError: some samples are NaN or infinite; its `.samples` holds all x."""
+        import torch
+
+        parts, labels, failures = [], [], []
+        for batch in self.sampler.iterate(seeds, class_labels):
+            parts.append(batch.x)
+            labels.append(batch.labels)
+            failures += batch.failures
+        x = torch.cat(parts) if parts else torch.empty(0, *self.sampler.denoiser.shape)
+        if failures:
+            raise NonFiniteError(describe_failures(failures), failures, x)
+        if not labels or labels[0] is None:
+            return x, None
+        return x, torch.cat([part for part in labels if part is not None])
+
+
+def _make(
+    kind: _Kind, jumping: bool, denoiser: Denoiser, nfe: int, batch_size: int, dtype: str, restart: Any
+) -> Runner | None:
+    plan = plan_for(kind.solver, nfe, jumping, restart, kind.options)
+    return None if plan is None else EngineRunner(denoiser, plan, batch_size, dtype)
+
+
+def _make_preset(
+    preset: published.Preset, denoiser: Denoiser, nfe: int, batch_size: int, dtype: str, restart: Any
+) -> Runner | None:
+    options = {**preset.plan_options} if restart is None else {**preset.plan_options, "restart": restart}
+    plan = Plan.build(**options)
+    return EngineRunner(denoiser, plan, batch_size, dtype) if plan.nfe <= nfe else None
+
+
+def plan_for(
+    solver: str, nfe: int, jumping: bool = False, restart: Any = None, options: Options = ()
+) -> Plan | None:
+    """The plan of at most `nfe` evaluations that the module's rule chooses; None where not even the smallest fits.
+
+    >>> plan_for("heun", 43, jumping=True).config.steps
+    18
+    """
+    fixed = dict(options)
+    if not jumping:
+        steps = _most_steps(solver, options, nfe)
+        return None if steps is None else Plan.build(solver=solver, steps=steps, **fixed)
+    N, t_min, t_max = INTERVAL
+    if restart is None:
+        chosen = _split(solver, options, nfe)
+        if chosen is None:
+            return None
+        steps, K = chosen
+        return Plan.build(solver=solver, steps=steps, restart=[N, K, t_min, t_max], **fixed)
+    config = RestartConfig.parse(restart)
+    steps = _most_steps(solver, (*options, ("restart", config)), nfe)
+    return None if steps is None else Plan.build(solver=solver, steps=steps, restart=config, **fixed)
+
+
+@lru_cache(maxsize=256)
+def _cost(solver: str, options: Options) -> tuple[int, int]:
+    """(a, b) of NFE = a + b·steps: every solver costs the same at each grid point, but for the last ones."""
+    few, more = (Plan.build(solver=solver, steps=steps, **dict(options)).nfe for steps in (18, 19))
+    return few - 18 * (more - few), more - few
+
+
+def _most_steps(solver: str, options: Options, nfe: int) -> int | None:
+    """The most points of the main grid, at least 2, that `nfe` evaluations pay for."""
+    a, b = _cost(solver, options)
+    steps = (nfe - a) // b
+    return steps if steps >= 2 else None
+
+
+def _split(solver: str, options: Options, nfe: int) -> tuple[int, int] | None:
+    """(steps, K) by the rule of the module."""
+    N, t_min, t_max = INTERVAL
+    a, b = _cost(solver, options)
+    jump = _cost(solver, (*options, ("restart", RestartConfig.parse([N, 1, t_min, t_max]))))[0] - a
+    best, best_score = None, (-1, 0.0)
+    K = 1
+    while (steps := _most_steps(solver, options, nfe - K * jump)) is not None:
+        main = a + b * steps
+        score = (main + K * jump, -abs(main / (main + K * jump) - MAIN_SHARE))
+        if score > best_score:
+            best, best_score = (steps, K), score
+        K += 1
+    return best

@@ -1,0 +1,201 @@
+r"""diffusers' schedulers as contenders, driven the way its pipelines do.
+
+Each drives the same network with the same EDM preconditioning on the same levels as the engine, n points from 80 down to 0.002 with
+rho 7, and then 0. How the levels get there depends on the scheduler:
+
+* the two EDM schedulers take sigma_min, sigma_max and rho, precondition by themselves and get the raw network;
+* Heun, DPM-Solver and UniPC know discrete VP levels, given by their betas. `trained_betas` puts these between 0.002 and 80, and
+  `use_karras_sigmas` spaces n points between the two ends. They hold betas in float32, which moves the lowest level by up to
+  half a percent;
+* DDIM only walks the levels its betas give: it gets the n points themselves as betas, and `clip_sample=False`.
+
+VP schedulers hold x_vp = x/√(1 + σ²). They are given D(x; σ) as a "sample" prediction, or (x − D)/σ where they only take epsilon.
+The initial latent is draw 0 of the seed times the scheduler's own `init_noise_sigma`; noise of the SDE variant comes from one torch
+generator for each seed. `step` and `scale_model_input` are the library's, its scalars stay on the CPU as there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..denoiser import Denoiser
+from ..errors import BackendError
+from ..noise import normal
+from ..schedule import get_schedule
+from . import loops
+from .plain import EagerRunner
+from .samplers import Contender, Runner
+
+LEVELS = 1000  # of the VP schedulers, between the ends
+SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0
+
+
+@dataclass(frozen=True)
+class _Scheduler:
+    """One scheduler. `kind`: "edm", "karras" or "levels", see the module; `calls`: network calls of n points."""
+
+    name: str
+    class_name: str
+    title: str
+    kind: str
+    family: str = "ode"
+    heun: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def points(self, nfe: int) -> int:
+        """Points of the grid for at most `nfe` calls."""
+        return (nfe + 1) // 2 if self.heun else nfe
+
+    def calls(self, points: int) -> int:
+        return 2 * points - 1 if self.heun else points
+
+    def make(self, points: int, low: float, high: float, sigma_data: float) -> Any:
+        diffusers = _library()
+        cls = getattr(diffusers, self.class_name)
+        if self.kind == "edm":
+            made = cls(sigma_min=low, sigma_max=high, rho=RHO, sigma_data=sigma_data, **self.options)
+        elif self.kind == "karras":
+            made = cls(
+                LEVELS, trained_betas=betas(_grid(LEVELS, low, high)), use_karras_sigmas=True, **self.options
+            )
+        else:
+            made = cls(points, trained_betas=betas(_grid(points, low, high)), **self.options)
+        return made
+
+
+_SAMPLE: dict[str, Any] = {"prediction_type": "sample"}
+SCHEDULERS = (
+    _Scheduler("heun", "HeunDiscreteScheduler", "Heun", "karras", heun=True),
+    _Scheduler("edm-euler", "EDMEulerScheduler", "EDM Euler", "edm"),
+    _Scheduler("edm-dpm++2m", "EDMDPMSolverMultistepScheduler", "EDM DPM-Solver++(2M)", "edm"),
+    _Scheduler(
+        "edm-sde-dpm++2m", "EDMDPMSolverMultistepScheduler", "EDM SDE-DPM-Solver++(2M)", "edm", "sde",
+        options={"algorithm_type": "sde-dpmsolver++"},
+    ),
+    _Scheduler("dpm++2m", "DPMSolverMultistepScheduler", "DPM-Solver++(2M)", "karras", options=_SAMPLE),
+    _Scheduler("unipc", "UniPCMultistepScheduler", "UniPC", "karras", options=_SAMPLE),
+    _Scheduler("ddim", "DDIMScheduler", "DDIM", "levels", options={**_SAMPLE, "clip_sample": False}),
+)  # fmt: skip
+_HOW = {
+    "edm": "sigma_min, sigma_max and rho as in EDM",
+    "karras": f"{LEVELS} trained_betas that reach from 0.002 to 80, use_karras_sigmas",
+    "levels": "trained_betas on EDM's own grid",
+}
+
+
+def contenders() -> tuple[Contender, ...]:
+    """`diffusers/heun` and the others. diffusers itself is imported by their runners."""
+    return tuple(
+        Contender(
+            f"diffusers/{s.name}", s.family, "diffusers", f"{s.title} (diffusers)",
+            f"diffusers.{s.class_name}: {_HOW[s.kind]}", partial(_make, s),
+        )
+        for s in SCHEDULERS
+    )  # fmt: skip
+
+
+def betas(levels: np.ndarray) -> list[float]:
+    """The betas whose discrete VP process has the noise levels `levels`, given descending: ᾱ_i = 1/(1 + σ_i²), lowest first."""
+    alphas_cumprod = 1 / (1 + np.sort(levels) ** 2)
+    before = np.concatenate([[1.0], alphas_cumprod[:-1]])
+    return [float(b) for b in 1 - alphas_cumprod / before]
+
+
+class SchedulerRunner(EagerRunner):
+    """A scheduler on a grid of `points`; a new scheduler object for every batch, as they keep state."""
+
+    def __init__(
+        self, denoiser: Denoiser, which: _Scheduler, points: int, key: str, batch_size: int, dtype: str
+    ) -> None:
+        super().__init__(denoiser, which.calls(points), key, batch_size, dtype)
+        self.which, self.points = which, points
+        known = denoiser.parameterization
+        self.low, self.high = max(SIGMA_MIN, known.sigma_min), min(SIGMA_MAX, known.sigma_max)
+        self._scheduler()
+
+    def _scheduler(self) -> Any:
+        scheduler = self.which.make(self.points, self.low, self.high, loops.sigma_data_of(self.denoiser))
+        scheduler.set_timesteps(self.points, device=self.device)
+        return scheduler
+
+    def _batch(self, seeds: Tensor, labels: Tensor | None) -> Tensor:
+        scheduler = self._scheduler()
+        x = normal(seeds, 0, self.denoiser.shape, device=self.device) * scheduler.init_noise_sigma
+        if self.which.kind == "edm":
+            return self._edm(scheduler, x, seeds, labels)
+        return self._levels(scheduler)(scheduler, x, self._D(labels))
+
+    def _levels(self, scheduler: Any) -> Callable[[Any, Tensor, loops.D], Tensor]:
+        return _heun if self.which.heun else _ddim if self.which.kind == "levels" else _vp
+
+    def _edm(self, scheduler: Any, x: Tensor, seeds: Tensor, labels: Tensor | None) -> Tensor:
+        """The raw network: c_noise is the timestep, the scheduler preconditions."""
+        hot, more = self._hot(labels), {}
+        if self.which.family == "sde":
+            more["generator"] = [torch.Generator(self.device).manual_seed(int(seed)) for seed in seeds]
+        scheduler.set_begin_index(0)
+        for t in scheduler.timesteps:
+            net_in = scheduler.scale_model_input(x, t)
+            F = self._F(net_in, t.reshape(1), hot).float()
+            x = scheduler.step(F, t, x, return_dict=False, **more)[0]
+        return x
+
+
+def _heun(scheduler: Any, x: Tensor, D: loops.D) -> Tensor:
+    """State in VE scale, epsilon prediction; the input is not scaled here because D does that."""
+    sigmas = scheduler.sigmas.to(x.device)
+    scheduler.set_begin_index(0)
+    for i, t in enumerate(scheduler.timesteps):
+        sigma = sigmas[i]
+        scheduler.scale_model_input(x, t)
+        x = scheduler.step((x - D(x, sigma)) / sigma, t, x, return_dict=False)[0]
+    return x
+
+
+def _vp(scheduler: Any, x: Tensor, D: loops.D) -> Tensor:
+    """State in VP scale, levels in scheduler.sigmas."""
+    sigmas = scheduler.sigmas.to(x.device)
+    scheduler.set_begin_index(0)
+    for i, t in enumerate(scheduler.timesteps):
+        x = scheduler.step(D(x * (1 + sigmas[i] ** 2).sqrt(), sigmas[i]), t, x, return_dict=False)[0]
+    return x
+
+
+def _ddim(scheduler: Any, x: Tensor, D: loops.D) -> Tensor:
+    """State in VP scale, levels in scheduler.alphas_cumprod."""
+    kept = scheduler.alphas_cumprod.to(x.device)
+    for t in scheduler.timesteps:
+        root = kept[t].sqrt()
+        x = scheduler.step(D(x / root, (1 / kept[t] - 1).sqrt()), t, x, return_dict=False)[0]
+    return x
+
+
+def _make(
+    which: _Scheduler, denoiser: Denoiser, nfe: int, batch_size: int, dtype: str, restart: Any
+) -> Runner | None:
+    points = which.points(nfe)
+    if points < 2:
+        return None
+    key = f"diffusers-{which.name}-{which.calls(points)}-{dtype}"
+    return SchedulerRunner(denoiser, which, points, key, batch_size, dtype)
+
+
+def _grid(points: int, low: float, high: float) -> np.ndarray:
+    return get_schedule("edm", rho=RHO).grid(points, low, high)
+
+
+def _library() -> Any:
+    try:
+        import diffusers
+    except ImportError:
+        raise BackendError(
+            "diffusers is not installed, so its samplers cannot be measured; pip install 'restart-sampling[bench]'"
+        ) from None
+    return diffusers
