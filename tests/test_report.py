@@ -364,6 +364,20 @@ def test_the_strip_has_an_arrow_at_every_jump_and_a_column_for_every_step():
     assert [v for v in figure.data[0].y if v is not None] == [8, 4, 1, 3, 1, 0.5]
 
 
+def test_a_recorded_run_visits_the_levels_of_the_plan():
+    """The plain loop's σ, evaluation by evaluation, against the rows of the plan; a jump for each of the K repeats."""
+    from restart_sampling.report import samples as s
+
+    plan = rs.Plan.build(steps=4, restart=[3, 2, 0.1, 2.0])
+    visits, x = s.record(rs.load("fashion-mnist"), plan, seeds=range(2))
+    assert [v.sigma for v in visits] == pytest.approx([row.sigma for row in plan.rows])
+    assert len(s.jumps(visits)) == 2
+    assert x.shape == visits[0].x.shape == visits[0].D.shape == (2, 1, 28, 28)
+    assert torch.allclose(
+        visits[-1].D.double(), x, rtol=0, atol=1e-12
+    )  # the last step goes to sigma 0, where x = D
+
+
 @pytest.fixture
 def results(tmp_path):
     """A folder as the commands leave it, the last row torn off by a kill."""

@@ -57,7 +57,11 @@ def _live(model: str) -> Any:
     from ..report.page import Live
 
     denoiser = load(model)
+    if denoiser.shape[0] not in (1, 3):
+        note = f"{model} draws samples of {denoiser.shape[0]} channels, which are not shown as images."
+        return Live(denoiser.name, notes=(note,))
     console = Console(stderr=True)
+    seeds = f"{s.SEEDS[0]}-{s.SEEDS[-1]}"
     with console.status("drawing samples") as status:
         chosen = [samplers.find(name) for name in s.SAMPLERS]
         grids = s.sample_grids(
@@ -65,9 +69,9 @@ def _live(model: str) -> Any:
         )
         if denoiser.parameterization.name != "edm":
             note = f"The run is not shown: it needs EDM preconditioning, and {model} has {denoiser.parameterization.name}."
-            return Live(denoiser.name, tuple(grids), "0-23", notes=(note,))
+            return Live(denoiser.name, tuple(grids), seeds, notes=(note,))
         status.update("recording one run")
         plan = Plan.build(**s.STRIP_PLAN)
         visits, x = s.record(denoiser, plan)
     label = f"{denoiser.name}, Heun + Restart {s.STRIP_PLAN['restart']}, {plan.nfe} NFE, by the plain PyTorch loop"
-    return Live(denoiser.name, tuple(grids), "0-23", s.strip(visits, x), label)
+    return Live(denoiser.name, tuple(grids), seeds, s.strip(visits, x), label)

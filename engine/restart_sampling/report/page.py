@@ -201,7 +201,10 @@ def _live(live: Live | None) -> list[Section]:
             Section("samples", "Samples", lead, (), missing, COMMANDS["samples"]),
             Section("trajectory", "One run", strip_lead, (), missing, COMMANDS["samples"]),
         ]
-    lead = f"Model {live.model}, seeds {live.seeds}: the same seeds, and so the same classes, in every grid."
+    if live.grids:
+        lead = (
+            f"Model {live.model}, seeds {live.seeds}: the same seeds, and so the same classes, in every grid."
+        )
     views = () if live.strip is None else (View(live.strip_plan, _json(live.strip), _height(live.strip)),)
     missing = "" if live.strip is not None else "The run was not recorded."
     grids_missing = "" if live.grids else "No grid was drawn."
