@@ -4,50 +4,123 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..denoiser import Denoiser
 from ..errors import CheckpointError
-from .weights import load_safetensors
+from .edm import EDMNetwork
+from .pickles import Checkpoint, open_bytes, read
+from .weights import diagnose, load_safetensors, tensors_sha256, what_it_is
 
 DATA = Path(__file__).parent / "data"
 BUNDLED = {"fashion-mnist": DATA / "fashion-mnist.safetensors"}
+PICKLES = (  # how a pickle of protocol 2 to 5 and a zip archive start
+    b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04",
+)
+NO_SAFETENSORS = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt")
 
 
-def load(source: str | Path, device: str = "cpu") -> Denoiser:
-    """The denoiser in `source`: a bundled name ("fashion-mnist") or a .safetensors file written by this package.
+@dataclass
+class ModelFile:
+    """A model file as it was read. `checkpoint` is there for .pkl and .pt files, `sha256` is the file's."""
 
-    Raises CheckpointError with the path and what is wrong; nothing in the file is ever executed.
+    path: Path
+    sha256: str
+    network: EDMNetwork
+    card: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def augmented_dim(self) -> int | None:
+        """D of a PFGM++ network, None for diffusion."""
+        config = self.network.config
+        return int(config["D"]) if config.get("pfgmpp") else None
+
+
+def load(source: str | Path, device: str = "cpu", sha256: str | None = None) -> Denoiser:
+    """The denoiser in `source`: a bundled name ("fashion-mnist") or a file.
+
+    Files: .safetensors written by this package, .pkl snapshots and .pt training states of EDM and PFGM++. Nothing in a file is
+    ever executed. `sha256` pins the file: its SHA-256, or that of its tensors, as `restart-sampling models inspect` prints them.
+
+    `info` of the result: "path", "sha256" (of the file), "card", "notes" (what to know before trusting the samples), "use_fp16"
+    (recorded, not acted on: choose `dtype` in the sampler) and "pfgmpp_D" (D of a PFGM++ network, else None).
+    Raises CheckpointError with the path and what is wrong.
     """
-    path = BUNDLED.get(str(source))
-    if path is None:
-        path = Path(source).expanduser()
-        if not path.exists():
-            close = difflib.get_close_matches(str(source), BUNDLED, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; bundled models: {', '.join(BUNDLED)}"
-            raise CheckpointError(f"no model file {str(source)!r}{hint}")
-        if path.suffix in (".pkl", ".pt", ".pth", ".bin", ".ckpt"):
-            raise CheckpointError(
-                f"{path}: {path.suffix} files are not read in this version; give a .safetensors file"
-            )
-    network, card = load_safetensors(path)
-    shape = (network.img_channels, network.img_resolution, network.img_resolution)
-    name = str(source) if str(source) in BUNDLED else path.name
+    path = find(source)
+    pin = None if sha256 is None else sha256.lower()
+    if pin is not None and not re.fullmatch("[0-9a-f]{64}", pin):
+        raise CheckpointError(f"sha256 must be 64 hexadecimal digits, got {len(pin)} characters")
+    model = read_model(path)
+    if pin is not None and pin not in (model.sha256, tensors_sha256(model.network.state_dict())):
+        raise CheckpointError(
+            f"{path}: SHA-256 {model.sha256[:12]}… is not the one asked for, {pin[:12]}…: this is another file"
+        )
+    network = model.network
     network.eval().requires_grad_(False)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a tenth faster on a CPU
-    info = {"card": card, "path": str(path), "sha256": file_sha256(path)}
+    name = str(source) if str(source) in BUNDLED else path.name
+    info = {
+        "card": model.card,
+        "path": str(path),
+        "sha256": model.sha256,
+        "notes": model.notes,
+        "use_fp16": network.config["use_fp16"],
+        "pfgmpp_D": model.augmented_dim,
+    }
     denoiser = Denoiser(
         network,
         network.parameterization,
-        shape,
+        (network.img_channels, network.img_resolution, network.img_resolution),
         network.label_dim,
-        tuple(card.get("classes", ())),
+        tuple(model.card.get("classes", ())),
         name,
         info,
+        model.augmented_dim,
     )
     return denoiser.to(device)
+
+
+def find(source: str | Path) -> Path:
+    """The file of a bundled name or a path. Raises CheckpointError if there is none."""
+    if (bundled := BUNDLED.get(str(source))) is not None:
+        return bundled
+    if "://" in str(source):
+        raise CheckpointError(f"{str(source)!r} is an address, and nothing is downloaded; download it and give the file")
+    path = Path(source).expanduser()
+    try:
+        path.stat()
+    except FileNotFoundError:
+        close = difflib.get_close_matches(str(source), BUNDLED, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else f"; bundled models: {', '.join(BUNDLED)}"
+        raise CheckpointError(f"no model file {str(source)!r}{hint}") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    return path
+
+
+def read_model(path: Path) -> ModelFile:
+    """Read a model file of any supported kind, told by its first bytes. Raises CheckpointError."""
+    if path.is_dir():
+        diagnose(path, "")
+    data = open_bytes(path)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if data[:2] in PICKLES or data[:4] in PICKLES:
+        checkpoint = read(path, data)
+        return ModelFile(path, sha256, checkpoint.network(), checkpoint.card, checkpoint.notes, checkpoint)
+    if path.suffix in NO_SAFETENSORS:
+        what = what_it_is(bytes(data[:512]), len(data)) or "not a pickle of protocol 2 to 5, and not a torch.save file"
+        raise CheckpointError(f"{path}: {what}")
+    del data
+    network, card = load_safetensors(path)
+    notes = [str(note) for note in card["notes"]] if isinstance(card.get("notes"), list) else []
+    return ModelFile(path, sha256, network, card, notes)
 
 
 def file_sha256(path: Path) -> str:

@@ -13,9 +13,10 @@ floating point, finite, filters as the config says. Every failure is a Checkpoin
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -69,8 +70,7 @@ def load_safetensors(path: str | Path) -> tuple[EDMNetwork, dict[str, Any]]:
         diagnose(path, str(error))
     if KEY not in metadata:
         raise CheckpointError(
-            f"{path}: the metadata has no {KEY!r} entry, so the architecture is unknown; "
-            "make the file with save_safetensors or `restart-sampling convert`"
+            f"{path}: the metadata has no {KEY!r} entry, so the architecture is unknown; {_somebody_elses(tensors)}"
         )
     try:
         meta = json.loads(metadata[KEY], parse_constant=_no_constant)
@@ -89,17 +89,17 @@ def load_safetensors(path: str | Path) -> tuple[EDMNetwork, dict[str, Any]]:
     return network, meta["card"]
 
 
-def load_weights(network: EDMNetwork, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+def load_weights(
+    network: EDMNetwork, tensors: Mapping[str, Tensor], source: str | Path, keep: bool = False
+) -> None:
     """Copy `tensors` (any floating dtype) into `network`, or raise CheckpointError and leave it as it was.
 
-    Names and shapes must be exactly the network's, all values finite, each `resample_filter` the config's.
+    Names and shapes must be exactly the network's, all values finite, each `resample_filter` the config's, iDDPM's noise
+    levels falling to 0. With `keep` the
+    network keeps the tensors themselves, which saves the copy: for float32 tensors that nobody else has.
     """
     own = network.state_dict()
-    _refuse(source, "missing", own.keys() - tensors.keys())
-    _refuse(source, "unexpected", tensors.keys() - own.keys())
-    shapes = {n: (list(tensors[n].shape), list(t.shape)) for n, t in own.items()}
-    wrong = [f"{n} (file {a}, network {b})" for n, (a, b) in shapes.items() if a != b]
-    _refuse(source, "of the wrong shape", wrong)
+    refuse_other_shapes(own, {n: t.shape for n, t in tensors.items()}, source)
     types = [f"{n} ({t.dtype})" for n, t in tensors.items() if not t.is_floating_point()]
     _refuse(source, "not floating point", types)
     _refuse(source, "not finite (NaN or Inf)", [n for n, t in tensors.items() if not torch.isfinite(t).all()])
@@ -108,7 +108,32 @@ def load_weights(network: EDMNetwork, tensors: Mapping[str, Tensor], source: str
         n for n in filters if not torch.allclose(tensors[n].float().cpu(), own[n].cpu(), rtol=1e-3, atol=1e-4)
     ]
     _refuse(source, "not the filter that the config describes", other)
-    network.load_state_dict(dict(tensors))
+    if (u := tensors.get("u")) is not None and not (bool((u[:-1] > u[1:]).all()) and float(u[-1]) == 0):
+        raise CheckpointError(f"{source}: the noise levels u do not fall to 0")
+    network.load_state_dict(dict(tensors), assign=keep)
+
+
+def refuse_other_shapes(
+    own: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], source: str | Path
+) -> None:
+    """Raise CheckpointError unless `shapes` names exactly the tensors of `own`, in their shapes."""
+    _refuse(source, "missing", own.keys() - shapes.keys())
+    _refuse(source, "unexpected", shapes.keys() - own.keys())
+    pairs = {n: (list(shapes[n]), list(t.shape)) for n, t in own.items()}
+    _refuse(source, "of the wrong shape", [f"{n} (file {a}, network {b})" for n, (a, b) in pairs.items() if a != b])
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a set of tensors, hex: of name, dtype, shape and bytes of each, sorted by name.
+
+    It is that of the weights alone, so a converted file has that of its original.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -122,7 +147,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 def diagnose(path: Path, reason: str) -> NoReturn:
     """Raise the CheckpointError that says what `path` is instead of a whole safetensors file."""
     if path.is_dir():
-        raise CheckpointError(f"{path}: is a folder, a .safetensors file is needed") from None
+        raise CheckpointError(f"{path}: is a folder; give the model file in it (.safetensors, .pkl or .pt)") from None
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -131,10 +156,11 @@ def diagnose(path: Path, reason: str) -> NoReturn:
         raise CheckpointError(f"{path}: no such file") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
-    raise CheckpointError(f"{path}: {_what_it_is(head, size) or _truncation(path, size) or reason}") from None
+    raise CheckpointError(f"{path}: {what_it_is(head, size) or _truncation(path, size) or reason}") from None
 
 
-def _what_it_is(head: bytes, size: int) -> str | None:
+def what_it_is(head: bytes, size: int) -> str | None:
+    """What a file that starts with `head` is, if it is one of the things that come in place of weights."""
     start = head.lstrip().lower()
     if size == 0:
         return "the file is empty"
@@ -145,6 +171,13 @@ def _what_it_is(head: bytes, size: int) -> str | None:
     if head.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")):
         return "this is a pickle or torch.save file, not safetensors; use `restart-sampling convert`"
     return None
+
+
+def _somebody_elses(names: Iterable[str]) -> str:
+    """What to do with a safetensors file that this package did not write."""
+    if any(name.startswith(("model.diffusion_model.", "down_blocks.", "unet.")) for name in names):
+        return "this is a Stable Diffusion or diffusers file: load it with diffusers and sample from the pipeline"
+    return "make the file with save_safetensors or `restart-sampling convert`"
 
 
 def _truncation(path: Path, size: int) -> str | None:

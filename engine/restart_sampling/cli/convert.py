@@ -1,0 +1,47 @@
+"""`restart-sampling convert`: an EDM or PFGM++ checkpoint as safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="A .pkl snapshot or .pt training state of EDM or PFGM++.")],
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TARGET if it exists.")] = False,
+) -> None:
+    """Write the network of a checkpoint as safetensors: the same weights, no code. Nothing in SOURCE is executed.
+
+    The licence of the weights stays that of the original; the file says where it came from.
+    """
+    from ..errors import CheckpointError, OutputError
+    from ..models.registry import file_sha256, find, read_model
+    from ..models.weights import save_safetensors, tensors_sha256
+
+    source = find(source)
+    if target.suffix != ".safetensors":
+        raise OutputError(f"{target}: the result is safetensors, so its name must end in .safetensors")
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target}: exists already; give --overwrite to replace it, or another name")
+    if target.is_dir() or not target.absolute().parent.is_dir():
+        raise OutputError(f"{target}: is a folder, or lies in one that does not exist")
+    model = read_model(source)
+    if model.checkpoint is None:
+        raise CheckpointError(f"{source}: is a safetensors file of this package already; load it as it is")
+    tensors = tensors_sha256(model.network.state_dict())
+    card = model.card | {
+        "source": {**model.card["source"], "sha256": model.sha256},
+        "tensors_sha256": tensors,
+    }
+    import torch
+
+    save_safetensors(target, model.network, card, torch.float32)
+    typer.echo(f"{source}  sha256 {model.sha256}")
+    typer.echo(f"{target}  sha256 {file_sha256(target)}")
+    typer.echo(f"tensors, the same in both  sha256 {tensors}")
+    typer.echo(f"licence of the weights: {card['licence']['weights']}")
+    for note in model.notes:
+        typer.echo(f"note: {note}", err=True)

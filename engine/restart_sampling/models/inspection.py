@@ -1,0 +1,84 @@
+"""What is in a model file, in rows of text, for `restart-sampling models inspect`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import CheckpointError
+from .pickles.sources import SOURCES
+from .registry import ModelFile, file_sha256, read_model
+from .weights import tensors_sha256
+
+SONG = {  # (embedding, encoder, decoder) → the name in EDM's papers and scripts
+    ("positional", "standard", "standard"): "DDPM++",
+    ("fourier", "residual", "standard"): "NCSN++",
+}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """`rows` of (label, text); `problem` says why the file cannot be loaded, None if it can."""
+
+    rows: tuple[tuple[str, str], ...]
+    problem: str | None = None
+
+
+def architecture(config: dict[str, object]) -> str:
+    """ "ADM", "DDPM++", "NCSN++", or SongUNet with its parts."""
+    if config["model_type"] == "DhariwalUNet":
+        return "ADM"
+    parts = tuple(str(config[f"{part}_type"]) for part in ("embedding", "encoder", "decoder"))
+    return SONG.get(parts, f"SongUNet ({', '.join(parts)})")  # type: ignore[call-overload,no-any-return]
+
+
+def inspect(path: Path) -> Inspection:
+    """What is inside `path`. Raises CheckpointError only if there is no file to look at."""
+    try:
+        model = read_model(path)
+    except CheckpointError as error:
+        if not path.is_file():
+            raise
+        try:
+            digest = file_sha256(path)
+        except OSError:
+            raise error from None
+        rows = (("file", f"{path}, {path.stat().st_size:,} bytes"), ("sha256", digest))
+        return Inspection(rows, str(error).removeprefix(f"{path}: "))
+    return Inspection(tuple(_rows(model)))
+
+
+def _rows(model: ModelFile) -> list[tuple[str, str]]:
+    network, config, checkpoint = model.network, model.network.config, model.checkpoint
+    levels = network.parameterization
+    kind = "safetensors of restart-sampling"
+    if checkpoint is not None:
+        name = "snapshot" if checkpoint.kind == "pickle" else "training state"
+        kind = f"{name} ({checkpoint.kind}), network under {checkpoint.key}"
+    C, r = network.img_channels, network.img_resolution
+    rows = [
+        ("file", f"{model.path}, {model.path.stat().st_size:,} bytes"),
+        ("kind", kind),
+        ("class", f"{config['class_name']} ({levels.name} preconditioning)"),
+        ("network", f"{architecture(config)} ({config['model_type']}), {config['model_channels']} channels × {config['channel_mult']}"),
+        ("sample", f"{C} × {r} × {r}"),
+        ("labels", str(config["label_dim"] or "none")),
+        ("parameters", f"{sum(p.numel() for p in network.parameters()):,} in {len(network.state_dict())} tensors"),
+        ("sigma", f"{levels.sigma_min:g} .. {levels.sigma_max:g}"),
+        ("D", f"{model.augmented_dim} (PFGM++)" if model.augmented_dim else "none (diffusion)"),
+        ("use_fp16", "yes" if config["use_fp16"] else "no"),
+    ]
+    if checkpoint is not None:
+        for digest in checkpoint.found.sources:
+            known = SOURCES.get(digest)
+            rows.append(("code", f"{known.title if known else 'unknown'}, SHA-256 {digest}"))
+    else:
+        rows += [(key, _flat(model.card[key])) for key in ("source", "licence") if key in model.card]
+    rows += [("sha256", model.sha256), ("tensors", f"SHA-256 {tensors_sha256(network.state_dict())}")]
+    return rows + [("note", note) for note in model.notes]
+
+
+def _flat(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k}: {v}" for k, v in value.items() if not isinstance(v, (dict, list)))
+    return str(value)

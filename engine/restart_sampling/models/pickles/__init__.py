@@ -1,0 +1,155 @@
+r"""EDM and PFGM++ checkpoints (`.pkl` snapshots, training states `.pt`) without running what is in them.
+
+Such a file is a pickle that embeds the Python source of its network, and ordinary unpickling executes that source. Here it is read
+by a machine that can only build data, in four steps that each check what they take over:
+
+    machine.py   bytes → plain data and inert records; values.py lists the closed set of globals
+    archive.py   the zip form of torch.save
+    modules.py   records → class names, arguments, attributes and tensors under state-dict names; tensors.py
+    networks.py  those → a config that passes the schema, and our own network with exactly these weights
+
+Nothing is imported, called, compiled or executed on behalf of a file, and there is no switch that would do it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import CheckpointError
+from .archive import Archive
+from .limits import Refused, shown
+from .machine import Machine
+from .modules import Found, describe
+from .sources import SOURCES, UNKNOWN_LICENCE
+from .values import mapping
+
+if TYPE_CHECKING:
+    from ..edm import EDMNetwork
+
+ZIP, OLD_TORCH = b"PK\x03\x04", b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+DAMAGE = (
+    ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError, struct.error,
+)  # fmt: skip
+
+
+@dataclass
+class Checkpoint:
+    """A file that was read, and not yet built. `found` keeps the file mapped.
+
+    kind: "pickle" or "torch.save". key: where the network was, "ema" or "net". config: complete.
+    """
+
+    path: str
+    kind: str
+    key: str
+    config: dict[str, Any]
+    found: Found = field(repr=False)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What a converted file says of where its weights come from (JSON-able)."""
+        source = SOURCES.get(self.found.sources[0])
+        return {
+            "name": Path(self.path).stem,
+            "source": {
+                "file": Path(self.path).name,
+                "kind": f"{self.kind}, key {self.key}",
+                "code": source.title if source else "unknown",
+                "code_sha256": self.found.sources[0],
+            },
+            "licence": {
+                "weights": source.licence if source else UNKNOWN_LICENCE,
+                "note": "converting does not change the licence of weights",
+            },
+            **({"notes": self.notes} if self.notes else {}),
+        }
+
+    def network(self) -> EDMNetwork:
+        """Our network with the file's weights: float32, CPU, eval mode. Raises CheckpointError."""
+        from .networks import build
+
+        return guarded(self.path, lambda: build(self.found, self.config, self.path))
+
+
+def open_bytes(path: Path) -> memoryview:
+    """The file's content, mapped and not read. Raises CheckpointError if it is no regular file or is empty."""
+    try:
+        with path.open("rb") as file:
+            if not os.path.isfile(path):
+                raise CheckpointError(f"{path}: is not a regular file")
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        why = "the file is empty" if isinstance(error, ValueError) else f"cannot be read ({error.strerror or error})"
+        raise CheckpointError(f"{path}: {why}") from None
+
+
+def read(path: str | Path, data: memoryview | None = None) -> Checkpoint:
+    """Read a checkpoint from the file at `path`, or from `data`, when `path` only names it in messages.
+
+    Raises CheckpointError with the path, the byte offset where there is one, and the reason.
+    """
+    view = open_bytes(Path(path)) if data is None else data
+    return guarded(str(path), lambda: _read(str(path), view))
+
+
+def guarded(path: str, function: Any) -> Any:
+    """`function()`; whatever goes wrong in it is a CheckpointError that says where, and nothing of the file's content."""
+    try:
+        return function()
+    except Refused as refused:
+        where = "" if refused.at is None else f"byte {refused.at}: "
+        raise CheckpointError(f"{path}: {where}{refused.reason}{_hint(path, refused.reason)}") from None
+    except CheckpointError as error:
+        message = str(error)
+        raise CheckpointError(message if message.startswith(path) else f"{path}: {message}") from None
+    except DAMAGE as error:
+        raise CheckpointError(f"{path}: the file is damaged ({type(error).__name__} while reading it)") from None
+
+
+def _read(path: str, view: memoryview) -> Checkpoint:
+    from .networks import config_of, notes_of
+
+    archive = None
+    if view[: len(ZIP)] == ZIP:
+        archive = Archive(view)
+        name = archive.root + "data.pkl"
+        data, base = archive.read(name), archive.members[name].start
+    elif view[: len(OLD_TORCH)] == OLD_TORCH:
+        raise Refused("this is a file of torch.save's old format; EDM and PFGM++ do not write it")
+    else:
+        data, base = view, 0
+    dumped = Machine(data, base=base, storages=archive is not None).run()
+    if dumped.end != len(data):
+        raise Refused("bytes follow the end of the pickle", base + dumped.end)
+    key, root = _root(dumped.value)
+    found = describe(root, archive, len(view))
+    kind = "torch.save" if archive else "pickle"
+    return Checkpoint(path, kind, key, config_of(found), found, notes_of(found, key))
+
+
+def _root(value: Any) -> tuple[str, Any]:
+    """The network's record and the key it stands under: `ema` if there is one, else `net`."""
+    entries = mapping(value)
+    if entries is None:
+        raise Refused("the file does not hold a dict, as EDM and PFGM++ checkpoints do")
+    for key in ("ema", "net"):
+        if entries.get(key) is not None:
+            return key, entries[key]
+    names = sorted(shown(k) for k in entries if isinstance(k, str))[:20]
+    said = f"its keys are {', '.join(names)}" if names else "it has no keys"
+    raise Refused(f"the file has neither ema nor net, where EDM and PFGM++ keep the network; {said}")
+
+
+def _hint(path: str, reason: str) -> str:
+    """What to do with files that are of another kind altogether."""
+    if Path(path).suffix == ".ckpt" or "state_dict" in reason or "lightning" in reason:
+        return "; a Stable Diffusion checkpoint is read by diffusers (from_single_file), whose pipelines can be sampled from"
+    return ""

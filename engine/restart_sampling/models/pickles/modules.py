@@ -1,0 +1,161 @@
+r"""From records to a network's description: class names, arguments, attributes and tensors under their state-dict names.
+
+A persistent object is a call with one dict: type, version, module_src (the whole text of the Python file that defined its class,
+which an ordinary unpickler would execute), class_name and state. The state of a torch module has `_parameters`, `_buffers` and
+`_modules`, in the order in which they were made. The text is hashed and otherwise left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from .archive import Archive
+from .limits import LIMITS, Refused, shown
+from .tensors import Budget, Spec, number, tensor
+from .values import CONTAINER, PERSISTENT, Record, Text, mapping
+
+VERSION = 6  # of the persistence record; the only one that EDM and its forks write
+NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
+BLOCK = ("skip_scale", "num_heads", "adaptive_scale", "eps", "num_groups")  # attributes that the formulas depend on
+
+
+@dataclass
+class Module:
+    """One persistent object: what it says of itself."""
+
+    class_name: str
+    source: str  # SHA-256 of module_src
+    state: dict[str | int, Any]
+    at: int
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The arguments it was made with, as plain values. Raises Refused where they are something else."""
+        kwargs = mapping(self.state.get("_init_kwargs", {}))
+        if self.state.get("_init_args", ()) not in ((), []) or kwargs is None:
+            raise Refused("an object was made with arguments that have no names", self.at)
+        values = {str(name): plain(value) for name, value in kwargs.items()}
+        if len(values) > 64 or any(v is ... or not NAME.fullmatch(n) for n, v in values.items()):
+            raise Refused("an object was made with arguments that are no numbers, texts or lists of numbers", self.at)
+        return values
+
+    def value(self, name: str) -> Any:
+        """An attribute as a plain value, None where there is none."""
+        return plain(self.state.get(name))
+
+
+@dataclass
+class Found:
+    """A network of a checkpoint, described. `modules` and `attributes` go by dotted path, the root's path is ""."""
+
+    modules: dict[str, Module] = field(default_factory=dict)
+    tensors: dict[str, Spec] = field(default_factory=dict)
+    attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The different module_src texts, by SHA-256, the root's first."""
+        return tuple(dict.fromkeys(m.source for m in self.modules.values()))
+
+
+def plain(value: Any) -> Any:
+    """Numbers, words, None, and flat lists of numbers as Python values; `...` for anything else."""
+    if value is None:
+        return None
+    if type(value) is str:
+        return value if shown(value) == value else ...
+    if type(value) in (list, tuple) and len(value) <= 64:
+        numbers = [number(v) for v in value]
+        return ... if None in numbers else numbers
+    found = number(value)
+    return ... if found is None else found
+
+
+def persistent(record: Any, digests: dict[int, str] | None = None) -> Module | None:
+    """The persistent object that a record stands for; None for anything else. Raises Refused for a damaged one.
+
+    `digests` remembers what has been hashed: hundreds of modules share one text.
+    """
+    if not isinstance(record, Record) or record.kind != PERSISTENT:
+        return None
+    at = record.at
+    if len(record.args) != 1 or (meta := mapping(record.args[0])) is None or record.state is not None:
+        raise Refused("a persistence record is not one dict", at)
+    version = meta.get("version")
+    if meta.get("type") != "class" or type(version) is not int or version != VERSION:
+        raise Refused(f"a persistence record is of another version than {VERSION}, the only one that is supported", at)
+    source, class_name, state = meta.get("module_src"), meta.get("class_name"), mapping(meta.get("state"))
+    if type(source) not in (str, Text):
+        raise Refused("a persistence record has no module_src", at)
+    if type(class_name) is not str or not NAME.fullmatch(class_name) or state is None:
+        raise Refused("a persistence record has no class_name or no state", at)
+    digests = {} if digests is None else digests
+    if id(source) not in digests:
+        digests[id(source)] = hashlib.sha256(source.view if type(source) is Text else source.encode()).hexdigest()
+    return Module(class_name, digests[id(source)], state, at)
+
+
+def describe(root: Any, archive: Archive | None, size: int) -> Found:
+    """Walk the modules below `root`. `size` is that of the file, the most that all tensors together may ask for."""
+    walk = _Walk(archive, Budget(size))
+    waiting: list[tuple[str, Any, int]] = [("", root, 0)]
+    while waiting:
+        path, record, depth = waiting.pop()
+        if depth > LIMITS.depth:
+            raise Refused("the modules are nested deeper than a network's can be", record.at)
+        waiting += [(name, child, depth + 1) for name, child in reversed(walk.visit(path, record))]
+    return walk.found
+
+
+class _Walk:
+    """Counts what it sees: a few bytes of a pickle can say that a module is its own child, or two children of another."""
+
+    def __init__(self, archive: Archive | None, budget: Budget) -> None:
+        self.archive, self.budget = archive, budget
+        self.found, self.digests, self.entries = Found(), dict[int, str](), 0
+
+    def visit(self, path: str, record: Any) -> list[tuple[str, Any]]:
+        """Take in one module; its children by path."""
+        module = persistent(record, self.digests)
+        if module is not None:
+            state, at = module.state, module.at
+            self.found.modules[path] = module
+            self.found.attributes[path] = {name: plain(state[name]) for name in BLOCK if name in state}
+        elif isinstance(record, Record) and record.kind == CONTAINER:
+            held, at = mapping(record.state), record.at
+            if held is None:
+                raise Refused("a container of modules has no state", at)
+            state = held
+        else:
+            raise Refused("a module is needed where something else stands", getattr(record, "at", None))
+        passing = state.get("_non_persistent_buffers_set")
+        if passing is not None and type(passing) is not set:
+            raise Refused("the names of passing buffers are not a set", at)
+        tensors = self.listed(path, state, "_parameters", at)
+        for name, value in self.listed(path, state, "_buffers", at):
+            if name.rpartition(".")[2] not in (passing or ()):
+                tensors.append((name, value))
+        for name, value in tensors:
+            if name in self.found.tensors:
+                raise Refused("two tensors have one name", at)
+            self.found.tensors[name] = tensor(value, self.archive, self.budget, at)
+        return self.listed(path, state, "_modules", at)
+
+    def listed(self, path: str, state: dict[str | int, Any], kind: str, at: int) -> list[tuple[str, Any]]:
+        """The entries of one of a module's dicts that are not None, by path."""
+        entries = mapping(state.get(kind))
+        if entries is None:
+            raise Refused("a module has no dict of its parameters, buffers or modules", at)
+        self.entries += 1 + len(entries)
+        if self.entries > LIMITS.entries:
+            raise Refused("the modules are more than a network's can be", at)
+        result = []
+        for name, value in entries.items():
+            if type(name) is not str or not NAME.fullmatch(name):
+                raise Refused("the name of a tensor or a module is not a plain word", at)
+            if value is not None:
+                result.append((f"{path}.{name}" if path else name, value))
+        return result
