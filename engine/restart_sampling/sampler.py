@@ -70,6 +70,8 @@ class Sampler:
         compile: "auto", "on" or "off": whether torch.compile compiles the network, see `network.py`.
         device: default: where the network is.
         dtype: network precision, "fp32", "tf32", "bf16" or "fp16" (registers stay float32).
+        batch_invariant: on a CPU, run a network that can be sliced with one thread for each slice, always: with 8 samples or
+            more at a time, oneDNN then gives a sample the same bits in any batch. Slower where cores outnumber the slices.
 
     Raises:
         RestartError: anything that cannot run, before any network call.
@@ -87,6 +89,7 @@ class Sampler:
         device: str | torch.device | None = None,
         dtype: str = "fp32",
         register_dtype: torch.dtype = torch.float32,
+        batch_invariant: bool = False,
     ) -> None:
         if not isinstance(denoiser, Denoiser):
             raise RestartTypeError(
@@ -109,7 +112,7 @@ class Sampler:
             batch_size = choose_batch(self.denoiser, LARGEST, self.device, dtype=DTYPES[dtype], guided=guided)
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise RestartValueError(f"batch_size must be an integer ≥ 1 or 'auto', got {batch_size!r}")
-        self.batch_size = batch_size
+        self.batch_size, self.batch_invariant = batch_size, batch_invariant
         self._bound: dict[int, tuple[Plan, Table]] = {}
         self.program = Program(self.device, register_dtype)
         self.set_plan(plan)
@@ -333,7 +336,7 @@ class Sampler:
         if self.device.type != "cpu" or self.pads or not getattr(self.network, "concurrent", False):
             return None
         parts = threads.count(n, torch.get_num_threads())
-        if parts == 1:
+        if parts == 1 and not self.batch_invariant:
             return None
         if (n, parts) not in self._sliced:
             assert self._lanes is not None
@@ -349,7 +352,8 @@ class Sampler:
     def _threads(self) -> ThreadExecutor:
         total = torch.get_num_threads()
         if total not in self._pools:
-            self._pools[total] = ThreadExecutor(threads.count(self.batch_size, total), total)
+            slices = threads.count(self.batch_size, total)
+            self._pools[total] = ThreadExecutor(slices, total, 1 if self.batch_invariant else None)
         return self._pools[total]
 
     def _evaluation(self, n: int, per_sample: bool = False) -> Evaluation:

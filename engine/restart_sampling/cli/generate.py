@@ -6,6 +6,7 @@ Exit codes: 0 complete, 1 samples are missing, 2 the command cannot run, 130 and
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,6 +61,11 @@ def generate(
         typer.Option(help="uint8, or float32 for the samples as they are (not as png). Default uint8."),
     ] = None,
     sheets: Annotated[int, typer.Option(help="A contact sheet of every so many-th shard; 0 for none.")] = 100,
+    workers: Annotated[
+        int,
+        typer.Option(help="Workers of Ray Data, one for each GPU or share of the CPU; 1 is this process."),
+    ] = 1,
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster, for --workers.")] = None,
     preview: Annotated[
         bool, typer.Option("--preview", help="Keep preview.png, a sheet of the latest samples, up to date.")
     ] = False,
@@ -106,7 +112,7 @@ def generate(
     if plan is None:
         plan = o.build_plan(preset, fallback="fashion-mnist-43", **given)
     layout = {name: LAYOUT[name] if value is None else value for name, value in layout.items()}
-    _draw(plan, run, parse_seeds(run["seeds"]), out, layout, overwrite, sheets, preview)
+    _draw(plan, run, parse_seeds(run["seeds"]), out, layout, overwrite, sheets, preview, workers, address)
 
 
 def repeat_into(folder: Path) -> None:
@@ -123,6 +129,8 @@ def _draw(
     overwrite: bool,
     sheets: int,
     preview: bool,
+    workers: int,
+    address: str | None,
 ) -> None:
     import torch
     from rich.console import Console
@@ -151,7 +159,7 @@ def _draw(
             failures = run_job(
                 denoiser, plan, seeds, out, model=run["model"], label=label, class_=run["class_"], batch=batch,
                 options=options, overwrite=overwrite, sheets=sheets, preview=preview, display=display, stop=stop, who=who,
-                **layout,
+                workers=workers, address=address, load=partial(load, _absolute(run["model"])), **layout,
             )  # fmt: skip
         except RestartError as error:
             if not display.started_at:
@@ -162,6 +170,11 @@ def _draw(
         raise typer.Exit(stop.signal)
     if failures:
         raise typer.Exit(1)
+
+
+def _absolute(model: str) -> str:
+    """A model's name, or its path for a worker that has another working directory."""
+    return str(Path(model).resolve()) if Path(model).exists() else model
 
 
 def _class_number(text: str | None, classes: tuple[str, ...], label_dim: int, name: str) -> int | None:

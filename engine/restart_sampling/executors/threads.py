@@ -68,10 +68,11 @@ class ThreadExecutor:
 
     Args:
         slices: how many run at once; threads: of PyTorch, shared out among them.
+        share: threads of a slice, if not its part of all.
     """
 
-    def __init__(self, slices: int, threads: int) -> None:
-        share = max(1, threads // slices)
+    def __init__(self, slices: int, threads: int, share: int | None = None) -> None:
+        share = share or max(1, threads // slices)
         self.pool = ThreadPoolExecutor(slices, "restart-slice", _use_threads, (share,))
         # A thread's number is its own, but the latest is also what new threads start with: put that back.
         ready = threading.Barrier(slices + 1)

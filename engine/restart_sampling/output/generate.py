@@ -6,7 +6,10 @@ r"""A job from start to end: folder, source, pipeline. The command `generate` is
 
 from __future__ import annotations
 
+import os
 import platform
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,13 @@ import torch
 from rich.console import Console
 
 from ..denoiser import Denoiser
+from ..errors import RestartValueError
 from ..noise import SCHEME
 from ..plan import Plan
+from ..sampler import Sampler
 from ..seeds import Seeds, parse_seeds
 from ..version import __version__
-from . import pipeline
+from . import pipeline, ray_workers
 from .job import JobFolder
 from .manifest import Line
 from .progress import Display
@@ -50,6 +55,9 @@ def run_job(
     display: Display | None = None,
     stop: pipeline.Stop | None = None,
     who: Worker | None = None,
+    workers: int = 1,
+    address: str | None = None,
+    load: Callable[[], Denoiser] | None = None,
 ) -> list[int]:
     """Draw a job into `out`, or go on with it; returns the seeds that have no image because they are not finite.
 
@@ -58,7 +66,9 @@ def run_job(
         label: class for all samples, and `class_` the text that asked for it; default: drawn from each seed.
         options: of `Sampler`: backend, graph, compile, dtype, device.
         format, pixels, shard_size: of the files, see `writers`. sheets, preview: contact sheets, see `sheets`.
-        stop: asks to stop after the batch in flight. who: which worker of the run this is.
+        stop: asks to stop after the batch in flight. who: which worker of the run this is (torchrun).
+        workers, address: draw with so many workers of Ray Data, on the cluster at `address` or on this machine; they make
+            their denoiser with `load`. One worker without an address is this process, without Ray.
 
     Raises:
         OutputError: the folder holds another job or cannot be used (nothing was drawn), or a write failed (what was finished
@@ -67,8 +77,17 @@ def run_job(
     seeds, who = parse_seeds(seeds), who or Worker()
     display = display or Display(Console(quiet=True))
     chosen = OPTIONS | (options or {})
-    source = SamplerSource(denoiser, plan, batch, chosen, label, pixels, display.event, display.row)
-    sampler = source.sampler
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise RestartValueError(f"workers must be an integer ≥ 1, got {workers!r}")
+    source = None
+    if workers == 1 and address is None:
+        source = SamplerSource(denoiser, plan, batch, chosen, label, pixels, display.event, display.row)
+        sampler = source.sampler
+        device, ran = str(sampler.device), sampler.describe()
+    else:  # the engines are elsewhere; this one only says what they will do
+        ray_workers.check()
+        sampler = Sampler(denoiser.to("cpu"), plan, 1, device="cpu", compile="off")
+        device, ran = str(chosen["device"] or "cpu"), f"{workers} workers of Ray Data"
     record = {
         "program": f"restart-sampling {__version__}",
         "model": model or denoiser.name,
@@ -80,12 +99,12 @@ def run_job(
         "seeds": str(seeds),
         "class": class_ if class_ is not None or label is None else str(label),
         "batch": batch,
-        "device": str(sampler.device),
+        "device": device,
         "dtype": chosen["dtype"],
         "backend": chosen["backend"],  # as asked: all give the same bits, and another machine may have others
         "graph": chosen["graph"],
         "compile": chosen["compile"],
-        "ran": sampler.describe(),
+        "ran": ran,
         "format": format,
         "pixels": pixels,
         "shard_size": shard_size,
@@ -94,47 +113,56 @@ def run_job(
     }
     per_sample = denoiser.numel * (4 if pixels == "float32" else 1)
     folder = JobFolder(out, record, overwrite, who.rank, who.world, per_sample)
+    stop = pipeline.Stop() if stop is None else stop
     try:
-        return _run(
-            folder, source, plan, display, pipeline.Stop() if stop is None else stop, who, sheets, preview
-        )
+        display.start(folder, denoiser.name, sampler.plan.nfe, batch, device, ran, who)
+        for note in sampler.plan.notes:
+            display.note(note)
+        with display:
+            if source is not None:
+                result = _here(folder, source, plan, display, stop, Sheets(folder, sheets, preview))
+            else:
+                threads = max(1, (os.cpu_count() or 1) // workers)
+                engine = ray_workers.Engine(
+                    load or partial(_same, denoiser), plan.config.to_dict(), batch, chosen, str(out.resolve()), label, threads
+                )  # fmt: skip
+                result = ray_workers.run(
+                    folder, engine, workers, display, stop, address=address, sheets=sheets, preview=preview
+                )  # fmt: skip
+        for note in () if source is None else source.sampler.notes:
+            display.note(note)
+        return display.finish(result, stop.signal)
     except OSError as error:
         raise pipeline.explain(error, out) from error
     finally:
         folder.close()
 
 
-def _run(
+def _here(
     folder: JobFolder,
     source: SamplerSource,
     plan: Plan,
     display: Display,
     stop: pipeline.Stop,
-    who: Worker,
-    sheets: int,
-    preview: bool,
-) -> list[int]:
-    display.start(
-        folder, source.denoiser.name, source.sampler.plan.nfe, source.batch, source.sampler.describe(), who
-    )
-    for note in source.sampler.plan.notes:
-        display.note(note)
-    made, definition = Sheets(folder, sheets, preview), folder.definition
+    sheets: Sheets,
+) -> pipeline.Result:
+    """Draw this worker's shards in this process."""
+    definition = folder.definition
 
     def write(data: ShardData) -> Written:
         return definition.format.write(folder.path, data, definition.subfolders, folder.tag)
 
     def done(line: Line, data: ShardData) -> None:
-        made.add(data)
+        sheets.add(data)
         folder.manifest.append(line)  # last: now the shard is finished
         display.shard(line)
 
-    with display:
-        try:
-            result = pipeline.run(folder.todo(), source, write, done, plan.digest, stop, display.samples)
-        except KeyboardInterrupt:
-            stop(130)
-            result = pipeline.Result(stopped=True)
-    for note in source.sampler.notes:
-        display.note(note)
-    return display.finish(result, stop.signal)
+    try:
+        return pipeline.run(folder.todo(), source, write, done, plan.digest, stop, display.samples)
+    except KeyboardInterrupt:
+        stop(130)
+        return pipeline.Result(stopped=True)
+
+
+def _same(denoiser: Denoiser) -> Denoiser:
+    return denoiser

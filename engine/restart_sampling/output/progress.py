@@ -36,9 +36,11 @@ class Display:
         self.nonfinite: list[int] = []
         self.started_at = 0.0
 
-    def start(self, folder: JobFolder, model: str, nfe: int, batch: int, ran: str, who: Worker) -> None:
+    def start(
+        self, folder: JobFolder, model: str, nfe: int, batch: int, device: str, ran: str, who: Worker
+    ) -> None:
         """Say what is about to run."""
-        self.folder, self.nfe, self.device = folder, nfe, torch.device(ran.split(" on ")[1].split(",")[0])
+        self.folder, self.nfe, self.device = folder, nfe, torch.device(device)
         total = len(folder.definition.seeds)
         line = f"{total:,} images of {model} → {folder.path}: {nfe} NFE each, batches of {batch}, {ran}"
         if who.world > 1:
@@ -82,7 +84,7 @@ class Display:
         done = self.done + self.in_batch
         rate = done / max(time.perf_counter() - self.started_at, 1e-9)
         memory = ""
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and torch.cuda.is_initialized():
             memory = f"{torch.cuda.memory_reserved(self.device) / 2**30:.1f} GiB"
         self.bar.update(
             self.task, completed=int(done), rate=f"{rate:.3g}/s · {rate * self.nfe:,.0f} NFE/s", memory=memory

@@ -2,9 +2,9 @@ r"""Where a job's samples come from: a sampler, and what is done when it fails.
 
 * Out of memory: half the batch, and the same seeds again. At one sample it is an error.
 * NaN or infinite samples: drawn once more in float32, without compiling or capturing; what fails there has no image.
-* Few samples on a CPU: oneDNN rounds batches below SMALLEST otherwise than larger ones, so a batch is filled up with
-  samples that nobody takes. With a network whose rows do not see one another, as the bundled one's, an image then does not
-  depend on its batch, to the last bit (`tests/test_job.py`).
+* Few samples on a CPU: oneDNN rounds batches below SMALLEST otherwise than larger ones, and with several threads by how it
+  shares them out. So a batch is filled up with samples that nobody takes, and a slice of it has one thread
+  (`Sampler(batch_invariant=True)`): the bundled model's images then do not depend on the batch, to the last bit.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class SamplerSource:
 
     def _make(self, batch: int) -> Sampler:
         smallest = SMALLEST if torch.device(self.options.get("device") or "cpu").type == "cpu" else 1
-        return Sampler(self.denoiser, self.plan, max(batch, smallest), **self.options)
+        return Sampler(
+            self.denoiser, self.plan, max(batch, smallest), **{**self.options, "batch_invariant": True}
+        )
 
     def draw(self, seeds: Seeds) -> Drawn:
         """The samples of `seeds`, at most `batch` of them."""
@@ -122,6 +124,12 @@ class SamplerSource:
 
     def _fallback(self) -> Sampler:
         if self._careful is None:
-            careful = {**self.options, "dtype": "fp32", "compile": "off", "graph": "off"}
+            careful = {
+                **self.options,
+                "dtype": "fp32",
+                "compile": "off",
+                "graph": "off",
+                "batch_invariant": True,
+            }
             self._careful = Sampler(self.denoiser, self.plan, max(SMALLEST, min(self.batch, 16)), **careful)
         return self._careful

@@ -1,0 +1,168 @@
+"""Many workers: Ray Data and torchrun draw what one process draws, byte for byte; a worker that dies is replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import killing
+import pytest
+
+import restart_sampling as rs
+from restart_sampling.errors import BackendError, OutputError, RestartValueError
+from restart_sampling.output import pipeline, ray_workers
+from restart_sampling.output.generate import run_job
+from restart_sampling.output.manifest import Manifest
+from restart_sampling.output.verify import verify
+
+ROOT = Path(__file__).resolve().parents[1]
+PLAN = rs.Plan.build(**killing.PLAN)
+JOB = dict(batch=16, shard_size=20, sheets=0, format="wds", options={"device": "cpu"})
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Ray on this machine, once for all tests: it takes seconds to start. Workers import what these tests import."""
+    ray = pytest.importorskip("ray")
+    path = os.pathsep.join(
+        [
+            *(str(ROOT / p) for p in ("engine", "kernels", "bindings", "tests")),
+            os.environ.get("PYTHONPATH", ""),
+        ]
+    )
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
+             runtime_env={"env_vars": {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}})  # fmt: skip
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def want(tmp_path_factory):
+    out = tmp_path_factory.mktemp("want")
+    run_job(killing.denoiser(), PLAN, killing.SEEDS, out, **JOB)
+    return killing.tree(out)
+
+
+def complete(out):
+    *_, (_, report) = verify(out)
+    return report.exit_code == 0
+
+
+@pytest.mark.slow
+def test_ray_draws_what_one_process_draws(cluster, want, tmp_path):
+    run_job(killing.denoiser(), PLAN, killing.SEEDS, tmp_path, workers=2, load=killing.denoiser, **JOB)
+    assert killing.tree(tmp_path) == want
+    assert complete(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_killed_actor_is_replaced(cluster, want, tmp_path):
+    """One of two workers is killed when a few shards are there: the job ends all the same, with the same bytes."""
+    killed = []
+
+    def kill() -> None:
+        while len(list(tmp_path.glob("shard-*.tar"))) < 3:
+            time.sleep(0.02)
+        pid = int(next(tmp_path.glob("worker-*")).name.split("-")[1])
+        os.kill(pid, signal.SIGKILL)
+        killed.append(pid)
+
+    threading.Thread(target=kill, daemon=True).start()
+    load = partial(noted, str(tmp_path))
+    run_job(killing.denoiser(), PLAN, killing.SEEDS, tmp_path, workers=2, load=load, **JOB)
+    assert killed
+    assert killing.tree(tmp_path) == want
+    assert len(list(tmp_path.glob("worker-*"))) >= 3  # two, and one in the place of the killed
+    assert complete(tmp_path)
+
+
+def noted(folder: str) -> rs.Denoiser:
+    """A slow denoiser that writes down whose it is."""
+    (Path(folder) / f"worker-{os.getpid()}").touch()
+    return killing.denoiser(0.02)
+
+
+@pytest.mark.slow
+def test_an_error_in_a_worker_is_one_line_and_a_resume_ends_the_job(cluster, want, tmp_path):
+    with pytest.raises(
+        BackendError, match=r"a worker failed: .*the network is gone.*; the same command goes on"
+    ):
+        run_job(
+            killing.denoiser(), PLAN, killing.SEEDS, tmp_path, workers=1, address="auto", load=broken, **JOB
+        )
+    assert not complete(tmp_path)
+    run_job(killing.denoiser(), PLAN, killing.SEEDS, tmp_path, **JOB)
+    assert killing.tree(tmp_path) == want
+
+
+def broken() -> rs.Denoiser:
+    calls = [0]
+
+    def D(x, sigma):
+        calls[0] += 1
+        if calls[0] > 60:
+            raise RuntimeError("the network is gone")
+        return killing.denoiser().network(x, sigma, None)
+
+    return rs.Denoiser.from_function(D, (1, 8, 8), name="tanh")
+
+
+def test_a_hang_is_seen():
+    def never():
+        time.sleep(60)
+        yield 1
+
+    with pytest.raises(OutputError, match="no shard was finished for 1 s: a worker hangs"):
+        list(ray_workers._watched(never(), 1.0, pipeline.Stop()))
+
+
+def test_a_signal_is_heard_while_waiting():
+    stop = pipeline.Stop()
+
+    def slow():
+        yield 1
+        time.sleep(60)
+
+    seen = []
+    for row in ray_workers._watched(slow(), 60.0, stop):
+        seen.append(row)
+        stop(130)
+    assert seen == [1]
+
+
+def test_without_ray(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(
+        BackendError, match=r"need Ray; install it with: pip install 'restart-sampling\[ray\]'"
+    ):
+        run_job(killing.denoiser(), PLAN, "0-9", tmp_path, workers=2, **JOB)
+
+
+@pytest.mark.parametrize("workers", [0, -1, True, 1.5])
+def test_workers_are_checked(workers, tmp_path):
+    with pytest.raises(RestartValueError, match="workers must be an integer ≥ 1"):
+        run_job(killing.denoiser(), PLAN, "0-9", tmp_path, workers=workers, **JOB)
+
+
+@pytest.mark.slow
+def test_torchrun(tmp_path):
+    """Three workers of torchrun with the real command: shards by rank, no collectives, the files of one process."""
+    paths = os.pathsep.join(str(ROOT / p) for p in ("engine", "kernels", "bindings"))
+    script = tmp_path / "command.py"
+    script.write_text("import sys\nfrom restart_sampling.cli import main\nmain(sys.argv[1:])\n")
+    command = ["generate", "--steps", "2", "--seeds", "0-39", "--shard-size", "8", "--format", "wds", "--out"]
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    for name, start in (("many", ["-m", "torch.distributed.run", "--nproc-per-node", "3"]), ("one", [])):
+        subprocess.run(
+            [sys.executable, *start, str(script), *command, str(tmp_path / name)],
+            env=environment, check=True, capture_output=True, timeout=240,
+        )  # fmt: skip
+    assert killing.tree(tmp_path / "many") == killing.tree(tmp_path / "one")
+    assert len(Manifest.read(tmp_path / "many").paths()) == 3
+    assert complete(tmp_path / "many")
