@@ -21,10 +21,11 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import presets as published
 from ..denoiser import Denoiser
 from ..errors import NonFiniteError
 from ..plan import Plan
+from ..presets import Preset
+from ..presets import presets as published
 from ..restart import RestartConfig
 from ..sampler import Sampler, describe_failures
 from .samplers import Contender, Runner
@@ -80,7 +81,7 @@ def presets() -> tuple[Contender, ...]:
         Contender(
             f"preset:{p.name}", _family(p.plan_options), "engine", f"preset {p.name}", p.source, partial(_make_preset, p)
         )
-        for p in published.presets()
+        for p in published()
     )  # fmt: skip
 
 
@@ -132,7 +133,7 @@ def _make(
 
 
 def _make_preset(
-    preset: published.Preset, denoiser: Denoiser, nfe: int, batch_size: int, dtype: str, restart: Any
+    preset: Preset, denoiser: Denoiser, nfe: int, batch_size: int, dtype: str, restart: Any
 ) -> Runner | None:
     options = {**preset.plan_options} if restart is None else {**preset.plan_options, "restart": restart}
     plan = Plan.build(**options)

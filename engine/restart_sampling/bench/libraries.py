@@ -1,7 +1,7 @@
 r"""diffusers' schedulers as contenders, driven the way its pipelines do.
 
-Each drives the same network with the same EDM preconditioning on the same levels as the engine, n points from 80 down to 0.002 with
-rho 7, and then 0. How the levels get there depends on the scheduler:
+Each drives the same network with the same EDM preconditioning on the same levels as the engine, n points from 80 down to
+0.002 with rho 7, and then 0. How the levels get there depends on the scheduler:
 
 * the two EDM schedulers take sigma_min, sigma_max and rho, precondition by themselves and get the raw network;
 * Heun, DPM-Solver and UniPC know discrete VP levels, given by their betas. `trained_betas` puts these between 0.002 and 80, and
@@ -9,9 +9,9 @@ rho 7, and then 0. How the levels get there depends on the scheduler:
   half a percent;
 * DDIM only walks the levels its betas give: it gets the n points themselves as betas, and `clip_sample=False`.
 
-VP schedulers hold x_vp = x/√(1 + σ²). They are given D(x; σ) as a "sample" prediction, or (x − D)/σ where they only take epsilon.
-The initial latent is draw 0 of the seed times the scheduler's own `init_noise_sigma`; noise of the SDE variant comes from one torch
-generator for each seed. `step` and `scale_model_input` are the library's, its scalars stay on the CPU as there.
+VP schedulers hold x_vp = x/√(1 + σ²) and are given D(x; σ) as a "sample" prediction. Heun holds x and is given (x − D)/σ as
+epsilon. The initial latent is draw 0 of the seed times the scheduler's own `init_noise_sigma`; noise of the SDE variant comes from
+one torch generator for each seed. `step` and `scale_model_input` are the library's, its scalars stay on the CPU as there.
 """
 
 from __future__ import annotations

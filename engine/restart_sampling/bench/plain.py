@@ -1,8 +1,9 @@
 r"""The plain PyTorch loops of loops.py as contenders: what people run today.
 
 They walk the very plans of the engine's `heun`, `edm-stochastic` and `heun+restart` at the same budget, with unused draws as in
-public code. The float64 loops have one generator for each seed and so their own initial latents; the float32 loops one generator
-for each batch, so their samples depend on the batch. The network is the engine's, in its precision; preconditioning is plain torch.
+public code. The float64 loops have one generator for each seed and so their own initial latents; the float32 loops one
+generator for each batch, so their samples depend on the batch. The network is the engine's, in its precision; preconditioning is
+plain torch.
 """
 
 from __future__ import annotations
