@@ -281,3 +281,41 @@ def test_out_is_a_file(tmp_path, capsys):
     code, _, err = run(["generate", "--out", str(path)], capsys)
     assert code == 2
     assert "is a file" in err
+
+
+def test_status_and_verify(tmp_path, capsys):
+    """Of a run that was cut short: how far it is, that it is not complete, and that --repair ends it."""
+    out = tmp_path / "a"
+    generate = ["generate", "--steps", "2", "--shard-size", "4", "--seeds", "0-9", "--out", str(out)]
+    assert run(generate, capsys)[0] == 0
+    code, text, _ = run(["status", str(out)], capsys)
+    assert code == 0
+    assert "10 of 10 images (100.0%) in 3 shards" in text
+    assert text.splitlines()[-1] == "finished"
+    code, text, _ = run(["verify", str(out)], capsys)
+    assert code == 0
+    assert "3 of 3 finished" in text
+
+    (out / "000005.png").write_bytes(b"no picture")
+    manifest = out / "manifest-0.jsonl"
+    lines = manifest.read_text().splitlines(keepends=True)
+    manifest.write_text("".join(line for line in lines if json.loads(line)["shard"] != 2))
+    code, text, err = run(["verify", str(out)], capsys)
+    assert code == 3
+    assert "broken     shard 1: its files should have" in text
+    assert "missing    " in text
+    assert f"mend it with: restart-sampling verify {out} --repair" in err
+    code, text, _ = run(["status", str(out), "--json"], capsys)
+    assert json.loads(text)["left"] > 0
+    assert run(["verify", str(out), "--repair"], capsys)[0] == 0
+    assert run(["verify", str(out)], capsys)[0] == 0
+    assert Image.open(out / "000005.png").size == (28, 28)
+
+
+@pytest.mark.parametrize("command", ["status", "verify"])
+def test_a_folder_without_a_run(command, tmp_path, capsys):
+    for folder in (tmp_path, tmp_path / "nothing"):
+        code, _, err = run([command, str(folder)], capsys)
+        assert code == 2
+        assert "does not hold a run of ours (there is no run.json)" in err
+        assert err.count("\n") == 1
