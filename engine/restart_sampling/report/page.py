@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from . import figures, studies, tables
@@ -128,8 +129,13 @@ def make_page(
 
 
 def claims(rows: Sequence[Row]) -> list[str]:
-    """What the rows say in a sentence each, where they say it."""
-    return []
+    """What the rows say in a sentence each: `bench.claims.sentences`, nothing where there is no such function."""
+    try:
+        module = import_module("restart_sampling.bench.claims")
+    except ModuleNotFoundError:
+        return []
+    sentences = getattr(module, "sentences", None)
+    return [] if sentences is None else [str(sentence) for sentence in sentences(list(rows))]
 
 
 def _pareto(rows: Sequence[Row], marks: dict[str, str]) -> Section:
