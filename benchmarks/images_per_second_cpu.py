@@ -3,7 +3,8 @@ r"""Images per second of the bundled model on a CPU, and where the time goes.
 The plan is the preset `fashion-mnist-43` for all: the engine, the plain float64 Restart loop and the float32 loop of
 `restart_sampling/bench/loops.py`, with the same network, batch and number of evaluations, in rotation in one process.
 "compiled" is the engine's compile="on" against the float64 loop with torch.compile around the network. Every network call is
-timed, so a row also says what the rest of an evaluation costs: the sampler, in a program whose caches the network has just filled.
+timed, so a row also says what the rest of an evaluation costs: the sampler, in a program whose caches the network has just
+filled.
 
 The engine cuts a batch into slices, one thread each, where the network allows it; "one slice" is the engine without
 that, each operator on all threads as in the loops. So the first shows what a user gains, the second what the sampler alone does.

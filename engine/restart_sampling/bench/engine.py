@@ -112,7 +112,9 @@ class EngineRunner:
         """See `Runner.draw`. NonFiniteError: some samples are NaN or infinite; its `.samples` holds all x."""
         import torch
 
-        parts, labels, failures = [], [], []
+        parts: list[Tensor] = []
+        labels: list[Tensor | None] = []
+        failures: list[dict[str, Any]] = []
         for batch in self.sampler.iterate(seeds, class_labels):
             parts.append(batch.x)
             labels.append(batch.labels)

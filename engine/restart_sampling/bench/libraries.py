@@ -10,13 +10,12 @@ Each drives the same network with the same EDM preconditioning on the same level
 * DDIM only walks the levels its betas give: it gets the n points themselves as betas, and `clip_sample=False`.
 
 VP schedulers hold x_vp = x/√(1 + σ²) and are given D(x; σ) as a "sample" prediction. Heun holds x and is given (x − D)/σ as
-epsilon. The initial latent is draw 0 of the seed times the scheduler's own `init_noise_sigma`; noise of the SDE variant comes from
-one torch generator for each seed. `step` and `scale_model_input` are the library's, its scalars stay on the CPU as there.
+epsilon. The initial latent is draw 0 of the seed times the scheduler's own `init_noise_sigma`; noise of the SDE variant comes
+from one torch generator for each seed. `step` and `scale_model_input` are the library's, its scalars stay on the CPU as there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -109,7 +108,7 @@ def betas(levels: np.ndarray) -> list[float]:
 
 
 class SchedulerRunner(EagerRunner):
-    """A scheduler on a grid of `points`; a new scheduler object for every batch, as they keep state."""
+    """A scheduler on a grid of `points`. `set_timesteps` clears what it keeps of the last batch, as in a pipeline's call."""
 
     def __init__(
         self, denoiser: Denoiser, which: _Scheduler, points: int, key: str, batch_size: int, dtype: str
@@ -118,22 +117,16 @@ class SchedulerRunner(EagerRunner):
         self.which, self.points = which, points
         known = denoiser.parameterization
         self.low, self.high = max(SIGMA_MIN, known.sigma_min), min(SIGMA_MAX, known.sigma_max)
-        self._scheduler()
-
-    def _scheduler(self) -> Any:
-        scheduler = self.which.make(self.points, self.low, self.high, loops.sigma_data_of(self.denoiser))
-        scheduler.set_timesteps(self.points, device=self.device)
-        return scheduler
+        self.scheduler = which.make(points, self.low, self.high, loops.sigma_data_of(denoiser))
 
     def _batch(self, seeds: Tensor, labels: Tensor | None) -> Tensor:
-        scheduler = self._scheduler()
+        scheduler = self.scheduler
+        scheduler.set_timesteps(self.points, device=self.device)
         x = normal(seeds, 0, self.denoiser.shape, device=self.device) * scheduler.init_noise_sigma
         if self.which.kind == "edm":
             return self._edm(scheduler, x, seeds, labels)
-        return self._levels(scheduler)(scheduler, x, self._D(labels))
-
-    def _levels(self, scheduler: Any) -> Callable[[Any, Tensor, loops.D], Tensor]:
-        return _heun if self.which.heun else _ddim if self.which.kind == "levels" else _vp
+        walk = _heun if self.which.heun else _ddim if self.which.kind == "levels" else _vp
+        return walk(scheduler, x, self._D(labels))
 
     def _edm(self, scheduler: Any, x: Tensor, seeds: Tensor, labels: Tensor | None) -> Tensor:
         """The raw network: c_noise is the timestep, the scheduler preconditions."""

@@ -58,8 +58,7 @@ class EagerRunner:
         loops.sigma_data_of(denoiser)  # refuses what is not preconditioned as EDM
         self.denoiser, self.nfe, self.key, self.batch_size = denoiser, nfe, key, batch_size
         self.device = denoiser.device
-        # Not compiled: the last batch may be smaller, and the loops' sigma is a tensor of its own at each step.
-        prepared: PreparedNetwork = prepare(denoiser, device=self.device, dtype=dtype, compile="off")
+        prepared: PreparedNetwork = prepare(denoiser, device=self.device, dtype=dtype)
         self.network: Any = prepared
         self.net_dtype = prepared.net_dtype
 
@@ -89,8 +88,14 @@ class EagerRunner:
         return torch.nn.functional.one_hot(labels, self.denoiser.label_dim).float().to(self.device)
 
     def _F(self, net_in: Tensor, c_noise: Tensor, hot: Tensor | None) -> Tensor:
-        """The raw network, fed as it wants: its dtype, contiguous."""
-        return self.network(net_in.to(self.net_dtype).contiguous(), c_noise.contiguous(), hot)
+        """The raw network, fed as it wants: its dtype, contiguous, and where it is compiled always full batches."""
+        n, short = len(net_in), self.batch_size - len(net_in)
+        net_in, c_noise = net_in.to(self.net_dtype).contiguous(), c_noise.contiguous()
+        if short and getattr(self.network, "compiled", False):
+            net_in = torch.cat([net_in, net_in.new_zeros(short, *net_in.shape[1:])])
+            c_noise = c_noise if len(c_noise) == 1 else torch.cat([c_noise, c_noise[:1].expand(short)])
+            hot = None if hot is None else torch.cat([hot, hot.new_zeros(short, hot.shape[1])])
+        return self.network(net_in, c_noise, hot)[:n]
 
     def _D(self, labels: Tensor | None) -> loops.D:
         """D(x, sigma) with EDM's preconditioning in plain torch."""

@@ -33,11 +33,13 @@ class Runner(Protocol):
         nfe: network evaluations per sample that really run, at most the budget.
         plan: the engine's plan as asked for; None for other makers.
         key: names what is drawn; equal keys draw equal samples.
+        network: F as the runner calls it; a wrapper may take its place before the first draw.
     """
 
     nfe: int
     plan: Plan | None
     key: str
+    network: Any
 
     def draw(self, seeds: Sequence[int], class_labels: Any = None) -> tuple[Tensor, Tensor | None]:
         """(x float32 [n, *shape] in about [-1, 1], classes int64 [n] on the CPU or None); classes from the seed by default."""
@@ -122,3 +124,27 @@ def _hint(name: str, known: Sequence[str]) -> str:
     if close:
         return f"did you mean {', '.join(close)}?"
     return f"choose one of {', '.join(k for k in known if not k.startswith('preset:'))}"
+
+
+def fields(
+    contender: Contender,
+    runner: Runner,
+    denoiser: Denoiser,
+    model: str,
+    *,
+    kind: str,
+    nfe: int,
+    batch: int,
+    dtype: str,
+) -> dict[str, Any]:
+    """What every row says about what was measured; `nfe` is the budget that was asked for."""
+    plan = runner.plan
+    recipe = plan or getattr(runner, "recipe", None)
+    restart = recipe.config.restart.to_json() if recipe is not None and recipe.intervals else ""
+    return {
+        "kind": kind, "sampler": contender.name, "title": contender.title, "family": contender.family, "by": contender.by,
+        "source": contender.source, "nfe": runner.nfe, "nfe_asked": nfe, "key": runner.key,
+        "plan": plan.digest if plan else "", "config": plan.config.to_dict() if plan else {},
+        "restart": restart, "model": model,
+        "model_sha256": str(denoiser.info.get("sha256", ""))[:12], "dtype": dtype, "batch": batch,
+    }  # fmt: skip

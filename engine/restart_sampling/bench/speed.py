@@ -1,0 +1,162 @@
+r"""Speed rows: samples per second, and what a sampler costs outside the network.
+
+The contenders of one budget run in rotation in one process (timing.py) on the same seeds, so ratios are taken within a round.
+Times are medians over the rounds:
+
+samples_per_s       with its quartiles _q1 and _q3.
+ratio               evaluations per second over those of the plain float64 loop at this budget: Restart's for the restart family,
+                    EDM's stochastic one for sde, Heun's for ode.
+ms_per_evaluation   of a batch.
+ms_outside_network  of it not in the network. On a CPU every network call is timed; where a batch is cut into slices, the slowest
+                    one counts. On CUDA: less the network alone, run as the contender runs it, in a CUDA graph or not.
+
+The rest of a row is in costs.py.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..denoiser import Denoiser
+from ..errors import RestartError
+from . import costs
+from .costs import build, labels_for, synchronize
+from .rows import Row, append, environment
+from .samplers import Contender, Runner, fields, find
+from .timing import interleaved, quartiles, ratios
+
+BASELINES = {"ode": "torch/heun-fp64", "sde": "torch/edm-stochastic-fp64", "restart": "torch/restart-fp64"}
+FILE = "speed.jsonl"
+
+Progress = Callable[[str], None]
+Work = Sequence[tuple[Contender, int]]
+
+
+class Timed:
+    """A network that adds up the seconds spent in it, by thread; for the rest it is the network."""
+
+    def __init__(self, network: Any) -> None:
+        self.network, self.by_thread = network, defaultdict[int, float](float)
+
+    def __call__(self, net_in: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        started = time.perf_counter()
+        F = self.network(net_in, c_noise, labels)
+        self.by_thread[threading.get_ident()] += time.perf_counter() - started
+        return F
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.network, name)
+
+
+class Way:
+    """One contender drawing one batch; a CPU's also keeps the network's seconds of each run."""
+
+    def __init__(self, runner: Runner, batch: int, denoiser: Denoiser) -> None:
+        self.runner, self.seeds, self.device = runner, range(batch), denoiser.device
+        self.labels = labels_for(denoiser, batch)
+        self.network_seconds: list[float] = []
+        self.network: Timed | None = None
+        if self.device.type == "cpu":
+            self.network = Timed(runner.network)
+            runner.network = self.network
+
+    def __call__(self) -> None:
+        if self.network is not None:
+            self.network.by_thread.clear()
+        self.runner.draw(self.seeds, self.labels)
+        synchronize(self.device)
+        if self.network is not None:
+            self.network_seconds.append(max(self.network.by_thread.values()))
+
+
+def measure(
+    denoiser: Denoiser,
+    model: str,
+    work: Work,
+    *,
+    batch: int = 64,
+    dtype: str = "fp32",
+    rounds: int = 5,
+    warm: int = 1,
+    out: Path | None = None,
+    restart: Any = None,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """One row for each contender that fits its budget, appended to `out`/speed.jsonl as a budget is done.
+
+    Args:
+        work: (contender, budget) pairs; those of one budget run in rotation, with the plain float64 loops beside them.
+        restart: replaces the interval of the contenders' rule.
+        progress: hears one line for each budget, and for each contender that is left out, with the reason.
+    """
+    say = progress or (lambda line: None)
+    found: list[Row] = []
+    for nfe in dict.fromkeys(nfe for _, nfe in work):
+        chosen = [contender for contender, asked in work if asked == nfe]
+        say(
+            f"speed, at most {nfe} evaluations: {len(chosen)} samplers, {warm + rounds} rounds of {batch} samples"
+        )
+        rows = _budget(denoiser, model, chosen, nfe, batch, dtype, rounds, warm, restart, say)
+        for row in rows:
+            if out is not None:
+                append(out / FILE, row)
+        found += rows
+    return found
+
+
+def _budget(
+    denoiser: Denoiser, model: str, chosen: Sequence[Contender], nfe: int, batch: int, dtype: str, rounds: int, warm: int,
+    restart: Any, say: Progress,
+) -> list[Row]:  # fmt: skip
+    contenders = {contender.name: contender for contender in chosen}
+    bases = {contender.name: BASELINES[contender.family] for contender in chosen}
+    for name in bases.values():
+        contenders.setdefault(name, find(name))
+    ways: dict[str, Way] = {}
+    for name, contender in contenders.items():
+        try:
+            runner = build(contender, denoiser, nfe, batch, dtype, restart)
+        except RestartError as error:
+            say(f"{name} is left out: {error}")
+            continue
+        if runner is None:
+            say(f"{name} is left out: no configuration fits in {nfe} evaluations")
+            continue
+        ways[name] = Way(runner, batch, denoiser)
+    seconds = interleaved(ways, rounds, warm)
+    where = environment(denoiser.device)
+    found = []
+    for name in (name for name in bases if name in ways):
+        contender, way = contenders[name], ways[name]
+        row = fields(contender, way.runner, denoiser, model, kind="speed", nfe=nfe, batch=batch, dtype=dtype)
+        row |= _times(way, seconds[name], batch, warm)
+        row["ratio"] = None
+        if bases[name] in ways:
+            evaluation = [s / ways[bases[name]].runner.nfe for s in seconds[bases[name]]]
+            row["ratio"] = ratios(evaluation, [s / way.runner.nfe for s in seconds[name]])[1]
+        row |= costs.of(contender, way.runner, denoiser, nfe, batch, dtype, restart)
+        row |= {"rounds": rounds, "disturbed": int(seconds.disturbed), **where}
+        found.append({key: round(v, 6) if isinstance(v, float) else v for key, v in row.items()})
+    return found
+
+
+def _times(way: Way, seconds: Sequence[float], batch: int, warm: int) -> Row:
+    """Samples per second, and the time of an evaluation inside and outside the network."""
+    nfe = way.runner.nfe
+    q1, median, q3 = quartiles(seconds)
+    if way.network is not None:
+        outside = [s - n for s, n in zip(seconds, way.network_seconds[warm:], strict=True)]
+        outside_ms = 1e3 * quartiles(outside)[1] / nfe
+    else:
+        outside_ms = 1e3 * (median / nfe - costs.network_alone(way.runner, way.device))
+    return {
+        "samples_per_s": batch / median, "samples_per_s_q1": batch / q3, "samples_per_s_q3": batch / q1,
+        "ms_per_evaluation": 1e3 * median / nfe, "ms_outside_network": outside_ms,
+    }  # fmt: skip
