@@ -281,10 +281,7 @@ class TapeScheduler:
                     )
                 return
             given = given.item()
-        if (
-            isinstance(given, (int, float))
-            and abs(given - self._host_values[k]) > 4e-3 * abs(given) + 0.5
-        ):
+        if isinstance(given, (int, float)) and abs(given - self._host_values[k]) > 4e-3 * abs(given) + 0.5:
             raise SchedulerError(
                 f"step was called with timestep {given:g}, but entry {k} of timesteps is {self._host_values[k]:g}; "
                 "call it once for each entry, in order"

@@ -73,7 +73,9 @@ def sigma_of(sigmas: np.ndarray, timestep: Any) -> np.ndarray:
     """σ at (fractional) timesteps: linear in ln σ between the model's levels, as `parameterization.discrete` goes back."""
     t = np.asarray(timestep, dtype=np.float64)
     if not (np.isfinite(t).all() and (t >= 0).all() and (t <= len(sigmas) - 1).all()):
-        raise ConfigError(f"timesteps must lie between 0 and {len(sigmas) - 1}, got {t.min():g} .. {t.max():g}")
+        raise ConfigError(
+            f"timesteps must lie between 0 and {len(sigmas) - 1}, got {t.min():g} .. {t.max():g}"
+        )
     return np.clip(np.exp(np.interp(t, np.arange(len(sigmas)), np.log(sigmas))), sigmas[0], sigmas[-1])
 
 

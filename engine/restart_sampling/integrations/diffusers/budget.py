@@ -10,7 +10,12 @@ from ...plan import Plan
 from ...presets import find
 from ...restart import RestartConfig, RestartInterval
 
-PUBLISHED = (2, 3, 5, 8)  # guidance scales for which the paper gives intervals (Restart, Table 10): presets sd15-w2 ..
+PUBLISHED = (
+    2,
+    3,
+    5,
+    8,
+)  # guidance scales for which the paper gives intervals (Restart, Table 10): presets sd15-w2 ..
 DEFAULT_GUIDANCE = 7.5  # of StableDiffusionPipeline
 SHARE = 0.6  # most of a budget that "auto" gives to the intervals; the paper's share is 36 of 66
 

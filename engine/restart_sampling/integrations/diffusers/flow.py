@@ -152,7 +152,10 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
 
     def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
         """(1 − t)·sample + t·noise at the levels of `timestep` [B] or [1], as image-to-image pipelines ask."""
-        t = torch.as_tensor(timestep).reshape(-1).to(sample.device, torch.float64) / self.config.num_train_timesteps
+        t = (
+            torch.as_tensor(timestep).reshape(-1).to(sample.device, torch.float64)
+            / self.config.num_train_timesteps
+        )
         t = t.view((-1,) + (1,) * (sample.ndim - 1))
         return (1 - t).to(sample.dtype) * sample + t.to(sample.dtype) * noise
 
@@ -160,7 +163,9 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         if not self.config.use_dynamic_shifting:
             return self._shift
         if mu is None:
-            raise ConfigError("use_dynamic_shifting is on: set_timesteps needs mu, the shift for the size of the image")
+            raise ConfigError(
+                "use_dynamic_shifting is on: set_timesteps needs mu, the shift for the size of the image"
+            )
         return math.exp(mu) if self.config.time_shift_type == "exponential" else float(mu)
 
     def _schedule(self, s: float) -> dict[str, Any]:

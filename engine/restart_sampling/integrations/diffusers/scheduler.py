@@ -94,9 +94,7 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
             ("state", state, STATES),
         ):
             if value not in allowed:
-                hint = (
-                    "; flow models take FlowMatchRestartScheduler" if value == "flow_prediction" else ""
-                )
+                hint = "; flow models take FlowMatchRestartScheduler" if value == "flow_prediction" else ""
                 raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}{hint}")
         if rescale_betas_zero_snr and prediction_type == "epsilon":
             raise ConfigError(
@@ -134,7 +132,7 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         Raises:
             ConfigError: a plan that cannot run as written; the message says what to change.
         """
-        self._refuse_other_models()
+        self.refuse_other_models()
         given = [v is not None for v in (num_inference_steps, timesteps, sigmas)]
         if sum(given) != 1:
             raise ConfigError("give exactly one of num_inference_steps, timesteps and sigmas")
@@ -218,7 +216,7 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         known = sd_sigmas()
         return len(known) == len(self._levels) and bool(np.allclose(known, self._levels, rtol=1e-9, atol=0))
 
-    def _refuse_other_models(self) -> None:
+    def refuse_other_models(self) -> None:
         """Settings of other schedulers that say that the model is of another kind."""
         c = self.config
         if c.get("sigma_data") is not None or c.get("timestep_type") == "continuous":

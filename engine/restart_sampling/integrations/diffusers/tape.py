@@ -87,7 +87,9 @@ class Registers:
         assert self.x is not None
         return self.x
 
-    def advance(self, tape: Tape, k: int, F: Tensor, sample: Tensor, noise: Callable[[int], Tensor]) -> Tensor:
+    def advance(
+        self, tape: Tape, k: int, F: Tensor, sample: Tensor, noise: Callable[[int], Tensor]
+    ) -> Tensor:
         """Run the row after evaluation k; returns the next sample in the dtype of F.
 
         `noise` gives standard normals of the sample's shape for the number of a draw.
