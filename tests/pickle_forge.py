@@ -200,7 +200,7 @@ class Emitter:
 
 
 def raw_storage(t: Tensor) -> bytes:
-    return bytes(t.detach().untyped_storage().tolist())
+    return torch.empty(0, dtype=torch.uint8).set_(t.detach().untyped_storage()).numpy().tobytes()
 
 
 def storage_blob(raw: bytes, dtype: torch.dtype, *, numel: int | None = None, key: str = "94275310525376") -> bytes:
@@ -285,7 +285,7 @@ class Forge:
             children = {"map_noise": {}, **children}  # positional: a module without a tensor
         state: dict[str, Any] = {"training": False}
         state["_parameters"] = {
-            n: torch.nn.Parameter(self.tensors[v]) for n, v in own.items() if v in self.parameters
+            n: torch.nn.Parameter(self.tensors[v], requires_grad=False) for n, v in own.items() if v in self.parameters
         }
         state["_buffers"] = {n: self.tensors[v] for n, v in own.items() if v not in self.parameters}
         if "weight" in own and "resample_filter" not in own:

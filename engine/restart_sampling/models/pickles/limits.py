@@ -19,9 +19,9 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """Caps of the reader. The largest published EDM file with a full Adam state stays below a fifth of each."""
+    """Caps of the reader, several times what a network of ImageNet size with its Adam state needs."""
 
-    opcodes: int = 2_000_000  # of the file's pickle
+    opcodes: int = 1_000_000  # of the file's pickle; a CIFAR-10 network takes about 25,000 to 60,000
     storage_opcodes: int = 500  # of the pickles around one storage
     stack: int = 100_000  # values waiting at once; a pickler sends 1,000 items at a time
     marks: int = 1_000  # containers open at once

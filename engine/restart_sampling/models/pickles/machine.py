@@ -23,6 +23,7 @@ from .limits import LIMITS, Refused, shown
 from .values import GLOBALS, MAPPING, SET, STORED, Blob, Dumped, Record, Text, Token, mapping
 
 LENGTHS = {1: struct.Struct("<B"), 2: struct.Struct("<H"), 4: struct.Struct("<I"), 8: struct.Struct("<Q")}
+CHECKED = 64  # the stack is measured every so many steps, each of which adds one value at most
 INT, REAL = struct.Struct("<i"), struct.Struct(">d")
 
 
@@ -51,22 +52,18 @@ class Machine:
 
     def run(self) -> Dumped:
         """The value up to STOP. Raises Refused with the offset of the opcode to blame."""
-        data, size, handlers = self.data, len(self.data), HANDLERS
-        steps = 0
-        while not self.done:
-            self.at = self.position
-            if self.at >= size:
+        data, size, handlers, stack, marks = self.data, len(self.data), HANDLERS, self.stack, self.marks
+        for step in range(self.most):
+            if not step % CHECKED and (len(stack) > LIMITS.stack or len(marks) > LIMITS.marks):
+                break
+            self.at = at = self.position
+            if at >= size:
                 raise self.refused("the file is incomplete: it ends inside a pickle")
-            code = data[self.at]
-            handler = handlers.get(code)
-            if handler is None:
-                raise self.refused(f"opcode 0x{code:02x} is not one that a checkpoint needs")
-            self.position += 1
-            steps += 1
-            handler(self)
-            if steps > self.most or len(self.stack) > LIMITS.stack or len(self.marks) > LIMITS.marks:
-                raise self.refused("the pickle is longer or nested deeper than a checkpoint can be")
-        return Dumped(self.stack[0], self.position, steps)
+            self.position = at + 1
+            handlers[data[at]](self)
+            if self.done:
+                return Dumped(stack[0], self.position, step + 1)
+        raise self.refused("the pickle is longer or nested deeper than a checkpoint can be")
 
     def refused(self, reason: str) -> Refused:
         return Refused(reason, self.base + self.at)
@@ -85,6 +82,9 @@ class Machine:
 
     def number(self, width: int) -> int:
         """An unsigned little-endian integer of `width` bytes."""
+        if width == 1 and self.position < len(self.data):  # the common case, without a view
+            self.position += 1
+            return self.data[self.position - 1]
         value: int = LENGTHS[width].unpack(self.take(width))[0]
         return value
 
@@ -179,6 +179,9 @@ class Machine:
 
     # Opcodes that need more than a line
 
+    def unknown(self) -> None:
+        raise self.refused(f"opcode 0x{self.data[self.at]:02x} is not one that a checkpoint needs")
+
     def proto(self) -> None:
         if self.at != self.start or not 2 <= self.number(1) <= 5:
             raise self.refused("this is not a pickle of protocol 2 to 5")
@@ -253,7 +256,7 @@ def _push(value: Callable[[Machine], Any]) -> Callable[[Machine], None]:
     return lambda m: m.stack.append(value(m))
 
 
-HANDLERS: dict[int, Callable[[Machine], None]] = {
+OPCODES: dict[int, Callable[[Machine], None]] = {
     0x80: Machine.proto,
     0x95: Machine.frame,
     ord("."): Machine.stop,
@@ -296,3 +299,4 @@ HANDLERS: dict[int, Callable[[Machine], None]] = {
     ord("b"): Machine.build,
     ord("Q"): Machine.persistent,
 }
+HANDLERS = tuple(OPCODES.get(code, Machine.unknown) for code in range(256))

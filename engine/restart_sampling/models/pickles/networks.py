@@ -5,8 +5,8 @@ every other config (`models/config.py`), and names, shapes and values of the ten
 results. What the formulas depend on and the file says of itself is compared as well: the arguments of the inner network, the skip
 scale, the heads, the eps and the groups of every block. So a fork with other formulas is refused as far as it shows in the data.
 
-The network is first built without memory (torch's meta device) and its shapes are compared with those in the file. Only then is
-memory taken, so a config cannot ask for more of it than the file has bytes.
+The network is built with weights that have shapes and no memory (torch's meta device). Only when names and shapes are those in the
+file are its tensors made, and become the weights: a config cannot ask for more memory than the file has bytes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from ...errors import CheckpointError
 from ..config import CLASSES, MODEL_KEYS, MODELS, complete_config
@@ -28,7 +29,7 @@ from .sources import SOURCES
 
 OLD_NAMES = {"pfgmv2": "pfgmpp"}  # arguments of early PFGM++ sources
 SHARED = ("img_resolution", "img_channels", "label_dim", "use_fp16")
-DERIVED = ("in_channels", "out_channels")  # of the inner network
+PASSED_ON = ("pfgmpp", "pfgmv2", "D", "pfgm", "small")  # the outer network's, which has refused what matters; the inner ignores them
 
 
 def config_of(found: Found) -> dict[str, Any]:
@@ -83,24 +84,35 @@ def _compare_inner(model: Module | None, config: dict[str, Any], root: Module) -
     for name, value in model.kwargs.items():
         if name in due and due[name] != value:
             raise Refused(f"inner and outer network say different things about {name}", model.at)
-        if name not in due and value:
+        if name not in due and name not in PASSED_ON and value:
             raise Refused(f"the inner network has the argument {shown(name)}, which is not supported", model.at)
 
 
 def build(found: Found, config: dict[str, Any], source: str) -> EDMNetwork:
     """The network with its weights, float32, on the CPU. Raises CheckpointError naming `source`, or Refused."""
-    with torch.device("meta"):
-        outline = build_network(config)
-    refuse_other_shapes(outline.state_dict(), {n: t.size for n, t in found.tensors.items()}, source)
+    with _WeightsWithoutMemory():
+        network = build_network(config)
+    refuse_other_shapes(network.state_dict(), {n: t.size for n, t in found.tensors.items()}, source)
     whole = [n for n, t in found.tensors.items() if not getattr(torch, t.dtype).is_floating_point]
     if whole:
         raise CheckpointError(f"{source}: {len(whole)} tensors not floating point: {', '.join(sorted(whole)[:20])}")
-    _compare_blocks(outline, found)
-    with torch.device("cpu"):
-        network = build_network(config)
+    _compare_blocks(network, found)
     tensors = {name: spec.make().float() for name, spec in found.tensors.items()}
     load_weights(network, tensors, source, keep=True)
     return network
+
+
+class _WeightsWithoutMemory(TorchFunctionMode):
+    """Makes torch.zeros and torch.ones, with which layers make their weights, on the meta device; computed buffers stay real.
+
+    Not torch.device("meta"): that takes arange along, whose implementation there imports sympy, which takes seconds.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in (torch.zeros, torch.ones):
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
 
 
 def _compare_blocks(network: nn.Module, found: Found) -> None:

@@ -174,16 +174,15 @@ def member_storage(record: Record, archive: Archive | None, budget: Budget) -> S
 
 def tensor(value: Any, archive: Archive | None, budget: Budget, at: int) -> Spec:
     """The tensor or parameter that `value` stands for. Raises Refused if it does not, or reaches outside of its storage."""
-    for _ in range(2):  # a parameter holds a tensor
-        if not isinstance(value, Record) or value.kind not in (PARAMETER, TENSOR):
-            raise Refused("a tensor is needed where something else stands", at)
-        args, at = value.args, value.at
-        if value.kind == TENSOR:
-            break
+    if isinstance(value, Record) and value.kind == PARAMETER:
+        at, args = value.at, value.args
         if len(args) != 3 or type(args[1]) is not bool or not nothing(args[2]):
             raise Refused("a parameter is made with arguments that torch does not write", at)
         value = args[0]
-    if value.kind != TENSOR or not 6 <= len(args) <= 7 or not nothing(args[5]) or (len(args) == 7 and not nothing(args[6])):
+    if not isinstance(value, Record) or value.kind != TENSOR:
+        raise Refused("a tensor is needed where something else stands", at)
+    at, args = value.at, value.args
+    if not 6 <= len(args) <= 7 or not all(map(nothing, args[5:])):
         raise Refused("a tensor is made with arguments that torch does not write", at)
     storage, offset, size, stride = args[:4]
     if not (
