@@ -68,9 +68,8 @@ def of(
 def build(
     contender: Contender, denoiser: Denoiser, nfe: int, batch: int, dtype: str, restart: Any = None
 ) -> Runner | None:
-    """The contender's runner; `restart` is for those that have an interval."""
-    own = restart if contender.family == "restart" else None
-    return contender.runner(denoiser, nfe, batch_size=batch, dtype=dtype, restart=own)
+    """The contender's runner, with the interval `restart` if it has one."""
+    return contender.with_restart(restart).runner(denoiser, nfe, batch_size=batch, dtype=dtype)
 
 
 def labels_for(denoiser: Denoiser, n: int) -> Tensor | None:

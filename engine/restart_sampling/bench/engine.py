@@ -142,6 +142,17 @@ def _make_preset(
     return EngineRunner(denoiser, plan, batch_size, dtype) if plan.nfe <= nfe else None
 
 
+def plan_of(contender: Contender, nfe: int, restart: Any = None) -> Plan | None:
+    """The plan an engine's contender runs at a budget; None where none fits."""
+    kind = next((k for k in KINDS if contender.name in (k.solver, f"{k.solver}+restart")), None)
+    if kind is None:
+        preset = next(p for p in published() if contender.name == f"preset:{p.name}")
+        plan = Plan.build(**preset.plan_options)
+        return plan if plan.nfe <= nfe else None
+    jumping = contender.family == "restart"
+    return plan_for(kind.solver, nfe, jumping, restart if jumping else None, kind.options)
+
+
 def plan_for(
     solver: str, nfe: int, jumping: bool = False, restart: Any = None, options: Options = ()
 ) -> Plan | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
@@ -77,6 +77,16 @@ class Contender:
         if restart is not None and self.family != "restart":
             raise ConfigError(f"{self.name!r} has no Restart interval; leave `restart` out")
         return self.make(denoiser, nfe, batch_size, dtype, restart)
+
+    def with_restart(self, restart: Any) -> Contender:
+        """The same contender with this interval; itself where it has none, is a preset, or `restart` is None."""
+        if restart is None or self.family != "restart" or self.name.startswith("preset:"):
+            return self
+
+        def make(denoiser: Denoiser, nfe: int, batch_size: int, dtype: str, own: Any) -> Runner | None:
+            return self.make(denoiser, nfe, batch_size, dtype, restart if own is None else own)
+
+        return replace(self, make=make)
 
 
 def contenders() -> tuple[Contender, ...]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def measure(
     restart: Any = None,
     progress: Progress | None = None,
 ) -> list[Row]:
-    """One row for each contender that fits its budget, appended to `out`/speed.jsonl as a budget is done.
+    """One row for each contender that fits its budget, appended to `out`/speed.jsonl one by one.
 
     Args:
         work: (contender, budget) pairs; those of one budget run in rotation, with the plain float64 loops beside them.
@@ -103,18 +103,17 @@ def measure(
         say(
             f"speed, at most {nfe} evaluations: {len(chosen)} samplers, {warm + rounds} rounds of {batch} samples"
         )
-        rows = _budget(denoiser, model, chosen, nfe, batch, dtype, rounds, warm, restart, say)
-        for row in rows:
+        for row in _budget(denoiser, model, chosen, nfe, batch, dtype, rounds, warm, restart, say):
             if out is not None:
                 append(out / FILE, row)
-        found += rows
+            found.append(row)
     return found
 
 
 def _budget(
     denoiser: Denoiser, model: str, chosen: Sequence[Contender], nfe: int, batch: int, dtype: str, rounds: int, warm: int,
     restart: Any, say: Progress,
-) -> list[Row]:  # fmt: skip
+) -> Iterator[Row]:  # fmt: skip
     contenders = {contender.name: contender for contender in chosen}
     bases = {contender.name: BASELINES[contender.family] for contender in chosen}
     for name in bases.values():
@@ -132,7 +131,6 @@ def _budget(
         ways[name] = Way(runner, batch, denoiser)
     seconds = interleaved(ways, rounds, warm)
     where = environment(denoiser.device)
-    found = []
     for name in (name for name in bases if name in ways):
         contender, way = contenders[name], ways[name]
         row = fields(contender, way.runner, denoiser, model, kind="speed", nfe=nfe, batch=batch, dtype=dtype)
@@ -143,8 +141,7 @@ def _budget(
             row["ratio"] = ratios(evaluation, [s / way.runner.nfe for s in seconds[name]])[1]
         row |= costs.of(contender, way.runner, denoiser, nfe, batch, dtype, restart)
         row |= {"rounds": rounds, "disturbed": int(seconds.disturbed), **where}
-        found.append({key: round(v, 6) if isinstance(v, float) else v for key, v in row.items()})
-    return found
+        yield {key: round(v, 6) if isinstance(v, float) else v for key, v in row.items()}
 
 
 def _times(way: Way, seconds: Sequence[float], batch: int, warm: int) -> Row:

@@ -8,6 +8,8 @@ import typer
 
 from ..errors import RestartError
 from ..version import __version__
+from .bench import bench
+from .convert import convert
 from .generate import generate
 from .models import models
 from .plan import plan
@@ -42,10 +44,12 @@ def _options(
     pass
 
 
+app.command()(bench)
 app.command()(generate)
 app.command()(plan)
 app.command()(presets)
 app.command()(models)
+app.command()(convert)
 app.command()(profile)
 app.command()(report)
 app.command()(status)

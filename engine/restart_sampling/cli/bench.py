@@ -1,0 +1,217 @@
+"""`restart-sampling bench`: speed and quality of samplers on a model, as rows in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import RestartValueError
+from ..restart import RestartConfig
+from . import options as o
+
+FOLDER, QUICK_FOLDER = Path("bench"), Path("bench-quick")
+FULL = {"nfe": "9,18,35,63,127", "batch": 64, "rounds": 5}
+QUICK = {"nfe": "9", "batch": 4, "rounds": 2}
+QUICK_IMAGES, QUICK_SAMPLER = 40, "heun+restart"
+
+
+def bench(
+    model: Annotated[str, typer.Option(help="A bundled name or a model file.")] = "fashion-mnist",
+    samplers: Annotated[
+        str,
+        typer.Option(
+            help="Names, globs or groups, separated by commas: heun, 'heun*', preset:NAME, ode, sde, restart, engine, torch, "
+            "diffusers, presets, all (but presets)."
+        ),
+    ] = "all",
+    nfe: Annotated[
+        str | None, typer.Option(help="Budgets of network evaluations per sample. Default 9,18,35,63,127.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", help="Samples for quality; 0 measures speed only.")] = 0,
+    first_seed: Annotated[int, typer.Option(help="Quality draws the seeds from here on.")] = 1_000_000,
+    block: Annotated[int, typer.Option(help="Seeds of one quality row; blocks give the spread.")] = 1000,
+    batch: Annotated[int | None, typer.Option(help="Samples per network call. Default 64.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Timed rounds; 0 measures quality only. Default 5.")
+    ] = None,
+    dtype: o.Dtype = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")
+    ] = None,
+    restart: Annotated[
+        str | None,
+        typer.Option(
+            help="Interval of the Restart samplers, '[N, K, t_min, t_max]' or any known format or @FILE."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the rows. Default bench.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Every sampler once, small; rows go to bench-quick by default.")
+    ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(help="A git revision: time the engine's samplers here and there, nothing else."),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(help="Feature extractor for quality: package.module:factory or a TorchScript file."),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Reference for quality: an .npz with images or with mu and sigma.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder where drawn images are kept.")] = None,
+) -> None:
+    """Measure samplers: speed in rotation against plain PyTorch, and with --n quality. Rows are appended to JSON-lines files.
+
+    Quality rows that are there already are not measured again. Ctrl-C keeps what is written.
+    """
+    import torch
+    from rich.console import Console
+
+    from ..bench import samplers as registry
+    from ..bench import speed
+    from ..models.registry import load
+
+    defaults: dict[str, Any] = QUICK if quick else FULL
+    nfe = defaults["nfe"] if nfe is None else nfe
+    batch = int(defaults["batch"]) if batch is None else batch
+    rounds = int(defaults["rounds"]) if rounds is None else rounds
+    out = out or (QUICK_FOLDER if quick else FOLDER)
+    numbers = {
+        "n": (n, 0),
+        "first-seed": (first_seed, 0),
+        "block": (block, 1),
+        "batch": (batch, 1),
+        "rounds": (rounds, 0),
+    }
+    for name, (value, least) in numbers.items():
+        if value < least:
+            raise RestartValueError(f"--{name} must be ≥ {least}, got {value}")
+    budgets = _budgets(str(nfe))
+    chosen = registry.select(*(name.strip() for name in samplers.split(",") if name.strip()))
+    if restart is not None:
+        restart = o._read(Path(restart[1:])) if restart.startswith("@") else restart
+        RestartConfig.parse(restart)  # a mistake in it shows before anything is loaded
+    dtype, device = dtype or "fp32", device or ("cuda" if torch.cuda.is_available() else "cpu")
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    denoiser = load(model, device)
+    work = [(contender, budget) for budget in budgets for contender in chosen]
+    try:
+        if against is not None:
+            _against(against, model, work, batch, dtype, device, max(1, rounds), out, restart, console)
+            return
+        rows: list[dict[str, Any]] = []
+        if rounds:
+            rows += speed.measure(
+                denoiser, model, work, batch=batch, dtype=dtype, rounds=rounds, out=out, restart=restart,
+                progress=console.print,
+            )  # fmt: skip
+        if quick and not n:
+            n, block, batch = QUICK_IMAGES, QUICK_IMAGES // 2, QUICK_IMAGES // 2
+            work = [(registry.find(QUICK_SAMPLER), budgets[0])]
+        if n:
+            from ..bench.judge import judge_for
+            from ..bench.quality import measure
+
+            rows += measure(
+                denoiser, model, [(c.with_restart(restart), budget) for c, budget in work], n=n, first_seed=first_seed,
+                block=min(block, n), out=out, cache=cache, batch=batch, dtype=dtype,
+                judge=judge_for(model, features, reference), progress=console.print,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        console.print(f"stopped; the rows written so far are in {out}")
+        raise typer.Exit(130) from None
+    if not rows:
+        console.print("nothing was measured: see the lines above")
+        raise typer.Exit(1)
+    _show(rows, out)
+
+
+def _budgets(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise RestartValueError(
+            f"--nfe must be numbers ≥ 1 separated by commas, got {text!r}; for example 9,18,35"
+        )
+    return list(dict.fromkeys(int(part) for part in parts))
+
+
+def _against(
+    revision: str, model: str, work: Sequence[tuple[Any, int]], batch: int, dtype: str, device: str, rounds: int, out: Path,
+    restart: str | None, console: Any,
+) -> None:  # fmt: skip
+    import torch
+    from rich.table import Table
+
+    from ..bench import against
+    from ..bench.engine import plan_of
+    from ..bench.rows import append, environment
+
+    plans = {}
+    for contender, budget in work:
+        plan = plan_of(contender, budget, restart) if contender.by == "engine" else None
+        if plan is not None:
+            plans[contender.name, plan.digest] = plan
+    if not plans:
+        raise RestartValueError(
+            "--against times the engine's samplers, and none of those asked for fits; try --samplers engine"
+        )
+    rows = against.measure(
+        revision, model, [(name, plan) for (name, _), plan in plans.items()], batch=batch, dtype=dtype, device=device,
+        rounds=rounds, threads=torch.get_num_threads(), progress=console.print,
+    )  # fmt: skip
+    table = Table(title=f"this working tree against {revision}, batch {batch}")
+    for column in ("sampler", "NFE", "s", f"s at {revision}", "ratio", "quartiles"):
+        table.add_column(column, justify="left" if column == "sampler" else "right")
+    for row in rows:
+        append(out / against.FILE, {**row, **environment(device)})
+        table.add_row(
+            row["sampler"], str(row["nfe"]), f"{row['seconds']:.4g}", f"{row['seconds_old']:.4g}", f"{row['ratio']:.3f}",
+            f"{row['ratio_q1']:.3f}–{row['ratio_q3']:.3f}",
+        )  # fmt: skip
+    _print(table)
+    if not rows:
+        raise typer.Exit(1)
+
+
+def _show(rows: Sequence[dict[str, Any]], out: Path) -> None:
+    """The rows of this run as one table, by sampler and NFE."""
+    from rich.table import Table
+
+    merged: dict[tuple[str, int], dict[str, Any]] = {}
+    for row in rows:
+        if row["kind"] in ("speed", "pooled") or (row["kind"] == "quality" and row.get("fd") is not None):
+            merged.setdefault((row["sampler"], row["nfe"]), {}).update({row["kind"]: row})
+    table = Table(title=f"rows in {out}")
+    columns = ("sampler", "NFE", "samples/s", "q1–q3", "× plain loop", "ms outside", "launches", "FD", "n")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "sampler" else "right", no_wrap=True)
+    for (name, evaluations), found in sorted(merged.items(), key=lambda item: (item[0][1], item[0][0])):
+        fast, good = found.get("speed", {}), found.get("pooled") or found.get("quality") or {}
+        table.add_row(
+            name, str(evaluations), _number(fast.get("samples_per_s")),
+            f"{fast['samples_per_s_q1']:.4g}–{fast['samples_per_s_q3']:.4g}" if fast else "", _number(fast.get("ratio")),
+            _number(fast.get("ms_outside_network")), _number(fast.get("launches_per_evaluation")), _number(good.get("fd")),
+            str(good.get("n", "")),
+        )  # fmt: skip
+    _print(table)
+    timed = [row for row in rows if row["kind"] == "speed"]
+    if timed:
+        from ..bench.timing import quietness
+
+        typer.echo(quietness(timed))
+
+
+def _print(table: Any) -> None:
+    from rich.console import Console
+
+    terminal = Console(highlight=False)
+    wide = terminal if terminal.is_terminal else Console(highlight=False, width=130)
+    wide.print(table)
+
+
+def _number(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}"
