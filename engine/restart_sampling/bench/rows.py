@@ -55,8 +55,8 @@ def read(path: Path) -> list[Row]:
             row = json.loads(line)
         except ValueError:
             row = None
-            if line.lstrip().startswith("{") and not line.rstrip().endswith("}"):
-                continue  # torn
+            if _torn(line):
+                continue
         if not isinstance(row, dict):
             raise OutputError(f"{path}, line {number}: not a row (one JSON object); mend or remove the line")
         rows.append(row)
@@ -120,6 +120,21 @@ def commit() -> str:
         return ""  # installed into some other project's checkout
     code = [f"{root}/{folder}" for folder in ("engine", "kernels", "bindings")]
     return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", *code) else "")
+
+
+def _torn(line: str) -> bool:
+    """Whether a line is the beginning of an object and no more: its first brace is never closed."""
+    depth, quoted, escaped = 0, False, False
+    for character in line.strip():
+        if quoted:
+            quoted, escaped = escaped or character != '"', character == "\\" and not escaped
+        elif character == '"':
+            quoted = True
+        else:
+            depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return False
+    return True
 
 
 def _plain(value: Any) -> Any:
