@@ -17,7 +17,7 @@ from one torch generator for each seed. `step` and `scale_model_input` are the l
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -117,7 +117,12 @@ class SchedulerRunner(EagerRunner):
         self.which, self.points = which, points
         known = denoiser.parameterization
         self.low, self.high = max(SIGMA_MIN, known.sigma_min), min(SIGMA_MAX, known.sigma_max)
-        self.scheduler = which.make(points, self.low, self.high, loops.sigma_data_of(denoiser))
+        _library()
+
+    @cached_property
+    def scheduler(self) -> Any:
+        """Made at the first draw: Heun with a thousand levels takes a quarter of a second."""
+        return self.which.make(self.points, self.low, self.high, loops.sigma_data_of(self.denoiser))
 
     def _batch(self, seeds: Tensor, labels: Tensor | None) -> Tensor:
         scheduler = self.scheduler

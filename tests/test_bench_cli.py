@@ -1,0 +1,176 @@
+"""`restart-sampling bench` as a person types it."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+from test_bench_samplers import NAMES
+from test_cli import run
+
+from restart_sampling.bench import against, rows, speed, timing
+from restart_sampling.cli import bench as command
+
+TINY = ["--nfe", "3", "--batch", "2", "--rounds", "1", "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    with timing.threads(1):
+        yield
+
+
+@pytest.fixture
+def quality(monkeypatch):
+    """Stands in for the quality side: records what it is asked for, gives one row each."""
+    asked = {}
+
+    def measure(denoiser, model, work, **options):
+        asked.update(options, model=model, work=[(contender.name, nfe) for contender, nfe in work])
+        return [
+            {"kind": "pooled", "sampler": c.name, "nfe": nfe, "fd": 12.5, "n": options["n"]}
+            for c, nfe in work
+        ]
+
+    def judge_for(model, features=None, reference=None):
+        asked.update(features=features, reference=reference)
+        return "the judge"
+
+    for name, content in (("quality", {"measure": measure}), ("judge", {"judge_for": judge_for})):
+        module = types.ModuleType(f"restart_sampling.bench.{name}")
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return asked
+
+
+def test_speed_of_a_few_samplers(tmp_path, capsys):
+    arguments = ["bench", "--samplers", "heun, euler", *TINY, "--out", str(tmp_path / "rows")]
+    code, out, err = run(arguments, capsys)
+    assert code == 0, err
+    found = rows.read(tmp_path / "rows" / "speed.jsonl")
+    assert [(row["sampler"], row["nfe"], row["model"]) for row in found] == [
+        (n, 3, "fashion-mnist") for n in ("euler", "heun")
+    ]
+    assert all(len(row["model_sha256"]) == 12 and row["threads"] == 1 for row in found)
+    assert "heun" in out
+    assert f"{found[1]['samples_per_s']:.4g}" in out
+    assert "at most 3 evaluations" in err
+    run(arguments, capsys)
+    assert len(rows.read(tmp_path / "rows" / "speed.jsonl")) == 4  # speed is always measured anew
+
+
+def test_quality_gets_what_was_asked(tmp_path, capsys, quality):
+    code, out, err = run(
+        ["bench", "--samplers", "heun,heun+restart", "--nfe", "9,18", "--rounds", "0", "--n", "50", "--block", "20",
+         "--first-seed", "7", "--batch", "5", "--out", str(tmp_path), "--cache", str(tmp_path / "c"), "--features", "f:g"],
+        capsys,
+    )  # fmt: skip
+    assert code == 0, err
+    assert quality["work"] == [("heun", 9), ("heun+restart", 9), ("heun", 18), ("heun+restart", 18)]
+    assert (quality["n"], quality["block"], quality["first_seed"], quality["batch"]) == (50, 20, 7, 5)
+    assert (quality["out"], quality["cache"]) == (tmp_path, tmp_path / "c")
+    assert (quality["features"], quality["judge"], quality["dtype"]) == ("f:g", "the judge", "fp32")
+    assert out.count("12.5") == 4
+    assert not (tmp_path / "speed.jsonl").exists()
+
+
+def test_quick_covers_every_sampler(tmp_path, capsys, quality, monkeypatch):
+    asked = {}
+
+    def measure(denoiser, model, work, **options):
+        asked.update(options, work=work)
+        return []
+
+    monkeypatch.setattr(speed, "measure", measure)
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(["bench", "--quick", "--device", "cpu"], capsys)
+    assert code == 0, err
+    assert {contender.name for contender, _ in asked["work"]} == set(NAMES)
+    assert (asked["rounds"], asked["batch"], str(asked["out"])) == (2, 4, "bench-quick")
+    assert (quality["n"], quality["work"]) == (40, [("heun+restart", 9)])
+
+
+def test_mistakes_are_one_line(tmp_path, capsys):
+    for arguments, said in (
+        (["--nfe", "9,x"], "--nfe must be numbers"),
+        (["--nfe", "0"], "--nfe must be numbers"),
+        (["--samplers", "huen"], "did you mean heun"),
+        (["--batch", "0"], "--batch must be ≥ 1"),
+        (["--n", "-1"], "--n must be ≥ 0"),
+        (["--restart", "[3, 1]"], "t_min, t_max missing"),
+        (["--model", "nowhere.safetensors"], "no model file"),
+        (["--against", "HEAD", "--samplers", "torch"], "engine"),
+        (["--against", "no-such-revision", "--samplers", "heun"], "--against"),
+    ):
+        code, _, err = run(["bench", *arguments, "--out", str(tmp_path)], capsys)
+        assert code == 2, arguments
+        assert said in err, arguments
+        assert err.strip().count("\n") == 0, err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_that_fits_is_exit_code_1(tmp_path, capsys):
+    code, _, err = run(["bench", "--samplers", "heun+restart", *TINY, "--out", str(tmp_path)], capsys)
+    assert code == 1
+    assert "no configuration fits" in err
+
+
+def test_ctrl_c_keeps_the_rows(tmp_path, capsys, monkeypatch):
+    def stopped(*arguments, out, **options):
+        rows.append(out / "speed.jsonl", {"kind": "speed"})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(speed, "measure", stopped)
+    code, _, err = run(["bench", *TINY, "--out", str(tmp_path)], capsys)
+    assert code == 130
+    assert "rows written so far" in err
+    assert rows.read(tmp_path / "speed.jsonl") == [{"kind": "speed"}]
+
+
+def test_against_prints_ratios_and_keeps_them(tmp_path, capsys, monkeypatch):
+    asked = {}
+
+    def measure(revision, model, plans, **options):
+        asked.update(options, revision=revision, plans=plans)
+        return [
+            {"kind": "against", "sampler": name, "nfe": plan.nfe, "seconds": 2.0, "seconds_old": 3.0, "ratio": 1.5,
+             "ratio_q1": 1.4, "ratio_q3": 1.6} for name, plan in plans
+        ]  # fmt: skip
+
+    monkeypatch.setattr(against, "measure", measure)
+    code, out, err = run(
+        [
+            "bench",
+            "--against",
+            "v1",
+            "--samplers",
+            "heun*,torch",
+            "--nfe",
+            "9,10",
+            "--rounds",
+            "3",
+            "--out",
+            str(tmp_path),
+        ],
+        capsys,
+    )
+    assert code == 0, err
+    assert [(name, plan.nfe) for name, plan in asked["plans"]] == [
+        ("heun", 9),
+        ("heun+restart", 9),
+    ]  # 10 buys no more
+    assert (asked["revision"], asked["rounds"]) == ("v1", 3)
+    assert "1.500" in out
+    assert [row["ratio"] for row in rows.read(tmp_path / "against.jsonl")] == [1.5, 1.5]
+
+
+def test_help_is_fast_to_import():
+    """The command's file itself imports neither torch nor the measuring code."""
+    names = (
+        vars(command)
+        if isinstance(command, types.ModuleType)
+        else vars(sys.modules["restart_sampling.cli.bench"])
+    )
+    assert "torch" not in names
+    assert "speed" not in names
