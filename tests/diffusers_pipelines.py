@@ -25,11 +25,11 @@ def unet(**options) -> UNet2DConditionModel:
     return UNet2DConditionModel(**{**settings, **options}).eval()
 
 
-def vae(shift_factor: float | None = None) -> AutoencoderKL:
+def vae(shift_factor: float | None = None, **options) -> AutoencoderKL:
     torch.manual_seed(1)
     return AutoencoderKL(
         block_out_channels=[8, 8], down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2,
-        latent_channels=4, norm_num_groups=4, sample_size=16, shift_factor=shift_factor,
+        latent_channels=4, norm_num_groups=4, sample_size=16, shift_factor=shift_factor, **options,
     ).eval()  # fmt: skip
 
 
@@ -53,10 +53,11 @@ def stable_diffusion_xl():
     from diffusers import StableDiffusionXLPipeline
 
     sizes = dict(addition_embed_type="text_time", addition_time_embed_dim=4)
+    scale = dict(latents_mean=[0.1, 0.2, 0.3, 0.4], latents_std=[0.5, 1.0, 2.0, 3.0])
     net = unet(projection_class_embeddings_input_dim=6 * 4 + POOLED, **sizes)
     return _quiet(
         StableDiffusionXLPipeline(
-            vae=vae(), text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None, unet=net,
+            vae=vae(**scale), text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None, unet=net,
             scheduler=DDIMScheduler(clip_sample=False, **SD_BETAS), add_watermarker=False,
         )
     )  # fmt: skip
