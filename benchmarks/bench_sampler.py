@@ -1,0 +1,50 @@
+"""pytest-benchmark suite of whole draws with a network that costs nothing: what each contender's own work takes.
+
+    pytest benchmarks/bench_sampler.py --benchmark-only
+    pytest benchmarks/bench_sampler.py --benchmark-only -k "engine and threads 1"
+
+The shape is [64, 3, 32, 32], CIFAR-10 at batch 64, the budget 35 evaluations; `extra_info` has the evaluations that really run.
+The network returns one ready tensor, so a time is the loop's: preconditioning, noise, steps. Nothing is built in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import restart_sampling as rs
+from restart_sampling import parameterization
+from restart_sampling.bench.samplers import select
+from restart_sampling.bench.timing import threads
+
+BATCH, SHAPE, NFE = 64, (3, 32, 32), 35
+CONTENDERS = {f"{contender.by} {contender.name}": contender for contender in select("all")}
+
+
+@pytest.fixture(params=sorted({1, torch.get_num_threads()}), ids=lambda n: f"threads {n}", autouse=True)
+def thread_count(request: pytest.FixtureRequest) -> Iterator[None]:
+    with threads(request.param):
+        yield
+
+
+def free_denoiser() -> rs.Denoiser:
+    """EDM's preconditioning around a network that is there already."""
+    F = torch.randn(BATCH, *SHAPE)
+
+    def network(net_in: Tensor, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+        return F[: len(net_in)]
+
+    return rs.Denoiser(network, parameterization.edm(0.5), SHAPE, name="free")
+
+
+@pytest.mark.parametrize("name", CONTENDERS)
+def test_draw(benchmark: Any, name: str) -> None:
+    runner = CONTENDERS[name].runner(free_denoiser(), NFE, batch_size=BATCH)
+    assert runner is not None
+    benchmark.extra_info["nfe"] = runner.nfe
+    runner.draw(range(BATCH))
+    benchmark.pedantic(runner.draw, (range(BATCH),), rounds=5, warmup_rounds=1)
