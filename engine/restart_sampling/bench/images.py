@@ -1,0 +1,50 @@
+r"""The images that quality was measured on, kept so that nothing is drawn twice.
+
+CACHE/<model, 12 digits>/<runner's key>/<first seed>-<last seed>.npz    images uint8 [n, C, H, W], labels int64 [n] (−1: none)
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..files import write_atomically
+
+
+def default_folder() -> Path:
+    """Where images are kept unless told otherwise."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "restart-sampling" / "bench"
+
+
+def path_of(cache: Path, model_sha256: str, key: str, first: int, n: int) -> Path:
+    """The file of a block of seeds."""
+    return cache / (model_sha256[:12] or "unknown") / key / f"{first}-{first + n - 1}.npz"
+
+
+def read(path: Path, n: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor] | None:
+    """(images uint8 [n, *shape], labels int64 [n]) of a file; None where there is none or it is not whole."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images, labels = arrays["images"], arrays["labels"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    if images.dtype != np.uint8 or images.shape != (n, *shape) or labels.shape != (n,):
+        return None
+    return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
+
+
+def write(path: Path, images: Tensor, labels: Tensor | None) -> None:
+    """Keep a block; a folder that cannot be written only costs drawing again."""
+    known = np.full(len(images), -1, dtype=np.int64) if labels is None else labels.numpy()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(
+            path, lambda file: np.savez_compressed(file, images=images.numpy(), labels=known), durable=False
+        )
+    except OSError:
+        return

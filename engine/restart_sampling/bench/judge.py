@@ -1,0 +1,250 @@
+r"""The judge: how good images are, against a reference.
+
+* fd: Fréchet distance of features, |μ − μ_ref|² + tr(Σ + Σ_ref − 2(Σ·Σ_ref)^½) (Heusel et al., arXiv 1706.08500), by
+  torchmetrics. Biased upwards at small n: compare at equal n only.
+* kid: squared maximum mean discrepancy with the cubic polynomial kernel (Bińkowski et al., arXiv 1801.01401), by torchmetrics;
+  mean and std over 50 subsets of 1,000. Unbiased.
+* precision, recall (Kynkäänniemi et al., arXiv 1904.06991), density, coverage (Naeem et al., arXiv 2002.09797), by prdc with
+  k = 5, on at most 5,000 images of each side, chosen by a fixed seed: its time grows with the square.
+* accuracy: share of images that a classifier puts into the class that was asked for.
+
+With a reference of statistics alone (mu, sigma) there is only fd and accuracy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError, ConfigError, RestartTypeError, RestartValueError
+from .features import BUNDLED, Features, bundled, load_features
+
+CHUNK = 500
+NEAREST, MOST = 5, 5000
+SUBSETS, SUBSET = 50, 1000
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a Fréchet distance needs of a reference: mu float64 [d], sigma float64 [d, d], and n images they are of."""
+
+    mu: np.ndarray
+    sigma: np.ndarray
+    n: int = 50_000
+
+
+class Judge:
+    """Features and a reference, loaded once.
+
+    Args:
+        features: extractor; reference: uint8 images [N, C, H, W] or `Stats`; name: of the reference, for rows.
+        classifier: uint8 [n, C, H, W] → logits, for accuracy; or None.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        reference: Tensor | Stats,
+        classifier: nn.Module | None = None,
+        name: str = "reference",
+    ) -> None:
+        self.extractor, self.classifier, self.reference = features, classifier, name
+        self.features = features.name
+        self.perfect: Tensor | None = None  # images of the training set: what a perfect sampler would draw
+        self._real: Tensor | None = None
+        if isinstance(reference, Stats):
+            d = features.num_features
+            if reference.mu.shape != (d,) or reference.sigma.shape != (d, d):
+                raise RestartValueError(
+                    f"reference {name!r} is of {reference.mu.shape} features and {features.name!r} gives {d}; use the "
+                    f"extractor that the reference was made with"
+                )
+            self.stats = reference
+        else:
+            self._real = self.embed(reference)
+            self.stats = stats_of(self._real)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Features float32 [n, d] of uint8 images [n, C, H, W]."""
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise RestartTypeError(
+                f"images must be uint8 [n, C, H, W], got {images.dtype} {tuple(images.shape)}"
+            )
+        return torch.cat([self.extractor(part) for part in images.split(CHUNK)])
+
+    def fd(self, images: Tensor) -> float:
+        """Fréchet distance of uint8 images [n, C, H, W], n ≥ 2, to the reference."""
+        return self.fd_of(stats_of(self.embed(images)))
+
+    def fd_of(self, found: Stats) -> float:
+        """Fréchet distance of statistics to the reference, by torchmetrics in float64."""
+        metric = _torchmetrics().FrechetInceptionDistance(feature=self.extractor, normalize=False)
+        metric.orig_dtype = torch.float64  # what `update` would set; its sums are given instead, as float64
+        for side, stats in (("real", self.stats), ("fake", found)):
+            mu, sigma = torch.from_numpy(stats.mu), torch.from_numpy(stats.sigma)
+            setattr(metric, f"{side}_features_sum", mu * stats.n)
+            setattr(metric, f"{side}_features_cov_sum", sigma * (stats.n - 1) + stats.n * torch.outer(mu, mu))
+            setattr(metric, f"{side}_features_num_samples", torch.tensor(stats.n))
+        return float(_computed(metric))
+
+    def measure(self, images: Tensor, labels: Tensor | None = None) -> dict[str, float]:
+        """All that can be had: fd, kid, kid_std, precision, recall, density, coverage, accuracy.
+
+        Args:
+            images: uint8 [n, C, H, W]. labels: classes that were asked for, int64 [n], or None.
+        """
+        fake = self.embed(images)
+        found = {"fd": self.fd_of(stats_of(fake))}
+        if self._real is not None:
+            found |= kid(self._real, fake) | manifolds(self._real, fake)
+        if self.classifier is not None and labels is not None and bool((labels >= 0).all()):
+            guess = torch.cat([self.classifier(part).argmax(1) for part in images.split(CHUNK)])
+            found["accuracy"] = float((guess == labels).double().mean())
+        return found
+
+
+def stats_of(features: Tensor) -> Stats:
+    """Mean and covariance in float64 of features [n, d]."""
+    if len(features) < 2:
+        raise RestartValueError(f"a Fréchet distance needs at least 2 images, got {len(features)}")
+    values = features.double()
+    mu = values.mean(0)
+    centred = values - mu
+    return Stats(mu.numpy(), (centred.T @ centred / (len(values) - 1)).numpy(), len(values))
+
+
+def kid(real: Tensor, fake: Tensor) -> dict[str, float]:
+    """KID of features [N, d] and [n, d] by torchmetrics, subsets of at most 1,000, chosen by a fixed seed."""
+    from torch import nn
+
+    class Given(nn.Module):
+        num_features = real.shape[1]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    size = min(SUBSET, len(real), len(fake))
+    metric = _torchmetrics().KernelInceptionDistance(
+        feature=Given(), subsets=SUBSETS, subset_size=size, normalize=False
+    )
+    metric.real_features, metric.fake_features = [real.double()], [fake.double()]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        mean, std = _computed(metric)
+    return {"kid": float(mean), "kid_std": float(std)}
+
+
+def manifolds(real: Tensor, fake: Tensor) -> dict[str, float]:
+    """Precision, recall, density and coverage of features by prdc."""
+    try:
+        import contextlib
+        import io
+
+        from prdc import compute_prdc
+    except ImportError:
+        raise ConfigError(
+            "precision and recall need prdc; install it with: pip install 'restart-sampling[bench]'"
+        ) from None
+    rng = np.random.default_rng(0)
+    sides = [
+        x[torch.from_numpy(np.sort(rng.choice(len(x), min(MOST, len(x)), replace=False)))].numpy()
+        for x in (real, fake)
+    ]
+    if min(map(len, sides)) <= NEAREST:
+        return {}
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints how many samples there are
+        found = compute_prdc(*sides, nearest_k=NEAREST)
+    return {name: float(value) for name, value in found.items()}
+
+
+def judge_for(model: str, features: str | None = None, reference: str | Path | None = None) -> Judge:
+    """The judge of a model: the bundled one has features and a test set, others need both.
+
+    Args:
+        features: as `load_features` reads it. reference: an .npz with images (`arr_0`) or with `mu` and `sigma`.
+    """
+    classifier = None
+    if features is None:
+        if model != BUNDLED:
+            raise ConfigError(
+                f"quality of {model!r} needs --features (package.module:factory or a TorchScript file) and --reference (.npz)"
+            )
+        network, classifier = bundled()
+        name = "fashion-mnist-classifier"
+    else:
+        network, name = load_features(features), features
+    if reference is None:
+        if model != BUNDLED:
+            raise ConfigError(
+                f"quality of {model!r} needs --reference, an .npz with images (arr_0) or with mu and sigma"
+            )
+        from ..training.data import fashion_mnist
+
+        images = torch.from_numpy(np.asarray(fashion_mnist("test").images))
+        judge = Judge(Features(network, name, images[0]), images, classifier, "fashion-mnist test")
+        judge.perfect = torch.from_numpy(np.asarray(fashion_mnist("train").images))
+        return judge
+    found, label = load_reference(Path(reference))
+    sample = found[0] if isinstance(found, Tensor) else torch.zeros(_shape(model), dtype=torch.uint8)
+    return Judge(Features(network, name, sample), found, classifier, label)
+
+
+def load_reference(path: Path) -> tuple[Tensor | Stats, str]:
+    """(images or statistics, a name with 12 digits of the file's SHA-256) of an .npz."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            names = set(arrays.files)
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+            label = f"{path.name} {digest}"
+            if {"mu", "sigma"} <= names:
+                n = int(arrays["n"]) if "n" in names else 50_000
+                return Stats(arrays["mu"].astype(np.float64), arrays["sigma"].astype(np.float64), n), label
+            if "arr_0" in names and arrays["arr_0"].dtype == np.uint8 and arrays["arr_0"].ndim == 4:
+                return torch.from_numpy(arrays["arr_0"].transpose(0, 3, 1, 2).copy()), label
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise CheckpointError(f"cannot read the reference {path}: {error}") from error
+    raise CheckpointError(
+        f"{path} holds {', '.join(sorted(names))}; a reference has mu and sigma, or arr_0 with uint8 images [N, H, W, C]"
+    )
+
+
+def save_stats(path: Path, stats: Stats) -> None:
+    """Write statistics as EDM's reference files have them: mu, sigma, and n."""
+    from ..files import write_atomically
+
+    write_atomically(path, lambda file: np.savez(file, mu=stats.mu, sigma=stats.sigma, n=np.array(stats.n)))
+
+
+def _shape(model: str) -> tuple[int, ...]:
+    from ..models.registry import load
+
+    return load(model).shape
+
+
+def _computed(metric: Any) -> Any:
+    """The value of a metric, without its advice on how to fill it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return metric.compute()
+
+
+def _torchmetrics() -> Any:
+    try:
+        from torchmetrics.image import fid, kid
+    except ImportError:
+        raise ConfigError(
+            "quality needs torchmetrics; install it with: pip install 'restart-sampling[bench]'"
+        ) from None
+
+    class Both:
+        FrechetInceptionDistance = fid.FrechetInceptionDistance
+        KernelInceptionDistance = kid.KernelInceptionDistance
+
+    return Both

@@ -1,0 +1,199 @@
+r"""Quality rows: blocks of seeds, drawn once, judged, and pooled.
+
+A row of kind "quality" is one contender at one budget on one block of seeds; kind "pooled" is all blocks together, with the
+spread over blocks. All contenders draw the same seeds, so their rows are paired. Rows that are there already are not made
+again, whatever the order: a run that was stopped goes on, and more blocks can be added later.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..denoiser import Denoiser
+from ..errors import NonFiniteError
+from ..output.images import to_uint8
+from . import images as kept
+from .judge import Judge
+from .rows import append, environment, find, read
+from .samplers import Contender, Runner, fields
+
+FILE = "quality.jsonl"
+METRICS = ("fd", "kid", "precision", "recall", "density", "coverage", "accuracy")
+KEYS = ("kind", "sampler", "nfe", "key", "model", "model_sha256", "dtype", "features", "reference")
+Work = Sequence[tuple[Contender, int]]
+
+
+def measure(
+    denoiser: Denoiser,
+    model: str,
+    work: Work,
+    *,
+    n: int,
+    first_seed: int,
+    block: int = 1000,
+    out: Path,
+    cache: Path | None = None,
+    batch: int = 64,
+    dtype: str = "fp32",
+    judge: Judge,
+    progress: Callable[[str], None] = lambda line: None,
+) -> list[dict[str, Any]]:
+    """Rows of `work` on the seeds first_seed … first_seed + n − 1, block by block: every contender's first block first.
+
+    Args:
+        work: contenders with their budgets. n: samples of each; the last block may be shorter.
+        out: folder of quality.jsonl. cache: folder of drawn images, default `images.default_folder()`.
+
+    Returns: the quality rows, and a pooled row for every contender and budget that runs.
+    """
+    cache = cache or kept.default_folder()
+    ready: list[tuple[Contender, int, Runner]] = []
+    for contender, budget in work:
+        runner = contender.runner(denoiser, budget, batch_size=batch, dtype=dtype)
+        if runner is None:
+            progress(f"{contender.name}: nothing fits into {budget} evaluations")
+        elif all(runner.key != other.key or contender.name != name.name for name, _, other in ready):
+            ready.append((contender, budget, runner))
+    rows: list[dict[str, Any]] = []
+    if ready and judge.perfect is not None:
+        rows += floor(ready[0], denoiser, model, judge, min(n, block), out, batch, dtype)
+    for start in range(first_seed, first_seed + n, block):
+        size = min(block, first_seed + n - start)
+        for contender, budget, runner in ready:
+            row = fields(
+                contender, runner, denoiser, model, kind="quality", nfe=budget, batch=batch, dtype=dtype
+            )
+            row |= {"n": size, "first_seed": start, "features": judge.features, "reference": judge.reference}
+            same = find(read(out / FILE), **{k: row[k] for k in (*KEYS, "n", "first_seed")})
+            if same:
+                rows.append(same[-1])
+                continue
+            images, labels = block_of(denoiser, runner, cache, start, size, batch)
+            row |= {name: round(value, 6) for name, value in judge.measure(images, labels).items()}
+            row |= environment(denoiser.device)
+            append(out / FILE, row)
+            rows.append(row)
+            progress(f"{contender.name}, {runner.nfe} NFE, seeds {start} …: FD {row['fd']:.4g}")
+    return rows + pool(denoiser, ready, rows, judge, cache, out)
+
+
+def floor(
+    ready: tuple[Contender, int, Runner],
+    denoiser: Denoiser,
+    model: str,
+    judge: Judge,
+    n: int,
+    out: Path,
+    batch: int,
+    dtype: str,
+) -> list[dict[str, Any]]:
+    """The row "train set", of n training images: what a perfect sampler would get. n = 0 NFE; the same for every run."""
+    assert judge.perfect is not None
+    contender, budget, runner = ready
+    row = fields(contender, runner, denoiser, model, kind="quality", nfe=budget, batch=batch, dtype=dtype)
+    row |= {
+        "sampler": "train set",
+        "title": "Training set",
+        "family": "data",
+        "by": "data",
+        "source": "",
+        "nfe": 0,
+    }
+    row |= {
+        "nfe_asked": 0,
+        "key": "train-set",
+        "plan": "",
+        "config": {},
+        "restart": "",
+        "n": n,
+        "first_seed": 0,
+    }
+    row |= {"features": judge.features, "reference": judge.reference}
+    same = find(read(out / FILE), **{k: row[k] for k in (*KEYS, "n")})
+    if same:
+        return same[-1:]
+    chosen = torch.from_numpy(
+        np.random.default_rng(0).choice(len(judge.perfect), min(n, len(judge.perfect)), replace=False)
+    )
+    row |= {
+        name: round(value, 6) for name, value in judge.measure(judge.perfect[chosen]).items()
+    } | environment(denoiser.device)
+    append(out / FILE, row)
+    return [row]
+
+
+def block_of(
+    denoiser: Denoiser, runner: Runner, cache: Path, first: int, n: int, batch: int
+) -> tuple[Tensor, Tensor | None]:
+    """(images uint8 [n, C, H, W], labels int64 [n] or None) of a block of seeds, from the cache or drawn and kept.
+
+    Raises NonFiniteError where a sample is not finite: such a sampler is not judged by what is left.
+    """
+    path = kept.path_of(cache, str(denoiser.info.get("sha256", "")), runner.key, first, n)
+    found = kept.read(path, n, denoiser.shape) if denoiser.info.get("sha256") else None
+    if found is not None:
+        images, labels = found
+        return images, None if bool((labels < 0).any()) else labels
+    parts, classes = [], []
+    for start in range(first, first + n, batch):
+        x, drawn = runner.draw(range(start, min(start + batch, first + n)))
+        bad = [start + i for i, ok in enumerate(torch.isfinite(x).flatten(1).all(1).tolist()) if not ok]
+        if bad:
+            raise NonFiniteError(
+                f"{len(bad)} samples are NaN or infinite, seed {bad[0]} among them; not judged",
+                [{"seed": s} for s in bad],
+            )
+        parts.append(torch.from_numpy(to_uint8(x)).permute(0, 3, 1, 2).contiguous())
+        classes.append(drawn)
+    images = torch.cat(parts)
+    known = None if classes[0] is None else torch.cat([c.cpu() for c in classes if c is not None])
+    if denoiser.info.get("sha256"):
+        kept.write(path, images, known)
+    return images, known
+
+
+def pool(
+    denoiser: Denoiser,
+    ready: Sequence[tuple[Contender, int, Runner]],
+    rows: Sequence[dict[str, Any]],
+    judge: Judge,
+    cache: Path,
+    out: Path,
+) -> list[dict[str, Any]]:
+    """Pooled rows: the Fréchet distance of all samples together, mean and std over the blocks of all else."""
+    pooled = []
+    for contender, _, runner in ready:
+        blocks = [row for row in rows if row["sampler"] == contender.name and row["key"] == runner.key]
+        blocks.sort(key=lambda row: row["first_seed"])
+        whole = [row for row in blocks if row["n"] == blocks[0]["n"]]
+        row = {k: blocks[0][k] for k in blocks[0] if k not in (*METRICS, "kid_std")} | environment(
+            denoiser.device
+        )
+        row |= {
+            "kind": "pooled",
+            "n": sum(b["n"] for b in blocks),
+            "blocks": len(blocks),
+            "fd_block_n": blocks[0]["n"],
+        }
+        same = find(read(out / FILE), **{k: row[k] for k in (*KEYS, "n", "first_seed", "blocks")})
+        if same:
+            pooled.append(same[-1])
+            continue
+        for name in METRICS:
+            values = [b[name] for b in whole if b.get(name) is not None]
+            if values:
+                prefix = "fd_block" if name == "fd" else name
+                row[f"{prefix}_mean"] = round(statistics.fmean(values), 6)
+                row[f"{prefix}_std"] = round(statistics.stdev(values), 6) if len(values) > 1 else None
+        every = [block_of(denoiser, runner, cache, b["first_seed"], b["n"], b["batch"])[0] for b in blocks]
+        row["fd"] = round(judge.fd(torch.cat(every)), 6)
+        append(out / FILE, row)
+        pooled.append(row)
+    return pooled

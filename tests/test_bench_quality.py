@@ -1,0 +1,260 @@
+"""Quality: distances against closed forms, blocks that are drawn once, rows that are not made twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from torch import nn
+
+import restart_sampling as rs
+from restart_sampling.bench import claims, images, quality, rows, samplers
+from restart_sampling.bench.features import Features, load_features
+from restart_sampling.bench.judge import (
+    Judge,
+    judge_for,
+    kid,
+    load_reference,
+    manifolds,
+    save_stats,
+    stats_of,
+)
+from restart_sampling.errors import CheckpointError, ConfigError, RestartTypeError, RestartValueError
+
+pytest.importorskip("torchmetrics")
+pytest.importorskip("prdc")
+
+
+class Pixels(nn.Module):
+    """Four pixels as features: what they should be is known."""
+
+    def forward(self, x):
+        return x.flatten(1)[:, :4].float() / 8
+
+
+def pictures(n, seed, mean=128.0, scale=30.0):
+    g = torch.Generator().manual_seed(seed)
+    return (mean + scale * torch.randn(n, 1, 4, 4, generator=g)).clamp(0, 255).to(torch.uint8)
+
+
+def judge(reference=None, classifier=None):
+    reference = pictures(600, 1) if reference is None else reference
+    return Judge(Features(Pixels(), "pixels", pictures(1, 0)[0]), reference, classifier, "made up")
+
+
+def frechet(a, b):
+    """In float64 by scipy's matrix root, from the definition."""
+    a, b = (x.flatten(1)[:, :4].double().numpy() / 8 for x in (a, b))
+    A, B, d = np.cov(a.T), np.cov(b.T), a.mean(0) - b.mean(0)
+    return d @ d + np.trace(A + B - 2 * sqrtm(A @ B).real)
+
+
+def test_fd_is_the_frechet_distance():
+    real, fake = pictures(600, 1), pictures(500, 2, mean=120.0, scale=40.0)
+    assert judge(real).fd(fake) == pytest.approx(frechet(real, fake), rel=1e-9)
+    assert judge(real).fd(real) == pytest.approx(0, abs=1e-6)
+
+
+def test_kid_is_the_squared_mmd_of_the_cubic_kernel():
+    """All samples in one subset: the unbiased estimate of its paper in float64 numpy."""
+    a, b = (torch.randn(80, 5, generator=torch.Generator().manual_seed(s)) * (1 + 0.1 * s) for s in (0, 3))
+
+    def k(x, y):
+        return (x @ y.T / x.shape[1] + 1) ** 3
+
+    x, y = a.double().numpy(), b.double().numpy()
+    n = len(x)
+    within = sum((k(z, z).sum() - np.trace(k(z, z))) / (n * (n - 1)) for z in (x, y))
+    assert kid(a, b)["kid"] == pytest.approx(within - 2 * k(x, y).mean(), rel=1e-6)
+
+
+def test_precision_and_recall_of_halves():
+    """Fakes from one of two clusters are all plausible but cover half of the data."""
+    g = torch.Generator().manual_seed(0)
+    one, two = torch.randn(300, 2, generator=g), torch.randn(300, 2, generator=g) + 100
+    found = manifolds(torch.cat([one, two]), torch.randn(600, 2, generator=g))
+    assert found["precision"] > 0.9
+    assert found["recall"] == pytest.approx(0.5, abs=0.03)
+    assert 0.4 < found["coverage"] < 0.52
+
+
+def test_statistics_give_the_distance_of_their_images(tmp_path):
+    real, fake = pictures(600, 1), pictures(500, 2, mean=120.0)
+    save_stats(tmp_path / "ref.npz", stats_of(Pixels()(real)))
+    reference, name = load_reference(tmp_path / "ref.npz")
+    assert name.startswith("ref.npz ")
+    by_stats = judge(reference)
+    assert by_stats.fd(fake) == pytest.approx(judge(real).fd(fake), rel=1e-12)
+    assert set(by_stats.measure(fake)) == {"fd"}
+
+
+def test_a_reference_of_images(tmp_path):
+    real = pictures(50, 1)
+    np.savez(tmp_path / "adm.npz", arr_0=real.permute(0, 2, 3, 1).numpy())
+    reference, _ = load_reference(tmp_path / "adm.npz")
+    assert torch.equal(reference, real)
+
+
+def test_accuracy():
+    class ByMean(nn.Module):
+        def forward(self, x):
+            return torch.eye(2)[(x.float().mean((1, 2, 3)) > 128).long()]
+
+    images_ = torch.cat([pictures(10, 0, mean=60), pictures(30, 1, mean=200)])
+    labels = torch.tensor([0] * 10 + [1] * 20 + [0] * 10)
+    assert judge(classifier=ByMean()).measure(images_, labels)["accuracy"] == 0.75
+    assert "accuracy" not in judge(classifier=ByMean()).measure(images_, None)
+
+
+@pytest.mark.parametrize(
+    "make, error, message",
+    [
+        (lambda t: judge().fd(torch.zeros(3, 1, 4, 4)), RestartTypeError, "images must be uint8"),
+        (lambda t: judge().fd(pictures(1, 0)), RestartValueError, "at least 2 images, got 1"),
+        (lambda t: Features(nn.Identity(), "id", pictures(1, 0)[0]), RestartTypeError, r"must map uint8 .* to \[2, d\]"),
+        (lambda t: load_features("nothing"), RestartValueError, "package.module:factory or a TorchScript file"),
+        (lambda t: load_features("math:pi2"), RestartValueError, "cannot be made"),
+        (lambda t: load_features("builtins:dict"), RestartTypeError, "must return an nn.Module, got dict"),
+        (lambda t: load_features(str(t / "no.pt")), CheckpointError, "there is no file"),
+        (lambda t: load_reference(t / "no.npz"), CheckpointError, "cannot read the reference"),
+        (lambda t: judge_for("cifar.pkl"), ConfigError, "needs --features"),
+        (lambda t: judge(stats_of(torch.randn(9, 7))), RestartValueError, "gives 4; use the extractor"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_judged(make, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        make(tmp_path)
+
+
+def test_a_file_that_is_no_torchscript(tmp_path):
+    (tmp_path / "x.pt").write_text("<html>")
+    with pytest.raises(CheckpointError, match="is not a TorchScript file"):
+        load_features(str(tmp_path / "x.pt"))
+
+
+# --- blocks and rows ---------------------------------------------------------------------------------------------
+
+
+class Counting:
+    """A runner that counts what it draws."""
+
+    nfe, plan, key, network = 7, None, "made-up-7-fp32", None
+
+    def __init__(self, bad=()):
+        self.drawn, self.bad = [], bad
+
+    def draw(self, seeds, class_labels=None):
+        self.drawn += list(seeds)
+        x = rs.noise.normal(seeds, 0, (1, 4, 4)) * 0.3
+        for i, seed in enumerate(seeds):
+            if seed in self.bad:
+                x[i] = float("nan")
+        return x, None
+
+
+@pytest.fixture
+def setting(tmp_path):
+    denoiser = rs.Denoiser.from_function(lambda x, sigma: x, (1, 4, 4))
+    denoiser.info["sha256"] = "f" * 64
+    runner = Counting()
+    contender = samplers.Contender("made-up", "ode", "torch", "Made up", "here", lambda *a: runner)
+    options = dict(
+        first_seed=100, block=20, out=tmp_path / "out", cache=tmp_path / "cache", batch=8, judge=judge()
+    )
+
+    def measure(n):
+        return quality.measure(denoiser, "made-up", [(contender, 9)], n=n, **options)
+
+    return measure, runner, tmp_path
+
+
+def test_blocks_are_drawn_once_and_can_be_added(setting):
+    measure, runner, folder = setting
+    measure(40)
+    assert runner.drawn == list(range(100, 140))
+    found = measure(60)
+    assert runner.drawn == list(range(100, 160))
+    kinds = [row["kind"] for row in rows.read(folder / "out" / "quality.jsonl")]
+    assert kinds.count("quality") == 3
+    assert kinds.count("pooled") == 2  # of two blocks and of three
+    assert [(row["n"], row["first_seed"]) for row in found[:3]] == [(20, 100), (20, 120), (20, 140)]
+    assert measure(60) == found
+    assert runner.drawn == list(range(100, 160))
+
+
+def test_pooled_is_the_distance_of_all_samples_together(setting):
+    measure, _, _ = setting
+    *blocks, pooled = measure(60)
+    x = rs.noise.normal(range(100, 160), 0, (1, 4, 4)) * 0.3
+    everything = (127.5 * x + 128).clamp(0, 255).to(torch.uint8)
+    assert pooled["fd"] == pytest.approx(frechet(pictures(600, 1), everything), rel=1e-5)
+    fds = [row["fd"] for row in blocks]
+    assert pooled["fd_block_mean"] == pytest.approx(np.mean(fds), abs=1e-5)
+    assert pooled["fd_block_std"] == pytest.approx(np.std(fds, ddof=1), abs=1e-5)
+    assert (pooled["n"], pooled["blocks"], pooled["fd_block_n"]) == (60, 3, 20)
+
+
+def test_a_torn_file_is_drawn_again(setting):
+    measure, runner, folder = setting
+    measure(20)
+    (path,) = (folder / "cache").rglob("*.npz")
+    path.write_bytes(path.read_bytes()[:50])
+    (folder / "out" / "quality.jsonl").unlink()
+    measure(20)
+    assert len(runner.drawn) == 40
+    assert images.read(path, 20, (1, 4, 4)) is not None
+
+
+def test_samples_that_are_not_finite_are_named_and_not_judged(setting):
+    measure, runner, folder = setting
+    runner.bad = (105,)
+    with pytest.raises(rs.NonFiniteError, match="1 samples are NaN or infinite, seed 105 among them"):
+        measure(20)
+    assert not (folder / "out" / "quality.jsonl").exists()
+    assert not list((folder / "cache").rglob("*.npz"))
+
+
+# --- claims ------------------------------------------------------------------------------------------------------
+
+
+def pooled_rows(curves):
+    common = {
+        "kind": "quality",
+        "model_sha256": "a",
+        "features": "f",
+        "reference": "r",
+        "n": 1000,
+        "device": "d",
+        "dtype": "fp32",
+    }
+    return [
+        {**common, "family": family, "sampler": name, "nfe": nfe, "first_seed": 1000 * k, "fd": fd + 0.1 * k}
+        for (family, name), points in curves.items()
+        for nfe, fd in points
+        for k in range(3)
+    ]
+
+
+def test_the_fraction_of_evaluations():
+    """SDE is best at 127 with 5.0; Restart reaches 5.0 between 31 (6.0) and 63 (4.0): at √(31·63) on a log scale."""
+    found = claims.fraction(
+        pooled_rows({("sde", "s"): [(63, 7.0), (127, 5.0)], ("restart", "r"): [(31, 6.0), (63, 4.0)]})
+    )
+    assert found is not None
+    assert found.nfe_sde == 127
+    assert found.nfe_restart == pytest.approx((31 * 63) ** 0.5, rel=1e-6)
+    assert found.fraction == pytest.approx((31 * 63) ** 0.5 / 127, rel=1e-6)
+    assert found.blocks == 3
+    (sentence,) = claims.sentences(pooled_rows({("sde", "s"): [(127, 5.0)], ("restart", "r"): [(63, 4.0)]}))
+    assert "63" in sentence and "127" in sentence
+
+
+def test_a_claim_that_does_not_hold():
+    """Not reached is an answer, and so is that there are no rows."""
+    worse = pooled_rows({("sde", "s"): [(127, 5.0)], ("restart", "r"): [(31, 6.0), (63, 5.5)]})
+    found = claims.fraction(worse)
+    assert found is not None and found.fraction is None
+    assert "does not reach" in claims.sentences(worse)[0]
+    assert claims.fraction(pooled_rows({("sde", "s"): [(127, 5.0)]})) is None
+    assert claims.sentences([]) == []
