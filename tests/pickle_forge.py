@@ -9,6 +9,7 @@ So these are put together from the description of the format: `Emitter` writes p
 from __future__ import annotations
 
 import io
+import pickle
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -71,7 +72,14 @@ def scalar(value: float, module: str = "numpy.core.multiarray") -> Call:
 
 def persistent(class_name: str, state: Any, source: str = SOURCE, **meta: Any) -> Call:
     """A persistence record."""
-    record = {"type": "class", "version": 6, "module_src": source, "class_name": class_name, "state": state, **meta}
+    record = {
+        "type": "class",
+        "version": 6,
+        "module_src": source,
+        "class_name": class_name,
+        "state": state,
+        **meta,
+    }
     return Call("torch_utils.persistence._reconstruct_persistent_obj", (record,))
 
 
@@ -155,7 +163,11 @@ class Emitter:
 
     def tuple(self, value: tuple[Any, ...]) -> bytes:
         items = b"".join(map(self.value, value))
-        return items + bytes([0x84 + len(value)]) if 1 <= len(value) <= 3 else (b"(" + items + b"t" if value else b")")
+        return (
+            items + bytes([0x84 + len(value)])
+            if 1 <= len(value) <= 3
+            else (b"(" + items + b"t" if value else b")")
+        )
 
     def set(self, value: list[Any]) -> bytes:
         if self.protocol >= 4:
@@ -194,7 +206,9 @@ class Emitter:
         else:
             key = str(len(self.storages))
             self.storages[key] = raw
-            storage = Stored(("storage", Global(f"torch.{STORAGE[t.dtype]}"), key, "cuda:0", len(raw) // t.element_size()))
+            storage = Stored(
+                ("storage", Global(f"torch.{STORAGE[t.dtype]}"), key, "cuda:0", len(raw) // t.element_size())
+            )
         args = (storage, t.storage_offset(), tuple(t.shape), tuple(t.stride()), False, hooks)
         return Call("torch._utils._rebuild_tensor_v2", args)
 
@@ -203,11 +217,17 @@ def raw_storage(t: Tensor) -> bytes:
     return torch.empty(0, dtype=torch.uint8).set_(t.detach().untyped_storage()).numpy().tobytes()
 
 
-def storage_blob(raw: bytes, dtype: torch.dtype, *, numel: int | None = None, key: str = "94275310525376") -> bytes:
+def storage_blob(
+    raw: bytes, dtype: torch.dtype, *, numel: int | None = None, key: str = "94275310525376"
+) -> bytes:
     """A storage as an old-style torch.save file."""
     e = [Emitter(2) for _ in range(4)]
     numel = len(raw) // dtype.itemsize if numel is None else numel
-    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+    system = {
+        "protocol_version": 1001,
+        "little_endian": True,
+        "type_sizes": {"short": 2, "int": 4, "long": 4},
+    }
     identity = ("storage", Global(f"torch.{STORAGE[dtype]}"), key, "cpu", numel, None)
     parts = [e[0].pickle(0x1950A86A20F9469CFC6C), e[0].pickle(1001), e[1].pickle(system)]
     parts += [b"\x80\x02" + e[2].tuple(identity) + b"Q.", e[3].pickle([key])]
@@ -241,8 +261,26 @@ class Forge:
 
     def arguments(self) -> dict[str, Any]:
         """What a training script passes to the class."""
-        own = {"EDMPrecond": ("sigma_data",), "VEPrecond": (), "VPPrecond": ("beta_d",), "iDDPMPrecond": ("M",)}
-        left = {"class_name", "sigma_min", "sigma_max", "sigma_data", "pfgmpp", "D", "beta_d", "beta_min", "M", "epsilon_t", "C_1", "C_2"}
+        own = {
+            "EDMPrecond": ("sigma_data",),
+            "VEPrecond": (),
+            "VPPrecond": ("beta_d",),
+            "iDDPMPrecond": ("M",),
+        }
+        left = {
+            "class_name",
+            "sigma_min",
+            "sigma_max",
+            "sigma_data",
+            "pfgmpp",
+            "D",
+            "beta_d",
+            "beta_min",
+            "M",
+            "epsilon_t",
+            "C_1",
+            "C_2",
+        }
         kwargs = {n: v for n, v in self.config.items() if n not in left}
         kwargs |= {n: self.config[n] for n in own[self.config["class_name"]]}
         return kwargs | ({"pfgmpp": True, "D": self.config["D"]} if self.config.get("pfgmpp") else {})
@@ -262,9 +300,18 @@ class Forge:
             out = len(self.tensors[f"{path}.norm1.weight"])
             heads = 0 if "qkv" not in node else out // 64 if self.adm else 1
             scale = 1 if self.adm else scalar(0.5**0.5)
-            return {"in_channels": 8, "num_heads": heads, "dropout": 0.1, "skip_scale": scale, "adaptive_scale": self.adm}
+            return {
+                "in_channels": 8,
+                "num_heads": heads,
+                "dropout": 0.1,
+                "skip_scale": scale,
+                "adaptive_scale": self.adm,
+            }
         if "norm" in path.rpartition(".")[2]:
-            return {"eps": 1e-5 if self.adm else 1e-6, "num_groups": min(32, len(self.tensors[f"{path}.weight"]) // 4)}
+            return {
+                "eps": 1e-5 if self.adm else 1e-6,
+                "num_groups": min(32, len(self.tensors[f"{path}.weight"]) // 4),
+            }
         return {}
 
     def class_name(self, node: Mapping[str, Any], path: str) -> str:
@@ -273,7 +320,12 @@ class Forge:
         last = path.rpartition(".")[2]
         if "conv0" in node:
             return "UNetBlock"
-        for word, name in {"map_noise": "FourierEmbedding", "norm": "GroupNorm", "map": "Linear", "affine": "Linear"}.items():
+        for word, name in {
+            "map_noise": "FourierEmbedding",
+            "norm": "GroupNorm",
+            "map": "Linear",
+            "affine": "Linear",
+        }.items():
             if word in last:
                 return name
         return "Conv2d"
@@ -285,7 +337,9 @@ class Forge:
             children = {"map_noise": {}, **children}  # positional: a module without a tensor
         state: dict[str, Any] = {"training": False}
         state["_parameters"] = {
-            n: torch.nn.Parameter(self.tensors[v], requires_grad=False) for n, v in own.items() if v in self.parameters
+            n: torch.nn.Parameter(self.tensors[v], requires_grad=False)
+            for n, v in own.items()
+            if v in self.parameters
         }
         state["_buffers"] = {n: self.tensors[v] for n, v in own.items() if v not in self.parameters}
         if "weight" in own and "resample_filter" not in own:
@@ -312,7 +366,9 @@ class Forge:
         return self.module(tree(self.tensors))
 
 
-def snapshot(network: Any, protocol: int = 4, *, source: str = SOURCE, key: str = "ema", **kwargs: Any) -> bytes:
+def snapshot(
+    network: Any, protocol: int = 4, *, source: str = SOURCE, key: str = "ema", **kwargs: Any
+) -> bytes:
     """A `.pkl` snapshot of `network`; the loss has EasyDict options, as in PFGM++ files."""
     loss = {"opts": New("dnnlib.util.EasyDict", items={"P_mean": -1.2, "P_std": 1.2})}
     return Emitter(protocol).pickle({
@@ -329,7 +385,10 @@ def training_state(network: Any, *, source: str = SOURCE, key: str = "net", **kw
     adam = {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(4)}}
     content = {
         key: Forge(network, source, **kwargs).root(),
-        "optimizer_state": {"state": adam, "param_groups": [{"lr": 1e-3, "betas": (0.9, 0.999), "params": [0]}]},
+        "optimizer_state": {
+            "state": adam,
+            "param_groups": [{"lr": 1e-3, "betas": (0.9, 0.999), "params": [0]}],
+        },
         "step": 70_000,
     }
     return archive(Emitter(2, storages).pickle(content), storages)
@@ -339,8 +398,40 @@ def archive(pickle: bytes, storages: Mapping[str, bytes], extra: Mapping[str, by
     """A torch.save file from its parts, by torch's own writer."""
     buffer = io.BytesIO()
     writer = torch._C.PyTorchFileWriter(buffer)
-    members = {"data.pkl": pickle, "byteorder": b"little", **{f"data/{k}": v for k, v in storages.items()}, **(extra or {})}
+    members = {
+        "data.pkl": pickle,
+        "byteorder": b"little",
+        **{f"data/{k}": v for k, v in storages.items()},
+        **(extra or {}),
+    }
     for name, content in members.items():
         writer.write_record(name, content, len(content))
     writer.write_end_of_file()
     return buffer.getvalue()
+
+
+# Read by others
+
+
+class Plainly(pickle.Unpickler):
+    """The standard library's unpickler with the few classes of the format that are not installed."""
+
+    def find_class(self, module, name):
+        if module in ("torch_utils.persistence", "dnnlib.util"):
+            return dict if name == "EasyDict" else lambda meta: meta
+        if name == "ModuleDict":
+            return Bag
+        return super().find_class(module, name)
+
+
+class Bag:
+    pass
+
+
+def flattened(record, path=""):
+    """State-dict names and tensors of what `Plainly` made."""
+    state = record["state"] if isinstance(record, dict) else record.__dict__
+    for part in ("_parameters", "_buffers"):
+        yield from ((path + name, t) for name, t in state[part].items() if t is not None)
+    for name, child in state["_modules"].items():
+        yield from flattened(child, f"{path}{name}.")

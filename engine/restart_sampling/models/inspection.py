@@ -10,9 +10,9 @@ from .pickles.sources import SOURCES
 from .registry import ModelFile, file_sha256, read_model
 from .weights import tensors_sha256
 
-SONG = {  # (embedding, encoder, decoder) → the name in EDM's papers and scripts
-    ("positional", "standard", "standard"): "DDPM++",
-    ("fourier", "residual", "standard"): "NCSN++",
+SONG = {  # embedding, encoder, decoder → the name in EDM's papers and scripts
+    "positional standard standard": "DDPM++",
+    "fourier residual standard": "NCSN++",
 }
 
 
@@ -28,8 +28,8 @@ def architecture(config: dict[str, object]) -> str:
     """ "ADM", "DDPM++", "NCSN++", or SongUNet with its parts."""
     if config["model_type"] == "DhariwalUNet":
         return "ADM"
-    parts = tuple(str(config[f"{part}_type"]) for part in ("embedding", "encoder", "decoder"))
-    return SONG.get(parts, f"SongUNet ({', '.join(parts)})")  # type: ignore[call-overload,no-any-return]
+    parts = [str(config[f"{part}_type"]) for part in ("embedding", "encoder", "decoder")]
+    return SONG.get(" ".join(parts), f"SongUNet ({', '.join(parts)})")
 
 
 def inspect(path: Path) -> Inspection:
@@ -60,10 +60,16 @@ def _rows(model: ModelFile) -> list[tuple[str, str]]:
         ("file", f"{model.path}, {model.path.stat().st_size:,} bytes"),
         ("kind", kind),
         ("class", f"{config['class_name']} ({levels.name} preconditioning)"),
-        ("network", f"{architecture(config)} ({config['model_type']}), {config['model_channels']} channels × {config['channel_mult']}"),
+        (
+            "network",
+            f"{architecture(config)} ({config['model_type']}), {config['model_channels']} channels × {config['channel_mult']}",
+        ),
         ("sample", f"{C} × {r} × {r}"),
         ("labels", str(config["label_dim"] or "none")),
-        ("parameters", f"{sum(p.numel() for p in network.parameters()):,} in {len(network.state_dict())} tensors"),
+        (
+            "parameters",
+            f"{sum(p.numel() for p in network.parameters()):,} in {len(network.state_dict())} tensors",
+        ),
         ("sigma", f"{levels.sigma_min:g} .. {levels.sigma_max:g}"),
         ("D", f"{model.augmented_dim} (PFGM++)" if model.augmented_dim else "none (diffusion)"),
         ("use_fp16", "yes" if config["use_fp16"] else "no"),

@@ -20,7 +20,11 @@ from .weights import diagnose, load_safetensors, tensors_sha256, what_it_is
 DATA = Path(__file__).parent / "data"
 BUNDLED = {"fashion-mnist": DATA / "fashion-mnist.safetensors"}
 PICKLES = (  # how a pickle of protocol 2 to 5 and a zip archive start
-    b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04",
+    b"\x80\x02",
+    b"\x80\x03",
+    b"\x80\x04",
+    b"\x80\x05",
+    b"PK\x03\x04",
 )
 NO_SAFETENSORS = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt")
 
@@ -92,7 +96,9 @@ def find(source: str | Path) -> Path:
     if (bundled := BUNDLED.get(str(source))) is not None:
         return bundled
     if "://" in str(source):
-        raise CheckpointError(f"{str(source)!r} is an address, and nothing is downloaded; download it and give the file")
+        raise CheckpointError(
+            f"{str(source)!r} is an address, and nothing is downloaded; download it and give the file"
+        )
     path = Path(source).expanduser()
     try:
         path.stat()
@@ -101,7 +107,9 @@ def find(source: str | Path) -> Path:
         hint = f"; did you mean {close[0]!r}?" if close else f"; bundled models: {', '.join(BUNDLED)}"
         raise CheckpointError(f"no model file {str(source)!r}{hint}") from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        raise CheckpointError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})"
+        ) from None
     return path
 
 
@@ -115,7 +123,10 @@ def read_model(path: Path) -> ModelFile:
         checkpoint = read(path, data)
         return ModelFile(path, sha256, checkpoint.network(), checkpoint.card, checkpoint.notes, checkpoint)
     if path.suffix in NO_SAFETENSORS:
-        what = what_it_is(bytes(data[:512]), len(data)) or "not a pickle of protocol 2 to 5, and not a torch.save file"
+        what = (
+            what_it_is(bytes(data[:512]), len(data))
+            or "not a pickle of protocol 2 to 5, and not a torch.save file"
+        )
         raise CheckpointError(f"{path}: {what}")
     del data
     network, card = load_safetensors(path)

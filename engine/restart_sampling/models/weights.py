@@ -120,7 +120,11 @@ def refuse_other_shapes(
     _refuse(source, "missing", own.keys() - shapes.keys())
     _refuse(source, "unexpected", shapes.keys() - own.keys())
     pairs = {n: (list(shapes[n]), list(t.shape)) for n, t in own.items()}
-    _refuse(source, "of the wrong shape", [f"{n} (file {a}, network {b})" for n, (a, b) in pairs.items() if a != b])
+    _refuse(
+        source,
+        "of the wrong shape",
+        [f"{n} (file {a}, network {b})" for n, (a, b) in pairs.items() if a != b],
+    )
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -132,7 +136,7 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -147,7 +151,9 @@ def write_atomic(path: Path, content: bytes) -> None:
 def diagnose(path: Path, reason: str) -> NoReturn:
     """Raise the CheckpointError that says what `path` is instead of a whole safetensors file."""
     if path.is_dir():
-        raise CheckpointError(f"{path}: is a folder; give the model file in it (.safetensors, .pkl or .pt)") from None
+        raise CheckpointError(
+            f"{path}: is a folder; give the model file in it (.safetensors, .pkl or .pt)"
+        ) from None
     try:
         with path.open("rb") as file:
             head = file.read(512)

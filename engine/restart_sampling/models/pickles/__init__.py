@@ -1,7 +1,7 @@
 r"""EDM and PFGM++ checkpoints (`.pkl` snapshots, training states `.pt`) without running what is in them.
 
-Such a file is a pickle that embeds the Python source of its network, and ordinary unpickling executes that source. Here it is read
-by a machine that can only build data, in four steps that each check what they take over:
+Such a file is a pickle that embeds the Python source of its network, and ordinary unpickling executes that source. Here it is
+read by a machine that can only build data, in four steps that each check what they take over:
 
     machine.py   bytes → plain data and inert records; values.py lists the closed set of globals
     archive.py   the zip form of torch.save
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,15 +81,14 @@ class Checkpoint:
 def open_bytes(path: Path) -> memoryview:
     """The file's content, mapped and not read. Raises CheckpointError if it is no regular file or is empty."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # before it is opened: a pipe would wait for a writer
+            raise CheckpointError(f"{path}: is not a regular file")
         with path.open("rb") as file:
-            if not os.path.isfile(path):
-                raise CheckpointError(f"{path}: is not a regular file")
+            if os.fstat(file.fileno()).st_size == 0:
+                raise CheckpointError(f"{path}: the file is empty")
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except (OSError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        why = "the file is empty" if isinstance(error, ValueError) else f"cannot be read ({error.strerror or error})"
-        raise CheckpointError(f"{path}: {why}") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def read(path: str | Path, data: memoryview | None = None) -> Checkpoint:
@@ -111,7 +111,9 @@ def guarded(path: str, function: Any) -> Any:
         message = str(error)
         raise CheckpointError(message if message.startswith(path) else f"{path}: {message}") from None
     except DAMAGE as error:
-        raise CheckpointError(f"{path}: the file is damaged ({type(error).__name__} while reading it)") from None
+        raise CheckpointError(
+            f"{path}: the file is damaged ({type(error).__name__} while reading it)"
+        ) from None
 
 
 def _read(path: str, view: memoryview) -> Checkpoint:

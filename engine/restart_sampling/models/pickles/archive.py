@@ -63,7 +63,9 @@ class Archive:
         member = self.members[name]
         view = self.data[member.start : member.start + member.size]
         if zlib.crc32(view) != member.crc:
-            raise Refused("the file is damaged: the CRC-32 of a member of the zip archive is wrong", member.start)
+            raise Refused(
+                "the file is damaged: the CRC-32 of a member of the zip archive is wrong", member.start
+            )
         return view
 
     def _end(self) -> tuple[int, int, int]:
@@ -73,7 +75,9 @@ class Archive:
         tail = bytes(data[first:])
         at = first + tail.rfind(b"PK\x05\x06")
         if at < first or at + END.size > size:
-            raise Refused("the file is incomplete: a zip archive ends with a directory, this one does not", size)
+            raise Refused(
+                "the file is incomplete: a zip archive ends with a directory, this one does not", size
+            )
         _, disk, _, _, entries, length, offset, comment = END.unpack_from(data, at)
         if at + END.size + comment != size or disk:
             raise Refused("the file is incomplete, or has bytes behind its zip archive", at)
@@ -101,7 +105,9 @@ class Archive:
             if magic != b"PK\x01\x02":
                 raise Refused("the zip archive's directory is damaged", at)
             if method or flags & ENCRYPTED:
-                raise Refused("a member of the zip archive is packed or encrypted, torch.save stores them plain", at)
+                raise Refused(
+                    "a member of the zip archive is packed or encrypted, torch.save stores them plain", at
+                )
             after = at + ENTRY.size + n_name
             if after + n_extra + n_comment > end:
                 raise Refused("the zip archive's directory does not fit in the file", at)

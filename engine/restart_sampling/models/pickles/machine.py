@@ -6,7 +6,7 @@ files must not have them. This one has 41 of 68 opcodes. A global becomes a toke
 record, and neither is ever looked up, imported or run; `values.py` says what there is.
 
 * A missing opcode is refused: INST, OBJ, EXT1, PERSID, BYTEARRAY8, POP, DUP and all others, and protocols 0 and 1 with them.
-* SETITEM acts on dicts and mapping records, APPEND on lists, ADDITEMS on sets, BUILD on records; on anything else each is refused.
+* SETITEM acts on dicts and mapping records, APPEND on lists, ADDITEMS on sets, BUILD on records, and none of them elsewhere.
 * Keys of dicts and elements of sets are text or integers, so nothing nested is ever hashed.
 * No length in the file is believed: what is read lies inside the file, bytes and long text are views of it, not copies.
 * Values may be nested deeper than Python's own recursion goes, or hold themselves. Nothing here descends into them, and who
@@ -230,9 +230,7 @@ class Machine:
     def record(self, token: Token, args: tuple[Any, ...]) -> None:
         if token.kind == MAPPING and args:
             raise self.refused("a mapping is made with arguments")
-        self.stack.append(
-            Record(token.kind, args, self.base + self.at, items={} if token.items else None)
-        )
+        self.stack.append(Record(token.kind, args, self.base + self.at, items={} if token.items else None))
 
     def build(self) -> None:
         state, target = self.pop(), self.top()

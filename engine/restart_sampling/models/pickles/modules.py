@@ -19,7 +19,13 @@ from .values import CONTAINER, PERSISTENT, Record, Text, mapping
 
 VERSION = 6  # of the persistence record; the only one that EDM and its forks write
 NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
-BLOCK = ("skip_scale", "num_heads", "adaptive_scale", "eps", "num_groups")  # attributes that the formulas depend on
+BLOCK = (
+    "skip_scale",
+    "num_heads",
+    "adaptive_scale",
+    "eps",
+    "num_groups",
+)  # attributes that the formulas depend on
 
 
 @dataclass
@@ -39,7 +45,9 @@ class Module:
             raise Refused("an object was made with arguments that have no names", self.at)
         values = {str(name): plain(value) for name, value in kwargs.items()}
         if len(values) > 64 or any(v is ... or not NAME.fullmatch(n) for n, v in values.items()):
-            raise Refused("an object was made with arguments that are no numbers, texts or lists of numbers", self.at)
+            raise Refused(
+                "an object was made with arguments that are no numbers, texts or lists of numbers", self.at
+            )
         return values
 
     def value(self, name: str) -> Any:
@@ -86,15 +94,18 @@ def persistent(record: Any, digests: dict[int, str] | None = None) -> Module | N
         raise Refused("a persistence record is not one dict", at)
     version = meta.get("version")
     if meta.get("type") != "class" or type(version) is not int or version != VERSION:
-        raise Refused(f"a persistence record is of another version than {VERSION}, the only one that is supported", at)
+        raise Refused(
+            f"a persistence record is of another version than {VERSION}, the only one that is supported", at
+        )
     source, class_name, state = meta.get("module_src"), meta.get("class_name"), mapping(meta.get("state"))
-    if type(source) not in (str, Text):
+    if not isinstance(source, (str, Text)):
         raise Refused("a persistence record has no module_src", at)
     if type(class_name) is not str or not NAME.fullmatch(class_name) or state is None:
         raise Refused("a persistence record has no class_name or no state", at)
     digests = {} if digests is None else digests
     if id(source) not in digests:
-        digests[id(source)] = hashlib.sha256(source.view if type(source) is Text else source.encode()).hexdigest()
+        content = source.view if isinstance(source, Text) else source.encode()
+        digests[id(source)] = hashlib.sha256(content).hexdigest()
     return Module(class_name, digests[id(source)], state, at)
 
 

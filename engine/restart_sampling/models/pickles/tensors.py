@@ -20,7 +20,21 @@ from typing import TYPE_CHECKING, Any
 from .archive import Archive
 from .limits import LIMITS, Refused
 from .machine import Machine
-from .values import DTYPE, ENCODE, MAPPING, NESTED, PARAMETER, SCALAR, STORAGES, STORED, TENSOR, Blob, Record, Text, Token
+from .values import (
+    DTYPE,
+    ENCODE,
+    MAPPING,
+    NESTED,
+    PARAMETER,
+    SCALAR,
+    STORAGES,
+    STORED,
+    TENSOR,
+    Blob,
+    Record,
+    Text,
+    Token,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +93,7 @@ class Spec:
         )
         first, count = (self.offset, dense) if plain else (0, self.storage.numel)
         raw = torch.empty(count * n, dtype=torch.uint8)
-        memoryview(raw.numpy())[:] = self.storage.data[first * n : (first + count) * n]
+        raw.numpy().data[:] = self.storage.data[first * n : (first + count) * n]
         values = raw.view(getattr(torch, self.dtype))
         if plain:
             return values.view(self.size)
@@ -94,7 +108,12 @@ def raw_bytes(value: Any, at: int) -> Blob:
     """Bytes, also when protocol 2 wrote them as latin-1 text."""
     if type(value) is Blob:
         return value
-    if isinstance(value, Record) and value.kind == ENCODE and len(value.args) == 2 and value.args[1] == "latin1":
+    if (
+        isinstance(value, Record)
+        and value.kind == ENCODE
+        and len(value.args) == 2
+        and value.args[1] == "latin1"
+    ):
         text = value.args[0]
         try:
             decoded = str(text.view, "utf-8") if isinstance(text, Text) else text
@@ -195,7 +214,11 @@ def tensor(value: Any, archive: Archive | None, budget: Budget, at: int) -> Spec
         raise Refused("the sizes of a tensor are not lists of natural numbers", at)
     if not isinstance(storage, Record) or storage.kind not in (NESTED, STORED):
         raise Refused("a tensor has no storage", at)
-    found = nested_storage(storage, budget) if storage.kind == NESTED else member_storage(storage, archive, budget)
+    found = (
+        nested_storage(storage, budget)
+        if storage.kind == NESTED
+        else member_storage(storage, archive, budget)
+    )
     numel = math.prod(size)
     last = offset + sum((d - 1) * s for d, s in zip(size, stride, strict=True))
     if numel > found.numel or (numel and last >= found.numel) or offset > found.numel:
@@ -217,7 +240,12 @@ def number(value: Any) -> int | float | bool | None:
     if not isinstance(value, Record) or value.kind != SCALAR or len(value.args) != 2:
         return None
     dtype, raw = value.args
-    if not isinstance(dtype, Record) or dtype.kind != DTYPE or not dtype.args or type(dtype.args[0]) is not str:
+    if (
+        not isinstance(dtype, Record)
+        or dtype.kind != DTYPE
+        or not dtype.args
+        or type(dtype.args[0]) is not str
+    ):
         return None
     code, order = SCALARS.get(dtype.args[0]), dtype.state[1:2] if type(dtype.state) is tuple else ()
     if code is None or order not in (("<",), ("|",), ("=",)):

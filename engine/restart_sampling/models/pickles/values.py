@@ -52,7 +52,13 @@ class Dumped:
     opcodes: int = field(default=0)
 
 
-PERSISTENT, PARAMETER, TENSOR, NESTED, STORED = "persistent", "parameter", "tensor", "nested storage", "storage"
+PERSISTENT, PARAMETER, TENSOR, NESTED, STORED = (
+    "persistent",
+    "parameter",
+    "tensor",
+    "nested storage",
+    "storage",
+)
 MAPPING, CONTAINER, SCALAR, DTYPE, SET, ENCODE = "mapping", "container", "scalar", "dtype", "set", "encode"
 
 STORAGES = {  # storage class → (torch dtype, bytes per element)
