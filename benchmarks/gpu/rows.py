@@ -93,10 +93,7 @@ def round_to(value: float, digits: int = 5) -> float:
 
 def _commit() -> str:
     """Of the checkout; $COMMIT where the code was copied without its history."""
-    try:
-        return os.environ.get("COMMIT") or commit()
-    except OSError:
-        return "unknown"
+    return os.environ.get("COMMIT") or commit() or "unknown"
 
 
 def _version(package: str) -> str:

@@ -30,7 +30,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 FOLDERS = ("engine", "kernels", "bindings", "tests", "benchmarks")
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
 
 from rows import Rows, card_slug  # noqa: E402
 
