@@ -337,3 +337,15 @@ def test_in_half_precision(sd):
     sd.unet.to(torch.bfloat16)
     got = draw(sd, **tiny.embeddings(2), plan=PLAN, seeds=SEEDS, decode=False)
     assert got.dtype == torch.float32 and close(got, want, 0.1) and not torch.equal(got, want)
+
+
+def test_rs_load_takes_a_pipeline(sd):
+    """Two lines: the denoiser of a pipeline, and samples from it."""
+    denoiser = rs.load(sd, **tiny.embeddings(1))
+    x = rs.sample(denoiser, rs.Plan.build(steps=2, sigma_min=0.1, sigma_max=5.0), seeds=range(2), class_labels=0)
+    assert torch.equal(x, rs.sample(denoiser_of(sd, **tiny.embeddings(1)), rs.Plan.build(steps=2, sigma_min=0.1, sigma_max=5.0),
+                                    seeds=range(2), class_labels=0))  # fmt: skip
+    with pytest.raises(rs.CheckpointError, match="sha256 pins a file"):
+        rs.load(sd, sha256="0" * 64)
+    with pytest.raises(rs.CheckpointError, match="prompt is only for diffusers pipelines"):
+        rs.load("fashion-mnist", prompt="a fox")

@@ -47,8 +47,10 @@ class ModelFile:
         return int(config["D"]) if config.get("pfgmpp") else None
 
 
-def load(source: str | Path, device: str = "cpu", sha256: str | None = None) -> Denoiser:
-    """The denoiser in `source`: a bundled name ("fashion-mnist") or a file.
+def load(source: Any, device: str = "cpu", sha256: str | None = None, **pipeline: Any) -> Denoiser:
+    """The denoiser in `source`: a bundled name ("fashion-mnist"), a file, or a diffusers pipeline.
+
+    A pipeline stays on its device; text models need `prompt=` or embeddings, see `integrations.diffusers.denoiser_of`.
 
     Files: .safetensors written by this package, .pkl snapshots and .pt training states of EDM and PFGM++. Nothing in a file is
     ever executed. `sha256` pins the file: its SHA-256, or that of its tensors, as `restart-sampling models inspect` prints them.
@@ -57,6 +59,14 @@ def load(source: str | Path, device: str = "cpu", sha256: str | None = None) -> 
     (recorded, not acted on: choose `dtype` in the sampler) and "pfgmpp_D" (D of a PFGM++ network, else None).
     Raises CheckpointError with the path and what is wrong.
     """
+    if hasattr(source, "components") and hasattr(source, "scheduler"):
+        if sha256 is not None:
+            raise CheckpointError("sha256 pins a file, and a pipeline is none; leave it out")
+        from ..integrations.diffusers import denoiser_of
+
+        return denoiser_of(source, **pipeline)
+    if pipeline:
+        raise CheckpointError(f"{next(iter(pipeline))} is only for diffusers pipelines; leave it out")
     path = find(source)
     pin = None if sha256 is None else sha256.lower()
     if pin is not None and not re.fullmatch("[0-9a-f]{64}", pin):

@@ -116,7 +116,7 @@ def run_job(
     stop = pipeline.Stop() if stop is None else stop
     try:
         display.start(folder, denoiser.name, sampler.plan.nfe, batch, device, ran, who)
-        for note in sampler.plan.notes:
+        for note in (*denoiser.info.get("notes", ()), *sampler.plan.notes):
             display.note(note)
         with display:
             if source is not None:
