@@ -342,7 +342,9 @@ def test_in_half_precision(sd):
 def test_rs_load_takes_a_pipeline(sd):
     """Two lines: the denoiser of a pipeline, and samples from it."""
     denoiser = rs.load(sd, **tiny.embeddings(1))
-    x = rs.sample(denoiser, rs.Plan.build(steps=2, sigma_min=0.1, sigma_max=5.0), seeds=range(2), class_labels=0)
+    x = rs.sample(
+        denoiser, rs.Plan.build(steps=2, sigma_min=0.1, sigma_max=5.0), seeds=range(2), class_labels=0
+    )
     assert torch.equal(x, rs.sample(denoiser_of(sd, **tiny.embeddings(1)), rs.Plan.build(steps=2, sigma_min=0.1, sigma_max=5.0),
                                     seeds=range(2), class_labels=0))  # fmt: skip
     with pytest.raises(rs.CheckpointError, match="sha256 pins a file"):

@@ -93,7 +93,7 @@ def record(denoiser: Denoiser, plan: Plan, seeds: Sequence[int] = STRIP_SEEDS) -
     """
     import torch
 
-    from ..bench import loops
+    import restart_sampling.bench.loops as loops
 
     labels = torch.tensor([s % denoiser.label_dim for s in seeds]) if denoiser.label_dim else None
     inner = loops.edm_denoiser_of(denoiser, labels)
