@@ -46,9 +46,13 @@ synthetic: $(FULL)  ## the paper's synthetic experiment: errors against K, with 
 	$(BIN)/python benchmarks/synthetic_mixture.py
 
 quality: $(FULL)  ## FD-classifier of the bundled model at several NFE, Heun and Restart
-	$(BIN)/python benchmarks/quality_fashion_mnist.py
+	$(BIN)/restart-sampling bench --samplers euler,heun,edm-stochastic,ddpm,dpm2,dpm3,dpm++2m,heun+restart \
+		--nfe 9,18,35,43,63,127 --n 1000 --rounds 0 --out benchmarks/results
+	$(BIN)/python benchmarks/ablations.py
+	$(BIN)/python benchmarks/pictures.py
+	$(BIN)/python benchmarks/readme.py
 
-bench-cpu: $(STAMP)  ## the sampler's own cost and images per second on this CPU, against plain PyTorch loops; README's tables
+bench-cpu: $(FULL)  ## the sampler's own cost and images per second on this CPU, against plain PyTorch loops; README's tables
 	$(BIN)/python benchmarks/overhead_cpu.py
 	$(BIN)/python benchmarks/images_per_second_cpu.py
 	$(BIN)/python benchmarks/readme.py

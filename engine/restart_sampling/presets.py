@@ -143,7 +143,7 @@ _BUNDLED = Preset(
     "fashion-mnist",
     "the bundled model",
     "this package",
-    "what `generate` does by default; measured in benchmarks/results/quality_fashion_mnist.csv",
+    "what `generate` does by default; measured in benchmarks/results/quality.jsonl",
 )
 
 

@@ -1,0 +1,116 @@
+r"""What a plan is worth: the Fréchet distance of the images it draws, with the same seeds for every plan.
+
+Common random numbers: all plans start from the same latents and inject the same noise bits, so that most of the sampling error
+of the distance is shared and drops out of a comparison. The seeds are not those a plan is reported on (confirm.py), because the
+best of many is partly the luckiest.
+
+A quarter of the images is drawn first. Where its distance is FAR times that of a finished plan which costs no more, the rest is
+not drawn; such a plan is given up and has no value, because distances of different numbers of images cannot be compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..bench import images as kept
+from ..bench.engine import EngineRunner
+from ..bench.quality import block_of
+from ..denoiser import Denoiser
+from ..errors import RestartValueError
+from ..plan import Plan
+from ..table import bind
+
+FAR = 1.5
+FIRST = 4  # 1/FIRST of the images is drawn first
+LEAST = 100  # images of that first part; with fewer, the distance says too little
+
+
+class Judge(Protocol):
+    """What is needed of `bench.judge.Judge`: names for the rows, and a distance of uint8 images [n, C, H, W]."""
+
+    features: str
+    reference: str
+
+    def fd(self, images: Tensor) -> float: ...
+
+
+@dataclass(frozen=True)
+class Value:
+    """`fd` of all images, None where they were not all drawn; `first` is that of the first part, None without one."""
+
+    fd: float | None
+    first: float | None = None
+
+
+class Objective:
+    """Draws and judges plans.
+
+    Args:
+        denoiser: the model. judge: the distance. n: images of a plan. first_seed: seeds are first_seed … first_seed + n − 1.
+        batch, dtype: of the sampler. cache: folder where images are kept. halving: give up plans that are far off.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        judge: Judge,
+        *,
+        n: int,
+        first_seed: int,
+        batch: int = 64,
+        dtype: str = "fp32",
+        cache: Path | None = None,
+        halving: bool = True,
+    ) -> None:
+        if n < 2:
+            raise RestartValueError(f"a Fréchet distance needs at least 2 images, got n = {n}")
+        self.denoiser, self.judge = denoiser, judge
+        self.n, self.first_seed = n, first_seed
+        self.batch, self.dtype = batch, dtype
+        self.cache = cache or kept.default_folder()
+        self.first = n // FIRST if halving and n // FIRST >= LEAST else 0
+
+    def bound(self, plan: Plan) -> Plan:
+        """The plan as this network runs it. ConfigError where it cannot."""
+        return bind(plan, self.denoiser.parameterization).plan
+
+    def key(self, plan: Plan) -> str:
+        """Equal for plans that draw the same, however they are written: a hash of the table that is run."""
+        table = bind(plan, self.denoiser.parameterization)
+        parts = (table.coef, table.code, table.sigma)
+        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:12]
+
+    def value(self, plan: Plan, far: Callable[[float], bool] = lambda first: False) -> Value:
+        """The distance on this objective's seeds; `far` says of the first part's distance whether to stop there.
+
+        Raises NonFiniteError where samples are NaN or infinite.
+        """
+        runner = EngineRunner(self.denoiser, plan, self.batch, self.dtype)
+        sha = str(self.denoiser.info.get("sha256", ""))
+        whole = kept.path_of(self.cache, sha, runner.key, self.first_seed, self.n)
+        if not self.first or (sha and whole.exists()):
+            images = self._images(runner, self.first_seed, self.n)
+            first = self.judge.fd(images[: self.first]) if self.first else None
+            return Value(self.judge.fd(images), first)
+        part = self._images(runner, self.first_seed, self.first)
+        first = self.judge.fd(part)
+        if far(first):
+            return Value(None, first)
+        rest = self._images(runner, self.first_seed + self.first, self.n - self.first)
+        return Value(self.judge.fd(torch.cat([part, rest])), first)
+
+    def fresh(self, plan: Plan, first_seed: int, n: int) -> float:
+        """The distance on other seeds, all of them in one block as the benchmark draws it."""
+        return self.judge.fd(
+            self._images(EngineRunner(self.denoiser, plan, self.batch, self.dtype), first_seed, n)
+        )
+
+    def _images(self, runner: EngineRunner, first: int, n: int) -> Tensor:
+        return block_of(self.denoiser, runner, self.cache, first, n, self.batch)[0]

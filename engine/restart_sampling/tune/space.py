@@ -1,0 +1,214 @@
+r"""What is searched: a plan as a few independent numbers, and back.
+
+| parameter | range | what it becomes |
+|---|---|---|
+| solver | as asked | of the main walk and the intervals |
+| main | 4 .. max_nfe, log | evaluations of the main walk; N_main is the most points they pay for |
+| rho | 4 .. 10, by ½ | exponent of the grid |
+| levels | 0 .. levels | number of Restart intervals; for each k: |
+| N_k, K_k | 2 .. 6; 1 .. 10, log | grid points and repeats |
+| t_min_k | 0.01 .. 50, log | moved to the nearest point (in log σ) of the main grid that can be restarted from |
+| ratio_k | 1.2 .. 20, log | t_max = ratio · t_min, at most sigma_max, 3 digits |
+| s_noise | 0.99 .. 1.01, by 0.001 | S_noise; only where there is noise |
+| s_churn | 1 .. 80, log | S_churn between S_min and S_max of the Restart paper; only for edm-stochastic |
+
+Evaluations instead of points make a parameter mean the same for every solver, and a ratio cannot put t_max below t_min, so
+that a plan is refused for its NFE alone (almost: the engine has the last word). Intervals run from high to low noise whatever
+their order, so they are sorted: two orders are one plan.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..bench.engine import CHURN, plan_for
+from ..errors import ConfigError
+from ..plan import Plan
+from ..restart import snap
+from ..schedule import get_schedule
+from ..solvers import get_solver
+
+SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # of EDM's grid
+STOCHASTIC = "edm-stochastic"
+Params = dict[str, Any]
+Options = dict[str, Any]
+
+
+class Refused(ConfigError):
+    """A plan that is outside the space; it is not drawn."""
+
+
+class Suggests(Protocol):
+    """The part of an optuna trial that is used."""
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int: ...
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float: ...
+
+
+@dataclass(frozen=True)
+class Space:
+    """The ranges. `sigma_min`, `sigma_max` are the ends of every main grid; `max_nfe` counts all evaluations of a sample."""
+
+    solvers: tuple[str, ...] = ("heun", "dpm2", "dpm3", "dpm++2m")
+    levels: int = 2
+    min_nfe: int = 8
+    max_nfe: int = 100
+    sigma_min: float = SIGMA_MIN
+    sigma_max: float = SIGMA_MAX
+    N: tuple[int, int] = (2, 6)
+    K: tuple[int, int] = (1, 10)
+    t_min: tuple[float, float] = (0.01, 50.0)
+    ratio: tuple[float, float] = (1.2, 20.0)
+    s_noise: tuple[float, float] = (0.99, 1.01)
+    rho: tuple[float, float] = (4.0, 10.0)
+    s_churn: tuple[float, float] = (1.0, 80.0)
+
+    def __post_init__(self) -> None:
+        if not self.solvers:
+            raise ConfigError("the search needs at least one solver, for example heun")
+        for name in self.solvers:
+            get_solver(name)
+        if not 1 <= self.min_nfe <= self.max_nfe:
+            raise ConfigError(f"min_nfe must be in 1 .. {self.max_nfe} (max_nfe), got {self.min_nfe}")
+        if self.max_nfe < 5:
+            raise ConfigError(f"max_nfe must be ≥ 5, got {self.max_nfe}")
+        if not 0 <= self.levels <= 8:
+            raise ConfigError(f"levels must be in 0 .. 8, got {self.levels}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, tuples as lists."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def space_for(parameterization: Any, **given: Any) -> Space:
+    """The space of a network: EDM's ends of the grid, inside what the network knows. ConfigError for flow models."""
+    if parameterization.process != "ve":
+        raise ConfigError("plans are searched on EDM's grid, x = x₀ + σ·ε; a flow model has another one")
+    low = max(SIGMA_MIN, float(parameterization.sigma_min))
+    high = min(SIGMA_MAX, float(parameterization.sigma_max))
+    return Space(sigma_min=low, sigma_max=high, **given)
+
+
+def suggest(trial: Suggests, space: Space) -> Params:
+    """One point of the space."""
+    p: Params = {
+        "solver": trial.suggest_categorical("solver", list(space.solvers)),
+        "main": trial.suggest_int("main", 4, space.max_nfe, log=True),
+        "rho": trial.suggest_float("rho", *space.rho, step=0.5),
+        "levels": trial.suggest_int("levels", 0, space.levels),
+    }
+    for k in range(p["levels"]):
+        p[f"N{k}"] = trial.suggest_int(f"N{k}", *space.N)
+        p[f"K{k}"] = trial.suggest_int(f"K{k}", *space.K, log=True)
+        p[f"t_min{k}"] = trial.suggest_float(f"t_min{k}", *space.t_min, log=True)
+        p[f"ratio{k}"] = trial.suggest_float(f"ratio{k}", *space.ratio, log=True)
+    if p["levels"] or p["solver"] in (STOCHASTIC, "ddpm"):
+        p["s_noise"] = trial.suggest_float("s_noise", *space.s_noise, step=0.001)
+    if p["solver"] == STOCHASTIC:
+        p["s_churn"] = trial.suggest_float("s_churn", *space.s_churn, log=True)
+    return p
+
+
+def options_of(params: Params, space: Space) -> Options:
+    """Options of `Plan.build` for a point of the space. Refused: not even the smallest grid is paid for."""
+    options: Options = {"solver": params["solver"]}
+    fitted = plan_for(params["solver"], params["main"])
+    if fitted is None:
+        raise Refused(f"{params['main']} evaluations are too few for a grid of {params['solver']}")
+    options["steps"] = fitted.config.steps
+    options |= {"rho": round(float(params["rho"]), 4)} | _ends(space)
+    intervals = _intervals(params, options, space)
+    if intervals:
+        options["restart"] = intervals
+    if "s_noise" in params:
+        options["s_noise"] = round(float(params["s_noise"]), 4)
+    if "s_churn" in params:
+        options |= {"s_churn": _digits(params["s_churn"], 3), "s_min": CHURN["s_min"], "s_max": CHURN["s_max"]}
+    return options
+
+
+def build(options: Options, space: Space) -> Plan:
+    """The plan, or Refused: the engine does not run it, or its NFE is outside the space."""
+    try:
+        plan = Plan.build(**options)
+    except Refused:
+        raise
+    except ConfigError as error:
+        raise Refused(str(error)) from error
+    if not space.min_nfe <= plan.nfe <= space.max_nfe:
+        raise Refused(f"{plan.nfe} NFE, and {space.min_nfe} .. {space.max_nfe} are searched")
+    return plan
+
+
+def params_of(plan: Plan, space: Space) -> Params | None:
+    """The point whose plan is nearest to `plan`, or None where it is outside the space. Inverse of :func:`options_of`."""
+    config = plan.config
+    levels = sorted(plan.intervals, key=lambda i: (-i.t_min, -i.asked.t_max))
+    noisy = bool(levels) or config.solver in (STOCHASTIC, "ddpm")
+    main = plan.nfe - sum(i.nfe for i in levels)
+    p: Params = {
+        "solver": config.solver,
+        "main": main,
+        "rho": round(config.rho * 2) / 2,
+        "levels": len(levels),
+    }
+    for k, i in enumerate(levels):
+        p |= {f"N{k}": i.N, f"K{k}": i.K, f"t_min{k}": i.t_min, f"ratio{k}": i.asked.t_max / i.t_min}
+    if noisy:
+        p["s_noise"] = round(config.s_noise, 3)
+    if config.solver == STOCHASTIC:
+        p["s_churn"] = config.s_churn
+    inside = (
+        config.solver in space.solvers
+        and 4 <= main <= space.max_nfe
+        and len(levels) <= space.levels
+        and config.schedule == "edm"
+        and not config.sigmas
+        and all(_within(p[name], getattr(space, name.rstrip("0123456789"))) for name in p if name not in _FREE)
+    )
+    return p if inside else None
+
+
+_FREE = ("solver", "main", "levels")
+
+
+def _within(value: float, ends: tuple[float, float]) -> bool:
+    return ends[0] <= value <= ends[1]
+
+
+def _ends(space: Space) -> Options:
+    """The ends of the grid, where they are not EDM's own."""
+    ends = {"sigma_min": (space.sigma_min, SIGMA_MIN), "sigma_max": (space.sigma_max, SIGMA_MAX)}
+    return {name: value for name, (value, own) in ends.items() if value != own}
+
+
+def _intervals(params: Params, options: Options, space: Space) -> list[list[Any]]:
+    """[[N, K, t_min, t_max], …] from high to low noise, on the grid of `options`."""
+    grid = get_schedule("edm", rho=options["rho"]).grid(options["steps"], space.sigma_min, space.sigma_max)
+    grid = np.append(grid, 0.0)
+    found = []
+    for k in range(params["levels"]):
+        index = 1 + int(np.argmin(np.abs(np.log(grid[1:-1]) - math.log(params[f"t_min{k}"]))))
+        t = float(grid[index])
+        t_max = min(_digits(min(t * params[f"ratio{k}"], space.sigma_max), 3), space.sigma_max)
+        found.append([params[f"N{k}"], params[f"K{k}"], _written(t, grid, index), t_max])
+    return sorted(found, key=lambda i: (-i[2], -i[3], i[0], i[1]))
+
+
+def _written(t: float, grid: np.ndarray, index: int) -> float:
+    """Grid point `t` with the fewest digits, 2 at least, that snap to it: 0.1395 is written 0.14, as in the paper."""
+    for digits in range(2, 17):
+        if snap(grid, _digits(t, digits)) == index:
+            return _digits(t, digits)
+    return t
+
+
+def _digits(value: float, digits: int) -> float:
+    return float(f"{value:.{digits}g}")
