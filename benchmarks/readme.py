@@ -48,9 +48,9 @@ def quality() -> str:
     spread = " and ".join(f"{fd:.2f}" for fd in blocks["heun"])
     lines = [
         "Fréchet distance of the bundled model's samples to the test set, on the features of a small classifier (FD-classifier,",
-        "not FID; lower is better), all samplers on the same seeds. At this n another thousand seeds move a value by more than most",
-        f"samplers differ (Heun at 35 NFE: {spread}), so compare within the table only; the model's own error is the larger",
-        "part of all values from about 18 NFE on. `make quality` adds what is missing and draws it.",
+        "not FID; lower is better), all samplers on the same seeds. At this n another thousand seeds move a value by more than",
+        f"most samplers differ (Heun at 35 NFE: {spread}), so compare within the table only; the model's own error is the",
+        "larger part of all values from about 18 NFE on. `make quality` adds what is missing and draws it.",
         "",
         quality_table(rows, by="engine"),
         "",
