@@ -17,6 +17,7 @@ from .presets import presets
 from .profile import profile
 from .report import report
 from .status import status
+from .tune import tune
 from .verify import verify
 
 app = typer.Typer(
@@ -53,6 +54,7 @@ app.command()(convert)
 app.command()(profile)
 app.command()(report)
 app.command()(status)
+app.command()(tune)
 app.command()(verify)
 
 

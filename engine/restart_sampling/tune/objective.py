@@ -29,6 +29,7 @@ from ..table import bind
 
 FAR = 1.5
 FIRST = 4  # 1/FIRST of the images is drawn first
+BLOCK = 1000  # of the benchmark
 LEAST = 100  # images of that first part; with fewer, the distance says too little
 
 
@@ -107,10 +108,11 @@ class Objective:
         return Value(self.judge.fd(torch.cat([part, rest])), first)
 
     def fresh(self, plan: Plan, first_seed: int, n: int) -> float:
-        """The distance on other seeds, all of them in one block as the benchmark draws it."""
-        return self.judge.fd(
-            self._images(EngineRunner(self.denoiser, plan, self.batch, self.dtype), first_seed, n)
-        )
+        """The distance on other seeds, in the blocks that the benchmark draws and keeps."""
+        runner = EngineRunner(self.denoiser, plan, self.batch, self.dtype)
+        end = first_seed + n
+        blocks = [self._images(runner, s, min(BLOCK, end - s)) for s in range(first_seed, end, BLOCK)]
+        return self.judge.fd(torch.cat(blocks))
 
     def _images(self, runner: EngineRunner, first: int, n: int) -> Tensor:
         return block_of(self.denoiser, runner, self.cache, first, n, self.batch)[0]

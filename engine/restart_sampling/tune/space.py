@@ -130,7 +130,11 @@ def options_of(params: Params, space: Space) -> Options:
     if "s_noise" in params:
         options["s_noise"] = round(float(params["s_noise"]), 4)
     if "s_churn" in params:
-        options |= {"s_churn": _digits(params["s_churn"], 3), "s_min": CHURN["s_min"], "s_max": CHURN["s_max"]}
+        options |= {
+            "s_churn": _digits(params["s_churn"], 3),
+            "s_min": CHURN["s_min"],
+            "s_max": CHURN["s_max"],
+        }
     return options
 
 
@@ -171,7 +175,9 @@ def params_of(plan: Plan, space: Space) -> Params | None:
         and len(levels) <= space.levels
         and config.schedule == "edm"
         and not config.sigmas
-        and all(_within(p[name], getattr(space, name.rstrip("0123456789"))) for name in p if name not in _FREE)
+        and all(
+            _within(p[name], getattr(space, name.rstrip("0123456789"))) for name in p if name not in _FREE
+        )
     )
     return p if inside else None
 

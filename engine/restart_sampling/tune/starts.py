@@ -1,8 +1,8 @@
 r"""Where a search begins: plans that are known to be good, so that it does not have to find them.
 
 In this order, each once: for every budget the benchmark's rule (one interval, bench/engine.py) and plain Heun; the published
-presets that fit; the paper's multi-level ImageNet intervals, cut to the number of levels and with fewer repeats until they
-fit; the other solvers with the rule's interval.
+presets that fit; the paper's multi-level ImageNet rows of up to twice the most evaluations, cut to the number of levels and with
+fewer repeats until they fit; the other solvers with the rule's interval.
 """
 
 from __future__ import annotations
@@ -32,18 +32,16 @@ class Start:
 
 def starts(space: Space, budgets: Sequence[int], key: Key) -> list[Start]:
     """The plans that fit into the space, best known first. `key` is equal for plans that draw the same."""
-    found: list[Start] = []
-    seen: set[str] = set()
+    found: dict[str, Start] = {}
     for label, plan, preset in _candidates(space, sorted(budgets, reverse=True)):
         try:
             start = _start(label, plan, preset, space, key)
             name = key(build(start.options, space)) if start else ""
         except ConfigError:  # a network may refuse more than the space does
             continue
-        if start is not None and name not in seen:
-            seen.add(name)
-            found.append(start)
-    return found
+        if start is not None and (name not in found or (start.preset and not found[name].preset)):
+            found[name] = start  # in the place of the first; a preset gives it its name
+    return list(found.values())
 
 
 def fitting(space: Space, budget: int, accepts: Callable[[Plan], Any]) -> list[tuple[Preset, Plan]]:
@@ -83,8 +81,9 @@ def _candidates(space: Space, budgets: Sequence[int]) -> Iterator[tuple[str, Pla
         plan = Plan.build(**preset.plan_options)
         if plan.nfe <= space.max_nfe:
             yield f"preset {preset.name}", plan, preset.name
-    for preset in presets():
-        if preset.name.startswith("imagenet64-edm-") and len(Plan.build(**preset.plan_options).intervals) > 1:
+    for preset in sorted(presets(), key=lambda p: p.nfe):
+        several = str(preset.plan_options.get("restart", "")).count("[") > 1
+        if preset.name.startswith("imagenet64-edm-") and several and preset.nfe <= 2 * space.max_nfe:
             scaled = _scaled(preset, space)
             if scaled is not None:
                 yield f"{preset.name}, scaled", scaled, ""

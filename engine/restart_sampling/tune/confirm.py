@@ -1,0 +1,193 @@
+r"""What a search found, for each budget, measured again on fresh seeds beside the best preset and Heun.
+
+The lowest distance of many trials is partly luck on the seeds they share, so it is not what is reported. The tuned plan, the
+preset and plain Heun all draw the seeds of the benchmark. The preset is chosen as the tuned plan is: the best on the search's
+seeds of those that were tried there; where none was, the Restart preset that uses most of the budget.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..bench.engine import plan_for
+from ..bench.rows import append, find, read
+from ..errors import ConfigError, NonFiniteError
+from ..plan import Plan
+from ..solvers import get_solver
+from .pareto import best_for
+from .space import Space
+from .starts import fitting
+from .study import complete, finished
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+FILE = "tune.jsonl"
+FIRST_SEED = 1_000_000  # the benchmark's
+Row = dict[str, Any]
+_FLAGS = (  # of `generate`, with the option of Plan.build each is
+    ("--steps", "steps"), ("--solver", "solver"), ("--rho", "rho"), ("--s-noise", "s_noise"), ("--s-churn", "s_churn"),
+    ("--s-min", "s_min"), ("--s-max", "s_max"), ("--restart-gamma", "restart_gamma"), ("--sigma-min", "sigma_min"),
+    ("--sigma-max", "sigma_max"), ("--schedule", "schedule"), ("--on-collision", "on_collision"),
+    ("--guidance-scale", "guidance_scale"),
+)  # fmt: skip
+
+
+class Fresh(Protocol):
+    """`objective.Objective`, as far as a confirmation uses it."""
+
+    def bound(self, plan: Plan) -> Plan: ...
+    def fresh(self, plan: Plan, first_seed: int, n: int) -> float: ...
+
+
+def options(plan: Plan) -> Row:
+    """What differs from the defaults of `Plan.build`, with `steps`: enough to build the plan again."""
+    own, default = plan.config.to_dict(), Plan.build(steps=18).config.to_dict()
+    found = {name: value for name, value in own.items() if name == "steps" or value != default.get(name)}
+    if plan.config.restart.intervals:
+        intervals = [[i.N, i.K, i.t_min, i.t_max] for i in plan.config.restart.intervals]
+        found["restart"] = intervals[0] if len(intervals) == 1 else intervals
+    else:
+        found.pop("restart", None)
+    return found
+
+
+def command(plan: Plan, model: str, dtype: str = "fp32") -> str:
+    """The plan as a `restart-sampling generate` command line. ConfigError where it has an option that is not a flag."""
+    given = options(plan)
+    words = ["restart-sampling", "generate", "--model", model]
+    for flag, name in _FLAGS:
+        if name in given:
+            words += [flag, str(given.pop(name))]
+    if "restart" in given:
+        words += ["--restart", str(given.pop("restart"))]
+    if given:
+        raise ConfigError(f"{', '.join(given)} cannot be given on the command line; build the plan in Python")
+    if dtype != "fp32":
+        words += ["--dtype", dtype]
+    return shlex.join(words)
+
+
+def python(plan: Plan) -> str:
+    """The plan as a line of Python."""
+    return f"rs.Plan.build({', '.join(f'{name}={value!r}' for name, value in options(plan).items())})"
+
+
+def family(plan: Plan) -> str:
+    """ "restart", "sde" or "ode"."""
+    if plan.intervals:
+        return "restart"
+    return "sde" if plan.config.s_churn or get_solver(plan.config.solver).noisy else "ode"
+
+
+def plan_fields(plan: Plan, nfe: int, dtype: str) -> Row:
+    """What a row says of the plan."""
+    return {
+        "sampler": "tuned", "by": "engine", "source": "found by search", "family": family(plan), "nfe": nfe,
+        "key": f"{plan.digest}-{dtype}", "plan": plan.digest, "config": plan.config.to_dict(),
+        "restart": plan.config.restart.to_json() if plan.intervals else "",
+    }  # fmt: skip
+
+
+def write_trials(study: Study, common: Row, path: Path) -> list[Row]:
+    """Append the trials that the file does not have yet; all of this study's rows of kind "trial"."""
+    mine = find(read(path), kind="trial", study=study.user_attrs["study"])
+    known = {row["trial"] for row in mine}
+    for trial in finished(study):
+        attrs = trial.user_attrs
+        if trial.number in known or "key" not in attrs or "copy_of" in attrs:
+            continue
+        plan = Plan.build(**attrs["config"])
+        fd = None if trial.values is None else round(trial.values[1], 6)
+        row = plan_fields(plan, attrs["nfe"], common["dtype"]) | common
+        row |= {
+            "kind": "trial", "trial": trial.number, "title": f"Trial {trial.number}", "label": attrs.get("label", ""),
+            "preset": attrs.get("preset", ""), "fd": fd, "fd_first": attrs.get("first"),
+            "why": attrs.get("failed") or attrs.get("stopped") or "", "seconds": attrs.get("seconds"),
+            "study": study.user_attrs["study"],
+        }  # fmt: skip
+        append(path, row)
+        mine.append(row)
+    return mine
+
+
+def confirm(
+    study: Study,
+    space: Space,
+    objective: Fresh,
+    budgets: Sequence[int],
+    common: Row,
+    path: Path,
+    *,
+    n: int,
+    first_seed: int = FIRST_SEED,
+    progress: Callable[[str], None] = lambda line: None,
+) -> list[Row]:
+    """Rows of kind "tuned", one for each budget that a trial fits in; appended to the file, and not measured twice.
+
+    Args:
+        common: fields that every row has (model, features, environment …). n, first_seed: the fresh seeds.
+    """
+    measured: dict[str, float | None] = {}
+
+    def fresh(plan: Plan, what: str) -> float | None:
+        if plan.digest not in measured:
+            try:
+                measured[plan.digest] = round(objective.fresh(plan, first_seed, n), 6)
+            except NonFiniteError as error:
+                progress(f"{what}: {error}")
+                measured[plan.digest] = None
+            else:
+                progress(f"{what}: FD {measured[plan.digest]:.4g} on fresh seeds")
+        return measured[plan.digest]
+
+    rows = []
+    for budget in budgets:
+        trial = best_for(complete(study), budget)
+        if trial is None:
+            progress(f"no plan was found for {budget} NFE")
+            continue
+        plan = Plan.build(**trial.user_attrs["config"])
+        name, preset, fd_search = _best_preset(study, space, objective, budget)
+        heun = plan_for("heun", budget)
+        row = plan_fields(plan, int(trial.values[0]), common["dtype"]) | common
+        row |= {
+            "kind": "tuned", "title": f"Tuned for {budget} NFE", "budget": budget, "nfe_asked": budget, "n": n,
+            "first_seed": first_seed, "best_preset": name, "heun": heun.digest if heun else "",
+            "trial": trial.number, "trials": len(complete(study)), "study": study.user_attrs["study"],
+        }  # fmt: skip
+        same = find(
+            read(path),
+            **{k: row[k] for k in ("kind", "study", "budget", "plan", "best_preset", "n", "first_seed")},
+        )
+        if same:
+            rows.append(same[-1])
+            continue
+        row |= {
+            "fd": fresh(plan, f"tuned for {budget}, {row['nfe']} NFE"),
+            "fd_best_preset": None if preset is None else fresh(preset, f"preset {name}, {objective.bound(preset).nfe} NFE"),
+            "fd_heun": None if heun is None else fresh(heun, f"Heun, {heun.nfe} NFE"),
+            "fd_search": round(trial.values[1], 6), "fd_search_best_preset": fd_search,
+            "command": command(plan, str(common["model"]), str(common["dtype"])), "python": python(plan),
+        }  # fmt: skip
+        append(path, row)
+        rows.append(row)
+    return rows
+
+
+def _best_preset(
+    study: Study, space: Space, objective: Fresh, budget: int
+) -> tuple[str, Plan | None, float | None]:
+    """(name, plan, distance on the search's seeds or None) of the preset to compare with; ("", None, None) where none fits."""
+    tried = [t for t in complete(study) if t.user_attrs.get("preset") and t.values[0] <= budget]
+    if tried:
+        best = min(tried, key=lambda t: (t.values[1], t.number))
+        return best.user_attrs["preset"], Plan.build(**best.user_attrs["config"]), round(best.values[1], 6)
+    fits = fitting(space, budget, objective.bound)
+    if not fits:
+        return "", None, None
+    preset, plan = fits[0]
+    return preset.name, plan, None

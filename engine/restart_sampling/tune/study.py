@@ -1,0 +1,299 @@
+r"""The study: what was tried and what it was worth, in a database, so that a search goes on where it stopped.
+
+Two objectives, both minimised: NFE and Fréchet distance. The sampler is multi-objective TPE (Ozaki et al., GECCO 2020) with
+groups of parameters that occur together, because a search has tens of trials: one generation of NSGA-II. It is seeded anew for
+every trial, by the seed and the number of trials before, so a search that was interrupted goes on as it would have.
+
+States of a trial
+    COMPLETE                 drawn and judged, or a copy: its plan draws the same as that of an earlier trial
+    PRUNED, attr "refused"   outside the space or not run by the engine; nothing was drawn, does not count, another is tried
+    PRUNED, attr "stopped"   a part was drawn and was far off; it has no value
+    FAIL, attr "failed"      samples were not finite; the reason is kept
+    FAIL without "failed"    the process ended in it; its point is queued again
+Pruned trials have no value but the sampler learns from them: it counts them as bad.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import BackendError, ConfigError, NonFiniteError
+from ..plan import Plan
+from .objective import FAR, Value
+from .space import Params, Refused, Space, build, options_of, suggest
+from .starts import Start
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+NAME = "restart-sampling tune"
+IDLE = 300  # trials in a row that cost nothing (refused or copied) before the space counts as exhausted
+
+
+class Objective(Protocol):
+    """`objective.Objective`, as far as a search uses it."""
+
+    def bound(self, plan: Plan) -> Plan: ...
+    def key(self, plan: Plan) -> str: ...
+    def value(self, plan: Plan, far: Callable[[float], bool] = ...) -> Value: ...
+
+
+@dataclass(frozen=True)
+class Event:
+    """A trial has ended. `seconds` is what it took; `fd` None where it has no value, `why` then says so."""
+
+    number: int
+    plan: Plan | None
+    nfe: int
+    fd: float | None
+    why: str
+    seconds: float
+    drawn: int
+
+
+def library() -> Any:
+    """optuna, quiet. BackendError where it is not installed."""
+    try:
+        import optuna
+    except ImportError:
+        raise BackendError("tune needs optuna: pip install 'restart-sampling[bench]'") from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
+
+
+def open_study(storage: str | Path | None, settings: Mapping[str, Any]) -> Study:
+    """The study in `storage` (a file or a database's URL; None: in memory), made where there is none.
+
+    Trials that an earlier process left running are queued again. ConfigError: the study in there was made with other settings,
+    or the storage cannot be read.
+    """
+    optuna = library()
+    from sqlalchemy.exc import SQLAlchemyError
+
+    where = storage
+    if storage is not None and "://" not in str(storage):
+        try:
+            Path(storage).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot make the folder of {storage}: {error.strerror or error}") from error
+        where = f"sqlite:///{Path(storage).resolve()}"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            database = optuna.storages.RDBStorage(str(where)) if where is not None else None
+        study = optuna.create_study(
+            storage=database, study_name=NAME, directions=["minimize", "minimize"], load_if_exists=True
+        )
+    except (SQLAlchemyError, RuntimeError, ImportError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"the storage {storage} cannot be used ({reason}); give an SQLite file or a database's URL"
+        ) from error
+    known = study.user_attrs.get("settings")
+    if known is None:
+        study.set_user_attr("settings", dict(settings))
+        study.set_user_attr("study", uuid.uuid4().hex[:12])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # marked experimental
+            study.set_metric_names(["NFE", "Fréchet distance"])
+    else:
+        _refuse_other(str(storage), known, settings)
+    requeue(study)
+    return study
+
+
+def _refuse_other(storage: str, known: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    for name in {**known, **settings}:
+        then, now = _listed(known.get(name)), _listed(settings.get(name))
+        if then != now:
+            raise ConfigError(
+                f"the search in {storage} was made with {name} = {then}, and now it is {now}, so its trials cannot be compared; "
+                f"give the same, or another --storage"
+            )
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def requeue(study: Study) -> int:
+    """Mark trials that are still running as failed and queue their points again; how many. No other process may be in them."""
+    optuna = library()
+    state = optuna.trial.TrialState
+    left = study.get_trials(deepcopy=False, states=(state.RUNNING,))
+    for trial in left:
+        params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        kept = ("options", "label", "preset", "start")
+        attrs = {name: trial.user_attrs[name] for name in kept if name in trial.user_attrs}
+        study.tell(trial.number, state=state.FAIL)
+        study.enqueue_trial(params, user_attrs=attrs)
+    return len(left)
+
+
+def enqueue(study: Study, starts: Sequence[Start], limit: int) -> int:
+    """Queue the first `limit` starts, less those that were queued before; how many."""
+    known = {t.user_attrs.get("start") for t in study.get_trials(deepcopy=False)}
+    new = [start for start in starts[:limit] if _name(start) not in known]
+    for start in new:
+        attrs = {
+            "options": start.options,
+            "label": start.label,
+            "preset": start.preset,
+            "start": _name(start),
+        }
+        study.enqueue_trial(start.params, user_attrs=attrs)
+    return len(new)
+
+
+def _name(start: Start) -> str:
+    return Plan.build(**start.options).digest
+
+
+def drawn(study: Study) -> int:
+    """Trials that count: those for which images were drawn."""
+    return sum(bool(t.user_attrs.get("drawn")) for t in finished(study))
+
+
+def finished(study: Study) -> list[FrozenTrial]:
+    """Trials that ended by themselves."""
+    failed = library().trial.TrialState.FAIL
+    return [
+        t
+        for t in study.get_trials(deepcopy=False)
+        if t.state.is_finished() and (t.state != failed or "failed" in t.user_attrs)
+    ]
+
+
+def complete(study: Study) -> list[FrozenTrial]:
+    """Trials with values, one for each plan: copies are left out."""
+    return [t for t in finished(study) if t.values is not None and "copy_of" not in t.user_attrs]
+
+
+def search(
+    study: Study,
+    space: Space,
+    objective: Objective,
+    trials: int,
+    *,
+    seed: int = 0,
+    deadline: float = math.inf,
+    on_trial: Callable[[Event], None] = lambda event: None,
+) -> str:
+    """Try plans until `trials` of them are drawn, those of earlier runs counted; says why it ended.
+
+    Args:
+        deadline: `time.monotonic()` after which no trial starts.
+        on_trial: called after every trial that was drawn.
+
+    KeyboardInterrupt passes through, and the trial in flight is queued again.
+    """
+    idle = 0
+    while drawn(study) < trials:
+        if time.monotonic() >= deadline:
+            return "the time is over"
+        if idle >= IDLE:
+            return f"{idle} points in a row gave no new plan: the space is exhausted"
+        try:
+            event = _trial(study, space, objective, seed)
+        except KeyboardInterrupt:
+            with contextlib.suppress(KeyboardInterrupt):
+                requeue(study)
+            raise
+        idle = 0 if event else idle + 1
+        if event:
+            on_trial(event)
+    return "done"
+
+
+def _trial(study: Study, space: Space, objective: Objective, seed: int) -> Event | None:
+    """One trial; None where nothing was drawn."""
+    optuna = library()
+    state = optuna.trial.TrialState
+    before = finished(study)
+    study.sampler = _sampler(seed, len(before))
+    trial = study.ask()
+    params = suggest(trial, space)
+    try:
+        plan, bound = _plan(trial.user_attrs.get("options"), params, space, objective)
+    except ConfigError as error:
+        trial.set_user_attr("refused", str(error))
+        study.tell(trial, state=state.PRUNED)
+        return None
+    key, nfe = objective.key(plan), bound.nfe
+    for name, content in (
+        ("key", key),
+        ("plan", plan.digest),
+        ("config", plan.config.to_dict()),
+        ("nfe", nfe),
+    ):
+        trial.set_user_attr(name, content)
+    twin = next((t for t in before if t.user_attrs.get("key") == key and "copy_of" not in t.user_attrs), None)
+    if twin is not None:
+        _copy(study, trial, twin)
+        return None
+    started = time.monotonic()
+    rivals = [t.user_attrs.get("first") for t in complete(study) if t.values[0] <= nfe]
+    limit = FAR * min((r for r in rivals if r is not None), default=math.inf)
+    queued = (
+        "start" in trial.user_attrs
+    )  # what a search begins with is judged whole, so that there is something to compare with
+    why = ""
+    try:
+        value = objective.value(plan, lambda first: not queued and first > limit)
+    except NonFiniteError as error:
+        value, why = Value(None), str(error)
+    fd = value.fd
+    if fd is not None and not math.isfinite(fd):
+        fd, why = None, f"the distance is {fd}"
+    seconds = time.monotonic() - started
+    trial.set_user_attr("seconds", round(seconds, 3))
+    if value.first is not None:
+        trial.set_user_attr("first", value.first)
+    if why:
+        trial.set_user_attr("failed", why)
+    elif fd is None:
+        why = f"the first part's distance, {value.first:.4g}, is more than {FAR} times that of a plan that costs no more"
+        trial.set_user_attr("stopped", why)
+    trial.set_user_attr("drawn", True)
+    if fd is not None:
+        study.tell(trial, [float(nfe), float(fd)])
+    else:
+        study.tell(trial, state=state.FAIL if "failed" in trial.user_attrs else state.PRUNED)
+    return Event(trial.number, plan, nfe, fd, why, seconds, drawn(study))
+
+
+def _plan(options: Any, params: Params, space: Space, objective: Objective) -> tuple[Plan, Plan]:
+    """(plan, the plan as the network runs it)."""
+    plan = build(options or options_of(params, space), space)
+    bound = objective.bound(plan)
+    if bound.nfe > space.max_nfe:
+        raise Refused(f"{bound.nfe} NFE on this network, and at most {space.max_nfe} are searched")
+    return plan, bound
+
+
+def _copy(study: Study, trial: Any, twin: FrozenTrial) -> None:
+    """End a trial as the earlier one ended that draws the same."""
+    trial.set_user_attr("copy_of", twin.number)
+    if twin.values is not None:
+        study.tell(trial, list(twin.values))
+    else:
+        study.tell(trial, state=twin.state)
+
+
+def _sampler(seed: int, number: int) -> Any:
+    optuna = library()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "group" is marked experimental
+        return optuna.samplers.TPESampler(
+            multivariate=True, group=True, constant_liar=False, n_startup_trials=10,
+            seed=(seed * 1_000_003 + number) % 2**32,
+        )  # fmt: skip
