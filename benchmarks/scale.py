@@ -152,11 +152,13 @@ def _ms(run: Callable[[], None], times: int = 5) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
+    parser.add_argument("--largest", type=int, default=100_000, help="samples of the largest job")
+    arguments = parser.parse_args()
+    quick = arguments.quick
     with tempfile.TemporaryDirectory(dir=".") as name:
         folder = Path(name)
         rows = starting([1000, 10_000] if quick else [1000, 10_000, 100_000, 1_000_000], folder)
-        counts = [1000] if quick else [1000, 10_000, 100_000]
+        counts = [1000] if quick else [n for n in (1000, 10_000, 100_000) if n <= arguments.largest]
         rows += sizes(counts, ["wds", "png", "npz", "parquet"], folder)
         rows.append(writing(64 if quick else 256, 1 if quick else 5, folder))
         print(rows[-1])
