@@ -28,7 +28,7 @@ demo: $(STAMP)  ## draw 64 images with Restart from the bundled model into sampl
 	$(BIN)/restart-sampling generate --preset fashion-mnist-43 --seeds 0-63 --out samples --overwrite
 
 test: $(FULL)  ## the whole test suite
-	$(BIN)/python -m pytest
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest
 
 lint: $(FULL)
 	$(PIP) ruff mypy

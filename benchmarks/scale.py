@@ -134,7 +134,7 @@ class _LargeDisk:
 def _open(out: Path, record: dict[str, Any], keep: bool = False) -> None:
     with mock.patch("shutil.disk_usage", return_value=_LargeDisk):
         folder = JobFolder(out, {k: v for k, v in record.items() if k != "subfolders"})
-    next(folder.todo())
+    next(folder.todo(), None)
     folder.close()
     if not keep:
         shutil.rmtree(out)
