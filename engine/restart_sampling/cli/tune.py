@@ -121,7 +121,7 @@ def tune(
         common |= environment(denoiser.device)
         results.write_trials(found, common, path)
         first = starts(space, budgets, objective.key)
-        study.enqueue(found, first, max(1, trials // 2))
+        study.enqueue(found, first, max(1, trials // 3))
         deadline = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
         with _Display(console, found, budgets, trials) as display:
 

@@ -57,7 +57,9 @@ def pictures(folder: Path, trials: Sequence[Row], tuned: Sequence[Row], title: s
 
 
 def _draw(figure: Any, trials: Sequence[Row], tuned: Sequence[Row], title: str) -> Any:
-    from ..report.style import FAMILIES, colour, family_of
+    from matplotlib.ticker import NullLocator
+
+    from ..report.style import FAMILIES, colour, family_of, log_ticks
 
     axes = figure.subplots()
     for family in dict.fromkeys(map(family_of, trials)):
@@ -94,9 +96,12 @@ def _draw(figure: Any, trials: Sequence[Row], tuned: Sequence[Row], title: str) 
             )
     axes.set_xscale("log")
     axes.set_yscale("log")
-    ticks = sorted({round(r["nfe"]) for r in lowest} | {int(r["budget"]) for r in tuned})
-    axes.set_xticks(ticks, labels=[str(t) for t in ticks])
-    axes.minorticks_off()
+    rows = [*trials, *tuned]
+    for axis, names in ((axes.xaxis, ("nfe", "budget")), (axes.yaxis, ("fd", "fd_best_preset", "fd_heun"))):
+        ticks = log_ticks([row[name] for row in rows for name in names if row.get(name) is not None])
+        if ticks:
+            axis.set_ticks(ticks, labels=[f"{tick:,.10g}" for tick in ticks])
+            axis.set_minor_locator(NullLocator())
     axes.set_xlabel("NFE (for tuned plans: the budget)")
     axes.set_ylabel("Fréchet distance, lower is better")
     axes.set_title(title, fontsize=10)

@@ -8,7 +8,7 @@ r"""What is searched: a plan as a few independent numbers, and back.
 | levels | 0 .. levels | number of Restart intervals; for each k: |
 | N_k, K_k | 2 .. 6; 1 .. 10, log | grid points and repeats |
 | t_min_k | 0.01 .. 50, log | moved to the nearest point (in log σ) of the main grid that can be restarted from |
-| ratio_k | 1.2 .. 20, log | t_max = ratio · t_min, at most sigma_max, 3 digits |
+| ratio_k | 1.2 .. 20, log | t_max = ratio · t_min, at most sigma_max, 4 digits |
 | s_noise | 0.99 .. 1.01, by 0.001 | S_noise; only where there is noise |
 | s_churn | 1 .. 80, log | S_churn between S_min and S_max of the Restart paper; only for edm-stochastic |
 
@@ -203,7 +203,7 @@ def _intervals(params: Params, options: Options, space: Space) -> list[list[Any]
     for k in range(params["levels"]):
         index = 1 + int(np.argmin(np.abs(np.log(grid[1:-1]) - math.log(params[f"t_min{k}"]))))
         t = float(grid[index])
-        t_max = min(_digits(min(t * params[f"ratio{k}"], space.sigma_max), 3), space.sigma_max)
+        t_max = min(_digits(min(t * params[f"ratio{k}"], space.sigma_max), 4), space.sigma_max)
         found.append([params[f"N{k}"], params[f"K{k}"], _written(t, grid, index), t_max])
     return sorted(found, key=lambda i: (-i[2], -i[3], i[0], i[1]))
 

@@ -49,8 +49,10 @@ def fitting(space: Space, budget: int, accepts: Callable[[Plan], Any]) -> list[t
     of these the most evaluations."""
     found = []
     for preset in presets():
+        if preset.nfe > budget:
+            continue
         plan = Plan.build(**preset.plan_options)
-        if plan.nfe > budget or plan.config.guided or plan.config.schedule != "edm":
+        if plan.config.guided or plan.config.schedule != "edm":
             continue
         try:
             accepts(plan)
@@ -78,9 +80,8 @@ def _candidates(space: Space, budgets: Sequence[int]) -> Iterator[tuple[str, Pla
             if plan is not None:
                 yield f"{'Restart by rule' if jumping else 'Heun'}, {budget} NFE", plan, ""
     for preset in presets():
-        plan = Plan.build(**preset.plan_options)
-        if plan.nfe <= space.max_nfe:
-            yield f"preset {preset.name}", plan, preset.name
+        if preset.nfe <= space.max_nfe:
+            yield f"preset {preset.name}", Plan.build(**preset.plan_options), preset.name
     for preset in sorted(presets(), key=lambda p: p.nfe):
         several = str(preset.plan_options.get("restart", "")).count("[") > 1
         if preset.name.startswith("imagenet64-edm-") and several and preset.nfe <= 2 * space.max_nfe:

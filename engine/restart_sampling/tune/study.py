@@ -1,8 +1,9 @@
 r"""The study: what was tried and what it was worth, in a database, so that a search goes on where it stopped.
 
 Two objectives, both minimised: NFE and Fréchet distance. The sampler is multi-objective TPE (Ozaki et al., GECCO 2020) with
-groups of parameters that occur together, because a search has tens of trials: one generation of NSGA-II. It is seeded anew for
-every trial, by the seed and the number of trials before, so a search that was interrupted goes on as it would have.
+groups of parameters that occur together, because a search has tens of trials: one generation of NSGA-II. Before it, RANDOM plans
+are drawn at random: plans to begin with (starts.py) resemble each other, and a model of them alone never leaves them. Seeds are
+made for every trial, of the seed and the number of trials before, so a search that was interrupted goes on as it would have.
 
 States of a trial
     COMPLETE                 drawn and judged, or a copy: its plan draws the same as that of an earlier trial
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 NAME = "restart-sampling tune"
+RANDOM = 12
 IDLE = 300  # trials in a row that cost nothing (refused or copied) before the space counts as exhausted
 
 
@@ -219,7 +221,8 @@ def _trial(study: Study, space: Space, objective: Objective, seed: int) -> Event
     optuna = library()
     state = optuna.trial.TrialState
     before = finished(study)
-    study.sampler = _sampler(seed, len(before))
+    own = sum("start" not in t.user_attrs and "drawn" in t.user_attrs for t in before)
+    study.sampler = _sampler(seed, len(before), at_random=own < RANDOM)
     trial = study.ask()
     params = suggest(trial, space)
     try:
@@ -289,11 +292,11 @@ def _copy(study: Study, trial: Any, twin: FrozenTrial) -> None:
         study.tell(trial, state=twin.state)
 
 
-def _sampler(seed: int, number: int) -> Any:
+def _sampler(seed: int, number: int, at_random: bool) -> Any:
     optuna = library()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "group" is marked experimental
         return optuna.samplers.TPESampler(
-            multivariate=True, group=True, constant_liar=False, n_startup_trials=10,
+            multivariate=True, group=True, constant_liar=False, n_startup_trials=10**9 if at_random else 0,
             seed=(seed * 1_000_003 + number) % 2**32,
         )  # fmt: skip

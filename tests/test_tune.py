@@ -1,0 +1,617 @@
+"""Searching plans: the space, a search whose best plan is known, going on after a stop, what is reported, the command."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from problems import gaussian
+from test_cli import run
+
+import restart_sampling as rs
+from restart_sampling.bench import rows
+from restart_sampling.errors import ConfigError, NonFiniteError
+from restart_sampling.output.images import to_uint8
+from restart_sampling.output.lock import FolderLock
+from restart_sampling.presets import find
+from restart_sampling.tune import confirm, pareto, space, starts, study
+from restart_sampling.tune.objective import Objective, Value
+from restart_sampling.tune.space import Refused, Space
+
+optuna = pytest.importorskip("optuna")
+pytest.importorskip("plotly")
+pytest.importorskip("matplotlib")
+DENOISER = rs.Denoiser.from_function(gaussian(), shape=(1, 4, 4), sigma_min=0.002, sigma_max=80.0)
+COMMON = {"model": "made-up", "model_sha256": "", "dtype": "fp32", "n": 8, "first_seed": 0}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Known:
+    """Plans whose worth is a formula: 4/√NFE, and how far the Restart interval is from [2, 8] in octaves."""
+
+    def __init__(self, refuses=lambda plan: False, interrupt=None):
+        self.real = Objective(DENOISER, Size(), n=8, first_seed=0)
+        self.plans, self.refuses, self.interrupt = [], refuses, interrupt
+
+    def bound(self, plan):
+        if self.refuses(plan):
+            raise ConfigError("this network does not want it")
+        return self.real.bound(plan)
+
+    def key(self, plan):
+        return self.real.key(plan)
+
+    def value(self, plan, far=lambda first: False):
+        if len(self.plans) == self.interrupt:
+            self.interrupt = None
+            raise KeyboardInterrupt
+        self.plans.append(plan)
+        return Value(worth(plan))
+
+    def fresh(self, plan, first_seed, n):
+        return worth(plan) + 0.25
+
+
+def worth(plan):
+    off = [abs(math.log2(i.t_min / 2)) + abs(math.log2(i.t_max / 8)) for i in plan.intervals]
+    return 4 / math.sqrt(plan.nfe) + min(off, default=7.0)
+
+
+class Size:
+    """A judge that remembers what it is given; the distance is the mean pixel."""
+
+    features, reference = "mean", "none"
+
+    def __init__(self):
+        self.seen = []
+
+    def fd(self, images):
+        self.seen.append(images)
+        return float(images.double().mean())
+
+
+def points(n, where, seed=0):
+    """n random points of a space."""
+    sampler = optuna.samplers.RandomSampler(seed)
+    trials = optuna.create_study(directions=["minimize"] * 2, sampler=sampler)
+    return [space.suggest(trials.ask(), where) for _ in range(n)]
+
+
+def settings(**other):
+    return {"model_sha256": "abc", "n": 8, "features": "mean", **other}
+
+
+def digests(trials):
+    return [t.user_attrs.get("plan") for t in trials]
+
+
+# The space
+
+EVERYTHING = Space(solvers=("heun", "euler", "dpm2", "dpm3", "dpm++2m", "edm-stochastic"), levels=3)
+
+
+def test_points_are_plans_that_run_as_written():
+    """t_min is a point of the grid in the paper's few digits, t_max above it; only the NFE is refused."""
+    built = 0
+    for point in points(80, EVERYTHING):
+        try:
+            plan = space.build(space.options_of(point, EVERYTHING), EVERYTHING)
+        except Refused as error:
+            assert "are searched" in str(error)
+            continue
+        built += 1
+        assert 8 <= plan.nfe <= 100
+        assert len(plan.intervals) == point["levels"]
+        for interval in plan.intervals:
+            assert plan.grid[interval.index] == interval.t_min
+            assert f"{interval.asked.t_min:.5g}" == f"{interval.asked.t_min:.10g}"  # few digits
+            assert 1.1 < interval.t_max / interval.t_min < 21
+        assert [i.t_min for i in plan.intervals] == sorted((i.t_min for i in plan.intervals), reverse=True)
+    assert built > 30
+
+
+def test_main_is_what_the_main_walk_costs():
+    for solver, points_of in (("heun", 18), ("euler", 35), ("dpm3", 12)):
+        point = {"solver": solver, "main": 35, "rho": 7.0, "levels": 0}
+        assert space.options_of(point, EVERYTHING)["steps"] == points_of
+
+
+def test_two_orders_of_intervals_are_one_plan():
+    point = {"solver": "heun", "main": 35, "rho": 7.0, "levels": 2, "s_noise": 1.0}
+    one = {"N0": 3, "K0": 2, "t_min0": 0.06, "ratio0": 5.0, "N1": 4, "K1": 1, "t_min1": 1.1, "ratio1": 2.0}
+    other = {name[:-1] + str(1 - int(name[-1])): value for name, value in one.items()}
+    a, b = (space.build(space.options_of(point | levels, EVERYTHING), EVERYTHING) for levels in (one, other))
+    assert a.digest == b.digest
+    assert [(i.N, i.K) for i in a.intervals] == [(4, 1), (3, 2)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["fashion-mnist-43", "cifar10-edm-43", "cifar10-vp-75", "imagenet64-edm-39", "cifar10-edm-heun-35"],
+)
+def test_presets_are_points_of_the_space(name):
+    plan = rs.Plan.build(**find(name).plan_options)
+    point = space.params_of(plan, EVERYTHING)
+    again = space.build(space.options_of(point, EVERYTHING), EVERYTHING)
+    assert Known().key(again) == Known().key(plan)
+    if name.endswith("edm-43"):
+        assert again.digest == plan.digest  # written as the paper writes it
+
+
+def test_what_is_outside_is_no_point():
+    """Too many intervals, too many repeats, another schedule."""
+    for name in ("imagenet64-edm-67", "cifar10-vp-519", "sd15-w2"):
+        assert space.params_of(rs.Plan.build(**find(name).plan_options), Space(max_nfe=600)) is None
+
+
+def test_the_grid_stays_inside_what_the_network_knows():
+    narrow = rs.Denoiser.from_function(gaussian(), shape=(1, 4, 4), sigma_min=0.01, sigma_max=50.0)
+    where = space.space_for(narrow.parameterization)
+    for point in points(20, where):
+        options = space.options_of(point, where)
+        grid = rs.Plan.build(**options).grid
+        assert (grid[0], grid[-2]) == pytest.approx((50, 0.01), rel=1e-12)
+        assert all(t_max <= 50 for *_, t_max in options.get("restart", []))
+    flow = rs.Denoiser.from_function(gaussian(), shape=(1, 4, 4), sigma_max=1.0, process="flow")
+    with pytest.raises(ConfigError, match="flow"):
+        space.space_for(flow.parameterization)
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ({"solvers": ("huen",)}, "heun"),
+        ({"solvers": ()}, "at least one"),
+        ({"levels": -1}, "levels"),
+        ({"min_nfe": 101}, "min_nfe"),
+        ({"max_nfe": 4, "min_nfe": 3}, "max_nfe"),
+    ],
+)
+def test_bad_spaces(bad, says):
+    with pytest.raises(ConfigError, match=says):
+        Space(**bad)
+
+
+# Where it begins
+
+
+def test_starts_are_different_and_fit():
+    where, known = Space(max_nfe=70), Known()
+    found = starts.starts(where, [20, 43, 63], known.key)
+    plans = [rs.Plan.build(**start.options) for start in found]
+    assert len({known.key(plan) for plan in plans}) == len(plans) > 10
+    assert all(8 <= plan.nfe <= 70 for plan in plans)
+    assert {"fashion-mnist-43", "cifar10-edm-43", "cifar10-vp-55"} <= {start.preset for start in found}
+    assert sum(len(plan.intervals) == 2 for plan in plans) >= 2  # the multi-level ones, scaled
+    for start, plan in zip(found, plans, strict=True):
+        point = space.options_of(start.params, where)
+        assert known.key(rs.Plan.build(**point)) == known.key(plan)
+        if start.preset:
+            assert plan.nfe == find(start.preset).nfe
+
+
+# The search
+
+
+def test_the_search_finds_the_known_best():
+    """No start is within 3 octaves of [2, 8], and a plan within 1.5 is found, at every budget that has room for one."""
+    where, known = Space(solvers=("heun",), levels=1, max_nfe=63), Known()
+    found, begin = study.open_study(None, settings()), starts.starts(where, [43], known.key)[:6]
+    assert (
+        min(worth(rs.Plan.build(**s.options)) - 4 / math.sqrt(rs.Plan.build(**s.options).nfe) for s in begin)
+        > 3
+    )
+    study.enqueue(found, begin, 6)
+    assert study.search(found, where, known, 70) == "done"
+    for budget in (43, 63):
+        best = pareto.best_for(study.complete(found), budget)
+        assert best.values[0] <= budget
+        assert best.values[1] < 4 / math.sqrt(budget) + 1.5
+    for trial in study.complete(found):
+        plan = rs.Plan.build(**trial.user_attrs["config"])
+        assert trial.values == [plan.nfe, pytest.approx(worth(plan))]
+
+
+def test_nothing_outside_is_drawn_and_it_does_not_count():
+    where = Space(levels=2, min_nfe=10, max_nfe=30)
+    known = Known(refuses=lambda plan: plan.config.solver == "dpm2")
+    found = study.open_study(None, settings())
+    study.search(found, where, known, 15)
+    assert len(known.plans) == 15
+    assert all(10 <= plan.nfe <= 30 and plan.config.solver != "dpm2" for plan in known.plans)
+    refused = [t for t in study.finished(found) if "refused" in t.user_attrs]
+    assert any("are searched" in t.user_attrs["refused"] for t in refused)
+    assert any("does not want" in t.user_attrs["refused"] for t in refused)
+    assert all(t.values is None for t in refused)
+
+
+def test_equal_plans_are_drawn_once(monkeypatch):
+    """Ten grids and nothing else: each is drawn once, and then the space is exhausted."""
+    monkeypatch.setattr(study, "IDLE", 60)
+    where = Space(solvers=("heun",), levels=0, min_nfe=3, max_nfe=21, rho=(7.0, 7.0))
+    known, found = Known(), study.open_study(None, settings())
+    why = study.search(found, where, known, 1000)
+    assert "exhausted" in why
+    drawn = [plan.config.steps for plan in known.plans]
+    assert len(drawn) == len(set(drawn))
+    assert set(drawn) <= set(range(2, 12))
+    assert len(drawn) >= 8
+    copies = [t for t in study.finished(found) if "copy_of" in t.user_attrs]
+    assert copies
+    values = {t.number: t.values for t in study.complete(found)}
+    assert all(t.values == values[t.user_attrs["copy_of"]] for t in copies)
+
+
+def test_a_search_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypatch):
+    """Through all of its phases: what it begins with, at random, by the model."""
+    monkeypatch.setattr(study, "RANDOM", 3)
+    where = Space(levels=1, max_nfe=50)
+
+    def searched(storage, *counts):
+        known = Known()
+        for count in counts:
+            found = study.open_study(storage, settings())
+            study.enqueue(found, begin, 2)
+            study.search(found, where, known, count, seed=3)
+        return known, digests(study.finished(found))
+
+    begin = starts.starts(where, [20], Known().key)
+    whole, one = searched(tmp_path / "whole.db", 9)
+    parts, other = searched(tmp_path / "parts.db", 4, 8, 9)
+    assert one == other
+    assert [p.digest for p in whole.plans] == [p.digest for p in parts.plans]
+    assert len(parts.plans) == 9  # nothing was drawn again
+
+
+def test_ctrl_c_loses_the_trial_in_flight_alone(tmp_path):
+    where, known = Space(levels=1, max_nfe=50), Known(interrupt=4)
+    found = study.open_study(tmp_path / "s.db", settings())
+    with pytest.raises(KeyboardInterrupt):
+        study.search(found, where, known, 10)
+    assert study.drawn(found) == 4
+    lost = found.get_trials()[-2]  # the last one is its point, queued again
+    again = study.open_study(tmp_path / "s.db", settings())
+    study.search(again, where, known, 5)
+    assert known.plans[4].digest == lost.user_attrs["plan"]
+    assert study.drawn(again) == 5
+
+
+def test_a_killed_process_loses_the_trial_in_flight_alone(tmp_path):
+    """What SIGKILL leaves behind: a trial that runs for ever, of a start that was queued."""
+    where, known = Space(levels=1, max_nfe=50), Known()
+    begin = starts.starts(where, [43], known.key)
+    found = study.open_study(tmp_path / "s.db", settings())
+    study.enqueue(found, begin, 2)
+    found.ask()
+    again = study.open_study(tmp_path / "s.db", settings())
+    assert not again.get_trials(states=[optuna.trial.TrialState.RUNNING])
+    assert study.enqueue(again, begin, 2) == 0
+    study.search(again, where, known, 2)
+    assert {p.digest for p in known.plans} == {rs.Plan.build(**s.options).digest for s in begin[:2]}
+    presets = {t.user_attrs["preset"] for t in study.complete(again)}
+    assert presets == {s.preset for s in begin[:2]}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("model_sha256", "def"), ("n", 9), ("features", "other"), ("solvers", ("heun",))]
+)
+def test_another_search_in_the_same_storage_is_refused(tmp_path, name, value):
+    study.open_study(tmp_path / "s.db", settings(solvers=("heun", "dpm2")))
+    study.open_study(tmp_path / "s.db", settings(solvers=("heun", "dpm2")))
+    with pytest.raises(ConfigError, match=f"with {name} = "):
+        study.open_study(tmp_path / "s.db", settings(solvers=("heun", "dpm2")) | {name: value})
+
+
+def test_a_storage_that_is_none(tmp_path):
+    (tmp_path / "s.db").write_text("not a database, but long enough to be taken for one " * 40)
+    with pytest.raises(ConfigError, match=r"s\.db cannot be used"):
+        study.open_study(tmp_path / "s.db", settings())
+
+
+def test_samples_that_are_not_finite_fail_the_trial_with_the_reason():
+    class Broken(Known):
+        def value(self, plan, far=None):
+            self.plans.append(plan)
+            raise NonFiniteError("seed 3 became NaN", [{"seed": 3}])
+
+    broken, found = Broken(), study.open_study(None, settings())
+    events = []
+    study.search(found, Space(max_nfe=40), broken, 3, on_trial=events.append)
+    assert [event.why for event in events] == ["seed 3 became NaN"] * 3
+    assert all(
+        t.state == optuna.trial.TrialState.FAIL for t in study.finished(found) if "failed" in t.user_attrs
+    )
+    assert study.complete(found) == []
+    assert len({plan.digest for plan in broken.plans}) == 3
+
+
+def test_the_time_is_kept():
+    known, found = Known(), study.open_study(None, settings())
+    assert "time" in study.search(found, Space(), known, 5, deadline=0.0)
+    assert known.plans == []
+
+
+# What a plan is worth
+
+
+def objective(tmp_path, judge, **options):
+    return Objective(DENOISER, judge, first_seed=7, batch=100, cache=tmp_path, **options)
+
+
+def test_the_images_of_the_seeds_are_judged(tmp_path):
+    judge, plan = Size(), rs.Plan.build(steps=3)
+    value = objective(tmp_path, judge, n=10).value(plan)
+    expected = torch.from_numpy(to_uint8(rs.sample(DENOISER, plan, range(7, 17)))).permute(0, 3, 1, 2)
+    assert torch.equal(judge.seen[-1], expected)
+    assert value == Value(float(expected.double().mean()))
+
+
+def test_a_plan_that_is_far_off_is_given_up_after_a_quarter(tmp_path):
+    judge, plan = Size(), rs.Plan.build(steps=2)
+    worth_it = objective(tmp_path, judge, n=402)
+    asked = []
+    value = worth_it.value(plan, lambda first: asked.append(first) or True)
+    assert value == Value(None, asked[0])
+    assert [len(images) for images in judge.seen] == [100]
+    judge.seen.clear()
+    value = worth_it.value(plan, lambda first: False)
+    assert [len(images) for images in judge.seen] == [100, 402]
+    assert torch.equal(judge.seen[1][:100], judge.seen[0])
+    judge.seen.clear()
+    assert objective(tmp_path, judge, n=402, halving=False).value(plan).fd == value.fd
+    assert [len(images) for images in judge.seen] == [402]
+
+
+def test_far_off_is_by_plans_that_cost_no_more():
+    """A plan may be far above dearer plans, but not above cheaper ones; and it then has no value."""
+
+    class Halved(Known):
+        def value(self, plan, far=lambda first: False):
+            first = {4: 10.0, 6: 16.0, 9: 12.0, 3: 40.0}[plan.config.steps]
+            self.plans.append(plan)
+            return Value(None, first) if far(first) else Value(first / 2, first)
+
+    halved, found = Halved(), study.open_study(None, settings())
+    for steps in (4, 6, 9, 3):
+        found.enqueue_trial({"solver": "heun", "main": 2 * steps - 1, "rho": 7.0, "levels": 0})
+    events = []
+    study.search(found, Space(solvers=("heun",), min_nfe=3), halved, 4, on_trial=events.append)
+    assert [event.fd for event in events] == [5.0, None, 6.0, 20.0]
+    assert "1.5 times" in events[1].why
+    assert [t.values[0] for t in study.complete(found)] == [7, 17, 5]
+
+
+# What is reported
+
+
+def test_the_front_is_what_no_other_beats():
+    rng = np.random.default_rng(0)
+    made = [
+        optuna.trial.create_trial(values=[float(a), float(b)])
+        for a, b in zip(rng.integers(5, 40, 60), rng.integers(1, 30, 60), strict=True)
+    ]
+    values = {tuple(t.values) for t in made}
+    expected = {v for v in values if not any(w != v and w[0] <= v[0] and w[1] <= v[1] for w in values)}
+    assert {tuple(t.values) for t in pareto.front(made)} == expected
+    for budget in (4, 9, 20, 50):
+        fits = [v[1] for v in values if v[0] <= budget]
+        best = pareto.best_for(made, budget)
+        assert (best.values[1] if best else None) == min(fits, default=None)
+
+
+def test_tuned_rows(tmp_path):
+    where, known = Space(solvers=("heun",), levels=1, max_nfe=63), Known()
+    found = study.open_study(None, settings())
+    study.enqueue(found, starts.starts(where, [12, 43], known.key), 10)
+    study.search(found, where, known, 25)
+    path, lines = tmp_path / "tune.jsonl", []
+
+    def tuned():
+        return confirm.confirm(
+            found, where, known, [4, 12, 43], COMMON, path, n=8, first_seed=100, progress=lines.append
+        )
+
+    made = tuned()
+    assert [row["budget"] for row in made] == [12, 43]
+    assert any("no plan was found for 4 NFE" in line for line in lines)
+    for row in made:
+        plan, heun = rs.Plan.build(**row["config"]), rs.Plan.build(steps=(row["budget"] + 1) // 2)
+        assert plan.nfe == row["nfe"] <= row["budget"]
+        assert row["fd"] == pytest.approx(worth(plan) + 0.25, abs=1e-6)
+        assert row["fd_search"] == pytest.approx(worth(plan), abs=1e-6)
+        assert row["fd_heun"] == pytest.approx(worth(heun) + 0.25, abs=1e-6)
+        assert row["heun"] == heun.digest
+        assert (row["kind"], row["n"], row["first_seed"]) == ("tuned", 8, 100)
+    tried = [t for t in study.complete(found) if t.user_attrs.get("preset") and t.values[0] <= 43]
+    best = min(tried, key=lambda t: t.values[1])
+    assert made[1]["best_preset"] == best.user_attrs["preset"]
+    assert made[1]["fd_best_preset"] == pytest.approx(best.values[1] + 0.25, abs=1e-6)
+    assert made[0]["best_preset"] == ""
+    assert made[0]["fd_best_preset"] is None
+    lines.clear()
+    assert tuned() == rows.read(path)
+    assert not any("fresh seeds" in line for line in lines)  # measured once
+
+
+def test_trial_rows_are_written_once_and_all(tmp_path):
+    where, known = Space(max_nfe=40), Known()
+    found = study.open_study(tmp_path / "s.db", settings())
+    path = tmp_path / "tune.jsonl"
+    study.search(found, where, known, 4)
+    confirm.write_trials(found, COMMON, path)
+    again = study.open_study(tmp_path / "s.db", settings())
+    study.search(again, where, known, 6)
+    confirm.write_trials(again, COMMON, path)
+    written = rows.read(path)
+    assert [row["plan"] for row in written] == [plan.digest for plan in known.plans]
+    assert [row["fd"] for row in written] == pytest.approx([worth(plan) for plan in known.plans], abs=1e-6)
+    assert all(rs.Plan.build(**row["config"]).digest == row["plan"] for row in written)
+
+
+def test_command_lines_and_python_give_the_plan_back(monkeypatch):
+    """Through the command line's own reading of its options."""
+    command = sys.modules["restart_sampling.cli.generate"]
+    drawn = []
+    monkeypatch.setattr(command, "_draw", lambda plan, run, *rest: drawn.append((plan, run)))
+    from restart_sampling.cli import app
+
+    plans = [
+        rs.preset("cifar10-edm-43"),
+        rs.preset("imagenet64-edm-39"),
+        rs.preset("cifar10-edm-sde-35"),
+        rs.Plan.build(),
+    ]
+    for point in points(20, EVERYTHING, seed=5):
+        try:
+            plans.append(space.build(space.options_of(point, EVERYTHING), EVERYTHING))
+        except Refused:
+            continue
+    assert len(plans) > 10
+    for plan in plans:
+        words = shlex.split(confirm.command(plan, "my model.pkl", "bf16"))
+        assert words[0] == "restart-sampling"
+        app(args=words[1:], standalone_mode=False)
+        found, given = drawn.pop()
+        assert found.digest == plan.digest
+        assert (given["model"], given["dtype"]) == ("my model.pkl", "bf16")
+        assert eval(confirm.python(plan), {"rs": rs, "inf": math.inf}).digest == plan.digest
+
+
+def test_pictures(tmp_path):
+    trial = {"kind": "trial", "nfe": 20, "fd": 9.0, "config": {"solver": "heun"}, "restart": ""}
+    tuned = {
+        "kind": "tuned",
+        "budget": 20,
+        "nfe": 19,
+        "fd": 9.5,
+        "fd_heun": 11.0,
+        "fd_best_preset": None,
+        "heun": "x",
+    }
+    html, png = pareto.pictures(tmp_path, [trial, {**trial, "fd": None}], [tuned], "a <title>")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    page = html.read_text()
+    assert "<html" in page
+    assert 'src="http' not in page
+    assert pareto.pictures(tmp_path, [{**trial, "fd": None}], [], "none") == []
+
+
+# The command
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    judge = Size()
+    monkeypatch.setattr("restart_sampling.bench.judge.judge_for", lambda *given: judge)
+    return judge
+
+
+def arguments(tmp_path, *more, n=3, trials=2):
+    return ["tune", "--budget", "3,7", "--max-nfe", "7", "--min-nfe", "3", "--n", str(n), "--trials", str(trials), "--out",
+            str(tmp_path / "out"), "--cache", str(tmp_path / "cache"), "--device", "cpu", *more]  # fmt: skip
+
+
+def test_tune_from_the_command_line(tmp_path, capsys, judged):
+    code, out, err = run(arguments(tmp_path), capsys)
+    assert code == 0, err
+    assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.name[0] != ".") == [
+        "pareto.html", "pareto.png", "tune.db", "tune.jsonl",
+    ]  # fmt: skip
+    written = rows.read(tmp_path / "out" / "tune.jsonl")
+    assert [row["kind"] for row in written[:2]] == ["trial", "trial"]
+    best = [row for row in written if row["kind"] == "tuned"]
+    assert all(row["nfe"] <= row["budget"] for row in best)
+    assert all(row["command"] in out for row in best)
+    assert all(len(row["model_sha256"]) == 12 and row["features"] == "mean" for row in written)
+    calls = len(judged.seen)
+    code, again, err = run(arguments(tmp_path), capsys)
+    assert (code, again) == (0, out)
+    assert len(judged.seen) == calls  # nothing to do
+    assert rows.read(tmp_path / "out" / "tune.jsonl") == written
+    code, _, err = run(arguments(tmp_path, n=4), capsys)
+    assert code == 2
+    assert "with n = 3, and now it is 4" in err
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--budget", "20,x"], "--budget"),
+        (["--budget", "200", "--max-nfe", "100"], "largest budget"),
+        (["--confirm-seed", "2000001"], "overlap"),
+        (["--trials", "0"], "--trials"),
+        (["--solver", "huen"], "heun"),
+        (["--minutes", "-1"], "--minutes"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, capsys, judged, more, says):
+    code, _, err = run([*arguments(tmp_path), *more], capsys)
+    assert code == 2
+    assert says in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_ctrl_c_keeps_what_was_found(tmp_path, capsys, judged, monkeypatch):
+    """Exit code 130, the plans so far, nothing measured on fresh seeds; the same command then goes on."""
+    real, images = Objective.value, []
+
+    def stopped(self, plan, far):
+        if images:
+            raise KeyboardInterrupt
+        images.append(real(self, plan, far))
+        return images[0]
+
+    monkeypatch.setattr(Objective, "value", stopped)
+    code, out, err = run(arguments(tmp_path), capsys)
+    assert code == 130
+    assert "the same command goes on" in err
+    assert "not measured on fresh seeds" in out
+    assert "restart-sampling generate" in out
+    assert [row["kind"] for row in rows.read(tmp_path / "out" / "tune.jsonl")] == ["trial"]
+    monkeypatch.setattr(Objective, "value", real)
+    code, _, err = run(arguments(tmp_path, "--no-confirm"), capsys)
+    assert code == 0
+    assert err.count("\ntrial ") + err.startswith("trial ") == 1
+
+
+def test_no_time_at_all(tmp_path, capsys, judged):
+    code, out, err = run(arguments(tmp_path, "--minutes", "0"), capsys)
+    assert code == 1
+    assert "the time is over" in err
+    assert "no plan was found" in out
+    assert judged.seen == []
+
+
+def test_two_searches_in_one_place_are_refused(tmp_path, capsys, judged):
+    (tmp_path / "out").mkdir()
+    lock = FolderLock(tmp_path / "out")
+    code, _, err = run(arguments(tmp_path), capsys)
+    lock.release()
+    assert code == 2
+    assert "another run" in err
+
+
+def test_a_missing_library_names_the_extra(tmp_path, capsys, judged, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    code, _, err = run(arguments(tmp_path), capsys)
+    assert code == 2
+    assert "restart-sampling[bench]" in err
+
+
+def test_the_command_line_starts_without_heavy_libraries():
+    heavy = {"optuna", "plotly", "matplotlib", "torchmetrics", "diffusers"}
+    code = f"import sys, restart_sampling.cli; print({heavy!r} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
