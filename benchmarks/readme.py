@@ -148,6 +148,25 @@ def step() -> str:
     return "\n".join(lines)
 
 
+def scale() -> str:
+    """Of docs/scale.md."""
+    rows = json.loads((RESULTS / "scale.json").read_text())["rows"]
+    lines = ["| format | samples | µs per sample | bytes per sample |", "|---|---|---|---|"]
+    lines += [
+        f"| {r['format']} | {r['samples']:,} | {r['us_per_sample']:.0f} | {r['bytes_per_sample']:,.0f} |"
+        for r in find(rows, what="job")
+    ]
+    (row,) = find(rows, what="writing")
+    share = row["share_of_speed"]
+    lines += [
+        "",
+        f"The bundled model at {row['nfe']} NFE writes PNG files at {100 * share['median']:.1f} % ({100 * share['q1']:.1f} – "
+        f"{100 * share['q3']:.1f}) of the speed it has without writing, start and end of the job counted; "
+        f"{row['disturbed']} of {row['rounds']} rounds were disturbed by other processes.",
+    ]
+    return "\n".join(lines)
+
+
 PLACES = {
     "explain": explain,
     "aot": aot,
@@ -159,25 +178,30 @@ PLACES = {
 }
 
 
-def filled(text: str) -> str:
-    """README text with every marked place, from `<!-- name -->` to `<!-- /name -->`, written again."""
-    for name, make in PLACES.items():
+PAGES = {"README.md": PLACES, "docs/scale.md": {"scale": scale}}
+
+
+def filled(text: str, page: str = "README.md") -> str:
+    """A page's text with every marked place, from `<!-- name -->` to `<!-- /name -->`, written again."""
+    for name, make in PAGES[page].items():
         pattern = rf"<!-- {name} -->.*?<!-- /{name} -->"
         if not re.search(pattern, text, flags=re.S):
-            raise SystemExit(f"README.md has no place marked {name}")
+            raise SystemExit(f"{page} has no place marked {name}")
         body = f"<!-- {name} -->\n{make()}\n<!-- /{name} -->"
         text = re.sub(pattern, lambda _, body=body: body, text, flags=re.S)  # type: ignore[misc]
     return text
 
 
 def main() -> int:
-    path = ROOT / "README.md"
-    old = path.read_text()
-    new = filled(old)
-    if "--check" in sys.argv:
-        return int(old != new)
-    path.write_text(new)
-    return 0
+    changed = 0
+    for page in PAGES:
+        path = ROOT / page
+        old = path.read_text()
+        new = filled(old, page)
+        changed |= old != new
+        if "--check" not in sys.argv:
+            path.write_text(new)
+    return int(changed) if "--check" in sys.argv else 0
 
 
 if __name__ == "__main__":

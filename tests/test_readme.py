@@ -20,8 +20,10 @@ def test_python_blocks_run(block, capsys):
     assert tuple(names["x"].shape) in ((4, 1, 28, 28), (8, 3, 32, 32), (12, 1, 28, 28))  # type: ignore[attr-defined]
 
 
-def test_generated_places_are_up_to_date():
-    assert readme.filled(TEXT) == TEXT, "run: python benchmarks/readme.py"
+@pytest.mark.parametrize("page", readme.PAGES)
+def test_generated_places_are_up_to_date(page):
+    text = (readme.ROOT / page).read_text()
+    assert readme.filled(text, page) == text, "run: python benchmarks/readme.py"
 
 
 def test_quick_start_and_tests_are_one_command_each():
