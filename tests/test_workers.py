@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,13 +15,17 @@ from pathlib import Path
 
 import killing
 import pytest
+from rich.console import Console
 
 import restart_sampling as rs
 from restart_sampling.errors import BackendError, OutputError, RestartValueError
 from restart_sampling.output import pipeline, ray_workers
 from restart_sampling.output.generate import run_job
+from restart_sampling.output.lock import alive, running
 from restart_sampling.output.manifest import Manifest
+from restart_sampling.output.progress import Display
 from restart_sampling.output.verify import verify
+from restart_sampling.output.workers import Worker
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = rs.Plan.build(**killing.PLAN)
@@ -64,10 +70,11 @@ def test_ray_draws_what_one_process_draws(cluster, want, tmp_path):
 @pytest.mark.slow
 def test_a_killed_actor_is_replaced(cluster, want, tmp_path):
     """One of two workers is killed when a few shards are there: the job ends all the same, with the same bytes."""
-    killed = []
+    killed, at_work = [], []
 
     def kill() -> None:
         while len(list(tmp_path.glob("shard-*.tar"))) < 3:
+            at_work.append(alive(tmp_path, 1))
             time.sleep(0.02)
         pid = int(next(tmp_path.glob("worker-*")).name.split("-")[1])
         os.kill(pid, signal.SIGKILL)
@@ -77,6 +84,7 @@ def test_a_killed_actor_is_replaced(cluster, want, tmp_path):
     load = partial(noted, str(tmp_path))
     run_job(killing.denoiser(), PLAN, killing.SEEDS, tmp_path, workers=2, load=load, **JOB)
     assert killed
+    assert max(at_work) == 2  # and nobody else
     assert killing.tree(tmp_path) == want
     assert len(list(tmp_path.glob("worker-*"))) >= 3  # two, and one in the place of the killed
     assert complete(tmp_path)
@@ -142,6 +150,38 @@ def test_without_ray(monkeypatch, tmp_path):
         BackendError, match=r"need Ray; install it with: pip install 'restart-sampling\[ray\]'"
     ):
         run_job(killing.denoiser(), PLAN, "0-9", tmp_path, workers=2, **JOB)
+
+
+def test_workers_alive_are_counted_by_their_locks(tmp_path):
+    """Three ranks, one of which dies: two are alive. What dead workers of Ray left counts for nothing."""
+    ranks = [
+        killing.fork(lambda rank=rank: killing.job(tmp_path, Worker(rank, 3, rank), delay=0.05))
+        for rank in range(3)
+    ]
+    try:
+        deadline = time.time() + 30
+        while alive(tmp_path, 3) < 3 and time.time() < deadline:
+            time.sleep(0.01)
+        assert alive(tmp_path, 3) == len(running(tmp_path)) == 3
+        os.kill(ranks[1], signal.SIGKILL)
+        os.waitpid(ranks[1], 0)
+        assert alive(tmp_path, 3) == 2
+        (tmp_path / ".workers").mkdir()
+        (tmp_path / ".workers" / f"{socket.gethostname()}-1").touch()
+        assert alive(tmp_path, 3) == 2
+    finally:
+        for rank in (ranks[0], ranks[2]):
+            os.kill(rank, signal.SIGKILL)
+            os.waitpid(rank, 0)
+
+
+def test_the_progress_counts_workers(tmp_path):
+    """As rich renders it: rank 0 of 2 is alone."""
+    text = io.StringIO()
+    display = Display(Console(file=text, width=200, force_terminal=True))
+    run_job(killing.denoiser(), PLAN, killing.SEEDS, tmp_path, display=display, who=Worker(0, 2), **JOB)
+    assert "1 of 2 workers" in text.getvalue()
+    assert "worker 0 sampling" in text.getvalue()
 
 
 @pytest.mark.parametrize("workers", [0, -1, True, 1.5])

@@ -115,7 +115,7 @@ def run_job(
     folder = JobFolder(out, record, overwrite, who.rank, who.world, per_sample)
     stop = pipeline.Stop() if stop is None else stop
     try:
-        display.start(folder, denoiser.name, sampler.plan.nfe, batch, device, ran, who)
+        display.start(folder, denoiser.name, sampler.plan.nfe, batch, device, ran, who, workers)
         for note in (*denoiser.info.get("notes", ()), *sampler.plan.notes):
             display.note(note)
         with display:

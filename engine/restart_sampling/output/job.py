@@ -22,7 +22,7 @@ from typing import Any
 from ..errors import OutputError, RestartError
 from ..files import flush_folder, write_atomically
 from ..seeds import Seeds, parse_seeds
-from .lock import FolderLock
+from .lock import WORKERS, FolderLock
 from .manifest import Manifest
 from .shards import Shard, Shards
 from .writers import Format, find
@@ -114,7 +114,7 @@ class JobFolder:
 
     def _claim(self, record: dict[str, Any], overwrite: bool) -> bool:
         """Whether the folder holds this job already; else it is made."""
-        own = (f".lock-{self.rank}", "log.jsonl")
+        own = (f".lock-{self.rank}", "log.jsonl", WORKERS)
         others = [
             p.name for p in self.path.iterdir() if p.name not in own and not p.name.startswith(".lock-")
         ]

@@ -1,4 +1,9 @@
-"""A lock on a folder, so that two runs never write into one; the system lets go of it when its process ends."""
+"""Locks on a folder: two runs never write into one, and one sees who is at work. The system lets go of them when their process
+ends, however it ends.
+
+    .lock-<rank>         held by each process that appends to a manifest
+    .workers/<host>-<pid> held by each worker of Ray
+"""
 
 from __future__ import annotations
 
@@ -15,15 +20,17 @@ try:
 except ImportError:  # not a POSIX system: two runs in one folder are then the user's to avoid
     fcntl = None  # type: ignore[assignment]
 
+WORKERS = ".workers"
+
 
 class FolderLock:
-    """Held from construction to `release`; one for each worker of a run (`rank`).
+    """Held from construction to `release`; one for each worker of a run (`rank`), or of any `name`.
 
     Raises OutputError naming the process that holds it.
     """
 
-    def __init__(self, folder: Path, rank: int = 0) -> None:
-        self.path = folder / f".lock-{rank}"
+    def __init__(self, folder: Path, rank: int = 0, name: str = "") -> None:
+        self.path = folder / (name or f".lock-{rank}")
         self.file: IO[str] | None = None
         try:
             file = self.path.open("a+")
@@ -52,20 +59,40 @@ class FolderLock:
             self.file = None
 
 
+def worker_lock(folder: Path) -> FolderLock:
+    """Held by a worker of Ray as long as it lives; what dead ones of this machine left is removed."""
+    where, host = folder / WORKERS, socket.gethostname()
+    where.mkdir(exist_ok=True)
+    for path in where.glob(f"{host}-*"):
+        if _held(path) is None:
+            path.unlink(missing_ok=True)
+    return FolderLock(where, name=f"{host}-{os.getpid()}")
+
+
+def alive(folder: Path, world: int) -> int:
+    """How many workers are at work: of `world` ranks of torchrun, or of Ray's."""
+    ranks = (folder / f".lock-{rank}" for rank in range(world)) if world > 1 else ()
+    return sum(_held(path) is not None for path in (*ranks, *folder.glob(f"{WORKERS}/*")))
+
+
 def running(folder: Path) -> list[str]:
     """Who holds locks in a folder, "process 123 on host"; for people to read."""
-    found = []
-    for path in sorted(folder.glob(".lock-*")):
-        try:
-            with path.open("r+") as file:
-                if fcntl is not None:
-                    try:
-                        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                    except OSError:
-                        found.append(_holder(file))
-        except OSError:
-            continue
-    return found
+    paths = sorted([*folder.glob(".lock-*"), *folder.glob(f"{WORKERS}/*")])
+    return [holder for path in paths if (holder := _held(path)) is not None]
+
+
+def _held(path: Path) -> str | None:
+    """Who holds the lock in `path`; None where nobody does."""
+    try:
+        with path.open("r+") as file:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except OSError:
+                    return _holder(file)
+    except OSError:
+        pass
+    return None
 
 
 def _holder(file: IO[str]) -> str:

@@ -16,9 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..sampler import Progress as Where
 from .job import JobFolder
+from .lock import alive
 from .manifest import Line
 from .pipeline import Result
 from .workers import Worker
+
+COUNT_EVERY = 2.0  # seconds between counts of the workers
 
 
 class Display:
@@ -30,17 +33,28 @@ class Display:
         self.lock = threading.Lock()
         self.bar = Progress(
             TextColumn("{task.fields[who]}sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("images"),
-            TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[memory]}"), TimeRemainingColumn(), console=console,
+            TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[memory]}"), TextColumn("{task.fields[alive]}"),
+            TimeRemainingColumn(), console=console,
         )  # fmt: skip
         self.done = self.in_batch = 0.0
         self.nonfinite: list[int] = []
-        self.started_at = 0.0
+        self.started_at = self.counted_at = 0.0
+        self.memory = 0  # bytes of the device that are taken, where a worker elsewhere says so
 
     def start(
-        self, folder: JobFolder, model: str, nfe: int, batch: int, device: str, ran: str, who: Worker
+        self,
+        folder: JobFolder,
+        model: str,
+        nfe: int,
+        batch: int,
+        device: str,
+        ran: str,
+        who: Worker,
+        workers: int = 1,
     ) -> None:
-        """Say what is about to run."""
+        """Say what is about to run; `workers` are Ray's."""
         self.folder, self.nfe, self.device = folder, nfe, torch.device(device)
+        self.who, self.workers = who, max(who.world, workers)
         total = len(folder.definition.seeds)
         line = f"{total:,} images of {model} → {folder.path}: {nfe} NFE each, batches of {batch}, {ran}"
         if who.world > 1:
@@ -56,7 +70,7 @@ class Display:
                  command=sys.argv[1:])  # fmt: skip
         share = "" if who.world == 1 else f"worker {who.rank} "
         self.task = self.bar.add_task(
-            "", total=max(total - finished, 0) // who.world, rate="", memory="", who=share
+            "", total=max(total - finished, 0) // who.world, rate="", memory="", alive="", who=share
         )
         self.started_at = time.perf_counter()
 
@@ -83,12 +97,17 @@ class Display:
             return
         done = self.done + self.in_batch
         rate = done / max(time.perf_counter() - self.started_at, 1e-9)
-        memory = ""
+        held = self.memory
         if self.device.type == "cuda" and torch.cuda.is_initialized():
-            memory = f"{torch.cuda.memory_reserved(self.device) / 2**30:.1f} GiB"
+            held = torch.cuda.memory_reserved(self.device)
         self.bar.update(
-            self.task, completed=int(done), rate=f"{rate:.3g}/s · {rate * self.nfe:,.0f} NFE/s", memory=memory
-        )
+            self.task, completed=int(done), rate=f"{rate:.3g}/s · {rate * self.nfe:,.0f} NFE/s",
+            memory=f"{held / 2**30:.1f} GiB" if held else "",
+        )  # fmt: skip
+        if self.workers > 1 and time.perf_counter() - self.counted_at > COUNT_EVERY:
+            self.counted_at = time.perf_counter()
+            now = alive(self.folder.path, self.who.world)
+            self.bar.update(self.task, alive=f"{now} of {self.workers} workers")
 
     def shard(self, line: Line) -> None:
         """A shard is finished."""

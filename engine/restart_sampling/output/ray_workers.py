@@ -29,6 +29,7 @@ from ..errors import BackendError, OutputError
 from ..plan import Plan
 from . import pipeline
 from .job import Definition, JobFolder
+from .lock import worker_lock
 from .manifest import Line
 from .progress import Display
 from .sheets import Sheets
@@ -63,6 +64,7 @@ class Actor:
         import torch
 
         self.folder = Path(engine.folder)
+        self.lock = worker_lock(self.folder)  # seen by `status` and by the progress of the driver
         self.definition = Definition.read(self.folder)
         self.plan = Plan.build(**engine.plan)
         if engine.options.get("device") != "cuda":
@@ -92,7 +94,7 @@ class Actor:
         return {
             "line": lines,
             "images": [_packed(images) for images in thumbnails],
-            "pid": [os.getpid()] * len(lines),
+            "memory": [_memory(self.source)] * len(lines),
         }
 
 
@@ -134,6 +136,7 @@ def run(
             made.add(ShardData(shard, np.zeros(len(images), np.int64), None, images, "", ()))
             folder.manifest.append(line)
             display.shard(line)
+            display.memory = row["memory"]
             display.samples(line.count + len(line.nonfinite))
             result.images += line.count
             result.shards += 1
@@ -246,6 +249,13 @@ def _reason(error: BaseException) -> str:
     found = re.findall(r"^\s*((?:\w+\.)*\w+(?:Error|Exception|Interrupt): .+)$", str(error), flags=re.M)
     own = [text for text in found if not re.match(r"(ray\.|UserCodeException|RayTaskError)", text)]
     return own[-1].strip() if own else type(error).__name__
+
+
+def _memory(source: SamplerSource) -> int:
+    """Bytes that a worker holds of its device; 0 on a CPU."""
+    import torch
+
+    return int(torch.cuda.memory_reserved(source.device)) if source.device.startswith("cuda") else 0
 
 
 def _packed(images: np.ndarray) -> dict[str, Any]:
