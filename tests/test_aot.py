@@ -28,14 +28,23 @@ def reports():
     rows = []
     for options in (
         ["--arch", "90", "--arch", "80"],
-        ["--arch", "80", "--variant", aot.TAIL, "--variant", aot.ADVANCE],
+        ["--arch", "80", "--variant", aot.TAIL, "--variant", aot.PIXELS, "--variant", aot.ADVANCE],
     ):
         command = [sys.executable, "-m", "restart_kernels.aot", "--json", *options]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         rows += json.loads(done.stdout)
-    advance, tail = rows.pop(), rows.pop()
+    advance, pixels, tail = rows.pop(), rows.pop(), rows.pop()
     assert (advance["variant"], advance["spills"], advance["shared"]) == (aot.ADVANCE, 0, 0)
+    # three channels: every sample is read once, 16 bytes are written at once, nothing goes through shared memory
+    assert (pixels["variant"], pixels["spills"], pixels["shared"], pixels["contracted"]) == (
+        aot.PIXELS,
+        0,
+        0,
+        [],
+    )
+    assert pixels["accesses"] == {"ld.global.b32": 16, "st.global.v4.b32": 1}
+    assert pixels["registers"] <= 32  # so that 64 warps fit on a multiprocessor
     # samples of one element: compiled, without a vector and with every rounding
     assert (tail["variant"], tail["spills"], tail["contracted"]) == (aot.TAIL, 0, [])
     return {(row["variant"], row["arch"]): row for row in rows}

@@ -1,4 +1,4 @@
-r"""Copy bandwidth, the fused step by kind of row, and normals: bytes moved over time, behind a flushed L2.
+r"""Copy bandwidth, the fused step by kind of row, normals and pixels: bytes moved over time, behind a flushed L2.
 
 A row of a Heun step reads and writes 2 registers and 2 tensors of the network's dtype: 12 bytes an element with a bf16 network,
 16 with fp32. Shares are of the best copy measured on the same card.
@@ -105,6 +105,16 @@ def main() -> None:
     for name, run in ways.items():
         rates = [B * numel / s / 1e9 for s in seconds_of(run, device, n)]
         rows.add("normals", rates, "1e9/s", case=f"{B}x{numel}", way=name)
+
+    shape = (4, 3, 16, 16) if options.quick else (512, 3, 256, 256)
+    x = torch.rand(shape, device=device) * 2 - 1
+    for name in ("reference", *(("triton",) if "triton" in backends else ())):
+        times = seconds_of(lambda name=name: rk.pixels(x, backend=name), device, n)
+        rates = [5 * x.numel() / s / 1e9 for s in times]  # 4 bytes read, 1 written, whatever else is moved
+        rows.add(
+            "pixels", rates, "GB/s", case="x".join(map(str, shape)), way=name,
+            share_of_copy=round(sorted(rates)[len(rates) // 2] / best, 3),
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

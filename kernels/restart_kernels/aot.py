@@ -42,13 +42,15 @@ NAMES = ("step-fp32", "step-bf16", "step-fp32-guided", "step-bf16-guided", "norm
 TAIL = (
     "step-fp16-tail"  # only on request: sizes that nothing divides, so no vectors; it must compile, no more
 )
+PIXELS = "pixels"  # on request: 3 channels
 ADVANCE = "advance"  # only on request: a few instructions for each sample, none for its elements
 COLD = ("CALL", "RED", "ATOM")
 
 
 def variant(name: str) -> tuple[Any, dict[str, str], dict[str, Any]]:
-    """Kernel, argument types and constants of one of NAMES, or of TAIL or ADVANCE."""
+    """Kernel, argument types and constants of one of NAMES, or of TAIL, PIXELS or ADVANCE."""
     from .philox.triton import normal_kernel
+    from .pixels.triton import pixels_kernel
     from .step.triton import advance_kernel, step_kernel
 
     config = launch.configure(NUMEL, BATCH)
@@ -65,6 +67,9 @@ def variant(name: str) -> tuple[Any, dict[str, str], dict[str, Any]]:
     if name == "normal":
         types = {"out_ptr": "*fp32", "seeds_ptr": "*i64", "draw": "i32", "stream": "i32", "E": "i32"}
         return normal_kernel, types, block
+    if name == PIXELS:
+        types = {"out_ptr": "*u8", "x_ptr": "*fp32", "E": "i32", "AREA": "i32"}
+        return pixels_kernel, types, {"C": 3, **block}
     _, dtype, *form = name.split("-")
     types = {"x_ptr": "*fp32", "h_ptr": "*fp32", "E": "i32", "half": "i32"}
     types |= dict.fromkeys(("F_ptr", "F_uncond_ptr", "net_ptr"), f"*{dtype}")
@@ -209,7 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m restart_kernels.aot", description=summary)
     parser.add_argument("--arch", type=int, action="append", help="compute capability, e.g. 90; repeatable")
     parser.add_argument(
-        "--variant", choices=(*NAMES, TAIL, ADVANCE), action="append", help="default: all; repeatable"
+        "--variant", choices=(*NAMES, TAIL, PIXELS, ADVANCE), action="append", help="default: all; repeatable"
     )
     parser.add_argument("--json", action="store_true", help="full reports as JSON instead of the table")
     options = parser.parse_args(arguments)

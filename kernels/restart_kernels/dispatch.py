@@ -21,6 +21,7 @@ import restart_bindings
 from .errors import KernelError
 from .machine import Backend, Machine, Stepper, require
 from .philox import reference as philox_reference
+from .pixels import reference as pixels_reference
 from .step import reference as step_reference
 
 BACKENDS = ("auto", "reference", "triton", "native")
@@ -167,6 +168,25 @@ def normal(
     from .launch import normal as run
 
     return run(seeds, draw, numel, stream=stream)
+
+
+def pixels(x: Tensor, *, backend: str = "auto") -> Tensor:
+    """Samples float [B, C, H, W] in [−1, 1] → pixels uint8 [B, H, W, C] on the same device, in one pass where triton runs.
+
+    uint8 = clip(127.5·x + 128, 0, 255), truncated. There is no native backend: on a CPU "auto" is the reference.
+    """
+    if x.dim() != 4 or not x.is_floating_point():
+        raise KernelError(f"pixels need samples float [B, C, H, W], got {x.dtype} {list(x.shape)}")
+    wide = x.dtype == torch.float64
+    if backend == "auto":
+        backend = "triton" if x.is_cuda and not wide and why_not("triton", x.device) is None else "reference"
+    if resolve_backend(backend, x.device) != "triton":
+        return pixels_reference.pixels(x)
+    if wide:
+        raise KernelError("the triton backend has float32 registers, not float64; use 'reference'")
+    from .launch import pixels as run
+
+    return run(x)
 
 
 def words(

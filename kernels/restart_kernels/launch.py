@@ -143,6 +143,31 @@ def normal(seeds: Tensor, draw: int, numel: int, *, stream: int = 0) -> Tensor:
     return out
 
 
+def pixels(x: Tensor) -> Tensor:
+    """uint8 [B, H, W, C] of samples [B, C, H, W], one launch. Same argument as `pixels/reference.py`."""
+    from .pixels.triton import pixels_kernel
+
+    B, C, H, W = x.shape
+    out = torch.empty(B, H, W, C, dtype=torch.uint8, device=x.device)
+    if out.numel() == 0:
+        return out
+    config = configure(C * H * W, B)
+    with _device_of(x):
+        pixels_kernel[config.grid](
+            out,
+            x.contiguous(),
+            C * H * W,
+            H * W,
+            C=C,
+            QUADS=config.quads,
+            BATCH_AXIS=config.batch_axis,
+            EVEN=config.even,
+            num_warps=config.warps,
+            enable_fp_fusion=False,
+        )
+    return out
+
+
 def _device_of(tensor: Tensor) -> AbstractContextManager[object]:
     """Triton launches on the current device, not on the tensor's."""
     return torch.cuda.device(tensor.device) if tensor.device.type == "cuda" else nullcontext()

@@ -1,7 +1,4 @@
-r"""Images: uint8 conversion, PNG files, a contact sheet.
-
-uint8 = clip(127.5·x + 128, 0, 255) truncated, EDM's rule for samples in [−1, 1].
-"""
+"""Images: uint8 conversion, PNG files, a contact sheet."""
 
 from __future__ import annotations
 
@@ -10,17 +7,18 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
+
+import restart_kernels as kernels
 
 from ..errors import OutputError
 from ..files import write_atomically
 
 
 def to_uint8(x: Tensor) -> np.ndarray:
-    """Samples float [n, C, H, W] in [−1, 1] → uint8 [n, H, W, C]."""
-    return (x * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    """Samples float [n, C, H, W] in [−1, 1] → uint8 [n, H, W, C]; see `restart_kernels.pixels`."""
+    return kernels.pixels(x).cpu().numpy()
 
 
 def to_pil(image: np.ndarray) -> Image.Image:

@@ -1,7 +1,7 @@
 r"""From samples on a device to arrays on the host, without making the sampler wait.
 
-uint8 = clip(127.5·x + 128, 0, 255) truncated, EDM's rule for samples in [−1, 1], made on the device; then one copy into a ring
-of pinned buffers, beside the next batch. On a CPU there is nothing to copy.
+Pixels are made on the device in one pass (`restart_kernels.pixels`); then one copy into a ring of pinned buffers, beside the next
+batch. On a CPU there is nothing to copy.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .images import to_uint8
+import restart_kernels as kernels
 
 
 class HostRing:
@@ -30,10 +30,10 @@ class HostRing:
 
     def take(self, x: Tensor) -> Callable[[], np.ndarray]:
         """Start copying samples float32 [n, C, H, W]. The function may be called once, before `slots` further takes."""
+        made = x.float() if self.pixels == "float32" else kernels.pixels(x)
         if x.device.type != "cuda":
-            array = to_uint8(x) if self.pixels == "uint8" else x.float().numpy()
+            array = made.numpy()
             return lambda: array
-        made = x.float() if self.pixels == "float32" else _uint8(x)
         buffer = self._buffer(made)
         buffer.copy_(made, non_blocking=True)
         copied = torch.cuda.Event()
@@ -53,8 +53,3 @@ class HostRing:
         if self.buffers[i].numel() < like.numel():
             self.buffers[i] = torch.empty(like.numel(), dtype=like.dtype, pin_memory=True)
         return self.buffers[i][: like.numel()].view(like.shape)
-
-
-def _uint8(x: Tensor) -> Tensor:
-    """uint8 [n, H, W, C] on the device of x."""
-    return (x * 127.5 + 128).clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()

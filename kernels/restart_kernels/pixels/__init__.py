@@ -1,0 +1,1 @@
+"""Samples to pixels: uint8, channels last, in one pass."""
