@@ -1,31 +1,47 @@
 r"""Jobs killed with SIGKILL at random moments and resumed, against an undisturbed run: are the trees equal, byte for byte?
 
-Every trial starts the job (300 samples, 15 shards) and kills all its workers at a random moment, three times, each time with
-another batch size, checking that nothing which reads as finished is broken; then the job runs to its end.
+Every trial starts the job (300 samples, 15 shards) and kills it at a random moment, with a random batch size, checking that
+nothing which reads as finished is broken; then the job runs to its end. By whom it runs and who is killed:
 
-    python benchmarks/kill_trials.py --trials 40              # 1, 2 and 3 workers; writes results/kill_trials.json
+* processes: forked workers with torchrun's variables, all killed at once, three times a trial; moments of the start are hit too;
+* torchrun: the real launcher; in half of the runs one rank is killed, in half the launcher and all ranks;
+* ray: the driver is killed, in half of the runs an actor before it, and an actor again in the run that ends the job.
+
+    python benchmarks/kill_trials.py --trials 40              # 1, 2 and 3 workers each; writes results/kill_trials.json
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import killing
 from where import RESULTS, environment
 
+# The trial, about how long the job lasts by one worker from its first sign, and kills in a trial.
+BY = {
+    "processes": (killing.trial, 0.9, 3), "torchrun": (killing.torchrun_trial, 2.5, 1), "ray": (killing.ray_trial, 2.5, 1),
+}  # fmt: skip
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 3])
+    parser.add_argument("--by", nargs="*", choices=list(BY), default=list(BY))
     parser.add_argument("--format", default="wds")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -33,25 +49,68 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         killing.run(Path(folder) / "want", 1, format=arguments.format)
         want = killing.tree(Path(folder) / "want")
-        for workers in arguments.workers:
-            rng, equal, interrupted = random.Random(arguments.seed), 0, 0
-            started = time.perf_counter()
-            for k in range(arguments.trials):
-                out = Path(folder) / f"{workers}-{k}"
-                finished = killing.trial(out, rng, workers, lasts=0.9 / workers, format=arguments.format)
-                equal += killing.tree(out) == want
-                interrupted += 0 < finished < 15
-            seconds = round(time.perf_counter() - started, 1)
-            rows.append({
-                "workers": workers, "trials": arguments.trials, "kills": 3 * arguments.trials, "equal": equal,
-                "half_done": interrupted, "format": arguments.format, "seconds": seconds,
-            })  # fmt: skip
-            print(
-                f"{workers} workers: {equal} of {arguments.trials} trees equal; {interrupted} were half done at the last kill"
-            )
-    (RESULTS / "kill_trials.json").write_text(json.dumps({**environment(), "rows": rows}, indent=1) + "\n")
+        for by in arguments.by:
+            with cluster() if by == "ray" else nullcontext():
+                for workers in arguments.workers:
+                    out = Path(folder) / f"{by}-{workers}"
+                    rows.append(
+                        trials(by, workers, arguments.trials, arguments.seed, arguments.format, out, want)
+                    )
+                    write(rows)
     if any(row["equal"] < row["trials"] for row in rows):
         raise SystemExit("some trees differ")
+
+
+def trials(
+    by: str, workers: int, n: int, seed: int, format: str, out: Path, want: dict[str, str]
+) -> dict[str, Any]:
+    """A row of the results."""
+    trial, lasts, kills = BY[by]
+    rng, equal, half = random.Random(seed), 0, 0
+    started = time.perf_counter()
+    for k in range(n):
+        finished = trial(out / str(k), rng, workers, lasts=lasts / workers, format=format, kills=kills)
+        equal += killing.tree(out / str(k)) == want
+        half += 0 < finished < 15
+        leftovers = [str(path) for path in (out / str(k)).rglob(".*.tmp")]
+        assert not leftovers, leftovers
+    print(
+        f"{by}, {workers} workers: {equal} of {n} trees equal; {half} were half done at the last kill",
+        flush=True,
+    )
+    return {
+        "by": by, "workers": workers, "trials": n, "kills": kills * n, "equal": equal, "half_done": half, "format": format,
+        "seconds": round(time.perf_counter() - started, 1),
+    }  # fmt: skip
+
+
+@contextmanager
+def cluster() -> Iterator[None]:
+    """A Ray cluster on this machine, whose workers import what this process imports."""
+    ray = shutil.which("ray", path=str(Path(sys.executable).parent)) or "ray"
+    paths = os.pathsep.join(path for path in sys.path if path)
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    start = [
+        ray,
+        "start",
+        "--head",
+        "--num-cpus",
+        "4",
+        "--include-dashboard",
+        "false",
+        "--disable-usage-stats",
+    ]
+    subprocess.run(start, env=environment, check=True, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        subprocess.run(
+            [ray, "stop", "--force"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+
+def write(rows: list[dict[str, Any]]) -> None:
+    (RESULTS / "kill_trials.json").write_text(json.dumps({**environment(), "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,19 +5,26 @@ Forking costs milliseconds where starting Python costs seconds, so forty kills a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import restart_sampling as rs
 from restart_sampling.output.generate import run_job
+from restart_sampling.output.lock import WORKERS, held
 from restart_sampling.output.workers import Worker
 
 SEEDS = "0-299"
@@ -77,16 +84,140 @@ def tree(out: Path) -> dict[str, str]:
     }
 
 
-def trial(out: Path, rng: random.Random, workers: int, lasts: float, format: str = "wds") -> int:
-    """Kill a run at a random moment, three times, then let it end; the number of shards that the kills left finished."""
-    from restart_sampling.output.verify import verify
-
+def trial(
+    out: Path, rng: random.Random, workers: int, lasts: float, format: str = "wds", kills: int = 3
+) -> int:
+    """Kill a run at a random moment, `kills` times, then let it end; the number of shards that the kills left finished."""
     finished = 0
-    for _ in range(3):
+    for _ in range(kills):
         run(out, workers, rng.uniform(0, lasts), format=format, batch=rng.choice([3, 16, 40]), delay=0.004)
-        if (out / "run.json").exists():
-            *_, (_, report) = verify(out)
-            assert not report.broken, report.broken  # nothing that reads as finished is half written
-            finished = report.finished
+        finished = intact(out)
     assert run(out, workers, format=format) == [0] * workers
     return finished
+
+
+def intact(out: Path) -> int:
+    """Shards that are finished; nothing that reads as finished may be half written."""
+    from restart_sampling.output.verify import verify
+
+    if not (out / "run.json").exists():
+        return 0
+    *_, (_, report) = verify(out)
+    assert not report.broken, report.broken
+    return report.finished
+
+
+# --- torchrun and Ray: real launchers, which are slower to start, so moments count from the first sign of the job ----
+
+
+def torchrun(out: Path, workers: int, format: str, batch: int, delay: float) -> subprocess.Popen[bytes]:
+    """The job by `workers` ranks of torchrun, in a session of its own."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
+    return subprocess.Popen(
+        [sys.executable, *launcher, __file__, str(out), format, str(batch), str(delay)],
+        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def at_work(out: Path) -> dict[str, int]:
+    """Process ids by lock, of those that live: ranks of torchrun, the driver of Ray, its workers."""
+    found = {}
+    for path in [*out.glob(".lock-*"), *out.glob(f"{WORKERS}/*")]:
+        if held(path):
+            with contextlib.suppress(ValueError, OSError):
+                found[str(path.relative_to(out))] = int(json.loads(path.read_text())["pid"])
+    return found
+
+
+def kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
+    """The first true value of `condition`."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.01)
+    return value
+
+
+def torchrun_trial(
+    out: Path, rng: random.Random, workers: int, lasts: float, format: str = "wds", kills: int = 1
+) -> int:
+    """As `trial`. In half of the runs one rank is killed, and torchrun ends the others; in half everything is."""
+    finished = 0
+    for _ in range(kills):
+        launched = torchrun(out, workers, format, rng.choice([3, 16, 40]), 0.01)
+        until(lambda launched=launched: at_work(out) or launched.poll() is not None)
+        time.sleep(rng.uniform(0, lasts))
+        victims = list(at_work(out).values())
+        if rng.random() < 0.5 and victims:
+            kill(rng.choice(victims))
+        else:
+            for pid in (launched.pid, *victims):
+                kill(pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(launched.pid, signal.SIGKILL)
+        launched.wait(120)
+        until(lambda: not at_work(out))
+        finished = intact(out)
+    assert torchrun(out, workers, format, 16, 0.0).wait(300) == 0
+    return finished
+
+
+def ray_job(out: Path, workers: int, format: str, batch: int, delay: float) -> None:
+    """The job by `workers` actors on the Ray cluster that runs on this machine."""
+    plan = rs.Plan.build(**PLAN)
+    run_job(
+        denoiser(), plan, SEEDS, out, batch=batch, format=format, shard_size=20, sheets=0, workers=workers,
+        address="auto", load=partial(denoiser, delay), options={"device": "cpu"},
+    )  # fmt: skip
+
+
+def ray_trial(
+    out: Path, rng: random.Random, workers: int, lasts: float, format: str = "wds", kills: int = 1
+) -> int:
+    """As `trial`. In half of the runs an actor is killed first, and Ray replaces it; the driver is killed in all but the last,
+    in which an actor is killed and the job ends all the same."""
+    finished = 0
+    for last in (*[False] * kills, True):
+        batch = rng.choice([3, 16, 40])
+        driver = fork(lambda batch=batch: ray_job(out, workers, format, batch, 0.01))
+        until(lambda driver=driver: ray_actors(out) or ended(driver) is not None)
+        time.sleep(rng.uniform(0, lasts))
+        if (last or rng.random() < 0.5) and (victims := ray_actors(out)):
+            kill(rng.choice(victims))
+            time.sleep(rng.uniform(0, lasts))
+        if last:
+            assert until(lambda driver=driver: ended(driver), 300) == "exit 0"
+        else:
+            kill(driver)
+            until(lambda driver=driver: ended(driver))
+            finished = intact(out)
+    return finished
+
+
+def ray_actors(out: Path) -> list[int]:
+    return [pid for name, pid in at_work(out).items() if name.startswith(WORKERS)]
+
+
+_ENDED: dict[int, str] = {}
+
+
+def ended(child: int) -> str | None:
+    """ "exit N" of a child that has ended (negative: by a signal), else None."""
+    if child not in _ENDED:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            _ENDED[child] = f"exit {os.waitstatus_to_exitcode(status)}"
+    return _ENDED.get(child)
+
+
+if __name__ == "__main__":  # a rank of torchrun
+    from restart_sampling.output.workers import worker
+
+    torch.set_num_threads(1)
+    job(Path(sys.argv[1]), worker(), sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))

@@ -23,6 +23,7 @@ from restart_sampling.errors import OutputError, RestartValueError
 from restart_sampling.output import pipeline
 from restart_sampling.output.generate import run_job
 from restart_sampling.output.job import Definition, JobFolder
+from restart_sampling.output.lock import worker_lock
 from restart_sampling.output.manifest import Line, Manifest
 from restart_sampling.output.shards import Shards
 from restart_sampling.output.verify import fingerprint, verify
@@ -310,8 +311,33 @@ def test_leftovers_of_a_killed_run_are_swept(tmp_path):
     draw(tmp_path, "0-9", format="wds")
     (tmp_path / ".shard-000001.tar.r0.tmp").write_bytes(b"half")
     (tmp_path / ".shard-000002.tar.r5.tmp").write_bytes(b"of a worker that is no more")
+    (tmp_path / ".shard-000003.tar.whost-1.tmp").write_bytes(b"of a worker of Ray")
+    worker = worker_lock(tmp_path)
+    at_work = tmp_path / f".shard-000004.tar.w{worker.path.name}.tmp"
+    at_work.write_bytes(b"of one that lives")
+    draw(tmp_path, "0-9", format="wds")
+    assert list(tmp_path.glob(".*.tmp")) == [at_work]
+    worker.release()
     draw(tmp_path, "0-9", format="wds")
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_sheet_that_a_kill_left_half_written_is_swept(tmp_path, monkeypatch):
+    """Its temporary file has the worker's name, as those of shards have."""
+
+    def replace(old, new):
+        if str(new).endswith("grid.png"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.rename(old, new)
+
+    monkeypatch.setattr("os.replace", replace)
+    child = killing.fork(lambda: draw(tmp_path, "0-9", format="wds", sheets=1))
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.glob(".*.tmp")] == [".grid.png.r0.tmp"]
+    draw(tmp_path, "0-9", format="wds", sheets=1)
+    assert not list(tmp_path.glob(".*.tmp"))
+    assert report(tmp_path).exit_code == 0
 
 
 # --- the manifest ------------------------------------------------------------------------------------------------

@@ -30,18 +30,18 @@ def to_pil(image: np.ndarray) -> Image.Image:
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
-def write_output(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a result file atomically; OutputError says why it cannot be written."""
+def write_output(path: Path, write: Callable[[IO[bytes]], object], tag: str | None = None) -> None:
+    """Write a result file atomically; OutputError says why it cannot be written. `tag` as in `write_atomically`."""
     try:
-        write_atomically(path, write, durable=False)
+        write_atomically(path, write, durable=False, tag=tag)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def save_png(path: Path, image: np.ndarray) -> None:
+def save_png(path: Path, image: np.ndarray, tag: str | None = None) -> None:
     """One image uint8 [H, W, C] as PNG."""
     picture = to_pil(image)
-    write_output(path, lambda file: picture.save(file, format="PNG"))
+    write_output(path, lambda file: picture.save(file, format="PNG"), tag)
 
 
 def grid(images: np.ndarray, columns: int | None = None, scale: int = 1, gap: int = 2) -> np.ndarray:

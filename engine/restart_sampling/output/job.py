@@ -22,7 +22,7 @@ from typing import Any
 from ..errors import OutputError, RestartError
 from ..files import flush_folder, write_atomically
 from ..seeds import Seeds, parse_seeds
-from .lock import WORKERS, FolderLock
+from .lock import WORKERS, FolderLock, held
 from .manifest import Manifest
 from .shards import Shard, Shards
 from .writers import Format, find
@@ -105,7 +105,7 @@ class JobFolder:
             self.resumed = self._claim(record, overwrite)
             self.definition = Definition.read(path)
             self.manifest = Manifest.read(path, rank)
-            self._sweep()
+            self.sweep()
             left = len(self.definition.seeds) - self.finished_seeds()
             self._check_space(left * (bytes_per_sample + format.bytes_per_image))
         except BaseException:
@@ -148,11 +148,15 @@ class JobFolder:
         """In the names of this worker's temporary files, so that the next one knows them for leftovers."""
         return f"r{self.rank}"
 
-    def _sweep(self) -> None:
-        """Remove what a killed run of this rank left behind; rank 0 also that of ranks there are no more."""
+    def sweep(self) -> None:
+        """Remove what killed runs left behind: of this rank, of Ray's workers, and by rank 0 of ranks there are no more."""
         for path in self.path.rglob(".*.tmp"):
-            rank = path.name.rsplit(".", 2)[1].removeprefix("r")
-            if rank.isdecimal() and (int(rank) == self.rank or (self.rank == 0 and int(rank) >= self.world)):
+            kind, number = (tag := path.name.rsplit(".", 2)[1])[:1], tag[1:]
+            if kind == "r" and number.isdecimal():
+                gone = int(number) == self.rank or (self.rank == 0 and int(number) >= self.world)
+            else:
+                gone = kind == "w" and self.rank == 0 and not held(self.path / WORKERS / number)
+            if gone:
                 path.unlink(missing_ok=True)
 
     def _check_space(self, needed: int) -> None:

@@ -61,18 +61,23 @@ class FolderLock:
 
 def worker_lock(folder: Path) -> FolderLock:
     """Held by a worker of Ray as long as it lives; what dead ones of this machine left is removed."""
-    where, host = folder / WORKERS, socket.gethostname()
+    where, host = folder / WORKERS, socket.gethostname().replace(".", "_")
     where.mkdir(exist_ok=True)
     for path in where.glob(f"{host}-*"):
-        if _held(path) is None:
+        if not held(path):
             path.unlink(missing_ok=True)
     return FolderLock(where, name=f"{host}-{os.getpid()}")
+
+
+def held(path: Path) -> bool:
+    """Whether some process holds this lock."""
+    return _held(path) is not None
 
 
 def alive(folder: Path, world: int) -> int:
     """How many workers are at work: of `world` ranks of torchrun, or of Ray's."""
     ranks = (folder / f".lock-{rank}" for rank in range(world)) if world > 1 else ()
-    return sum(_held(path) is not None for path in (*ranks, *folder.glob(f"{WORKERS}/*")))
+    return sum(held(path) for path in (*ranks, *folder.glob(f"{WORKERS}/*")))
 
 
 def running(folder: Path) -> list[str]:

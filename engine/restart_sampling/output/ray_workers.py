@@ -73,7 +73,7 @@ class Actor:
         self.source = SamplerSource(
             engine.load(), self.plan, engine.batch, engine.options, engine.label, pixels
         )
-        self.tag = f"p{os.getpid()}"
+        self.tag = f"w{self.lock.path.name}"
 
     def __call__(self, numbers: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         lines: list[dict[str, Any]] = []
@@ -148,6 +148,7 @@ def run(
         result.seconds = time.perf_counter() - started
         if first:
             ray.shutdown()
+        folder.sweep()  # of workers that died on the way
     return result
 
 

@@ -36,15 +36,15 @@ class Sheets:
         if images is None:
             return
         if data.shard.index == self.first:
-            save_png(self.folder.path / "grid.png", _sheet(images))
+            save_png(self.folder.path / "grid.png", _sheet(images), self.folder.tag)
         elif self.every and data.shard.index % self.every == 0:
             (self.folder.path / "sheets").mkdir(exist_ok=True)
-            save_png(self.folder.path / "sheets" / f"{data.shard.name}.png", _sheet(images))
+            save_png(self.folder.path / "sheets" / f"{data.shard.name}.png", _sheet(images), self.folder.tag)
         if self.preview and self.folder.rank == 0 and time.monotonic() - self.latest > SECONDS:
             self.latest = time.monotonic()
             latest = _pictures(data.images[-IMAGES:])
             if latest is not None:
-                save_png(self.folder.path / "preview.png", _sheet(latest))
+                save_png(self.folder.path / "preview.png", _sheet(latest), self.folder.tag)
 
 
 def _pictures(images: np.ndarray) -> np.ndarray | None:
