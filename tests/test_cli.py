@@ -319,3 +319,42 @@ def test_a_folder_without_a_run(command, tmp_path, capsys):
         assert code == 2
         assert "does not hold a run of ours (there is no run.json)" in err
         assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("how", ["cut short", "a bit of its header", "other weights", "another model"])
+def test_a_checkpoint_that_changed_under_a_run_is_refused(tmp_path, capsys, how):
+    """One line that names the reason, exit code 2, and the run in the folder stays as it was; the old file goes on with it."""
+    from restart_sampling.models.registry import find
+
+    good = find("fashion-mnist").read_bytes()
+    model, out = tmp_path / "model.safetensors", tmp_path / "a"
+    model.write_bytes(good)
+    command = [
+        "generate",
+        "--model",
+        str(model),
+        "--steps",
+        "2",
+        "--batch",
+        "8",
+        "--out",
+        str(out),
+        "--seeds",
+    ]
+    assert run([*command, "0-3"], capsys)[0] == 0
+    before = {p.name: p.read_bytes() for p in out.iterdir() if p.suffix in (".png", ".jsonl", ".json")}
+    swapped, said = {
+        "cut short": (good[:-1000], "model.safetensors"),
+        "a bit of its header": (bytes([good[0] ^ 64]) + good[1:], "model.safetensors"),
+        "other weights": (good[:-1] + bytes([good[-1] ^ 1]), "model_sha256 is"),
+        "another model": (find("fashion-mnist").with_name("fashion-mnist-classifier.safetensors").read_bytes(), "model"),
+    }[how]  # fmt: skip
+    model.write_bytes(swapped)
+    code, _, err = run([*command, "0-7"], capsys)
+    assert code == 2
+    assert said in err and len(err.strip().splitlines()) == 1
+    after = {p.name: p.read_bytes() for p in out.iterdir() if p.suffix in (".png", ".jsonl", ".json")}
+    assert after == before
+    model.write_bytes(good)
+    assert run([*command, "0-7"], capsys)[0] == 0
+    assert len(list(out.glob("0*.png"))) == 8
