@@ -130,6 +130,16 @@ def at_work(out: Path) -> dict[str, int]:
     return found
 
 
+def started_for(out: Path) -> list[int]:
+    """Process ids of the ranks of torchrun that draw into `out`, by their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(out).encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found
+
+
 def kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
@@ -156,13 +166,12 @@ def torchrun_trial(
         victims = list(at_work(out).values())
         if rng.random() < 0.5 and victims:
             kill(rng.choice(victims))
-        else:
-            for pid in (launched.pid, *victims):
+        else:  # the launcher first, so that it restarts none; ranks that hold no lock yet too
+            kill(launched.pid)
+            for pid in started_for(out):
                 kill(pid)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(launched.pid, signal.SIGKILL)
         launched.wait(120)
-        until(lambda: not at_work(out))
+        until(lambda: not at_work(out) and not started_for(out))
         finished = intact(out)
     assert torchrun(out, workers, format, 16, 0.0).wait(300) == 0
     return finished

@@ -38,7 +38,6 @@ COMMON = {
     "img_channels": Field("int", REQUIRED, (1, 64)),
     "label_dim": Field("int", 0, (0, 100_000)),
     "use_fp16": Field("bool", False),
-    "patch_size": Field("int", 1, (1, 16)),
     "augment_dim": Field("int", 0, (0, 64)),
     "model_channels": Field("int", REQUIRED, (4, MAX_WIDTH)),
     "channel_mult": Field("ints", REQUIRED, (1, 64)),
@@ -185,13 +184,12 @@ def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_together(c: Mapping[str, Any]) -> None:
-    """What single bounds cannot say: patches and levels divide, heads divide, sigma limits in order."""
-    factor = c["patch_size"] * 2 ** (len(c["channel_mult"]) - 1)
+    """What single bounds cannot say: levels divide, heads divide, sigma limits in order."""
+    factor = 2 ** (len(c["channel_mult"]) - 1)
     if c["img_resolution"] % factor:
-        patches = f" of patches of {c['patch_size']} pixels" if c["patch_size"] > 1 else ""
         raise CheckpointError(
             f"network config: img_resolution {c['img_resolution']} must be a multiple of {factor} for "
-            f"{len(c['channel_mult'])} levels (channel_mult {c['channel_mult']}){patches}"
+            f"{len(c['channel_mult'])} levels (channel_mult {c['channel_mult']})"
         )
     if c["model_channels"] * max(c["channel_mult_emb"], c.get("channel_mult_noise", 1)) > 16 * MAX_WIDTH:
         raise CheckpointError(f"network config: the embedding is wider than {16 * MAX_WIDTH} channels")
@@ -205,8 +203,7 @@ def _check_together(c: Mapping[str, Any]) -> None:
         )
     if c["model_type"] == "DhariwalUNet":
         for i, width in enumerate(widths):
-            r = c["img_resolution"] // c["patch_size"] >> i
-            attends = r in c["attn_resolutions"] or i == len(widths) - 1
+            attends = c["img_resolution"] >> i in c["attn_resolutions"] or i == len(widths) - 1
             if attends and width % ADM_HEAD_CHANNELS:
                 raise CheckpointError(
                     f"network config: attention of DhariwalUNet needs a multiple of {ADM_HEAD_CHANNELS} "

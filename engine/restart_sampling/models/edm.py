@@ -15,9 +15,6 @@ unknown or out of bounds, since configs come from files.
 | `VPPrecond`    | (M−1)·t(σ)     | SongUNet      | beta_d, beta_min, M, epsilon_t |
 | `VEPrecond`    | ln(σ/2)        | SongUNet      | – |
 | `iDDPMPrecond` | M−1−j          | DhariwalUNet  | C_1, C_2, M; of 2·C0 outputs the first C0 are F |
-
-`patch_size` p > 1, which EDM's files do not have, hands the model patches: p² channels for each of the image's, at a p-th of its
-resolution (Hoogeboom et al., arXiv 2301.11093, § 3.4). The model's resolutions, attn_resolutions too, are then those of patches.
 """
 
 from __future__ import annotations
@@ -56,13 +53,11 @@ class EDMNetwork(nn.Module):
         if iddpm:
             levels = parameterization.iddpm_levels(*(self.config[k] for k in ("M", "C_1", "C_2")))
             self.register_buffer("u", torch.tensor(levels, dtype=torch.float32))
-        self.patch_size: int = self.config["patch_size"]
-        patch = self.patch_size**2
         model = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}[self.config["model_type"]]
         self.model: SongUNet | DhariwalUNet = model(
-            self.img_resolution // self.patch_size,
-            self.img_channels * patch,
-            self.img_channels * patch * (2 if iddpm else 1),
+            self.img_resolution,
+            self.img_channels,
+            self.img_channels * (2 if iddpm else 1),
             self.label_dim,
             **model_arguments(self.config),
         )
@@ -94,12 +89,7 @@ class EDMNetwork(nn.Module):
             class_labels = torch.zeros(1, self.label_dim, dtype=wide, device=net_in.device)
         elif class_labels is not None:
             class_labels = class_labels.to(wide)
-        if self.patch_size == 1:
-            F = self.model(net_in, c_noise.to(wide), class_labels)
-        else:
-            patches = nn.functional.pixel_unshuffle(net_in, self.patch_size)
-            F = self.model(patches, c_noise.to(wide), class_labels)
-            F = nn.functional.pixel_shuffle(F, self.patch_size)
+        F = self.model(net_in, c_noise.to(wide), class_labels)
         return F[:, : self.img_channels]
 
     def _check(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None) -> None:

@@ -29,7 +29,6 @@ def network_config(
     num_blocks: int,
     attn_resolutions: str,
     label_dropout: float,
-    patch_size: int = 1,
 ) -> dict[str, object]:
     """Config of a DDPM++ network for `images`; `channel_mult` and `attn_resolutions` are comma-separated."""
     lists = {"channel-mult": channel_mult, "attn": attn_resolutions}
@@ -52,7 +51,6 @@ def network_config(
         "attn_resolutions": parsed["attn"],
         "dropout": 0.0,
         "label_dropout": label_dropout if images.classes else 0.0,
-        "patch_size": patch_size,
     }
 
 
@@ -73,9 +71,6 @@ def main(
     channel_mult: Annotated[str, typer.Option(help="Width of each level over --model-channels.")] = "1,2,4",
     num_blocks: Annotated[int, typer.Option(min=1)] = 2,
     attn: Annotated[str, typer.Option(help="Resolutions with attention.")] = "7",
-    patch_size: Annotated[
-        int, typer.Option(min=1, help="Pixels a side of a patch: 2 is about twice as fast, a little coarser.")
-    ] = 1,
     label_dropout: Annotated[
         float, typer.Option(min=0, max=1, help="Share of steps without class, for guidance.")
     ] = 0.1,
@@ -103,9 +98,7 @@ def main(
                 raise RestartValueError(
                     f"{out} already holds a checkpoint; add --resume to go on, or take another --out"
                 )
-            config = network_config(
-                images, model_channels, channel_mult, num_blocks, attn, label_dropout, patch_size
-            )
+            config = network_config(images, model_channels, channel_mult, num_blocks, attn, label_dropout)
             options = loop.Options(P_mean=p_mean, P_std=p_std, seed=seed, **given)
             run = loop.start(config, options, images.name, where)
         count = sum(p.numel() for p in run.network.parameters())
