@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -127,6 +129,33 @@ def test_what_cannot_be_judged(make, error, message, tmp_path):
         make(tmp_path)
 
 
+class Means(torch.nn.Module):
+    """As docs/quality.md has it: a module of the user's around a network in TorchScript."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = torch.jit.load(os.environ["MEANS"])
+
+    def forward(self, images):
+        return self.network(images.float())
+
+
+def test_networks_in_torchscript(tmp_path, monkeypatch):
+    """The file itself, and a module around it: the same features as the network has in Python."""
+    network = torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.Flatten())
+    torch.jit.trace(network, torch.rand(3, 1, 4, 4)).save(str(tmp_path / "means.pt"))
+    monkeypatch.setenv("MEANS", str(tmp_path / "means.pt"))
+    images = pictures(50, 3)
+    want = network(images.float())
+    around = Features(load_features(f"{__name__}:Means"), "means", images[0])
+    assert torch.equal(around(images), want) and around.num_features == want.shape[1]
+    direct = torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.Flatten())
+    torch.jit.trace(lambda x: direct(x.float()), images).save(str(tmp_path / "traced.pt"))
+    assert torch.equal(
+        Features(load_features(str(tmp_path / "traced.pt")), "traced", images[0])(images), want
+    )
+
+
 def test_a_file_that_is_no_torchscript(tmp_path):
     (tmp_path / "x.pt").write_text("<html>")
     with pytest.raises(CheckpointError, match="is not a TorchScript file"):
@@ -181,6 +210,28 @@ def test_blocks_are_drawn_once_and_can_be_added(setting):
     assert [(row["n"], row["first_seed"]) for row in found[:3]] == [(20, 100), (20, 120), (20, 140)]
     assert measure(60) == found
     assert runner.drawn == list(range(100, 160))
+
+
+def test_a_long_block_that_is_stopped_keeps_what_was_drawn(setting, monkeypatch):
+    measure, runner, folder = setting
+    monkeypatch.setattr(quality, "KEPT", 8)
+    draw = runner.draw
+
+    def stopped(seeds, class_labels=None):
+        if seeds[0] >= 116:
+            raise KeyboardInterrupt
+        return draw(seeds, class_labels)
+
+    runner.draw = stopped
+    with pytest.raises(KeyboardInterrupt):
+        measure(20)
+    runner.draw = draw
+    (row, _) = measure(20)
+    assert runner.drawn == list(range(100, 120))  # none of them twice
+    x = rs.noise.normal(range(100, 120), 0, (1, 4, 4)) * 0.3
+    everything = (127.5 * x + 128).clamp(0, 255).to(torch.uint8)
+    assert row["fd"] == pytest.approx(frechet(pictures(600, 1), everything), rel=1e-5)
+    assert len(list((folder / "cache").rglob("*.npz"))) == 3
 
 
 def test_pooled_is_the_distance_of_all_samples_together(setting):

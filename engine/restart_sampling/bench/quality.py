@@ -25,6 +25,7 @@ from .rows import append, environment, find, read
 from .samplers import Contender, Runner, fields
 
 FILE = "quality.jsonl"
+KEPT = 1000  # seeds of one file of the cache
 METRICS = ("fd", "kid", "precision", "recall", "density", "coverage", "accuracy")
 KEYS = ("kind", "sampler", "nfe", "key", "model", "model_sha256", "dtype", "features", "reference")
 Work = Sequence[tuple[Contender, int]]
@@ -134,8 +135,17 @@ def block_of(
 ) -> tuple[Tensor, Tensor | None]:
     """(images uint8 [n, C, H, W], labels int64 [n] or None) of a block of seeds, from the cache or drawn and kept.
 
+    At most KEPT seeds are drawn and kept at a time, so that of a block of 50,000 no more is lost when it is stopped.
+
     Raises NonFiniteError where a sample is not finite: such a sampler is not judged by what is left.
     """
+    if n > KEPT:
+        pieces = [
+            block_of(denoiser, runner, cache, start, min(KEPT, first + n - start), batch)
+            for start in range(first, first + n, KEPT)
+        ]
+        given = [labels for _, labels in pieces if labels is not None]
+        return torch.cat([images for images, _ in pieces]), torch.cat(given) if given else None
     path = kept.path_of(cache, str(denoiser.info.get("sha256", "")), runner.key, first, n)
     found = kept.read(path, n, denoiser.shape) if denoiser.info.get("sha256") else None
     if found is not None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import RestartError
+from ..restart import RestartConfig
 from .select import SPEED_GROUP, Row, groups, is_train, quality_groups, speed_rows, train_row
 from .style import family_of, number
 
@@ -49,12 +51,22 @@ def title_of(row: Row) -> str:
     return str(row.get("title") or row.get("sampler") or "?")
 
 
+def intervals_of(row: Row) -> str:
+    """ "[3, 2, 0.3, 1] [9, 1, 2, 5]" from any Restart notation; the text itself where it is none."""
+    text = row.get("restart") or ""
+    try:
+        found = RestartConfig.parse(text or None).intervals
+    except RestartError:
+        return str(text)
+    return " ".join(f"[{i.N}, {i.K}, {i.t_min:g}, {i.t_max:g}]" for i in found)
+
+
 QUALITY: tuple[Column, ...] = (
     ("sampler", title_of),
     ("family", lambda row: "" if is_train(row) else family_of(row)),
     ("by", field("by")),
     ("NFE", field("nfe")),
-    ("restart [N, K, t_min, t_max]", field("restart")),
+    ("restart [N, K, t_min, t_max]", intervals_of),
     ("n", field("n")),
     ("blocks", field("blocks")),
     ("seeds", field("seeds")),
@@ -102,7 +114,7 @@ ABLATION: tuple[Column, ...] = (
     ("experiment", field("experiment")),
     ("value", field("value")),
     ("NFE", field("nfe")),
-    ("restart", field("restart")),
+    ("restart", intervals_of),
     ("n in a block", field("n")),
     ("blocks", field("blocks")),
     ("seeds", field("seeds")),
@@ -117,7 +129,7 @@ TRIALS: tuple[Column, ...] = (
     ("FD", field("fd")),
     ("solver", lambda row: (row.get("config") or {}).get("solver")),
     ("steps", lambda row: (row.get("config") or {}).get("steps")),
-    ("restart", field("restart")),
+    ("restart", intervals_of),
     ("n", field("n")),
     ("plan", field("plan")),
 )
@@ -128,7 +140,7 @@ TUNED: tuple[Column, ...] = (
     ("FD, best preset", field("fd_best_preset")),
     ("best preset", field("best_preset")),
     ("FD, Heun", field("fd_heun")),
-    ("restart", field("restart")),
+    ("restart", intervals_of),
     ("n", field("n")),
     ("first seed", field("first_seed")),
     ("plan", field("plan")),
@@ -185,7 +197,7 @@ def quality_table(rows: Iterable[Row], by: str | None = None) -> str:
         return ""
     group = found[0]
     columns: list[Column] = [
-        ("sampler", title_of), ("restart [N, K, t_min, t_max]", field("restart")), ("NFE", field("nfe")),
+        ("sampler", title_of), ("restart [N, K, t_min, t_max]", intervals_of), ("NFE", field("nfe")),
         (f"FD, {_count(group.rows[0])}", _fd), ("right class", lambda row: _percent(row.get("accuracy"))),
     ]  # fmt: skip
     train = train_row(rows, group)
