@@ -35,3 +35,14 @@ def test_quick_start_and_tests_are_one_command_each():
 def test_pictures_and_links_exist():
     for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
         assert target.startswith("https://") or (README.parent / target).exists(), target
+
+
+def test_the_tests_that_docs_name_exist():
+    """docs/models.md says which test verified what: every file is there, and every word of its -k selects a test."""
+    text = (README.parent / "docs" / "models.md").read_text()
+    named = re.findall(r"`(tests/\w+\.py)(?: -k (\"[^\"]+\"|\w+))?`", text)
+    assert len(named) > 15
+    for file, words in named:
+        tests = re.findall(r"^def (test_\w+)", (README.parent / file).read_text(), flags=re.M)
+        for word in filter(None, words.strip('"').split(" or ")):
+            assert any(word in test for test in tests), f"{file} -k {word}"

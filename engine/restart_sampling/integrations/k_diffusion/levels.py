@@ -1,0 +1,85 @@
+"""The noise levels a host hands over: read, checked, and drawn again with fewer points."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ...errors import ConfigError
+from ...schedule import karras
+
+RHO = 7.0
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A main grid: strictly descending positive `sigmas`, and whether the walk goes on from the last of them to 0.
+
+    A run that does not go to 0 ends at its last level: the rest is another sampler's.
+    """
+
+    sigmas: tuple[float, ...]
+    to_zero: bool
+
+    @property
+    def steps(self) -> int:
+        """Solver steps of a walk over it without Restart."""
+        return len(self.sigmas) if self.to_zero else max(len(self.sigmas) - 1, 0)
+
+    @property
+    def top(self) -> float:
+        return self.sigmas[0]
+
+    @property
+    def bottom(self) -> float:
+        return self.sigmas[-1]
+
+    def resampled(self, n: int) -> Levels:
+        """n ≥ 2 levels along the same curve, ends exact.
+
+        σ^(1/7) is interpolated over the index, evenly: a Karras grid (rho = 7) of any length becomes the Karras grid of n points.
+        n = the number of levels there are is the identity.
+        """
+        if n == len(self.sigmas):
+            return self
+        curve = np.array(self.sigmas) ** (1 / RHO)
+        at = np.linspace(0, len(curve) - 1, n)
+        inner = np.interp(at, np.arange(len(curve)), curve)[1:-1] ** RHO
+        return Levels((self.top, *inner.tolist(), self.bottom), self.to_zero)
+
+    def karras(self, n: int) -> Levels:
+        """The Karras grid of n ≥ 2 levels between the same ends."""
+        return Levels(tuple(karras(n, self.bottom, self.top, RHO).tolist()), self.to_zero)
+
+    def nearest(self, sigma: float) -> int:
+        """Index of the level nearest to sigma, the first on a tie."""
+        return int(np.argmin(np.abs(np.array(self.sigmas) - sigma)))
+
+
+def read(sigmas: Any) -> Levels:
+    """The host's sigmas (a 1-d tensor, array or list) as levels; equal neighbours, steps of length zero, are left out.
+
+    Raises:
+        ConfigError: NaN, infinite, negative or ascending levels, or a 0 that is not the end.
+    """
+    values = sigmas.tolist() if hasattr(sigmas, "tolist") else sigmas
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise ConfigError(f"sigmas must be a 1-d tensor or a list of levels, got {type(sigmas).__name__}")
+    for i, value in enumerate(values):
+        if isinstance(value, Sequence):
+            raise ConfigError("sigmas must be 1-d, one level for each point of the grid; got more dimensions")
+        if not (math.isfinite(value) and value >= 0):
+            raise ConfigError(f"sigmas must be finite and ≥ 0, got {value} at place {i}")
+    for i, (a, b) in enumerate(pairwise(values)):
+        if b > a:
+            raise ConfigError(
+                f"sigmas must not ascend, got {a:g} then {b:g} at place {i}; this sampler only goes down in noise"
+            )
+    positive = [float(v) for v in values if v > 0]
+    distinct = [v for i, v in enumerate(positive) if i == 0 or v < positive[i - 1]]
+    return Levels(tuple(distinct), len(positive) < len(values) and bool(positive))

@@ -1,0 +1,177 @@
+r"""`sample_restart`: the host's denoiser, the engine's plan, table and fused step.
+
+The host's `model(x, sigma)` is D itself, so c_skip = 0, c_out = c_in = 1: the network input is the state. One evaluation is one
+call of the model and one row of the table; the loop keeps to what a host may do between two calls (previews, interrupts,
+in-painting masks inside the model) and to nothing else. Noise by seeds is added by the row that arrives at t_min, in the same
+pass; noise of the host is added after that row.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import restart_kernels
+from restart_kernels import layout
+
+from ... import parameterization as parameterizations
+from ...errors import RestartTypeError, RestartValueError
+from ...plan import Plan
+from ...table import bind
+from .fit import RestartWarning, fit
+from .noise import NoiseSampler, choose
+
+Callback = Callable[[dict[str, Any]], None]
+
+
+def sample_restart(
+    model: Callable[..., Tensor],
+    x: Tensor,
+    sigmas: Any,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callback | None = None,
+    disable: bool | None = None,
+    *,
+    restart: Any = "default",
+    s_noise: float = 1.0,
+    noise_sampler: NoiseSampler | None = None,
+    seeds: Iterable[int] | Tensor | None = None,
+    solver: str = "heun",
+    budget: str = "steps",
+    process: str = "ve",
+    backend: str = "auto",
+) -> Tensor:
+    """Restart sampling (arXiv 2306.14878, Algorithm 2) as a k-diffusion sampler.
+
+    Args:
+        model: D, called as model(x, sigma [B], **extra_args), returns the denoised x.
+        x: state at sigmas[0], already scaled, float [B, ...] of any number of dimensions.
+        sigmas: levels, descending, with or without a final 0. Without it the run ends at the last level.
+        extra_args: keyword arguments for the model. "seed" in it seeds the noise (ComfyUI).
+        callback: called once for every solver step, after its first evaluation, with {"x", "i", "sigma", "sigma_hat",
+            "denoised"}; i counts from 0 to `steps(…)` − 1.
+        disable: no progress bar. There is one if tqdm is installed.
+        restart, s_noise, solver, budget, process: see `restart_plan`. With budget "steps" there are no more evaluations than
+            `solver` takes on these sigmas without Restart.
+        noise_sampler: (sigma, sigma_next) → noise for a jump from sigma up to sigma_next. seeds: one for each row; see noise.py.
+        backend: of the fused step: auto, reference, triton or native.
+
+    Returns:
+        The state at the end, in the dtype of x. Registers are float32 (float64 for float64 x).
+
+    Raises:
+        ConfigError: sigmas, intervals or options that cannot be read. SeedError: seeds. RestartTypeError, RestartValueError: x,
+        or what the model returned. What the model and the callback raise passes through.
+
+    Warns:
+        RestartWarning: an interval runs otherwise than asked, or samples became NaN or infinite.
+    """
+    plan, said = fit(
+        sigmas, restart, solver=solver, s_noise=s_noise, budget=budget, process=process
+    )  # fmt: skip
+    if said:
+        warnings.warn("; ".join(said), RestartWarning, stacklevel=2)
+    if plan is None:
+        return x
+    return sample_plan(
+        model, x, plan, extra_args, callback, disable, noise_sampler=noise_sampler, seeds=seeds, backend=backend
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def sample_plan(
+    model: Callable[..., Tensor],
+    x: Tensor,
+    plan: Plan,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callback | None = None,
+    disable: bool | None = None,
+    *,
+    noise_sampler: NoiseSampler | None = None,
+    seeds: Iterable[int] | Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Run any plan of the engine with a k-diffusion model, from x at the plan's first level; arguments of `sample_restart`."""
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2:
+        given = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise RestartTypeError(f"x must be a floating tensor [B, ...], got {given}")
+    extra_args = dict(extra_args or {})
+    noise = choose(x, seeds, noise_sampler, extra_args)
+    levels = replace(parameterizations.denoiser(0.0, float("inf")), process=plan.process)
+    table = bind(plan, levels)
+    coef = table.coef.copy()
+    if not isinstance(noise, Tensor):
+        coef[:, layout.S] = 0.0
+    stepper = _stepper(x, coef, table.code, noise if isinstance(noise, Tensor) else None, backend)
+    state, net_in, F = stepper.machine.x, stepper.machine.net_in, None
+    sigma = torch.tensor(table.sigma[1:], dtype=torch.float32).to(x.device)
+    each = sigma[:, None].expand(-1, len(x)).contiguous()
+    k = 0
+    with _progress(len(plan.steps), disable) as tick:
+        for i, step in enumerate(plan.steps):
+            for stage in range(len(step.stages)):
+                F = _denoised(model, net_in, each[k], extra_args)
+                if stage == 0 and callback is not None:
+                    at = {"sigma": sigma[k], "sigma_hat": sigma[k], "denoised": F}
+                    callback({"x": state.to(x.dtype, copy=True), "i": i, **at})
+                stepper.step(F)
+                stepper.advance()
+                k += 1
+            if step.noise and not isinstance(noise, Tensor):
+                pair = (step.s, step.lift_to) if step.lift_to > step.s else (step.t, step.s)
+                fresh = noise(*(torch.tensor(v, dtype=torch.float32, device=x.device) for v in pair))
+                state.add_(_of_shape(fresh, x, "noise_sampler").to(state), alpha=step.noise)
+                net_in.copy_(state)
+            tick()
+    bad = int((stepper.machine.first_bad != layout.NEVER).sum())
+    if bad:  # the image is the host's to judge, so this is no error
+        text = f"{bad} of {len(x)} samples became NaN or infinite; look at the model's precision"
+        warnings.warn(text, RestartWarning, stacklevel=2)
+    return state.to(x.dtype)
+
+
+def _stepper(
+    x: Tensor, coef: np.ndarray, code: np.ndarray, seeds: Tensor | None, backend: str
+) -> restart_kernels.Stepper:
+    """The fused step on fresh registers that hold x, at row 1: the host has made the initial state."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    batch, device = len(x), x.device
+    state = x.to(wide, copy=True).contiguous()
+    machine = restart_kernels.Machine(
+        state, torch.zeros_like(state), x.clone(memory_format=torch.contiguous_format),
+        torch.tensor(coef, dtype=wide).to(device), torch.tensor(code).to(device),
+        torch.ones(1, dtype=torch.int32, device=device),
+        torch.zeros(batch, dtype=torch.int64, device=device) if seeds is None else seeds,
+        torch.full((batch,), layout.NEVER, dtype=torch.int32, device=device),
+    )  # fmt: skip
+    return restart_kernels.bind(machine, backend)
+
+
+def _denoised(model: Callable[..., Tensor], x: Tensor, sigma: Tensor, extra_args: dict[str, Any]) -> Tensor:
+    return _of_shape(model(x, sigma, **extra_args), x, "the model").contiguous()
+
+
+def _of_shape(found: Any, x: Tensor, who: str) -> Tensor:
+    if not isinstance(found, Tensor) or found.shape != x.shape:
+        given = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise RestartValueError(f"{who} must return a tensor of the shape of x, {list(x.shape)}, got {given}")
+    return found
+
+
+@contextmanager
+def _progress(total: int, disable: bool | None) -> Iterator[Callable[[], object]]:
+    """A function to call after every step."""
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        yield lambda: None
+        return
+    with tqdm(total=total, disable=disable) as bar:
+        yield bar.update
