@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -48,6 +49,16 @@ def test_generate_writes_images_a_sheet_and_the_record(tmp_path, capsys):
     assert record["noise"] == "philox-v1"
     assert record["plan_digest"] == rs.Plan.build(steps=4, restart="[3, 1, 0.1, 2.0]").digest
     assert "images/s" in err
+
+
+def test_the_record_says_what_was_typed(tmp_path, capsys, monkeypatch):
+    arguments = ["generate", *FAST, "--seeds", "0-1", "--class", "Ankle boot", "--out", str(tmp_path / "a")]
+    monkeypatch.setattr("sys.argv", ["/somewhere/bin/restart-sampling", *arguments])
+    assert run(arguments, capsys)[0] == 0
+    record = json.loads((tmp_path / "a" / "run.json").read_text())
+    assert shlex.split(record["command"]) == ["restart-sampling", *arguments]
+    for name in ("model_sha256", "plan_digest", "noise", "versions"):
+        assert record[name]
 
 
 def test_repeat_gives_the_same_files(tmp_path, capsys):

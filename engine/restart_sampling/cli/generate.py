@@ -6,6 +6,8 @@ Exit codes: 0 complete, 1 samples are missing, 2 the command cannot run, 130 and
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -159,7 +161,8 @@ def _draw(
             failures = run_job(
                 denoiser, plan, seeds, out, model=run["model"], label=label, class_=run["class_"], batch=batch,
                 options=options, overwrite=overwrite, sheets=sheets, preview=preview, display=display, stop=stop, who=who,
-                workers=workers, address=address, load=partial(load, _absolute(run["model"])), **layout,
+                workers=workers, address=address, load=partial(load, _absolute(run["model"])),
+                command=shlex.join(["restart-sampling", *sys.argv[1:]]), **layout,
             )  # fmt: skip
         except RestartError as error:
             if not display.started_at:

@@ -58,6 +58,7 @@ def run_job(
     workers: int = 1,
     address: str | None = None,
     load: Callable[[], Denoiser] | None = None,
+    command: str | None = None,
 ) -> list[int]:
     """Draw a job into `out`, or go on with it; returns the seeds that have no image because they are not finite.
 
@@ -69,6 +70,7 @@ def run_job(
         stop: asks to stop after the batch in flight. who: which worker of the run this is (torchrun).
         workers, address: draw with so many workers of Ray Data, on the cluster at `address` or on this machine; they make
             their denoiser with `load`. One worker without an address is this process, without Ray.
+        command: what was typed, for run.json.
 
     Raises:
         OutputError: the folder holds another job or cannot be used (nothing was drawn), or a write failed (what was finished
@@ -90,6 +92,7 @@ def run_job(
         device, ran = str(chosen["device"] or "cpu"), f"{workers} workers of Ray Data"
     record = {
         "program": f"restart-sampling {__version__}",
+        "command": command,
         "model": model or denoiser.name,
         "model_sha256": denoiser.info.get("sha256"),
         "plan": plan.config.to_dict(),
