@@ -393,7 +393,7 @@ def test_no_host_is_imported():
         "assert steps([10.0, 5.0, 1.0, 0.3, 0.1, 0.0], None) == 5\n"
         "assert 'torch' not in sys.modules, 'torch'\n"
         "from restart_sampling.integrations.k_diffusion import sample_restart\n"
-        "import restart_sampling.integrations.comfyui\n"
+        "import restart_sampling.integrations.comfy\n"
         "assert not {'k_diffusion', 'comfy', 'torchvision'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -3,7 +3,7 @@
 One file in ComfyUI's custom_nodes is the installation, beside `pip install restart-sampling` in ComfyUI's environment:
 
     # custom_nodes/restart_sampling_nodes.py
-    from restart_sampling.integrations.comfyui import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+    from restart_sampling.integrations.comfy import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 
 Importing this needs no ComfyUI. `register()` also puts "restart" into the samplers of the ordinary KSampler node.
 """

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from restart_sampling.errors import BackendError, ConfigError
-from restart_sampling.integrations import comfyui
+from restart_sampling.integrations import comfy as comfyui
 from restart_sampling.integrations.k_diffusion import restart_plan, sample_restart, steps
 from restart_sampling.schedule import karras
 
