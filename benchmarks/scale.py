@@ -160,7 +160,7 @@ def main() -> None:
         rows = starting([1000, 10_000] if quick else [1000, 10_000, 100_000, 1_000_000], folder)
         counts = [1000] if quick else [n for n in (1000, 10_000, 100_000) if n <= arguments.largest]
         rows += sizes(counts, ["wds", "png", "npz", "parquet"], folder)
-        rows.append(writing(64 if quick else 256, 1 if quick else 5, folder))
+        rows.append(writing(64 if quick else 512, 1 if quick else 5, folder))
         print(rows[-1])
     if not quick:
         (RESULTS / "scale.json").write_text(json.dumps({**environment(), "rows": rows}, indent=1) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -46,3 +47,13 @@ def test_the_tests_that_docs_name_exist():
         tests = re.findall(r"^def (test_\w+)", (README.parent / file).read_text(), flags=re.M)
         for word in filter(None, words.strip('"').split(" or ")):
             assert any(word in test for test in tests), f"{file} -k {word}"
+
+
+def test_the_kills_that_docs_count():
+    """docs/production.md: forty trials each for processes, torchrun and Ray with one, two and three workers; all trees equal."""
+    rows = json.loads((readme.RESULTS / "kill_trials.json").read_text())["rows"]
+    assert {(row["by"], row["workers"]) for row in rows} == {
+        (by, n) for by in ("processes", "torchrun", "ray") for n in (1, 2, 3)
+    }
+    for row in rows:
+        assert row["equal"] == row["trials"] == 40 and row["half_done"] >= 5, row
