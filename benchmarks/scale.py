@@ -5,7 +5,7 @@ r"""What a job costs besides its network, by size: the figures of docs/scale.md.
 * the bundled model with and without writing: does writing slow it down?
 * starting: a job of 10⁹ seeds against one of 64; resuming with 10³ to 10⁶ finished shards.
 
-    python benchmarks/scale.py              # writes results/scale.json
+    python benchmarks/scale.py              # a quarter of an hour; writes results/scale.json
     python benchmarks/scale.py --quick      # small, writes nothing
 """
 
@@ -32,6 +32,7 @@ from restart_sampling.output.generate import run_job
 from restart_sampling.output.job import JobFolder
 from restart_sampling.output.manifest import Line, _text
 
+PARTS = ("start", "job", "writing")  # of "start" the resumes are a part
 PLAN = rs.Plan.build(steps=2)  # 3 evaluations: next to nothing
 PIXELS = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
@@ -153,17 +154,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--largest", type=int, default=100_000, help="samples of the largest job")
+    parser.add_argument(
+        "--parts",
+        nargs="*",
+        choices=PARTS,
+        default=PARTS,
+        help="what to measure; other rows stay as they are",
+    )
     arguments = parser.parse_args()
-    quick = arguments.quick
+    quick, parts = arguments.quick, arguments.parts
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=".") as name:
         folder = Path(name)
-        rows = starting([1000, 10_000] if quick else [1000, 10_000, 100_000, 1_000_000], folder)
-        counts = [1000] if quick else [n for n in (1000, 10_000, 100_000) if n <= arguments.largest]
-        rows += sizes(counts, ["wds", "png", "npz", "parquet"], folder)
-        rows.append(writing(64 if quick else 512, 1 if quick else 5, folder))
-        print(rows[-1])
+        if "start" in parts:
+            rows += starting([1000, 10_000] if quick else [1000, 10_000, 100_000, 1_000_000], folder)
+        if "job" in parts:
+            counts = [1000] if quick else [n for n in (1000, 10_000, 100_000) if n <= arguments.largest]
+            rows += sizes(counts, ["wds", "png", "npz", "parquet"], folder)
+        if "writing" in parts:
+            rows.append(writing(64 if quick else 512, 1 if quick else 5, folder))
+            print(rows[-1])
     if not quick:
-        (RESULTS / "scale.json").write_text(json.dumps({**environment(), "rows": rows}, indent=1) + "\n")
+        path = RESULTS / "scale.json"
+        made = {row["what"] for row in rows}
+        kept = [row for row in json.loads(path.read_text())["rows"] if row["what"] not in made]
+        path.write_text(json.dumps({**environment(), "rows": [*kept, *rows]}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
