@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,20 +129,23 @@ def read_model(path: Path) -> ModelFile:
     if path.is_dir():
         diagnose(path, "")
     data = open_bytes(path)
-    sha256 = hashlib.sha256(data).hexdigest()
-    if data[:2] in PICKLES or data[:4] in PICKLES:
-        checkpoint = read(path, data)
-        return ModelFile(path, sha256, checkpoint.network(), checkpoint.card, checkpoint.notes, checkpoint)
-    if path.suffix in NO_SAFETENSORS:
-        what = (
-            what_it_is(bytes(data[:512]), len(data))
-            or "not a pickle of protocol 2 to 5, and not a torch.save file"
-        )
-        raise CheckpointError(f"{path}: {what}")
-    del data
-    network, card = load_safetensors(path)
-    notes = [str(note) for note in card["notes"]] if isinstance(card.get("notes"), list) else []
-    return ModelFile(path, sha256, network, card, notes)
+    # Half of the time goes into the hash, and hashing lets other threads run.
+    with ThreadPoolExecutor(1, "restart-sha256") as pool:
+        digest = pool.submit(lambda: hashlib.sha256(data).hexdigest())
+        if data[:2] in PICKLES or data[:4] in PICKLES:
+            checkpoint = read(path, data)
+            network, card, notes = checkpoint.network(), checkpoint.card, checkpoint.notes
+        elif path.suffix in NO_SAFETENSORS:
+            what = (
+                what_it_is(bytes(data[:512]), len(data))
+                or "not a pickle of protocol 2 to 5, and not a torch.save file"
+            )
+            raise CheckpointError(f"{path}: {what}")
+        else:
+            checkpoint = None
+            network, card = load_safetensors(path)
+            notes = [str(note) for note in card["notes"]] if isinstance(card.get("notes"), list) else []
+        return ModelFile(path, digest.result(), network, card, notes, checkpoint)
 
 
 def file_sha256(path: Path) -> str:
