@@ -21,7 +21,7 @@ import restart_sampling as rs
 from restart_sampling.errors import BackendError, OutputError, RestartValueError
 from restart_sampling.output import pipeline, ray_workers
 from restart_sampling.output.generate import run_job
-from restart_sampling.output.lock import alive, running
+from restart_sampling.output.lock import FolderLock, alive, running
 from restart_sampling.output.manifest import Manifest
 from restart_sampling.output.progress import Display
 from restart_sampling.output.verify import verify
@@ -173,6 +173,18 @@ def test_workers_alive_are_counted_by_their_locks(tmp_path):
         for rank in (ranks[0], ranks[2]):
             os.kill(rank, signal.SIGKILL)
             os.waitpid(rank, 0)
+
+
+def test_looking_at_a_lock_is_in_nobodys_way(tmp_path):
+    """Whoever looks whether a lock is held holds it for an instant: it is taken all the same, a moment later."""
+    fcntl = pytest.importorskip("fcntl")
+    with (tmp_path / ".lock-0").open("a+") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.05, lambda: fcntl.flock(looking, fcntl.LOCK_UN)).start()
+        FolderLock(tmp_path).release()
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        with pytest.raises(OutputError, match="another run is writing"):
+            FolderLock(tmp_path)
 
 
 def test_the_progress_counts_workers(tmp_path):

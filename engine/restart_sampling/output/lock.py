@@ -7,9 +7,11 @@ ends, however it ends.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import IO
 
@@ -21,6 +23,7 @@ except ImportError:  # not a POSIX system: two runs in one folder are then the u
     fcntl = None  # type: ignore[assignment]
 
 WORKERS = ".workers"
+TRIES = 10
 
 
 class FolderLock:
@@ -36,15 +39,12 @@ class FolderLock:
             file = self.path.open("a+")
         except OSError as error:
             raise OutputError(f"cannot use folder {folder}: {error.strerror or error}") from error
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                holder = _holder(file)
-                file.close()
-                raise OutputError(
-                    f"another run is writing to {folder} ({holder}); wait for it, or choose another folder"
-                ) from None
+        if not _lock(file):
+            holder = _holder(file)
+            file.close()
+            raise OutputError(
+                f"another run is writing to {folder} ({holder}); wait for it, or choose another folder"
+            )
         file.seek(0)
         file.truncate()
         json.dump({"host": socket.gethostname(), "pid": os.getpid()}, file)
@@ -59,13 +59,27 @@ class FolderLock:
             self.file = None
 
 
+def _lock(file: IO[str]) -> bool:
+    """Take the lock. Tried for a moment: somebody who looks whether it is held holds it himself for an instant."""
+    if fcntl is None:
+        return True
+    for _ in range(TRIES):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            time.sleep(0.02)
+    return False
+
+
 def worker_lock(folder: Path) -> FolderLock:
     """Held by a worker of Ray as long as it lives; what dead ones of this machine left is removed."""
     where, host = folder / WORKERS, socket.gethostname().replace(".", "_")
     where.mkdir(exist_ok=True)
     for path in where.glob(f"{host}-*"):
-        if not held(path):
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # an empty one may be about to be locked
+            if path.stat().st_size and not held(path):
+                path.unlink()
     return FolderLock(where, name=f"{host}-{os.getpid()}")
 
 
