@@ -12,7 +12,7 @@ import torch
 
 from restart_sampling.errors import BackendError, ConfigError
 from restart_sampling.integrations import comfy as comfyui
-from restart_sampling.integrations.k_diffusion import restart_plan, sample_restart, steps
+from restart_sampling.integrations.k_diffusion import RestartWarning, restart_plan, sample_restart, steps
 from restart_sampling.schedule import karras
 
 SIGMAS = torch.tensor([*karras(20, 0.0292, 14.6146, 7.0), 0.0], dtype=torch.float32)
@@ -37,7 +37,9 @@ def guider(sampling, D=D):
     patcher = types.SimpleNamespace(get_model_object=lambda name: {"model_sampling": sampling}[name])
 
     class Model:
-        inner_model = types.SimpleNamespace(model_patcher=patcher, inner_model=types.SimpleNamespace())
+        inner_model = types.SimpleNamespace(
+            model_patcher=patcher, inner_model=types.SimpleNamespace(model_sampling=sampling)
+        )
 
         def __init__(self):
             self.calls = []
@@ -49,18 +51,38 @@ def guider(sampling, D=D):
     return Model()
 
 
+class Masked:
+    """What ComfyUI puts between sampler and model: outside the mask the model sees and gives the latent image."""
+
+    def __init__(self, model, noise, latent_image):
+        self.model, self.inner_model, self.noise, self.image = model, model.inner_model, noise, latent_image
+
+    def __call__(self, x, sigma, denoise_mask, model_options=None, seed=None):
+        if denoise_mask is None:
+            return self.model(x, sigma, seed=seed)
+        known = self.image + sigma.view(-1, 1, 1, 1) * self.noise
+        D = self.model(x * denoise_mask + known * (1 - denoise_mask), sigma, seed=seed)
+        return D * denoise_mask + self.image * (1 - denoise_mask)
+
+
 class KSAMPLER:
-    """The part of comfy.samplers.KSAMPLER that is documented: state from noise, k_callback, options as keywords."""
+    """comfy.samplers.KSAMPLER as far as a sampler function sees it: state from noise, masks, k_callback, options as keywords."""
 
     def __init__(self, sampler_function, extra_options=None, inpaint_options=None):
         self.sampler_function, self.extra_options = sampler_function, extra_options or {}
 
-    def sample(self, model, sigmas, extra_args, callback, noise, disable_pbar=True):
-        extra_args = {**extra_args, "denoise_mask": None}
+    def sample(
+        self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=True
+    ):  # fmt: skip
+        extra_args["denoise_mask"] = denoise_mask
+        image = torch.zeros_like(noise) if latent_image is None else latent_image
+        flow = isinstance(model_wrap.inner_model.inner_model.model_sampling, CONST)
+        x = noise * sigmas[0] + ((1 - sigmas[0]) * image if flow else image)
         total = len(sigmas) - 1
         told = lambda info: callback(info["i"], info["denoised"], info["x"], total)  # noqa: E731
         return self.sampler_function(
-            model, noise * sigmas[0], sigmas, extra_args=extra_args, callback=told, disable=disable_pbar, **self.extra_options
+            Masked(model_wrap, noise, image), x, sigmas, extra_args=extra_args, callback=told, disable=disable_pbar,
+            **self.extra_options,
         )  # fmt: skip
 
 
@@ -138,6 +160,64 @@ def test_flow_models_walk_flow_levels(comfy):
     assert not torch.equal(found, sample_restart(flow, noise, t, **options))
 
 
+@pytest.mark.parametrize("shift", [1.32, 1.4, 3.0])
+def test_every_shift_of_a_flow_model_runs(comfy, shift):
+    """ModelSamplingDiscreteFlow computes its levels in float32; shift 1.32 gives 1.0000001 for the first."""
+    t = torch.linspace(1, 0, 13)
+    levels = shift * t / (1 + (shift - 1) * t)
+    node = comfyui.RestartSamplerNode()
+    (sampler,) = node.get_sampler(**defaults(node) | {"restart": "[3, 2, 0.3, 0.6]"})
+    noise = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(0))
+    model = guider(Flux(), lambda x, s: 0.5 * x)
+    assert sampler.sample(model, levels, {"seed": 3}, lambda *told: None, noise).isfinite().all()
+    assert len(model.calls) <= 23
+
+
+def test_inpainting_keeps_what_is_outside_the_mask(comfy):
+    node = comfyui.RestartSamplerNode()
+    (sampler,) = node.get_sampler(**defaults(node) | {"restart": "[3, 2, 0.3, 1.0]"})
+    image = torch.linspace(-1, 1, 2 * 64).view(2, *SHAPE)
+    noise = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(2, 1, 4, 4)
+    mask[..., :2] = 1
+    run = lambda mask: sampler.sample(  # noqa: E731
+        guider(EPS()), SIGMAS, {"seed": 5}, lambda *told: None, noise, image, mask
+    )
+    found = run(mask)
+    torch.testing.assert_close(found[..., 2:], image[..., 2:], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[..., :2], run(torch.ones(2, 1, 4, 4))[..., :2], rtol=0, atol=1e-5)
+
+
+def test_image_to_image(comfy):
+    """Denoise below 1: the last sigmas, and the state begins at the image."""
+    node, sigmas = comfyui.RestartSamplerNode(), SIGMAS[10:]
+    (sampler,) = node.get_sampler(**defaults(node) | {"restart": "[3, 1, 0.1, 0.4], [3, 1, 2, 5]"})
+    image, noise, bar = torch.full((1, *SHAPE), 0.3), torch.zeros(1, *SHAPE), []
+    with pytest.warns(RestartWarning, match=r"\[3, 1, 2, 5\]: does not run"):
+        model = guider(EPS())
+        sampler.sample(model, sigmas, {"seed": 5}, lambda *told: bar.append(told), noise, image)
+    torch.testing.assert_close(bar[0][2], image, rtol=0, atol=0)
+    assert len(model.calls) <= 2 * (len(sigmas) - 1) - 1 and len(bar) <= len(sigmas) - 1
+
+
+def test_an_interrupt_leaves_nothing_behind(comfy):
+    class InterruptProcessingException(Exception):
+        pass
+
+    def stop(i, *told):
+        if i == 4:
+            raise InterruptProcessingException
+
+    node = comfyui.RestartSamplerNode()
+    (sampler,) = node.get_sampler(**defaults(node))
+    noise = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(0))
+    run = lambda callback: sampler.sample(guider(EPS()), SIGMAS, {"seed": 5}, callback, noise)  # noqa: E731
+    want = run(lambda *told: None)
+    with pytest.raises(InterruptProcessingException):
+        run(stop)
+    assert torch.equal(run(lambda *told: None), want)
+
+
 def test_models_that_say_nothing_are_variance_exploding():
     assert comfyui.sampler.process_of(comfyui.sampler.model_sampling(lambda x, s: x)) == "ve"
     old = types.SimpleNamespace(
@@ -186,6 +266,14 @@ def test_registration_happens_once(comfy):
         disable=True,
     )  # fmt: skip
     assert torch.equal(found, want)
+
+
+def test_a_sampler_of_comfyui_is_not_replaced(comfy):
+    functions = sys.modules["comfy.k_diffusion.sampling"]
+    functions.sample_heun = own = lambda *args, **kwargs: None
+    with pytest.raises(BackendError, match="ComfyUI has a sampler 'heun' already; choose another name"):
+        comfyui.register("heun")
+    assert functions.sample_heun is own
 
 
 def test_a_comfyui_without_lists_is_refused(comfy):

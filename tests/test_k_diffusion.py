@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
+import types
 import warnings
+from pathlib import Path
 
 import numpy as np
 import problems
@@ -13,7 +16,7 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.errors import ConfigError, RestartTypeError, RestartValueError, SeedError
+from restart_sampling.errors import BackendError, ConfigError, RestartTypeError, RestartValueError, SeedError
 from restart_sampling.integrations.k_diffusion import (
     RestartWarning,
     restart_plan,
@@ -92,6 +95,15 @@ def test_flow_equals_the_engine():
     torch.testing.assert_close(found, want, rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("one", [1.0000001192092896, 0.9999998807907104])
+def test_what_float32_makes_of_one_is_one(one):
+    """shift·t/(1 + (shift − 1)·t) at t = 1 in float32, as hosts compute a flow model's first level."""
+    assert float(torch.tensor([1.32, 1.47]).mul(torch.ones(2)).div(1 + torch.tensor([0.32, 0.47])).max()) > 1
+    with pytest.warns(RestartWarning, match="at t = 1 a flow model's state is noise alone"):
+        plan = restart_plan([one, 0.7, 0.4, 0.1, 0.0], "[3, 1, 0.4, 2]", process="flow")
+    assert plan.grid == (1.0, 0.7, 0.4, 0.1, 0.0)
+
+
 def test_a_jump_gives_the_law_of_its_level():
     """Gaussian data: after a jump from s to t the state has variance c² + t², seen by the model's first call there."""
     sigmas, D, seen = grid(12), problems.gaussian(0.5), []
@@ -145,6 +157,25 @@ def test_the_calls_are_those_of_the_plan(budget, restart, nfe):
     assert budget == "steps" or len(plan.grid) == 21  # the given grid is whole
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 37])
+@pytest.mark.parametrize("zero", [True, False])
+def test_calls_and_callbacks_counted_in_a_run(n, zero):
+    """What a host sees: model calls within what Heun takes without Restart, and one callback for every step of its bar."""
+    sigmas, x = grid(n + 1, zero=False)[: n + (not zero)].tolist() + [0.0] * zero, torch.ones(1, 1)
+    for restart in NOTATIONS:
+        calls, told = [], []
+
+        def counted(x, s, calls=calls):
+            calls.append(s)
+            return 0 * x
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RestartWarning)
+            sample_restart(counted, x, sigmas, None, told.append, True, restart=restart)
+            assert len(told) == steps(sigmas, restart) <= n
+        assert len(calls) <= 2 * n - zero, restart
+
+
 @pytest.mark.parametrize(
     "n, main, R, K, t_min, t_max",
     [
@@ -162,6 +193,14 @@ def test_a1111s_rule(n, main, R, K, t_min, t_max):
         pytest.approx(t_max, rel=2e-3),
     )
     assert plan.nfe == 2 * n - 1 and len(plan.steps) == n
+
+
+def test_a1111_drops_an_interval_whose_ends_meet():
+    """Both ends of [0.1, 2] are nearest to the lowest point, 1.95: no jump, and the given sigmas run whole."""
+    with pytest.warns(RestartWarning, match=r"does not run: both its ends are nearest to grid point 1\.95"):
+        plan = restart_plan(grid(20, 1.95), "a1111")
+    assert not plan.intervals and plan.nfe == 39
+    assert plan.grid == pytest.approx(grid(20, 1.95).tolist())
 
 
 def test_a1111_restarts_nothing_below_20_steps():
@@ -250,6 +289,43 @@ def test_an_interrupt_passes_through():
     with pytest.raises(Interrupted):
         sample_restart(model, x, sigmas, callback=stop, disable=True)
     assert torch.equal(x, before)
+
+
+def test_a_host_may_keep_what_it_is_given():
+    """Caches of model inputs, previews drawn later: no tensor that a host has seen changes afterwards."""
+    sigmas, kept = grid(12), []
+
+    def keep(*tensors):
+        kept.extend((t, t.clone()) for t in tensors)
+
+    def identity(x, s):
+        keep(x, s)
+        return x
+
+    told = lambda info: keep(info["x"], info["denoised"], info["sigma"])  # noqa: E731
+    sample_restart(identity, start(sigmas), sigmas, callback=told, disable=True, seeds=[1, 2, 3])
+    assert len(kept) > 3 * 12 and all(torch.equal(now, then) for now, then in kept)
+
+
+def test_a_model_may_write_into_its_input():
+    sigmas = grid(12)
+    x = start(sigmas)
+
+    def rude(x, s):
+        D = model(x, s)
+        x.fill_(float("nan"))
+        return D
+
+    run = lambda model: sample_restart(model, x, sigmas, disable=True, seeds=[1, 2, 3])  # noqa: E731
+    assert torch.equal(run(rude), run(model))
+
+
+def test_under_inference_mode():
+    sigmas = grid(12)
+    x = start(sigmas)
+    want = sample_restart(model, x, sigmas, disable=True, seeds=[1, 2, 3])
+    with torch.inference_mode():
+        assert torch.equal(sample_restart(model, x.clone(), sigmas, disable=True, seeds=[1, 2, 3]), want)
 
 
 def test_arguments_of_the_model_and_video_latents():
@@ -345,6 +421,50 @@ def test_samples_that_break_are_counted():
         sample_restart(broken, start(sigmas), sigmas, disable=True)
 
 
+def test_the_extension_for_a1111(monkeypatch):
+    """The page's own code against what A1111 and Forge have: a list of samplers, and `torch` replaced in one module only."""
+    page = Path(__file__).resolve().parents[1] / "docs" / "k_diffusion.md"
+    (code,) = (c for c in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S) if "modules" in c)
+    sigmas, seeds, draws = grid(20), [4, 5, 6], []
+    x = start(sigmas)
+
+    class Hijack:
+        def randn_like(self, like):
+            draws.append(like)
+            return rs.noise.normal(seeds, len(draws), like.shape[1:])
+
+    class KDiffusionSampler:
+        def __init__(self, function, sd_model):
+            self.function = function
+
+        def sample(self, x):
+            k_diffusion.sampling.torch = Hijack()
+            given = {"cond": 1, "uncond": 2, "cond_scale": 7.0, "image_cond": None, "s_min_uncond": 0.0}
+            return self.function(
+                lambda x, s, **kwargs: model(x, s), x, extra_args=given, disable=True, callback=lambda d: None, sigmas=sigmas
+            )  # fmt: skip
+
+    k_diffusion = types.SimpleNamespace(sampling=types.SimpleNamespace(torch=torch))
+    samplers = types.SimpleNamespace(all_samplers=[], all_samplers_map={}, set_samplers=lambda: None)
+    common = types.SimpleNamespace(
+        SamplerData=lambda *fields: types.SimpleNamespace(name=fields[0], constructor=fields[1])
+    )
+    host = types.SimpleNamespace(sd_samplers=samplers, sd_samplers_common=common)
+    for name, module in {
+        "k_diffusion": k_diffusion, "k_diffusion.sampling": k_diffusion.sampling, "modules": host,
+        "modules.sd_samplers_kdiffusion": types.SimpleNamespace(KDiffusionSampler=KDiffusionSampler),
+    }.items():  # fmt: skip
+        monkeypatch.setitem(sys.modules, name, module)
+    for _ in range(2):  # scripts are loaded again when the interface reloads
+        exec(code, {})
+    (added,) = samplers.all_samplers
+    assert samplers.all_samplers_map == {added.name: added}
+    found = added.constructor(None).sample(x)
+    assert len(draws) == 2
+    want = sample_restart(model, x, sigmas, restart="[3, 2, 0.3, 1.0]", seeds=seeds, disable=True)
+    torch.testing.assert_close(found, want, rtol=0, atol=3e-6)
+
+
 # --- mistakes ----------------------------------------------------------------------------------------------------
 
 
@@ -353,6 +473,9 @@ def test_samples_that_break_are_counted():
     [
         ([1.0, 2.0, 0.0], {}, ConfigError, "must not ascend, got 1 then 2 at place 0"),
         ([1.0, float("nan"), 0.0], {}, ConfigError, "finite and ≥ 0, got nan at place 1"),
+        ([1.0, None, 0.0], {}, ConfigError, "must be numbers, got None at place 1"),
+        ([1.0, "a", 0.0], {}, ConfigError, "must be numbers, got 'a' at place 1"),
+        ([1.0, 0.5, 0.0], {"backend": "cuda"}, BackendError, "unknown backend 'cuda'; the backends are"),
         ([[1.0, 0.5]], {}, ConfigError, "must be 1-d"),
         ("karras", {}, ConfigError, "1-d tensor or a list of levels, got str"),
         ([1.0, 0.5, 0.0], {"budget": "some"}, ConfigError, "budget must be one of steps, extra, got 'some'"),
@@ -377,6 +500,19 @@ def test_what_is_no_state_and_no_denoised_image():
         RestartValueError, match=r"the model must return a tensor of the shape of x, \[3, 4\], got \[3\]"
     ):
         sample_restart(lambda x, s: x[:, 0], torch.zeros(3, 4), [1.0, 0.0], disable=True)
+
+
+def test_sigmas_in_every_container():
+    levels = [4.0, 2.0, 1.0, 0.0]
+    for given in (
+        levels,
+        tuple(levels),
+        np.array(levels),
+        torch.tensor(levels),
+        list(torch.tensor(levels)),
+        [4, 2, 1, 0],
+    ):
+        assert restart_plan(given, None).grid == (4, 2, 1, 0)
 
 
 def test_nothing_to_do():

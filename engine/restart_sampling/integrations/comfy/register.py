@@ -15,7 +15,7 @@ def register(name: str = "restart", **options: Any) -> bool:
     ComfyUI finds a sampler as the function sample_<name> of comfy.k_diffusion.sampling and shows the names in
     comfy.samplers. Both lists that its versions have are extended, once.
 
-    Raises BackendError: ComfyUI is not here, or has no such lists.
+    Raises BackendError: ComfyUI is not here, has no such lists, or has a sampler of that name itself.
     """
     try:
         import comfy.k_diffusion.sampling as functions
@@ -27,7 +27,10 @@ def register(name: str = "restart", **options: Any) -> bool:
     lists = [names for names in (*found, shown) if isinstance(names, list)]
     if not lists:
         raise BackendError("this ComfyUI has no list of samplers to add to; use the node Restart Sampler")
-    new = not hasattr(functions, f"sample_{name}")
+    before = getattr(functions, f"sample_{name}", None)
+    new = before is None
+    if not new and getattr(before, "func", None) is not sample_restart_in_comfyui:
+        raise BackendError(f"ComfyUI has a sampler {name!r} already; choose another name")
     setattr(functions, f"sample_{name}", partial(sample_restart_in_comfyui, **options))
     for names in lists:
         if name not in names:

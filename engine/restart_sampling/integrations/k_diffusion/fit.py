@@ -12,7 +12,7 @@ Two things may stand in the way of an interval, and each is said in a RestartWar
    gives up a repeat, at K = 1 a point, at N = 2 itself.
 
 `restart="a1111"` is AUTOMATIC1111's rule by step count instead: a Karras grid of its own length and [R + 1, K, 0.1, 2] with both
-ends at grid points, as many steps in all as were asked for.
+ends at grid points, as many steps in all as were asked for. An interval whose ends meet there does not run; the given sigmas do.
 """
 
 from __future__ import annotations
@@ -142,19 +142,19 @@ def fit(
         if value not in allowed:
             raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
     levels = read(sigmas)
+    if process == "flow":
+        levels = levels.of_flow()
     config = RestartConfig.parse(restart, steps=max(levels.steps, 2))
     rule = "first" if config.source == "comfyui" else "both"
     options = Options(get_solver(solver).name, s_noise, process, rule)
     if levels.steps == 0:
         return None, ()
-    if process == "flow" and levels.top > 1:
-        raise ConfigError(f"levels of a flow model are in (0, 1], got {levels.top:g}; use process='ve'")
     said: list[str] = []
     grid = levels
     if config.source == "a1111":
         if config.intervals:
             grid = levels.karras(len(levels.sigmas) - levels.steps + (config.steps or 0))
-        wanted = [_at_grid_points(i, grid) for i in config.intervals]
+        wanted = _at_grid_points(config.intervals, grid, said)
         budget = "extra"
     else:
         wanted = [Wanted(i, i) for i in config.intervals if i.K > 0]
@@ -169,11 +169,17 @@ def fit(
     return replace(plan, notes=(*plan.notes, *said)), tuple(said)
 
 
-def _at_grid_points(interval: RestartInterval, grid: Levels) -> Wanted:
-    """A1111's interval: both ends at the nearest grid points. Empty, it is left as it is, for `_covered` to say."""
-    t_min, t_max = (grid.sigmas[grid.nearest(t)] for t in (interval.t_min, interval.t_max))
-    now = replace(interval, t_min=t_min, t_max=t_max) if t_min < t_max else interval
-    return Wanted(interval, now)
+def _at_grid_points(intervals: Sequence[RestartInterval], grid: Levels, said: list[str]) -> list[Wanted]:
+    """A1111's intervals: both ends at the nearest grid points. One whose ends meet does not run, and that is said."""
+    kept = []
+    for interval in intervals:
+        t_min, t_max = (grid.sigmas[grid.nearest(t)] for t in (interval.t_min, interval.t_max))
+        if t_min < t_max:
+            kept.append(Wanted(interval, replace(interval, t_min=t_min, t_max=t_max)))
+        else:
+            met = Wanted(interval, interval)
+            said.append(met.say(f"does not run: both its ends are nearest to grid point {t_min:.4g}"))
+    return kept
 
 
 def _covered(wanted: list[Wanted], levels: Levels, process: str, said: list[str]) -> list[Wanted]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +14,7 @@ from ...errors import ConfigError
 from ...schedule import karras
 
 RHO = 7.0
+ROUNDING = 1e-6  # of a level that should be 1, relative
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,16 @@ class Levels:
         """The Karras grid of n ≥ 2 levels between the same ends."""
         return Levels(tuple(karras(n, self.bottom, self.top, RHO).tolist()), self.to_zero)
 
+    def of_flow(self) -> Levels:
+        """The same levels for a flow model, t in (0, 1]. Hosts compute their first in float32; what is 1 up to rounding is 1.
+
+        Raises ConfigError: a level above 1.
+        """
+        if self.sigmas and self.top > 1 + ROUNDING:
+            raise ConfigError(f"levels of a flow model are in (0, 1], got {self.top:g}; use process='ve'")
+        below = tuple(s for s in self.sigmas if s < 1 - ROUNDING)
+        return self if len(below) == len(self.sigmas) else replace(self, sigmas=(1.0, *below))
+
     def nearest(self, sigma: float) -> int:
         """Index of the level nearest to sigma, the first on a tie."""
         return int(np.argmin(np.abs(np.array(self.sigmas) - sigma)))
@@ -70,9 +81,12 @@ def read(sigmas: Any) -> Levels:
     values = sigmas.tolist() if hasattr(sigmas, "tolist") else sigmas
     if not isinstance(values, Sequence) or isinstance(values, str):
         raise ConfigError(f"sigmas must be a 1-d tensor or a list of levels, got {type(sigmas).__name__}")
+    values = [value.tolist() if hasattr(value, "tolist") else value for value in values]
     for i, value in enumerate(values):
-        if isinstance(value, Sequence):
+        if isinstance(value, Sequence) and not isinstance(value, str):
             raise ConfigError("sigmas must be 1-d, one level for each point of the grid; got more dimensions")
+        if not isinstance(value, (int, float)):
+            raise ConfigError(f"sigmas must be numbers, got {value!r} at place {i}")
         if not (math.isfinite(value) and value >= 0):
             raise ConfigError(f"sigmas must be finite and ≥ 0, got {value} at place {i}")
     for i, (a, b) in enumerate(pairwise(values)):

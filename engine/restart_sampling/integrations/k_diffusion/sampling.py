@@ -2,8 +2,9 @@ r"""`sample_restart`: the host's denoiser, the engine's plan, table and fused st
 
 The host's `model(x, sigma)` is D itself, so c_skip = 0, c_out = c_in = 1: the network input is the state. One evaluation is one
 call of the model and one row of the table; the loop keeps to what a host may do between two calls (previews, interrupts,
-in-painting masks inside the model) and to nothing else. Noise by seeds is added by the row that arrives at t_min, in the same
-pass; noise of the host is added after that row.
+in-painting masks inside the model) and to nothing else. What a host is given is its own: every call gets a fresh input, which may
+be kept or written to, where the engine's own loop has one buffer. Noise by seeds is added by the row that arrives at t_min, in
+the same pass; noise of the host is added after that row.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import restart_kernels
 from restart_kernels import layout
 
 from ... import parameterization as parameterizations
-from ...errors import RestartTypeError, RestartValueError
+from ...errors import BackendError, RestartTypeError, RestartValueError
 from ...plan import Plan
 from ...table import bind
 from .fit import RestartWarning, fit
@@ -67,8 +68,8 @@ def sample_restart(
         The state at the end, in the dtype of x. Registers are float32 (float64 for float64 x).
 
     Raises:
-        ConfigError: sigmas, intervals or options that cannot be read. SeedError: seeds. RestartTypeError, RestartValueError: x,
-        or what the model returned. What the model and the callback raise passes through.
+        ConfigError: sigmas, intervals or options that cannot be read. SeedError: seeds. BackendError: backend.
+        RestartTypeError, RestartValueError: x, or what the model returned. What the model and the callback raise passes through.
 
     Warns:
         RestartWarning: an interval runs otherwise than asked, or samples became NaN or infinite.
@@ -117,7 +118,7 @@ def sample_plan(
     with _progress(len(plan.steps), disable) as tick:
         for i, step in enumerate(plan.steps):
             for stage in range(len(step.stages)):
-                F = _denoised(model, net_in, each[k], extra_args)
+                F = _denoised(model, net_in.clone(), each[k], extra_args)
                 if stage == 0 and callback is not None:
                     at = {"sigma": sigma[k], "sigma_hat": sigma[k], "denoised": F}
                     callback({"x": state.to(x.dtype, copy=True), "i": i, **at})
@@ -151,7 +152,10 @@ def _stepper(
         torch.zeros(batch, dtype=torch.int64, device=device) if seeds is None else seeds,
         torch.full((batch,), layout.NEVER, dtype=torch.int32, device=device),
     )  # fmt: skip
-    return restart_kernels.bind(machine, backend)
+    try:
+        return restart_kernels.bind(machine, backend)
+    except restart_kernels.KernelError as error:
+        raise BackendError(str(error)) from None
 
 
 def _denoised(model: Callable[..., Tensor], x: Tensor, sigma: Tensor, extra_args: dict[str, Any]) -> Tensor:
