@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 FULL := $(VENV)/.installed-full
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint aot gpu quality synthetic bench-cpu clean
+.PHONY: demo test lint aot gpu quality speed tune report synthetic bench-cpu clean
 
 NATIVE := CMakeLists.txt $(shell find bindings/csrc -type f)
 
@@ -42,8 +42,10 @@ aot: $(STAMP)  ## compile the kernels for sm_80 and sm_90 without a GPU and prin
 gpu:  ## on a machine with a GPU: tests, bandwidth, launches, images/s in 9 minutes, with the system's packages
 	PYTHONPATH=engine:kernels:bindings $(PYTHON) benchmarks/gpu/run.py
 
-synthetic: $(FULL)  ## the paper's synthetic experiment: errors against K, with a plot
+synthetic: $(FULL)  ## the paper's synthetic experiment: errors against K; error against NFE and ablations; with plots
 	$(BIN)/python benchmarks/synthetic_mixture.py
+	$(BIN)/python benchmarks/synthetic_curves.py
+	$(BIN)/python benchmarks/readme.py
 
 quality: $(FULL)  ## FD-classifier of the bundled model at several NFE, Heun and Restart
 	$(BIN)/restart-sampling bench --samplers euler,heun,edm-stochastic,ddpm,dpm2,dpm3,dpm++2m,heun+restart \
@@ -51,6 +53,17 @@ quality: $(FULL)  ## FD-classifier of the bundled model at several NFE, Heun and
 	$(BIN)/python benchmarks/ablations.py
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/readme.py
+
+speed: $(FULL)  ## samples per second of every sampler at equal evaluations; README's table and picture; wants a quiet machine
+	$(BIN)/restart-sampling bench --samplers all --nfe 18,35 --batch 32 --rounds 5 --out benchmarks/results
+	$(BIN)/python benchmarks/pictures.py
+	$(BIN)/python benchmarks/readme.py
+
+tune: $(FULL)  ## search the plans of the bundled model for three budgets; goes on where it stopped
+	$(BIN)/restart-sampling tune --budget 20,43,63 --trials 50 --n 1000 --storage tune/tune.db --out benchmarks/results/tune
+
+report: $(FULL)  ## all committed rows as one HTML page, report.html
+	$(BIN)/restart-sampling report benchmarks/results
 
 bench-cpu: $(FULL)  ## the sampler's own cost and images per second on this CPU, against plain PyTorch loops; README's tables
 	$(BIN)/python benchmarks/overhead_cpu.py

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 from pathlib import Path
+
+import synthetic_curves
+from synthetic_curves import FAMILIES
 
 import restart_sampling as rs
 from restart_sampling.bench.rows import find, read
@@ -65,6 +69,31 @@ def quality() -> str:
         *(f"| {r['value']} | {r['nfe']} | {r['fd']:.2f} | {100 * r['accuracy']:.1f} % |" for r in ks),
     ]
     return "\n".join(lines)
+
+
+def synthetic() -> str:
+    rows = synthetic_curves.load(RESULTS / "synthetic_curves.csv")
+    found = synthetic_curves.claim(rows)
+    every = synthetic_curves.means(rows, experiment="curve")
+    best = {
+        name: min((r for r in every if r["family"] == name), key=lambda r: r["total"]) for name in FAMILIES
+    }
+    base = statistics.fmean(r["total"] for r in find(rows, family=synthetic_curves.FLOOR))
+    lowest = ", ".join(
+        f"{title} {r['total']:.3f} ± {r['std']:.3f} at {r['nfe']} NFE"
+        for title, r in zip(FAMILIES.values(), best.values(), strict=True)
+    )
+    if found.fraction is None:
+        verdict = f"Restart does not reach the best SDE; it does in {found.reached} of {found.blocks} runs."
+    else:
+        best_run = f", with fractions from {found.low:.2f} on" if found.low is not None else ""
+        verdict = (
+            f"Restart's mean curve reaches the best SDE's error with {found.nfe_restart:.0f} NFE, a fraction of "
+            f"{found.fraction:.2f} of its evaluations; run by run Restart reaches the best SDE in {found.reached} of "
+            f"{found.blocks}{best_run}."
+        )
+    runs = f"{found.blocks} runs of {found.n:,} samples ({base:.3f} for two samples of the data)"
+    return f"Lowest W1 to the data over {runs}: {lowest}.\n{verdict}"
 
 
 def overhead() -> str:
@@ -175,6 +204,7 @@ PLACES = {
     "images": images,
     "mixed": mixed,
     "step": step,
+    "synthetic": synthetic,
 }
 
 

@@ -1,0 +1,290 @@
+r"""Quality against NFE on the paper's synthetic mixture: ODE, SDE and Restart, and Restart's K, interval and main grid.
+
+Data and network are those of synthetic_mixture.py (arXiv 2306.14878, section 5.1); every sampler walks EDM's grid. The error is
+W1(samples, data) by minimum-weight matching; two samples of the data have one too, the floor. Every family is swept as the paper
+sweeps it (appendix C.5), each configuration on the same seeds, and a family's curve is the lowest mean error with at most so many
+evaluations. The claim is computed as for images (`restart_sampling.bench.claims`).
+
+    python benchmarks/synthetic_curves.py            # about half an hour on 2 cores; resumable; writes results/synthetic_curves.*
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import synthetic_mixture as synthetic
+import torch
+
+import restart_sampling as rs
+from restart_sampling.bench.claims import Fraction, fraction
+
+RESULTS = Path(__file__).parent / "results"
+INTERVAL, WIDER = (1.0, 1.5), (1.0, 3.0)  # the paper's, and a longer one
+FAMILIES = {"ode": "ODE", "sde": "SDE (churn)", "restart": "Restart"}
+FLOOR = "floor"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One sampler. `experiment` is "curve", "K", "interval" or "N_main"."""
+
+    experiment: str
+    family: str
+    solver: str
+    steps: int
+    s_churn: float = 0.0
+    N: int = 0
+    K: int = 0
+    t_min: float = 0.0
+    t_max: float = 0.0
+
+    def plan(self) -> rs.Plan:
+        options: dict[str, Any] = {"solver": self.solver, "steps": self.steps}
+        if self.s_churn:
+            options |= {"s_churn": self.s_churn}
+        if self.K:
+            options |= {"restart": [[self.N, self.K, self.t_min, self.t_max]]}
+        return rs.Plan.build(**options)
+
+    @property
+    def sampler(self) -> str:
+        """What is the same along NFE is in no name; it only has to tell configurations apart."""
+        jump = f" [{self.N}, {self.K}, {self.t_min:g}, {self.t_max:g}]" if self.K else ""
+        churn = f" S_churn {self.s_churn:g}" if self.s_churn else ""
+        return f"{self.solver} {self.steps}{churn}{jump}"
+
+
+def configurations() -> Iterator[Configuration]:
+    """All of them; one that is in two experiments is listed in both and measured once."""
+    t_min, t_max = INTERVAL
+    for solver in ("euler", "heun"):
+        for steps in (12, 18, 36, 72, 144):
+            yield Configuration("curve", "ode", solver, steps)
+            for s_churn in (0.2 * steps, 0.5 * steps, 20.0, 60.0):
+                yield Configuration("curve", "sde", solver, steps, s_churn=round(s_churn, 2))
+        for steps in (12, 18, 36, 72):
+            for N in (3, 6):
+                for K in (2, 5, 15):
+                    for low, high in (INTERVAL, WIDER):
+                        yield Configuration("curve", "restart", solver, steps, 0.0, N, K, low, high)
+    yield Configuration("K", "ode", "euler", 36)
+    for K in (1, 2, 5, 10, 20, 40):
+        yield Configuration("K", "restart", "euler", 36, 0.0, 3, K, t_min, t_max)
+    for low, high in (
+        (0.1, 0.15),
+        (0.1, 0.6),
+        (0.5, 0.75),
+        (0.5, 1.0),
+        (1.0, 1.5),
+        (1.0, 3.0),
+        (3.0, 4.5),
+        (3.0, 9.0),
+    ):
+        yield Configuration("interval", "restart", "euler", 36, 0.0, 3, 10, low, high)
+    for steps in (12, 18, 24, 36, 72, 144):
+        yield Configuration("N_main", "restart", "euler", steps, 0.0, 3, 10, t_min, t_max)
+
+
+def draw(denoiser: rs.Denoiser, plan: rs.Plan, n: int, seed: int) -> np.ndarray:
+    """n samples in R^20, float64."""
+    base = 10_000_000 * seed
+    x = rs.Sampler(denoiser, plan, batch_size=n).run(range(base, base + n))
+    return x.view(n, 20).double().numpy()
+
+
+def total(samples: np.ndarray, seed: int) -> float:
+    """W1 between samples and as many fresh points of the data."""
+    return synthetic.W1(samples, synthetic.make_data(len(samples), seed=1000 + seed))
+
+
+COLUMNS = [*(field.name for field in fields(Configuration)), "nfe", "seed", "n", "total"]
+KEY = COLUMNS[1:9]
+
+
+def measure(n: int, runs: int, train_steps: int, path: Path) -> None:
+    """Append what `path` does not have yet, configuration by configuration."""
+    torch.set_num_threads(1)
+    denoiser = synthetic.train(train_steps)
+    rows = load(path)
+    known = {tuple(row[k] for k in (*KEY, "seed", "n")): row["total"] for row in rows}
+    done = {(row["experiment"], *(row[k] for k in (*KEY, "seed", "n"))) for row in rows}
+
+    def write(some: list[dict[str, Any]]) -> None:
+        new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=COLUMNS)
+            if new:
+                writer.writeheader()
+            writer.writerows(some)
+
+    if not any(row["family"] == FLOOR for row in rows):
+        write([
+            {**dict.fromkeys(COLUMNS, 0), "experiment": FLOOR, "family": FLOOR, "solver": "data", "seed": seed, "n": n,
+             "total": round(synthetic.floor(n, seed), 5)} for seed in range(runs)
+        ])  # fmt: skip
+    with ProcessPoolExecutor(2) as pool:  # the matching is what takes long, not the sampling
+        for c in configurations():
+            plan, own = c.plan(), {k: getattr(c, k) for k in COLUMNS[:9]}
+            missing = [s for s in range(runs) if (c.experiment, *(own[k] for k in KEY), s, n) not in done]
+            values = {
+                s: known[own_key] for s in missing if (own_key := (*(own[k] for k in KEY), s, n)) in known
+            }
+            fresh = [s for s in missing if s not in values]
+            values |= zip(
+                fresh, pool.map(total, [draw(denoiser, plan, n, s) for s in fresh], fresh), strict=True
+            )
+            some = [
+                {**own, "nfe": plan.nfe, "seed": s, "n": n, "total": round(values[s], 5)} for s in missing
+            ]
+            if some:
+                write(some)
+                known |= {(*(own[k] for k in KEY), row["seed"], n): row["total"] for row in some}
+                mean = np.mean([row["total"] for row in some])
+                print(f"{c.experiment:<9}{c.sampler:<40}{plan.nfe:>5} NFE  W1 {mean:.3f}", flush=True)
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    """Rows with numbers as numbers; none where there is no file."""
+    if not path.exists():
+        return []
+    whole = ("steps", "N", "K", "nfe", "seed", "n")
+    real = ("s_churn", "t_min", "t_max", "total")
+    with path.open(newline="") as file:
+        return [
+            {k: int(v) if k in whole else float(v) if k in real else v for k, v in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def as_quality(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the curve as `claims.fraction` reads them: W1 in place of the Fréchet distance, a run in place of a block."""
+    return [
+        {"kind": "quality", "family": r["family"], "nfe": r["nfe"], "fd": r["total"], "first_seed": r["seed"], "n": r["n"],
+         "sampler": Configuration(**{k: r[k] for k in COLUMNS[:9]}).sampler}
+        for r in rows if r["experiment"] == "curve"
+    ]  # fmt: skip
+
+
+def claim(rows: list[dict[str, Any]]) -> Fraction:
+    """The share of the best SDE's evaluations with which Restart reaches its error."""
+    found = fraction(as_quality(rows))
+    if found is None:
+        raise SystemExit("no rows: run python benchmarks/synthetic_curves.py")
+    return found
+
+
+def means(rows: list[dict[str, Any]], **given: Any) -> list[dict[str, Any]]:
+    """One row for each configuration: mean and std of `total` over the runs."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        if all(row[k] == v for k, v in given.items()):
+            groups.setdefault(tuple(row[k] for k in COLUMNS[:9]), []).append(row)
+    found = []
+    for some in groups.values():
+        totals = [row["total"] for row in some]
+        std = statistics.stdev(totals) if len(totals) > 1 else 0.0
+        found.append({**some[0], "total": statistics.fmean(totals), "std": std})
+    return found
+
+
+def front(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The configurations than which none is as good with as few evaluations."""
+    best: list[dict[str, Any]] = []
+    for row in sorted(rows, key=lambda r: (r["nfe"], r["total"])):
+        if not best or row["total"] < best[-1]["total"]:
+            best.append(row)
+    return best
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """The curves, and the three ablations."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from restart_sampling.report.style import colour
+
+    base = float(np.mean([r["total"] for r in rows if r["family"] == FLOOR]))
+    figure, axes = plt.subplots(2, 2, figsize=(11, 8), constrained_layout=True)
+    ((curve, ks), (intervals, mains)) = axes
+    for family, title in FAMILIES.items():
+        every = means(rows, experiment="curve", family=family)
+        best = front(every)
+        curve.plot(
+            [r["nfe"] for r in every], [r["total"] for r in every], ".", color=colour(family), alpha=0.35
+        )
+        curve.errorbar(
+            [r["nfe"] for r in best], [r["total"] for r in best], yerr=[r["std"] for r in best], color=colour(family),
+            label=title, marker="o", ms=4, capsize=2,
+        )  # fmt: skip
+    _log_axis(curve, [r["nfe"] for r in rows if r["experiment"] == "curve"])
+    curve.set(xlabel="NFE", ylabel="W1 to the data", title="Lowest error within so many evaluations")
+    for axis, experiment, key, label in (
+        (ks, "K", "K", "Restart iterations K, [3, K, 1.0, 1.5] on 36 points"),
+        (mains, "N_main", "steps", "points of the main grid, [3, 10, 1.0, 1.5]"),
+    ):
+        some = sorted(means(rows, experiment=experiment), key=lambda r: r[key])
+        axis.errorbar(
+            range(len(some)), [r["total"] for r in some], yerr=[r["std"] for r in some], marker="o", ms=4, capsize=2,
+            color=colour("restart"),
+        )  # fmt: skip
+        axis.set_xticks(range(len(some)), labels=[f"{r[key]}\n({r['nfe']})" for r in some])
+        axis.set(xlabel=label, ylabel="W1 to the data", title=f"{experiment} (and its NFE)")
+    some = means(rows, experiment="interval")
+    names = [f"{r['t_min']:g} – {r['t_max']:g}" for r in some]
+    intervals.bar(
+        names, [r["total"] for r in some], yerr=[r["std"] for r in some], color=colour("restart"), capsize=3
+    )
+    (without,) = means(rows, experiment="K", family="ode")
+    intervals.axhline(without["total"], color=colour("ode"), lw=1, label="no Restart, same grid")
+    intervals.set_ylim(bottom=base * 0.8)
+    intervals.set(
+        xlabel="interval t_min – t_max, N 3, K 10, 36 points", ylabel="W1 to the data", title="Interval"
+    )
+    intervals.tick_params(axis="x", rotation=30)
+    for axis in (curve, ks, intervals, mains):
+        axis.axhline(base, color="grey", lw=1, ls="--", label="two samples of the data")
+        axis.grid(alpha=0.3)
+    curve.legend()
+    intervals.legend()
+    figure.savefig(path, dpi=120)
+
+
+def _log_axis(axis: Any, values: list[float]) -> None:
+    from matplotlib.ticker import NullLocator
+
+    from restart_sampling.report.style import log_ticks
+
+    axis.set_xscale("log")
+    ticks = log_ticks(values)
+    axis.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--n", type=int, default=2000, help="samples per set")
+    parser.add_argument("--runs", type=int, default=5, help="repetitions with other seeds")
+    parser.add_argument("--train-steps", type=int, default=6000)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    path = arguments.out / "synthetic_curves.csv"
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    measure(arguments.n, arguments.runs, arguments.train_steps, path)
+    rows = load(path)
+    plot(rows, arguments.out / "synthetic_curves.png")
+    print(claim(rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
