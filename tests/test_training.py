@@ -204,6 +204,17 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path):
     assert not torch.allclose(weights(start(1).network), weights(start(0).network))
 
 
+def test_a_killed_run_leaves_no_row_of_steps_that_are_made_again(tmp_path):
+    loop.train(start(), DATA, tmp_path, minutes=1, max_steps=4, every=2)  # its checkpoint is at step 4
+    with (tmp_path / "loss.csv").open("a") as table:
+        table.write("6,1.0,0.5,0.001,1.0\n8,2.0,0.4")  # killed at step 8, in the middle of a row
+    run = loop.resume(tmp_path / "checkpoint.pt", torch.device("cpu"))
+    loop.train(run, DATA, tmp_path, minutes=1, max_steps=8, every=2)
+    lines = (tmp_path / "loss.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["step", "2", "4", "6", "8"]
+    assert "6,1.0,0.5,0.001,1.0" not in lines
+
+
 def test_classes_are_dropped_at_the_stated_rate():
     seen: list[torch.Tensor] = []
     run = start()

@@ -210,6 +210,8 @@ def train(
 ) -> None:
     """Train for `minutes` or to step `max_steps`; leaves out/checkpoint.pt and appends to out/loss.csv.
 
+    Rows of steps that a killed run made after its last checkpoint are taken out of the table: those steps are made again.
+
     `report(run, loss, seconds per step)` is called every `every` steps with means over them.
     """
     device = next(run.network.parameters()).device
@@ -226,6 +228,8 @@ def train(
     before = run.seconds
     losses: list[float] = []
     fresh = not table.exists()
+    if not fresh:
+        _forget_after(run.step, table)
     with table.open("a", newline="") as file:
         writer = csv.writer(file)
         if fresh:
@@ -255,3 +259,12 @@ def train(
                     report(run, mean, pace)
                 losses, lap = [], time.monotonic()
     save(run, checkpoint)
+
+
+def _forget_after(step: int, table: Path) -> None:
+    """Keep the rows of the steps up to `step`, and the title; a row that a kill cut short goes too."""
+    title, *lines = table.read_text().splitlines(keepends=True) or [""]
+    kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) <= step]
+    if len(kept) < len(lines):
+        text = "".join([title, *kept])
+        write_atomically(table, lambda file: file.write(text.encode()))
