@@ -47,9 +47,15 @@ synthetic: $(FULL)  ## the paper's synthetic experiment: errors against K; error
 	$(BIN)/python benchmarks/synthetic_curves.py
 	$(BIN)/python benchmarks/readme.py
 
-quality: $(FULL)  ## FD-classifier of the bundled model at several NFE, Heun and Restart
-	$(BIN)/restart-sampling bench --samplers euler,heun,edm-stochastic,ddpm,dpm2,dpm3,dpm++2m,heun+restart \
-		--nfe 9,18,35,43,63,127 --n 1000 --rounds 0 --out benchmarks/results
+QUALITY := $(BIN)/restart-sampling bench --rounds 0 --out benchmarks/results --n
+
+quality: $(FULL)  ## FD-classifier of the bundled model: samplers, ablations, the README's picture; an hour on 2 cores, goes on
+	$(QUALITY) 1000 --samplers heun,edm-stochastic --nfe 35,63
+	$(QUALITY) 1000 --samplers edm-stochastic --nfe 127
+	$(QUALITY) 1000 --samplers heun+restart --nfe 43,63
+	$(QUALITY) 1000 --samplers euler,heun,dpm2,dpm++2m,dpm++2m+restart --nfe 18
+	$(QUALITY) 1000 --samplers heun,dpm++2m --nfe 9
+	$(QUALITY) 1000 --samplers euler,ddpm,dpm2,dpm3,dpm++2m --nfe 35
 	$(BIN)/python benchmarks/ablations.py
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/readme.py

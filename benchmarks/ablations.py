@@ -25,12 +25,12 @@ def experiments() -> list[tuple[str, Any, rs.Plan]]:
     at = "0.30, 1.0"
     found: list[tuple[str, Any, rs.Plan]] = [("K", 0, rs.Plan.build(steps=18))]
     found += [("K", k, rs.Plan.build(steps=18, restart=f"[3, {k}, {at}]")) for k in (2, 7, 12)]
-    intervals = ((0.14, 0.30), (0.30, 1.0))
+    intervals = ((0.06, 0.14), (0.14, 0.30), (0.30, 1.0), (1.0, 3.0))
     found += [
         ("interval", f"{low}, {high}", rs.Plan.build(steps=18, restart=f"[3, 2, {low}, {high}]"))
         for low, high in intervals
     ]
-    found += [("N_main", n, rs.Plan.build(steps=n, restart=f"[3, 1, {at}]")) for n in (9, 14)]
+    found += [("N_main", n, rs.Plan.build(steps=n, restart=f"[3, 1, {at}]")) for n in (9, 14, 18, 24)]
     return found
 
 
