@@ -122,9 +122,9 @@ def quality_points(rows: Iterable[Row]) -> list[dict[str, Any]]:
     for row in pooled:
         told_seeds = row.get("seeds") or seeds.get(key_of(row, identity), "")
         std = row.get("fd_block_std") if (row.get("blocks") or 0) > 1 else None
-        points.append(
-            {**row, "std": std, "seeds": told_seeds, "basis": f"FD of n = {row.get('n', 0):,} samples"}
-        )
+        means = {name: row[f"{name}_mean"] for name in METRICS if row.get(f"{name}_mean") is not None}
+        basis = f"FD of n = {row.get('n', 0):,} samples"
+        points.append({**means, **row, "std": std, "seeds": told_seeds, "basis": basis})
     return points
 
 
