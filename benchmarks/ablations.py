@@ -102,8 +102,10 @@ def plot(rows: list[dict[str, Any]], keys: dict[str, Any], path: Path) -> None:
                 (str(row["value"]), row["fd"]),
                 textcoords="offset points",
                 xytext=(0, 6),
+                ha="center",
                 fontsize=8,
             )
+        ax.margins(x=0.15, y=0.12)
         ax.set(xlabel={"interval": "t_min, t_max"}.get(name, name))
     axes[0].set(ylabel="FD-classifier")
     figure.suptitle(f"Restart on {MODEL}, n = {keys['n']:,}")

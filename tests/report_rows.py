@@ -88,8 +88,9 @@ def made_rows():
         rows.append(
             {**COMMON, **JUDGED, "kind": "tuned", "budget": budget, "nfe": budget - 1, "fd": 7.5 + 60 / budget,
              "fd_best_preset": 8 + 70 / budget, "best_preset": "fashion-mnist-43", "fd_heun": 8.4 + 80 / budget,
-             "n": 1000, "first_seed": 1_000_000,
-             "plan": "feedfacecafe", "config": {}, "restart": "[3, 1, 0.3, 1]"}
+             "fd_std": 0.5, "fd_best_preset_std": 0.6, "fd_heun_std": None, "better": 2, "blocks": 3, "n": 1000,
+             "first_seed": 1_000_000,
+             "plan": "feedfacecafe", "config": {"solver": "heun", "steps": 10}, "restart": "[3, 1, 0.3, 1]"}
         )  # fmt: skip
     return rows
 

@@ -301,6 +301,18 @@ def test_the_fraction_of_evaluations():
     assert "63" in sentence and "127" in sentence
 
 
+def test_rows_with_more_blocks_have_a_sentence_of_their_own():
+    """All rows on the one block they share; then those of both families that have the most blocks, and only those."""
+    some = pooled_rows({("sde", "s"): [(63, 7.0), (127, 5.0)], ("restart", "r"): [(31, 6.0), (63, 4.0)]})
+    some = [row for row in some if row["nfe"] != 127 or row["first_seed"] == 0]
+    one, several = claims.sentences(some)
+    assert "127 NFE" in one and "1 block of" in one
+    assert "63 NFE, s" in several and "3 blocks" in several and "the 3 SDE and Restart rows" in several
+    # Rows of one family alone do not count, however many blocks they have.
+    some = [row for row in some if row["family"] == "restart" or row["first_seed"] == 0]
+    assert claims.sentences(some) == [one]
+
+
 def test_a_claim_that_does_not_hold():
     """Not reached is an answer, and so is that there are no rows."""
     worse = pooled_rows({("sde", "s"): [(127, 5.0)], ("restart", "r"): [(31, 6.0), (63, 5.5)]})

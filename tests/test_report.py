@@ -17,7 +17,7 @@ from report_rows import KINDS, made_rows
 
 import restart_sampling as rs
 from restart_sampling.cli import main
-from restart_sampling.report import make_page, quality_table, select, speed_table
+from restart_sampling.report import make_page, quality_table, select, speed_table, tuned_table
 from restart_sampling.report.page import Live
 
 pytest.importorskip("plotly")
@@ -245,7 +245,12 @@ def test_markdown_tables_for_the_readme():
     row = next(r for r in rows if r["kind"] == "speed" and r["sampler"] == "heun" and r["nfe_asked"] == 35)
     assert any(line.startswith(f"| Heun | 35 | {row['samples_per_s']:.4g} (") for line in lines)
     assert len({line.count("|") for line in lines}) == 1
-    assert (quality_table([]), speed_table([])) == ("", "")
+    assert tuned_table([*rows, *rows]).splitlines()[2:] == [
+        f"| {b} | heun, 10 points, [3, 1, 0.3, 1] | {b - 1} | {7.5 + 60 / b:.2f} ± 0.50 | {8 + 70 / b:.2f} ± 0.60 "
+        f"| fashion-mnist-43 | {8.4 + 80 / b:.2f} | 2 of 3 |"
+        for b in (20, 43, 63)
+    ]
+    assert (quality_table([]), speed_table([]), tuned_table([])) == ("", "", "")
     broken = [{**r, "title": "a|b\n<c>"} for r in rows if r["kind"] == "pooled"]
     assert "| a\\|b &lt;c> |" in quality_table(broken)
 

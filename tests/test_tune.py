@@ -15,7 +15,7 @@ from test_cli import run
 
 import restart_sampling as rs
 from restart_sampling.bench import rows
-from restart_sampling.errors import ConfigError, NonFiniteError
+from restart_sampling.errors import ConfigError, NonFiniteError, RestartValueError
 from restart_sampling.output.images import to_uint8
 from restart_sampling.output.lock import FolderLock
 from restart_sampling.presets import find
@@ -43,7 +43,7 @@ class Known:
 
     def __init__(self, refuses=lambda plan: False, interrupt=None):
         self.real = Objective(DENOISER, Size(), n=8, first_seed=0)
-        self.plans, self.refuses, self.interrupt = [], refuses, interrupt
+        self.plans, self.blocks, self.refuses, self.interrupt = [], [], refuses, interrupt
 
     def bound(self, plan):
         if self.refuses(plan):
@@ -61,7 +61,8 @@ class Known:
         return Value(worth(plan))
 
     def fresh(self, plan, first_seed, n):
-        return worth(plan) + 0.25
+        self.blocks.append((first_seed, n))
+        return worth(plan) + 0.25 * first_seed / 100
 
 
 def worth(plan):
@@ -445,6 +446,28 @@ def test_tuned_rows(tmp_path):
     assert not any("fresh seeds" in line for line in lines)  # measured once
 
 
+def test_fresh_seeds_in_blocks(tmp_path):
+    """A thousand seeds are a distance; their mean and standard deviation are reported, and the wins block by block."""
+    where, known = Space(solvers=("heun",), levels=1, max_nfe=63), Known()
+    found = study.open_study(None, settings())
+    study.enqueue(found, starts.starts(where, [12, 43], known.key), 10)
+    study.search(found, where, known, 12)
+    (row,) = confirm.confirm(
+        found, where, known, [43], COMMON, tmp_path / "tune.jsonl", n=3000, first_seed=1000
+    )
+    plan, heun = rs.Plan.build(**row["config"]), rs.Plan.build(steps=22)
+    assert (row["n"], row["blocks"], row["first_seed"]) == (1000, 3, 1000)
+    assert set(known.blocks) == {(1000, 1000), (2000, 1000), (3000, 1000)}
+    assert row["fd_blocks"] == pytest.approx([worth(plan) + add for add in (2.5, 5, 7.5)], abs=1e-6)
+    assert (row["fd"], row["fd_std"]) == pytest.approx((worth(plan) + 5, 2.5), abs=1e-6)
+    assert (row["fd_heun"], row["fd_heun_std"]) == pytest.approx((worth(heun) + 5, 2.5), abs=1e-6)
+    assert row["better"] == (3 if worth(plan) < worth(heun) else 0)
+    assert confirm.better([1.0, 2.0, 3.0], [1.5, 1.5, 3.5], []) == 2
+    assert confirm.better([1.0, 2.0], [1.5, 2.5], [0.5, 2.5]) == 1
+    with pytest.raises(RestartValueError, match="multiple of 1000, got 2500"):
+        confirm.confirm(found, where, known, [43], COMMON, tmp_path / "x.jsonl", n=2500)
+
+
 def test_trial_rows_are_written_once_and_all(tmp_path):
     where, known = Space(max_nfe=40), Known()
     found = study.open_study(tmp_path / "s.db", settings())
@@ -551,6 +574,8 @@ def test_tune_from_the_command_line(tmp_path, capsys, judged):
         (["--budget", "20,x"], "--budget"),
         (["--budget", "200", "--max-nfe", "100"], "largest budget"),
         (["--confirm-seed", "2000001"], "overlap"),
+        (["--confirm-seed", "1999000", "--confirm-n", "2000"], "overlap"),
+        (["--confirm-n", "1500"], "--confirm-n"),
         (["--trials", "0"], "--trials"),
         (["--solver", "huen"], "heun"),
         (["--minutes", "-1"], "--minutes"),

@@ -3,6 +3,9 @@ r"""The paper's claim as a number: the share of the best SDE's evaluations with 
 Of the SDE family the row with the lowest mean FD over the blocks of seeds is the goal. Restart's curve is the lowest mean FD
 among its samplers at each NFE, made monotone (more evaluations may always be left unused); between two measured points FD is
 taken as linear in ln NFE. The spread is that of the same number taken block by block. "Not reached" is an answer.
+
+Rows are compared on seeds that all of them drew. Where some were drawn on more blocks than others there are two statements: of
+all rows on the blocks common to all, and of those rows of both families that have the most blocks.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Any
 
 GROUP = ("model_sha256", "device", "features", "reference", "dtype", "n")
 Row = Mapping[str, Any]
+Table = dict[tuple[str, str, int], dict[int, Row]]  # by family, sampler and NFE, then by first seed
 
 
 @dataclass(frozen=True)
@@ -45,23 +49,40 @@ def fraction(rows: Iterable[Row]) -> Fraction | None:
 
     Only blocks that every row of both families has are used, so that all see the same seeds.
     """
-    table: dict[tuple[str, str, int], dict[int, float]] = {}
-    n = 0
+    return _fraction(_table(rows))
+
+
+def _table(rows: Iterable[Row]) -> Table:
+    """The SDE and Restart rows, by contender and block of seeds."""
+    table: Table = {}
     for row in rows:
         if (
             row.get("kind") == "quality"
             and row.get("family") in ("sde", "restart")
             and row.get("fd") is not None
         ):
-            table.setdefault((row["family"], row["sampler"], row["nfe"]), {})[row["first_seed"]] = row["fd"]
-            n = row["n"]
+            table.setdefault((row["family"], row["sampler"], row["nfe"]), {})[row["first_seed"]] = row
+    return table
+
+
+def _most(table: Table) -> Table:
+    """The contenders with the most blocks that still are of both families."""
+    for count in sorted({len(found) for found in table.values()}, reverse=True):
+        some = {key: found for key, found in table.items() if len(found) >= count}
+        if {family for family, _, _ in some} == {"sde", "restart"}:
+            return some
+    return {}
+
+
+def _fraction(table: Table) -> Fraction | None:
     if {family for family, _, _ in table} != {"sde", "restart"}:
         return None
     blocks = sorted(set.intersection(*(set(found) for found in table.values())))
     if not blocks:
         return None
     sde, restart = (
-        {key[1:]: found for key, found in table.items() if key[0] == family} for family in ("sde", "restart")
+        {key[1:]: {b: found[b]["fd"] for b in blocks} for key, found in table.items() if key[0] == family}
+        for family in ("sde", "restart")
     )
     sampler, nfe, fd = _best(sde, blocks)
     curve = _curve(restart, blocks)
@@ -73,6 +94,7 @@ def fraction(rows: Iterable[Row]) -> Fraction | None:
         if found is not None:
             each.append(found / nfe_b)
     whole = len(each) == len(blocks)
+    (n, *_) = (row["n"] for found in table.values() for row in found.values())
     return Fraction(
         nfe, fd, sampler, min(value for _, value in curve), at, None if at is None else at / nfe,
         min(each) if each else None, max(each) if whole else None, len(each), len(blocks), n,
@@ -80,36 +102,43 @@ def fraction(rows: Iterable[Row]) -> Fraction | None:
 
 
 def sentences(rows: Iterable[Row]) -> list[str]:
-    """The claim in a sentence for each group of rows that has both families."""
+    """The claim in a sentence for each group of rows that has both families, and in a second one where some have more blocks."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         if row.get("kind") == "quality":
             groups.setdefault(tuple(row.get(name) for name in GROUP), []).append(row)
     result = []
     for group in groups.values():
-        found = fraction(group)
-        if found is None:
-            continue
-        where = f"{found.blocks} block{'s' if found.blocks > 1 else ''} of {found.n:,} samples"
-        if found.nfe_restart is None or found.fraction is None:
-            result.append(
-                f"Restart does not reach the best SDE (FD {found.fd_sde:.3g} at {found.nfe_sde} NFE, {found.sampler}) here: its "
-                f"lowest is FD {found.fd_restart:.3g} ({where}; reached in {found.reached} of {found.blocks})."
-            )
-            continue
-        spread = ""
-        if found.blocks > 1:
-            high = f"{found.high:.2f}" if found.high is not None else "not reached"
-            spread = (
-                f", from {found.low:.2f} to {high} over blocks"
-                if found.low is not None
-                else ", reached in no single block"
-            )
-        result.append(
-            f"Restart is as good as the best SDE (FD {found.fd_sde:.3g} at {found.nfe_sde} NFE, {found.sampler}) with "
-            f"{found.nfe_restart:.0f} NFE: a fraction of {found.fraction:.2f}{spread} ({where})."
-        )
+        table = _table(group)
+        most = _most(table)
+        for some in (table, most) if len(most) < len(table) else (table,):
+            found = _fraction(some)
+            if found is not None:
+                result.append(_sentence(found, contenders=None if some is table else len(some)))
     return result
+
+
+def _sentence(found: Fraction, contenders: int | None) -> str:
+    """`contenders`: how many were compared, where it is not all of them."""
+    where = f"{found.blocks} block{'s' if found.blocks > 1 else ''} of {found.n:,} samples"
+    if contenders is not None:
+        where += f", the {contenders} SDE and Restart rows that were drawn on all of them"
+    if found.nfe_restart is None or found.fraction is None:
+        return (
+            f"Restart does not reach the best SDE (FD {found.fd_sde:.3g} at {found.nfe_sde} NFE, {found.sampler}) here: its "
+            f"lowest is FD {found.fd_restart:.3g} ({where}; reached in {found.reached} of {found.blocks})."
+        )
+    spread = ""
+    if found.blocks > 1 and found.low is None:
+        spread = ", reached in no single block"
+    elif found.blocks > 1:
+        high = f"{found.high:.2f}" if found.high is not None else "not reached"
+        spread = f", from {found.low:.2f} to {high} over blocks"
+        spread += f" (reached in {found.reached} of {found.blocks})" * (found.high is None)
+    return (
+        f"Restart is as good as the best SDE (FD {found.fd_sde:.3g} at {found.nfe_sde} NFE, {found.sampler}) with "
+        f"{found.nfe_restart:.0f} NFE: a fraction of {found.fraction:.2f}{spread} ({where})."
+    )
 
 
 def _mean(found: Mapping[int, float], blocks: Sequence[int]) -> float:

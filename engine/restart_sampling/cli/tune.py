@@ -27,6 +27,12 @@ def tune(
     confirm_seed: Annotated[
         int, typer.Option(help="What is found is measured again on the seeds from here on.")
     ] = 1_000_000,
+    confirm_n: Annotated[
+        int | None,
+        typer.Option(
+            help="Fresh seeds for that, up to 1000 or a multiple of 1000, which gives a spread. Default --n, rounded down so."
+        ),
+    ] = None,
     solver: Annotated[
         str, typer.Option(help="Solvers to try, separated by commas.")
     ] = "heun,dpm2,dpm3,dpm++2m",
@@ -88,10 +94,16 @@ def tune(
             raise RestartValueError(f"--{name} must be ≥ {low}, got {value}")
     if minutes is not None and minutes < 0:
         raise RestartValueError(f"--minutes must be ≥ 0, got {minutes:g}")
-    if abs(first_seed - confirm_seed) < n:
+    if confirm_n is None:
+        confirm_n = n if n < results.BLOCK else n // results.BLOCK * results.BLOCK
+    if confirm_n < 2 or confirm_n % min(confirm_n, results.BLOCK):
         raise RestartValueError(
-            f"the search draws the seeds {first_seed} .. {first_seed + n - 1} and the confirmation from {confirm_seed} on: they "
-            f"overlap; move --confirm-seed"
+            f"--confirm-n must be 2 .. {results.BLOCK} or a multiple of {results.BLOCK}, got {confirm_n}"
+        )
+    if first_seed < confirm_seed + confirm_n and confirm_seed < first_seed + n:
+        raise RestartValueError(
+            f"the search draws the seeds {first_seed} .. {first_seed + n - 1} and the confirmation {confirm_seed} .. "
+            f"{confirm_seed + confirm_n - 1}: they overlap; move --confirm-seed"
         )
     top = max(100, *budgets) if max_nfe is None else max_nfe
     if top < max(budgets):
@@ -141,7 +153,7 @@ def tune(
         try:
             if confirm and not stopped:
                 tuned = results.confirm(
-                    found, space, objective, budgets, common, path, n=n, first_seed=confirm_seed, progress=console.print
+                    found, space, objective, budgets, common, path, n=confirm_n, first_seed=confirm_seed, progress=console.print
                 )  # fmt: skip
         except KeyboardInterrupt:
             stopped = True
@@ -259,10 +271,14 @@ def _show(
 
 
 def _compared(row: dict[str, Any]) -> str:
-    def shown(name: str) -> str:
-        return "–" if row.get(name) is None else f"{row[name]:.4g}"
+    from ..tune.confirm import spread
 
-    text = f"on {row['n']} fresh seeds: FD {shown('fd')}"
+    def shown(name: str) -> str:
+        return spread(row[f"{name}_blocks"]) if row[f"{name}_blocks"] else "–"
+
+    several = row["blocks"] > 1
+    text = f"on {row['blocks']} × {row['n']} fresh seeds" if several else f"on {row['n']} fresh seeds"
+    text += f": FD {shown('fd')}"
     text += (
         f"; preset {row['best_preset']} {shown('fd_best_preset')}"
         if row["best_preset"]
@@ -274,4 +290,6 @@ def _compared(row: dict[str, Any]) -> str:
     others = [row[name] for name in ("fd_best_preset", "fd_heun") if row.get(name) is not None]
     if row.get("fd") is not None and others and row["fd"] >= min(others):
         text += "  (not better: nothing was gained)"
+    elif several:
+        text += f"; lower than both on {row['better']} of {row['blocks']} blocks"
     return text

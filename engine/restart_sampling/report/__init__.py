@@ -9,5 +9,6 @@ from __future__ import annotations
 from .page import make_page as make_page
 from .tables import quality_table as quality_table
 from .tables import speed_table as speed_table
+from .tables import tuned_table as tuned_table
 
-__all__ = ["make_page", "quality_table", "speed_table"]
+__all__ = ["make_page", "quality_table", "speed_table", "tuned_table"]

@@ -86,6 +86,12 @@ def _ends(row: Row) -> tuple[float, float] | None:
     return None
 
 
+def counted(rows: Sequence[Row]) -> str:
+    """ ", n = 1,000", how many images a distance was taken over, which it depends on; empty where the rows differ."""
+    found = {row.get("n") for row in rows}
+    return f", n = {found.pop():,}" if len(found) == 1 and None not in found else ""
+
+
 def tuning(trials: Sequence[Row], tuned: Sequence[Row]) -> Figure:
     """Every trial as a point, the trials' front, and for each budget the tuned plan, the best preset and Heun."""
     figure = _figure(height=520)
@@ -94,7 +100,7 @@ def tuning(trials: Sequence[Row], tuned: Sequence[Row]) -> Figure:
         rows = [t for t in trials if family_of(t) == family]
         figure.add_scatter(
             x=[t["nfe"] for t in rows], y=[t["fd"] for t in rows], mode="markers",
-            name=f"trials, {text(FAMILIES.get(family, family))}",
+            name=f"trials, {text(FAMILIES.get(family, family))}{counted(rows)}",
             marker={"color": colour(family), "size": 7, "symbol": kinds.get(family, "x"), "opacity": 0.7},
             customdata=[[_hover(t)] for t in rows], hovertemplate="%{customdata[0]}<extra></extra>",
         )  # fmt: skip
@@ -105,7 +111,7 @@ def tuning(trials: Sequence[Row], tuned: Sequence[Row]) -> Figure:
             name="front of the trials", hoverinfo="skip",
         )  # fmt: skip
     for name, what, label, symbol, shade in (
-        ("fd", "restart", "tuned, on fresh seeds", "star", colour("restart")),
+        ("fd", "restart", f"tuned, on fresh seeds{counted(tuned)}", "star", colour("restart")),
         ("fd_best_preset", "best_preset", "best preset in the budget", "triangle-up", "#8a6d00"),
         ("fd_heun", "heun", "Heun in the budget", "circle", colour("ode")),
     ):
@@ -120,6 +126,7 @@ def tuning(trials: Sequence[Row], tuned: Sequence[Row]) -> Figure:
         ]
         figure.add_scatter(
             x=[t.get("budget") for t in rows], y=[t[name] for t in rows], mode="lines+markers", name=label,
+            error_y=_bars([t.get(f"{name}_std") for t in rows]),
             marker={"size": 15 if name == "fd" else 10, "symbol": symbol, "color": shade, "line": {"color": "white", "width": 1}},
             line={"color": shade, "width": 1, "dash": "dot"}, customdata=[[h] for h in hover],
             hovertemplate="%{customdata[0]}<extra></extra>",

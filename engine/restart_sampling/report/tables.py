@@ -8,7 +8,17 @@ from typing import Any
 
 from ..errors import RestartError
 from ..restart import RestartConfig
-from .select import SPEED_GROUP, Row, groups, is_train, quality_groups, speed_rows, train_row
+from .select import (
+    QUALITY_GROUP,
+    SPEED_GROUP,
+    Row,
+    groups,
+    is_train,
+    latest,
+    quality_groups,
+    speed_rows,
+    train_row,
+)
 from .style import family_of, number
 
 Column = tuple[str, Callable[[Row], Any]]
@@ -136,12 +146,13 @@ TRIALS: tuple[Column, ...] = (
 TUNED: tuple[Column, ...] = (
     ("budget, NFE", field("budget")),
     ("NFE", field("nfe")),
-    ("FD, tuned", field("fd")),
-    ("FD, best preset", field("fd_best_preset")),
+    ("FD, tuned", plus_minus("fd", "fd_std")),
+    ("FD, best preset", plus_minus("fd_best_preset", "fd_best_preset_std")),
     ("best preset", field("best_preset")),
-    ("FD, Heun", field("fd_heun")),
+    ("FD, Heun", plus_minus("fd_heun", "fd_heun_std")),
     ("restart", intervals_of),
     ("n", field("n")),
+    ("blocks", field("blocks")),
     ("first seed", field("first_seed")),
     ("plan", field("plan")),
     ("git", field("git")),
@@ -227,6 +238,27 @@ def speed_table(rows: Iterable[Row], batch: int | None = None) -> str:
     return table(lines, columns).markdown()
 
 
+def tuned_table(rows: Iterable[Row]) -> str:
+    """What a search found, in Markdown: a line for each budget of the newest search of the largest group. FD on fresh seeds,
+    with its std over blocks; empty where there are no rows."""
+    found = groups([row for row in rows if row.get("kind") == "tuned"], (*QUALITY_GROUP[:-1], "n"))
+    if not found:
+        return ""
+    columns: list[Column] = [
+        ("budget, NFE", field("budget")), ("found", _found), ("NFE", field("nfe")),
+        ("FD of it", _fd), ("best preset", lambda row: _fd(row, "fd_best_preset")), ("its name", field("best_preset")),
+        ("Heun", lambda row: _fd(row, "fd_heun")), ("lower than both in", lambda row: f"{row['better']} of {row['blocks']}"),
+    ]  # fmt: skip
+    newest = latest(found[0].rows, ("budget",))
+    return table(sorted(newest, key=lambda row: row["budget"]), columns).markdown()
+
+
+def _found(row: Row) -> str:
+    config = row["config"]
+    intervals = intervals_of(row)
+    return f"{config['solver']}, {config['steps']} points" + (f", {intervals}" if intervals else "")
+
+
 def groups_in_order(rows: Iterable[Row], name: str) -> list[list[Row]]:
     """Rows with equal values of one field, groups in the order they are met."""
     found: dict[Any, list[Row]] = {}
@@ -243,9 +275,11 @@ def _count(row: Row) -> str:
     return str(row["basis"]).replace("mean FD of ", "").replace("FD of ", "")
 
 
-def _fd(row: Row) -> str:
-    spread = "" if row.get("std") in (None, "") else f" ± {row['std']:.2f}"
-    return f"{row['fd']:.2f}{spread}"
+def _fd(row: Row, name: str = "fd") -> str:
+    if row.get(name) is None:
+        return "–"
+    std = row.get("std" if "std" in row else f"{name}_std")
+    return f"{row[name]:.2f}" + ("" if std in (None, "") else f" ± {std:.2f}")
 
 
 def _percent(value: Any) -> str:

@@ -8,13 +8,14 @@ seeds of those that were tried there; where none was, the Restart preset that us
 from __future__ import annotations
 
 import shlex
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..bench.engine import plan_for
 from ..bench.rows import append, find, read
-from ..errors import ConfigError, NonFiniteError
+from ..errors import ConfigError, NonFiniteError, RestartValueError
 from ..plan import Plan
 from ..solvers import get_solver
 from .pareto import best_for
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 FILE = "tune.jsonl"
 FIRST_SEED = 1_000_000  # the benchmark's
+BLOCK = 1000  # seeds of a distance, the benchmark's: a distance falls with the number of images, so all have as many
 Row = dict[str, Any]
 _FLAGS = (  # of `generate`, with the option of Plan.build each is
     ("--steps", "steps"), ("--solver", "solver"), ("--rho", "rho"), ("--s-noise", "s_noise"), ("--s-churn", "s_churn"),
@@ -41,6 +43,18 @@ class Fresh(Protocol):
 
     def bound(self, plan: Plan) -> Plan: ...
     def fresh(self, plan: Plan, first_seed: int, n: int) -> float: ...
+
+
+def spread(values: Sequence[float]) -> str:
+    """ "3.22 ± 0.61": mean and standard deviation; the value where there is one."""
+    mean = f"{statistics.fmean(values):.4g}"
+    return f"{mean} ± {statistics.stdev(values):.2g}" if len(values) > 1 else mean
+
+
+def better(found: Sequence[float], *others: Sequence[float]) -> int:
+    """In how many blocks the plan is better than all the others; those that were not measured do not count."""
+    rivals = [other for other in others if other]
+    return sum(value < min(rest) for value, *rest in zip(found, *rivals, strict=True)) if rivals else 0
 
 
 def options(plan: Plan) -> Row:
@@ -129,20 +143,34 @@ def confirm(
     """Rows of kind "tuned", one for each budget that a trial fits in; appended to the file, and not measured twice.
 
     Args:
-        common: fields that every row has (model, features, environment …). n, first_seed: the fresh seeds.
+        common: fields that every row has (model, features, environment …).
+        n, first_seed: the fresh seeds. Up to BLOCK of them are one distance; more are a distance for every BLOCK, whose mean
+            is reported with its standard deviation, and n must be a multiple of BLOCK (else RestartValueError).
     """
-    measured: dict[str, float | None] = {}
+    block = min(n, BLOCK)
+    if n % block:
+        raise RestartValueError(f"fresh seeds are up to {BLOCK} or a multiple of {BLOCK}, got {n}")
+    measured: dict[str, list[float]] = {}
 
-    def fresh(plan: Plan, what: str) -> float | None:
-        if plan.digest not in measured:
+    def fresh(name: str, plan: Plan | None, what: str) -> Row:
+        """The plan's distances as fields of a row: `name`, `name`_std and `name`_blocks; None and [] where it has none."""
+        if plan is not None and plan.digest not in measured:
             try:
-                measured[plan.digest] = round(objective.fresh(plan, first_seed, n), 6)
+                found = [
+                    round(objective.fresh(plan, first_seed + start, block), 6) for start in range(0, n, block)
+                ]
             except NonFiniteError as error:
                 progress(f"{what}: {error}")
-                measured[plan.digest] = None
+                found = []
             else:
-                progress(f"{what}: FD {measured[plan.digest]:.4g} on fresh seeds")
-        return measured[plan.digest]
+                progress(f"{what}: FD {spread(found)} on fresh seeds")
+            measured[plan.digest] = found
+        found = measured[plan.digest] if plan is not None else []
+        return {
+            name: round(statistics.fmean(found), 6) if found else None,
+            f"{name}_std": round(statistics.stdev(found), 6) if len(found) > 1 else None,
+            f"{name}_blocks": found,
+        }
 
     rows = []
     for budget in budgets:
@@ -155,21 +183,31 @@ def confirm(
         heun = plan_for("heun", budget)
         row = plan_fields(plan, int(trial.values[0]), common["dtype"]) | common
         row |= {
-            "kind": "tuned", "title": f"Tuned for {budget} NFE", "budget": budget, "nfe_asked": budget, "n": n,
-            "first_seed": first_seed, "best_preset": name, "heun": heun.digest if heun else "",
+            "kind": "tuned", "title": f"Tuned for {budget} NFE", "budget": budget, "nfe_asked": budget, "n": block,
+            "blocks": n // block, "first_seed": first_seed, "best_preset": name, "heun": heun.digest if heun else "",
             "trial": trial.number, "trials": len(complete(study)), "study": study.user_attrs["study"],
         }  # fmt: skip
         same = find(
             read(path),
-            **{k: row[k] for k in ("kind", "study", "budget", "plan", "best_preset", "n", "first_seed")},
+            **{
+                k: row[k]
+                for k in ("kind", "study", "budget", "plan", "best_preset", "n", "blocks", "first_seed")
+            },
         )
         if same:
             rows.append(same[-1])
             continue
+        row |= fresh("fd", plan, f"tuned for {budget}, {row['nfe']} NFE")
+        row |= fresh(
+            "fd_best_preset", preset, f"preset {name}, {objective.bound(preset).nfe if preset else 0} NFE"
+        )
+        row |= fresh("fd_heun", heun, f"Heun, {heun.nfe if heun else 0} NFE")
+        row["better"] = (
+            better(*(row[f"{name}_blocks"] for name in ("fd", "fd_best_preset", "fd_heun")))
+            if row["fd_blocks"]
+            else 0
+        )
         row |= {
-            "fd": fresh(plan, f"tuned for {budget}, {row['nfe']} NFE"),
-            "fd_best_preset": None if preset is None else fresh(preset, f"preset {name}, {objective.bound(preset).nfe} NFE"),
-            "fd_heun": None if heun is None else fresh(heun, f"Heun, {heun.nfe} NFE"),
             "fd_search": round(trial.values[1], 6), "fd_search_best_preset": fd_search,
             "command": command(plan, str(common["model"]), str(common["dtype"])), "python": python(plan),
         }  # fmt: skip

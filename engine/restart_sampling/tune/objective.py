@@ -29,7 +29,6 @@ from ..table import bind
 
 FAR = 1.5
 FIRST = 4  # 1/FIRST of the images is drawn first
-BLOCK = 1000  # of the benchmark
 LEAST = 100  # images of that first part; with fewer, the distance says too little
 
 
@@ -108,11 +107,9 @@ class Objective:
         return Value(self.judge.fd(torch.cat([part, rest])), first)
 
     def fresh(self, plan: Plan, first_seed: int, n: int) -> float:
-        """The distance on other seeds, in the blocks that the benchmark draws and keeps."""
+        """The distance on other seeds, n of them from `first_seed` on; the images are kept, as the benchmark's are."""
         runner = EngineRunner(self.denoiser, plan, self.batch, self.dtype)
-        end = first_seed + n
-        blocks = [self._images(runner, s, min(BLOCK, end - s)) for s in range(first_seed, end, BLOCK)]
-        return self.judge.fd(torch.cat(blocks))
+        return self.judge.fd(self._images(runner, first_seed, n))
 
     def _images(self, runner: EngineRunner, first: int, n: int) -> Tensor:
         return block_of(self.denoiser, runner, self.cache, first, n, self.batch)[0]

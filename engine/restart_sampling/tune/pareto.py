@@ -59,6 +59,7 @@ def pictures(folder: Path, trials: Sequence[Row], tuned: Sequence[Row], title: s
 def _draw(figure: Any, trials: Sequence[Row], tuned: Sequence[Row], title: str) -> Any:
     from matplotlib.ticker import NullLocator
 
+    from ..report.studies import counted
     from ..report.style import FAMILIES, colour, family_of, log_ticks
 
     axes = figure.subplots()
@@ -66,7 +67,7 @@ def _draw(figure: Any, trials: Sequence[Row], tuned: Sequence[Row], title: str) 
         some = [t for t in trials if family_of(t) == family]
         axes.plot(
             [t["nfe"] for t in some], [t["fd"] for t in some], "o", ms=4, alpha=0.6, color=colour(family),
-            label=f"trials, {FAMILIES.get(family, family)}",
+            label=f"trials, {FAMILIES.get(family, family)}{counted(some)}",
         )  # fmt: skip
     lowest: list[Row] = []
     for row in sorted(trials, key=lambda t: (t["nfe"], t["fd"])):
@@ -81,19 +82,16 @@ def _draw(figure: Any, trials: Sequence[Row], tuned: Sequence[Row], title: str) 
         label="front",
     )
     for name, marker, label in (
-        ("fd", "*", "tuned, on fresh seeds"),
+        ("fd", "*", f"tuned, on fresh seeds{counted(tuned)}"),
         ("fd_best_preset", "^", "best preset in the budget"),
         ("fd_heun", "s", "Heun in the budget"),
     ):
         some = [r for r in tuned if r.get(name) is not None]
         if some:
-            axes.plot(
-                [r["budget"] for r in some],
-                [r[name] for r in some],
-                marker,
-                ms=11 if name == "fd" else 7,
-                label=label,
-            )
+            axes.errorbar(
+                [r["budget"] for r in some], [r[name] for r in some], yerr=[r.get(f"{name}_std") or 0 for r in some],
+                fmt=marker, ms=11 if name == "fd" else 7, elinewidth=1, capsize=2, label=label,
+            )  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
     rows = [*trials, *tuned]
