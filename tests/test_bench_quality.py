@@ -15,6 +15,7 @@ from restart_sampling.bench import claims, images, quality, rows, samplers
 from restart_sampling.bench.features import Features, load_features
 from restart_sampling.bench.judge import (
     Judge,
+    equal_classes,
     judge_for,
     kid,
     load_reference,
@@ -96,6 +97,43 @@ def test_a_reference_of_images(tmp_path):
     np.savez(tmp_path / "adm.npz", arr_0=real.permute(0, 2, 3, 1).numpy())
     reference, _ = load_reference(tmp_path / "adm.npz")
     assert torch.equal(reference, real)
+
+
+def test_equal_classes_are_weights():
+    """Weighted mean and covariance are numpy's; a class that is drawn twice as often counts no more."""
+    values, labels = torch.randn(40, 4), torch.tensor([0] * 25 + [2] * 10 + [7] * 5)
+    weights = equal_classes(labels)
+    assert [float(weights[labels == c].sum()) for c in (0, 2, 7)] == pytest.approx([1 / 3] * 3)
+    found = stats_of(values, weights)
+    np.testing.assert_allclose(
+        found.mu, np.average(values.double().numpy(), axis=0, weights=weights.numpy()), atol=1e-12
+    )
+    np.testing.assert_allclose(
+        found.sigma, np.cov(values.double().numpy().T, aweights=weights.numpy()), atol=1e-12
+    )
+    even = torch.arange(40) % 4
+    np.testing.assert_allclose(
+        stats_of(values, equal_classes(even)).sigma, stats_of(values).sigma, atol=1e-12
+    )
+
+
+def test_the_balanced_distance_does_not_see_how_often_a_class_is_drawn():
+    """Dark and bright images, 1:1 in the reference: drawn 3:1, they are far off by `fd`, and not by `fd_balanced`."""
+    dark, bright = pictures(800, 0) // 4, pictures(800, 1) // 4 + 190
+    known = Judge(
+        Features(Pixels(), "pixels", dark[0]),
+        torch.cat([dark[:400], bright[:400]]),
+        None,
+        "made up",
+        balanced=True,
+    )
+    drawn, labels = torch.cat([dark[400:700], bright[400:500]]), torch.tensor([0] * 300 + [1] * 100)
+    found = known.measure(drawn, labels)
+    assert found["fd_balanced"] < found["fd"] / 50
+    assert known.fd_balanced(drawn, labels) == pytest.approx(found["fd_balanced"], rel=1e-12)
+    assert "fd_balanced" not in known.measure(drawn)
+    known.balanced = False
+    assert "fd_balanced" not in known.measure(drawn, labels)
 
 
 def test_accuracy():
@@ -195,6 +233,7 @@ def setting(tmp_path):
     def measure(n):
         return quality.measure(denoiser, "made-up", [(contender, 9)], n=n, **options)
 
+    measure.judge = options["judge"]
     return measure, runner, tmp_path
 
 
@@ -244,6 +283,31 @@ def test_pooled_is_the_distance_of_all_samples_together(setting):
     assert pooled["fd_block_mean"] == pytest.approx(np.mean(fds), abs=1e-5)
     assert pooled["fd_block_std"] == pytest.approx(np.std(fds, ddof=1), abs=1e-5)
     assert (pooled["n"], pooled["blocks"], pooled["fd_block_n"]) == (60, 3, 20)
+
+
+def test_rows_from_before_a_metric_are_measured_again(setting, monkeypatch):
+    """Images are kept, so it costs no drawing; the newer row counts, and pooled rows have the metric of all samples."""
+    measure, runner, folder = setting
+    draw = runner.draw
+    monkeypatch.setattr(
+        runner, "draw", lambda seeds, labels=None: (draw(seeds)[0], torch.tensor([s % 7 % 3 for s in seeds]))
+    )
+    measure(40)
+    assert all("fd_balanced" not in row for row in rows.read(folder / "out" / "quality.jsonl"))
+    monkeypatch.setattr(measure.judge, "balanced", True)
+    found = measure(40)
+    assert runner.drawn == list(range(100, 140))
+    assert [row["kind"] for row in found] == ["quality", "quality", "pooled"]
+    assert found == rows.read(folder / "out" / "quality.jsonl")[-3:] == measure(40)
+    kept = [np.load(path) for path in sorted((folder / "cache").rglob("*.npz"))]
+    images, labels = (torch.cat([torch.from_numpy(f[name]) for f in kept]) for name in ("images", "labels"))
+    assert (
+        found[2]["fd_balanced"]
+        == round(measure.judge.fd_balanced(images, labels.long()), 6)
+        != found[2]["fd"]
+    )
+    both = [row["fd_balanced"] for row in found[:2]]
+    assert found[2]["fd_balanced_block_mean"] == pytest.approx(sum(both) / 2, abs=2e-6)
 
 
 def test_a_torn_file_is_drawn_again(setting):

@@ -205,6 +205,21 @@ def test_a_repeated_measurement_replaces_the_older():
     assert [r["samples_per_s"] for r in found] == [99.0]
 
 
+def test_distances_with_equal_classes_are_points_of_their_own():
+    """In a group of their own, which comes first; the distance as it was drawn stands beside."""
+    rows = [
+        {**row, "fd_balanced": row["fd"] / 2, "fd_balanced_block_mean": 1.0, "fd_balanced_block_std": 0.25}
+        for row in made_rows()
+        if row["kind"] in ("quality", "pooled")
+    ]
+    first, *others = select.quality_groups(rows)
+    assert "equal classes" in first.label
+    drawn = next(group for group in others if group.label == first.label.replace(", equal classes,", ""))
+    for row, plain in zip(first.rows, drawn.rows, strict=True):
+        assert (row["fd"], row["fd_drawn"], row["std"]) == (plain["fd"] / 2, plain["fd"], 0.25)
+    assert "| as drawn |" in quality_table(rows).splitlines()[0]
+
+
 def test_front_is_what_no_point_beats():
     """Against the definition, on random points."""
     draw = np.random.default_rng(1)
@@ -232,7 +247,7 @@ def test_markdown_tables_for_the_readme():
     rows = made_rows()
     lines = quality_table(rows, by="engine").splitlines()
     assert (
-        lines[0] == "| sampler | restart [N, K, t_min, t_max] | NFE | FD, n = 4,000 samples | right class |"
+        lines[0] == "| sampler | restart [N, K, t_min, t_max] | NFE | FD of n = 4,000 samples | right class |"
     )
     assert lines[2].startswith("| train set | – | – | 2.31")
     row = next(r for r in rows if r["kind"] == "pooled" and r["sampler"] == "heun+restart" and r["nfe"] == 35)

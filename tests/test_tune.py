@@ -73,7 +73,7 @@ def worth(plan):
 class Size:
     """A judge that remembers what it is given; the distance is the mean pixel."""
 
-    features, reference = "mean", "none"
+    features, reference, balanced = "mean", "none", False
 
     def __init__(self):
         self.seen = []
@@ -466,6 +466,33 @@ def test_fresh_seeds_in_blocks(tmp_path):
     assert confirm.better([1.0, 2.0], [1.5, 2.5], [0.5, 2.5]) == 1
     with pytest.raises(RestartValueError, match="multiple of 1000, got 2500"):
         confirm.confirm(found, where, known, [43], COMMON, tmp_path / "x.jsonl", n=2500)
+
+
+def test_the_final_is_on_other_seeds(tmp_path):
+    """The luckiest of the search loses where it is not the best on the seeds behind the search's; each finalist is drawn once."""
+    where, known = Space(solvers=("heun",), levels=1, max_nfe=63), Known()
+    found = study.open_study(None, settings())
+    study.enqueue(found, starts.starts(where, [12, 43], known.key), 10)
+    study.search(found, where, known, 12)
+    best = pareto.lowest(study.complete(found), 63, 3)
+    assert best[0] is pareto.best_for(study.complete(found), 63)
+    assert [t.values[1] for t in best] == sorted(t.values[1] for t in study.complete(found))[:3]
+    luck = rs.Plan.build(**best[0].user_attrs["config"]).digest
+
+    class Unlucky(Known):
+        def fresh(self, plan, first_seed, n):
+            return super().fresh(plan, first_seed, n) + 5 * (plan.digest == luck)
+
+    again, lines = Unlucky(), []
+    made = confirm.confirm(
+        found, where, again, [43, 63], {**COMMON, "first_seed": 50}, tmp_path / "t.jsonl", n=1000, first_seed=1000,
+        finalists=3, progress=lines.append,
+    )  # fmt: skip
+    assert [(row["trial"], row["finalists"]) for row in made][1] == (best[1].number, 3)
+    assert made[1]["fd_search"] == pytest.approx(best[1].values[1], abs=1e-6)
+    assert made[1]["fd_final"] == pytest.approx(best[1].values[1] + 0.25 * 0.58, abs=1e-6)
+    assert again.blocks.count((58, 1000)) == len([line for line in lines if line.startswith("finalist")])
+    assert len({line for line in lines if line.startswith("finalist")}) == again.blocks.count((58, 1000))
 
 
 def test_trial_rows_are_written_once_and_all(tmp_path):

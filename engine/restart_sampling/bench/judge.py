@@ -2,6 +2,9 @@ r"""The judge: how good images are, against a reference.
 
 * fd: Fréchet distance of features, |μ − μ_ref|² + tr(Σ + Σ_ref − 2(Σ·Σ_ref)^½) (Heusel et al., arXiv 1706.08500), by
   torchmetrics. Biased upwards at small n: compare at equal n only.
+* fd_balanced: the same with samples weighted so that all classes that were asked for count alike, where the reference has as many
+  images of each class. It estimates the same distance without the noise of how often seeds happen to ask for a class
+  (post-stratification), and is the one to rank samplers by.
 * kid: squared maximum mean discrepancy with the cubic polynomial kernel (Bińkowski et al., arXiv 1801.01401), by torchmetrics;
   mean and std over 50 subsets of 1,000. Unbiased.
 * precision, recall (Kynkäänniemi et al., arXiv 1904.06991), density, coverage (Naeem et al., arXiv 2002.09797), by prdc with
@@ -46,6 +49,7 @@ class Judge:
     Args:
         features: extractor; reference: uint8 images [N, C, H, W] or `Stats`; name: of the reference, for rows.
         classifier: uint8 [n, C, H, W] → logits, for accuracy; or None.
+        balanced: the reference has equally many images of every class that may be asked for.
     """
 
     def __init__(
@@ -54,10 +58,14 @@ class Judge:
         reference: Tensor | Stats,
         classifier: nn.Module | None = None,
         name: str = "reference",
+        balanced: bool = False,
     ) -> None:
         self.extractor, self.classifier, self.reference = features, classifier, name
+        self.balanced = balanced
         self.features = features.name
-        self.perfect: Tensor | None = None  # images of the training set: what a perfect sampler would draw
+        self.perfect: tuple[Tensor, Tensor] | None = (
+            None  # images and classes of the training set: a perfect sampler's
+        )
         self._real: Tensor | None = None
         if isinstance(reference, Stats):
             d = features.num_features
@@ -83,6 +91,10 @@ class Judge:
         """Fréchet distance of uint8 images [n, C, H, W], n ≥ 2, to the reference."""
         return self.fd_of(stats_of(self.embed(images)))
 
+    def fd_balanced(self, images: Tensor, labels: Tensor) -> float:
+        """:meth:`fd` with weights by which every class in `labels`, int64 [n], counts alike."""
+        return self.fd_of(stats_of(self.embed(images), equal_classes(labels)))
+
     def fd_of(self, found: Stats) -> float:
         """Fréchet distance of statistics to the reference, by torchmetrics in float64."""
         metric = _torchmetrics().FrechetInceptionDistance(feature=self.extractor, normalize=False)
@@ -95,13 +107,15 @@ class Judge:
         return float(_computed(metric))
 
     def measure(self, images: Tensor, labels: Tensor | None = None) -> dict[str, float]:
-        """All that can be had: fd, kid, kid_std, precision, recall, density, coverage, accuracy.
+        """All that can be had: fd, fd_balanced, kid, kid_std, precision, recall, density, coverage, accuracy.
 
         Args:
             images: uint8 [n, C, H, W]. labels: classes that were asked for, int64 [n], or None.
         """
         fake = self.embed(images)
         found = {"fd": self.fd_of(stats_of(fake))}
+        if self.balanced and labels is not None:
+            found["fd_balanced"] = self.fd_of(stats_of(fake, equal_classes(labels)))
         if self._real is not None:
             found |= kid(self._real, fake) | manifolds(self._real, fake)
         if self.classifier is not None and labels is not None and bool((labels >= 0).all()):
@@ -110,14 +124,21 @@ class Judge:
         return found
 
 
-def stats_of(features: Tensor) -> Stats:
-    """Mean and covariance in float64 of features [n, d]."""
+def equal_classes(labels: Tensor) -> Tensor:
+    """float64 [n] that sum to 1: weights of samples by which every class in `labels`, int64 [n], counts alike."""
+    _, place, counts = labels.unique(return_inverse=True, return_counts=True)
+    return 1 / (counts[place].double() * len(counts))
+
+
+def stats_of(features: Tensor, weights: Tensor | None = None) -> Stats:
+    """Mean and unbiased covariance in float64 of features [n, d]; with weights [n] that sum to 1, of weighted samples."""
     if len(features) < 2:
         raise RestartValueError(f"a Fréchet distance needs at least 2 images, got {len(features)}")
     values = features.double()
-    mu = values.mean(0)
+    w = torch.full((len(values),), 1 / len(values), dtype=torch.float64) if weights is None else weights
+    mu = w @ values
     centred = values - mu
-    return Stats(mu.numpy(), (centred.T @ centred / (len(values) - 1)).numpy(), len(values))
+    return Stats(mu.numpy(), ((centred.T * w) @ centred / (1 - (w**2).sum())).numpy(), len(values))
 
 
 def kid(real: Tensor, fake: Tensor) -> dict[str, float]:
@@ -187,13 +208,19 @@ def judge_for(model: str, features: str | None = None, reference: str | Path | N
             )
         from ..training.data import fashion_mnist
 
-        images = torch.from_numpy(np.asarray(fashion_mnist("test").images))
-        judge = Judge(Features(network, name, images[0]), images, classifier, "fashion-mnist test")
-        judge.perfect = torch.from_numpy(np.asarray(fashion_mnist("train").images))
+        images, _ = _tensors(fashion_mnist("test"))
+        judge = Judge(
+            Features(network, name, images[0]), images, classifier, "fashion-mnist test", balanced=True
+        )
+        judge.perfect = _tensors(fashion_mnist("train"))
         return judge
     found, label = load_reference(Path(reference))
     sample = found[0] if isinstance(found, Tensor) else torch.zeros(_shape(model), dtype=torch.uint8)
     return Judge(Features(network, name, sample), found, classifier, label)
+
+
+def _tensors(data: Any) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(np.asarray(data.images)), torch.from_numpy(np.asarray(data.labels)).long()
 
 
 def load_reference(path: Path) -> tuple[Tensor | Stats, str]:

@@ -26,7 +26,7 @@ from .samplers import Contender, Runner, fields
 
 FILE = "quality.jsonl"
 KEPT = 1000  # seeds of one file of the cache
-METRICS = ("fd", "kid", "precision", "recall", "density", "coverage", "accuracy")
+METRICS = ("fd", "fd_balanced", "kid", "precision", "recall", "density", "coverage", "accuracy")
 KEYS = ("kind", "sampler", "nfe", "key", "model", "model_sha256", "dtype", "features", "reference")
 Work = Sequence[tuple[Contender, int]]
 
@@ -64,7 +64,7 @@ def measure(
             ready.append((contender, budget, runner))
     rows: list[dict[str, Any]] = []
     if ready and judge.perfect is not None:
-        rows += floor(ready[0], denoiser, model, judge, min(n, block), out, batch, dtype)
+        rows += floor(ready[0], denoiser, model, judge, n, min(n, block), out, batch, dtype)
     for start in range(first_seed, first_seed + n, block):
         size = min(block, first_seed + n - start)
         for contender, budget, runner in ready:
@@ -72,9 +72,9 @@ def measure(
                 contender, runner, denoiser, model, kind="quality", nfe=budget, batch=batch, dtype=dtype
             )
             row |= {"n": size, "first_seed": start, "features": judge.features, "reference": judge.reference}
-            same = find(read(out / FILE), **{k: row[k] for k in (*KEYS, "n", "first_seed")})
-            if same:
-                rows.append(same[-1])
+            same = _known(read(out / FILE), judge, row)
+            if same is not None:
+                rows.append(same)
                 continue
             images, labels = block_of(denoiser, runner, cache, start, size, batch)
             row |= {name: round(value, 6) for name, value in judge.measure(images, labels).items()}
@@ -91,11 +91,12 @@ def floor(
     model: str,
     judge: Judge,
     n: int,
+    block: int,
     out: Path,
     batch: int,
     dtype: str,
 ) -> list[dict[str, Any]]:
-    """The row "train set", of n training images: what a perfect sampler would get. n = 0 NFE; the same for every run."""
+    """The rows "train set", of training images at random: what a perfect sampler would get. 0 NFE; the same for every run."""
     assert judge.perfect is not None
     contender, budget, runner = ready
     row = fields(contender, runner, denoiser, model, kind="quality", nfe=budget, batch=batch, dtype=dtype)
@@ -113,21 +114,30 @@ def floor(
         "plan": "",
         "config": {},
         "restart": "",
-        "n": n,
-        "first_seed": 0,
+        "n": block,
     }
     row |= {"features": judge.features, "reference": judge.reference}
-    same = find(read(out / FILE), **{k: row[k] for k in (*KEYS, "n")})
-    if same:
-        return same[-1:]
-    chosen = torch.from_numpy(
-        np.random.default_rng(0).choice(len(judge.perfect), min(n, len(judge.perfect)), replace=False)
-    )
-    row |= {
-        name: round(value, 6) for name, value in judge.measure(judge.perfect[chosen]).items()
-    } | environment(denoiser.device)
-    append(out / FILE, row)
-    return [row]
+    images, labels = judge.perfect
+    rows = []
+    for k in range(min(n, len(images)) // block):
+        row = {**row, "first_seed": k * block}
+        same = _known(read(out / FILE), judge, row)
+        if same is None:
+            chosen = torch.from_numpy(np.random.default_rng(k).choice(len(images), block, replace=False))
+            found = judge.measure(images[chosen], labels[chosen])
+            same = (
+                row | {name: round(value, 6) for name, value in found.items()} | environment(denoiser.device)
+            )
+            append(out / FILE, same)
+        rows.append(same)
+    return rows
+
+
+def _known(rows: list[dict[str, Any]], judge: Judge, row: dict[str, Any]) -> dict[str, Any] | None:
+    """The newest of `rows` that measured what `row` is about to; rows from before `fd_balanced` are measured again."""
+    names = (*KEYS, "n", "first_seed", *(["blocks"] if "blocks" in row else []))
+    same = [r for r in find(rows, **{k: row[k] for k in names}) if "fd_balanced" in r or not judge.balanced]
+    return same[-1] if same else None
 
 
 def block_of(
@@ -192,18 +202,22 @@ def pool(
             "blocks": len(blocks),
             "fd_block_n": blocks[0]["n"],
         }
-        same = find(read(out / FILE), **{k: row[k] for k in (*KEYS, "n", "first_seed", "blocks")})
-        if same:
-            pooled.append(same[-1])
+        same = _known(read(out / FILE), judge, row)
+        if same is not None:
+            pooled.append(same)
             continue
         for name in METRICS:
             values = [b[name] for b in whole if b.get(name) is not None]
             if values:
-                prefix = "fd_block" if name == "fd" else name
+                prefix = f"{name}_block" if name.startswith("fd") else name
                 row[f"{prefix}_mean"] = round(statistics.fmean(values), 6)
                 row[f"{prefix}_std"] = round(statistics.stdev(values), 6) if len(values) > 1 else None
-        every = [block_of(denoiser, runner, cache, b["first_seed"], b["n"], b["batch"])[0] for b in blocks]
-        row["fd"] = round(judge.fd(torch.cat(every)), 6)
+        every = [block_of(denoiser, runner, cache, b["first_seed"], b["n"], b["batch"]) for b in blocks]
+        images = torch.cat([some for some, _ in every])
+        row["fd"] = round(judge.fd(images), 6)
+        if every[0][1] is not None and judge.balanced:
+            labels = torch.cat([some for _, some in every if some is not None])
+            row["fd_balanced"] = round(judge.fd_balanced(images, labels), 6)
         append(out / FILE, row)
         pooled.append(row)
     return pooled

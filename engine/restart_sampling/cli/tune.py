@@ -33,6 +33,12 @@ def tune(
             help="Fresh seeds for that, up to 1000 or a multiple of 1000, which gives a spread. Default --n, rounded down so."
         ),
     ] = None,
+    finalists: Annotated[
+        int,
+        typer.Option(
+            help="So many of a budget's lowest plans are drawn again, on up to 1000 seeds behind the search's, to choose one."
+        ),
+    ] = 3,
     solver: Annotated[
         str, typer.Option(help="Solvers to try, separated by commas.")
     ] = "heun,dpm2,dpm3,dpm++2m",
@@ -88,7 +94,7 @@ def tune(
     study.library()
     budgets = _budgets(budget)
     least = {"trials": (trials, 1), "n": (n, 2), "first-seed": (first_seed, 0), "confirm-seed": (confirm_seed, 0),
-             "batch": (batch, 1)}  # fmt: skip
+             "batch": (batch, 1), "finalists": (finalists, 1)}  # fmt: skip
     for name, (value, low) in least.items():
         if value < low:
             raise RestartValueError(f"--{name} must be ≥ {low}, got {value}")
@@ -100,9 +106,10 @@ def tune(
         raise RestartValueError(
             f"--confirm-n must be 2 .. {results.BLOCK} or a multiple of {results.BLOCK}, got {confirm_n}"
         )
-    if first_seed < confirm_seed + confirm_n and confirm_seed < first_seed + n:
+    searched = n if finalists == 1 else n + min(confirm_n, results.BLOCK)
+    if first_seed < confirm_seed + confirm_n and confirm_seed < first_seed + searched:
         raise RestartValueError(
-            f"the search draws the seeds {first_seed} .. {first_seed + n - 1} and the confirmation {confirm_seed} .. "
+            f"the search draws the seeds {first_seed} .. {first_seed + searched - 1} and the confirmation {confirm_seed} .. "
             f"{confirm_seed + confirm_n - 1}: they overlap; move --confirm-seed"
         )
     top = max(100, *budgets) if max_nfe is None else max_nfe
@@ -120,8 +127,11 @@ def tune(
     common = {
         "model": model, "model_sha256": str(denoiser.info.get("sha256", ""))[:12], "dtype": dtype, "batch": batch, "n": n,
         "first_seed": first_seed, "features": judge.features, "reference": judge.reference, "nfe_asked": top,
+        "classes": "equal" if judge.balanced else "",
     }  # fmt: skip
-    settings = {k: common[k] for k in ("model_sha256", "dtype", "n", "first_seed", "features", "reference")}
+    settings = {
+        k: common[k] for k in ("model_sha256", "dtype", "n", "first_seed", "features", "reference", "classes")
+    }
     settings = {**settings, **({} if common["model_sha256"] else {"model": model}), **space.to_dict()}
     out.mkdir(parents=True, exist_ok=True)
     where = out / "tune.db" if storage is None else storage
@@ -153,7 +163,8 @@ def tune(
         try:
             if confirm and not stopped:
                 tuned = results.confirm(
-                    found, space, objective, budgets, common, path, n=confirm_n, first_seed=confirm_seed, progress=console.print
+                    found, space, objective, budgets, common, path, n=confirm_n, first_seed=confirm_seed,
+                    finalists=finalists, progress=console.print
                 )  # fmt: skip
         except KeyboardInterrupt:
             stopped = True
@@ -259,15 +270,26 @@ def _show(
         if trial is None:
             typer.echo(f"\nbudget {budget}: no plan was found")
             continue
-        plan = Plan.build(**trial.user_attrs["config"])
         row = rows.get(budget)
-        typer.echo(f"\nbudget {budget}: {int(trial.values[0])} NFE, FD {trial.values[1]:.4g} in the search")
+        plan = Plan.build(**(trial.user_attrs["config"] if row is None else row["config"]))
         if row is not None:
+            typer.echo(
+                f"\nbudget {budget}: {row['nfe']} NFE, FD {row['fd_search']:.4g} in the search" + _final(row)
+            )
             typer.echo("  " + _compared(row))
         else:
+            typer.echo(
+                f"\nbudget {budget}: {int(trial.values[0])} NFE, FD {trial.values[1]:.4g} in the search"
+            )
             typer.echo("  not measured on fresh seeds")
         typer.echo("  " + results.command(plan, model, dtype))
         typer.echo("  " + results.python(plan))
+
+
+def _final(row: dict[str, Any]) -> str:
+    if row["fd_final"] is None:
+        return ""
+    return f", {row['fd_final']:.4g} in the final, the lowest of {row['finalists']} plans"
 
 
 def _compared(row: dict[str, Any]) -> str:

@@ -263,7 +263,7 @@ def _ablations(rows: Sequence[Row]) -> list[Section]:
 
 
 def _tuning(rows: Sequence[Row]) -> Section:
-    names = ("model", "model_sha256", "device", "features", "reference", "dtype")
+    names = ("model", "model_sha256", "device", "features", "reference", "dtype", "classes")
     views = []
     for g in groups(
         [r for r in of_kind(rows, "trial", "tuned") if isinstance(r.get("fd"), (int, float))], names

@@ -17,7 +17,7 @@ TRAIN = ("train set", "train-set", "train")
 CONTENDER = ("sampler", "by", "nfe", "plan", "restart")
 QUALITY_GROUP = ("model", "model_sha256", "device", "features", "reference", "dtype", "basis")
 SPEED_GROUP = ("model", "model_sha256", "device", "threads", "batch", "dtype")
-METRICS = ("kid", "precision", "recall", "density", "coverage", "accuracy")
+METRICS = ("fd_balanced", "kid", "precision", "recall", "density", "coverage", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ def quality_points(rows: Iterable[Row]) -> list[dict[str, Any]]:
     `seeds`, and `basis`, which says how many samples each distance was taken over.
 
     A pooled row is a point by itself; the blocks of a contender are another one, their mean, which is comparable between
-    contenders that have different numbers of blocks.
+    contenders that have different numbers of blocks. Where rows have `fd_balanced` there is a second point of each, whose `fd` it
+    is; `fd_drawn` and `std_drawn` are then the distance without weights.
     """
     rows = [row for row in rows if _finite(row.get("fd"))]
     identity = (*CONTENDER, *QUALITY_GROUP[:-1])
@@ -121,11 +122,22 @@ def quality_points(rows: Iterable[Row]) -> list[dict[str, Any]]:
         points.append(point)
     for row in pooled:
         told_seeds = row.get("seeds") or seeds.get(key_of(row, identity), "")
-        std = row.get("fd_block_std") if (row.get("blocks") or 0) > 1 else None
+        std, std_balanced = (
+            row.get(f"{name}_block_std") if (row.get("blocks") or 0) > 1 else None
+            for name in ("fd", "fd_balanced")
+        )
         means = {name: row[f"{name}_mean"] for name in METRICS if row.get(f"{name}_mean") is not None}
         basis = f"FD of n = {row.get('n', 0):,} samples"
-        points.append({**means, **row, "std": std, "seeds": told_seeds, "basis": basis})
-    return points
+        told_std = {"std": std, "fd_balanced_std": std_balanced}
+        points.append({**means, **row, **told_std, "seeds": told_seeds, "basis": basis})
+    return points + [_balanced(point) for point in points if _finite(point.get("fd_balanced"))]
+
+
+def _balanced(point: dict[str, Any]) -> dict[str, Any]:
+    """The point with the distance in which all classes count alike."""
+    other = {"fd_drawn": point["fd"], "std_drawn": point["std"]}
+    basis = point["basis"].replace("FD of", "FD, equal classes, of")
+    return {**point, **other, "fd": point["fd_balanced"], "std": point.get("fd_balanced_std"), "basis": basis}
 
 
 def quality_groups(rows: Iterable[Row]) -> list[Group]:

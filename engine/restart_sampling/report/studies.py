@@ -92,6 +92,11 @@ def counted(rows: Sequence[Row]) -> str:
     return f", n = {found.pop():,}" if len(found) == 1 and None not in found else ""
 
 
+def equal_classes(rows: Sequence[Row]) -> str:
+    """ ", equal classes" where the distances of a search are such."""
+    return ", equal classes" if any(row.get("classes") == "equal" for row in rows) else ""
+
+
 def tuning(trials: Sequence[Row], tuned: Sequence[Row]) -> Figure:
     """Every trial as a point, the trials' front, and for each budget the tuned plan, the best preset and Heun."""
     figure = _figure(height=520)
@@ -136,5 +141,5 @@ def tuning(trials: Sequence[Row], tuned: Sequence[Row]) -> Figure:
     ]
     fds = [t["fd"] for t in (*trials, *tuned)]
     _log(figure, "x", "NFE (for the large markers: the budget)", nfes)
-    _log(figure, "y", "FD (lower is better)", fds)
+    _log(figure, "y", f"FD{equal_classes(tuned or trials)} (lower is better)", fds)
     return figure

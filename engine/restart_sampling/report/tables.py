@@ -209,7 +209,8 @@ def quality_table(rows: Iterable[Row], by: str | None = None) -> str:
     group = found[0]
     columns: list[Column] = [
         ("sampler", title_of), ("restart [N, K, t_min, t_max]", intervals_of), ("NFE", field("nfe")),
-        (f"FD, {_count(group.rows[0])}", _fd), ("right class", lambda row: _percent(row.get("accuracy"))),
+        (str(group.rows[0]["basis"]).removeprefix("mean "), _fd), ("as drawn", lambda row: _fd(row, "fd_drawn", "std_drawn")),
+        ("right class", lambda row: _percent(row.get("accuracy"))),
     ]  # fmt: skip
     train = train_row(rows, group)
     lines: list[Row] = [{**train, "title": "train set", "nfe": None}] if train else []
@@ -246,8 +247,11 @@ def tuned_table(rows: Iterable[Row]) -> str:
         return ""
     columns: list[Column] = [
         ("budget, NFE", field("budget")), ("found", _found), ("NFE", field("nfe")),
-        ("FD of it", _fd), ("best preset", lambda row: _fd(row, "fd_best_preset")), ("its name", field("best_preset")),
-        ("Heun", lambda row: _fd(row, "fd_heun")), ("lower than both in", lambda row: f"{row['better']} of {row['blocks']}"),
+        ("FD of it", lambda row: _fd(row, "fd", "fd_std")),
+        ("best preset", lambda row: _fd(row, "fd_best_preset", "fd_best_preset_std")), ("its name", field("best_preset")),
+
+        ("Heun", lambda row: _fd(row, "fd_heun", "fd_heun_std")),
+        ("lower than both in", lambda row: f"{row['better']} of {row['blocks']}"),
     ]  # fmt: skip
     newest = latest(found[0].rows, ("budget",))
     return table(sorted(newest, key=lambda row: row["budget"]), columns).markdown()
@@ -271,14 +275,10 @@ def _walk(row: Row) -> tuple[Any, ...]:
     return row.get("nfe") or 0, row["fd"]
 
 
-def _count(row: Row) -> str:
-    return str(row["basis"]).replace("mean FD of ", "").replace("FD of ", "")
-
-
-def _fd(row: Row, name: str = "fd") -> str:
+def _fd(row: Row, name: str = "fd", spread: str = "std") -> str:
     if row.get(name) is None:
         return "–"
-    std = row.get("std" if "std" in row else f"{name}_std")
+    std = row.get(spread)
     return f"{row[name]:.2f}" + ("" if std in (None, "") else f" ± {std:.2f}")
 
 

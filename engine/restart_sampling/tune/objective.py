@@ -1,5 +1,7 @@
 r"""What a plan is worth: the Fréchet distance of the images it draws, with the same seeds for every plan.
 
+Where the reference has as many images of each class, it is the distance with all classes weighted alike (bench/judge.py).
+
 Common random numbers: all plans start from the same latents and inject the same noise bits, so that most of the sampling error
 of the distance is shared and drops out of a comparison. The seeds are not those a plan is reported on (confirm.py), because the
 best of many is partly the luckiest.
@@ -33,12 +35,14 @@ LEAST = 100  # images of that first part; with fewer, the distance says too litt
 
 
 class Judge(Protocol):
-    """What is needed of `bench.judge.Judge`: names for the rows, and a distance of uint8 images [n, C, H, W]."""
+    """What is needed of `bench.judge.Judge`: names for the rows, and distances of uint8 images [n, C, H, W]."""
 
     features: str
     reference: str
+    balanced: bool
 
     def fd(self, images: Tensor) -> float: ...
+    def fd_balanced(self, images: Tensor, labels: Tensor) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -96,20 +100,27 @@ class Objective:
         sha = str(self.denoiser.info.get("sha256", ""))
         whole = kept.path_of(self.cache, sha, runner.key, self.first_seed, self.n)
         if not self.first or (sha and whole.exists()):
-            images = self._images(runner, self.first_seed, self.n)
-            first = self.judge.fd(images[: self.first]) if self.first else None
-            return Value(self.judge.fd(images), first)
+            drawn = self._images(runner, self.first_seed, self.n)
+            first = self._fd(*(some[: self.first] for some in drawn)) if self.first else None
+            return Value(self._fd(*drawn), first)
         part = self._images(runner, self.first_seed, self.first)
-        first = self.judge.fd(part)
+        first = self._fd(*part)
         if far(first):
             return Value(None, first)
         rest = self._images(runner, self.first_seed + self.first, self.n - self.first)
-        return Value(self.judge.fd(torch.cat([part, rest])), first)
+        return Value(self._fd(*map(torch.cat, zip(part, rest, strict=True))), first)
 
     def fresh(self, plan: Plan, first_seed: int, n: int) -> float:
         """The distance on other seeds, n of them from `first_seed` on; the images are kept, as the benchmark's are."""
         runner = EngineRunner(self.denoiser, plan, self.batch, self.dtype)
-        return self.judge.fd(self._images(runner, first_seed, n))
+        return self._fd(*self._images(runner, first_seed, n))
 
-    def _images(self, runner: EngineRunner, first: int, n: int) -> Tensor:
-        return block_of(self.denoiser, runner, self.cache, first, n, self.batch)[0]
+    def _fd(self, images: Tensor, labels: Tensor | None = None) -> float:
+        if labels is not None and self.judge.balanced:
+            return self.judge.fd_balanced(images, labels)
+        return self.judge.fd(images)
+
+    def _images(self, runner: EngineRunner, first: int, n: int) -> tuple[Tensor, ...]:
+        """(images, classes) or, without classes, (images,)."""
+        images, labels = block_of(self.denoiser, runner, self.cache, first, n, self.batch)
+        return (images,) if labels is None else (images, labels)

@@ -31,6 +31,12 @@ def best_for(trials: Sequence[FrozenTrial], budget: int) -> FrozenTrial | None:
     return fits[-1] if fits else None
 
 
+def lowest(trials: Sequence[FrozenTrial], budget: int, count: int) -> list[FrozenTrial]:
+    """The `count` trials of at most `budget` NFE with the lowest distances, the best first; of equals the cheaper one."""
+    fits = [t for t in trials if t.values[0] <= budget]
+    return sorted(fits, key=lambda t: (t.values[1], t.values[0], t.number))[:count]
+
+
 def pictures(folder: Path, trials: Sequence[Row], tuned: Sequence[Row], title: str) -> list[Path]:
     """Write pareto.html, which needs no network, and pareto.png; where nothing was judged, nothing."""
     trials = [row for row in trials if row.get("fd") is not None]
@@ -59,7 +65,7 @@ def pictures(folder: Path, trials: Sequence[Row], tuned: Sequence[Row], title: s
 def _draw(figure: Any, trials: Sequence[Row], tuned: Sequence[Row], title: str) -> Any:
     from matplotlib.ticker import NullLocator
 
-    from ..report.studies import counted
+    from ..report.studies import counted, equal_classes
     from ..report.style import FAMILIES, colour, family_of, log_ticks
 
     axes = figure.subplots()
@@ -101,7 +107,7 @@ def _draw(figure: Any, trials: Sequence[Row], tuned: Sequence[Row], title: str) 
             axis.set_ticks(ticks, labels=[f"{tick:,.10g}" for tick in ticks])
             axis.set_minor_locator(NullLocator())
     axes.set_xlabel("NFE (for tuned plans: the budget)")
-    axes.set_ylabel("Fréchet distance, lower is better")
+    axes.set_ylabel(f"Fréchet distance{equal_classes(rows)} (lower is better)")
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
