@@ -361,8 +361,11 @@ def test_the_fraction_of_evaluations():
     assert found.nfe_restart == pytest.approx((31 * 63) ** 0.5, rel=1e-6)
     assert found.fraction == pytest.approx((31 * 63) ** 0.5 / 127, rel=1e-6)
     assert found.blocks == 3
-    (sentence,) = claims.sentences(pooled_rows({("sde", "s"): [(127, 5.0)], ("restart", "r"): [(63, 4.0)]}))
-    assert "63" in sentence and "127" in sentence
+    rows_ = pooled_rows({("sde", "s"): [(127, 5.0)], ("restart", "r"): [(63, 4.0)]})
+    (sentence,) = claims.sentences(rows_)
+    assert "63" in sentence and "127" in sentence and "equal classes" not in sentence
+    (sentence,) = claims.sentences([{**row, "fd_balanced": row["fd"] + 1} for row in rows_])
+    assert "FD 6.1 at 127" in sentence and "equal classes" in sentence
 
 
 def test_rows_with_more_blocks_have_a_sentence_of_their_own():

@@ -4,6 +4,8 @@ Of the SDE family the row with the lowest mean FD over the blocks of seeds is th
 among its samplers at each NFE, made monotone (more evaluations may always be left unused); between two measured points FD is
 taken as linear in ln NFE. The spread is that of the same number taken block by block. "Not reached" is an answer.
 
+The distance is `fd_balanced` where all these rows have it, else `fd` (bench/judge.py).
+
 Rows are compared on seeds that all of them drew. Where some were drawn on more blocks than others there are two statements: of
 all rows on the blocks common to all, and of those rows of both families that have the most blocks.
 """
@@ -29,6 +31,7 @@ class Fraction:
         nfe_sde, fd_sde, sampler: the best SDE row. nfe_restart: evaluations with which Restart is as good, None if never.
         fraction: their ratio; low, high: its range over blocks of seeds (None where a block does not reach it).
         reached: of `blocks` blocks, in how many Restart reaches the SDE. n: samples of a block. fd_restart: Restart's lowest.
+        metric: "fd" or "fd_balanced", which all of it is of.
     """
 
     nfe_sde: int
@@ -42,6 +45,7 @@ class Fraction:
     reached: int
     blocks: int
     n: int
+    metric: str
 
 
 def fraction(rows: Iterable[Row]) -> Fraction | None:
@@ -53,7 +57,7 @@ def fraction(rows: Iterable[Row]) -> Fraction | None:
 
 
 def _table(rows: Iterable[Row]) -> Table:
-    """The SDE and Restart rows, by contender and block of seeds."""
+    """The SDE and Restart rows, by contender and block of seeds; the later of two rows of one block counts."""
     table: Table = {}
     for row in rows:
         if (
@@ -63,6 +67,11 @@ def _table(rows: Iterable[Row]) -> Table:
         ):
             table.setdefault((row["family"], row["sampler"], row["nfe"]), {})[row["first_seed"]] = row
     return table
+
+
+def _metric(table: Table) -> str:
+    balanced = all(row.get("fd_balanced") is not None for found in table.values() for row in found.values())
+    return "fd_balanced" if balanced else "fd"
 
 
 def _most(table: Table) -> Table:
@@ -80,8 +89,9 @@ def _fraction(table: Table) -> Fraction | None:
     blocks = sorted(set.intersection(*(set(found) for found in table.values())))
     if not blocks:
         return None
+    metric = _metric(table)
     sde, restart = (
-        {key[1:]: {b: found[b]["fd"] for b in blocks} for key, found in table.items() if key[0] == family}
+        {key[1:]: {b: found[b][metric] for b in blocks} for key, found in table.items() if key[0] == family}
         for family in ("sde", "restart")
     )
     sampler, nfe, fd = _best(sde, blocks)
@@ -97,7 +107,7 @@ def _fraction(table: Table) -> Fraction | None:
     (n, *_) = (row["n"] for found in table.values() for row in found.values())
     return Fraction(
         nfe, fd, sampler, min(value for _, value in curve), at, None if at is None else at / nfe,
-        min(each) if each else None, max(each) if whole else None, len(each), len(blocks), n,
+        min(each) if each else None, max(each) if whole else None, len(each), len(blocks), n, metric,
     )  # fmt: skip
 
 
@@ -121,6 +131,7 @@ def sentences(rows: Iterable[Row]) -> list[str]:
 def _sentence(found: Fraction, contenders: int | None) -> str:
     """`contenders`: how many were compared, where it is not all of them."""
     where = f"{found.blocks} block{'s' if found.blocks > 1 else ''} of {found.n:,} samples"
+    where += ", equal classes" * (found.metric == "fd_balanced")
     if contenders is not None:
         where += f", the {contenders} SDE and Restart rows that were drawn on all of them"
     if found.nfe_restart is None or found.fraction is None:
