@@ -247,12 +247,13 @@ def test_markdown_tables_for_the_readme():
     rows = made_rows()
     lines = quality_table(rows, by="engine").splitlines()
     assert (
-        lines[0] == "| sampler | restart [N, K, t_min, t_max] | NFE | FD of n = 4,000 samples | right class |"
+        lines[0]
+        == "| sampler | restart [N, K, t_min, t_max] | NFE | FD of n = 4,000 samples | right class | blocks |"
     )
     assert lines[2].startswith("| train set | – | – | 2.31")
     row = next(r for r in rows if r["kind"] == "pooled" and r["sampler"] == "heun+restart" and r["nfe"] == 35)
     wanted = (
-        f"| Heun + Restart | [3, 1, 0.3, 1] | 35 | {row['fd']:.2f} ± {row['fd_block_std']:.2f} | 78.0 % |"
+        f"| Heun + Restart | [3, 1, 0.3, 1] | 35 | {row['fd']:.2f} ± {row['fd_block_std']:.2f} | 78.0 % | 4 |"
     )
     assert wanted in lines
     assert not any("diffusers" in line for line in lines)

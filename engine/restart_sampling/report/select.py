@@ -95,9 +95,9 @@ def quality_points(rows: Iterable[Row]) -> list[dict[str, Any]]:
     """One point for each contender, NFE and way to count: `fd`, `std` over seed blocks (None for one block), `blocks`,
     `seeds`, and `basis`, which says how many samples each distance was taken over.
 
-    A pooled row is a point by itself; the blocks of a contender are another one, their mean, which is comparable between
-    contenders that have different numbers of blocks. Where rows have `fd_balanced` there is a second point of each, whose `fd` it
-    is; `fd_drawn` and `std_drawn` are then the distance without weights.
+    A pooled row of several blocks is a point by itself; the blocks of a contender are another one, their mean, which is
+    comparable between contenders that have different numbers of blocks. Where rows have `fd_balanced` there is a second point of
+    each, whose `fd` it is; `fd_drawn` and `std_drawn` are then the distance without weights.
     """
     rows = [row for row in rows if _finite(row.get("fd"))]
     identity = (*CONTENDER, *QUALITY_GROUP[:-1])
@@ -106,21 +106,17 @@ def quality_points(rows: Iterable[Row]) -> list[dict[str, Any]]:
         blocks.setdefault(key_of(row, (*identity, "n")), []).append(row)
     seeds = {key[:-1]: _seeds(some) for key, some in blocks.items()}
     pooled = latest(of_kind(rows, "pooled"), (*identity, "n"))
-    told = {key_of(row, (*identity, "n")) for row in pooled}
     points: list[dict[str, Any]] = []
     for key, some in blocks.items():
-        if len(some) == 1 and key in told:  # a pooled row of one block says the same
-            continue
         point = {**some[-1], "blocks": len(some), "seeds": seeds[key[:-1]]}
         point["fd"], point["std"] = _mean_std([row["fd"] for row in some])
-        for name in METRICS:
-            known = [row[name] for row in some if _finite(row.get(name))]
-            if known:
-                point[name], point[f"{name}_std"] = _mean_std(known)
+        point |= _means(some, METRICS)
         point["n_block"], point["n"] = some[0].get("n", 0), sum(row.get("n", 0) for row in some)
         point["basis"] = f"mean FD of blocks of n = {point['n_block']:,} samples"
         points.append(point)
     for row in pooled:
+        if (row.get("blocks") or 0) < 2 and key_of(row, (*identity, "n")) in blocks:
+            continue  # the block says the same
         told_seeds = row.get("seeds") or seeds.get(key_of(row, identity), "")
         std, std_balanced = (
             row.get(f"{name}_block_std") if (row.get("blocks") or 0) > 1 else None
@@ -202,11 +198,20 @@ def ablation_points(rows: Iterable[Row]) -> list[dict[str, Any]]:
     points = []
     for some in blocks.values():
         mean, std = _mean_std([row["fd"] for row in some])
-        known = [row["accuracy"] for row in some if _finite(row.get("accuracy"))]
         point = {**some[-1], "fd": mean, "std": std, "blocks": len(some), "seeds": _seeds(some)}
         point["basis"] = f"mean FD of blocks of n = {some[0].get('n', 0):,} samples"
-        points.append(point | ({"accuracy": statistics.fmean(known)} if known else {}))
-    return points
+        points.append(point | _means(some, ("fd_balanced", "accuracy")))
+    return points + [_balanced(point) for point in points if _finite(point.get("fd_balanced"))]
+
+
+def _means(rows: Sequence[Row], names: Iterable[str]) -> dict[str, Any]:
+    """Mean and std over rows of what some of them have, as `name` and `name`_std."""
+    found: dict[str, Any] = {}
+    for name in names:
+        known = [row[name] for row in rows if _finite(row.get(name))]
+        if known:
+            found[name], found[f"{name}_std"] = _mean_std(known)
+    return found
 
 
 def _mean_std(values: Sequence[float]) -> tuple[float, float | None]:

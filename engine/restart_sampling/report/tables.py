@@ -210,7 +210,7 @@ def quality_table(rows: Iterable[Row], by: str | None = None) -> str:
     columns: list[Column] = [
         ("sampler", title_of), ("restart [N, K, t_min, t_max]", intervals_of), ("NFE", field("nfe")),
         (str(group.rows[0]["basis"]).removeprefix("mean "), _fd), ("as drawn", lambda row: _fd(row, "fd_drawn", "std_drawn")),
-        ("right class", lambda row: _percent(row.get("accuracy"))),
+        ("right class", lambda row: _percent(row.get("accuracy"))), ("blocks", field("blocks")),
     ]  # fmt: skip
     train = train_row(rows, group)
     lines: list[Row] = [{**train, "title": "train set", "nfe": None}] if train else []
