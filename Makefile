@@ -66,7 +66,9 @@ speed: $(FULL)  ## samples per second of every sampler at equal evaluations; REA
 	$(BIN)/python benchmarks/readme.py
 
 tune: $(FULL)  ## search the plans of the bundled model for three budgets; goes on where it stopped
-	$(BIN)/restart-sampling tune --budget 20,43,63 --trials 50 --n 1000 --storage tune/tune.db --out benchmarks/results/tune
+	$(BIN)/restart-sampling tune --budget 20,43,63 --trials 60 --n 500 --max-nfe 63 --solver dpm++2m,euler,heun \
+		--confirm-n 3000 --storage tune/tune.db --out benchmarks/results/tune
+	$(BIN)/python benchmarks/readme.py
 
 report: $(FULL)  ## all committed rows as one HTML page, report.html
 	$(BIN)/restart-sampling report benchmarks/results

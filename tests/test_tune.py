@@ -225,6 +225,27 @@ def test_the_search_finds_the_known_best():
         assert trial.values == [plan.nfe, pytest.approx(worth(plan))]
 
 
+def test_every_other_turn_is_for_a_budget_in_rotation(monkeypatch):
+    """Such a turn asks for plans within its budget; without budgets there are no such turns."""
+    where, turns = Space(solvers=("heun",), levels=1, max_nfe=63), []
+    real = study._point_within
+    monkeypatch.setattr(
+        study, "_point_within", lambda budget, *given: turns.append(budget) or real(budget, *given)
+    )
+    found, known = study.open_study(None, settings()), Known()
+    study.search(found, where, known, study.RANDOM + 41, budgets=(20, 43))
+    drawn = [
+        b for n, b in enumerate(turns) if n == 0 or turns[n - 1] != b
+    ]  # a point that was refused is asked for again
+    assert drawn[:6] == [20, 43] * 3
+    asked = [t for t in found.get_trials() if "fixed_params" in t.system_attrs and t.user_attrs.get("drawn")]
+    late = [t.user_attrs["nfe"] for t in asked[-12:]]
+    assert sum(nfe <= 43 for nfe in late) >= 9 and sum(20 < nfe <= 43 for nfe in late) >= 2
+    turns.clear()
+    study.search(study.open_study(None, settings()), where, Known(), study.RANDOM + 3)
+    assert turns == []
+
+
 def test_nothing_outside_is_drawn_and_it_does_not_count():
     where = Space(levels=2, min_nfe=10, max_nfe=30)
     known = Known(refuses=lambda plan: plan.config.solver == "dpm2")
@@ -265,7 +286,7 @@ def test_a_search_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypatch):
         for count in counts:
             found = study.open_study(storage, settings())
             study.enqueue(found, begin, 2)
-            study.search(found, where, known, count, seed=3)
+            study.search(found, where, known, count, seed=3, budgets=(20, 43))
         return known, digests(study.finished(found))
 
     begin = starts.starts(where, [20], Known().key)

@@ -153,7 +153,14 @@ def tune(
 
             try:
                 why = study.search(
-                    found, space, objective, trials, seed=seed, deadline=deadline, on_trial=on_trial
+                    found,
+                    space,
+                    objective,
+                    trials,
+                    seed=seed,
+                    budgets=budgets,
+                    deadline=deadline,
+                    on_trial=on_trial,
                 )
             except KeyboardInterrupt:
                 why, stopped = "stopped", True

@@ -2,8 +2,10 @@ r"""The study: what was tried and what it was worth, in a database, so that a se
 
 Two objectives, both minimised: NFE and Fréchet distance. The sampler is multi-objective TPE (Ozaki et al., GECCO 2020) with
 groups of parameters that occur together, because a search has tens of trials: one generation of NSGA-II. Before it, RANDOM plans
-are drawn at random: plans to begin with (starts.py) resemble each other, and a model of them alone never leaves them. Seeds are
-made for every trial, of the seed and the number of trials before, so a search that was interrupted goes on as it would have.
+are drawn at random: plans to begin with (starts.py) resemble each other, and a model of them alone never leaves them. With
+budgets, every other turn is for one of them in rotation: TPE for the lowest distance alone, to which dearer plans are as bad as
+refused ones. The two objectives alone favour the cheap end, where most plans are undominated. Seeds are made for every trial, of
+the seed and the number of trials before, so a search that was interrupted goes on as it would have.
 
 States of a trial
     COMPLETE                 drawn and judged, or a copy: its plan draws the same as that of an earlier trial
@@ -187,12 +189,14 @@ def search(
     trials: int,
     *,
     seed: int = 0,
+    budgets: Sequence[int] = (),
     deadline: float = math.inf,
     on_trial: Callable[[Event], None] = lambda event: None,
 ) -> str:
     """Try plans until `trials` of them are drawn, those of earlier runs counted; says why it ended.
 
     Args:
+        budgets: NFE for which a plan is wanted; empty: both objectives alone.
         deadline: `time.monotonic()` after which no trial starts.
         on_trial: called after every trial that was drawn.
 
@@ -205,7 +209,7 @@ def search(
         if idle >= IDLE:
             return f"{idle} points in a row gave no new plan: the space is exhausted"
         try:
-            event = _trial(study, space, objective, seed)
+            event = _trial(study, space, objective, seed, budgets)
         except KeyboardInterrupt:
             with contextlib.suppress(KeyboardInterrupt):
                 requeue(study)
@@ -216,13 +220,23 @@ def search(
     return "done"
 
 
-def _trial(study: Study, space: Space, objective: Objective, seed: int) -> Event | None:
+def _trial(
+    study: Study, space: Space, objective: Objective, seed: int, budgets: Sequence[int]
+) -> Event | None:
     """One trial; None where nothing was drawn."""
     optuna = library()
     state = optuna.trial.TrialState
     before = finished(study)
     own = sum("start" not in t.user_attrs and "drawn" in t.user_attrs for t in before)
     study.sampler = _sampler(seed, len(before), at_random=own < RANDOM)
+    turn = own - RANDOM
+    if (
+        budgets
+        and turn >= 0
+        and turn % 2 == 0
+        and not study.get_trials(deepcopy=False, states=(state.WAITING,))
+    ):
+        study.enqueue_trial(_point_within(budgets[turn // 2 % len(budgets)], before, space, study.sampler))
     trial = study.ask()
     params = suggest(trial, space)
     try:
@@ -272,6 +286,22 @@ def _trial(study: Study, space: Space, objective: Objective, seed: int) -> Event
     else:
         study.tell(trial, state=state.FAIL if "failed" in trial.user_attrs else state.PRUNED)
     return Event(trial.number, plan, nfe, fd, why, seconds, drawn(study))
+
+
+def _point_within(budget: int, before: Sequence[FrozenTrial], space: Space, sampler: Any) -> Params:
+    """What the sampler asks for to lower the distance within a budget, having seen `before`."""
+    optuna = library()
+    state = optuna.trial.TrialState
+    view = optuna.create_study(direction="minimize", sampler=sampler)
+    for t in before:
+        fits = t.values is not None and t.values[0] <= budget
+        view.add_trial(
+            optuna.trial.create_trial(
+                state=state.COMPLETE if fits else state.PRUNED, value=t.values[1] if fits else None, params=t.params,
+                distributions=t.distributions,
+            )
+        )  # fmt: skip
+    return suggest(view.ask(), space)
 
 
 def _plan(options: Any, params: Params, space: Space, objective: Objective) -> tuple[Plan, Plan]:
