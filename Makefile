@@ -56,17 +56,18 @@ quality: $(FULL)  ## FD-classifier of the bundled model: samplers, ablations, th
 	$(QUALITY) 1000 --samplers euler,heun,dpm2,dpm++2m,dpm++2m+restart --nfe 18
 	$(QUALITY) 1000 --samplers heun,dpm++2m --nfe 9
 	$(QUALITY) 1000 --samplers euler,ddpm,dpm2,dpm3,dpm++2m --nfe 35
+	$(QUALITY) 10000 --samplers dpm++2m,dpm++2m+restart --nfe 18
 	$(BIN)/python benchmarks/ablations.py
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/readme.py
 
 speed: $(FULL)  ## samples per second of every sampler at equal evaluations; README's table and picture; wants a quiet machine
-	$(BIN)/restart-sampling bench --samplers all --nfe 18,35 --batch 32 --rounds 5 --out benchmarks/results
+	$(BIN)/restart-sampling bench --samplers all --nfe 18 --batch 32 --rounds 5 --out benchmarks/results
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/readme.py
 
 tune: $(FULL)  ## search the plans of the bundled model for three budgets; goes on where it stopped
-	$(BIN)/restart-sampling tune --budget 20,43,63 --trials 60 --n 500 --max-nfe 63 --solver dpm++2m,euler,heun \
+	$(BIN)/restart-sampling tune --budget 20,43,63 --trials 100 --n 500 --max-nfe 63 --solver dpm++2m,euler,heun \
 		--confirm-n 3000 --storage tune/tune.db --out benchmarks/results/tune
 	$(BIN)/python benchmarks/readme.py
 

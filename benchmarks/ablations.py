@@ -25,7 +25,7 @@ def experiments() -> list[tuple[str, Any, rs.Plan]]:
     at = "0.30, 1.0"
     found: list[tuple[str, Any, rs.Plan]] = [("K", 0, rs.Plan.build(steps=18))]
     found += [("K", k, rs.Plan.build(steps=18, restart=f"[3, {k}, {at}]")) for k in (2, 7, 12)]
-    intervals = ((0.06, 0.14), (0.14, 0.30), (0.30, 1.0), (1.0, 3.0))
+    intervals = ((0.06, 0.14), (0.06, 0.30), (0.14, 0.30), (0.30, 1.0), (1.0, 3.0))
     found += [
         ("interval", f"{low}, {high}", rs.Plan.build(steps=18, restart=f"[3, 2, {low}, {high}]"))
         for low, high in intervals
@@ -79,9 +79,9 @@ def main() -> None:
             "config": plan.config.to_dict(),
             "restart": plan.config.restart.to_json() if plan.intervals else "",
         }
-        row |= {"fd": round(measured["fd"], 6), "accuracy": round(measured["accuracy"], 6), **environment()}
+        row |= {name: round(measured[name], 6) for name in ("fd", "fd_balanced", "accuracy")} | environment()
         append(arguments.out / "ablation.jsonl", row)
-        print(f"{experiment} = {value}: {plan.nfe} NFE, FD {row['fd']:.3f}", flush=True)
+        print(f"{experiment} = {value}: {plan.nfe} NFE, FD {row['fd_balanced']:.3f}", flush=True)
     plot(read(arguments.out / "ablation.jsonl"), keys, arguments.out / "ablation.png")
 
 
@@ -95,11 +95,11 @@ def plot(rows: list[dict[str, Any]], keys: dict[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), constrained_layout=True, sharey=True)
     for ax, name in zip(axes, names, strict=True):
         points = [row for row in find(rows, **keys) if row["experiment"] == name]
-        ax.plot([str(row["value"]) for row in points], [row["fd"] for row in points], "o-")
+        ax.plot([str(row["value"]) for row in points], [row["fd_balanced"] for row in points], "o-")
         for row in points:
             ax.annotate(
                 f"{row['nfe']} NFE",
-                (str(row["value"]), row["fd"]),
+                (str(row["value"]), row["fd_balanced"]),
                 textcoords="offset points",
                 xytext=(0, 6),
                 ha="center",
@@ -107,7 +107,7 @@ def plot(rows: list[dict[str, Any]], keys: dict[str, Any], path: Path) -> None:
             )
         ax.margins(x=0.15, y=0.12)
         ax.set(xlabel={"interval": "t_min, t_max"}.get(name, name))
-    axes[0].set(ylabel="FD-classifier")
+    axes[0].set(ylabel="FD-classifier, equal classes")
     figure.suptitle(f"Restart on {MODEL}, n = {keys['n']:,}")
     figure.savefig(path, dpi=130)
 
