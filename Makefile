@@ -49,26 +49,40 @@ synthetic: $(FULL)  ## the paper's synthetic experiment: errors against K; error
 
 QUALITY := $(BIN)/restart-sampling bench --rounds 0 --out benchmarks/results --n
 
-quality: $(FULL)  ## FD-classifier of the bundled model: samplers, ablations, the README's picture; an hour on 2 cores, goes on
+quality: $(FULL)  ## FD-classifier of the bundled model: samplers, ablations, the README's pictures; some hours on 2 cores, goes on
 	$(QUALITY) 1000 --samplers heun,edm-stochastic --nfe 35,63
 	$(QUALITY) 1000 --samplers edm-stochastic --nfe 127
 	$(QUALITY) 1000 --samplers heun+restart --nfe 43,63
 	$(QUALITY) 1000 --samplers euler,heun,dpm2,dpm++2m,dpm++2m+restart --nfe 18
 	$(QUALITY) 1000 --samplers heun,dpm++2m --nfe 9
 	$(QUALITY) 1000 --samplers euler,ddpm,dpm2,dpm3,dpm++2m --nfe 35
+	$(QUALITY) 1000 --samplers diffusers/dpm++2m --nfe 18
+	$(QUALITY) 1000 --samplers torch/heun-fp64,diffusers/heun --nfe 35
+	$(QUALITY) 1000 --samplers torch/restart-fp64 --nfe 43
+	$(QUALITY) 1000 --samplers torch/edm-stochastic-fp64 --nfe 127
 	$(QUALITY) 10000 --samplers dpm++2m,dpm++2m+restart --nfe 18
+	$(QUALITY) 10000 --samplers edm-stochastic --nfe 127
+	$(QUALITY) 5000 --samplers heun --nfe 35
+	$(QUALITY) 5000 --samplers heun+restart --nfe 43
 	$(BIN)/python benchmarks/ablations.py
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/readme.py
 
+SPEED := $(BIN)/restart-sampling bench --batch 32 --rounds 5 --out benchmarks/results --samplers
+
 speed: $(FULL)  ## samples per second of every sampler at equal evaluations; README's table and picture; wants a quiet machine
-	$(BIN)/restart-sampling bench --samplers all --nfe 18 --batch 32 --rounds 5 --out benchmarks/results
+	$(SPEED) all --nfe 18
+	$(SPEED) heun,dpm++2m --nfe 9
+	$(SPEED) heun,dpm++2m,edm-stochastic,torch/heun-fp64,diffusers/heun --nfe 35
+	$(SPEED) heun+restart,torch/restart-fp64 --nfe 43
+	$(SPEED) heun,heun+restart,edm-stochastic --nfe 63
+	$(SPEED) edm-stochastic,torch/edm-stochastic-fp64 --nfe 127
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/readme.py
 
 tune: $(FULL)  ## search the plans of the bundled model for three budgets; goes on where it stopped
 	$(BIN)/restart-sampling tune --budget 20,43,63 --trials 100 --n 500 --max-nfe 63 --solver dpm++2m,euler,heun \
-		--confirm-n 3000 --storage tune/tune.db --out benchmarks/results/tune
+		--confirm-n 3000 --storage tune/tune.db --out benchmarks/results
 	$(BIN)/python benchmarks/readme.py
 
 report: $(FULL)  ## all committed rows as one HTML page, report.html

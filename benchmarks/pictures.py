@@ -1,9 +1,9 @@
-"""The README's two pictures of the benchmark, from the rows of `restart-sampling bench`.
+"""The README's pictures of the benchmark, from the rows of `restart-sampling bench`.
 
-    python benchmarks/pictures.py [RESULTS_DIR] [OUT_DIR]     # docs/quality-nfe.png and docs/samples-per-second.png
+    python benchmarks/pictures.py [RESULTS_DIR] [OUT_DIR]     # quality-nfe.png, quality-speed.png, samples-per-second.png
 
-FD against NFE with the spread over seed blocks, and samples per second at one budget with quartiles. Both show the largest group
-of rows that may be compared (`restart_sampling.report.select`), and say which under the picture.
+FD against NFE with the spread over seed blocks, FD against samples per second, and samples per second at one budget with
+quartiles. Each shows the largest group of rows that may be compared (`restart_sampling.report.select`), and says which.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def main(arguments: Sequence[str]) -> int:
     rows = read_all(results)
     out.mkdir(parents=True, exist_ok=True)
     made = 0
-    for draw, name in ((quality, "quality-nfe.png"), (speed, "samples-per-second.png")):
+    for draw, name in PICTURES:
         if draw(rows, out / name):
             print(out / name)
             made += 1
         else:
             print(f"{name}: {results} has no rows for it; run `restart-sampling bench`", file=sys.stderr)
-    return 0 if made == 2 else 1
+    return 0 if made == len(PICTURES) else 1
 
 
 def quality(rows: Iterable[select.Row], path: Path) -> bool:
@@ -46,35 +46,66 @@ def quality(rows: Iterable[select.Row], path: Path) -> bool:
     if not found:
         return False
     group = found[0]
-    figure, axes = _figure((8.2, 5.0))
     shown = [row for row in group.rows if row.get("by") != "torch"]  # plain loops draw what the engine draws
-    lines: dict[str, list[select.Row]] = {}
-    for row in sorted(
-        shown, key=lambda r: (r.get("by") != "engine", rank(family_of(r)), str(r.get("sampler")), r["nfe"])
-    ):
-        lines.setdefault(str(row.get("sampler")), []).append(row)
-    for n, some in enumerate(lines.values()):
-        first, engine = some[0], some[0].get("by") == "engine"
-        axes.errorbar(
-            [r["nfe"] for r in some], [r["fd"] for r in some], yerr=[r.get("std") or 0 for r in some], label=title_of(first),
-            color=colour(family_of(first)), marker=MARKERS[n % len(MARKERS)], markersize=5, linewidth=1.2, capsize=2,
-            linestyle="-" if engine else "--", markerfacecolor=None if engine else "white",
-        )  # fmt: skip
+    figure, axes = _figure((8.2, 5.0))
+    _lines(axes, shown, "nfe")
     train = select.train_row(rows, group)
     if train is not None:
         axes.axhline(
             train["fd"], color="#222222", linewidth=1, linestyle=(0, (6, 4)), label="training images"
         )
-    fds = [r["fd"] for r in shown] + ([train["fd"]] if train else [])
     _log_axis(axes, "x", [r["nfe"] for r in shown])
-    _log_axis(axes, "y", fds)
-    axes.set(
-        xlabel="NFE, network evaluations per sample",
-        ylabel=f"FD on {group.rows[0].get('features')} (lower is better)",
-    )
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    axes.set_xlabel("NFE, network evaluations per sample")
+    _distances(axes, [*shown, *([train] if train else [])], group)
     _save(figure, path, f"{group.label}. Bars: standard deviation over blocks of seeds.")
     return True
+
+
+def quality_speed(rows: Iterable[select.Row], path: Path) -> bool:
+    """FD against samples per second, where both were measured. False where there are no such rows."""
+    found = select.groups(select.speed_at_quality(rows), select.SPEED_QUALITY_GROUP)
+    if not found:
+        return False
+    group = found[0]
+    figure, axes = _figure((8.2, 5.0))
+    _lines(axes, group.rows, "samples_per_s", "samples_per_s_q1", "samples_per_s_q3")
+    _log_axis(axes, "x", [r["samples_per_s"] for r in group.rows])
+    axes.set_xlabel("samples per second (more is better)")
+    _distances(axes, group.rows, group)
+    rounds = number(group.rows[0].get("rounds"))
+    caption = f"{group.label}. Bars: quartiles of the speed over {rounds} rounds, standard deviation of FD over blocks of seeds."
+    _save(figure, path, caption)
+    return True
+
+
+def _lines(axes: Any, rows: Sequence[select.Row], x: str, low: str = "", high: str = "") -> None:
+    """A line of FD for each sampler, along NFE, with bars in y and, from the fields `low` to `high`, in x."""
+    order = {"engine": 0, "diffusers": 1, "torch": 2}
+    lines: dict[str, list[select.Row]] = {}
+    for row in sorted(
+        rows,
+        key=lambda r: (order.get(str(r.get("by")), 3), rank(family_of(r)), str(r.get("sampler")), r["nfe"]),
+    ):
+        lines.setdefault(str(row.get("sampler")), []).append(row)
+    styles = {"engine": "-", "diffusers": "--"}
+    for n, some in enumerate(lines.values()):
+        first, by = some[0], str(some[0].get("by"))
+        bars = None
+        if low:
+            bars = [[max(0.0, r[x] - (r.get(low) or r[x])) for r in some]]
+            bars += [[max(0.0, (r.get(high) or r[x]) - r[x]) for r in some]]
+        axes.errorbar(
+            [r[x] for r in some], [r["fd"] for r in some], xerr=bars, yerr=[r.get("std") or 0 for r in some],
+            label=title_of(first), color=colour(family_of(first)), marker=MARKERS[n % len(MARKERS)], markersize=5,
+            linewidth=1.2, capsize=2, linestyle=styles.get(by, ":"), markerfacecolor=None if by == "engine" else "white",
+        )  # fmt: skip
+
+
+def _distances(axes: Any, rows: Sequence[select.Row], group: select.Group) -> None:
+    """The y axis of Fréchet distances, and the legend."""
+    _log_axis(axes, "y", [r["fd"] for r in rows])
+    axes.set_ylabel(f"FD on {group.rows[0].get('features')} (lower is better)")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
 
 
 def speed(rows: Iterable[select.Row], path: Path) -> bool:
@@ -150,6 +181,13 @@ def _save(figure: Any, path: Path, caption: str) -> None:
     figure.supxlabel(textwrap.fill(caption, 115), fontsize=7, color="#555555", x=0.01, ha="left")
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+PICTURES = (
+    (quality, "quality-nfe.png"),
+    (quality_speed, "quality-speed.png"),
+    (speed, "samples-per-second.png"),
+)
 
 
 if __name__ == "__main__":

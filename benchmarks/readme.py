@@ -216,7 +216,7 @@ def scale() -> str:
 
 
 def tuned() -> str:
-    rows = read(RESULTS / "tune" / "tune.jsonl")
+    rows = read(RESULTS / "tune.jsonl")
     trials, found = find(rows, kind="trial"), find(rows, kind="tuned")
     newest = {row["budget"]: row for row in found}
     plans = {newest[budget]["plan"]: newest[budget] for budget in sorted(newest)}
@@ -240,9 +240,12 @@ def speed() -> str:
     lines = [
         "Samples per second of the bundled model beside other libraries and plain loops on the same network:",
         f"{first['device']}, {first['threads']} threads, batch {first['batch']}, {first['dtype']},",
-        f"{first['rounds']} rounds in which all take turns. `make speed` draws it.",
+        f"{first['rounds']} rounds in which all take turns. `make speed` draws it; at equal quality, in the second picture, the",
+        "sampler further right is faster.",
         "",
         "![Samples per second](docs/samples-per-second.png)",
+        "",
+        "![FD-classifier against samples per second](docs/quality-speed.png)",
         "",
         "<details><summary>The rows</summary>",
         "",

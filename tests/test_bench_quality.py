@@ -364,6 +364,8 @@ def test_the_fraction_of_evaluations():
     rows_ = pooled_rows({("sde", "s"): [(127, 5.0)], ("restart", "r"): [(63, 4.0)]})
     (sentence,) = claims.sentences(rows_)
     assert "63" in sentence and "127" in sentence and "equal classes" not in sentence
+    loop = pooled_rows({("sde", "torch/s"): [(127, 1.0)]})  # the same sampler once more, with other noise
+    assert claims.sentences([*rows_, *({**row, "by": "torch"} for row in loop)]) == [sentence]
     (sentence,) = claims.sentences([{**row, "fd_balanced": row["fd"] + 1} for row in rows_])
     assert "FD 6.1 at 127" in sentence and "equal classes" in sentence
 

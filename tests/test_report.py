@@ -87,7 +87,7 @@ def live():
 
 @pytest.fixture(scope="module")
 def whole(live):
-    return make_page(made_rows(), folder="some/results", live=live)
+    return make_page(made_rows(), folders=["some/results"], live=live)
 
 
 def test_the_page_is_html_and_loads_nothing(whole):
@@ -117,7 +117,7 @@ def test_every_section_has_a_figure_or_images(whole):
 @pytest.mark.parametrize("missing", [*KINDS, "everything"])
 def test_a_missing_kind_is_named_with_the_command_that_makes_it(missing):
     rows = [] if missing == "everything" else [row for row in made_rows() if row["kind"] != missing]
-    page = Page(make_page(rows, folder="some/results"))
+    page = Page(make_page(rows, folders=["some/results"]))
     said = {
         "speed": "There are no speed rows yet. This makes them: restart-sampling bench",
         "ablation": "There are no ablation rows yet. This makes them: python benchmarks/ablations.py",
@@ -141,7 +141,7 @@ def test_text_of_rows_is_escaped(live):
                 "device": bad,
                 "value": bad,
             }
-    text = make_page(rows, title=bad, folder=bad, live=live)
+    text = make_page(rows, title=bad, folders=[bad], live=live)
     page = Page(text)
     assert page.open == []
     assert not [tag for tag, _ in page.tags if tag == "b"]
@@ -343,6 +343,26 @@ def test_the_command_writes_the_page(results, tmp_path, capsys):
     assert f"restart-sampling report {results}" in page.text
 
 
+def test_the_rows_of_bench_and_tune_stand_in_two_folders_by_default(results, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(capsys, "report", "--no-samples")
+    assert code == 2 and "there is no folder bench" in err
+    results.rename(tmp_path / "bench")
+    (tmp_path / "tune").mkdir()
+    for kind in ("trial", "tuned"):
+        (tmp_path / "bench" / f"{kind}.jsonl").rename(tmp_path / "tune" / f"{kind}.jsonl")
+    code, said, err = call(capsys, "report", "--no-samples")
+    assert code == 0 and f"{len(made_rows())} rows of bench, tune" in said, err
+    text = Page((tmp_path / "report.html").read_text()).text
+    for command in (
+        "tune --budget 20,43,63 --out tune",
+        "--n 1000 --out bench",
+        "restart-sampling report bench tune",
+    ):
+        assert command in text
+    assert "There are no rows of a search yet" not in text
+
+
 def test_errors_are_one_line(results, tmp_path, capsys, monkeypatch):
     code, _, err = call(capsys, "report", tmp_path / "nothing", "--no-samples")
     assert code == 2 and err.count("\n") == 1 and "nothing" in err
@@ -358,11 +378,12 @@ def test_the_readme_pictures(results, tmp_path, capsys):
     from PIL import Image
 
     assert pictures.main([str(results), str(tmp_path / "docs")]) == 0
-    for name in ("quality-nfe.png", "samples-per-second.png"):
+    for name in ("quality-nfe.png", "quality-speed.png", "samples-per-second.png"):
         assert min(Image.open(tmp_path / "docs" / name).size) > 300
     (results / "speed.jsonl").unlink()
     assert pictures.main([str(results), str(tmp_path / "docs")]) == 1
-    assert "samples-per-second.png" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "samples-per-second.png" in said and "quality-speed.png" in said
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -4,6 +4,8 @@ Of the SDE family the row with the lowest mean FD over the blocks of seeds is th
 among its samplers at each NFE, made monotone (more evaluations may always be left unused); between two measured points FD is
 taken as linear in ln NFE. The spread is that of the same number taken block by block. "Not reached" is an answer.
 
+Plain PyTorch loops are left out: they are the engine's samplers once more, with other noise.
+
 The distance is `fd_balanced` where all these rows have it, else `fd` (bench/judge.py).
 
 Rows are compared on seeds that all of them drew. Where some were drawn on more blocks than others there are two statements: of
@@ -63,6 +65,7 @@ def _table(rows: Iterable[Row]) -> Table:
         if (
             row.get("kind") == "quality"
             and row.get("family") in ("sde", "restart")
+            and row.get("by") != "torch"
             and row.get("fd") is not None
         ):
             table.setdefault((row["family"], row["sampler"], row["nfe"]), {})[row["first_seed"]] = row

@@ -11,9 +11,13 @@ from ..errors import BackendError, OutputError
 
 
 def report(
-    results: Annotated[Path, typer.Argument(help="Folder with the .jsonl files of bench and tune.")] = Path(
-        "bench"
-    ),
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Folders with the .jsonl files of bench and tune. Default: bench and tune, those that are there.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
     model: Annotated[
         str, typer.Option(help="Model whose samples are drawn: a bundled name or a .safetensors file.")
@@ -35,15 +39,17 @@ def report(
 
     if out.is_dir():
         raise OutputError(f"--out {out} is a folder; name a file such as {out / 'report.html'}")
-    found = rows_.read_all(results)
+    folders = results or [*filter(Path.is_dir, map(Path, ("bench", "tune")))] or [Path("bench")]
+    found = [row for folder in folders for row in rows_.read_all(folder)]
     live = _live(model) if samples else None
-    page = make_page(found, title=title, folder=str(results), live=live)
+    page = make_page(found, title=title, folders=[*map(str, folders)], live=live)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {out.parent}: {error.strerror or error}") from error
     write_output(out, lambda file: file.write(page.encode()))
-    typer.echo(f"{out}: {len(found):,} rows of {results}, {len(page.encode()) / 1e6:.1f} MB")
+    told = ", ".join(map(str, folders))
+    typer.echo(f"{out}: {len(found):,} rows of {told}, {len(page.encode()) / 1e6:.1f} MB")
 
 
 def _live(model: str) -> Any:

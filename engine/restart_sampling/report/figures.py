@@ -193,7 +193,8 @@ def _fronts(figure: Figure, points: Sequence[Row], x: str, more_is_better: bool 
         best = front((p for p in points if family_of(p) == family), x, "fd", more_is_better)
         figure.add_scatter(
             x=[p[x] for p in best], y=[p["fd"] for p in best], mode="lines+markers", opacity=0.22, hoverinfo="skip",
-            line={"color": colour(family), "width": 11}, marker={"color": colour(family), "size": 13},
+            line={"color": colour(family), "width": 11},
+            marker={"color": colour(family), "size": 13 if len(best) > 1 else 22},  # one point alone must show around its marker
             name=f"front, {text(FAMILIES.get(family, family))}", legendrank=10,
         )  # fmt: skip
 

@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from . import figures, studies, tables
 from .select import (
     QUALITY_GROUP,
     SPEED_GROUP,
+    SPEED_QUALITY_GROUP,
     Group,
     Row,
     ablation_points,
@@ -38,11 +40,11 @@ if TYPE_CHECKING:
 
 BENCH = "restart-sampling bench --samplers all --nfe 9,18,35,63,127"
 COMMANDS = {
-    "quality": f"{BENCH} --n 1000 --out {{folder}}",
-    "speed": f"{BENCH} --out {{folder}}",
+    "quality": f"{BENCH} --n 1000 --out {{bench}}",
+    "speed": f"{BENCH} --out {{bench}}",
     "ablation": "python benchmarks/ablations.py",
-    "tune": "restart-sampling tune --budget 20,43,63 --out {folder}",
-    "samples": "restart-sampling report {folder} --samples",
+    "tune": "restart-sampling tune --budget 20,43,63 --out {tune}",
+    "samples": "restart-sampling report {both}",
 }
 
 
@@ -99,14 +101,15 @@ def make_page(
     rows: Iterable[Row],
     *,
     title: str = "Samplers compared",
-    folder: str = "benchmarks/results",
+    folders: Sequence[str] = ("benchmarks/results",),
     live: Live | None = None,
 ) -> str:
     """The page as HTML text.
 
     Args:
         rows: result rows of any kinds; a kind that is missing is named with the command that makes it.
-        title: heading of the page. folder: where the rows came from, for the commands.
+        title: heading of the page.
+        folders: where the rows came from, for the commands: `bench` writes into the first, `tune` into the last.
         live: images drawn for this page, None for none.
     """
     import jinja2
@@ -118,13 +121,14 @@ def make_page(
         _pareto(rows, marks), _speed_quality(rows, marks), _bars(rows), _breakdown(rows), *_live(live),
         *_ablations(rows), _tuning(rows),
     ]  # fmt: skip
+    into = {"bench": quote(folders[0]), "tune": quote(folders[-1]), "both": " ".join(map(quote, folders))}
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     return environment.from_string(PAGE).render(
-        title=title, sections=[_filled(section, folder) for section in sections], plotly=get_plotlyjs(),
+        title=title, sections=[replace(s, command=s.command.format(**into)) for s in sections], plotly=get_plotlyjs(),
         claims=claims(rows), summary=_summary(rows), environments=tables.environments(rows),
-        commands=[command.format(folder=folder) for command in (*COMMANDS.values(), f"restart-sampling report {folder}")],
+        commands=[command.format(**into) for command in COMMANDS.values()],
     )  # fmt: skip
 
 
@@ -155,8 +159,7 @@ def _pareto(rows: Sequence[Row], marks: dict[str, str]) -> Section:
 
 
 def _speed_quality(rows: Sequence[Row], marks: dict[str, str]) -> Section:
-    names = (*SPEED_GROUP, "quality_device", "features", "reference", "basis")
-    found = groups(speed_at_quality(rows), names)
+    found = groups(speed_at_quality(rows), SPEED_QUALITY_GROUP)
     views = [_view(g, figures.speed_quality(g.rows, marks), tables.AT_QUALITY) for g in found]
     lead = (
         "Samples per second against FD, where both were measured for one sampler, NFE, network and precision. At one height "
@@ -294,10 +297,6 @@ def _view(group: Group, figure: Figure, columns: Sequence[Column], train: Row | 
 def _none(command: str, what: str, views: Sequence[View]) -> tuple[str, str]:
     """(sentence, command) where there is nothing to show."""
     return ("", "") if views else (f"There are no {what} yet.", COMMANDS[command])
-
-
-def _filled(section: Section, folder: str) -> Section:
-    return replace(section, command=section.command.format(folder=folder))
 
 
 def _json(figure: Figure) -> str:

@@ -17,6 +17,7 @@ TRAIN = ("train set", "train-set", "train")
 CONTENDER = ("sampler", "by", "nfe", "plan", "restart")
 QUALITY_GROUP = ("model", "model_sha256", "device", "features", "reference", "dtype", "basis")
 SPEED_GROUP = ("model", "model_sha256", "device", "threads", "batch", "dtype")
+SPEED_QUALITY_GROUP = (*SPEED_GROUP, "quality_device", "features", "reference", "basis")
 METRICS = ("fd_balanced", "kid", "precision", "recall", "density", "coverage", "accuracy")
 
 
