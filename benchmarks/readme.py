@@ -19,7 +19,7 @@ from synthetic_curves import FAMILIES
 import restart_sampling as rs
 from restart_sampling.bench import claims
 from restart_sampling.bench.rows import find, read
-from restart_sampling.report import quality_table, speed_table, tuned_table
+from restart_sampling.report import pairs_table, quality_table, speed_table, tuned_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -59,6 +59,10 @@ def quality() -> str:
         _pooled(find(rows, kind="pooled")),
         "",
         *claims.sentences(rows),
+        "",
+        "On the same blocks of seeds, with classes weighted alike, mean difference and its standard error:",
+        "",
+        pairs_table(rows).markdown(),
         "",
         "![FD-classifier against NFE](docs/quality-nfe.png)",
         "",

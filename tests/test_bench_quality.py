@@ -382,6 +382,44 @@ def test_rows_with_more_blocks_have_a_sentence_of_their_own():
     assert claims.sentences(some) == [one]
 
 
+def test_rows_of_other_plans_are_other_contenders():
+    """Another interval at the same NFE does not replace the better one that was measured before it."""
+    rows_ = pooled_rows({("sde", "s"): [(127, 5.0)], ("restart", "r"): [(63, 4.0)]})
+    worse = pooled_rows({("restart", "r"): [(63, 9.0)]})
+    both = [*({**row, "key": "one"} for row in rows_), *({**row, "key": "two"} for row in worse)]
+    assert claims.sentences(both) == claims.sentences(rows_)
+
+
+def test_pairs_share_their_seeds():
+    """Differences block by block against numpy; the nearest NFE of the same solver, and the SDE with the lowest mean."""
+    rows_ = pooled_rows(
+        {("sde", "s"): [(63, 7.0), (127, 5.0)], ("restart", "h+restart"): [(40, 4.5)], ("ode", "h"): [(35, 6.0), (9, 4.0)],
+         ("ode", "other"): [(40, 1.0)]}
+    )  # fmt: skip
+    rows_ = [row for row in rows_ if row["sampler"] != "s" or row["first_seed"] != 0]
+    noise = iter(np.random.default_rng(0).normal(size=2 * len(rows_)))
+    rows_ = [{**row, "fd": row["fd"] + next(noise), "fd_balanced": row["fd"] + next(noise)} for row in rows_]
+    beside_heun, beside_sde = claims.pairs(rows_)
+
+    def values(sampler, nfe):
+        return np.array(
+            [row["fd_balanced"] for row in rows_ if (row["sampler"], row["nfe"]) == (sampler, nfe)]
+        )
+
+    for pair, other, mine in (
+        (beside_heun, values("h", 35), values("h+restart", 40)),
+        (beside_sde, values("s", 127), values("h+restart", 40)[1:]),
+    ):
+        less = mine - other
+        assert (pair.blocks, pair.n, pair.metric) == (len(less), 1000, "fd_balanced")
+        assert pair.mean == pytest.approx(less.mean())
+        assert pair.error == pytest.approx(less.std(ddof=1) / len(less) ** 0.5)
+        assert pair.lower == (less < 0).sum()
+    assert (beside_heun.other["nfe"], beside_sde.other["nfe"]) == (35, 127)
+    assert claims.pairs([row for row in rows_ if row["first_seed"] == 0]) == []
+    assert claims.pairs([{**row, "model_sha256": row["family"]} for row in rows_]) == []
+
+
 def test_a_claim_that_does_not_hold():
     """Not reached is an answer, and so is that there are no rows."""
     worse = pooled_rows({("sde", "s"): [(127, 5.0)], ("restart", "r"): [(31, 6.0), (63, 5.5)]})

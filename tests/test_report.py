@@ -16,8 +16,9 @@ import torch
 from report_rows import KINDS, made_rows
 
 import restart_sampling as rs
+from restart_sampling.bench import claims
 from restart_sampling.cli import main
-from restart_sampling.report import make_page, quality_table, select, speed_table, tuned_table
+from restart_sampling.report import make_page, pairs_table, quality_table, select, speed_table, tuned_table
 from restart_sampling.report.page import Live
 
 pytest.importorskip("plotly")
@@ -233,14 +234,34 @@ def test_front_is_what_no_point_beats():
         assert sorted(p["nfe"] for p in found) == sorted(p["nfe"] for p in best)
 
 
-def test_claims_stand_on_top(monkeypatch):
-    """What `bench.claims.sentences` says of the rows, escaped; a page without it has none."""
-    given = []
-    module = SimpleNamespace(sentences=lambda rows: given.append(rows) or ["Restart <wins> at 43 NFE."])
-    monkeypatch.setitem(sys.modules, "restart_sampling.bench.claims", module)
-    page = Page(make_page(made_rows()[:3]))
-    assert "Restart <wins> at 43 NFE." in page.text
-    assert given == [made_rows()[:3]]
+def test_claims_stand_on_top():
+    """What `bench.claims` says of the rows, escaped; a page without such rows says nothing."""
+    rows = [{**row, "sampler": f"<b>{row.get('sampler')}"} for row in made_rows()]
+    page = Page(make_page(rows))
+    (sentence,) = claims.sentences(rows)
+    assert "<b>edm-stochastic" in sentence and sentence in page.text
+    assert page.text.index(sentence) < page.text.index("Quality against evaluations")
+    assert "as good as" not in Page(make_page(made_rows()[:3])).text
+
+
+def test_pairs_are_a_table_of_the_quality_section():
+    found = pairs_table(made_rows())
+    assert (
+        found.columns[0] == "Restart"
+        and len(found.cells)
+        == 2
+        * len(
+            [
+                r
+                for r in made_rows()
+                if r["kind"] == "pooled" and r["family"] == "restart" and r["by"] == "engine"
+            ]
+        )
+        - 5
+    )  # dpm3 was not drawn without Restart
+    page = Page(make_page(made_rows()))
+    assert [list(found.columns), *map(list, found.cells)] in page.tables
+    assert pairs_table([]).cells == ()
 
 
 def test_markdown_tables_for_the_readme():

@@ -8,6 +8,8 @@ Plain PyTorch loops are left out: they are the engine's samplers once more, with
 
 The distance is `fd_balanced` where all these rows have it, else `fd` (bench/judge.py).
 
+`pairs` compares two contenders block by block: they drew the same seeds, so most of the noise of a distance drops out.
+
 Rows are compared on seeds that all of them drew. Where some were drawn on more blocks than others there are two statements: of
 all rows on the blocks common to all, and of those rows of both families that have the most blocks.
 """
@@ -22,7 +24,8 @@ from typing import Any
 
 GROUP = ("model_sha256", "device", "features", "reference", "dtype", "n")
 Row = Mapping[str, Any]
-Table = dict[tuple[str, str, int], dict[int, Row]]  # by family, sampler and NFE, then by first seed
+Contender = tuple[str, str, int, str]  # family, sampler, NFE, and the key of what is drawn
+Table = dict[Contender, dict[int, Row]]  # then by first seed
 
 
 @dataclass(frozen=True)
@@ -58,22 +61,79 @@ def fraction(rows: Iterable[Row]) -> Fraction | None:
     return _fraction(_table(rows))
 
 
-def _table(rows: Iterable[Row]) -> Table:
-    """The SDE and Restart rows, by contender and block of seeds; the later of two rows of one block counts."""
+@dataclass(frozen=True)
+class Pair:
+    """Two contenders on the same blocks of seeds.
+
+    Attributes:
+        one, other: a row of each. mean: FD of `one` less that of `other`, mean over the blocks; error: its standard error.
+        lower: in how many of `blocks` blocks of n samples `one` is lower. metric: "fd" or "fd_balanced".
+    """
+
+    one: Row
+    other: Row
+    mean: float
+    error: float
+    lower: int
+    blocks: int
+    n: int
+    metric: str
+
+
+def pairs(rows: Iterable[Row]) -> list[Pair]:
+    """Every Restart contender beside its own solver without Restart, at the nearest NFE, and beside the best SDE.
+
+    From rows of kind "quality", of each group by itself. Only what shares two blocks of seeds or more is compared.
+    """
+    return [pair for group in _groups(rows) for pair in _pairs(_table(group, ("ode", "sde", "restart")))]
+
+
+def _pairs(table: Table) -> list[Pair]:
+    found = []
+    for key, mine in sorted(table.items()):
+        family, sampler, nfe, _ = key
+        if family != "restart":
+            continue
+        shared = {k: sorted(set(mine) & set(theirs)) for k, theirs in table.items() if k != key}
+        several = [k for k, blocks in shared.items() if len(blocks) > 1]
+        plain = [k for k in several if k[0] == "ode" and k[1] == sampler.removesuffix("+restart")]
+        sde = [k for k in several if k[0] == "sde"]
+        rivals = [min(plain, key=lambda k: abs(math.log(k[2] / nfe)))] if plain else []
+        if sde:
+            metric = _metric(table[k] for k in sde)
+            rivals.append(min(sde, key=lambda k: statistics.fmean(r[metric] for r in table[k].values())))
+        found += [_pair(mine, table[k], shared[k]) for k in rivals]
+    return found
+
+
+def _pair(mine: Mapping[int, Row], theirs: Mapping[int, Row], blocks: Sequence[int]) -> Pair:
+    metric = _metric((mine, theirs))
+    less = [mine[block][metric] - theirs[block][metric] for block in blocks]
+    one, other = mine[blocks[0]], theirs[blocks[0]]
+    error = statistics.stdev(less) / math.sqrt(len(less))
+    return Pair(
+        one, other, statistics.fmean(less), error, sum(d < 0 for d in less), len(less), one["n"], metric
+    )
+
+
+def _table(rows: Iterable[Row], families: Sequence[str] = ("sde", "restart")) -> Table:
+    """The rows of these families, by contender and block of seeds; the later of two rows of one block counts."""
     table: Table = {}
     for row in rows:
         if (
             row.get("kind") == "quality"
-            and row.get("family") in ("sde", "restart")
+            and row.get("family") in families
             and row.get("by") != "torch"
             and row.get("fd") is not None
         ):
-            table.setdefault((row["family"], row["sampler"], row["nfe"]), {})[row["first_seed"]] = row
+            contender = (row["family"], row["sampler"], row["nfe"], str(row.get("key", "")))
+            table.setdefault(contender, {})[row["first_seed"]] = row
     return table
 
 
-def _metric(table: Table) -> str:
-    balanced = all(row.get("fd_balanced") is not None for found in table.values() for row in found.values())
+def _metric(blocks: Iterable[Mapping[int, Row]]) -> str:
+    """The distance that all these rows have."""
+    balanced = all(row.get("fd_balanced") is not None for found in blocks for row in found.values())
     return "fd_balanced" if balanced else "fd"
 
 
@@ -81,20 +141,20 @@ def _most(table: Table) -> Table:
     """The contenders with the most blocks that still are of both families."""
     for count in sorted({len(found) for found in table.values()}, reverse=True):
         some = {key: found for key, found in table.items() if len(found) >= count}
-        if {family for family, _, _ in some} == {"sde", "restart"}:
+        if {contender[0] for contender in some} == {"sde", "restart"}:
             return some
     return {}
 
 
 def _fraction(table: Table) -> Fraction | None:
-    if {family for family, _, _ in table} != {"sde", "restart"}:
+    if {contender[0] for contender in table} != {"sde", "restart"}:
         return None
     blocks = sorted(set.intersection(*(set(found) for found in table.values())))
     if not blocks:
         return None
-    metric = _metric(table)
+    metric = _metric(table.values())
     sde, restart = (
-        {key[1:]: {b: found[b][metric] for b in blocks} for key, found in table.items() if key[0] == family}
+        {key: {b: found[b][metric] for b in blocks} for key, found in table.items() if key[0] == family}
         for family in ("sde", "restart")
     )
     sampler, nfe, fd = _best(sde, blocks)
@@ -116,12 +176,8 @@ def _fraction(table: Table) -> Fraction | None:
 
 def sentences(rows: Iterable[Row]) -> list[str]:
     """The claim in a sentence for each group of rows that has both families, and in a second one where some have more blocks."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        if row.get("kind") == "quality":
-            groups.setdefault(tuple(row.get(name) for name in GROUP), []).append(row)
     result = []
-    for group in groups.values():
+    for group in _groups(rows):
         table = _table(group)
         most = _most(table)
         for some in (table, most) if len(most) < len(table) else (table,):
@@ -129,6 +185,15 @@ def sentences(rows: Iterable[Row]) -> list[str]:
             if found is not None:
                 result.append(_sentence(found, contenders=None if some is table else len(some)))
     return result
+
+
+def _groups(rows: Iterable[Row]) -> list[list[Row]]:
+    """Quality rows that may be compared."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if row.get("kind") == "quality":
+            groups.setdefault(tuple(row.get(name) for name in GROUP), []).append(row)
+    return list(groups.values())
 
 
 def _sentence(found: Fraction, contenders: int | None) -> str:
@@ -159,19 +224,15 @@ def _mean(found: Mapping[int, float], blocks: Sequence[int]) -> float:
     return statistics.fmean(found[block] for block in blocks)
 
 
-def _best(
-    family: Mapping[tuple[str, int], Mapping[int, float]], blocks: Sequence[int]
-) -> tuple[str, int, float]:
-    (sampler, nfe), found = min(family.items(), key=lambda item: _mean(item[1], blocks))
+def _best(family: Mapping[Contender, Mapping[int, float]], blocks: Sequence[int]) -> tuple[str, int, float]:
+    (_, sampler, nfe, _), found = min(family.items(), key=lambda item: _mean(item[1], blocks))
     return sampler, nfe, _mean(found, blocks)
 
 
-def _curve(
-    family: Mapping[tuple[str, int], Mapping[int, float]], blocks: Sequence[int]
-) -> list[tuple[int, float]]:
+def _curve(family: Mapping[Contender, Mapping[int, float]], blocks: Sequence[int]) -> list[tuple[int, float]]:
     """(NFE, lowest FD with at most so many evaluations), ascending."""
     lowest: dict[int, float] = {}
-    for (_, nfe), found in family.items():
+    for (_, _, nfe, _), found in family.items():
         lowest[nfe] = min(lowest.get(nfe, math.inf), _mean(found, blocks))
     curve: list[tuple[int, float]] = []
     for nfe in sorted(lowest):

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from ..bench import claims
 from . import figures, studies, tables
 from .select import (
     QUALITY_GROUP,
@@ -61,7 +61,7 @@ class View:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence on how to read it, and its views, of which one is shown at a time."""
+    """A heading, a sentence on how to read it, its views, of which one is shown at a time, and tables of the whole of it."""
 
     anchor: str
     title: str
@@ -72,6 +72,7 @@ class Section:
     pictures: tuple[Picture, ...] = ()
     notes: tuple[str, ...] = ()
     wide: bool = False
+    tables: tuple[tuple[str, Table], ...] = ()
 
     @property
     def choices(self) -> list[tuple[int, str]]:
@@ -127,19 +128,9 @@ def make_page(
     )
     return environment.from_string(PAGE).render(
         title=title, sections=[replace(s, command=s.command.format(**into)) for s in sections], plotly=get_plotlyjs(),
-        claims=claims(rows), summary=_summary(rows), environments=tables.environments(rows),
+        claims=claims.sentences(rows), summary=_summary(rows), environments=tables.environments(rows),
         commands=[command.format(**into) for command in COMMANDS.values()],
     )  # fmt: skip
-
-
-def claims(rows: Sequence[Row]) -> list[str]:
-    """What the rows say in a sentence each: `bench.claims.sentences`, nothing where there is no such function."""
-    try:
-        module = import_module("restart_sampling.bench.claims")
-    except ModuleNotFoundError:
-        return []
-    sentences = getattr(module, "sentences", None)
-    return [] if sentences is None else [str(sentence) for sentence in sentences(list(rows))]
 
 
 def _pareto(rows: Sequence[Row], marks: dict[str, str]) -> Section:
@@ -153,9 +144,11 @@ def _pareto(rows: Sequence[Row], marks: dict[str, str]) -> Section:
         "no sampler of the family is better in both. Plain PyTorch loops draw what the engine draws and are hidden until chosen "
         "in the legend."
     )
+    pairs = tables.pairs_table(rows)
     return Section(
-        "quality", "Quality against evaluations", lead, tuple(views), *_none("quality", "quality rows", views)
-    )
+        "quality", "Quality against evaluations", lead, tuple(views), *_none("quality", "quality rows", views),
+        tables=(("Restart beside the others, block by block of the same seeds", pairs),) if pairs.cells else (),
+    )  # fmt: skip
 
 
 def _speed_quality(rows: Sequence[Row], marks: dict[str, str]) -> Section:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..bench import claims
 from ..errors import RestartError
 from ..restart import RestartConfig
 from .select import (
@@ -21,7 +22,7 @@ from .select import (
 )
 from .style import family_of, number
 
-Column = tuple[str, Callable[[Row], Any]]
+Column = tuple[str, Callable[[Any], Any]]  # a title, and what stands there for a row
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Table:
         return "\n".join([lines[0], "|" + "---|" * len(self.columns), *lines[1:]])
 
 
-def table(rows: Iterable[Row], columns: Sequence[Column]) -> Table:
+def table(rows: Iterable[Any], columns: Sequence[Column]) -> Table:
     """A table of `rows`; columns that no row has anything for are left out."""
     lines = [[number(value(row)) for _, value in columns] for row in rows]
     kept = [i for i in range(len(columns)) if any(line[i] != "–" for line in lines)]
@@ -157,6 +158,13 @@ TUNED: tuple[Column, ...] = (
     ("plan", field("plan")),
     ("git", field("git")),
 )
+PAIRS: tuple[Column, ...] = (
+    ("Restart", lambda pair: f"{title_of(pair.one)}, {pair.one['nfe']} NFE"),
+    ("restart [N, K, t_min, t_max]", lambda pair: intervals_of(pair.one)),
+    ("beside", lambda pair: f"{title_of(pair.other)}, {pair.other['nfe']} NFE"),
+    ("FD less that of the other", lambda pair: f"{pair.mean:+.2f} ± {pair.error:.2f}".replace("-", "−")),
+    ("lower in", lambda pair: f"{pair.lower} of {pair.blocks} blocks"),
+)
 ENVIRONMENT: tuple[Column, ...] = (
     ("rows", field("rows")),
     ("kinds", field("kinds")),
@@ -216,6 +224,12 @@ def quality_table(rows: Iterable[Row], by: str | None = None) -> str:
     lines: list[Row] = [{**train, "title": "train set", "nfe": None}] if train else []
     lines += sorted((row for row in group.rows if by in (None, row.get("by"))), key=_walk)
     return table(lines, columns).markdown()
+
+
+def pairs_table(rows: Iterable[Row]) -> Table:
+    """Restart beside the same solver without it and beside the best SDE, on the same blocks of seeds (`claims.pairs`): mean
+    difference with its standard error."""
+    return table(claims.pairs(rows), PAIRS)
 
 
 def speed_table(rows: Iterable[Row], batch: int | None = None) -> str:

@@ -108,6 +108,13 @@ PAGE = (
 {% endfor %}
 </tbody></table></div>
 {% endmacro %}
+{% macro folded(tables) %}
+{% for name, table in tables %}
+<details><summary>{{ name }}: {{ table.cells | length }} rows</summary>
+{{ show(table) }}
+</details>
+{% endfor %}
+{% endmacro %}
 <header>
 <h1>{{ title }}</h1>
 <p class="muted">{{ summary }}</p>
@@ -143,13 +150,9 @@ PAGE = (
 </figure>
 <p class="shown muted">Shown: {{ view.label }}.</p>
 <script type="application/json">{{ view.figure | safe }}</script>
-{% for name, table in view.tables %}
-<details><summary>{{ name }}: {{ table.cells | length }} rows</summary>
-{{ show(table) }}
-</details>
+{{ folded(view.tables) }}</div>
 {% endfor %}
-</div>
-{% endfor %}
+{{ folded(section.tables) }}
 {% if section.pictures %}
 <div class="grids">
 {% for picture in section.pictures %}
