@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from test_bench_samplers import NAMES
 from test_cli import run
 
+import restart_sampling as rs
 from restart_sampling.bench import against, rows, speed, timing
 from restart_sampling.cli import bench as command
 
@@ -98,6 +100,11 @@ def test_mistakes_are_one_line(tmp_path, capsys):
         (["--samplers", "huen"], "did you mean heun"),
         (["--batch", "0"], "--batch must be ≥ 1"),
         (["--n", "-1"], "--n must be ≥ 0"),
+        (["--n", "1"], "leaves 1 for it; try --n 2"),
+        (["--n", "41", "--block", "20"], "leaves 1 for the last block; try --n 40"),
+        (["--block", "1", "--n", "20"], "--block must be ≥ 2"),
+        (["--rounds", "0"], "measures nothing; give --rounds for speed, --n for quality"),
+        (["--n", "20", "--reference", "nowhere.npz"], "nowhere.npz"),
         (["--restart", "[3, 1]"], "t_min, t_max missing"),
         (["--model", "nowhere.safetensors"], "no model file"),
         (["--against", "HEAD", "--samplers", "torch"], "engine"),
@@ -108,6 +115,14 @@ def test_mistakes_are_one_line(tmp_path, capsys):
         assert said in err, arguments
         assert err.strip().count("\n") == 0, err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_quick_measures_the_speed_of_a_model_without_a_reference(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(speed, "measure", lambda *arguments, **options: [])
+    model = Path(rs.__file__).parent / "models" / "data" / "fashion-mnist.safetensors"
+    code, _, err = run(["bench", "--quick", "--model", str(model), "--out", str(tmp_path)], capsys)
+    assert "quality is left out" in err and "needs --features" in err
+    assert code == 1 and "nothing was measured" in err
 
 
 def test_nothing_that_fits_is_exit_code_1(tmp_path, capsys):

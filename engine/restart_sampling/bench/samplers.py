@@ -113,7 +113,7 @@ def select(*names: str) -> tuple[Contender, ...]:
         if not found:
             groups = ["all", "presets", *FAMILIES, *MAKERS]
             raise ConfigError(
-                f"sampler {name!r} is not known; {_hint(name, [c.name for c in everyone] + groups)}, "
+                f"sampler {name!r} is not known; {_hint(name, [c.name for c in everyone], groups)}, "
                 f"or give a glob such as 'heun*' or a group: {', '.join(groups)}"
             )
         chosen |= found
@@ -129,8 +129,9 @@ def _matches(contender: Contender, name: str) -> bool:
     )
 
 
-def _hint(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(str(name), known, n=3)
+def _hint(name: str, known: Sequence[str], groups: Sequence[str] = ()) -> str:
+    """The closest of names and groups; all names where none is close."""
+    close = difflib.get_close_matches(str(name), [*known, *groups], n=3)
     if close:
         return f"did you mean {', '.join(close)}?"
     return f"choose one of {', '.join(k for k in known if not k.startswith('preset:'))}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import RestartValueError
+from ..errors import ConfigError, RestartValueError
 from ..restart import RestartConfig
 from . import options as o
 
@@ -83,13 +83,22 @@ def bench(
     numbers = {
         "n": (n, 0),
         "first-seed": (first_seed, 0),
-        "block": (block, 1),
+        "block": (block, 2),
         "batch": (batch, 1),
         "rounds": (rounds, 0),
     }
     for name, (value, least) in numbers.items():
         if value < least:
             raise RestartValueError(f"--{name} must be ≥ {least}, got {value}")
+    if n == 1 or (n > block and n % block == 1):
+        raise RestartValueError(
+            f"a Fréchet distance needs at least 2 images, and --n {n} leaves 1 for {'it' if n == 1 else 'the last block'}; "
+            f"try --n {max(2, n - 1)}"
+        )
+    if not (n or rounds or quick or against is not None):
+        raise RestartValueError(
+            "--rounds 0 without --n measures nothing; give --rounds for speed, --n for quality"
+        )
     budgets = _budgets(str(nfe))
     chosen = registry.select(*(name.strip() for name in samplers.split(",") if name.strip()))
     if restart is not None:
@@ -103,6 +112,16 @@ def bench(
         if against is not None:
             _against(against, model, work, batch, dtype, device, max(1, rounds), out, restart, console)
             return
+        judge = None
+        if n or quick:
+            from ..bench.judge import judge_for
+
+            try:
+                judge = judge_for(model, features, reference)  # a mistake shows before anything is measured
+            except ConfigError as error:
+                if n:
+                    raise
+                console.print(f"quality is left out: {error}")
         rows: list[dict[str, Any]] = []
         if rounds:
             rows += speed.measure(
@@ -112,14 +131,13 @@ def bench(
         if quick and not n:
             n, block, batch = QUICK_IMAGES, QUICK_IMAGES // 2, QUICK_IMAGES // 2
             work = [(registry.find(QUICK_SAMPLER), budgets[0])]
-        if n:
-            from ..bench.judge import judge_for
+        if judge is not None:
             from ..bench.quality import measure
 
             rows += measure(
                 denoiser, model, [(c.with_restart(restart), budget) for c, budget in work], n=n, first_seed=first_seed,
                 block=min(block, n), out=out, cache=cache, batch=batch, dtype=dtype,
-                judge=judge_for(model, features, reference), progress=console.print,
+                judge=judge, progress=console.print,
             )  # fmt: skip
     except KeyboardInterrupt:
         console.print(f"stopped; the rows written so far are in {out}")
