@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import types
 from pathlib import Path
@@ -30,10 +31,16 @@ def quality(monkeypatch):
 
     def measure(denoiser, model, work, **options):
         asked.update(options, model=model, work=[(contender.name, nfe) for contender, nfe in work])
-        return [
-            {"kind": "pooled", "sampler": c.name, "nfe": nfe, "fd": 12.5, "n": options["n"]}
-            for c, nfe in work
-        ]
+        found = []
+        for contender, nfe in work:
+            row = {"sampler": contender.name, "nfe": nfe}
+            for fd in (12.0, 13.0):
+                balanced = {"fd_balanced": fd - 2} if nfe == 9 or not asked.get("mixed") else {}
+                found.append({**row, **balanced, "kind": "quality", "fd": fd, "n": options["n"] // 2})
+            found.append(
+                {**row, "kind": "pooled", "fd": 8.25, "fd_balanced": 8.125, "n": options["n"], "blocks": 2}
+            )
+        return found
 
     def judge_for(model, features=None, reference=None):
         asked.update(features=features, reference=reference)
@@ -73,8 +80,19 @@ def test_quality_gets_what_was_asked(tmp_path, capsys, quality):
     assert (quality["n"], quality["block"], quality["first_seed"], quality["batch"]) == (50, 20, 7, 5)
     assert (quality["out"], quality["cache"]) == (tmp_path, tmp_path / "c")
     assert (quality["features"], quality["judge"], quality["dtype"]) == ("f:g", "the judge", "fp32")
-    assert out.count("12.5") == 4
+    lines = [line for line in out.splitlines() if "heun" in line]
+    assert len(lines) == 4  # mean and standard deviation of 10 and 11, and the distance of all together
+    assert all(re.search(r"10\.5 ± 0\.71 .* 2 × 25 .* 8\.125 ", line) for line in lines)
+    assert "FD, equal classes" in out and "samples/s" not in out
     assert not (tmp_path / "speed.jsonl").exists()
+
+
+def test_one_row_without_equal_classes_and_the_table_is_of_fd(tmp_path, capsys, quality):
+    quality["mixed"] = True
+    arguments = ["--samplers", "heun", "--nfe", "9,18", "--rounds", "0", "--n", "50", "--block", "25"]
+    code, out, _ = run(["bench", *arguments, "--out", str(tmp_path)], capsys)
+    assert code == 0 and "equal classes" not in out
+    assert out.count("12.5 ± 0.71") == 2 and out.count("8.25") == 2
 
 
 def test_quick_covers_every_sampler(tmp_path, capsys, quality, monkeypatch):

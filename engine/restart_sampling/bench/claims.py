@@ -22,6 +22,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .rows import ranking
+
 GROUP = ("model_sha256", "device", "features", "reference", "dtype", "n")
 Row = Mapping[str, Any]
 Contender = tuple[str, str, int, str]  # family, sampler, NFE, and the key of what is drawn
@@ -132,9 +134,7 @@ def _table(rows: Iterable[Row], families: Sequence[str] = ("sde", "restart")) ->
 
 
 def _metric(blocks: Iterable[Mapping[int, Row]]) -> str:
-    """The distance that all these rows have."""
-    balanced = all(row.get("fd_balanced") is not None for found in blocks for row in found.values())
-    return "fd_balanced" if balanced else "fd"
+    return ranking([row for found in blocks for row in found.values()])
 
 
 def _most(table: Table) -> Table:

@@ -21,7 +21,7 @@ from ..errors import NonFiniteError
 from ..output.images import to_uint8
 from . import images as kept
 from .judge import Judge
-from .rows import append, environment, find, read
+from .rows import append, environment, find, ranking, read
 from .samplers import Contender, Runner, fields
 
 FILE = "quality.jsonl"
@@ -81,7 +81,9 @@ def measure(
             row |= environment(denoiser.device)
             append(out / FILE, row)
             rows.append(row)
-            progress(f"{contender.name}, {runner.nfe} NFE, seeds {start} …: FD {row['fd']:.4g}")
+            name = ranking([row])
+            what = f"FD {row[name]:.4g}" + ", equal classes" * (name == "fd_balanced")
+            progress(f"{contender.name}, {runner.nfe} NFE, seeds {start} …: {what}")
     return rows + pool(denoiser, ready, rows, judge, cache, out)
 
 

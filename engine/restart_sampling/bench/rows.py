@@ -80,6 +80,11 @@ def find(rows: Iterable[Row], **keys: Any) -> list[Row]:
     return [row for row in rows if same(row, keys, keys)]
 
 
+def ranking(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The distance by which quality rows are ranked: "fd_balanced" where all have it, else "fd"."""
+    return "fd_balanced" if all(row.get("fd_balanced") is not None for row in rows) else "fd"
+
+
 def environment(device: Any = "cpu") -> Row:
     """Where a row was measured: the fields every row has."""
     import torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -196,25 +197,42 @@ def _against(
 
 
 def _show(rows: Sequence[dict[str, Any]], out: Path) -> None:
-    """The rows of this run as one table, by sampler and NFE."""
+    """The rows of this run as one table, by NFE and sampler; columns that nothing was measured for are left out."""
     from rich.table import Table
 
-    merged: dict[tuple[str, int], dict[str, Any]] = {}
+    from ..bench.rows import ranking
+
+    judged = [row for row in rows if row["kind"] == "quality" and row.get("fd") is not None]
+    metric = ranking(judged)
+    fd = "FD, equal classes" if metric == "fd_balanced" else "FD"
+    lines: dict[tuple[int, str], dict[str, str]] = {}
     for row in rows:
-        if row["kind"] in ("speed", "pooled") or (row["kind"] == "quality" and row.get("fd") is not None):
-            merged.setdefault((row["sampler"], row["nfe"]), {}).update({row["kind"]: row})
+        if row["kind"] == "speed":
+            lines.setdefault((row["nfe"], row["sampler"]), {}).update(
+                {
+                    "samples/s": _number(row["samples_per_s"]),
+                    "q1–q3": f"{row['samples_per_s_q1']:.4g}–{row['samples_per_s_q3']:.4g}",
+                    "× plain loop": _number(row["ratio"]), "ms outside": _number(row["ms_outside_network"]),
+                    "launches": _number(row["launches_per_evaluation"]),
+                }
+            )  # fmt: skip
+        elif row["kind"] == "pooled" and row["blocks"] > 1 and row.get(metric) is not None:
+            lines.setdefault((row["nfe"], row["sampler"]), {})["all together"] = _number(row[metric])
+    for nfe, sampler in dict.fromkeys((row["nfe"], row["sampler"]) for row in judged):
+        mine = [row for row in judged if (row["nfe"], row["sampler"]) == (nfe, sampler)]
+        whole = [row for row in mine if row["n"] == mine[0]["n"]]
+        values = [row[metric] for row in whole]
+        spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
+        lines.setdefault((nfe, sampler), {}).update(
+            {fd: f"{statistics.fmean(values):.4g}{spread}", "blocks": f"{len(whole)} × {whole[0]['n']:,}"}
+        )
+    names = ("samples/s", "q1–q3", "× plain loop", "ms outside", "launches", fd, "blocks", "all together")
+    shown = [name for name in names if any(line.get(name) for line in lines.values())]
     table = Table(title=f"rows in {out}")
-    columns = ("sampler", "NFE", "samples/s", "q1–q3", "× plain loop", "ms outside", "launches", "FD", "n")
-    for column in columns:
+    for column in ("sampler", "NFE", *shown):
         table.add_column(column, justify="left" if column == "sampler" else "right", no_wrap=True)
-    for (name, evaluations), found in sorted(merged.items(), key=lambda item: (item[0][1], item[0][0])):
-        fast, good = found.get("speed", {}), found.get("pooled") or found.get("quality") or {}
-        table.add_row(
-            name, str(evaluations), _number(fast.get("samples_per_s")),
-            f"{fast['samples_per_s_q1']:.4g}–{fast['samples_per_s_q3']:.4g}" if fast else "", _number(fast.get("ratio")),
-            _number(fast.get("ms_outside_network")), _number(fast.get("launches_per_evaluation")), _number(good.get("fd")),
-            str(good.get("n", "")),
-        )  # fmt: skip
+    for (nfe, sampler), line in sorted(lines.items()):
+        table.add_row(sampler, str(nfe), *(line.get(name, "") for name in shown))
     _print(table)
     timed = [row for row in rows if row["kind"] == "speed"]
     if timed:
