@@ -59,7 +59,6 @@ quality: $(FULL)  ## FD-classifier of the bundled model: samplers, ablations, th
 	$(QUALITY) 1000 --samplers diffusers/dpm++2m --nfe 18
 	$(QUALITY) 1000 --samplers torch/heun-fp64,diffusers/heun --nfe 35
 	$(QUALITY) 1000 --samplers torch/restart-fp64 --nfe 43
-	$(QUALITY) 1000 --samplers torch/edm-stochastic-fp64 --nfe 127
 	$(QUALITY) 10000 --samplers dpm++2m,dpm++2m+restart --nfe 18
 	$(QUALITY) 10000 --samplers edm-stochastic --nfe 127
 	$(QUALITY) 5000 --samplers heun --nfe 35

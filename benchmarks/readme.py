@@ -234,6 +234,8 @@ def tuned() -> str:
         "```",
         *(row["command"] for row in plans.values()),
         "```",
+        "",
+        "![Every plan that was drawn, and what was found](benchmarks/results/pareto.png)",
     ]
     return "\n".join(lines)
 
