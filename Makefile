@@ -74,8 +74,7 @@ speed: $(FULL)  ## samples per second of every sampler at equal evaluations; REA
 	$(SPEED) heun,dpm++2m --nfe 9
 	$(SPEED) heun,dpm++2m,edm-stochastic,torch/heun-fp64,diffusers/heun --nfe 35
 	$(SPEED) heun+restart,torch/restart-fp64 --nfe 43
-	$(SPEED) heun,heun+restart,edm-stochastic --nfe 63
-	$(SPEED) edm-stochastic,torch/edm-stochastic-fp64 --nfe 127
+	$(SPEED) edm-stochastic --nfe 127
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/readme.py
 

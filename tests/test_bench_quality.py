@@ -371,10 +371,10 @@ def test_the_fraction_of_evaluations():
 
 
 def test_rows_with_more_blocks_have_a_sentence_of_their_own():
-    """All rows on the one block they share; then those of both families that have the most blocks, and only those."""
+    """The rows of both families that have the most blocks, and only those; then all rows on the one block they share."""
     some = pooled_rows({("sde", "s"): [(63, 7.0), (127, 5.0)], ("restart", "r"): [(31, 6.0), (63, 4.0)]})
     some = [row for row in some if row["nfe"] != 127 or row["first_seed"] == 0]
-    one, several = claims.sentences(some)
+    several, one = claims.sentences(some)
     assert "127 NFE" in one and "1 block of" in one
     assert "63 NFE, s" in several and "3 blocks" in several and "the 3 SDE and Restart rows" in several
     # Rows of one family alone do not count, however many blocks they have.

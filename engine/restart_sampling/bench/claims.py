@@ -11,7 +11,7 @@ The distance is `fd_balanced` where all these rows have it, else `fd` (bench/jud
 `pairs` compares two contenders block by block: they drew the same seeds, so most of the noise of a distance drops out.
 
 Rows are compared on seeds that all of them drew. Where some were drawn on more blocks than others there are two statements: of
-all rows on the blocks common to all, and of those rows of both families that have the most blocks.
+those rows of both families that have the most blocks, and of all rows on the blocks common to all.
 """
 
 from __future__ import annotations
@@ -175,12 +175,12 @@ def _fraction(table: Table) -> Fraction | None:
 
 
 def sentences(rows: Iterable[Row]) -> list[str]:
-    """The claim in a sentence for each group of rows that has both families, and in a second one where some have more blocks."""
+    """The claim in a sentence for each group of rows that has both families; where some have more blocks, of those first."""
     result = []
     for group in _groups(rows):
         table = _table(group)
         most = _most(table)
-        for some in (table, most) if len(most) < len(table) else (table,):
+        for some in (most, table) if len(most) < len(table) else (table,):
             found = _fraction(some)
             if found is not None:
                 result.append(_sentence(found, contenders=None if some is table else len(some)))

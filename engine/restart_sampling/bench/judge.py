@@ -152,9 +152,11 @@ def kid(real: Tensor, fake: Tensor) -> dict[str, float]:
             return x
 
     size = min(SUBSET, len(real), len(fake))
-    metric = _torchmetrics().KernelInceptionDistance(
-        feature=Given(), subsets=SUBSETS, subset_size=size, normalize=False
-    )
+    with warnings.catch_warnings():  # it warns of the features it keeps; here there are none
+        warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save all")
+        metric = _torchmetrics().KernelInceptionDistance(
+            feature=Given(), subsets=SUBSETS, subset_size=size, normalize=False
+        )
     metric.real_features, metric.fake_features = [real.double()], [fake.double()]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
