@@ -73,7 +73,10 @@ def quality_speed(rows: Iterable[select.Row], path: Path) -> bool:
     axes.set_xlabel("samples per second (more is better)")
     _distances(axes, group.rows, group)
     rounds = number(group.rows[0].get("rounds"))
-    caption = f"{group.label}. Bars: quartiles of the speed over {rounds} rounds, standard deviation of FD over blocks of seeds."
+    caption = (
+        f"{group.label}. Bars: quartiles of the speed over {rounds} rounds, in which samplers of one budget took turns, and "
+        "standard deviation of FD over blocks of seeds."
+    )
     _save(figure, path, caption)
     return True
 

@@ -246,8 +246,9 @@ def speed() -> str:
     lines = [
         "Samples per second of the bundled model beside other libraries and plain loops on the same network:",
         f"{first['device']}, {first['threads']} threads, batch {first['batch']}, {first['dtype']},",
-        f"{first['rounds']} rounds in which all take turns. `make speed` draws it; at equal quality, in the second picture, the",
-        "sampler further right is faster.",
+        f"{first['rounds']} rounds in which the samplers of one budget take turns; budgets ran one after another, and the",
+        "machine's speed drifts by some tenths between them. `make speed` draws it; at equal quality, in the second picture,",
+        "the sampler further right is faster.",
         "",
         "![Samples per second](docs/samples-per-second.png)",
         "",
