@@ -61,6 +61,8 @@ quality: $(FULL)  ## FD-classifier of the bundled model: samplers, ablations, th
 	$(QUALITY) 1000 --samplers torch/restart-fp64 --nfe 43
 	$(QUALITY) 10000 --samplers dpm++2m,dpm++2m+restart --nfe 18
 	$(QUALITY) 10000 --samplers edm-stochastic --nfe 127
+	$(QUALITY) 3000 --samplers preset:cifar10-vp-55 --nfe 55
+	$(QUALITY) 3000 --samplers heun --nfe 63
 	$(QUALITY) 5000 --samplers heun --nfe 35
 	$(QUALITY) 5000 --samplers heun+restart --nfe 43
 	$(BIN)/python benchmarks/ablations.py

@@ -416,6 +416,13 @@ def test_pairs_share_their_seeds():
         assert pair.error == pytest.approx(less.std(ddof=1) / len(less) ** 0.5)
         assert pair.lower == (less < 0).sum()
     assert (beside_heun.other["nfe"], beside_sde.other["nfe"]) == (35, 127)
+    named = [
+        {**r, "sampler": "preset:p", "config": {"solver": "h"}} if r["family"] == "restart" else r
+        for r in rows_
+    ]
+    assert [(p.one["sampler"], p.other["sampler"], p.mean) for p in claims.pairs(named)] == [
+        ("preset:p", "h", beside_heun.mean), ("preset:p", "s", beside_sde.mean)
+    ]  # fmt: skip
     assert claims.pairs([row for row in rows_ if row["first_seed"] == 0]) == []
     assert claims.pairs([{**row, "model_sha256": row["family"]} for row in rows_]) == []
 

@@ -93,12 +93,12 @@ def pairs(rows: Iterable[Row]) -> list[Pair]:
 def _pairs(table: Table) -> list[Pair]:
     found = []
     for key, mine in sorted(table.items()):
-        family, sampler, nfe, _ = key
+        family, _, nfe, _ = key
         if family != "restart":
             continue
         shared = {k: sorted(set(mine) & set(theirs)) for k, theirs in table.items() if k != key}
         several = [k for k, blocks in shared.items() if len(blocks) > 1]
-        plain = [k for k in several if k[0] == "ode" and k[1] == sampler.removesuffix("+restart")]
+        plain = [k for k in several if k[0] == "ode" and _solver(table[k]) == _solver(mine)]
         sde = [k for k in several if k[0] == "sde"]
         rivals = [min(plain, key=lambda k: abs(math.log(k[2] / nfe)))] if plain else []
         if sde:
@@ -106,6 +106,12 @@ def _pairs(table: Table) -> list[Pair]:
             rivals.append(min(sde, key=lambda k: statistics.fmean(r[metric] for r in table[k].values())))
         found += [_pair(mine, table[k], shared[k]) for k in rivals]
     return found
+
+
+def _solver(blocks: Mapping[int, Row]) -> str:
+    """The solver of a contender, as its configuration says, else its name."""
+    row = next(iter(blocks.values()))
+    return str((row.get("config") or {}).get("solver") or row["sampler"].removesuffix("+restart"))
 
 
 def _pair(mine: Mapping[int, Row], theirs: Mapping[int, Row], blocks: Sequence[int]) -> Pair:
