@@ -197,7 +197,7 @@ def _against(
 
 
 def _show(rows: Sequence[dict[str, Any]], out: Path) -> None:
-    """The rows of this run as one table, by NFE and sampler; columns that nothing was measured for are left out."""
+    """The rows of this run, a table of speed and one of quality, by NFE and sampler; what was not measured is left out."""
     from rich.table import Table
 
     from ..bench.rows import ranking
@@ -226,14 +226,20 @@ def _show(rows: Sequence[dict[str, Any]], out: Path) -> None:
         lines.setdefault((nfe, sampler), {}).update(
             {fd: f"{statistics.fmean(values):.4g}{spread}", "blocks": f"{len(whole)} × {whole[0]['n']:,}"}
         )
-    names = ("samples/s", "q1–q3", "× plain loop", "ms outside", "launches", fd, "blocks", "all together")
-    shown = [name for name in names if any(line.get(name) for line in lines.values())]
-    table = Table(title=f"rows in {out}")
-    for column in ("sampler", "NFE", *shown):
-        table.add_column(column, justify="left" if column == "sampler" else "right", no_wrap=True)
-    for (nfe, sampler), line in sorted(lines.items()):
-        table.add_row(sampler, str(nfe), *(line.get(name, "") for name in shown))
-    _print(table)
+    for names in (
+        ("samples/s", "q1–q3", "× plain loop", "ms outside", "launches"),
+        (fd, "blocks", "all together"),
+    ):
+        shown = [name for name in names if any(line.get(name) for line in lines.values())]
+        if not shown:
+            continue
+        table = Table(title=f"rows in {out}")
+        for column in ("sampler", "NFE", *shown):
+            table.add_column(column, justify="left" if column == "sampler" else "right", no_wrap=True)
+        for (nfe, sampler), line in sorted(lines.items()):
+            if any(name in line for name in shown):
+                table.add_row(sampler, str(nfe), *(line.get(name, "") for name in shown))
+        _print(table)
     timed = [row for row in rows if row["kind"] == "speed"]
     if timed:
         from ..bench.timing import quietness
