@@ -80,9 +80,9 @@ speed: $(FULL)  ## samples per second of every sampler at equal evaluations; REA
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/readme.py
 
-tune: $(FULL)  ## search the plans of the bundled model for three budgets; goes on where it stopped
-	$(BIN)/restart-sampling tune --budget 20,43,63 --trials 100 --n 500 --max-nfe 63 --solver dpm++2m,euler,heun \
-		--confirm-n 3000 --storage tune/tune.db --out benchmarks/results
+tune: $(FULL)  ## search the plans of the bundled model for three budgets; goes on where the committed rows end
+	$(BIN)/restart-sampling tune --budget 20,43,63 --trials 120 --n 500 --max-nfe 63 --solver dpm++2m,heun \
+		--final-n 2000 --confirm-n 3000 --storage tune/tune.db --out benchmarks/results
 	$(BIN)/python benchmarks/readme.py
 
 report: $(FULL)  ## all committed rows as one HTML page, report.html

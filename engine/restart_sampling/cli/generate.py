@@ -28,6 +28,7 @@ def generate(
     steps: o.Steps = None,
     solver: o.Solver = None,
     restart: o.Restart = None,
+    restart_solver: o.RestartSolver = None,
     s_noise: o.SNoise = None,
     s_churn: o.SChurn = None,
     s_min: o.SMin = None,
@@ -88,7 +89,7 @@ def generate(
     The same command again goes on where it stopped; seeds may be added.
     """
     given: dict[str, Any] = dict(
-        steps=steps, solver=solver, restart=restart, s_noise=s_noise, s_churn=s_churn, s_min=s_min, s_max=s_max,
+        steps=steps, solver=solver, restart_solver=restart_solver, restart=restart, s_noise=s_noise, s_churn=s_churn, s_min=s_min, s_max=s_max,
         restart_gamma=restart_gamma, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho, schedule=schedule,
         on_collision=on_collision, guidance_scale=guidance_scale,
     )  # fmt: skip

@@ -14,6 +14,9 @@ from ..presets import find
 Preset = Annotated[str | None, typer.Option(help="A named configuration; see `restart-sampling presets`.")]
 Steps = Annotated[int | None, typer.Option(help="Points of the main grid (N_main). Default 18.")]
 Solver = Annotated[str | None, typer.Option(help="euler, heun, edm-stochastic, ddpm, dpm2, dpm3 or dpm++2m.")]
+RestartSolver = Annotated[
+    str | None, typer.Option(help="Solver inside Restart intervals. Default: that of the main grid.")
+]
 Restart = Annotated[
     str | None,
     typer.Option(

@@ -15,6 +15,7 @@ def plan(
     steps: o.Steps = None,
     solver: o.Solver = None,
     restart: o.Restart = None,
+    restart_solver: o.RestartSolver = None,
     s_noise: o.SNoise = None,
     s_churn: o.SChurn = None,
     s_min: o.SMin = None,
@@ -30,7 +31,7 @@ def plan(
 ) -> None:
     """Print a plan: its segments, what each interval asks for and gets, and the total NFE."""
     built = o.build_plan(
-        preset, steps=steps, solver=solver, restart=restart, s_noise=s_noise, s_churn=s_churn, s_min=s_min, s_max=s_max,
+        preset, steps=steps, solver=solver, restart_solver=restart_solver, restart=restart, s_noise=s_noise, s_churn=s_churn, s_min=s_min, s_max=s_max,
         restart_gamma=restart_gamma, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho, schedule=schedule,
         on_collision=on_collision, guidance_scale=guidance_scale,
     )  # fmt: skip

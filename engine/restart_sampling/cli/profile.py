@@ -27,6 +27,7 @@ def profile(
     steps: o.Steps = None,
     solver: o.Solver = None,
     restart: o.Restart = None,
+    restart_solver: o.RestartSolver = None,
     guidance_scale: o.Guidance = None,
     batch: o.Batch = None,
     batches: Annotated[int, typer.Option(help="Batches that are profiled.")] = 1,
@@ -60,7 +61,7 @@ def profile(
         why = f"{tool} was not found on the PATH" if cuda else f"{tool} profiles CUDA devices, not {device}"
         raise BackendError(f"--tool {tool} cannot run: {why}; use --tool torch")
 
-    given = dict(steps=steps, solver=solver, restart=restart, guidance_scale=guidance_scale)
+    given = dict(steps=steps, solver=solver, restart_solver=restart_solver, restart=restart, guidance_scale=guidance_scale)
     plan = o.build_plan(preset, fallback="fashion-mnist-43", **given)
     job = _Job(model or "fashion-mnist", plan, batch or "auto", batches, device, dtype or "fp32",
                backend or "auto", graph or "auto", compile or "auto")  # fmt: skip

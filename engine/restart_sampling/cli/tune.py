@@ -36,11 +36,15 @@ def tune(
     finalists: Annotated[
         int,
         typer.Option(
-            help="So many of a budget's lowest plans are drawn again, on up to 1000 seeds behind the search's, to choose one."
+            help="So many of a budget's lowest plans are drawn again, on seeds behind the search's, to choose one."
         ),
     ] = 3,
+    final_n: Annotated[
+        int | None,
+        typer.Option(help="Seeds for that, a multiple of 1000 where --confirm-n is 1000 or more. Default 1000, or --confirm-n."),
+    ] = None,
     solver: Annotated[
-        str, typer.Option(help="Solvers to try, separated by commas.")
+        str, typer.Option(help="Solvers to try, on the main grid and in intervals, separated by commas.")
     ] = "heun,dpm2,dpm3,dpm++2m",
     levels: Annotated[int, typer.Option(help="Most Restart intervals of a plan.")] = 2,
     max_nfe: Annotated[
@@ -82,12 +86,13 @@ def tune(
     from rich.console import Console
 
     from ..bench.judge import judge_for
-    from ..bench.rows import environment
+    from ..bench.rows import environment, read
     from ..models.registry import load
     from ..output.lock import FolderLock
     from ..tune import confirm as results
     from ..tune import pareto, study
     from ..tune.objective import Objective
+    from ..tune.restore import restore
     from ..tune.space import space_for
     from ..tune.starts import starts
 
@@ -106,7 +111,11 @@ def tune(
         raise RestartValueError(
             f"--confirm-n must be 2 .. {results.BLOCK} or a multiple of {results.BLOCK}, got {confirm_n}"
         )
-    searched = n if finalists == 1 else n + min(confirm_n, results.BLOCK)
+    block = min(confirm_n, results.BLOCK)
+    final_n = block if final_n is None else final_n
+    if final_n < block or final_n % block:
+        raise RestartValueError(f"--final-n must be a multiple of {block}, as many seeds as a distance takes, got {final_n}")
+    searched = n if finalists == 1 else n + final_n
     if first_seed < confirm_seed + confirm_n and confirm_seed < first_seed + searched:
         raise RestartValueError(
             f"the search draws the seeds {first_seed} .. {first_seed + searched - 1} and the confirmation {confirm_seed} .. "
@@ -140,6 +149,12 @@ def tune(
     stopped = False
     try:
         found = study.open_study(where, settings)
+        restored, outside = restore(found, read(path), common, space, objective.key)
+        if restored or outside:
+            console.print(
+                f"{restored} plans of an earlier search come from {path}"
+                + f"; {outside} are left out, because they are outside what is searched now" * bool(outside)
+            )
         common |= environment(denoiser.device)
         results.write_trials(found, common, path)
         first = starts(space, budgets, objective.key)
@@ -171,7 +186,7 @@ def tune(
             if confirm and not stopped:
                 tuned = results.confirm(
                     found, space, objective, budgets, common, path, n=confirm_n, first_seed=confirm_seed,
-                    finalists=finalists, progress=console.print
+                    finalists=finalists, final_n=final_n, progress=console.print
                 )  # fmt: skip
         except KeyboardInterrupt:
             stopped = True

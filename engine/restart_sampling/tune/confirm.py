@@ -19,6 +19,7 @@ from ..bench.engine import plan_for
 from ..bench.rows import append, find, read
 from ..errors import ConfigError, NonFiniteError, RestartValueError
 from ..plan import Plan
+from ..presets import find as preset_named
 from ..solvers import get_solver
 from .pareto import lowest
 from .space import Space
@@ -34,7 +35,7 @@ FIRST_SEED = 1_000_000  # the benchmark's
 BLOCK = 1000  # seeds of a distance, the benchmark's: a distance falls with the number of images, so all have as many
 Row = dict[str, Any]
 _FLAGS = (  # of `generate`, with the option of Plan.build each is
-    ("--steps", "steps"), ("--solver", "solver"), ("--rho", "rho"), ("--s-noise", "s_noise"), ("--s-churn", "s_churn"),
+    ("--steps", "steps"), ("--solver", "solver"), ("--restart-solver", "restart_solver"), ("--rho", "rho"), ("--s-noise", "s_noise"), ("--s-churn", "s_churn"),
     ("--s-min", "s_min"), ("--s-max", "s_max"), ("--restart-gamma", "restart_gamma"), ("--sigma-min", "sigma_min"),
     ("--sigma-max", "sigma_max"), ("--schedule", "schedule"), ("--on-collision", "on_collision"),
     ("--guidance-scale", "guidance_scale"),
@@ -142,6 +143,7 @@ def confirm(
     n: int,
     first_seed: int = FIRST_SEED,
     finalists: int = 1,
+    final_n: int | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
     """Rows of kind "tuned", one for each budget that a trial fits in; appended to the file, and not measured twice.
@@ -150,12 +152,16 @@ def confirm(
         common: fields that every row has (model, features, environment …).
         n, first_seed: the fresh seeds. Up to BLOCK of them are one distance; more are a distance for every BLOCK, whose mean
             is reported with its standard deviation, and n must be a multiple of BLOCK (else RestartValueError).
-        finalists: how many plans of a budget are drawn again before one is chosen, on a block of seeds behind the search's own.
+        finalists: how many plans of a budget are drawn again before one is chosen, on the seeds behind the search's own.
+        final_n: so many of these, a multiple of what one distance takes (else RestartValueError); default one distance.
     """
     block = min(n, BLOCK)
-    if n % block:
-        raise RestartValueError(f"fresh seeds are up to {BLOCK} or a multiple of {BLOCK}, got {n}")
-    measured: dict[str, list[float]] = {}
+    final_n = block if final_n is None else final_n
+    for asked in (n, final_n):
+        if asked % block or not asked:
+            raise RestartValueError(f"fresh seeds are up to {BLOCK} or a multiple of {BLOCK}, got {asked}")
+    before = find(read(path), kind="tuned", study=study.user_attrs["study"], n=block)
+    measured = _measured(find(before, first_seed=first_seed, blocks=n // block))
 
     def fresh(name: str, plan: Plan | None, what: str) -> Row:
         """The plan's distances as fields of a row: `name`, `name`_std and `name`_blocks; None and [] where it has none."""
@@ -177,38 +183,38 @@ def confirm(
             f"{name}_blocks": found,
         }
 
-    before = find(read(path), kind="tuned", study=study.user_attrs["study"], n=block)
     repeated = {
-        int(number): math.inf if fd is None else fd for row in before for number, fd in row["finals"].items()
+        int(number): math.inf if fd is None else fd
+        for row in before
+        if row.get("final_n", block) == final_n  # rows from before there was a choice
+        for number, fd in row["finals"].items()
     }
 
-    def again(trial: FrozenTrial) -> float:
+    def final(trial: FrozenTrial) -> float:
         """A finalist's distance behind the seeds of the search; infinite where it has none. With one finalist, of no use."""
         if finalists == 1:
             return math.inf
         if trial.number not in repeated:
             plan, what = Plan.build(**trial.user_attrs["config"]), f"finalist {trial.number}"
+            first = common["first_seed"] + common["n"]
             try:
-                repeated[trial.number] = round(
-                    objective.fresh(plan, common["first_seed"] + common["n"], block), 6
-                )
+                again = [objective.fresh(plan, first + start, block) for start in range(0, final_n, block)]
+                repeated[trial.number] = round(statistics.fmean(again), 6)
             except NonFiniteError as error:
                 progress(f"{what}: {error}")
                 repeated[trial.number] = math.inf
             else:
-                progress(
-                    f"{what}, {trial.values[0]:.0f} NFE: FD {repeated[trial.number]:.4g} on {block} other seeds"
-                )
+                progress(f"{what}, {trial.values[0]:.0f} NFE: FD {spread(again)} on {final_n} other seeds")
         return repeated[trial.number]
 
     rows = []
     for budget in budgets:
-        final = lowest(complete(study), budget, finalists)
-        if not final:
+        lucky = lowest(complete(study), budget, finalists)
+        if not lucky:
             progress(f"no plan was found for {budget} NFE")
             continue
         trial, fd_final = min(
-            ((trial, again(trial)) for trial in final), key=lambda pair: (pair[1], pair[0].values[1])
+            ((trial, final(trial)) for trial in lucky), key=lambda pair: (pair[1], pair[0].values[1])
         )
         plan = Plan.build(**trial.user_attrs["config"])
         name, preset, fd_search = _best_preset(study, space, objective, budget)
@@ -216,14 +222,14 @@ def confirm(
         row = plan_fields(plan, int(trial.values[0]), common["dtype"]) | common
         row |= {
             "kind": "tuned", "title": f"Tuned for {budget} NFE", "budget": budget, "nfe_asked": budget, "n": block,
-            "blocks": n // block, "first_seed": first_seed, "best_preset": name, "heun": heun.digest if heun else "",
+            "blocks": n // block, "first_seed": first_seed, "final_n": final_n, "best_preset": name, "heun": heun.digest if heun else "",
             "trial": trial.number, "trials": len(complete(study)), "study": study.user_attrs["study"],
         }  # fmt: skip
         same = find(
             read(path),
             **{
                 k: row[k]
-                for k in ("kind", "study", "budget", "plan", "best_preset", "n", "blocks", "first_seed")
+                for k in ("kind", "study", "budget", "plan", "best_preset", "n", "blocks", "first_seed", "final_n")
             },
         )
         if same:
@@ -240,14 +246,25 @@ def confirm(
             else 0
         )
         row |= {
-            "fd_final": _finite(fd_final), "finalists": len(final),
-            "finals": {str(t.number): _finite(repeated[t.number]) for t in final if t.number in repeated},
+            "fd_final": _finite(fd_final), "finalists": len(lucky),
+            "finals": {str(t.number): _finite(repeated[t.number]) for t in lucky if t.number in repeated},
             "fd_search": round(trial.values[1], 6), "fd_search_best_preset": fd_search,
             "command": command(plan, str(common["model"]), str(common["dtype"])), "python": python(plan),
         }  # fmt: skip
         append(path, row)
         rows.append(row)
     return rows
+
+
+def _measured(rows: Sequence[Row]) -> dict[str, list[float]]:
+    """Distances by plan digest that earlier rows of the same fresh seeds have."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found |= {row["plan"]: row["fd_blocks"], row["heun"]: row["fd_heun_blocks"]}
+        if row["best_preset"]:
+            preset = Plan.build(**preset_named(row["best_preset"]).plan_options)
+            found[preset.digest] = row["fd_best_preset_blocks"]
+    return found
 
 
 def _finite(value: float) -> float | None:

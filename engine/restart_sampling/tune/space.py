@@ -2,10 +2,11 @@ r"""What is searched: a plan as a few independent numbers, and back.
 
 | parameter | range | what it becomes |
 |---|---|---|
-| solver | as asked | of the main walk and the intervals |
+| solver | as asked | of the main walk |
 | main | 4 .. max_nfe, log | evaluations of the main walk; N_main is the most points they pay for |
 | rho | 4 .. 10, by ½ | exponent of the grid |
 | levels | 0 .. levels | number of Restart intervals; for each k: |
+| restart_solver | as asked | inside the intervals; only with some |
 | N_k, K_k | 2 .. 6; 1 .. 10, log | grid points and repeats |
 | t_min_k | 0.01 .. 50, log | moved to the nearest point (in log σ) of the main grid that can be restarted from |
 | ratio_k | 1.2 .. 20, log | t_max = ratio · t_min, at most sigma_max, 4 digits |
@@ -104,6 +105,8 @@ def suggest(trial: Suggests, space: Space) -> Params:
         "rho": trial.suggest_float("rho", *space.rho, step=0.5),
         "levels": trial.suggest_int("levels", 0, space.levels),
     }
+    if p["levels"]:
+        p["restart_solver"] = trial.suggest_categorical("restart_solver", list(space.solvers))
     for k in range(p["levels"]):
         p[f"N{k}"] = trial.suggest_int(f"N{k}", *space.N)
         p[f"K{k}"] = trial.suggest_int(f"K{k}", *space.K, log=True)
@@ -127,6 +130,8 @@ def options_of(params: Params, space: Space) -> Options:
     intervals = _intervals(params, options, space)
     if intervals:
         options["restart"] = intervals
+        if params.get("restart_solver", params["solver"]) != params["solver"]:
+            options["restart_solver"] = params["restart_solver"]
     if "s_noise" in params:
         options["s_noise"] = round(float(params["s_noise"]), 4)
     if "s_churn" in params:
@@ -163,6 +168,8 @@ def params_of(plan: Plan, space: Space) -> Params | None:
         "rho": round(config.rho * 2) / 2,
         "levels": len(levels),
     }
+    if levels:
+        p["restart_solver"] = config.restart_solver or config.solver
     for k, i in enumerate(levels):
         p |= {f"N{k}": i.N, f"K{k}": i.K, f"t_min{k}": i.t_min, f"ratio{k}": i.asked.t_max / i.t_min}
     if noisy:
@@ -170,7 +177,7 @@ def params_of(plan: Plan, space: Space) -> Params | None:
     if config.solver == STOCHASTIC:
         p["s_churn"] = config.s_churn
     inside = (
-        config.solver in space.solvers
+        {config.solver, p.get("restart_solver", config.solver)} <= set(space.solvers)
         and 4 <= main <= space.max_nfe
         and len(levels) <= space.levels
         and config.schedule == "edm"
@@ -182,7 +189,7 @@ def params_of(plan: Plan, space: Space) -> Params | None:
     return p if inside else None
 
 
-_FREE = ("solver", "main", "levels")
+_FREE = ("solver", "restart_solver", "main", "levels")
 
 
 def _within(value: float, ends: tuple[float, float]) -> bool:

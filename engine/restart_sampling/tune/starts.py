@@ -1,8 +1,10 @@
 r"""Where a search begins: plans that are known to be good, so that it does not have to find them.
 
 In this order, each once: for every budget the benchmark's rule (one interval, bench/engine.py) and plain Heun; the published
-presets that fit; the paper's multi-level ImageNet rows of up to twice the most evaluations, cut to the number of levels and with
-fewer repeats until they fit; the other solvers with the rule's interval.
+presets that fit; those with one interval and as many repeats as a budget pays for, because more of them help for long (paper,
+Table 3); the paper's multi-level ImageNet rows of up to twice the most evaluations, cut to the number of levels and with fewer
+repeats until they fit; for every other solver the presets with one interval and that solver on the main walk, and there and in the
+interval; the other solvers with the rule's interval.
 """
 
 from __future__ import annotations
@@ -82,17 +84,56 @@ def _candidates(space: Space, budgets: Sequence[int]) -> Iterator[tuple[str, Pla
     for preset in presets():
         if preset.nfe <= space.max_nfe:
             yield f"preset {preset.name}", Plan.build(**preset.plan_options), preset.name
+    yield from _transplants((None,), space, budgets)
     for preset in sorted(presets(), key=lambda p: p.nfe):
         several = str(preset.plan_options.get("restart", "")).count("[") > 1
         if preset.name.startswith("imagenet64-edm-") and several and preset.nfe <= 2 * space.max_nfe:
             scaled = _scaled(preset, space)
             if scaled is not None:
                 yield f"{preset.name}, scaled", scaled, ""
+    yield from _transplants(space.solvers, space, budgets)
     for solver in space.solvers:
         for budget in budgets:
             plan = plan_for(solver, budget, jumping=True)
             if plan is not None:
                 yield f"{solver} + Restart by rule, {budget} NFE", plan, ""
+
+
+def _transplants(
+    solvers: Sequence[str | None], space: Space, budgets: Sequence[int]
+) -> Iterator[tuple[str, Plan, str]]:
+    """The presets with one interval: with their own solver (None) and as many repeats as a budget pays for; with another
+    solver on the main walk, with their own repeats and with as many; with another solver everywhere."""
+    single = [preset for preset in presets() if _jumps_once(preset)]
+    for solver in solvers:
+        others = [p for p in single if p.plan_options.get("solver", "heun") != solver]
+        for preset in others:
+            own = preset.plan_options.get("solver", "heun")
+            options, label = preset.plan_options, preset.name
+            if solver is not None:
+                options, label = {**options, "solver": solver, "restart_solver": own}, f"{label}, main walk by {solver}"
+                yield label, Plan.build(**options), ""
+            for budget in budgets:
+                plan = _filled(options, budget, space)
+                if plan is not None:
+                    yield f"{label}, repeats for {budget} NFE", plan, ""
+        for preset in others if solver is not None else ():
+            yield f"{preset.name} by {solver}", Plan.build(**{**preset.plan_options, "solver": solver}), ""
+
+
+def _jumps_once(preset: Preset) -> bool:
+    """Whether the preset has one interval, on EDM's grid and without guidance."""
+    plan = Plan.build(**preset.plan_options)
+    return len(plan.intervals) == 1 and plan.config.schedule == "edm" and not plan.config.guided
+
+
+def _filled(options: Options, budget: int, space: Space) -> Plan | None:
+    """The plan of one interval with the most repeats that `budget` pays for; None where it does not pay for one."""
+    plan = Plan.build(**options)
+    (interval,) = plan.intervals
+    K = min(interval.K + (budget - plan.nfe) // (interval.nfe // interval.K), space.K[1])
+    asked = interval.asked
+    return Plan.build(**{**options, "restart": [asked.N, K, asked.t_min, asked.t_max]}) if K >= 1 else None
 
 
 def _scaled(preset: Preset, space: Space) -> Plan | None:

@@ -1,0 +1,87 @@
+r"""A search made again from its rows, where the rows are there and its database is not.
+
+tune.jsonl has all that a search knows of a trial: the plan, its NFE, its distance or why it has none. The database has more of
+optuna's own, but it is a file of one machine; rows are committed, copied and read. The trials get their old numbers, and those
+that have no row (copies and refused points) are filled with refused ones, so that the search goes on as the one it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..bench.rows import find
+from ..plan import Plan
+from .space import Space, params_of, suggest
+from .study import library
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+Row = Mapping[str, Any]
+SAME = ("model_sha256", "dtype", "n", "first_seed", "features", "reference", "classes")
+
+
+def restore(
+    study: Study, rows: Sequence[dict[str, Any]], common: Row, space: Space, key: Callable[[Plan], str]
+) -> tuple[int, int]:
+    """Give an empty study the trials of the newest search in `rows` whose distances compare with those of this one.
+
+    Args:
+        rows: of tune.jsonl. common: fields of this search's rows; those in SAME must agree, and `model` where it has no hash.
+        key: `Objective.key`.
+
+    Returns: (trials that were restored, rows that were left out because they are outside `space`); (0, 0) where the study has
+    trials already or no rows fit.
+    """
+    names = SAME if common["model_sha256"] else (*SAME, "model")
+    mine = find(rows, kind="trial", **{name: common[name] for name in names})
+    if not mine or study.get_trials(deepcopy=False):
+        return 0, 0
+    name = mine[-1]["study"]
+    made = {row["trial"]: _trial(row, space, key) for row in find(mine, study=name)}
+    if not any(made.values()):
+        return 0, len(made)
+    study.set_user_attr("study", name)
+    for number in range(max(made) + 1):
+        study.add_trial(made.get(number) or _refused())
+    left_out = sum(trial is None for trial in made.values())
+    return len(made) - left_out, left_out
+
+
+def _trial(row: Row, space: Space, key: Callable[[Plan], str]) -> FrozenTrial | None:
+    """The trial of a row, None where its plan is outside the space."""
+    optuna = library()
+    plan = Plan.build(**row["config"])
+    params = params_of(plan, space)
+    if params is None:
+        return None
+    point = optuna.trial.FixedTrial(params)
+    params = suggest(point, space)
+    attrs = {
+        "key": key(plan), "plan": plan.digest, "config": plan.config.to_dict(), "nfe": row["nfe"], "drawn": True,
+        "seconds": row.get("seconds"), "first": row.get("fd_first"),
+    }  # fmt: skip
+    if row.get("label"):
+        attrs |= {"label": row["label"], "preset": row.get("preset", ""), "start": plan.digest}
+        attrs["options"] = plan.config.to_dict()
+    state = optuna.trial.TrialState
+    values = None
+    if row["fd"] is not None:
+        ended, values = state.COMPLETE, [float(row["nfe"]), float(row["fd"])]
+    elif row.get("fd_first") is not None:
+        ended, attrs["stopped"] = state.PRUNED, row["why"]
+    else:
+        ended, attrs["failed"] = state.FAIL, row["why"]
+    kept = {name: value for name, value in attrs.items() if value is not None}
+    return optuna.trial.create_trial(
+        state=ended, values=values, params=params, distributions=point.distributions, user_attrs=kept
+    )
+
+
+def _refused() -> FrozenTrial:
+    optuna = library()
+    return optuna.trial.create_trial(
+        state=optuna.trial.TrialState.PRUNED, user_attrs={"refused": "has no row that is a point of the space"}
+    )
