@@ -70,13 +70,12 @@ quality: $(FULL)  ## FD-classifier of the bundled model: samplers, ablations, th
 	$(BIN)/python benchmarks/readme.py
 
 SPEED := $(BIN)/restart-sampling bench --batch 32 --rounds 5 --out benchmarks/results --samplers
+AT_QUALITY := dpm++2m@9,heun@18,dpm2@18,dpm++2m@18,dpm++2m+restart@18,diffusers/dpm++2m@18,heun@35,dpm++2m@35,diffusers/heun@35
+AT_QUALITY := $(AT_QUALITY),heun+restart@43,preset:cifar10-vp-55@55,heun@63,preset:cifar10-vp-75@75,edm-stochastic@63,edm-stochastic@127
 
 speed: $(FULL)  ## samples per second of every sampler at equal evaluations; README's table and picture; wants a quiet machine
 	$(SPEED) all --nfe 18
-	$(SPEED) heun,dpm++2m --nfe 9
-	$(SPEED) heun,dpm++2m,edm-stochastic,torch/heun-fp64,diffusers/heun --nfe 35
-	$(SPEED) heun+restart,torch/restart-fp64 --nfe 43
-	$(SPEED) edm-stochastic --nfe 127
+	$(SPEED) "$(AT_QUALITY)" --together
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/readme.py
 

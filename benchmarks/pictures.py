@@ -74,8 +74,8 @@ def quality_speed(rows: Iterable[select.Row], path: Path) -> bool:
     _distances(axes, group.rows, group)
     rounds = number(group.rows[0].get("rounds"))
     caption = (
-        f"{group.label}. Bars: quartiles of the speed over {rounds} rounds, in which samplers of one budget took turns, and "
-        "standard deviation of FD over blocks of seeds."
+        f"{group.label}. Bars: quartiles of the speed over {rounds} rounds, in which all of them took turns, and standard "
+        "deviation of FD over blocks of seeds."
     )
     _save(figure, path, caption)
     return True

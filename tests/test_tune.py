@@ -19,7 +19,7 @@ from restart_sampling.errors import ConfigError, NonFiniteError, RestartValueErr
 from restart_sampling.output.images import to_uint8
 from restart_sampling.output.lock import FolderLock
 from restart_sampling.presets import find
-from restart_sampling.tune import confirm, pareto, space, starts, study
+from restart_sampling.tune import confirm, pareto, restore, space, starts, study
 from restart_sampling.tune.objective import Objective, Value
 from restart_sampling.tune.space import Refused, Space
 
@@ -201,6 +201,24 @@ def test_starts_are_different_and_fit():
         assert known.key(rs.Plan.build(**point)) == known.key(plan)
         if start.preset:
             assert plan.nfe == find(start.preset).nfe
+
+
+def test_starts_carry_the_presets_to_other_solvers_and_budgets():
+    """DPM-Solver++(2M) on the main walk with the preset's Heun inside; as many repeats as a budget pays for, and no more."""
+    where, known = Space(solvers=("dpm++2m", "heun"), max_nfe=63), Known()
+    plans = [rs.Plan.build(**start.options) for start in starts.starts(where, [43, 63], known.key)]
+    wanted = (
+        {"solver": "dpm++2m", "restart_solver": "heun", "restart": [3, 5, 0.06, 0.3]},  # cifar10-vp-55, its own repeats
+        {"solver": "dpm++2m", "restart_solver": "heun", "restart": [3, 6, 0.06, 0.3]},  # 18 + 4 K ≤ 43
+        {"solver": "dpm++2m", "restart_solver": "heun", "restart": [3, 10, 0.06, 0.3]},  # K ≤ 10 in the space
+        {"solver": "dpm++2m", "restart": [3, 2, 0.14, 0.3]},
+        {"solver": "heun", "restart": [3, 7, 0.06, 0.3]},  # 35 + 4 K ≤ 63
+    )
+    keys = {known.key(plan) for plan in plans}
+    for options in wanted:
+        assert known.key(rs.Plan.build(steps=18, **options)) in keys, options
+    alone = Space(solvers=("dpm++2m",), max_nfe=63)  # Heun is not searched, so not inside intervals either
+    assert not [s for s in starts.starts(alone, [63], known.key) if s.options.get("restart_solver") == "heun"]
 
 
 # The search
@@ -485,8 +503,16 @@ def test_fresh_seeds_in_blocks(tmp_path):
     assert row["better"] == (3 if worth(plan) < worth(heun) else 0)
     assert confirm.better([1.0, 2.0, 3.0], [1.5, 1.5, 3.5], []) == 2
     assert confirm.better([1.0, 2.0], [1.5, 2.5], [0.5, 2.5]) == 1
-    with pytest.raises(RestartValueError, match="multiple of 1000, got 2500"):
-        confirm.confirm(found, where, known, [43], COMMON, tmp_path / "x.jsonl", n=2500)
+    for bad in ({"n": 2500}, {"n": 3000, "final_n": 2500}):
+        with pytest.raises(RestartValueError, match="multiple of 1000, got 2500"):
+            confirm.confirm(found, where, known, [43], COMMON, tmp_path / "x.jsonl", **bad)
+    # What was measured on these seeds for one budget, or for another number of finalists, is not measured again.
+    known.blocks.clear()
+    confirm.confirm(
+        found, where, known, [43], COMMON, tmp_path / "tune.jsonl", n=3000, first_seed=1000, final_n=1000, finalists=2
+    )
+    assert {block for block in known.blocks if block[0] >= 1000} <= {(1000, 1000), (2000, 1000), (3000, 1000)}
+    assert len(known.blocks) in (2, 5)  # two finals; three blocks where they choose another plan
 
 
 def test_the_final_is_on_other_seeds(tmp_path):
@@ -514,6 +540,14 @@ def test_the_final_is_on_other_seeds(tmp_path):
     assert made[1]["fd_final"] == pytest.approx(best[1].values[1] + 0.25 * 0.58, abs=1e-6)
     assert again.blocks.count((58, 1000)) == len([line for line in lines if line.startswith("finalist")])
     assert len({line for line in lines if line.startswith("finalist")}) == again.blocks.count((58, 1000))
+    more = Unlucky()
+    made = confirm.confirm(
+        found, where, more, [63], {**COMMON, "first_seed": 50}, tmp_path / "t.jsonl", n=1000, first_seed=4000,
+        finalists=2, final_n=3000,
+    )  # fmt: skip
+    assert {(58, 1000), (1058, 1000), (2058, 1000)} <= set(more.blocks)
+    assert made[0]["fd_final"] == pytest.approx(best[1].values[1] + 0.25 * 10.58, abs=1e-6)  # the mean of three
+    assert made[0]["final_n"] == 3000
 
 
 def test_trial_rows_are_written_once_and_all(tmp_path):
@@ -529,6 +563,68 @@ def test_trial_rows_are_written_once_and_all(tmp_path):
     assert [row["plan"] for row in written] == [plan.digest for plan in known.plans]
     assert [row["fd"] for row in written] == pytest.approx([worth(plan) for plan in known.plans], abs=1e-6)
     assert all(rs.Plan.build(**row["config"]).digest == row["plan"] for row in written)
+
+
+def search_with_rows(tmp_path, trials=22):
+    """(study, its rows, its space) of a search with starts, random plans, plans that were given up and one that failed."""
+    where, known = Space(solvers=("heun", "dpm++2m"), max_nfe=43), Known()
+    found = study.open_study(tmp_path / "s.db", settings())
+    study.enqueue(found, starts.starts(where, [43], known.key), 5)
+
+    def value(plan, far=lambda first: False):
+        known.plans.append(plan)
+        first = worth(plan)
+        if len(known.plans) == 9:
+            raise NonFiniteError("3 samples are NaN", [{"seed": 1}])
+        return Value(None, first) if far(first / 1.2) else Value(first, first)
+
+    known.value = value
+    study.search(found, where, known, trials)
+    confirm.write_trials(found, COMMON, tmp_path / "tune.jsonl")
+    return found, rows.read(tmp_path / "tune.jsonl"), where
+
+
+def test_a_search_is_made_again_from_its_rows(tmp_path):
+    """Numbers, states, values and points are those of the database; the search then goes on without drawing a plan twice."""
+    old, written, where = search_with_rows(tmp_path)
+    new = study.open_study(None, settings())
+    common = {**COMMON, "classes": None, "features": None, "reference": None}
+    assert restore.restore(new, written, common, where, Known().key) == (len(written), 0)
+    assert {"failed", "stopped"} <= {name for t in new.trials for name in t.user_attrs}
+    assert new.user_attrs["study"] == old.user_attrs["study"]
+    assert study.drawn(new) == study.drawn(old) == len(written)
+    for mine, theirs in zip(study.complete(new), study.complete(old), strict=True):
+        assert (mine.number, mine.user_attrs["key"]) == (theirs.number, theirs.user_attrs["key"])
+        assert mine.values == pytest.approx(theirs.values, abs=1e-6)
+        assert set(mine.params) == set(theirs.params)
+        again = rs.Plan.build(**space.options_of(mine.params, where))
+        assert again.digest == theirs.user_attrs["plan"]
+    assert study.enqueue(new, starts.starts(where, [43], Known().key), 5) == 0  # they were tried
+    known = Known()
+    study.search(new, where, known, len(written) + 3)
+    assert len(known.plans) == 3
+    assert not {plan.digest for plan in known.plans} & {row["plan"] for row in written}
+    assert confirm.write_trials(new, COMMON, tmp_path / "tune.jsonl") == rows.read(tmp_path / "tune.jsonl")
+    assert len(rows.read(tmp_path / "tune.jsonl")) == len(written) + 3
+    assert restore.restore(new, written, common, where, known.key) == (0, 0)  # it has trials
+
+
+def test_rows_that_do_not_compare_are_no_trials(tmp_path):
+    _, written, where = search_with_rows(tmp_path, 8)
+    common = {**COMMON, "classes": None, "features": None, "reference": None}
+
+    def restored(rows, common=common, where=where):
+        new = study.open_study(None, settings())
+        return restore.restore(new, rows, common, where, Known().key), new
+
+    for change in ({"n": 9}, {"first_seed": 1}, {"dtype": "bf16"}, {"model": "another"}, {"features": "f"}):
+        counts, new = restored(written, {**common, **change})
+        assert (counts, new.trials) == ((0, 0), [])
+    inside = [row for row in written if row["config"]["solver"] == "heun" and not row["restart"]]
+    counts, new = restored(written, where=Space(solvers=("heun",), levels=0, max_nfe=43))
+    assert counts == (len(inside), len(written) - len(inside))
+    assert [t.number for t in study.finished(new) if "drawn" in t.user_attrs] == [r["trial"] for r in inside]
+    assert restored([])[0] == (0, 0)
 
 
 def test_command_lines_and_python_give_the_plan_back(monkeypatch):
@@ -611,6 +707,11 @@ def test_tune_from_the_command_line(tmp_path, capsys, judged):
     assert (code, again) == (0, out)
     assert len(judged.seen) == calls  # nothing to do
     assert rows.read(tmp_path / "out" / "tune.jsonl") == written
+    (tmp_path / "out" / "tune.db").unlink()
+    code, third, err = run(arguments(tmp_path), capsys)
+    assert (code, third) == (0, out)  # from the rows
+    assert "2 plans of an earlier search come from" in err
+    assert len(judged.seen) == calls
     code, _, err = run(arguments(tmp_path, n=4), capsys)
     assert code == 2
     assert "with n = 3, and now it is 4" in err
@@ -624,6 +725,8 @@ def test_tune_from_the_command_line(tmp_path, capsys, judged):
         (["--confirm-seed", "2000001"], "overlap"),
         (["--confirm-seed", "1999000", "--confirm-n", "2000"], "overlap"),
         (["--confirm-n", "1500"], "--confirm-n"),
+        (["--final-n", "4"], "--final-n must be a multiple of 3"),
+        (["--confirm-seed", "1999000", "--confirm-n", "1000", "--first-seed", "1996000", "--final-n", "3000"], "overlap"),
         (["--trials", "0"], "--trials"),
         (["--solver", "huen"], "heun"),
         (["--minutes", "-1"], "--minutes"),

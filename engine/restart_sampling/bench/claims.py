@@ -24,7 +24,7 @@ from typing import Any
 
 from .rows import ranking
 
-GROUP = ("model_sha256", "device", "features", "reference", "dtype", "n")
+GROUP = ("model_sha256", "features", "reference", "dtype", "n")
 Row = Mapping[str, Any]
 Contender = tuple[str, str, int, str]  # family, sampler, NFE, and the key of what is drawn
 Table = dict[Contender, dict[int, Row]]  # then by first seed

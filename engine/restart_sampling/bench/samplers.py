@@ -5,7 +5,8 @@ Three kinds, one file each: this engine's plans (engine.py), plain PyTorch loops
 (libraries.py). All draw from the same network, and all but the plain loops from the same initial latents, draw 0 of the seed.
 
 Names are `heun`, `heun+restart`, `preset:cifar10-edm-43`, `torch/restart-fp64`, `diffusers/heun`. :func:`select` also takes a
-family (ode, sde, restart), a maker (engine, torch, diffusers), a glob, and "all", which is all but the presets.
+family (ode, sde, restart), a maker (engine, torch, diffusers), a glob, and "all", which is all but the presets. In :func:`work`
+each of these may have a budget of its own, `heun@35`.
 """
 
 from __future__ import annotations
@@ -118,6 +119,25 @@ def select(*names: str) -> tuple[Contender, ...]:
             )
         chosen |= found
     return tuple(contender for contender in everyone if contender.name in chosen)
+
+
+def work(names: Sequence[str], budgets: Sequence[int]) -> list[tuple[Contender, int]]:
+    """(contender, budget) pairs: every name at every budget, and `NAME@NFE` at that one alone; each pair once, by budget.
+
+    ConfigError: a name or a budget that is none.
+    """
+    asked: dict[int, list[str]] = {}
+    for name in names:
+        plain, at, nfe = name.rpartition("@")
+        if not at:
+            for budget in budgets:
+                asked.setdefault(budget, []).append(name)
+        elif nfe.isdecimal() and int(nfe) > 0:
+            asked.setdefault(int(nfe), []).append(plain)
+        else:
+            raise ConfigError(f"{name!r} asks for a budget that is no number ≥ 1; write for example {plain or 'heun'}@35")
+    order = [*budgets, *sorted(nfe for nfe in asked if nfe not in budgets)]
+    return [(contender, nfe) for nfe in order if nfe in asked for contender in select(*asked[nfe])]
 
 
 def _matches(contender: Contender, name: str) -> bool:

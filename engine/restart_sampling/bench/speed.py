@@ -1,7 +1,8 @@
 r"""Speed rows: samples per second, and what a sampler costs outside the network.
 
-The contenders of one budget run in rotation in one process (timing.py) on the same seeds, so ratios are taken within a round.
-Times are medians over the rounds:
+Contenders run in rotation in one process (timing.py) on the same seeds, so ratios are taken within a round: those of one budget,
+or with `together` those of all budgets, without which speeds of two budgets are of different minutes. Rows that took turns have
+the same `rotation`, and only those are compared. Times are medians over the rounds:
 
 samples_per_s       with its quartiles _q1 and _q3.
 ratio               evaluations per second over those of the plain float64 loop at this budget: Restart's for the restart family,
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -87,52 +89,58 @@ def measure(
     warm: int = 1,
     out: Path | None = None,
     restart: Any = None,
+    together: bool = False,
     progress: Progress | None = None,
 ) -> list[Row]:
-    """One row for each contender that fits its budget, appended to `out`/speed.jsonl one by one.
+    """One row for each contender that fits its budget, appended to `out`/speed.jsonl after its rotation.
 
     Args:
         work: (contender, budget) pairs; those of one budget run in rotation, with the plain float64 loops beside them.
         restart: replaces the interval of the contenders' rule.
-        progress: hears one line for each budget, and for each contender that is left out, with the reason.
+        together: all of `work` is one rotation, which takes the memory of all samplers at once.
+        progress: hears one line for each rotation, and for each contender that is left out, with the reason.
     """
     say = progress or (lambda line: None)
     found: list[Row] = []
-    for nfe in dict.fromkeys(nfe for _, nfe in work):
-        chosen = [contender for contender, asked in work if asked == nfe]
+    budgets = list(dict.fromkeys(nfe for _, nfe in work))
+    rotations = [budgets] if together else [[nfe] for nfe in budgets]
+    for some in rotations:
+        chosen = [(contender, nfe) for contender, nfe in work if nfe in some]
         say(
-            f"speed, at most {nfe} evaluations: {len(chosen)} samplers, {warm + rounds} rounds of {batch} samples"
+            f"speed, at most {', '.join(map(str, some))} evaluations: {len(chosen)} samplers, {warm + rounds} rounds of "
+            f"{batch} samples"
         )
-        for row in _budget(denoiser, model, chosen, nfe, batch, dtype, rounds, warm, restart, say):
+        for row in _rotation(denoiser, model, chosen, batch, dtype, rounds, warm, restart, say):
             if out is not None:
                 append(out / FILE, row)
             found.append(row)
     return found
 
 
-def _budget(
-    denoiser: Denoiser, model: str, chosen: Sequence[Contender], nfe: int, batch: int, dtype: str, rounds: int, warm: int,
-    restart: Any, say: Progress,
+def _rotation(
+    denoiser: Denoiser, model: str, chosen: Work, batch: int, dtype: str, rounds: int, warm: int, restart: Any, say: Progress
 ) -> Iterator[Row]:  # fmt: skip
-    contenders = {contender.name: contender for contender in chosen}
-    bases = {contender.name: BASELINES[contender.family] for contender in chosen}
+    named = {f"{contender.name}@{nfe}": (contender, nfe) for contender, nfe in chosen}
+    bases = {name: f"{BASELINES[contender.family]}@{nfe}" for name, (contender, nfe) in named.items()}
     for name in bases.values():
-        contenders.setdefault(name, find(name))
+        loop, _, nfe_ = name.rpartition("@")
+        named.setdefault(name, (find(loop), int(nfe_)))
     ways: dict[str, Way] = {}
-    for name, contender in contenders.items():
+    for name, (contender, nfe) in named.items():
         try:
             runner = build(contender, denoiser, nfe, batch, dtype, restart)
         except RestartError as error:
-            say(f"{name} is left out: {error}")
+            say(f"{contender.name} is left out: {error}")
             continue
         if runner is None:
-            say(f"{name} is left out: no configuration fits in {nfe} evaluations")
+            say(f"{contender.name} is left out: no configuration fits in {nfe} evaluations")
             continue
         ways[name] = Way(runner, batch, denoiser)
     seconds = interleaved(ways, rounds, warm)
     where = environment(denoiser.device)
+    rotation = uuid.uuid4().hex[:8]
     for name in (name for name in bases if name in ways):
-        contender, way = contenders[name], ways[name]
+        (contender, nfe), way = named[name], ways[name]
         row = fields(contender, way.runner, denoiser, model, kind="speed", nfe=nfe, batch=batch, dtype=dtype)
         row |= _times(way, seconds[name], batch, warm)
         row["ratio"] = None
@@ -140,7 +148,7 @@ def _budget(
             evaluation = [s / ways[bases[name]].runner.nfe for s in seconds[bases[name]]]
             row["ratio"] = ratios(evaluation, [s / way.runner.nfe for s in seconds[name]])[1]
         row |= costs.of(contender, way.runner, denoiser, nfe, batch, dtype, restart)
-        row |= {"rounds": rounds, "disturbed": int(seconds.disturbed), **where}
+        row |= {"rotation": rotation, "rounds": rounds, "disturbed": int(seconds.disturbed), **where}
         yield {key: round(v, 6) if isinstance(v, float) else v for key, v in row.items()}
 
 

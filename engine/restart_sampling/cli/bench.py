@@ -25,7 +25,7 @@ def bench(
         str,
         typer.Option(
             help="Names, globs or groups, separated by commas: heun, 'heun*', preset:NAME, ode, sde, restart, engine, torch, "
-            "diffusers, presets, all (but presets)."
+            "diffusers, presets, all (but presets). NAME@NFE has a budget of its own."
         ),
     ] = "all",
     nfe: Annotated[
@@ -38,6 +38,12 @@ def bench(
     rounds: Annotated[
         int | None, typer.Option(help="Timed rounds; 0 measures quality only. Default 5.")
     ] = None,
+    together: Annotated[
+        bool,
+        typer.Option(
+            "--together", help="Speed: samplers of all budgets take turns, not only those of one; takes the memory of all."
+        ),
+    ] = False,
     dtype: o.Dtype = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")
@@ -101,14 +107,13 @@ def bench(
             "--rounds 0 without --n measures nothing; give --rounds for speed, --n for quality"
         )
     budgets = _budgets(str(nfe))
-    chosen = registry.select(*(name.strip() for name in samplers.split(",") if name.strip()))
+    work = registry.work([name.strip() for name in samplers.split(",") if name.strip()], budgets)
     if restart is not None:
         restart = o._read(Path(restart[1:])) if restart.startswith("@") else restart
         RestartConfig.parse(restart)  # a mistake in it shows before anything is loaded
     dtype, device = dtype or "fp32", device or ("cuda" if torch.cuda.is_available() else "cpu")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     denoiser = load(model, device)
-    work = [(contender, budget) for budget in budgets for contender in chosen]
     try:
         if against is not None:
             _against(against, model, work, batch, dtype, device, max(1, rounds), out, restart, console)
@@ -127,7 +132,7 @@ def bench(
         if rounds:
             rows += speed.measure(
                 denoiser, model, work, batch=batch, dtype=dtype, rounds=rounds, out=out, restart=restart,
-                progress=console.print,
+                together=together, progress=console.print,
             )  # fmt: skip
         if quick and not n:
             n, block, batch = QUICK_IMAGES, QUICK_IMAGES // 2, QUICK_IMAGES // 2

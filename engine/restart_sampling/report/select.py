@@ -1,8 +1,10 @@
 r"""What may stand in one picture.
 
-Rows of different models, devices, feature sets, references, precisions or sample counts are never compared: a Fréchet
-distance falls with the number of samples, and speeds of two machines say nothing about samplers. `groups` separates them. A
-measurement that was made again replaces the older one: files are appended to, so the later row is the newer.
+Rows of different models, feature sets, references, precisions or sample counts are never compared: a Fréchet distance falls
+with the number of samples. Nor are speeds of two machines, or of two rotations: the machine may have changed in between.
+Distances of two machines are: the noise bits are the same, and what a network rounds otherwise moves them by less than their
+last printed digit (benchmarks/machines.py). `groups` separates what may not stand together. A measurement that was made again
+replaces the older one: files are appended to, so the later row is the newer.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ from typing import Any
 Row = Mapping[str, Any]
 TRAIN = ("train set", "train-set", "train")
 CONTENDER = ("sampler", "by", "nfe", "plan", "restart")
-QUALITY_GROUP = ("model", "model_sha256", "device", "features", "reference", "dtype", "basis")
-SPEED_GROUP = ("model", "model_sha256", "device", "threads", "batch", "dtype")
-SPEED_QUALITY_GROUP = (*SPEED_GROUP, "quality_device", "features", "reference", "basis")
+QUALITY_GROUP = ("model", "model_sha256", "features", "reference", "dtype", "basis")
+SPEED_GROUP = ("model", "model_sha256", "device", "threads", "batch", "dtype", "rotation")
+SPEED_QUALITY_GROUP = (*SPEED_GROUP, "features", "reference", "basis")
 METRICS = ("fd_balanced", "kid", "precision", "recall", "density", "coverage", "accuracy")
 
 
@@ -71,7 +73,6 @@ def describe(common: Mapping[str, Any]) -> str:
         "model": str,
         "model_sha256": lambda v: f"weights {str(v)[:12]}",
         "device": str,
-        "quality_device": lambda v: f"FD measured on {v}",
         "threads": lambda v: f"{v} thread{'s' if v != 1 else ''}",
         "batch": lambda v: f"batch {v}",
         "nfe_asked": lambda v: f"budget {v} NFE",
@@ -80,9 +81,8 @@ def describe(common: Mapping[str, Any]) -> str:
         "reference": lambda v: f"reference {v}",
         "basis": str,
         "experiment": str,
+        "rotation": lambda v: f"rotation {v}",
     }
-    if common.get("quality_device") == common.get("device"):
-        common = {name: value for name, value in common.items() if name != "quality_device"}
     parts = [says[name](value) for name, value in common.items() if name in says and value not in ("", None)]
     return ", ".join(parts) or "not described"
 
@@ -170,8 +170,7 @@ def speed_rows(rows: Iterable[Row]) -> list[Row]:
 
 
 def speed_at_quality(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Speed rows with the quality of the same sampler, plan, network and precision. On the device of the speed row where
-    quality was measured there, else as measured on another: the noise bits are the same."""
+    """Speed rows with the quality of the same sampler, plan, network and precision, wherever that was measured."""
     rows = list(rows)
     names = ("sampler", "by", "nfe", "plan", "model_sha256", "dtype")
     points: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -179,13 +178,11 @@ def speed_at_quality(rows: Iterable[Row]) -> list[dict[str, Any]]:
         points.setdefault(key_of(point, names), []).append(point)
     joined = []
     for row in latest(speed_rows(rows), (*SPEED_GROUP, *names)):
-        some = points.get(key_of(row, names), [])
-        here = [p for p in some if p.get("device") == row.get("device")] or some
-        for p in here:
+        for p in points.get(key_of(row, names), []):
             told = {
                 k: p.get(k) for k in ("fd", "std", "features", "reference", "basis", "seeds", "n", "blocks")
             }
-            joined.append({**row, **told, "quality_device": p.get("device")})
+            joined.append({**row, **told})
     return joined
 
 

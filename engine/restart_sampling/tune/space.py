@@ -35,6 +35,7 @@ from ..solvers import get_solver
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # of EDM's grid
 STOCHASTIC = "edm-stochastic"
+LEAST_MAIN = 4  # evaluations of the main walk
 Params = dict[str, Any]
 Options = dict[str, Any]
 
@@ -101,7 +102,7 @@ def suggest(trial: Suggests, space: Space) -> Params:
     """One point of the space."""
     p: Params = {
         "solver": trial.suggest_categorical("solver", list(space.solvers)),
-        "main": trial.suggest_int("main", 4, space.max_nfe, log=True),
+        "main": trial.suggest_int("main", LEAST_MAIN, space.max_nfe, log=True),
         "rho": trial.suggest_float("rho", *space.rho, step=0.5),
         "levels": trial.suggest_int("levels", 0, space.levels),
     }
@@ -162,6 +163,9 @@ def params_of(plan: Plan, space: Space) -> Params | None:
     levels = sorted(plan.intervals, key=lambda i: (-i.t_min, -i.asked.t_max))
     noisy = bool(levels) or config.solver in (STOCHASTIC, "ddpm")
     main = plan.nfe - sum(i.nfe for i in levels)
+    fewest = plan_for(config.solver, LEAST_MAIN)
+    if fewest is not None and fewest.nfe == main:
+        main = LEAST_MAIN  # the smallest grid may cost less than what it is asked for with
     p: Params = {
         "solver": config.solver,
         "main": main,
@@ -178,7 +182,7 @@ def params_of(plan: Plan, space: Space) -> Params | None:
         p["s_churn"] = config.s_churn
     inside = (
         {config.solver, p.get("restart_solver", config.solver)} <= set(space.solvers)
-        and 4 <= main <= space.max_nfe
+        and LEAST_MAIN <= main <= space.max_nfe
         and len(levels) <= space.levels
         and config.schedule == "edm"
         and not config.sigmas
