@@ -25,7 +25,7 @@ $(FULL): $(SOURCES)  # with all extras, in one go: a second install would compil
 	@touch $(STAMP) $@
 
 demo: $(STAMP)  ## draw 64 images with Restart from the bundled model into samples/
-	$(BIN)/restart-sampling generate --preset fashion-mnist-43 --seeds 0-63 --out samples --overwrite
+	$(BIN)/restart-sampling generate --preset fashion-mnist-22 --seeds 0-63 --out samples --overwrite
 
 test: $(FULL)  ## the whole test suite
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest
@@ -71,7 +71,7 @@ quality: $(FULL)  ## FD-classifier of the bundled model: samplers, ablations, th
 
 SPEED := $(BIN)/restart-sampling bench --batch 32 --rounds 5 --out benchmarks/results --samplers
 AT_QUALITY := dpm++2m@9,heun@18,dpm2@18,dpm++2m@18,dpm++2m+restart@18,diffusers/dpm++2m@18,heun@35,dpm++2m@35,diffusers/heun@35
-AT_QUALITY := $(AT_QUALITY),heun+restart@43,preset:cifar10-vp-55@55,heun@63,preset:cifar10-vp-75@75,edm-stochastic@63,edm-stochastic@127
+AT_QUALITY := $(AT_QUALITY),heun+restart@43,preset:fashion-mnist-22@22,preset:cifar10-vp-55@55,heun@63,edm-stochastic@63,edm-stochastic@127
 
 speed: $(FULL)  ## samples per second of every sampler at equal evaluations; README's table and picture; wants a quiet machine
 	$(SPEED) all --nfe 18
@@ -80,7 +80,7 @@ speed: $(FULL)  ## samples per second of every sampler at equal evaluations; REA
 	$(BIN)/python benchmarks/readme.py
 
 tune: $(FULL)  ## search the plans of the bundled model for three budgets; goes on where the committed rows end
-	$(BIN)/restart-sampling tune --budget 20,43,63 --trials 120 --n 500 --max-nfe 63 --solver dpm++2m,heun \
+	$(BIN)/restart-sampling tune --budget 20,43,63 --trials 110 --n 500 --max-nfe 63 --solver dpm++2m,heun \
 		--final-n 2000 --confirm-n 3000 --storage tune/tune.db --out benchmarks/results
 	$(BIN)/python benchmarks/readme.py
 

@@ -235,6 +235,19 @@ def test_names_groups_and_globs():
         samplers.find("heun").runner(denoiser(problems.gaussian()), 0)
 
 
+def test_a_name_may_have_a_budget_of_its_own():
+    def named(*names, budgets=(9, 18)):
+        return [(contender.name, nfe) for contender, nfe in samplers.work(names, budgets)]
+
+    assert named("heun", "euler@35", "heun@18") == [("heun", 9), ("heun", 18), ("euler", 35)]
+    assert named("euler@35", "dpm*@9", "preset:cifar10-edm-43@43", budgets=()) == [
+        *((c.name, 9) for c in samplers.select("dpm*")), ("euler", 35), ("preset:cifar10-edm-43", 43)
+    ]  # fmt: skip
+    for bad in ("heun@", "heun@x", "heun@0", "@9"):
+        with pytest.raises(ConfigError, match=r"heun@35|not known"):
+            named(bad)
+
+
 def test_betas_give_their_levels_back():
     levels = np.geomspace(80.0, 0.002, 50)
     kept = np.cumprod(1 - np.array(libraries.betas(levels), dtype=np.float32))

@@ -90,6 +90,33 @@ def test_each_family_has_its_own_plain_loop(monkeypatch):
     assert ratio == {"euler": 2.0, "edm-stochastic": 3.0, "heun+restart": 5.0}
 
 
+def test_together_all_budgets_take_turns(monkeypatch):
+    """One rotation of every pair and its own plain loop; else one rotation for each budget, with a name of its own."""
+    seconds = {"heun": 2.0, "euler": 1.0, "torch/heun-fp64": 4.0}
+    rotations, heard = [], []
+
+    def both(together):
+        with monkeypatch.context() as patch:
+            measured((), 9, patch, seconds)  # puts the made-up seconds in place
+            made = speed.interleaved
+            patch.setattr(
+                speed, "interleaved", lambda ways, *given: rotations.append(list(ways)) or made(ways, *given)
+            )
+            work = samplers.work(["heun@5", "heun", "euler@9"], [9])
+            return speed.measure(
+                denoiser(problems.gaussian()), "exact", work, batch=4, rounds=2, together=together, progress=heard.append
+            )
+
+    found = both(True)
+    assert [(row["sampler"], row["nfe_asked"]) for row in found] == [("euler", 9), ("heun", 9), ("heun", 5)]
+    assert rotations == [["euler@9", "heun@9", "heun@5", "torch/heun-fp64@9", "torch/heun-fp64@5"]]
+    assert len({row["rotation"] for row in found}) == 1
+    assert [row["ratio"] for row in found] == pytest.approx([4.0, 2.0, 2.0])
+    assert any("at most 9, 5 evaluations: 3 samplers" in line for line in heard)
+    rotations.clear()
+    assert len({row["rotation"] for row in both(False)}) == len(rotations) == 2
+
+
 def test_what_does_not_fit_or_cannot_run_is_said_and_left_out(monkeypatch):
     heard = []
     found = measured(("heun", "heun+restart"), 5, progress=heard.append)

@@ -180,19 +180,43 @@ def test_blocks_without_a_pooled_row_become_their_mean_and_spread():
 
 
 def test_what_cannot_be_compared_is_not_in_one_figure():
-    """Two devices, two feature sets, two references, two precisions, two block sizes: a group each, and a selector."""
+    """Two feature sets, two references, two precisions, two block sizes, two models: a group each, and a selector."""
     rows = [r for r in made_rows() if r["kind"] == "quality" and r["sampler"] != "train set"]
-    other = [{"device": "Another"}, {"features": "inception"}, {"reference": "train"}, {"dtype": "bf16"}, {"n": 500},
+    other = [{"features": "inception"}, {"reference": "train"}, {"dtype": "bf16"}, {"n": 500},
              {"model_sha256": "000000000000"}]  # fmt: skip
     rows += [{**r, **change} for change in other for r in rows if r["sampler"] == "heun"]
     found = select.quality_groups(rows)
-    assert len(found) == 7
+    assert len(found) == 6
     for group in found:
         for name in select.QUALITY_GROUP:
             assert len({row[name] for row in group.rows}) == 1
-    assert len({group.label for group in found}) == 7
+    assert len({group.label for group in found}) == 6
     page = Page(make_page(rows))
-    assert sum(tag == "option" for tag, _ in page.tags) == 7
+    assert sum(tag == "option" for tag, _ in page.tags) == 6
+
+
+def test_distances_of_two_machines_are_one_contender():
+    """Blocks that another machine drew are more blocks; the same block from both counts once, the later row."""
+    rows = [r for r in made_rows() if r["kind"] == "quality" and r["sampler"] == "heun" and r["nfe"] == 35]
+    other = [
+        {**r, "device": "Another", "fd": r["fd"] + 1, "first_seed": r["first_seed"] + 4000 * (r is not rows[0])}
+        for r in rows
+    ]
+    (point,) = select.quality_points([*rows, *other])
+    assert (point["blocks"], point["n"]) == (7, 7000)
+    assert point["fd"] == pytest.approx(np.mean([r["fd"] for r in (*rows[1:], *other)]))
+    assert len(claims.pairs(rows)) == 0
+
+
+def test_speeds_stand_together_where_they_took_turns():
+    """The same sampler in two rotations is two rows, in two groups; within one the later measurement counts."""
+    rows = [r for r in made_rows() if r["kind"] == "speed"]
+    turns = [{**r, "rotation": name, "samples_per_s": k} for k, name in enumerate("aab", 1) for r in rows]
+    found = select.groups(select.speed_rows(turns), select.SPEED_GROUP)
+    assert [len(group.rows) for group in found] == [len(select.speed_rows(rows))] * 2
+    assert [{row["samples_per_s"] for row in group.rows} for group in found] in ([{2}, {3}], [{3}, {2}])
+    for group in select.groups(select.speed_at_quality([*made_rows(), *turns]), select.SPEED_QUALITY_GROUP):
+        assert len({row.get("rotation") for row in group.rows}) == 1
 
 
 def test_a_repeated_measurement_replaces_the_older():

@@ -113,7 +113,7 @@ def generate(
     )  # fmt: skip
     run = {name: defaults.get(name) if value is None else value for name, value in run.items()}
     if plan is None:
-        plan = o.build_plan(preset, fallback="fashion-mnist-43", **given)
+        plan = o.build_plan(preset, fallback="fashion-mnist-22", **given)
     layout = {name: LAYOUT[name] if value is None else value for name, value in layout.items()}
     _draw(plan, run, parse_seeds(run["seeds"]), out, layout, overwrite, sheets, preview, workers, address)
 

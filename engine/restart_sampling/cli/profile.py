@@ -62,7 +62,7 @@ def profile(
         raise BackendError(f"--tool {tool} cannot run: {why}; use --tool torch")
 
     given = dict(steps=steps, solver=solver, restart_solver=restart_solver, restart=restart, guidance_scale=guidance_scale)
-    plan = o.build_plan(preset, fallback="fashion-mnist-43", **given)
+    plan = o.build_plan(preset, fallback="fashion-mnist-22", **given)
     job = _Job(model or "fashion-mnist", plan, batch or "auto", batches, device, dtype or "fp32",
                backend or "auto", graph or "auto", compile or "auto")  # fmt: skip
     same = dict(

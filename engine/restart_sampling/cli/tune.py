@@ -260,7 +260,8 @@ class _Display:
 def _words(plan: Any) -> str:
     config = plan.config
     intervals = ", ".join(f"[{i.N}, {i.K}, {i.asked.t_min:g}, {i.asked.t_max:g}]" for i in plan.intervals)
-    return f"{config.solver}, {config.steps} points" + (f", Restart {intervals}" if intervals else "")
+    inside = f" with {config.restart_solver}" * bool(config.restart_solver)
+    return f"{config.solver}, {config.steps} points" + (f", Restart {intervals}{inside}" if intervals else "")
 
 
 def _say(console: Any, study: Any, why: str) -> None:

@@ -1,7 +1,7 @@
 r"""A job from start to end: folder, source, pipeline. The command `generate` is this with options read from text.
 
 >>> from restart_sampling.output.generate import run_job
->>> failures = run_job(rs.load("fashion-mnist"), rs.preset("fashion-mnist-43"), "0-49999", Path("fm"), format="wds")
+>>> failures = run_job(rs.load("fashion-mnist"), rs.preset("fashion-mnist-22"), "0-49999", Path("fm"), format="wds")
 """
 
 from __future__ import annotations

@@ -273,8 +273,10 @@ def tuned_table(rows: Iterable[Row]) -> str:
 
 def _found(row: Row) -> str:
     config = row["config"]
-    intervals = intervals_of(row)
-    return f"{config['solver']}, {config['steps']} points" + (f", {intervals}" if intervals else "")
+    intervals, inside = intervals_of(row), config.get("restart_solver")
+    return f"{config['solver']}, {config['steps']} points" + (
+        (f", {intervals}" + f" with {inside}" * bool(inside)) if intervals else ""
+    )
 
 
 def groups_in_order(rows: Iterable[Row], name: str) -> list[list[Row]]:

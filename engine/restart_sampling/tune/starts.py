@@ -47,11 +47,11 @@ def starts(space: Space, budgets: Sequence[int], key: Key) -> list[Start]:
 
 
 def fitting(space: Space, budget: int, accepts: Callable[[Plan], Any]) -> list[tuple[Preset, Plan]]:
-    """Published configurations of at most `budget` evaluations that `accepts` takes without ConfigError; Restart first, and
+    """Presets that no search found of at most `budget` evaluations that `accepts` takes without ConfigError; Restart first, and
     of these the most evaluations."""
     found = []
     for preset in presets():
-        if preset.nfe > budget:
+        if preset.nfe > budget or preset.tuned:
             continue
         plan = Plan.build(**preset.plan_options)
         if plan.config.guided or plan.config.schedule != "edm":
@@ -83,7 +83,7 @@ def _candidates(space: Space, budgets: Sequence[int]) -> Iterator[tuple[str, Pla
                 yield f"{'Restart by rule' if jumping else 'Heun'}, {budget} NFE", plan, ""
     for preset in presets():
         if preset.nfe <= space.max_nfe:
-            yield f"preset {preset.name}", Plan.build(**preset.plan_options), preset.name
+            yield f"preset {preset.name}", Plan.build(**preset.plan_options), "" if preset.tuned else preset.name
     yield from _transplants((None,), space, budgets)
     for preset in sorted(presets(), key=lambda p: p.nfe):
         several = str(preset.plan_options.get("restart", "")).count("[") > 1
