@@ -50,21 +50,14 @@ synthetic: $(FULL)  ## the paper's synthetic experiment: errors against K; error
 QUALITY := $(BIN)/restart-sampling bench --rounds 0 --out benchmarks/results --n
 
 quality: $(FULL)  ## FD-classifier of the bundled model: samplers, ablations, the README's pictures; some hours on 2 cores, goes on
-	$(QUALITY) 1000 --samplers heun,edm-stochastic --nfe 35,63
-	$(QUALITY) 1000 --samplers edm-stochastic --nfe 127
-	$(QUALITY) 1000 --samplers heun+restart --nfe 43,63
-	$(QUALITY) 1000 --samplers euler,heun,dpm2,dpm++2m,dpm++2m+restart --nfe 18
-	$(QUALITY) 1000 --samplers heun,dpm++2m --nfe 9
-	$(QUALITY) 1000 --samplers euler,ddpm,dpm2,dpm3,dpm++2m --nfe 35
-	$(QUALITY) 1000 --samplers diffusers/dpm++2m --nfe 18
-	$(QUALITY) 1000 --samplers torch/heun-fp64,diffusers/heun --nfe 35
-	$(QUALITY) 1000 --samplers torch/restart-fp64 --nfe 43
-	$(QUALITY) 10000 --samplers dpm++2m,dpm++2m+restart --nfe 18
-	$(QUALITY) 10000 --samplers edm-stochastic --nfe 127
-	$(QUALITY) 3000 --samplers preset:cifar10-vp-55 --nfe 55
-	$(QUALITY) 3000 --samplers heun --nfe 63
-	$(QUALITY) 5000 --samplers heun --nfe 35
-	$(QUALITY) 5000 --samplers heun+restart --nfe 43
+	$(QUALITY) 1000 --samplers heun,dpm++2m@9,euler,dpm2,dpm++2m,diffusers/dpm++2m --nfe 18
+	$(QUALITY) 1000 --samplers euler,ddpm,dpm2,dpm3,dpm++2m,edm-stochastic,torch/heun-fp64,diffusers/heun --nfe 35
+	$(QUALITY) 1000 --samplers heun@9,edm-stochastic@63,torch/restart-fp64@43,edm-stochastic@255
+	$(QUALITY) 10000 --samplers "dpm++2m@18,edm-stochastic@127,preset:cifar10-vp-55@55,preset:fashion-mnist-22@22"
+	$(QUALITY) 5000 --samplers "heun@35,heun@63,heun+restart@43,preset:cifar10-vp-75@75,dpm++2m+restart@18"
+	$(QUALITY) 10000 --samplers dpm++2m+restart --nfe 18 --restart "[3, 2, 0.3, 1.0]"  # at higher noise than the paper's
+	$(QUALITY) 5000 --samplers heun+restart --nfe 43 --restart "[3, 2, 0.3, 1.0]"
+	$(QUALITY) 1000 --samplers heun+restart --nfe 63 --restart "[3, 3, 0.3, 1.0]"
 	$(BIN)/python benchmarks/ablations.py
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/readme.py

@@ -26,7 +26,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def explain() -> str:
-    plan = rs.Plan.build(steps=18, solver="heun", restart="[3, 2, 0.30, 1.0]")
+    plan = rs.Plan.build(steps=18, solver="heun", restart="[3, 2, 0.06, 0.30]")
     return f"```\n{plan.explain()}```"
 
 

@@ -174,7 +174,7 @@ def test_keys_name_what_is_drawn():
 
 def test_the_rule_of_restart():
     """At 43 evaluations with Heun it gives the paper's shape, and it never leaves out what could be used."""
-    assert engine.plan_for("heun", 43, jumping=True) == rs.preset("fashion-mnist-43")
+    assert engine.plan_for("heun", 43, jumping=True) == rs.preset("cifar10-vp-43")
     for nfe in range(7, 130):
         plan = engine.plan_for("heun", nfe, jumping=True)
         assert plan.nfe == (nfe if nfe % 2 else nfe - 1)  # 2·steps − 1 + 4·K is odd

@@ -63,7 +63,7 @@ def test_rows_have_every_field_and_go_to_the_file(tmp_path):
         assert row["peak_memory_mb"] > 4 * 16 * 4 / 1e6  # more than the samples themselves
     heun, restart, loop, _ = found
     assert rs.Plan.build(**heun["config"]).digest == heun["plan"]
-    assert json.loads(restart["restart"]) == {"0": [3, 1, 0.3, 1.0]}
+    assert json.loads(restart["restart"]) == {"0": [3, 1, 0.06, 0.3]}
     assert (loop["plan"], loop["config"], loop["restart"]) == ("", {}, "")
     assert any("9 evaluations" in line for line in heard)
 

@@ -143,7 +143,7 @@ _BUNDLED = tuple(
     )
     for nfe, options, note, tuned in (
         (22, {"solver": "dpm++2m", "restart": '{"0": [3, 2, 0.06, 0.30]}'}, "what `generate` does by default", True),
-        (43, {"restart": '{"0": [3, 2, 0.30, 1.0]}'}, "Heun with the benchmark's own interval", False),
+        (43, {"restart": '{"0": [3, 2, 0.30, 1.0]}'}, "Heun with an interval at higher noise than the paper's", False),
     )
 )  # fmt: skip
 

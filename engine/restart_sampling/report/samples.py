@@ -28,7 +28,7 @@ SAMPLERS = ("heun", "heun+restart", "edm-stochastic", "dpm++2m")
 BUDGETS = (18, 35)
 SEEDS = range(24)
 STRIP_SEEDS = range(3)
-STRIP_PLAN: dict[str, Any] = {"steps": 18, "restart": [3, 2, 0.30, 1.0]}
+STRIP_PLAN: dict[str, Any] = {"steps": 18, "restart": [3, 2, 0.06, 0.30]}
 
 
 @dataclass(frozen=True)
