@@ -52,11 +52,13 @@ QUALITY := $(BIN)/restart-sampling bench --rounds 0 --out benchmarks/results --n
 quality: $(FULL)  ## FD-classifier of the bundled model: samplers, ablations, the README's pictures; some hours on 2 cores, goes on
 	$(QUALITY) 1000 --samplers heun,dpm++2m@9,euler,dpm2,dpm++2m,diffusers/dpm++2m --nfe 18
 	$(QUALITY) 1000 --samplers euler,ddpm,dpm2,dpm3,dpm++2m,edm-stochastic,torch/heun-fp64,diffusers/heun --nfe 35
-	$(QUALITY) 1000 --samplers heun@9,edm-stochastic@63,torch/restart-fp64@43,edm-stochastic@255
+	$(QUALITY) 1000 --samplers heun@9,edm-stochastic@63,edm-stochastic@255
 	$(QUALITY) 10000 --samplers "dpm++2m@18,edm-stochastic@127,preset:cifar10-vp-55@55,preset:fashion-mnist-22@22"
-	$(QUALITY) 5000 --samplers "heun@35,heun@63,heun+restart@43,preset:cifar10-vp-75@75,dpm++2m+restart@18"
+	$(QUALITY) 5000 --samplers heun --nfe 35
+	$(QUALITY) 3000 --samplers heun@63,heun+restart@43,preset:cifar10-vp-75@75,dpm++2m+restart@18
 	$(QUALITY) 10000 --samplers dpm++2m+restart --nfe 18 --restart "[3, 2, 0.3, 1.0]"  # at higher noise than the paper's
 	$(QUALITY) 5000 --samplers heun+restart --nfe 43 --restart "[3, 2, 0.3, 1.0]"
+	$(QUALITY) 1000 --samplers torch/restart-fp64 --nfe 43 --restart "[3, 2, 0.3, 1.0]"
 	$(QUALITY) 1000 --samplers heun+restart --nfe 63 --restart "[3, 3, 0.3, 1.0]"
 	$(BIN)/python benchmarks/ablations.py
 	$(BIN)/python benchmarks/pictures.py

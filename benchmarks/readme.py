@@ -20,6 +20,7 @@ import restart_sampling as rs
 from restart_sampling.bench import claims
 from restart_sampling.bench.rows import find, read
 from restart_sampling.report import pairs_table, quality_table, select, speed_table, tuned_table
+from restart_sampling.report.tables import intervals_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -92,13 +93,18 @@ def _ablations(rows: list[dict[str, Any]]) -> str:
 def _pooled(rows: list[dict[str, Any]]) -> str:
     """The contenders that were drawn on more than one block, with the distance of all their samples together."""
     several = {
-        (r["sampler"], r["nfe"]): r for r in rows if r["blocks"] > 1
+        (r["sampler"], r["nfe"], r["key"]): r for r in rows if r["blocks"] > 1
     }  # the last row has the most blocks
     told = ", ".join(
-        f"{r['title']} at {r['nfe']} NFE {r['fd_balanced']:.2f} ({r['n']:,} samples)"
+        f"{r['title']}{_interval(r)} at {r['nfe']} NFE {r['fd_balanced']:.2f} ({r['n']:,} samples)"
         for r in sorted(several.values(), key=lambda r: r["fd_balanced"])
     )
     return f"All blocks together, classes weighted alike: {told}."
+
+
+def _interval(row: dict[str, Any]) -> str:
+    """The interval of a sampler whose name does not say it."""
+    return f" {intervals_of(row)}" if row["restart"] and not row["sampler"].startswith("preset:") else ""
 
 
 def synthetic() -> str:
