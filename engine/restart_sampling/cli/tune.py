@@ -190,7 +190,7 @@ def tune(
                 )  # fmt: skip
         except KeyboardInterrupt:
             stopped = True
-        title = f"{model}: {len(study.complete(found))} plans, n = {n}, {judge.features}"
+        title = f"{model}: {sum(row['fd'] is not None for row in rows)} plans, n = {n}, {judge.features}"
         written = pareto.pictures(out, rows, tuned, title)
         _show(console, found, budgets, tuned, model, dtype)
         console.print(f"rows in {path}" + "".join(f", {p.name}" for p in written) + f"; the study is {where}")

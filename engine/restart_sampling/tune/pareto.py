@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 Row = dict[str, Any]
+ABOVE = 1.5  # the picture ends at so many times the largest distance measured on fresh seeds
 
 
 def front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -100,8 +101,15 @@ def _draw(figure: Any, trials: Sequence[Row], tuned: Sequence[Row], title: str) 
             )  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
-    rows = [*trials, *tuned]
-    for axis, names in ((axes.xaxis, ("nfe", "budget")), (axes.yaxis, ("fd", "fd_best_preset", "fd_heun"))):
+    distances = ("fd", "fd_best_preset", "fd_heun")
+    top = ABOVE * max((row[name] for row in tuned for name in distances if row.get(name) is not None), default=0)
+    above = [row for row in trials if top and row["fd"] > top]
+    rows = [*(row for row in trials if row not in above), *tuned]
+    if above:
+        axes.set_ylim(top=top)
+        said = f"{len(above)} plan{'s' * (len(above) > 1)} with a larger distance not shown"
+        axes.text(0.01, 0.98, said, transform=axes.transAxes, va="top", fontsize=8)
+    for axis, names in ((axes.xaxis, ("nfe", "budget")), (axes.yaxis, distances)):
         ticks = log_ticks([row[name] for row in rows for name in names if row.get(name) is not None])
         if ticks:
             axis.set_ticks(ticks, labels=[f"{tick:,.10g}" for tick in ticks])
