@@ -1,4 +1,4 @@
-r"""Ablations of Restart on the bundled model: K in two intervals, the interval, N_main. FD-classifier, the same seeds for every row.
+r"""Ablations of Restart on the bundled model: K in two intervals, the interval, N_main. FD-classifier, the same seeds for all.
 
 python benchmarks/ablations.py     # resumable; appends to results/ablation.jsonl and draws results/ablation.png
 
@@ -102,7 +102,8 @@ def main() -> None:
         row |= {name: round(measured[name], 6) for name in ("fd", "fd_balanced", "accuracy")} | where
         append(arguments.out / "ablation.jsonl", row)
         print(
-            f"{experiment} = {value}: {plan.nfe} NFE, seeds {first_seed} …, FD {row['fd_balanced']:.3f}", flush=True
+            f"{experiment} = {value}: {plan.nfe} NFE, seeds {first_seed} …, FD {row['fd_balanced']:.3f}",
+            flush=True,
         )
     plot(find(read(arguments.out / "ablation.jsonl"), **keys), keys, arguments.out / "ablation.png")
 

@@ -37,7 +37,9 @@ def main() -> None:
     )  # fmt: skip
     elsewhere = [row for row in known if row["device"] != here["device"]]
     if not elsewhere:
-        raise SystemExit(f"{arguments.rows} has no block of {arguments.sampler} from another machine than this")
+        raise SystemExit(
+            f"{arguments.rows} has no block of {arguments.sampler} from another machine than this"
+        )
     blocks = []
     for row in elsewhere:
         runner = sampler(row["sampler"]).runner(denoiser, row["nfe_asked"], batch_size=row["batch"])

@@ -67,8 +67,8 @@ def quality() -> str:
         "",
         "![FD-classifier against NFE](docs/quality-nfe.png)",
         "",
-        f"One interval [3, K, t_min, t_max] with Heun, blocks of n = {ks[0]['n']:,}, the same seeds; K and interval on 18 points,",
-        "N_main with K = 1, where nothing else is said the interval is 0.3 to 1 (`python benchmarks/ablations.py`):",
+        f"One interval [3, K, t_min, t_max] with Heun, blocks of n = {ks[0]['n']:,}, the same seeds; 18 points but for",
+        "N_main, which has K = 1; the interval is 0.3 to 1 where nothing else is said (`python benchmarks/ablations.py`):",
         "",
         _ablations(rows),
         "",
@@ -79,7 +79,10 @@ def quality() -> str:
 
 def _ablations(rows: list[dict[str, Any]]) -> str:
     """Means over blocks with their standard deviation, in the order of the rows."""
-    lines = ["| varied | value | NFE | FD, equal classes | right class | blocks |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| varied | value | NFE | FD, equal classes | right class | blocks |",
+        "|---|---|---|---|---|---|",
+    ]
     for point in select.ablation_points(rows):
         if "equal classes" in point["basis"]:
             spread = f" ± {point['std']:.2f}" if point["std"] is not None else ""
@@ -255,10 +258,10 @@ def tuned() -> str:
 
 def speed() -> str:
     rotations = select.groups(select.speed_rows(read(RESULTS / "speed.jsonl")), select.SPEED_GROUP)
-    budgets = {group: {row["nfe_asked"] for row in group.rows} for group in rotations}
     first = rotations[0].rows[0]
-    one = next(group for group in rotations if len(budgets[group]) == 1)
-    several = next(group for group in rotations if len(budgets[group]) > 1)
+    of_one = {group.key: len({row["nfe_asked"] for row in group.rows}) == 1 for group in rotations}
+    one = next(group for group in rotations if of_one[group.key])
+    several = next(group for group in rotations if not of_one[group.key])
     lines = [
         "Samples per second of the bundled model beside other libraries and plain loops on the same network:",
         f"{first['device']}, {first['threads']} threads, batch {first['batch']}, {first['dtype']}, {first['rounds']} rounds. "
@@ -301,9 +304,9 @@ def machines() -> str:
     blocks, here = found["blocks"], found["here"]
     there = ", ".join(dict.fromkeys(block["device"] for block in blocks))
     return (
-        f"{len(blocks)} blocks of {blocks[0]['n']:,} samples ({blocks[0]['sampler']}, {blocks[0]['nfe']} NFE), drawn on {there} and "
-        f"again on {here['device']}: their distances, of about {statistics.fmean(b['fd_balanced'] for b in blocks):.1f}, differ by "
-        f"at most {found['moved']:.1g} (`benchmarks/machines.py`)."
+        f"{len(blocks)} blocks of {blocks[0]['n']:,} samples ({blocks[0]['sampler']}, {blocks[0]['nfe']} NFE), drawn on {there}\n"
+        f"and again on {here['device']}: their distances, of about {statistics.fmean(b['fd_balanced'] for b in blocks):.1f}, "
+        f"differ by at most {found['moved']:.1g} (`benchmarks/machines.py`)."
     )
 
 

@@ -104,7 +104,13 @@ def test_together_all_budgets_take_turns(monkeypatch):
             )
             work = samplers.work(["heun@5", "heun", "euler@9"], [9])
             return speed.measure(
-                denoiser(problems.gaussian()), "exact", work, batch=4, rounds=2, together=together, progress=heard.append
+                denoiser(problems.gaussian()),
+                "exact",
+                work,
+                batch=4,
+                rounds=2,
+                together=together,
+                progress=heard.append,
             )
 
     found = both(True)

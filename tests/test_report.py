@@ -199,7 +199,12 @@ def test_distances_of_two_machines_are_one_contender():
     """Blocks that another machine drew are more blocks; the same block from both counts once, the later row."""
     rows = [r for r in made_rows() if r["kind"] == "quality" and r["sampler"] == "heun" and r["nfe"] == 35]
     other = [
-        {**r, "device": "Another", "fd": r["fd"] + 1, "first_seed": r["first_seed"] + 4000 * (r is not rows[0])}
+        {
+            **r,
+            "device": "Another",
+            "fd": r["fd"] + 1,
+            "first_seed": r["first_seed"] + 4000 * (r is not rows[0]),
+        }
         for r in rows
     ]
     (point,) = select.quality_points([*rows, *other])

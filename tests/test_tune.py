@@ -208,7 +208,11 @@ def test_starts_carry_the_presets_to_other_solvers_and_budgets():
     where, known = Space(solvers=("dpm++2m", "heun"), max_nfe=63), Known()
     plans = [rs.Plan.build(**start.options) for start in starts.starts(where, [43, 63], known.key)]
     wanted = (
-        {"solver": "dpm++2m", "restart_solver": "heun", "restart": [3, 5, 0.06, 0.3]},  # cifar10-vp-55, its own repeats
+        {
+            "solver": "dpm++2m",
+            "restart_solver": "heun",
+            "restart": [3, 5, 0.06, 0.3],
+        },  # cifar10-vp-55, its own repeats
         {"solver": "dpm++2m", "restart_solver": "heun", "restart": [3, 6, 0.06, 0.3]},  # 18 + 4 K ≤ 43
         {"solver": "dpm++2m", "restart_solver": "heun", "restart": [3, 10, 0.06, 0.3]},  # K ≤ 10 in the space
         {"solver": "dpm++2m", "restart": [3, 2, 0.14, 0.3]},
@@ -509,7 +513,16 @@ def test_fresh_seeds_in_blocks(tmp_path):
     # What was measured on these seeds for one budget, or for another number of finalists, is not measured again.
     known.blocks.clear()
     confirm.confirm(
-        found, where, known, [43], COMMON, tmp_path / "tune.jsonl", n=3000, first_seed=1000, final_n=1000, finalists=2
+        found,
+        where,
+        known,
+        [43],
+        COMMON,
+        tmp_path / "tune.jsonl",
+        n=3000,
+        first_seed=1000,
+        final_n=1000,
+        finalists=2,
     )
     assert {block for block in known.blocks if block[0] >= 1000} <= {(1000, 1000), (2000, 1000), (3000, 1000)}
     assert len(known.blocks) in (2, 5)  # two finals; three blocks where they choose another plan
@@ -546,7 +559,9 @@ def test_the_final_is_on_other_seeds(tmp_path):
         finalists=2, final_n=3000,
     )  # fmt: skip
     assert {(58, 1000), (1058, 1000), (2058, 1000)} <= set(more.blocks)
-    assert made[0]["fd_final"] == pytest.approx(best[1].values[1] + 0.25 * 10.58, abs=1e-6)  # the mean of three
+    assert made[0]["fd_final"] == pytest.approx(
+        best[1].values[1] + 0.25 * 10.58, abs=1e-6
+    )  # the mean of three
     assert made[0]["final_n"] == 3000
 
 
@@ -726,7 +741,19 @@ def test_tune_from_the_command_line(tmp_path, capsys, judged):
         (["--confirm-seed", "1999000", "--confirm-n", "2000"], "overlap"),
         (["--confirm-n", "1500"], "--confirm-n"),
         (["--final-n", "4"], "--final-n must be a multiple of 3"),
-        (["--confirm-seed", "1999000", "--confirm-n", "1000", "--first-seed", "1996000", "--final-n", "3000"], "overlap"),
+        (
+            [
+                "--confirm-seed",
+                "1999000",
+                "--confirm-n",
+                "1000",
+                "--first-seed",
+                "1996000",
+                "--final-n",
+                "3000",
+            ],
+            "overlap",
+        ),
         (["--trials", "0"], "--trials"),
         (["--solver", "huen"], "heun"),
         (["--minutes", "-1"], "--minutes"),

@@ -135,7 +135,9 @@ def work(names: Sequence[str], budgets: Sequence[int]) -> list[tuple[Contender, 
         elif nfe.isdecimal() and int(nfe) > 0:
             asked.setdefault(int(nfe), []).append(plain)
         else:
-            raise ConfigError(f"{name!r} asks for a budget that is no number ≥ 1; write for example {plain or 'heun'}@35")
+            raise ConfigError(
+                f"{name!r} asks for a budget that is no number ≥ 1; write for example {plain or 'heun'}@35"
+            )
     order = [*budgets, *sorted(nfe for nfe in asked if nfe not in budgets)]
     return [(contender, nfe) for nfe in order if nfe in asked for contender in select(*asked[nfe])]
 

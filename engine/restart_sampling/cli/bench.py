@@ -41,7 +41,8 @@ def bench(
     together: Annotated[
         bool,
         typer.Option(
-            "--together", help="Speed: samplers of all budgets take turns, not only those of one; takes the memory of all."
+            "--together",
+            help="Speed: samplers of all budgets take turns, not only those of one; takes the memory of all.",
         ),
     ] = False,
     dtype: o.Dtype = None,

@@ -89,7 +89,8 @@ def generate(
     The same command again goes on where it stopped; seeds may be added.
     """
     given: dict[str, Any] = dict(
-        steps=steps, solver=solver, restart_solver=restart_solver, restart=restart, s_noise=s_noise, s_churn=s_churn, s_min=s_min, s_max=s_max,
+        steps=steps, solver=solver, restart_solver=restart_solver, restart=restart,
+        s_noise=s_noise, s_churn=s_churn, s_min=s_min, s_max=s_max,
         restart_gamma=restart_gamma, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho, schedule=schedule,
         on_collision=on_collision, guidance_scale=guidance_scale,
     )  # fmt: skip

@@ -31,7 +31,8 @@ def plan(
 ) -> None:
     """Print a plan: its segments, what each interval asks for and gets, and the total NFE."""
     built = o.build_plan(
-        preset, steps=steps, solver=solver, restart_solver=restart_solver, restart=restart, s_noise=s_noise, s_churn=s_churn, s_min=s_min, s_max=s_max,
+        preset, steps=steps, solver=solver, restart_solver=restart_solver, restart=restart,
+        s_noise=s_noise, s_churn=s_churn, s_min=s_min, s_max=s_max,
         restart_gamma=restart_gamma, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho, schedule=schedule,
         on_collision=on_collision, guidance_scale=guidance_scale,
     )  # fmt: skip

@@ -61,7 +61,13 @@ def profile(
         why = f"{tool} was not found on the PATH" if cuda else f"{tool} profiles CUDA devices, not {device}"
         raise BackendError(f"--tool {tool} cannot run: {why}; use --tool torch")
 
-    given = dict(steps=steps, solver=solver, restart_solver=restart_solver, restart=restart, guidance_scale=guidance_scale)
+    given = dict(
+        steps=steps,
+        solver=solver,
+        restart_solver=restart_solver,
+        restart=restart,
+        guidance_scale=guidance_scale,
+    )
     plan = o.build_plan(preset, fallback="fashion-mnist-22", **given)
     job = _Job(model or "fashion-mnist", plan, batch or "auto", batches, device, dtype or "fp32",
                backend or "auto", graph or "auto", compile or "auto")  # fmt: skip

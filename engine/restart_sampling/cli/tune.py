@@ -41,7 +41,9 @@ def tune(
     ] = 3,
     final_n: Annotated[
         int | None,
-        typer.Option(help="Seeds for that, a multiple of 1000 where --confirm-n is 1000 or more. Default 1000, or --confirm-n."),
+        typer.Option(
+            help="Seeds for that, a multiple of 1000 where --confirm-n is 1000 or more. Default 1000, or --confirm-n."
+        ),
     ] = None,
     solver: Annotated[
         str, typer.Option(help="Solvers to try, on the main grid and in intervals, separated by commas.")
@@ -114,7 +116,9 @@ def tune(
     block = min(confirm_n, results.BLOCK)
     final_n = block if final_n is None else final_n
     if final_n < block or final_n % block:
-        raise RestartValueError(f"--final-n must be a multiple of {block}, as many seeds as a distance takes, got {final_n}")
+        raise RestartValueError(
+            f"--final-n must be a multiple of {block}, as many seeds as a distance takes, got {final_n}"
+        )
     searched = n if finalists == 1 else n + final_n
     if first_seed < confirm_seed + confirm_n and confirm_seed < first_seed + searched:
         raise RestartValueError(

@@ -156,7 +156,7 @@ def _speed_quality(rows: Sequence[Row], marks: dict[str, str]) -> Section:
     views = [_view(g, figures.speed_quality(g.rows, marks), tables.AT_QUALITY) for g in found]
     lead = (
         "Samples per second against FD, where both were measured for one sampler, NFE, network and precision. At one height "
-        "(equal quality) the point further right is faster. All that stand in one picture took turns in one process (rotation). Bars: "
+        "(equal quality) the point further right is faster. All in one picture took turns in one process (rotation). Bars: "
         "quartiles of the speed, standard deviation of the FD."
     )
     return Section(

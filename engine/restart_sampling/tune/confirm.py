@@ -35,10 +35,10 @@ FIRST_SEED = 1_000_000  # the benchmark's
 BLOCK = 1000  # seeds of a distance, the benchmark's: a distance falls with the number of images, so all have as many
 Row = dict[str, Any]
 _FLAGS = (  # of `generate`, with the option of Plan.build each is
-    ("--steps", "steps"), ("--solver", "solver"), ("--restart-solver", "restart_solver"), ("--rho", "rho"), ("--s-noise", "s_noise"), ("--s-churn", "s_churn"),
-    ("--s-min", "s_min"), ("--s-max", "s_max"), ("--restart-gamma", "restart_gamma"), ("--sigma-min", "sigma_min"),
-    ("--sigma-max", "sigma_max"), ("--schedule", "schedule"), ("--on-collision", "on_collision"),
-    ("--guidance-scale", "guidance_scale"),
+    ("--steps", "steps"), ("--solver", "solver"), ("--restart-solver", "restart_solver"), ("--rho", "rho"),
+    ("--s-noise", "s_noise"), ("--s-churn", "s_churn"), ("--s-min", "s_min"), ("--s-max", "s_max"),
+    ("--restart-gamma", "restart_gamma"), ("--sigma-min", "sigma_min"), ("--sigma-max", "sigma_max"),
+    ("--schedule", "schedule"), ("--on-collision", "on_collision"), ("--guidance-scale", "guidance_scale"),
 )  # fmt: skip
 
 
@@ -222,14 +222,25 @@ def confirm(
         row = plan_fields(plan, int(trial.values[0]), common["dtype"]) | common
         row |= {
             "kind": "tuned", "title": f"Tuned for {budget} NFE", "budget": budget, "nfe_asked": budget, "n": block,
-            "blocks": n // block, "first_seed": first_seed, "final_n": final_n, "best_preset": name, "heun": heun.digest if heun else "",
+            "blocks": n // block, "first_seed": first_seed, "final_n": final_n,
+            "best_preset": name, "heun": heun.digest if heun else "",
             "trial": trial.number, "trials": len(complete(study)), "study": study.user_attrs["study"],
         }  # fmt: skip
         same = find(
             read(path),
             **{
                 k: row[k]
-                for k in ("kind", "study", "budget", "plan", "best_preset", "n", "blocks", "first_seed", "final_n")
+                for k in (
+                    "kind",
+                    "study",
+                    "budget",
+                    "plan",
+                    "best_preset",
+                    "n",
+                    "blocks",
+                    "first_seed",
+                    "final_n",
+                )
             },
         )
         if same:

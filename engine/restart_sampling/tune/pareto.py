@@ -102,7 +102,9 @@ def _draw(figure: Any, trials: Sequence[Row], tuned: Sequence[Row], title: str) 
     axes.set_xscale("log")
     axes.set_yscale("log")
     distances = ("fd", "fd_best_preset", "fd_heun")
-    top = ABOVE * max((row[name] for row in tuned for name in distances if row.get(name) is not None), default=0)
+    top = ABOVE * max(
+        (row[name] for row in tuned for name in distances if row.get(name) is not None), default=0
+    )
     above = [row for row in trials if top and row["fd"] > top]
     rows = [*(row for row in trials if row not in above), *tuned]
     if above:

@@ -83,5 +83,6 @@ def _trial(row: Row, space: Space, key: Callable[[Plan], str]) -> FrozenTrial | 
 def _refused() -> FrozenTrial:
     optuna = library()
     return optuna.trial.create_trial(
-        state=optuna.trial.TrialState.PRUNED, user_attrs={"refused": "has no row that is a point of the space"}
+        state=optuna.trial.TrialState.PRUNED,
+        user_attrs={"refused": "has no row that is a point of the space"},
     )

@@ -3,8 +3,8 @@ r"""Where a search begins: plans that are known to be good, so that it does not 
 In this order, each once: for every budget the benchmark's rule (one interval, bench/engine.py) and plain Heun; the published
 presets that fit; those with one interval and as many repeats as a budget pays for, because more of them help for long (paper,
 Table 3); the paper's multi-level ImageNet rows of up to twice the most evaluations, cut to the number of levels and with fewer
-repeats until they fit; for every other solver the presets with one interval and that solver on the main walk, and there and in the
-interval; the other solvers with the rule's interval.
+repeats until they fit; for every other solver the presets with one interval and that solver on the main walk, and there and in
+the interval; the other solvers with the rule's interval.
 """
 
 from __future__ import annotations
@@ -83,7 +83,11 @@ def _candidates(space: Space, budgets: Sequence[int]) -> Iterator[tuple[str, Pla
                 yield f"{'Restart by rule' if jumping else 'Heun'}, {budget} NFE", plan, ""
     for preset in presets():
         if preset.nfe <= space.max_nfe:
-            yield f"preset {preset.name}", Plan.build(**preset.plan_options), "" if preset.tuned else preset.name
+            yield (
+                f"preset {preset.name}",
+                Plan.build(**preset.plan_options),
+                "" if preset.tuned else preset.name,
+            )
     yield from _transplants((None,), space, budgets)
     for preset in sorted(presets(), key=lambda p: p.nfe):
         several = str(preset.plan_options.get("restart", "")).count("[") > 1
@@ -111,7 +115,10 @@ def _transplants(
             own = preset.plan_options.get("solver", "heun")
             options, label = preset.plan_options, preset.name
             if solver is not None:
-                options, label = {**options, "solver": solver, "restart_solver": own}, f"{label}, main walk by {solver}"
+                options, label = (
+                    {**options, "solver": solver, "restart_solver": own},
+                    f"{label}, main walk by {solver}",
+                )
                 yield label, Plan.build(**options), ""
             for budget in budgets:
                 plan = _filled(options, budget, space)
