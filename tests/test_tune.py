@@ -494,7 +494,7 @@ def test_fresh_seeds_in_blocks(tmp_path):
     where, known = Space(solvers=("heun",), levels=1, max_nfe=63), Known()
     found = study.open_study(None, settings())
     study.enqueue(found, starts.starts(where, [12, 43], known.key), 10)
-    study.search(found, where, known, 12)
+    study.search(found, where, known, 25)
     (row,) = confirm.confirm(
         found, where, known, [43], COMMON, tmp_path / "tune.jsonl", n=3000, first_seed=1000
     )
@@ -504,7 +504,8 @@ def test_fresh_seeds_in_blocks(tmp_path):
     assert row["fd_blocks"] == pytest.approx([worth(plan) + add for add in (2.5, 5, 7.5)], abs=1e-6)
     assert (row["fd"], row["fd_std"]) == pytest.approx((worth(plan) + 5, 2.5), abs=1e-6)
     assert (row["fd_heun"], row["fd_heun_std"]) == pytest.approx((worth(heun) + 5, 2.5), abs=1e-6)
-    assert row["better"] == (3 if worth(plan) < worth(heun) else 0)
+    assert worth(plan) < min(worth(heun), worth(rs.preset(row["best_preset"])))
+    assert row["better"] == 3
     assert confirm.better([1.0, 2.0, 3.0], [1.5, 1.5, 3.5], []) == 2
     assert confirm.better([1.0, 2.0], [1.5, 2.5], [0.5, 2.5]) == 1
     for bad in ({"n": 2500}, {"n": 3000, "final_n": 2500}):
