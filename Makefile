@@ -55,7 +55,7 @@ quality: $(FULL)  ## FD-classifier of the bundled model: samplers, ablations, th
 	$(QUALITY) 1000 --samplers heun@9,edm-stochastic@63,edm-stochastic@255
 	$(QUALITY) 10000 --samplers "dpm++2m@18,edm-stochastic@127,preset:cifar10-vp-55@55,preset:fashion-mnist-22@22"
 	$(QUALITY) 5000 --samplers heun --nfe 35
-	$(QUALITY) 3000 --samplers heun@63,heun+restart@43,preset:cifar10-vp-75@75,dpm++2m+restart@18
+	$(QUALITY) 3000 --samplers heun@63,heun+restart@43,dpm++2m+restart@18
 	$(QUALITY) 10000 --samplers dpm++2m+restart --nfe 18 --restart "[3, 2, 0.3, 1.0]"  # at higher noise than the paper's
 	$(QUALITY) 5000 --samplers heun+restart --nfe 43 --restart "[3, 2, 0.3, 1.0]"
 	$(QUALITY) 1000 --samplers torch/restart-fp64 --nfe 43 --restart "[3, 2, 0.3, 1.0]"

@@ -33,7 +33,7 @@ def experiments() -> list[tuple[str, Any, rs.Plan]]:
     found: list[tuple[str, Any, rs.Plan]] = [("K", 0, rs.Plan.build(steps=18))]
     found += [("K", k, rs.Plan.build(steps=18, restart=f"[3, {k}, {at}]")) for k in (2, 7, 12)]
     found += [(PAPER, 0, rs.Plan.build(steps=18))]
-    found += [(PAPER, k, rs.Plan.build(steps=18, restart=f"[3, {k}, 0.06, 0.30]")) for k in (2, 5, 10)]
+    found += [(PAPER, k, rs.Plan.build(steps=18, restart=f"[3, {k}, 0.06, 0.30]")) for k in (2, 5)]
     intervals = ((0.06, 0.14), (0.06, 0.30), (0.14, 0.30), (0.30, 1.0), (1.0, 3.0))
     found += [
         ("interval", f"{low}, {high}", rs.Plan.build(steps=18, restart=f"[3, 2, {low}, {high}]"))
