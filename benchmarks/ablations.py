@@ -108,6 +108,11 @@ def main() -> None:
     plot(find(read(arguments.out / "ablation.jsonl"), **keys), keys, arguments.out / "ablation.png")
 
 
+def _tick(row: dict[str, Any]) -> str:
+    """The varied value; an interval on two lines."""
+    return str(row["value"]).replace(", ", "\n")
+
+
 def plot(rows: list[dict[str, Any]], keys: dict[str, Any], path: Path) -> None:
     """FD with equal classes, mean and standard deviation over the blocks of seeds."""
     import matplotlib
@@ -120,15 +125,15 @@ def plot(rows: list[dict[str, Any]], keys: dict[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(1, len(titles), figsize=(12, 3.2), constrained_layout=True, sharey=True)
     for ax, (name, title) in zip(axes, titles.items(), strict=True):
         points = find(every, experiment=name)
-        values, spread = [str(row["value"]) for row in points], [row["std"] or 0 for row in points]
+        values, spread = [_tick(row) for row in points], [row["std"] or 0 for row in points]
         ax.errorbar(values, [row["fd"] for row in points], yerr=spread, fmt="o-", capsize=2)
         for row in points:
             ax.annotate(
                 f"{row['nfe']} NFE",
-                (str(row["value"]), row["fd"]),
+                (_tick(row), row["fd"]),
                 textcoords="offset points",
-                xytext=(0, 6),
-                ha="center",
+                xytext=(4, 6),
+                ha="left",
                 fontsize=8,
             )
         ax.margins(x=0.15, y=0.12)
