@@ -120,12 +120,18 @@ def test_plain_loops_approach_the_exact_solution_from_their_own_latents(name):
 
 @pytest.mark.parametrize("name", NOISY)
 def test_stochastic_samplers_draw_gaussian_data_with_its_variance(name):
-    x, _ = (
-        samplers.find(name).runner(denoiser(problems.gaussian(0.5)), 127, batch_size=1000).draw(range(1000))
+    # Nine points in the interval: the rule has three and 13 repeats at this budget, and every repeat adds the error of its steps
+    # (ddpm: std 0.38, with nine points 0.46, with 21 points 0.49).
+    restart = [9, 2, 0.06, 0.30] if samplers.find(name).family == "restart" else None
+    runner = samplers.find(name).runner(
+        denoiser(problems.gaussian(0.5)), 127, batch_size=1000, restart=restart
     )
+    x, _ = runner.draw(range(1000))
     std = float(x.double().std())  # of 16,000 numbers: known to 0.6 %
-    # Ancestral steps are of first order, and every jump's own three points are coarse: both err on one side.
-    assert abs(std - 0.5) < (0.1 if name in ("euler+restart", "ddpm+restart") else 0.035)
+    tolerance = (
+        0.05 if name == "ddpm+restart" else 0.02 if restart else 0.035
+    )  # ancestral steps are of first order
+    assert abs(std - 0.5) < tolerance
     assert abs(float(x.double().mean())) < 0.02
 
 
