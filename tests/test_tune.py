@@ -511,9 +511,9 @@ def test_fresh_seeds_in_blocks(tmp_path):
     for bad in ({"n": 2500}, {"n": 3000, "final_n": 2500}):
         with pytest.raises(RestartValueError, match="multiple of 1000, got 2500"):
             confirm.confirm(found, where, known, [43], COMMON, tmp_path / "x.jsonl", **bad)
-    # What was measured on these seeds for one budget, or for another number of finalists, is not measured again.
+    # A confirmation with other finalists is a new row, and draws them alone: plan, preset and Heun were measured on these seeds.
     known.blocks.clear()
-    confirm.confirm(
+    (again,) = confirm.confirm(
         found,
         where,
         known,
@@ -522,11 +522,13 @@ def test_fresh_seeds_in_blocks(tmp_path):
         tmp_path / "tune.jsonl",
         n=3000,
         first_seed=1000,
-        final_n=1000,
+        final_n=2000,
         finalists=2,
     )
-    assert {block for block in known.blocks if block[0] >= 1000} <= {(1000, 1000), (2000, 1000), (3000, 1000)}
-    assert len(known.blocks) in (2, 5)  # two finals; three blocks where they choose another plan
+    assert known.blocks == [(8, 1000), (1008, 1000)] * 2
+    assert (again["plan"], again["final_n"]) == (row["plan"], 2000)
+    names = [f"{name}_blocks" for name in ("fd", "fd_heun", "fd_best_preset")]
+    assert [again[name] for name in names] == [row[name] for name in names]
 
 
 def test_the_final_is_on_other_seeds(tmp_path):

@@ -19,7 +19,7 @@ from ..bench.engine import plan_for
 from ..bench.rows import append, find, read
 from ..errors import ConfigError, NonFiniteError, RestartValueError
 from ..plan import Plan
-from ..presets import find as preset_named
+from ..presets import presets
 from ..solvers import get_solver
 from .pareto import lowest
 from .space import Space
@@ -272,9 +272,9 @@ def _measured(rows: Sequence[Row]) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for row in rows:
         found |= {row["plan"]: row["fd_blocks"], row["heun"]: row["fd_heun_blocks"]}
-        if row["best_preset"]:
-            preset = Plan.build(**preset_named(row["best_preset"]).plan_options)
-            found[preset.digest] = row["fd_best_preset_blocks"]
+        for preset in presets():  # none where it has another name by now
+            if preset.name == row["best_preset"]:
+                found[Plan.build(**preset.plan_options).digest] = row["fd_best_preset_blocks"]
     return found
 
 
