@@ -6,12 +6,15 @@ On the CPU, Triton kernels run in Triton's interpreter, which must be chosen bef
 from __future__ import annotations
 
 import os
+import random
 
 import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="device the tests run on: cpu or cuda")
+    parser.addoption("--trials", type=int, default=1, help="how many times as many random trials to make")
+    parser.addoption("--trial-seed", type=int, default=0, help="seed of the random trials")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,3 +30,22 @@ def device(request: pytest.FixtureRequest):
     if name.startswith("cuda") and not torch.cuda.is_available():
         pytest.exit("--device cuda was asked for, but no CUDA device is visible", returncode=2)
     return torch.device(name)
+
+
+class Trials:
+    """Random trials: `seed` starts their generators, and `count` multiplies how many a test makes by `--trials`."""
+
+    def __init__(self, seed: int, factor: int) -> None:
+        self.seed, self.factor = seed, factor
+
+    def count(self, usual: int) -> int:
+        return usual * self.factor
+
+    def random(self, name: str) -> random.Random:
+        """A generator of its own for each test, named so that a failure can be repeated with the same options."""
+        return random.Random(f"{name} {self.seed}")
+
+
+@pytest.fixture(scope="session")
+def trials(request: pytest.FixtureRequest) -> Trials:
+    return Trials(request.config.getoption("--trial-seed"), request.config.getoption("--trials"))
