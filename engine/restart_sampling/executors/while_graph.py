@@ -82,8 +82,10 @@ class WhileGraph:
         self.launchable = self._call("cudaGraphInstantiate", self.graph, 0)
 
     def __call__(self) -> None:
-        stream = torch.cuda.current_stream(self.cursor.device)
-        self._call("cudaGraphLaunch", self.launchable, stream.cuda_stream)
+        # The default stream's handle is 0 on every device, and means the one of the current device.
+        with torch.cuda.device(self.cursor.device):
+            stream = torch.cuda.current_stream(self.cursor.device)
+            self._call("cudaGraphLaunch", self.launchable, stream.cuda_stream)
 
     def __del__(self) -> None:
         if self.launchable is not None:
