@@ -41,5 +41,6 @@ def condition_kernel(handle_ptr, cursor_ptr, n, BLOCK: tl.constexpr):
         live |= (tl.load(cursor_ptr + b, mask=b < n, other=-1) >= 0).to(tl.int32)
     any_live = tl.max(live, axis=0)  # all threads take part in it, so it comes before the branch
     handle = tl.load(handle_ptr)
-    if (handle != 0) & (_thread() == 0):
-        _set_conditional(handle, any_live)
+    if handle != 0:  # noqa: SIM102 (two branches are what the compiler keeps as branches)
+        if _thread() == 0:
+            _set_conditional(handle, any_live)
