@@ -63,7 +63,7 @@ class CudaCapture:
         graph = torch.cuda.CUDAGraph(keep_graph=keep_graph)
         sharing = next(iter(self._alive), None)  # a pool dies with its last graph
         pool = torch.cuda.graph_pool_handle() if sharing is None else sharing.pool()
-        first_error: Exception | None = None
+        failed: Exception | None = None
         # A capture that fails raises before it leaves its stream: the outer context does that.
         with torch.cuda.stream(self.stream), cleared_workspaces():
             try:
@@ -72,17 +72,20 @@ class CudaCapture:
                         for _ in range(repeats):
                             body()
                     except Exception as error:  # of any code: it is raised again below
-                        first_error = error
+                        failed = error
                         raise
             except Exception as error:
+                failed = failed or error  # the end of a broken capture raises too, and says less
                 graph.reset()
                 self._stop_allocating(pool)
                 self._release_generator()
-                raise (first_error or error) from None
+        if failed is not None:
+            # Not in the handler above, whose error holds the frames of this one, and would be held by it: such a ring keeps the
+            # network's activations until the next garbage collection. So does an error that a frame of its own refers to.
+            try:
+                raise failed
             finally:
-                first_error = (
-                    None  # it would keep this frame, and this frame it, until the next garbage collection
-                )
+                failed = None
         self._alive.add(graph)
         return graph
 
