@@ -78,7 +78,7 @@ def run(
         if n < len(lanes):
             idle = [i for i, job in enumerate(lanes) if job is None]
             keep = live + idle[: n - len(live)]
-            samples = evaluation.taken(keep)
+            samples = evaluation.taken(torch.tensor(keep, device=evaluation.machine.x.device))
             evaluation = evaluations(n)
             evaluation.put(samples)
             lanes, left = [lanes[i] for i in keep], [left[i] for i in keep]

@@ -173,9 +173,8 @@ class Evaluation:
         starter.advance()
         m.cursor.copy_(torch.where(starter.machine.cursor >= 0, starter.machine.cursor, m.cursor))
 
-    def taken(self, lanes: Sequence[int]) -> dict[str, Tensor]:
-        """Return copies of everything that belongs to the samples of some lanes; :meth:`put` goes on with them."""
-        index = torch.tensor(list(lanes), dtype=torch.int64, device=self.machine.x.device)
+    def taken(self, index: Tensor) -> dict[str, Tensor]:
+        """Return copies of everything that belongs to the samples of lanes `index`, int64 [k]; :meth:`put` goes on with them."""
         state = {name: getattr(self.machine, name)[index] for name in PER_SAMPLE}
         for name, whole in self._doubled().items():
             state[name] = whole.view(self._copies, self.n, *whole.shape[1:])[:, index]
