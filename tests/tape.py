@@ -12,7 +12,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from restart_sampling.errors import BackendError
-from restart_sampling.executors.graph import UNTIL_IDLE
+from restart_sampling.executors.graph import Captured
+from restart_sampling.executors.selfcheck import UNTIL_IDLE
 
 
 class Tape(TorchDispatchMode):
@@ -58,6 +59,7 @@ class TapeCapture:
     """The graph executor's capture, on tapes. `recorded` holds (number of evaluations, entries) of each."""
 
     until_idle = True
+    bytes = 2**20  # that each capture says it took
 
     def __init__(self, device="cpu"):
         self.recorded = []
@@ -82,7 +84,8 @@ class TapeCapture:
             while bool((cursor >= 0).any()):
                 tape.replay()
 
-        return until_idle if repeats == UNTIL_IDLE else tape.replay
+        replay = until_idle if repeats == UNTIL_IDLE else tape.replay
+        return Captured(replay, nodes=len(tape.entries), bytes=self.bytes)
 
 
 def make_capture(device):

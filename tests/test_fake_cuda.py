@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import restart_sampling as rs
 from restart_sampling.executors import Evaluation, Lanes
+from restart_sampling.executors.selfcheck import begin
 from restart_sampling.models.edm import build_network
 from restart_sampling.program import Program
 from restart_sampling.table import bind
@@ -153,6 +154,21 @@ def test_the_load_of_a_batch_asks_the_gpu_nothing():
         seeds = torch.empty(2, dtype=torch.int64, device=CUDA)
         with Devices() as devices:
             evaluation.load(entry, seeds, None)
+        assert devices.mixed == []
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_samples_move_to_fewer_lanes_without_the_host(guidance):
+    """A batch that narrows, and the first half of a capture's self-check at the end of a plan."""
+    plan = rs.Plan.build(steps=4, guidance_scale=guidance)
+    with fake_cuda():
+        network = on_the_gpu(build_network(NETWORK))
+        wide, entry = evaluation_of(network, plan, torch.bfloat16, per_sample=True)
+        narrow = Evaluation(network, wide.program, wide.lanes, 1, "reference", per_sample=True)
+        with Devices() as devices:
+            begin(wide, entry, start=3)
+            narrow.put(wide.taken(torch.empty(1, dtype=torch.int64, device=CUDA)))
+        assert devices.calls > 10
         assert devices.mixed == []
 
 

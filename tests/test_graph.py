@@ -13,7 +13,9 @@ from tape import TapeCapture, make_capture
 import restart_sampling as rs
 from restart_kernels import layout
 from restart_sampling.executors.capture import CudaCapture
+from restart_sampling.executors.chunks import CHUNKS, cut
 from restart_sampling.executors.graph import MODES, GraphExecutor
+from restart_sampling.executors.selfcheck import UNTIL_IDLE
 from restart_sampling.models.edm import build_network
 from restart_sampling.spans import spans
 
@@ -80,9 +82,11 @@ def test_replays_give_the_bits_of_eager_launches(mode, label_dim, capture, devic
 
 
 def test_launches_of_each_mode(device):
-    """`while` and `trajectory` are one launch a batch, `loop` one a span, `step` one an evaluation."""
+    """`while` is one launch a batch, `trajectory` and `loop` the chunks of all rows and of each span, `step` one each."""
     plan = rs.Plan.build(**PLAN)
-    for mode, expected in (("while", 1), ("trajectory", 1), ("loop", len(spans(plan))), ("step", plan.nfe)):
+    in_spans = sum(len(cut(span.rows)) for span in spans(plan))
+    assert plan.nfe == 8 + 8 + 8 + 1
+    for mode, expected in (("while", 1), ("trajectory", 4), ("loop", in_spans), ("step", plan.nfe)):
         sampler = captured(mode, make_capture(device), device)
         seen = []
         sampler.run(range(4), callback=lambda p, seen=seen: seen.append(p.row))
@@ -96,8 +100,9 @@ def test_a_restart_loop_is_captured_once_and_replayed_k_times(capture, device):
     sampler.run(range(8))
     lengths = [n for n, _ in capture.recorded]
     assert len(lengths) == len(set(lengths))
-    assert lengths.count(4) == 1
-    assert sampler.executor.launches == 2 * len(spans(sampler.plan))
+    iterations = [span for span in spans(plan) if span.name.startswith("restart")]
+    assert {span.rows for span in iterations} == {4}
+    assert sampler.executor.launches == 2 * sum(len(cut(span.rows)) for span in spans(sampler.plan))
 
 
 def test_what_one_evaluation_launches():
@@ -105,8 +110,7 @@ def test_what_one_evaluation_launches():
     capture = TapeCapture()
     sampler = captured("trajectory", capture, "cpu")
     sampler.run([0])
-    ((nfe, entries),) = capture.recorded
-    assert nfe == sampler.plan.nfe
+    assert [length for length, _ in capture.recorded] == [8, 1]
     network = []
 
     class Count(torch.utils._python_dispatch.TorchDispatchMode):
@@ -114,15 +118,16 @@ def test_what_one_evaluation_launches():
             network.append(func)
             return func(*args, **(kwargs or {}))
 
-    evaluation = sampler._evaluation(4)
+    evaluation = sampler._evaluation(1)
     with torch.inference_mode(), Count():
         sampler.network(evaluation.machine.net_in, evaluation.machine.c_noise, None)
-    assert entries == nfe * (len(network) + 2)
+    for length, entries in capture.recorded:
+        assert entries == length * (len(network) + 2)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_new_plan_needs_no_new_capture(mode, capture, device):
-    """Only the table changes; spans of lengths not seen before are captured by all but `step` and `while`."""
+    """Only the table changes; chunks that no plan had before are captured by all but `step` and `while`."""
     sampler = captured(mode, capture, device)
     sampler.run(range(4))
     before = len(capture.recorded)
@@ -130,10 +135,13 @@ def test_a_new_plan_needs_no_new_capture(mode, capture, device):
     sampler.set_plan(other)
     assert torch.equal(sampler.run(range(4)), eager(other, device).run(range(4)))
     assert len(capture.recorded) == before
-    longer = rs.Plan.build(steps=9)
+    longer = rs.Plan.build(steps=8)
+    assert cut(longer.nfe) == [8, 4, 2, 1]
     sampler.set_plan(longer)
     assert torch.equal(sampler.run(range(4)), eager(longer, device).run(range(4)))
-    assert len(capture.recorded) == before + (mode in ("loop", "trajectory"))
+    lengths = [n for n, _ in capture.recorded]
+    assert len(lengths) == len(set(lengths))
+    assert set(lengths) == {"step": {1}, "while": {UNTIL_IDLE}}.get(mode, set(CHUNKS))
 
 
 def test_a_capture_that_fails_ends_in_eager_launches_and_says_why(device):
@@ -197,18 +205,24 @@ def test_replaced_parameters_are_captured_again(capture, device):
     assert len(capture.recorded) == captures + 1
 
 
-@pytest.mark.parametrize("mode", ["trajectory", "while"])
-def test_mixed_plans_replay_one_evaluation_at_a_time(mode, capture, device):
-    plans = [rs.Plan.build(**PLAN), rs.Plan.build(steps=9), rs.Plan.build(steps=4, solver="euler")]
-    pairs = [(seed, plans[seed % 3]) for seed in range(11)]
+@pytest.mark.parametrize(
+    ("mode", "lengths"), [("step", [1]), ("loop", CHUNKS), ("trajectory", CHUNKS), ("while", CHUNKS)]
+)
+def test_mixed_plans_replay_chunks(mode, lengths, capture, device):
+    """As many evaluations as there are until a lane is done, and the captures for fewer lanes at the end of the run."""
+    long, short = rs.Plan.build(**PLAN), rs.Plan.build(steps=4, solver="euler")
+    pairs = [(seed, long if seed == 3 else short) for seed in range(10)]
     sampler = captured(mode, capture, device)
-    assert torch.equal(sampler.run(pairs), eager(plans[0], device).run(pairs))
-    assert [n for n, _ in capture.recorded] == [1]
+    assert torch.equal(sampler.run(pairs), eager(long, device).run(pairs))
+    assert sampler.executor.note == ""
+    assert list(sampler._evaluations) == [(4, True), (1, True)]
+    assert [n for n, _ in capture.recorded] == [*lengths] * 2
 
 
 def test_the_table_grows_and_the_captures_follow(capture, device):
     sampler = captured("step", capture, device)
     sampler.run([0])
+    sampler.run([1])
     long = rs.Plan.build(steps=700)
     sampler.set_plan(long)
     assert torch.equal(sampler.run([5]), eager(long, device).run([5]))
@@ -240,8 +254,8 @@ def test_graphs_are_refused_where_there_are_none():
 
 def test_idle_lanes_are_left_alone_by_a_padded_batch(capture, device):
     sampler = captured("loop", capture, device)
-    x = sampler.run([7])
-    assert torch.equal(x, eager(sampler.plan, device).run([7]))
+    x = sampler.run([7, 8, 9])
+    assert torch.equal(x, eager(sampler.plan, device).run([7, 8, 9]))
     assert sampler._evaluation(4).machine.first_bad.tolist() == [layout.NEVER] * 4
 
 
@@ -310,6 +324,7 @@ def test_a_network_that_synchronizes_falls_back_and_the_device_goes_on(mode, cud
     assert "fell back to eager launches" in sampler.notes[-1]
     assert torch.cuda.current_stream() == stream
     torch.cuda.empty_cache()  # the allocator no longer believes in a capture
+    torch.randn(2, device=cuda)  # nor does the generator
     good = rs.Sampler(denoiser(), plan, batch_size=4, graph=mode, device=cuda)
     good.run(range(4))
     assert good.executor.note == ""

@@ -318,8 +318,15 @@ def test_one_compilation_whatever_the_plan(device):
 
 
 def test_samplers_compile_once(device):
-    """Through the public sampler: a batch that is not full is padded, a new plan is a new table."""
-    sampler = rs.Sampler(tiny(device), rs.Plan.build(**PLAN), batch_size=4, compile="on", device=device)
+    """Through the public sampler with one batch size: what is not full is padded, a new plan is a new table."""
+    sampler = rs.Sampler(
+        tiny(device),
+        rs.Plan.build(**PLAN),
+        batch_size=4,
+        compile="on",
+        device=device,
+        batch_invariant=True,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         sampler.run(range(6))

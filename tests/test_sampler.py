@@ -5,6 +5,8 @@ from __future__ import annotations
 import problems
 import pytest
 import torch
+from tape import make_capture
+from test_graph import with_graph
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import restart_sampling as rs
@@ -125,27 +127,38 @@ def test_guidance_scale_1_is_off():
     assert len(sampler._lanes.net_in) == sampler.batch_size
 
 
-def test_a_bad_sample_is_named_and_alone(device):
-    """NaN in one row at one evaluation: that seed, row and sigma are named, and no other sample changes."""
-    calls = []
+@pytest.mark.parametrize("graph", ["auto", "replayed"])
+def test_a_bad_sample_is_named_and_alone(graph, device):
+    """NaN in one row at one evaluation: that seed, row and sigma are named, and no other sample changes.
+
+    The network decides on the device, by level and lane, so that captures and their checks see what eager launches see.
+    """
+    plan = rs.Plan.build(**PLAN)
+    bad_sigma = torch.tensor(plan.rows[3].sigma, dtype=torch.float32, device=device)
+    assert [row.sigma for row in plan.rows].index(plan.rows[3].sigma) == 3
+    on = torch.ones((), dtype=torch.bool, device=device)
 
     def poisoned(x, sigma):
-        calls.append(0)
         out = elementwise(x, sigma).clone()
-        if len(calls) == 4:
-            out[1, 0, 2, 3] = float("nan")
+        bad = on & (sigma.view(-1)[0] == bad_sigma)
+        out[1, 0, 2, 3] = torch.where(bad, torch.nan, out[1, 0, 2, 3])
         return out
 
-    plan = rs.Plan.build(**PLAN)
-    good = rs.Sampler(pointwise(), plan, device=device).run([10, 11, 12])
-    sampler = rs.Sampler(rs.Denoiser.from_function(poisoned, shape=SHAPE), plan, device=device)
+    def make(fn):
+        den = rs.Denoiser.from_function(fn, shape=SHAPE)
+        sampler = rs.Sampler(den, plan, batch_size=4, device=device)
+        return sampler if graph == "auto" else with_graph(sampler, "loop", make_capture(device))
+
+    good = make(elementwise).run([10, 11, 12])
+    sampler = make(poisoned)
     with pytest.raises(rs.NonFiniteError, match="seed 11 at row 4") as caught:
         sampler.run([10, 11, 12])
     (failure,) = caught.value.failures
     assert failure == {"seed": 11, "row": 4, "sigma": pytest.approx(plan.rows[3].sigma)}
     assert torch.equal(caught.value.samples[[0, 2]], good[[0, 2]])
-    calls[:] = [0] * 100
+    on.zero_()
     assert torch.equal(sampler.run([10, 11, 12]), good)  # the flag does not stick
+    assert sampler.executor.note == ""
 
 
 def test_progress_counts_every_evaluation():

@@ -4,6 +4,7 @@ order that CUDA wants, with the calls of both generations of cuda.bindings. What
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import re
@@ -35,8 +36,18 @@ for arch in (80, 90):
 """
 
 
+def only_thread_0_calls(ptx):
+    """Whether the branch in front of the call sends every thread but the first past it: concurrent calls are undefined."""
+    head, tail = ptx.split("call.uni", 1)
+    branch = re.findall(r"@(%p\d+) bra\s+(\$L\w+);", head)[-1]
+    test = re.search(rf"setp\.ne\.[bsu]32\s+{branch[0]}, (%r\d+), 0;", head)
+    thread = test and re.findall(rf"mov\.u32 {test[1]}, %tid\.x;", head)
+    return bool(thread) and f"{branch[1]}:" in tail
+
+
 def test_the_condition_compiles_without_a_gpu():
-    """The call is in the PTX, its symbol in the cubin for the driver to link; one warp, no shared memory."""
+    """The call is in the PTX, made by one thread, and its symbol in the cubin for the driver to link; one warp, no shared
+    memory."""
     pytest.importorskip("triton")
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     root = Path(rs.__file__).parents[2]
@@ -51,6 +62,7 @@ def test_the_condition_compiles_without_a_gpu():
         assert report["names"] == ["handle_ptr", "cursor_ptr", "n", "BLOCK"]
         assert re.search(r"\.extern \.func .*cudaGraphSetConditional", report["ptx"])
         assert report["ptx"].count("call.uni") == 1
+        assert only_thread_0_calls(report["ptx"])
         assert (report["cubin"], report["shared"]) == (True, 0)
 
 
@@ -70,6 +82,7 @@ class Runtime:
 
     def __init__(self, fails=()):
         self.calls, self.fails = [], fails
+        self.launched_on = []
 
     def _done(self, name, *values):
         self.calls.append(name)
@@ -110,6 +123,7 @@ class Runtime:
 
     def cudaGraphLaunch(self, launchable, stream):
         assert (launchable, stream) == ("launchable", 55)
+        self.launched_on.append(current_device[-1])
         return self._done("cudaGraphLaunch")
 
     def cudaGraphExecDestroy(self, launchable):
@@ -129,6 +143,16 @@ class Runtime12(Runtime):
         raise AssertionError("this one takes no edge data")
 
 
+current_device = ["cuda:0"]
+
+
+@contextlib.contextmanager
+def on_device(device):
+    current_device.append(device)
+    yield
+    current_device.pop()
+
+
 BUILT = [
     "launch, handle 0", "cudaGraphCreate", "cudaGraphConditionalHandleCreate", "cudaGraphAddNode",
     "cudaGraphAddChildGraphNode", "cudaStreamBeginCaptureToGraph", "launch, handle 0", "cudaStreamEndCapture",
@@ -143,6 +167,7 @@ def build(monkeypatch):
     monkeypatch.setattr(torch.cuda, "stream", lambda s: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "synchronize", lambda d: None)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda d: stream)
+    monkeypatch.setattr(torch.cuda, "device", on_device)
     evaluation = types.SimpleNamespace(raw_cuda_graph=lambda: 1234)
 
     def build(runtime):
@@ -162,6 +187,7 @@ def test_the_graph_is_built_in_order_and_launched_as_a_whole(build, runtime):
     assert graph.handle.item() % 2**64 == rt.HANDLE
     graph()
     graph()
+    assert rt.launched_on == [graph.cursor.device] * 2  # not on the device that happens to be the current one
     del graph
     assert rt.calls[len(BUILT) :] == ["cudaGraphLaunch"] * 2 + ["cudaGraphExecDestroy", "cudaGraphDestroy"]
 
@@ -190,22 +216,52 @@ def test_a_missing_or_old_package_is_a_clear_error(monkeypatch):
         while_graph.import_runtime()
 
 
+# What cuda.bindings documents, by version: names of the arguments. All three agree on everything but cudaGraphAddNode.
+ADD_NODE = ["graph", "pDependencies", "dependencyData", "numDependencies", "nodeParams"]
+CALLS = {
+    "cudaGraphCreate": ["flags"],
+    "cudaGraphConditionalHandleCreate": ["graph", "defaultLaunchValue", "flags"],
+    "cudaGraphAddChildGraphNode": ["graph", "pDependencies", "numDependencies", "childGraph"],
+    "cudaStreamBeginCaptureToGraph": ["stream", "graph", "dependencies", "dependencyData", "numDependencies", "mode"],
+    "cudaStreamEndCapture": ["stream"], "cudaGraphInstantiate": ["graph", "flags"], "cudaGraphLaunch": ["graphExec", "stream"],
+    "cudaGraphExecDestroy": ["graphExec"], "cudaGraphDestroy": ["graph"], "cudaGraphGetNodes": ["graph", "numNodes"],
+}  # fmt: skip
+PACKAGES = {
+    "12.9.4": CALLS
+    | {"cudaGraphAddNode_v2": ADD_NODE, "cudaGraphAddNode": [a for a in ADD_NODE if a != "dependencyData"]},
+    "13.0.3": CALLS | {"cudaGraphAddNode": ADD_NODE},
+    "13.5.0": CALLS | {"cudaGraphAddNode": ADD_NODE},
+}
+
+
+@pytest.mark.parametrize(
+    ("runtime", "version"), [(Runtime12, "12.9.4"), (Runtime, "13.0.3"), (Runtime, "13.5.0")]
+)
+def test_the_stand_ins_take_what_the_package_takes(runtime, version):
+    """Otherwise the tests above would accept a call that the package of that version refuses."""
+    for name, arguments in PACKAGES[version].items():
+        if name == "cudaGraphGetNodes":
+            continue  # counts nodes; the WHILE graph does not need it
+        parameters = inspect.signature(getattr(runtime(), name)).parameters.values()
+        variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        assert variadic or len(parameters) == len(arguments), name
+    own = {name for name in dir(runtime) if name.startswith("cuda") and callable(getattr(runtime, name))}
+    assert own - {"cudaGraphNodeParams"} <= set(PACKAGES[version])
+
+
 def test_the_calls_exist_in_the_package():
-    """Names and numbers of arguments, where cuda-bindings is installed; nothing is called."""
+    """Names and arguments, where cuda-bindings is installed; nothing is called."""
     runtime = pytest.importorskip("cuda.bindings.runtime")
-    add_node = "cudaGraphAddNode_v2" if hasattr(runtime, "cudaGraphAddNode_v2") else "cudaGraphAddNode"
-    arguments = {
-        "cudaGraphCreate": 1, "cudaGraphConditionalHandleCreate": 3, add_node: 5, "cudaGraphAddChildGraphNode": 4,
-        "cudaStreamBeginCaptureToGraph": 6, "cudaStreamEndCapture": 1, "cudaGraphInstantiate": 2, "cudaGraphLaunch": 2,
-        "cudaGraphExecDestroy": 1, "cudaGraphDestroy": 1,
-    }  # fmt: skip
-    for name, count in arguments.items():
+    version = "12.9.4" if hasattr(runtime, "cudaGraphAddNode_v2") else "13.5.0"
+    for name, arguments in PACKAGES[version].items():
         signature = getattr(runtime, name).__doc__.splitlines()[0]
+        for argument in arguments:
+            assert re.search(rf"\b{argument}\b", signature), signature
         depth, commas = 0, 0
         for character in signature[signature.index("(") + 1 : signature.rindex(")")]:
             depth += (character in "[(") - (character in "])")
             commas += character == "," and depth == 0
-        assert commas + 1 == count, signature
+        assert commas + 1 == len(arguments), signature
     node = runtime.cudaGraphNodeParams()
     node.type = runtime.cudaGraphNodeType.cudaGraphNodeTypeConditional
     node.conditional.type = runtime.cudaGraphConditionalNodeType.cudaGraphCondTypeWhile

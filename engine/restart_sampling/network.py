@@ -16,7 +16,8 @@ plain function on the CPU is left alone.)
 
 Compiled means torch.compile(fullgraph=True, dynamic=False) by inductor without CUDA graphs of its own; capturing is the
 executor's business. Only the network is in there: preconditioning, guidance and the choice of c_noise are the fused step's,
-so σ is never a Python number and a new plan compiles nothing. A sampler feeds one shape; see `PreparedNetwork.recompiles`.
+so σ is never a Python number and a new plan compiles nothing. A sampler feeds a few batch sizes, each compiled when it is first
+needed; see `PreparedNetwork.recompiles`.
 
 The border: net_in arrives contiguous and F leaves contiguous, both addressed [B, C, H, W] in element order. Under
 channels_last the change of layout is inside, where a compiled network fuses it with its first and last layer.
@@ -93,8 +94,9 @@ class PreparedNetwork:
         compiled: whether torch.compile is in use; False again once "auto" has fallen back.
         compilations: how often the network was compiled.
         recompiles: how many of them were unexpected. Expected are one for c_noise [1] and one for c_noise [B], at the batch
-            size of the first call. Each unexpected one is also a RuntimeWarning and a note. Besides another batch size, tensors
-            made inside and outside of inference mode differ for the compiler: use one sort.
+            size of the first call and at those announced with `expect`. Each unexpected one is also a RuntimeWarning and a
+            note. Besides another batch size, tensors made inside and outside of inference mode differ for the compiler:
+            use one sort.
         notes: what differs from what one may expect, one line each.
     """
 
@@ -108,11 +110,15 @@ class PreparedNetwork:
         self.compilations = self.recompiles = 0
         self._notes: list[str] = []
         self._compiled_for: list[tuple[int, bool]] = []  # (batch, whether one c_noise serves all)
+        self._batches: dict[
+            int, Callable[..., Tensor] | None
+        ] = {}  # announced sizes, each with its compiled form
         self._required = compile == "on"
         self._precision = self._choose_precision()
         self.memory_format = self._choose_memory_format(network, memory_format)
         if isinstance(network, nn.Module):
             network = _inference_copy(network, device, self.net_dtype, self.memory_format)
+        self._module = network if isinstance(network, nn.Module) else None
         self._eager = _with_border(network, self.memory_format == "channels_last")
         self.compiled = self._choose_compile(compile)
         if self.compiled:
@@ -134,6 +140,14 @@ class PreparedNetwork:
             return self._call(net_in, c_noise, class_labels)
         with float32_products(self._precision, self.device):
             return self._call(net_in, c_noise, class_labels)
+
+    def expect(self, batch: int) -> None:
+        """Announce a batch size: its compilations, one for each form of c_noise, are no surprise."""
+        self._batches.setdefault(batch, None)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return the parameters and buffers that run, the caller's own or copies; none of a plain function."""
+        return () if self._module is None else (*self._module.parameters(), *self._module.buffers())
 
     def describe(self) -> str:
         """One line, e.g. "bf16, compiled (fullgraph), channels_last"."""
@@ -189,7 +203,7 @@ class PreparedNetwork:
     def _evaluate_compiled(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None) -> Tensor:
         before = self.compilations
         try:
-            F = self._run(net_in, c_noise, class_labels)
+            F = self._compiled_form(len(net_in))(net_in, c_noise, class_labels)
         except self._compile_errors as error:
             F = self._eager(net_in, c_noise, class_labels)  # a mistake in the arguments shows itself here
             self._give_up(_first_line(error))
@@ -199,6 +213,14 @@ class PreparedNetwork:
         elif not before:
             self._give_up("torch.compile is switched off, or found nothing to compile")
         return F
+
+    def _compiled_form(self, batch: int) -> Callable[..., Tensor]:
+        """An announced batch size has a form of its own, since dynamo limits how often one is compiled."""
+        if batch not in self._batches:
+            return self._run
+        form = self._batches[batch] or self._compile(self._eager)
+        self._batches[batch] = form
+        return form
 
     def _compile(self, fn: Any) -> Callable[..., Tensor]:
         from torch._dynamo import exc
@@ -224,7 +246,8 @@ class PreparedNetwork:
         """Was the compilation of this call expected?"""
         batch, shared = len(net_in), len(c_noise) == 1
         first = self._compiled_for[0][0] if self._compiled_for else batch
-        if batch == first and (batch, shared) not in self._compiled_for:
+        expected = batch == first or batch in self._batches
+        if expected and (batch, shared) not in self._compiled_for:
             self._compiled_for.append((batch, shared))
             return
         self.recompiles += 1

@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 import restart_kernels
-from restart_kernels.layout import NEVER
+from restart_kernels.layout import IDLE, NEVER
 
 from . import pfgmpp
 from .autobatch import LARGEST, choose_batch
 from .denoiser import Denoiser, check_device
 from .errors import BackendError, NonFiniteError, RestartTypeError, RestartValueError
 from .executors import Evaluation, Lanes, Network, Slices, ThreadExecutor, continuous, make_executor, threads
+from .executors.buckets import batches, bucket
+from .executors.selfcheck import begin
 from .marks import mark
 from .network import DTYPES, PreparedNetwork, prepare
 from .noise import class_labels as labels_of_seeds
@@ -66,12 +68,14 @@ class Sampler:
         batch_size: samples per network call, or "auto": from the network's activations (`autobatch.py`).
         backend: "auto", "reference", "triton" or "native": who runs the fused step.
         graph: "auto", "off", "step", "loop", "trajectory" or "while" (experimental): how evaluations are launched,
-            see `executors/graph.py`. "auto" is "loop" on CUDA and "off" elsewhere.
+            see `executors/graph.py`. "auto" is "loop" on CUDA and "off" elsewhere. Under graphs or torch.compile a batch
+            smaller than batch_size runs on the next larger of 1, 2, 4, … lanes, each captured and compiled on first need.
         compile: "auto", "on" or "off": whether torch.compile compiles the network, see `network.py`.
         device: default: where the network is.
         dtype: network precision, "fp32", "tf32", "bf16" or "fp16" (registers stay float32).
-        batch_invariant: on a CPU, run a network that can be sliced with one thread for each slice, always: with 8 samples or
-            more at a time, oneDNN then gives a sample the same bits in any batch. Slower where cores outnumber the slices.
+        batch_invariant: under graphs or torch.compile, every batch runs on batch_size lanes, whatever the number of samples.
+            On a CPU, run a network that can be sliced with one thread for each slice, always: with 8 samples or more at a
+            time, oneDNN then gives a sample the same bits in any batch. Slower where cores outnumber the slices.
 
     Raises:
         RestartError: anything that cannot run, before any network call.
@@ -148,7 +152,31 @@ class Sampler:
     def describe(self) -> str:
         """One line: who runs what, e.g. "native on cpu, graph off, network fp32, eager, contiguous"."""
         network = self.network.describe() if isinstance(self.network, PreparedNetwork) else "float64"
-        return f"{self.backend} on {self.device}, graph {self.executor.name}, network {network}"
+        return f"{self.backend} on {self.device}, graph {self.executor.describe()}, network {network}"
+
+    @torch.inference_mode()
+    def warmup(self, n: int | None = None) -> Sampler:
+        """Compile and capture now what a run of `n` samples of the plan needs (default: batch_size), and return the sampler.
+
+        A run does this by itself on first need. Draws nothing and changes no result. Runs of (seed, plan) pairs compile and
+        capture other batch sizes on their way.
+        """
+        n = self.batch_size if n is None else n
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise RestartValueError(f"n must be an integer ≥ 1, got {n!r}")
+        (entry,) = self._entries(self.table)
+        per_sample = self.denoiser.augmented_dim is not None
+        for samples in batches(n, self.batch_size):
+            slices = None if per_sample else self._slices(samples)
+            if slices is not None:
+                self._threads()
+            for part in slices.parts if slices else (self._evaluation(self._lanes_for(samples), per_sample),):
+                if slices is None:
+                    self._prepare(part, (entry,))
+                begin(part, entry)
+                part.machine.cursor.fill_(IDLE)
+                part()
+        return self
 
     def run(
         self,
@@ -229,8 +257,8 @@ class Sampler:
                     self._threads().run(slices, entry.spans, on_row)
                     x, first_bad = slices.result(n)
                 else:
-                    evaluation = self._evaluation(self.batch_size if self.pads else n)
-                    self.executor.prepare(evaluation, entry, entry.spans)
+                    evaluation = self._evaluation(self._lanes_for(n))
+                    self._prepare(evaluation, (entry,))
                     evaluation.load(entry, *given)
                     self.executor.run(evaluation, entry.spans, on_row)
                     x, first_bad = evaluation.result(n)
@@ -287,10 +315,15 @@ class Sampler:
 
         def evaluation(n: int) -> Evaluation:
             made = self._evaluation(n, per_sample=True)
-            self.executor.prepare(made, entries[0], (Span("mixed", 1),))
+            self._prepare(made, entries)
             return made
 
-        for finished in continuous.run(jobs, evaluation, self.batch_size, advance, not self.pads):
+        def lanes_for(live: int) -> int:
+            # Another compilation takes longer than what is left of a run when its batch is no longer full.
+            compiled = getattr(self.network, "compiled", False)
+            return self._lanes_for(min(len(jobs), self.batch_size) if compiled else live)
+
+        for finished in continuous.run(jobs, evaluation, self.batch_size, advance, lanes_for):
             done += len(finished.jobs)
             yield finished
 
@@ -356,10 +389,24 @@ class Sampler:
             self._pools[total] = ThreadExecutor(slices, total, 1 if self.batch_invariant else None)
         return self._pools[total]
 
+    def _lanes_for(self, n: int) -> int:
+        """Lanes that a batch of n samples runs on."""
+        if not self.pads:
+            return n
+        return self.batch_size if self.batch_invariant else bucket(n, self.batch_size)
+
+    def _prepare(self, evaluation: Evaluation, entries: Sequence[Entry]) -> None:
+        """Capture what the plans need on this evaluation. Plans that share a batch are cut where their samples end."""
+        longest = max(entries, key=lambda entry: entry.nfe)
+        spans = (Span("mixed", longest.nfe),) if evaluation.per_sample else longest.spans
+        self.executor.prepare(evaluation, longest, spans)
+
     def _evaluation(self, n: int, per_sample: bool = False) -> Evaluation:
         key = (n, per_sample)
         if key not in self._evaluations:
             assert self._lanes is not None
+            if isinstance(self.network, PreparedNetwork):
+                self.network.expect(2 * n if self._lanes.guided else n)
             self._evaluations[key] = Evaluation(
                 self.network, self.program, self._lanes, n, self.backend, per_sample
             )

@@ -21,17 +21,26 @@ def _set_conditional(handle, value, _semantic=None):
     return core.extern_elementwise("", "", [handle, value], symbols, is_pure=False, _semantic=_semantic)
 
 
+@triton.jit
+def _thread():
+    """The index of the thread that runs this: the one value here that differs within the program."""
+    return tl.inline_asm_elementwise("mov.u32 $0, %tid.x;", "=r", [], dtype=tl.int32, is_pure=False, pack=1)
+
+
 # n is 1 for a batch with one cursor, and a specialised 1 would be a kernel of its own.
 @triton.jit(do_not_specialize=["n"])
 def condition_kernel(handle_ptr, cursor_ptr, n, BLOCK: tl.constexpr):
-    """One program of one warp: every thread sets the same value, 1 while any cursor is ≥ 0.
+    """One program of one warp: its first thread sets the condition, to 1 while any cursor is ≥ 0.
 
+    Only one thread may make the call: CUDA leaves concurrent calls for one handle undefined, equal values or not.
     The handle comes from memory, so that one compiled kernel serves every graph; 0 sets nothing (to load the module).
     """
     live = tl.zeros([BLOCK], tl.int32)
     for first in range(0, n, BLOCK):
         b = first + tl.arange(0, BLOCK)
         live |= (tl.load(cursor_ptr + b, mask=b < n, other=-1) >= 0).to(tl.int32)
+    any_live = tl.max(live, axis=0)  # all threads take part in it, so it comes before the branch
     handle = tl.load(handle_ptr)
-    if handle != 0:
-        _set_conditional(handle, tl.max(live, axis=0))
+    if handle != 0:  # noqa: SIM102 (two branches are what the compiler keeps as branches)
+        if _thread() == 0:
+            _set_conditional(handle, any_live)

@@ -2,7 +2,8 @@ r"""Continuous batching: samples of different plans share a batch, and a lane th
 
 Every plan's NFE is known before it runs, so the host knows which lane finishes when without asking the device: it runs the
 batch until the next lane is done, takes the result, starts the next sample there, and goes on. Long plans go first, which keeps
-the batch full to the end; a sample's noise depends on its seed alone, so the order changes no bit of it.
+the batch full to the end; a sample's noise depends on its seed alone, so the order changes no bit of it. When nothing is left to
+start, the live samples move together and the batch goes on with as many lanes as they need.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from restart_kernels import layout
 
 from ..program import Entry
 from ..spans import Span
@@ -41,19 +44,22 @@ def run(
     evaluations: Callable[[int], Evaluation],
     size: int,
     advance: Callable[[Evaluation, Sequence[Span]], None],
-    may_narrow: bool,
+    lanes_for: Callable[[int], int],
 ) -> Iterator[Finished]:
-    """Draw all jobs on at most `size` lanes.
+    """Draw all jobs, at most `size` at a time.
 
     Args:
-        evaluations: the evaluation of n lanes, with a cursor per sample.
+        evaluations: the evaluation of n lanes, with a cursor per sample. It may overwrite the batch's buffers.
         advance: runs spans of an evaluation.
-        may_narrow: whether the batch may shrink when no job is left to start (a captured graph has one size).
+        lanes_for: the lanes that k live samples run on, k or more: those beyond k are padding. A captured graph has a
+            few sizes (`buckets.py`).
     """
     queue = deque(sorted(jobs, key=lambda job: -job.entry.nfe))
-    n = min(size, len(queue)) if may_narrow else size
+    if not queue:
+        return
+    n = lanes_for(min(size, len(queue)))
     evaluation = evaluations(n)
-    evaluation.machine.cursor.fill_(-1)
+    evaluation.machine.cursor.fill_(layout.IDLE)
     lanes: list[Job | None] = [None] * n
     left = [0] * n
     while queue or any(lanes):
@@ -68,9 +74,14 @@ def run(
                 free, [job.entry for job in started], seeds, None if started[0].label is None else labels
             )
         live = [i for i, job in enumerate(lanes) if job is not None]
-        if may_narrow and len(live) < len(lanes):
-            evaluation = evaluation.narrowed(live, evaluations(len(live)))
-            lanes, left = [lanes[i] for i in live], [left[i] for i in live]
+        n = lanes_for(len(live))
+        if n < len(lanes):
+            idle = [i for i, job in enumerate(lanes) if job is None]
+            keep = live + idle[: n - len(live)]
+            samples = evaluation.taken(torch.tensor(keep, device=evaluation.machine.x.device))
+            evaluation = evaluations(n)
+            evaluation.put(samples)
+            lanes, left = [lanes[i] for i in keep], [left[i] for i in keep]
             live = list(range(len(live)))
         rows = min(left[i] for i in live)
         advance(evaluation, (Span("mixed", rows),))

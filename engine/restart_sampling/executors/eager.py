@@ -21,6 +21,10 @@ class EagerExecutor:
     pads = False  # a batch smaller than the lanes runs at its own size
     note = ""
 
+    def describe(self) -> str:
+        """Return the mode: "off"."""
+        return self.name
+
     def prepare(self, evaluation: Evaluation, entry: Entry, spans: Sequence[Span]) -> None:
         """Nothing to make ready."""
 

@@ -19,6 +19,14 @@ from restart_kernels import layout
 from ..program import Entry, Program, write_latent_row
 
 Network = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
+PER_SAMPLE = (
+    "x",
+    "h",
+    "seeds",
+    "first_bad",
+    "cursor",
+    "c_noise",
+)  # of the machine, with a cursor for each sample
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,7 @@ class Evaluation:
         """Put a batch of one plan at its start: the initial latent drawn, the first network input made.
 
         Args:
-            seeds: int64 [k], k ≤ n; lanes beyond k carry seed 0 and their result is nobody's.
+            seeds: int64 [k], k ≤ n; lanes ≥ k are padding with seed 0; their output is discarded.
             labels: int64 [k] or None.
             latents: standard-normal start [k, *shape] instead of draw 0.
         """
@@ -165,18 +173,27 @@ class Evaluation:
         starter.advance()
         m.cursor.copy_(torch.where(starter.machine.cursor >= 0, starter.machine.cursor, m.cursor))
 
-    def narrowed(self, keep: Sequence[int], to: Evaluation) -> Evaluation:
-        """Move the samples of lanes `keep` to the front and go on with `to`, an evaluation of len(keep) lanes."""
-        m, t = self.machine, to.machine
-        index = torch.tensor(list(keep), dtype=torch.int64, device=m.x.device)
-        for name in ("x", "h", "seeds", "first_bad", "cursor", "c_noise"):
-            getattr(t, name).copy_(getattr(m, name)[index])
-        copies = 2 if self.lanes.guided else 1
-        for whole, part in ((m.net_in, t.net_in), (self.labels, to.labels)):
-            if whole is not None and part is not None:
-                halves = whole.view(copies, self.n, *whole.shape[1:])[:, index]
-                part.copy_(halves.reshape(part.shape))
-        return to
+    def taken(self, index: Tensor) -> dict[str, Tensor]:
+        """Return copies of everything that belongs to the samples of lanes `index`, int64 [k]; :meth:`put` goes on with them."""
+        state = {name: getattr(self.machine, name)[index] for name in PER_SAMPLE}
+        for name, whole in self._doubled().items():
+            state[name] = whole.view(self._copies, self.n, *whole.shape[1:])[:, index]
+        return state
+
+    def put(self, state: dict[str, Tensor]) -> None:
+        """Go on with the samples that another evaluation of the same lanes gave, as many as this one has lanes."""
+        for name in PER_SAMPLE:
+            getattr(self.machine, name).copy_(state[name])
+        for name, whole in self._doubled().items():
+            whole.copy_(state[name].reshape(whole.shape))
+
+    @property
+    def _copies(self) -> int:
+        return 2 if self.lanes.guided else 1
+
+    def _doubled(self) -> dict[str, Tensor]:
+        """The tensors that hold each sample twice under guidance."""
+        return {"net_in": self.machine.net_in} | ({} if self.labels is None else {"labels": self.labels})
 
     @cached_property
     def _given_latent(self) -> restart_kernels.Stepper:

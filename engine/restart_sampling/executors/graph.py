@@ -1,29 +1,29 @@
 r"""The graph executor: evaluations captured once, replayed as often as a plan needs them.
 
     step         one evaluation per launch: NFE launches a batch
-    loop         one span per launch: a whole Restart iteration is captured once and replayed K times, and so is each
-                 stretch of the main grid
-    trajectory   one launch per batch
+    loop         chunks of at most 8 evaluations within each span: a Restart iteration is the same few chunks K times
+    trajectory   chunks across spans: the fewest launches that chunks allow, NFE/8 and at most 3 more
     while        one launch per batch, as a WHILE node around one evaluation (experimental, `while_graph.py`)
 
-What is captured is `Evaluation`, called 1, m or NFE times. Which rows run is in the device cursor, so a capture belongs to
-(network, batch shape, dtype) and a number of evaluations, never to a plan: another plan with spans of the same lengths replays
-the same graphs. A number of evaluations that was never captured runs as that many replays of one.
+What is captured is `Evaluation`, called 8, 4, 2 or 1 times (`chunks.py`). Which rows run is in the device cursor, so a capture
+belongs to (network, batch size, dtype), never to a plan: all plans and spans replay the same chunks, and any number of plans
+needs at most four captures for a batch size. The batch sizes are few as well (`buckets.py`); the graphs of the `limit` that
+were used last are kept.
 
-Before its first use a capture is checked: the same samples are run eagerly and by replay, and every register must agree to
-the bit (for a network that does not repeat itself: to the scatter of two eager runs). That costs about two trajectories, once
-per batch shape. A capture that fails, or a replay that differs, ends in the eager executor with the reason in `note`; it is
-never a wrong image. Addresses of buffers, labels and parameters are compared at every batch, since a graph holds them.
+Before its first use a capture is checked against eager launches (`selfcheck.py`). A capture that fails, or a replay that
+differs, ends in the eager executor with the reason in `note`; it is never a wrong image. Running out of memory is an error like
+any other out of memory: a caller may want a smaller batch rather than a slower one. Addresses of buffers, labels, parameters
+and buffers of the network are compared at every batch, since a graph holds them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
 
 from restart_kernels import layout
 
@@ -31,15 +31,30 @@ from ..errors import BackendError
 from ..marks import mark
 from ..program import Entry
 from ..spans import Span
+from .chunks import CHUNKS, cut
 from .eager import EagerExecutor
 from .evaluation import Evaluation
+from .selfcheck import UNTIL_IDLE, SelfCheck, addresses
 
 MODES = ("step", "loop", "trajectory", "while")
-UNTIL_IDLE = 0  # as many evaluations as the cursors ask for, at least one: what only a WHILE node can
-REGISTERS = ("x", "h", "net_in")
-WATCHED = (*REGISTERS, "cursor", "first_bad", "c_noise")
+LIMIT = 16  # batch sizes whose graphs are kept: those up to 64, for one plan and for mixed plans, and two more
 Replay = Callable[[], None]
-State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A captured graph; calling it replays it.
+
+    Attributes:
+        nodes: of the graph; bytes: of device memory that capturing took. None where that is not known.
+    """
+
+    replay: Replay
+    nodes: int | None = None
+    bytes: int | None = None
+
+    def __call__(self) -> None:
+        self.replay()
 
 
 class Capture(Protocol):
@@ -47,7 +62,15 @@ class Capture(Protocol):
 
     def warm_up(self, body: Evaluation) -> None: ...
 
-    def capture(self, body: Evaluation, repeats: int) -> Replay: ...
+    def capture(self, body: Evaluation, repeats: int) -> Captured: ...
+
+
+@dataclass
+class _Graphs:
+    """The captures of one evaluation, by number of evaluations, and the addresses that they were made with."""
+
+    addresses: tuple[int, ...]
+    replays: dict[int, Captured] = field(default_factory=dict)
 
 
 class GraphExecutor:
@@ -56,46 +79,80 @@ class GraphExecutor:
     Args:
         mode: one of MODES.
         capture: a :class:`Capture`; for "while" one that knows UNTIL_IDLE.
+        limit: batch sizes whose graphs are kept; those that were not used for longest go first.
     """
 
-    pads = True  # a graph has one batch size: smaller batches run with idle company
+    pads = True  # a graph has one batch size: batches run on the next larger bucket
 
-    def __init__(self, mode: str, capture: Capture) -> None:
+    def __init__(self, mode: str, capture: Capture, limit: int = LIMIT) -> None:
         if mode not in MODES:
             raise BackendError(f"graph must be one of {', '.join(MODES)}, got {mode!r}")
-        self.name, self.capture = mode, capture
+        self.name, self.capture, self.limit = mode, capture, limit
         self.note = ""
         self.launches = 0  # graphs launched since the executor was made
-        self._graphs: WeakKeyDictionary[Evaluation, _Graphs] = WeakKeyDictionary()
+        self.captures = 0  # graphs captured since then, those that were let go included
+        self._graphs: WeakKeyDictionary[Evaluation, _Graphs] = (
+            WeakKeyDictionary()
+        )  # the last used is the last
         self._eager = EagerExecutor()
 
+    def describe(self) -> str:
+        """Return the mode and what is captured: "loop (4 graphs for 1 batch size, 15 evaluations, 6,150 nodes, 310 MiB)"."""
+        if self.note:
+            return f"{self.name} (fell back to eager launches)"
+        kept = [graphs.replays for graphs in self._graphs.values()]
+        captured = [graph for replays in kept for graph in replays.values()]
+        if not captured:
+            return self.name
+        rows = sum(length or 1 for replays in kept for length in replays)
+        nodes, size = _total(g.nodes for g in captured), _total(g.bytes for g in captured)
+        parts = (
+            f"{_count(len(captured), 'graph')} for {_count(len(kept), 'batch size')}",
+            _count(rows, "evaluation"),
+            "unknown number of nodes" if nodes is None else _count(nodes, "node"),
+            "unknown memory" if size is None else f"{size / 2**20:,.0f} MiB",
+        )
+        return f"{self.name} ({', '.join(parts)})"
+
     def prepare(self, evaluation: Evaluation, entry: Entry, spans: Sequence[Span]) -> None:
-        """Capture what `spans` need and is not captured yet. Overwrites the batch's buffers: call it before loading."""
+        """Capture what `spans` need and is not captured yet. Overwrites the batch's buffers: call it before loading.
+
+        A span called "mixed" stands for all shorter ones too.
+
+        Raises:
+            torch.OutOfMemoryError: the device has no room for the captures.
+        """
         if self.note:
             return
-        graphs = self._graphs.get(evaluation)
-        if graphs is not None and graphs.addresses != _addresses(evaluation):
+        graphs = self._graphs.pop(evaluation, None)
+        if graphs is not None and graphs.addresses != addresses(evaluation):
             graphs = None  # a parameter or buffer was replaced: its graph reads freed memory
-        missing = [n for n in self._lengths(spans) if graphs is None or n not in graphs.replays]
+        if graphs is not None:
+            self._graphs[evaluation] = graphs
+        missing = self._lengths(spans) - (set() if graphs is None else set(graphs.replays))
         if not missing:
             return
-        try:
-            with mark("capture"):
-                # First, so that its memory is free again when the capture takes its own.
-                expected = _eager_states(evaluation, entry, missing)
-                if graphs is None:
-                    evaluation.machine.cursor.fill_(layout.IDLE)  # warming up changes nothing
-                    self.capture.warm_up(evaluation)
-                    graphs = _Graphs(evaluation)
-                for n in missing:
-                    graphs.replays[n] = self.capture.capture(evaluation, n)
-                    _check(evaluation, entry, graphs.replays[n], n, expected[n])
-            self._graphs[evaluation] = graphs
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            mode = f"graph={self.name}" + (" (experimental)" if self.name == "while" else "")
-            self.note = f"{mode} fell back to eager launches: {reason[:300]}"
-            self._graphs.clear()
+        with mark("capture"):
+            # First, so that its memory is free again when the captures take theirs.
+            check = SelfCheck(evaluation, entry, missing)
+            try:
+                made = self._capture(evaluation, missing, warm=graphs is not None)
+                check.compare(made)
+            except (
+                Exception
+            ) as error:  # whatever the network's own code makes of a call that a capture forbids
+                if is_out_of_memory(error):
+                    raise torch.OutOfMemoryError(f"while capturing a graph: {error}") from None
+                reason = " ".join(str(error).split()) or type(error).__name__
+                mode = f"graph={self.name}" + (" (experimental)" if self.name == "while" else "")
+                self.note = f"{mode} fell back to eager launches: {reason[:300]}"
+                self._graphs.clear()
+                return
+        if graphs is None:
+            graphs = _Graphs(addresses(evaluation))
+            self._make_room()
+        graphs.replays |= made
+        self._graphs[evaluation] = graphs
 
     def run(
         self, evaluation: Evaluation, spans: Sequence[Span], on_row: Callable[[int], None] | None = None
@@ -105,101 +162,67 @@ class GraphExecutor:
             self._eager.run(evaluation, spans, on_row)
             return
         replays, row = self._graphs[evaluation].replays, 0
-        for span, length in self._launches(spans):
-            replay, rows = replays[length], length or span.rows
+        for span, lengths in self._launches(spans):
             with mark(span.name):
-                for _ in range(span.rows // rows):
-                    replay()
+                for length in lengths:
+                    replays[length]()
                     self.launches += 1
-                    row += rows
+                    row += length or span.rows
                     if on_row is not None:
                         on_row(row)
 
-    def _launches(self, spans: Sequence[Span]) -> list[tuple[Span, int]]:
-        """The spans as they are launched, each with the number of evaluations that is captured for it."""
-        if self.name == "step" or any(span.name == "mixed" for span in spans):
-            return [(span, 1) for span in spans]  # mixed lengths come from the company, not from a plan
-        if self.name == "loop":
-            return [(span, span.rows) for span in spans]
+    def _capture(self, evaluation: Evaluation, lengths: set[int], warm: bool) -> dict[int, Captured]:
+        evaluation.machine.cursor.fill_(layout.IDLE)  # warming up changes nothing
+        if not warm:
+            self.capture.warm_up(evaluation)
+        made: dict[int, Captured] = {}
+        for length in sorted(lengths, reverse=True):  # the longest first: its pool serves the shorter ones
+            made[length] = self.capture.capture(evaluation, length)
+            self.captures += 1
+        return made
+
+    def _make_room(self) -> None:
+        """Let go of the graphs that were not used for longest, so that one more batch size may be kept."""
+        while len(self._graphs) >= self.limit:
+            del self._graphs[next(iter(self._graphs.keys()))]
+
+    def _launches(self, spans: Sequence[Span]) -> list[tuple[Span, list[int]]]:
+        """Return the spans as they are launched, each with the captured lengths that make it up."""
+        mixed = any(span.name == "mixed" for span in spans)  # its rows come from the company, not from a plan
+        if self.name == "step":
+            return [(span, [1] * span.rows) for span in spans]
+        if self.name == "loop" or mixed:
+            return [(span, cut(span.rows)) for span in spans]
         whole = Span("trajectory", sum(span.rows for span in spans))
-        return [(whole, UNTIL_IDLE if self.name == "while" else whole.rows)]
+        return [(whole, [UNTIL_IDLE] if self.name == "while" else cut(whole.rows))]
 
-    def _lengths(self, spans: Sequence[Span]) -> list[int]:
-        """Numbers of evaluations to capture, the longest first: its pool serves the shorter ones."""
-        return sorted({length for _, length in self._launches(spans)}, reverse=True)
-
-
-class _Graphs:
-    """The captures of one evaluation, and the addresses they hold."""
-
-    def __init__(self, evaluation: Evaluation) -> None:
-        self.addresses = _addresses(evaluation)
-        self.replays: dict[int, Replay] = {}
+    def _lengths(self, spans: Sequence[Span]) -> set[int]:
+        """Return the lengths to capture."""
+        lengths = {length for _, launched in self._launches(spans) for length in launched}
+        if self.name != "step":
+            lengths |= {c for span in spans if span.name == "mixed" for c in CHUNKS if c <= span.rows}
+        return lengths
 
 
-def _addresses(evaluation: Evaluation) -> tuple[int, ...]:
-    tensors: list[Tensor] = list(evaluation.machine.tensors)
-    if evaluation.labels is not None:
-        tensors.append(evaluation.labels)
-    network: Any = evaluation.network
-    parameters = getattr(network, "parameters", None)
-    if callable(parameters):
-        tensors += list(parameters())
-    return tuple(t.data_ptr() for t in tensors)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is the device's lack of memory: PyTorch's own, or what the CUDA runtime says when it makes a graph."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
+    )
 
 
-def _load(evaluation: Evaluation, entry: Entry) -> None:
-    """The samples of a check: seeds 0 … n−1 of class 0 at the start of the plan, every register known."""
-    m = evaluation.machine
-    seeds = torch.arange(evaluation.n, device=m.x.device)
-    for name in REGISTERS:
-        getattr(m, name).zero_()
-    evaluation.load(entry, seeds, None if evaluation.labels is None else torch.zeros_like(seeds))
+def _total(values: Iterable[int | None]) -> int | None:
+    """Return the sum, or None if a value is unknown."""
+    total = 0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total
 
 
-def _state(evaluation: Evaluation) -> State:
-    m = evaluation.machine
-    return {name: getattr(m, name).clone() for name in WATCHED if getattr(m, name) is not None}
-
-
-def _eager_states(evaluation: Evaluation, entry: Entry, lengths: Iterable[int]) -> dict[int, State]:
-    """Where the samples of a check are after each number of evaluations; UNTIL_IDLE: at the end of the plan."""
-    states: dict[int, State] = {}
-    _load(evaluation, entry)
-    done = 0
-    for rows, length in sorted((n or entry.nfe, n) for n in lengths):
-        for _ in range(rows - done):
-            evaluation()
-        done, states[length] = rows, _state(evaluation)
-    return states
-
-
-def _check(evaluation: Evaluation, entry: Entry, replay: Replay, length: int, expected: State) -> None:
-    """Raises RuntimeError if a replay does not do what eager launches did."""
-    _load(evaluation, entry)
-    replay()
-    found = _state(evaluation)
-    different = [name for name, eager in expected.items() if not _equal(found[name], eager)]
-    if not different:
-        return
-    again = _eager_states(evaluation, entry, [length])[length]
-    for name in different:
-        difference = _distance(found[name], expected[name])
-        scatter = _distance(again[name], expected[name])  # not 0 for a network that does not repeat itself
-        if not difference <= 4 * scatter:
-            raise RuntimeError(
-                f"a replay of {length or entry.nfe} evaluations gives another {name} than eager launches "
-                f"(largest difference {difference:.3g})"
-            )
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return bool(((a == b) | (a.isnan() & b.isnan())).all())
-
-
-def _distance(a: Tensor, b: Tensor) -> float:
-    """Largest difference; NaN if only one of two values is finite."""
-    return torch.where(a == b, 0.0, (a.double() - b.double()).abs()).max().item()
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def make_executor(graph: str, device: torch.device, backend: str) -> EagerExecutor | GraphExecutor:

@@ -18,7 +18,8 @@ from torch import Tensor
 from ..errors import BackendError
 from .capture import CudaCapture
 from .evaluation import Evaluation
-from .graph import UNTIL_IDLE, Replay
+from .graph import Captured
+from .selfcheck import UNTIL_IDLE
 
 BLOCK = 128  # cursors that the condition's program reads at a time
 
@@ -30,12 +31,15 @@ class WhileCapture(CudaCapture):
         self.runtime = import_runtime()
         super().__init__(device)
 
-    def capture(self, body: Evaluation, repeats: int) -> Replay:
+    def capture(self, body: Evaluation, repeats: int) -> Captured:
         if repeats != UNTIL_IDLE:
             return super().capture(body, repeats)
+        free = self._free_memory()
         evaluation = self._graph(body, 1, keep_graph=True)
         with torch.cuda.device(self.device):
-            return WhileGraph(self.runtime, self.stream, evaluation, body.machine.cursor)
+            whole = WhileGraph(self.runtime, self.stream, evaluation, body.machine.cursor)
+        taken = free - torch.cuda.mem_get_info(self.device)[0]
+        return Captured(whole, self._nodes(evaluation), max(0, taken))
 
 
 class WhileGraph:
@@ -82,8 +86,10 @@ class WhileGraph:
         self.launchable = self._call("cudaGraphInstantiate", self.graph, 0)
 
     def __call__(self) -> None:
-        stream = torch.cuda.current_stream(self.cursor.device)
-        self._call("cudaGraphLaunch", self.launchable, stream.cuda_stream)
+        # The default stream's handle is 0 on every device, and means the one of the current device.
+        with torch.cuda.device(self.cursor.device):
+            stream = torch.cuda.current_stream(self.cursor.device)
+            self._call("cudaGraphLaunch", self.launchable, stream.cuda_stream)
 
     def __del__(self) -> None:
         if self.launchable is not None:
