@@ -39,6 +39,7 @@ from typing import Any
 
 import numpy as np
 
+from .checks import integer, is_integer, real, scalar
 from .errors import ConfigError
 from .restart_text import Items, key_number, place, read_text, shown
 
@@ -294,20 +295,13 @@ def _refuse_comfy_units(name: str, value: Any) -> None:
 
 
 def _integer(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    if not is_integer(value):
         raise ConfigError(f"{name} must be an integer ≥ {least}; integer expected, got {shown(value)}")
-    if int(value) < least:
-        raise ConfigError(f"{name} must be an integer ≥ {least}, got {shown(value)}")
-    return int(value)
+    return integer(name, value, least, show=shown)
 
 
 def _level(name: str, value: Any) -> float:
+    value = scalar(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ConfigError(f"{name} must be a finite number ≥ 0, got {shown(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number) or number < 0:
-        raise ConfigError(f"{name} must be a finite number ≥ 0, got {shown(value)}")
-    return number
+    return real(name, value, 0.0, show=shown)
