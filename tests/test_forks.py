@@ -1,4 +1,4 @@
-"""Forked children: a sampler, and the native pool, go on in a child that has none of the parent's threads."""
+"""Forked children: a sampler goes on in a child that has none of the parent's threads (test_native.py: its pool too)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import time
 import pytest
 import torch
 
-import restart_bindings
-import restart_kernels as rk
 import restart_sampling as rs
 from restart_sampling import forked
 from restart_sampling.executors import threads
@@ -108,15 +106,6 @@ def test_slices_start_a_pool_of_their_own(two_threads):
         return executor.process == os.getpid()
 
     assert in_a_child(again) == 0
-
-
-def test_the_native_pool_starts_anew(two_threads):
-    if not restart_bindings.available("cpu"):
-        pytest.fail(f"the native library is missing: {restart_bindings.reason('cpu')}")
-    seeds = torch.arange(64)
-    expected = rk.normal(seeds, 0, 2**14, backend="native")
-    # Two threads share the normals; the native library alone works here, not PyTorch.
-    assert in_a_child(lambda: rk.normal(seeds, 0, 2**14, backend="native").numpy().tobytes() == expected.numpy().tobytes()) == 0
 
 
 def test_noise_in_a_child(two_threads):

@@ -93,8 +93,10 @@ class Denoiser:
         def network(net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None) -> Tensor:
             sigma = c_noise.expand(net_in.shape[0])
             cond = {} if class_labels is None else {"class_labels": class_labels}
-            # A view of its own, so that requires_grad_() on it does not stick to the sampler's buffer.
-            return fn(net_in.detach(), sigma, **cond)
+            if not torch.is_grad_enabled():
+                # A view of its own, so that requires_grad_() on it does not stick to the sampler's buffer.
+                net_in = net_in.detach()
+            return fn(net_in, sigma, **cond)
 
         low = real("sigma_min", sigma_min, 0.0, error=RestartValueError)
         high = real("sigma_max", sigma_max, 0.0, infinite=True, error=RestartValueError)
