@@ -18,10 +18,10 @@ from torch import Tensor
 
 import restart_kernels
 
+from . import forked
 from .checks import integer, is_integer, scalar, shown
 from .denoiser import check_device
 from .errors import RestartValueError, SeedError
-from . import forked
 from .seeds import Seeds, parse_seeds
 
 SCHEME = "philox-v1"

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import numbers
 import os
 import re
