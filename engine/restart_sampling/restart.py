@@ -16,7 +16,7 @@ points, N − 1 steps, and this K times. t_min snaps to the nearest point of the
 | refiners           | num_steps, num_iterations, start_time, end_time | N, K, t_min, t_max |
 
 Which one it is, is settled by these rules, never by trying:
-1. Text that starts with an integer followed by `;`, `[` or `{` is a params line; the integer is N_main.
+1. Text that starts with an integer followed by `;`, `[`, `(` or `{` is a params line; the integer is N_main.
 2. An object with a key that is not a number has named fields; unknown ones are errors.
 3. An object whose keys are all integers is official: labels without meaning, 4 numbers each.
 4. An object with at least one decimal key is A1111's: every key is a t_min, with 3 numbers each.
@@ -40,7 +40,7 @@ import numpy as np
 
 from .checks import integer, is_integer, real, scalar
 from .errors import ConfigError
-from .restart_text import Items, key_number, place, read_text, shown
+from .restart_text import Items, key_number, place, plain, read_text, shown
 
 MAX_EVALUATIONS = 10_000_000
 RULES = ("official", "a1111")
@@ -176,6 +176,7 @@ def a1111(steps: int | None) -> RestartConfig:
 
 
 def _from_text(text: str, steps: int | None, rule: str | None) -> RestartConfig:
+    text = plain(text)
     name = text.strip().lower()
     if name in ("", "none"):
         return RestartConfig(source="none")
