@@ -6,9 +6,10 @@ NaN never is one.
 
 from __future__ import annotations
 
+import difflib
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from .errors import ConfigError, RestartError
@@ -18,10 +19,13 @@ Show = Callable[[Any], str]
 
 def shown(value: Any) -> str:
     """Return `value` as Python writes it, at most 60 characters."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python refuses to print integers of thousands of digits
-        text = f"a {type(value).__name__} of thousands of digits"
+    if getattr(value, "ndim", 0) and hasattr(value, "dtype"):
+        text = f"a {type(value).__name__} of shape {list(value.shape)}"
+    else:
+        try:
+            text = repr(value)
+        except ValueError:  # Python refuses to print integers of thousands of digits
+            text = f"a {type(value).__name__} of thousands of digits"
     text = " ".join(text.split())
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -92,3 +96,12 @@ def real(
         raise error(f"{name} must be a {'' if infinite else 'finite '}number{above}{below}, got {show(number)}")
     return found
 
+
+
+def choice(name: str, value: Any, allowed: Collection[str], *, error: type[RestartError] = ConfigError) -> str:
+    """Return `value` if it is one of the names `allowed`; the message lists them, and the closest one."""
+    if isinstance(value, str) and value in allowed:
+        return value
+    close = difflib.get_close_matches(value, allowed, n=1) if isinstance(value, str) else []
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise error(f"{name} must be one of {', '.join(allowed)}, got {shown(value)}{hint}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
-from .checks import integer, real, scalar, shown
+from .checks import choice, integer, real, scalar, shown
 from .errors import ConfigError
 from .restart import RestartConfig
 from .schedule import get_schedule
@@ -138,10 +138,10 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     values["steps"] = integer("steps", values["steps"], 2, MAX_STEPS)
     solver = get_solver(values.get("solver", "heun"))
     values["solver"] = solver.name
-    restart_solver = get_solver(values["restart_solver"]) if values.get("restart_solver") else solver
-    if values.get("restart_solver"):
+    restart_solver = get_solver(values["restart_solver"]) if "restart_solver" in values else solver
+    if "restart_solver" in values:
         values["restart_solver"] = restart_solver.name
-    if values.get("restart_schedule"):
+    if "restart_schedule" in values:
         values["restart_schedule"] = get_schedule(values["restart_schedule"]).name
     values["rho"] = real("rho", values.get("rho", 7.0), 0.0, open_low=True)
     values["schedule_options"] = _options(values.get("schedule_options", ()))
@@ -168,9 +168,7 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     values["eta"] = real("eta", values.get("eta", 1.0), 0.0, 1.0)
     values["guidance_scale"] = real("guidance_scale", values.get("guidance_scale", 1.0), 0.0)
     values["guidance_interval"] = _guidance_interval(values.get("guidance_interval", (0.0, None)))
-    rule = values.get("on_collision", "both")
-    if rule not in COLLISION_RULES:
-        raise ConfigError(f"on_collision must be one of {', '.join(COLLISION_RULES)}, got {rule!r}")
+    choice("on_collision", values.get("on_collision", "both"), COLLISION_RULES)
     _check_combination(values, (solver, restart_solver), schedule.process)
     return values
 
@@ -194,7 +192,10 @@ def _guidance_interval(given: Any) -> tuple[float, float]:
 def _options(given: Any) -> tuple[tuple[str, Any], ...]:
     """Return the options of a schedule as sorted pairs, NumPy's and PyTorch's numbers as Python's."""
     try:
-        return tuple(sorted((name, scalar(value)) for name, value in dict(given).items()))
+        pairs = dict(given).items()
+        if not all(isinstance(name, str) for name, _ in pairs):
+            raise TypeError
+        return tuple(sorted((name, scalar(value)) for name, value in pairs))
     except (TypeError, ValueError):
         raise ConfigError(
             f"schedule_options must be a dict such as {{'shift': 3.0}}, got {shown(given)}"

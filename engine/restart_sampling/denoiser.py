@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import parameterization as parameterizations
-from .checks import integer, real, shown
+from .checks import choice, integer, real, shown
 from .errors import BackendError, RestartTypeError, RestartValueError
 from .network_output import check
 from .parameterization import Parameterization
@@ -102,8 +102,7 @@ class Denoiser:
         high = real("sigma_max", sigma_max, 0.0, infinite=True, error=RestartValueError)
         if low >= high:
             raise RestartValueError(f"sigma_min must be below sigma_max, got {low:g} and {high:g}")
-        if process not in ("ve", "flow"):
-            raise RestartValueError(f"process must be 've' or 'flow', got {shown(process)}")
+        choice("process", process, ("ve", "flow"), error=RestartValueError)
         levels = replace(parameterizations.denoiser(low, high), process=process)
         return cls(
             network, levels, shape, label_dim, name=name or str(getattr(fn, "__name__", "function")),
@@ -174,8 +173,8 @@ def check_device(device: str | torch.device) -> torch.device:
     """`device` if it can be used here; BackendError says what is visible."""
     try:
         device = torch.device(device)
-    except RuntimeError:
-        raise BackendError(f"device {device!r} is not known; use cpu, cuda or cuda:N") from None
+    except (RuntimeError, TypeError, ValueError):
+        raise BackendError(f"device {shown(device)} is not known; use cpu, cuda or cuda:N") from None
     if device.type == "cuda":
         visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= visible:

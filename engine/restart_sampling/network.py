@@ -35,6 +35,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .checks import choice
 from .denoiser import Denoiser, NetworkFunction, check_device
 from .errors import BackendError
 from .models.layers import Linear, NoiseEmbedding
@@ -80,8 +81,7 @@ def prepare(
         ("compile", compile, COMPILE),
         ("memory_format", memory_format, MEMORY_FORMATS),
     ):
-        if value not in allowed:
-            raise BackendError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        choice(name, value, allowed, error=BackendError)
     return PreparedNetwork(denoiser.network, check_device(device), dtype, compile, memory_format)
 
 

@@ -48,7 +48,7 @@ def seed_tensor(seeds: str | Iterable[int] | Tensor, device: str | torch.device 
         seeds = parse_seeds(seeds)
     if isinstance(seeds, (range, Seeds)):
         return _of_runs(seeds).to(device)
-    if hasattr(seeds, "dtype") and hasattr(seeds, "ndim"):
+    if isinstance(seeds, (Tensor, np.ndarray)):
         return _of_array(seeds).to(device)
     if isinstance(seeds, (dict, bytes, set, frozenset)) or not isinstance(seeds, Iterable):
         raise SeedError(
@@ -87,8 +87,14 @@ def _of_array(seeds: Any) -> Tensor:
 
 def _holds_integers(seeds: Any) -> bool:
     if isinstance(seeds, Tensor):
-        return not (seeds.is_floating_point() or seeds.is_complex() or seeds.dtype == torch.bool)
+        real = not (seeds.is_floating_point() or seeds.is_complex() or seeds.dtype == torch.bool)
+        return real and holds_values(seeds)
     return getattr(seeds.dtype, "kind", "") in "iu"
+
+
+def holds_values(tensor: Tensor) -> bool:
+    """Whether it is an ordinary tensor: not meta, sparse or quantized."""
+    return tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized)
 
 
 def _seed(value: Any) -> int:

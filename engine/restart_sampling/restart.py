@@ -38,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import integer, is_integer, real, scalar
+from .checks import choice, integer, is_integer, real, scalar
 from .errors import ConfigError
 from .restart_text import Items, key_number, place, plain, read_text, shown
 
@@ -134,8 +134,8 @@ class RestartConfig:
             and
                 column.
         """
-        if rule is not None and rule not in RULES:
-            raise ConfigError(f"rule must be one of {', '.join(RULES)}, got {shown(rule)}")
+        if rule is not None:
+            choice("rule", rule, RULES)
         if isinstance(obj, RestartConfig):
             return obj
         try:

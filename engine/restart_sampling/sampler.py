@@ -19,7 +19,7 @@ from restart_kernels.layout import NEVER
 
 from . import forked, pfgmpp, progress_bar, sampler_inputs
 from .autobatch import LARGEST, choose_batch
-from .checks import integer
+from .checks import choice, integer, shown
 from .denoiser import Denoiser, check_device
 from .errors import BackendError, NonFiniteError, RestartTypeError, RestartValueError
 from .executors import Evaluation, Lanes, Network, Slices, ThreadExecutor, continuous, make_executor, threads
@@ -100,21 +100,25 @@ class Sampler:
             raise RestartTypeError(
                 f"the first argument must be a Denoiser, got {type(denoiser).__name__}; use rs.load or Denoiser.from_function"
             )
-        if dtype not in DTYPES:
-            raise BackendError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        sampler_inputs.check_plan(plan)
+        choice("dtype", dtype, DTYPES, error=BackendError)
+        if not isinstance(register_dtype, torch.dtype) or register_dtype not in (torch.float32, torch.float64):
+            raise BackendError(
+                f"register_dtype must be torch.float32 or torch.float64, got {shown(register_dtype)}"
+            )
         self.device = denoiser.device if device is None else check_device(device)
         forked.settle()
         exact = register_dtype == torch.float64  # the oracle: float64 throughout, on the reference
         try:
             self.backend = restart_kernels.resolve_backend(
-                "reference" if exact and backend == "auto" else backend, self.device
+                "reference" if exact and isinstance(backend, str) and backend == "auto" else backend, self.device
             )
         except restart_kernels.KernelError as error:
             raise BackendError(str(error)) from None
         self.executor = make_executor(graph, self.device, self.backend)
         self.denoiser, self.register_dtype = denoiser.to(self.device), register_dtype
-        if batch_size == "auto":
-            guided = isinstance(plan, Plan) and plan.config.guided
+        if isinstance(batch_size, str) and batch_size == "auto":
+            guided = plan.config.guided
             batch_size = choose_batch(self.denoiser, LARGEST, self.device, dtype=DTYPES[dtype], guided=guided)
         self.batch_size = integer("batch_size", batch_size, 1, also=" or 'auto'", error=RestartValueError)
         self.batch_invariant = batch_invariant

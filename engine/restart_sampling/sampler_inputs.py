@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from .checks import is_integer, scalar, shown
 from .denoiser import Denoiser
 from .errors import RestartTypeError, RestartValueError
 from .noise import class_labels as labels_of_seeds
-from .noise import seed_tensor
+from .noise import holds_values, seed_tensor
 from .plan import Plan
 
 Labels = int | str | Iterable[int] | Iterable[str] | Tensor | None
@@ -21,7 +22,7 @@ Labels = int | str | Iterable[int] | Iterable[str] | Tensor | None
 
 def split(seeds: Any) -> tuple[Tensor, list[Plan] | None]:
     """Return the seeds int64 [n] and, when (seed, plan) pairs were given, their plans."""
-    if isinstance(seeds, (Tensor, str, range)) or not isinstance(seeds, Iterable):
+    if isinstance(seeds, (Tensor, np.ndarray, str, bytes, range, Mapping, Set)) or not isinstance(seeds, Iterable):
         return seed_tensor(seeds), None
     given = list(seeds)
     paired = [isinstance(item, (tuple, list)) for item in given]
@@ -77,13 +78,18 @@ def labels(denoiser: Denoiser, seeds: Tensor, given: Labels) -> Tensor | None:
 
 def _numbers(denoiser: Denoiser, given: Any) -> Any:
     """Return `given` as a tensor, an int or a list of ints, names of classes as their numbers."""
-    if isinstance(given, Tensor) or is_integer(given):
-        return scalar(given)
+    if is_integer(given):
+        given = [given]
+        return _numbers(denoiser, given)[0]
+    if isinstance(given, Tensor):
+        if not holds_values(given):
+            raise RestartTypeError(f"class_labels must be an ordinary tensor of integers, got {shown(given)}")
+        return given
     if isinstance(given, str):
         return class_number(denoiser, given)
     if hasattr(given, "dtype") and getattr(given.dtype, "kind", "") in "iubf":
         return torch.as_tensor(given)
-    if not isinstance(given, Iterable):
+    if not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
         raise RestartTypeError(
             f"class_labels must be a class or one for each seed, got {shown(given)}"
         )
@@ -121,8 +127,8 @@ def latents(given: Any, total: int, shape: tuple[int, ...], device: torch.device
     if given is None:
         return None
     wanted = (total, *shape)
-    if not isinstance(given, Tensor) or not given.is_floating_point():
-        got = f"{given.dtype}" if isinstance(given, Tensor) else type(given).__name__
+    if not isinstance(given, Tensor) or not given.is_floating_point() or given.layout != torch.strided:
+        got = f"{given.dtype} in {given.layout}" if isinstance(given, Tensor) else type(given).__name__
         raise RestartTypeError(f"latents must be a floating tensor of shape {wanted}, got {got}")
     if tuple(given.shape) != wanted:
         raise RestartValueError(f"latents must have shape {wanted}, got {tuple(given.shape)}")

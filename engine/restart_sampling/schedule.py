@@ -36,7 +36,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import integer, real
+from .checks import integer, real, shown
 from .errors import ConfigError
 from .parameterization import iddpm_levels, vp_sigma
 
@@ -152,6 +152,7 @@ def sd(
         raise ConfigError(
             f"sd has {T} levels in [{low:g}, {high:g}], fewer than the {n} asked for; use fewer steps"
         )
+    spacing = spacing if isinstance(spacing, str) else shown(spacing)
     if spacing == "linspace":
         t = np.round(np.linspace(b, a, n)).astype(int)
     elif spacing == "leading":
@@ -164,7 +165,7 @@ def sd(
     elif spacing == "trailing":
         t = a - 1 + np.round(T - np.arange(n) * (T / n)).astype(int)
     else:
-        raise ConfigError(f"spacing {spacing!r} is not known; choose one of {', '.join(SPACINGS)}")
+        raise ConfigError(f"spacing {shown(spacing)} is not known; choose one of {', '.join(SPACINGS)}")
     return _descending(sigmas[t])
 
 
@@ -229,7 +230,7 @@ def get_schedule(name: str, rho: float = 7.0, **options: Any) -> Schedule:
     canonical = _ALIASES.get(name, name) if isinstance(name, str) else ""
     if canonical not in _GRIDS:
         raise ConfigError(
-            f"schedule {name!r} is not known; choose one of {', '.join(SCHEDULES)}"
+            f"schedule {shown(name)} is not known; choose one of {', '.join(SCHEDULES)}"
             + _hint(name, (*_GRIDS, *_ALIASES))
         )
     function, allowed = _GRIDS[canonical]
@@ -242,9 +243,9 @@ def get_schedule(name: str, rho: float = 7.0, **options: Any) -> Schedule:
                 + _hint(option, allowed)
             )
     rules = ("karras", "own", "timestep") if canonical == "sd" else ("karras", "own")
-    if rule not in rules:
+    if not isinstance(rule, str) or rule not in rules:
         raise ConfigError(
-            f"segment {rule!r} is not known for schedule {canonical!r}; choose one of {', '.join(rules)}"
+            f"segment {shown(rule)} is not known for schedule {canonical!r}; choose one of {', '.join(rules)}"
         )
     grid = partial(function, rho=rho) if canonical == "edm" else partial(function, **options)
     inner: Callable[[int, float, float], np.ndarray] = partial(karras, rho=rho)

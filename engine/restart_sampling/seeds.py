@@ -21,7 +21,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from .checks import integer, is_integer, scalar
+from .checks import integer, is_integer, scalar, shown
 from .errors import SeedError
 
 SEED_LIMIT = 2**63
@@ -128,7 +128,10 @@ def parse_seeds(seeds: Any) -> Seeds:
         for end in parts and (seeds[0], seeds[-1]):
             _seed(end)
     else:
-        values = seeds.tolist() if hasattr(seeds, "tolist") else seeds
+        try:
+            values = seeds.tolist() if hasattr(seeds, "tolist") else seeds
+        except RuntimeError:  # a tensor without values, or of another layout
+            raise SeedError(f"seeds must be an ordinary tensor of integers, got {shown(seeds)}") from None
         if isinstance(values, numbers.Number):
             values = [values]
         if isinstance(values, (set, frozenset, dict, bytes)) or not isinstance(values, Iterable):
