@@ -29,6 +29,7 @@ class Tape(TorchDispatchMode):
         self.entries.append((func, args, kwargs, out if isinstance(out, (tuple, list)) else (out,)))
         return out
 
+    @torch.inference_mode()  # a replay writes into what was recorded in any mode, as a GPU does
     def replay(self):
         for func, args, kwargs, kept in self.entries:
             out = func(*args, **kwargs)

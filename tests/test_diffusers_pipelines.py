@@ -232,7 +232,7 @@ def test_draw_depends_on_seed_and_prompt_alone(sd):
     parts = draw(sd, **texts, plan=PLAN, seeds=[7, 8, 9], batch_size=2, decode=False)
     one = draw(
         sd, prompt_embeds=texts["prompt_embeds"][1:2], negative_prompt_embeds=texts["negative_prompt_embeds"][:1],
-        plan=PLAN, seeds=8, decode=False,
+        plan=PLAN, seeds=[8], decode=False,
     )  # fmt: skip
     assert close(parts, whole, 1e-4) and close(one[0], whole[1], 1e-4)
     other = draw(sd, **{k: v.flip(0) for k, v in texts.items()}, plan=PLAN, seeds=[7, 8, 9], decode=False)

@@ -9,6 +9,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -320,3 +321,61 @@ def test_any_object_is_read_or_refused(value, rule):
         parse(value, steps=30, rule=rule)
     except ConfigError as error:
         assert str(error).startswith("restart config: ")
+
+
+FORMS = [[3, 2, 0.06, 0.30], [3, 1, 0.30, 0.59]]
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("\ufeff[[3, 2, 0.06, 0.30], [3, 1, 0.30, 0.59]]", None),  # a byte order mark
+        ("[[3, 2, 0.06, 0.30], [3, 1, 0.30, 0.59],]", None),  # commas after the last value
+        ('{"0": [3, 2, 0.06, 0.30,], "1": [3, 1, 0.30, 0.59],}', None),
+        ("[3, 2, 0.06, 0.30], [3, 1, 0.30, 0.59],", None),
+        ("[(3, 2, 0.06, 0.30), (3, 1, 0.30, 0.59)]", None),  # tuples
+        ("((3, 2, 0.06, 0.30), (3, 1, 0.30, 0.59))", None),
+        ("(3, 2, 0.06, 0.30), (3, 1, 0.30, 0.59)", None),
+        ("{“0”: [3, 2, 0.06, 0.30], ‘1’: [3, 1, 0.30, 0.59]}", None),  # curly quotes
+        ("[3, 2, 0.06, 0.30]\n[3, 1, 0.30, 0.59]\n", None),  # a segment a line
+        ("[3, 2, 0.06, 0.30],\r\n\r\n(3, 1, 0.30, 0.59)", None),
+        ("# two levels\n[3, 2, 0.06, 0.30]  // low\n/* and\n high */ [3, 1, 0.30, 0.59] # the end", None),
+        ('# vp\n18 {"0": [3, 2, 0.06, 0.30], "1": [3, 1, 0.30, 0.59]}  # of the paper\n\n', 18),
+        ("29 ((3, 2, 0.06, 0.30), (3, 1, 0.30, 0.59))", 29),
+    ],
+)  # fmt: skip
+def test_what_people_paste(text, steps):
+    config = parse(text)
+    assert [[v.N, v.K, v.t_min, v.t_max] for v in config.intervals] == FORMS
+    assert config.steps == steps
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('18 {"0": [3, 2, 0.1, 0.3]}\n\n20 {"0": [3, 2, 0.1, 0.3]}\n# end\n', "line 3 column 1: the text holds 2 configurations, at lines 1, 3; pass one"),
+        ("18; [[3, 2, 0.1, 0.3]]\n18; [[3, 3, 0.1, 0.3]]\n", "2 configurations, at lines 1, 2"),
+        ('{"0": [3, 2, 0.1, 0.3]}\n{"0": [3, 4, 0.1, 0.3]}', "2 configurations, at lines 1, 2"),
+        ('18 {"0": [3, 2, 0.1, 0.3]}\n' * 9, "9 configurations, at lines 1, 2, 3, 4, 5, …"),
+        ("[3, 2, 0.1, 0.3] [3, 1, 0.3, 0.6]", "column 18: unexpected .* after the end"),
+        ("[3, 2, 0.1, 0.3)", r"column 16: expected ',' or '\]', got '\)'"),
+        ("(3, 2, 0.1, 0.3]", r"column 16: expected ',' or '\)', got '\]'"),
+        ("[3, 2,, 0.1, 0.3]", "column 7: expected a number or a list, got ','"),
+        ("[,]", "column 2: expected a number or a list, got ','"),
+        ('# one\n/* two\n */ [3, 2, x, 1]', "line 3 column 12: expected a number or a list, got 'x'"),
+        ('{"0#1": [3, 2, 0.1, 0.3], "2": 3}', "unknown key '0#1'"),
+        ("/* open [3, 2, 0.1, 0.3]", "line 1 column 1: "),
+    ],
+)  # fmt: skip
+def test_what_people_paste_wrongly(text, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(text)
+
+
+def test_numbers_of_numpy_and_torch():
+    given = [np.int64(3), torch.tensor(2), np.float32(0.25), torch.tensor(0.5)]
+    assert parse(given).intervals == (RestartInterval(3, 2, 0.25, 0.5),)
+    with pytest.raises(ConfigError, match="N must be an integer ≥ 2; integer expected"):
+        parse([np.bool_(True), 2, 0.1, 0.3])
+    with pytest.raises(ConfigError, match="t_max must be a finite number ≥ 0"):
+        parse([3, 2, 0.1, np.float32("nan")])

@@ -242,7 +242,7 @@ REFUSED = {
     "latents_nan": (lambda: make().run([0], latents=torch.full((1, *SHAPE), float("nan"))), "NaN"),
     "shape": (lambda: rs.Denoiser.from_function(elementwise, shape=(0, 3)), "positive integers"),
     "function": (lambda: rs.Denoiser.from_function(3, shape=(1,)), "needs a function"),
-    "noise_draw": (lambda: rs.noise.normal([0], draw=-1, shape=(2,)), "draw must be ≥ 0"),
+    "noise_draw": (lambda: rs.noise.normal([0], draw=-1, shape=(2,)), "draw must be an integer ≥ 0"),
     "noise_shape": (lambda: rs.noise.normal([0], shape=(-2,)), "shape must be"),
 }  # fmt: skip
 

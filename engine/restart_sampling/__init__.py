@@ -87,6 +87,10 @@ def preset(name: str) -> Plan:
     return Plan.build(**find(name).plan_options)
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     import importlib
 

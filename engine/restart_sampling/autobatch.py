@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .checks import integer
 from .denoiser import Denoiser
 from .errors import RestartValueError
 
@@ -55,8 +56,7 @@ def choose_batch(
     Raises:
         RestartValueError: total is not a positive integer.
     """
-    if isinstance(total, bool) or not isinstance(total, int) or total < 1:
-        raise RestartValueError(f"total must be an integer ≥ 1, got {total!r}")
+    total = integer("total", total, 1, error=RestartValueError)
     device = torch.device(device)
     activation = largest_activation(denoiser) * dtype.itemsize * (2 if guided else 1)
     limit = (CUDA_BYTES if device.type == "cuda" else CPU_BYTES) // activation

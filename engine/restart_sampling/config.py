@@ -8,25 +8,15 @@ from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
+from .checks import choice, integer, real, scalar, shown
 from .errors import ConfigError
 from .restart import RestartConfig
 from .schedule import get_schedule
 from .solvers import get_solver
 from .solvers.trace import Solver
 
+MAX_STEPS = 100_000
 COLLISION_RULES = ("both", "last", "first", "error")
-
-
-def _number(name: str, value: Any, low: float, high: float = math.inf, *, open_low: bool = False) -> float:
-    """`value` as a finite float in [low, high] (or (low, high]); infinity only where `high` is infinite and asked."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigError(f"{name} must be a number, got {value!r}")
-    value = float(value)
-    bad = math.isnan(value) or value < low or value > high or (open_low and value == low)
-    if bad or (math.isinf(value) and name != "s_max"):
-        bounds = f"{'>' if open_low else '≥'} {low:g}" + (f" and ≤ {high:g}" if math.isfinite(high) else "")
-        raise ConfigError(f"{name} must be a finite number {bounds}, got {value:g}")
-    return value
 
 
 @dataclass(frozen=True)
@@ -87,10 +77,11 @@ class PlanConfig:
                 raise ConfigError(f"unknown plan option {name!r}{hint}")
         values = {k: v for k, v in given.items() if v is not None}
         steps = values.get("steps")
-        if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int)):
-            raise ConfigError(f"steps must be an integer ≥ 2, got {steps!r}")
-        if len(values.get("sigmas", ())):
+        if steps is not None:
+            steps = integer("steps", steps, 2, MAX_STEPS)
+        if "sigmas" in values:
             values["sigmas"] = _grid(values["sigmas"])
+        if values.get("sigmas"):
             if steps not in (None, len(values["sigmas"])):
                 raise ConfigError(
                     f"steps = {steps} was given with {len(values['sigmas'])} sigmas; leave out steps"
@@ -117,7 +108,15 @@ class PlanConfig:
 
 def _grid(sigmas: Any) -> tuple[float, ...]:
     """A main grid given level by level, without its final 0."""
-    levels = tuple(_number("each of sigmas", float(t), 0.0) for t in sigmas)
+    try:
+        given = list(sigmas)
+    except TypeError:
+        raise ConfigError(
+            f"sigmas must be a list of descending levels such as [80, 10, 1], got {shown(sigmas)}"
+        ) from None
+    levels = tuple(real("each of sigmas", t, 0.0) for t in given)
+    if not levels:
+        return ()
     levels = levels[:-1] if levels[-1] == 0 else levels
     if len(levels) < 2 or any(a <= b for a, b in pairwise(levels)) or levels[-1] <= 0:
         raise ConfigError(f"sigmas must be at least 2 strictly descending positive levels, got {levels[:8]}")
@@ -136,27 +135,23 @@ def _settle_steps(steps: int | None, restart: RestartConfig) -> int:
 
 def _checked(values: dict[str, Any]) -> dict[str, Any]:
     """Ranges of every option, and the combinations that mean nothing."""
-    if values["steps"] < 2:
-        raise ConfigError(f"steps must be an integer ≥ 2, got {values['steps']}")
-    if values["steps"] > 100_000:
-        raise ConfigError(f"steps must be ≤ 100,000, got {values['steps']:,}")
+    values["steps"] = integer("steps", values["steps"], 2, MAX_STEPS)
     solver = get_solver(values.get("solver", "heun"))
     values["solver"] = solver.name
-    restart_solver = get_solver(values["restart_solver"]) if values.get("restart_solver") else solver
-    if values.get("restart_solver"):
+    restart_solver = get_solver(values["restart_solver"]) if "restart_solver" in values else solver
+    if "restart_solver" in values:
         values["restart_solver"] = restart_solver.name
-    if values.get("restart_schedule"):
+    if "restart_schedule" in values:
         values["restart_schedule"] = get_schedule(values["restart_schedule"]).name
-    values["rho"] = _number("rho", values.get("rho", 7.0), 0.0, open_low=True)
-    options = values.get("schedule_options", ())
-    values["schedule_options"] = tuple(sorted(dict(options).items()))
+    values["rho"] = real("rho", values.get("rho", 7.0), 0.0, open_low=True)
+    values["schedule_options"] = _options(values.get("schedule_options", ()))
     name = values.get("schedule", "edm")
     schedule = get_schedule(name, rho=values["rho"], **dict(values["schedule_options"]))
     values["schedule"] = schedule.name
-    values["sigma_min"] = _number(
+    values["sigma_min"] = real(
         "sigma_min", values.get("sigma_min", schedule.sigma_min), 0.0, open_low=True
     )
-    values["sigma_max"] = _number(
+    values["sigma_max"] = real(
         "sigma_max", values.get("sigma_max", schedule.sigma_max), 0.0, open_low=True
     )
     if values["sigma_min"] >= values["sigma_max"]:
@@ -166,29 +161,45 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     if schedule.process == "flow" and values["sigma_max"] > 1:
         raise ConfigError(f"a flow schedule runs over t in (0, 1], got sigma_max = {values['sigma_max']:g}")
     for name in ("s_noise", "s_churn", "s_min", "s_max", "restart_gamma"):
-        values[name] = _number(name, values.get(name, getattr(PlanConfig, name)), 0.0)
+        given = values.get(name, getattr(PlanConfig, name))
+        values[name] = real(name, given, 0.0, infinite=name == "s_max")
     if values["s_min"] > values["s_max"]:
         raise ConfigError(f"s_min must not be above s_max, got {values['s_min']:g} and {values['s_max']:g}")
-    values["eta"] = _number("eta", values.get("eta", 1.0), 0.0, 1.0)
-    values["guidance_scale"] = _number("guidance_scale", values.get("guidance_scale", 1.0), 0.0)
+    values["eta"] = real("eta", values.get("eta", 1.0), 0.0, 1.0)
+    values["guidance_scale"] = real("guidance_scale", values.get("guidance_scale", 1.0), 0.0)
     values["guidance_interval"] = _guidance_interval(values.get("guidance_interval", (0.0, None)))
-    rule = values.get("on_collision", "both")
-    if rule not in COLLISION_RULES:
-        raise ConfigError(f"on_collision must be one of {', '.join(COLLISION_RULES)}, got {rule!r}")
+    choice("on_collision", values.get("on_collision", "both"), COLLISION_RULES)
     _check_combination(values, (solver, restart_solver), schedule.process)
     return values
 
 
 def _guidance_interval(given: Any) -> tuple[float, float]:
     """(low, high) as floats; None for high is no upper limit."""
-    if isinstance(given, (tuple, list)) and len(given) == 2:
-        low, high = given[0], math.inf if given[1] is None else given[1]
-        if (
-            all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in (low, high))
-            and 0 <= low < high
-        ):
-            return float(low), float(high)
-    raise ConfigError(f"guidance_interval must be two levels, 0 ≤ low < high, got {given!r}")
+    try:
+        low, high = given
+        low = real("the lower level", low, 0.0)
+        high = math.inf if high is None else real("the upper level", high, 0.0, infinite=True)
+    except (TypeError, ValueError) as error:  # ConfigError is a ValueError
+        why = f"; {error}" if isinstance(error, ConfigError) else ""
+        raise ConfigError(
+            f"guidance_interval must be two levels, 0 ≤ low < high, got {shown(given)}{why}"
+        ) from None
+    if low >= high:
+        raise ConfigError(f"guidance_interval must be two levels, 0 ≤ low < high, got {shown(given)}")
+    return low, high
+
+
+def _options(given: Any) -> tuple[tuple[str, Any], ...]:
+    """Return the options of a schedule as sorted pairs, NumPy's and PyTorch's numbers as Python's."""
+    try:
+        pairs = dict(given).items()
+        if not all(isinstance(name, str) for name, _ in pairs):
+            raise TypeError
+        return tuple(sorted((name, scalar(value)) for name, value in pairs))
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"schedule_options must be a dict such as {{'shift': 3.0}}, got {shown(given)}"
+        ) from None
 
 
 def _check_combination(values: dict[str, Any], solvers: tuple[Solver, Solver], process: str) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import parameterization as parameterizations
+from .checks import choice, integer, real, shown
 from .errors import BackendError, RestartTypeError, RestartValueError
+from .network_output import check
 from .parameterization import Parameterization
 
 NetworkFunction = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Denoiser:
     """D(x; σ) = c_skip·x + c_out·F(c_in·x; c_noise, class_labels).
 
@@ -42,19 +45,20 @@ class Denoiser:
     augmented_dim: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.shape or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in self.shape):
-            raise RestartValueError(
-                f"shape must be positive integers such as (3, 32, 32), got {self.shape!r}"
+        if not callable(self.network):
+            raise RestartTypeError(
+                f"network must be a module or a function F(net_in, c_noise, labels), got {shown(self.network)}"
             )
-
-        if self.augmented_dim is not None and (
-            isinstance(self.augmented_dim, bool)
-            or not isinstance(self.augmented_dim, int)
-            or self.augmented_dim < 1
-        ):
-            raise RestartValueError(
-                f"augmented_dim must be an integer ≥ 1 or None, got {self.augmented_dim!r}"
+        if not isinstance(self.parameterization, Parameterization):
+            raise RestartTypeError(
+                f"parameterization must be a Parameterization, got {shown(self.parameterization)}; "
+                "for a function that returns D use Denoiser.from_function"
             )
+        put = partial(object.__setattr__, self)
+        put("shape", _sizes(self.shape))
+        put("label_dim", integer("label_dim", self.label_dim, 0, error=RestartValueError))
+        if (D := self.augmented_dim) is not None:
+            put("augmented_dim", integer("augmented_dim", D, 1, also=" or None", error=RestartValueError))
 
     @classmethod
     def from_function(
@@ -72,8 +76,10 @@ class Denoiser:
         """Wrap any denoiser function.
 
         Args:
-            fn: called as fn(x [B, *shape] float32, sigma float32 [B], **cond), returns D of the shape of x. `cond` is
-                class_labels=one-hot [B, label_dim] when label_dim > 0. (With float64 registers x and sigma are float64.)
+            fn: called as fn(x [B, *shape] float32, sigma float32 [B], **cond), returns D of the shape of x, in any floating
+                dtype. `cond` is class_labels=one-hot [B, label_dim] when label_dim > 0. (With float64 registers x and sigma
+                are float64.) It runs under torch.no_grad; inside `with torch.enable_grad()` it may take gradients, see
+                docs/denoisers.md. x is a buffer that the next evaluation overwrites: clone what is to be kept.
             shape: shape of one sample, e.g. (3, 32, 32).
             sigma_min, sigma_max: noise levels fn knows.
             process: "ve" if x = x₀ + σε, "flow" if x = (1 − t)x₀ + tε (sigma is then t).
@@ -87,13 +93,27 @@ class Denoiser:
         def network(net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None) -> Tensor:
             sigma = c_noise.expand(net_in.shape[0])
             cond = {} if class_labels is None else {"class_labels": class_labels}
+            if not torch.is_grad_enabled():
+                # A view of its own, so that requires_grad_() on it does not stick to the sampler's buffer.
+                net_in = net_in.detach()
             return fn(net_in, sigma, **cond)
 
-        levels = replace(parameterizations.denoiser(sigma_min, sigma_max), process=process)
+        low = real("sigma_min", sigma_min, 0.0, error=RestartValueError)
+        high = real("sigma_max", sigma_max, 0.0, infinite=True, error=RestartValueError)
+        if low >= high:
+            raise RestartValueError(f"sigma_min must be below sigma_max, got {low:g} and {high:g}")
+        choice("process", process, ("ve", "flow"), error=RestartValueError)
+        levels = replace(parameterizations.denoiser(low, high), process=process)
         return cls(
-            network, levels, tuple(shape), label_dim, name=name or str(getattr(fn, "__name__", "function")),
+            network, levels, shape, label_dim, name=name or str(getattr(fn, "__name__", "function")),
             augmented_dim=augmented_dim,
         )  # fmt: skip
+
+    def __repr__(self) -> str:
+        classes = f", {self.label_dim} classes" if self.label_dim else ""
+        network = type(self.network).__name__ if self.parameters else "function"
+        count = f" of {sum(p.numel() for p in self.parameters):,} parameters" if self.parameters else ""
+        return f"Denoiser({self.name!r}, shape={self.shape}{classes}, {network}{count} on {self.device})"
 
     @property
     def numel(self) -> int:
@@ -131,16 +151,30 @@ class Denoiser:
         c_skip, c_out, c_in, c_noise = (
             torch.from_numpy(c).to(x.device, x.dtype) for c in self.parameterization.coefficients(levels)
         )
-        F = self.network(c_in.view(shape) * x, c_noise, class_labels)
-        return c_skip.view(shape) * x + c_out.view(shape) * F.to(x.dtype)
+        net_in = c_in.view(shape) * x
+        F = self.network(net_in, c_noise, class_labels)
+        return c_skip.view(shape) * x + c_out.view(shape) * check(F, net_in).to(x.dtype)
+
+
+def _sizes(shape: Any) -> tuple[int, ...]:
+    """Return the shape of a sample as positive integers."""
+    try:
+        sizes = tuple(shape)
+        if not sizes:
+            raise TypeError
+        return tuple(integer("a size", size, 1, error=RestartValueError) for size in sizes)
+    except (TypeError, RestartValueError):
+        raise RestartValueError(
+            f"shape must be positive integers such as (3, 32, 32), got {shown(shape)}"
+        ) from None
 
 
 def check_device(device: str | torch.device) -> torch.device:
     """`device` if it can be used here; BackendError says what is visible."""
     try:
         device = torch.device(device)
-    except RuntimeError:
-        raise BackendError(f"device {device!r} is not known; use cpu, cuda or cuda:N") from None
+    except (RuntimeError, TypeError, ValueError):
+        raise BackendError(f"device {shown(device)} is not known; use cpu, cuda or cuda:N") from None
     if device.type == "cuda":
         visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= visible:

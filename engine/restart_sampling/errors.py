@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-
-class RestartError(Exception):
-    """Base class of every error this package raises on purpose."""
+from restart_bindings.errors import RestartError as RestartError
 
 
 class RestartValueError(RestartError, ValueError):

@@ -19,7 +19,7 @@ executor's business. Only the network is in there: preconditioning, guidance and
 so σ is never a Python number and a new plan compiles nothing. A sampler feeds a few batch sizes, each compiled when it is first
 needed; see `PreparedNetwork.recompiles`.
 
-The border: net_in arrives contiguous and F leaves contiguous, both addressed [B, C, H, W] in element order. Under
+The border (`network_output.py`): net_in arrives contiguous and F leaves contiguous, both [B, C, H, W] in element order. Under
 channels_last the change of layout is inside, where a compiled network fuses it with its first and last layer.
 """
 
@@ -36,9 +36,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .checks import choice
 from .denoiser import Denoiser, NetworkFunction, check_device
 from .errors import BackendError
 from .models.layers import Linear, NoiseEmbedding
+from .network_output import checked
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 COMPILE = ("auto", "on", "off")
@@ -80,8 +82,7 @@ def prepare(
         ("compile", compile, COMPILE),
         ("memory_format", memory_format, MEMORY_FORMATS),
     ):
-        if value not in allowed:
-            raise BackendError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        choice(name, value, allowed, error=BackendError)
     return PreparedNetwork(denoiser.network, check_device(device), dtype, compile, memory_format)
 
 
@@ -273,9 +274,10 @@ def _with_border(network: NetworkFunction, channels_last: bool) -> Any:
     """`network` between contiguous tensors."""
 
     def forward(net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None) -> Tensor:
+        given = net_in
         if channels_last:
             net_in = net_in.contiguous(memory_format=torch.channels_last)
-        return network(net_in, c_noise, class_labels).contiguous()
+        return checked(network(net_in, c_noise, class_labels), given).contiguous()
 
     return forward
 

@@ -8,42 +8,106 @@ Gaussian noise, stream 1 the class labels, stream 2 is kept for PFGM++.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import restart_kernels
 
+from . import forked
+from .checks import integer, is_integer, scalar, shown
 from .denoiser import check_device
-from .errors import RestartTypeError, RestartValueError, SeedError
+from .errors import RestartValueError, SeedError
+from .seeds import Seeds, parse_seeds
 
 SCHEME = "philox-v1"
+MOST_SEEDS = 2**28  # of one call: 2 GiB of seeds
 STREAM_NOISE, STREAM_LABELS, STREAM_PFGMPP = 0, 1, 2
 
 
-def seed_tensor(seeds: int | Iterable[int] | Tensor, device: str | torch.device = "cpu") -> Tensor:
-    """`seeds` as an int64 tensor [B]; SeedError for anything but integers in [0, 2^63)."""
+def seed_tensor(seeds: str | Iterable[int] | Tensor, device: str | torch.device = "cpu") -> Tensor:
+    """Return `seeds` as an int64 tensor [B].
+
+    Args:
+        seeds: integers in [0, 2^63), one per sample: a range, list, array or tensor [B], or text such as "0-63,100".
+
+    Raises:
+        SeedError: anything else. One integer n is refused, since it may mean n samples, range(n), or the seed n, [n].
+    """
+    if is_integer(seeds):
+        n = int(scalar(seeds))
+        raise SeedError(
+            f"seeds must be a list of integers, got {shown(n)} alone: write range({shown(n)}) for {shown(n)} samples, "
+            f"or [{shown(n)}] for the sample of seed {shown(n)}"
+        )
+    if isinstance(seeds, str):
+        seeds = parse_seeds(seeds)
+    if isinstance(seeds, (range, Seeds)):
+        return _of_runs(seeds).to(device)
+    if isinstance(seeds, (Tensor, np.ndarray)):
+        return _of_array(seeds).to(device)
+    if isinstance(seeds, (dict, bytes, set, frozenset)) or not isinstance(seeds, Iterable):
+        raise SeedError(
+            f"seeds must be a range or a list of integers, such as range(4) or [3, 5], got {shown(seeds)}"
+        )
+    return torch.tensor([_seed(value) for value in seeds], dtype=torch.int64, device=device)
+
+
+def _of_runs(seeds: range | Seeds) -> Tensor:
+    if len(seeds) > MOST_SEEDS:
+        raise SeedError(f"{len(seeds):,} seeds in one call are too many, at most {MOST_SEEDS:,}; draw them in parts")
+    if isinstance(seeds, Seeds):
+        return torch.from_numpy(seeds.numpy())
+    if len(seeds):
+        _seed(seeds[0]), _seed(seeds[-1])
+    return torch.tensor(seeds, dtype=torch.int64)
+
+
+def _of_array(seeds: Any) -> Tensor:
+    """Of a tensor or an array: 1-d integers."""
+    if seeds.ndim != 1 or not _holds_integers(seeds):
+        raise SeedError(
+            f"seeds must be a 1-d integer tensor or array, got {seeds.dtype} of shape {tuple(seeds.shape)}"
+        )
+    if not len(seeds):
+        return torch.zeros(0, dtype=torch.int64)
+    if isinstance(seeds, Tensor) and seeds.dtype != torch.uint64:
+        least, most = int(seeds.min()), int(seeds.max())
+    else:
+        seeds = np.asarray(seeds.cpu() if isinstance(seeds, Tensor) else seeds)
+        least, most = int(seeds.min()), int(seeds.max())
+        seeds = torch.from_numpy(seeds.astype(np.int64))
+    _seed(least), _seed(most)
+    return seeds.to(torch.int64)
+
+
+def _holds_integers(seeds: Any) -> bool:
     if isinstance(seeds, Tensor):
-        if seeds.is_floating_point() or seeds.dtype == torch.bool or seeds.ndim > 1:
-            raise SeedError(
-                f"seeds must be a 1-d integer tensor, got {seeds.dtype} of shape {tuple(seeds.shape)}"
-            )
-        tensor = seeds.reshape(-1).to(torch.int64)
-        if seeds.dtype == torch.uint64 or (tensor.numel() and int(tensor.min()) < 0):
-            raise SeedError("seeds must be int64 and ≥ 0; the tensor holds others")
-        return tensor.to(device)
-    values: Sequence[int] = [seeds] if isinstance(seeds, int) else list(seeds)
-    for seed in values:
-        if isinstance(seed, bool) or not hasattr(seed, "__index__"):
-            raise SeedError(f"a seed must be an integer ≥ 0, got {seed!r}")
-        if not 0 <= int(seed) < 2**63:
-            raise SeedError(f"a seed must be ≥ 0 and < 2^63, got {int(seed)}")
-    return torch.tensor([int(seed) for seed in values], dtype=torch.int64, device=device)
+        real = not (seeds.is_floating_point() or seeds.is_complex() or seeds.dtype == torch.bool)
+        return real and holds_values(seeds)
+    return getattr(seeds.dtype, "kind", "") in "iu"
+
+
+def holds_values(tensor: Tensor) -> bool:
+    """Whether it is an ordinary tensor: not meta, sparse or quantized."""
+    return tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized)
+
+
+def _seed(value: Any) -> int:
+    number = scalar(value)
+    if not is_integer(number):
+        raise SeedError(f"a seed must be an integer ≥ 0, got {shown(value)}")
+    if not 0 <= number < 2**63:
+        raise SeedError(f"a seed must be ≥ 0 and < 2^63, got {shown(int(number))}")
+    return int(number)
 
 
 def normal(
-    seeds: int | Iterable[int] | Tensor,
+    seeds: str | Iterable[int] | Tensor,
     draw: int = 0,
     shape: Sequence[int] = (),
     device: str | torch.device = "cpu",
@@ -52,30 +116,35 @@ def normal(
     """Standard normals ε(seed, draw), float32 [B, *shape], the same bits on every device and backend.
 
     Args:
-        seeds: integers in [0, 2^63), one per sample.
+        seeds: integers in [0, 2^63), one per sample; one integer alone is refused, see `seed_tensor`.
         draw: 0 for the initial latent, k for the k-th injection; 0 ≤ draw < 2^31.
         shape: shape of one sample, e.g. (3, 32, 32).
     """
-    if isinstance(draw, bool) or not isinstance(draw, int):
-        raise RestartTypeError(f"draw must be an integer, got {draw!r}")
-    if not 0 <= draw < 2**31:
-        raise RestartValueError(f"draw must be ≥ 0 and < 2^31, got {draw}")
-    numel = 1
-    for size in shape:
-        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-            raise RestartValueError(f"shape must be non-negative integers, got {tuple(shape)!r}")
-        numel *= size
+    draw = integer("draw", draw, 0, 2**31 - 1, error=RestartValueError)
+    sizes = _sizes(shape)
+    numel = math.prod(sizes)
     if numel > 2**34:
         raise RestartValueError(f"a sample may hold at most 2^34 elements, got {numel:,}")
+    forked.settle()
     tensor = seed_tensor(seeds, check_device(device))
-    return restart_kernels.normal(tensor, draw, numel, backend=backend).view(len(tensor), *shape)
+    return restart_kernels.normal(tensor, draw, numel, backend=backend).view(len(tensor), *sizes)
 
 
-def class_labels(seeds: int | Iterable[int] | Tensor, label_dim: int) -> Tensor:
+def _sizes(shape: Any) -> tuple[int, ...]:
+    try:
+        return tuple(integer("a size", size, 0, error=RestartValueError) for size in tuple(shape))
+    except (TypeError, RestartValueError):
+        raise RestartValueError(
+            f"shape must be non-negative integers such as (3, 32, 32), got {shown(shape)}"
+        ) from None
+
+
+def class_labels(seeds: str | Iterable[int] | Tensor, label_dim: int) -> Tensor:
     """The class each seed draws when none is asked for: int64 [B] in [0, label_dim), uniform, from stream 1.
 
     floor(w·label_dim / 2^32) with w the first Philox word, so the label depends on the seed alone.
     """
+    label_dim = integer("label_dim", label_dim, 1, 2**31 - 1, error=RestartValueError)
     tensor = seed_tensor(seeds)
     words = restart_kernels.words(tensor, 0, 1, stream=STREAM_LABELS)[:, 0]
     return (words * label_dim) >> 32

@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser
+from .checks import integer
+from .denoiser import Denoiser, check_device
 from .errors import NonFiniteError, RestartTypeError, RestartValueError
 from .network import PreparedNetwork, prepare
 from .noise import seed_tensor
@@ -116,10 +117,13 @@ def parity(
         raise RestartTypeError(f"the first argument must be a Denoiser, got {type(denoiser).__name__}")
     seeds = seed_tensor(seeds)
     count = len(seeds)
-    batch_size = count if batch_size is None else batch_size
-    if not count or batch_size < 1 or count % batch_size:
+    if batch_size is None:
+        batch_size = count
+    elif count:
+        batch_size = integer("batch_size", batch_size, 1, error=RestartValueError)
+    if not count or count % batch_size:
         raise RestartValueError(f"{count} seeds do not divide into batches of {batch_size}")
-    device = denoiser.device if device is None else torch.device(device)
+    device = denoiser.device if device is None else check_device(device)
     exact = prepare(denoiser, device=device, compile="off")
     network = prepare(denoiser, device=device, dtype=dtype, compile=compile, memory_format=memory_format)
     tap = _Tap(exact, network)

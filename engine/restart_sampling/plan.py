@@ -29,15 +29,13 @@ from typing import Any
 
 import numpy as np
 
-from .config import PlanConfig
+from .config import MAX_STEPS, PlanConfig
 from .errors import ConfigError
 from .intervals import Interval, Round, resolve, settle_collisions
 from .schedule import get_schedule
 from .solvers import get_solver
 from .solvers.edm_stochastic import gamma
 from .walk import Step, Walk
-
-MAX_STEPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Row:
     draw: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """A frozen sampling program. Make one with :meth:`build`, read it with :meth:`explain`.
 
@@ -183,6 +181,11 @@ class Plan:
         from .explain import explain
 
         return explain(self)
+
+    def __repr__(self) -> str:
+        levels = f"sigma {self.grid[0]:.5g} → {self.grid[-2]:.5g}"
+        jumps = f", {len(self.intervals)} intervals" if len(self.intervals) != 1 else ", 1 interval"
+        return f"Plan({self.nfe} NFE, {self.config.solver}, {len(self.grid) - 1} points, {levels}{jumps})"
 
     def __str__(self) -> str:
         return self.explain()

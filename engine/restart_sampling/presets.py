@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .checks import shown
 from .errors import ConfigError
 from .parameterization import vp_sigma
 from .schedule import sd_sigmas
@@ -59,11 +60,11 @@ def presets() -> tuple[Preset, ...]:
 def find(name: str) -> Preset:
     """The preset called `name`; ConfigError names the closest ones."""
     table = {preset.name: preset for preset in _all()}
-    if name in table:
+    if isinstance(name, str) and name in table:
         return table[name]
     close = difflib.get_close_matches(str(name), table, n=3)
     hint = f"did you mean {', '.join(close)}?" if close else f"choose one of {', '.join(table)}"
-    raise ConfigError(f"preset {name!r} is not known; {hint}")
+    raise ConfigError(f"preset {shown(name)} is not known; {hint}")
 
 
 _NETWORKS = {

@@ -6,6 +6,7 @@ and another first row for the cursor.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import NamedTuple
 
 import torch
@@ -13,8 +14,12 @@ from torch import Tensor
 
 from restart_kernels import layout
 
+from .parameterization import Parameterization
+from .plan import Plan
 from .spans import Span, spans
-from .table import Table
+from .table import Table, bind
+
+KEPT = 256  # bound plans, of some 20 kB each
 
 
 class Entry(NamedTuple):
@@ -27,6 +32,26 @@ class Entry(NamedTuple):
     @property
     def nfe(self) -> int:
         return self.table.nfe
+
+
+class Tables:
+    """The tables of plans bound to one network, each made once; the KEPT that were used last are remembered."""
+
+    def __init__(self, parameterization: Parameterization) -> None:
+        self.parameterization = parameterization
+        self._kept: OrderedDict[int, tuple[Plan, Table]] = OrderedDict()  # the plan is held, so its id stays its own
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, plan: Plan) -> Table:
+        """Return the table of `plan`."""
+        if id(plan) not in self._kept:
+            self._kept[id(plan)] = (plan, bind(plan, self.parameterization))
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(id(plan))
+        return self._kept[id(plan)][1]
 
 
 class Program:
@@ -43,6 +68,7 @@ class Program:
         self.generation = 0
         self._allocate(capacity)
 
+    @torch.inference_mode(False)
     def _allocate(self, capacity: int) -> None:
         self.coef = torch.zeros(capacity, layout.NUM_COEF, dtype=self.dtype, device=self.device)
         self.code = torch.zeros(capacity, layout.NUM_CODE, dtype=torch.int32, device=self.device)

@@ -16,7 +16,7 @@ points, N − 1 steps, and this K times. t_min snaps to the nearest point of the
 | refiners           | num_steps, num_iterations, start_time, end_time | N, K, t_min, t_max |
 
 Which one it is, is settled by these rules, never by trying:
-1. Text that starts with an integer followed by `;`, `[` or `{` is a params line; the integer is N_main.
+1. Text that starts with an integer followed by `;`, `[`, `(` or `{` is a params line; the integer is N_main.
 2. An object with a key that is not a number has named fields; unknown ones are errors.
 3. An object whose keys are all integers is official: labels without meaning, 4 numbers each.
 4. An object with at least one decimal key is A1111's: every key is a t_min, with 3 numbers each.
@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import numbers
 import os
 import re
@@ -39,8 +38,9 @@ from typing import Any
 
 import numpy as np
 
+from .checks import choice, integer, is_integer, real, scalar
 from .errors import ConfigError
-from .restart_text import Items, key_number, place, read_text, shown
+from .restart_text import Items, key_number, place, plain, read_text, shown
 
 MAX_EVALUATIONS = 10_000_000
 RULES = ("official", "a1111")
@@ -134,8 +134,8 @@ class RestartConfig:
             and
                 column.
         """
-        if rule is not None and rule not in RULES:
-            raise ConfigError(f"rule must be one of {', '.join(RULES)}, got {shown(rule)}")
+        if rule is not None:
+            choice("rule", rule, RULES)
         if isinstance(obj, RestartConfig):
             return obj
         try:
@@ -176,6 +176,7 @@ def a1111(steps: int | None) -> RestartConfig:
 
 
 def _from_text(text: str, steps: int | None, rule: str | None) -> RestartConfig:
+    text = plain(text)
     name = text.strip().lower()
     if name in ("", "none"):
         return RestartConfig(source="none")
@@ -294,20 +295,13 @@ def _refuse_comfy_units(name: str, value: Any) -> None:
 
 
 def _integer(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    if not is_integer(value):
         raise ConfigError(f"{name} must be an integer ≥ {least}; integer expected, got {shown(value)}")
-    if int(value) < least:
-        raise ConfigError(f"{name} must be an integer ≥ {least}, got {shown(value)}")
-    return int(value)
+    return integer(name, value, least, show=shown)
 
 
 def _level(name: str, value: Any) -> float:
+    value = scalar(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ConfigError(f"{name} must be a finite number ≥ 0, got {shown(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number) or number < 0:
-        raise ConfigError(f"{name} must be a finite number ≥ 0, got {shown(value)}")
-    return number
+    return real(name, value, 0.0, show=shown)

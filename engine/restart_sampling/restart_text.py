@@ -1,9 +1,11 @@
 r"""Text of a Restart configuration → plain lists, objects and numbers that remember their place.
 
-The language is JSON, plus what people paste: numbers as keys (`{0.1: [10, 2, 2]}`), single quotes, several
-lists in a row (`[3,2,0.06,0.30],[3,1,0.30,0.59]`) and a leading N_main (`18 {…}`, `29; [[…]]`). Refused: NaN,
-Infinity and every other word but true, false and null, a key given twice, nesting deeper than a list in a
-list. Every refusal is a ConfigError with line and column. What the values mean is restart.py's business.
+The language is JSON, plus what people paste: numbers as keys (`{0.1: [10, 2, 2]}`), single and curly quotes,
+tuples, a comma after the last value, comments (`# …`, `// …`, `/* … */`), a byte order mark, several lists in
+a row (`[3,2,0.06,0.30],[3,1,0.30,0.59]`) or one a line, and a leading N_main (`18 {…}`, `29; [[…]]`). A file
+of several configurations, one a line, is refused with the lines named. Refused too: NaN, Infinity and every
+other word but true, false and null, a key given twice, nesting deeper than a list in a list. Every refusal is
+a ConfigError with line and column. What the values mean is restart.py's business.
 """
 
 from __future__ import annotations
@@ -18,8 +20,13 @@ from .errors import ConfigError
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _TOKEN = re.compile(
     rf"(?P<number>{_NUMBER}%?)|(?P<string>\"[^\"\\\n]*\"|'[^'\\\n]*')"
-    r"|(?P<word>[+-]?[A-Za-z_]\w*)|(?P<mark>[\[\]{}:,])"
+    r"|(?P<word>[+-]?[A-Za-z_]\w*)|(?P<mark>[\[\](){}:,])"
 )
+_CLOSING = {"[": "]", "(": ")"}
+_STEPS = re.compile(r"\s*(\d{1,18})\s*(?:;|(?=[\[({]))")
+_LINE = re.compile(r"(?:\d{1,18}\s*(?:;\s*)?)?[\[({]")  # where the configuration of a line begins
+_COMMENT = re.compile(r"(\"[^\"\n]*\"|'[^'\n]*')|#[^\n]*|//[^\n]*|/\*.*?\*/", re.DOTALL)
+_ALIKE = str.maketrans({"\ufeff": " ", "“": '"', "”": '"', "„": '"', "‘": "'", "’": "'", "−": "-"})
 _WORDS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 _MAX_DIGITS = 40
 
@@ -77,14 +84,25 @@ def key_number(key: Any) -> int | float | None:
     return None
 
 
+def plain(text: str) -> str:
+    """Return `text` with comments blanked and look-alikes written plainly; every character keeps its place."""
+
+    def blank(match: re.Match[str]) -> str:
+        return match[1] or re.sub(r"[^\n]", " ", match[0])
+
+    return _COMMENT.sub(blank, text.translate(_ALIKE))
+
+
 def read_text(text: str, forms: str) -> Text:
-    """Read `text`; `forms` names what may stand at the top, for messages."""
-    main = re.match(r"\s*(\d{1,18})\s*(?:;|(?=[\[{]))", text)
+    """Read `text`, which is `plain`; `forms` names what may stand at the top, for messages."""
+    main = _STEPS.match(text)
     reader = _Reader(text, main.end() if main else 0, forms)
     values = [reader.value(0)]
-    while reader.peek() == ",":
+    while next_value := reader.another(values):
         comma = reader.at
-        reader.at += 1
+        reader.at += next_value == ","
+        if next_value == "," and not reader.peek():
+            break
         values.append(reader.value(0))
         if not all(isinstance(value, list) for value in values):
             raise reader.error("only lists may follow each other, as in [3,2,0.06,0.3],[3,1,0.3,0.59]", comma)
@@ -113,6 +131,24 @@ class _Reader:
             self.at += 1
         return self.text[self.at : self.at + 1]
 
+    def another(self, values: list[Any]) -> str:
+        """What leads to another value at the top: a comma, or the bracket of a list on a new line; "" for neither."""
+        end = self.at
+        mark = self.peek()
+        if mark == "," or not mark or "\n" not in self.text[end : self.at]:
+            return "," if mark == "," else ""
+        if mark in _CLOSING and isinstance(values[-1], Items) and not _STEPS.match(self.text):
+            return mark
+        if _LINE.match(self.text, self.at):
+            lines = [
+                str(n) for n, line in enumerate(self.text.split("\n"), 1) if _LINE.match(line.strip())
+            ]
+            shown_lines = ", ".join(lines[:5]) + (", …" if len(lines) > 5 else "")
+            raise self.error(
+                f"the text holds {len(lines)} configurations, at lines {shown_lines}; pass one of these lines"
+            )
+        return ""
+
     def token(self, expected: str) -> tuple[str, str, int]:
         """(kind, text, position) of the next token."""
         if not self.peek():
@@ -140,29 +176,31 @@ class _Reader:
             if text.lstrip("+-").lower() in ("nan", "inf", "infinity"):
                 raise self.error(f"{text} is not a finite number", start)
             raise self.error(f"expected {expected}, got {shown(text)}", start)
-        if text not in "[{":
+        if text not in "[({":
             raise self.error(f"expected {expected}, got {text!r}", start)
         if depth > 2:
             raise self.error("nested too deeply", start)
-        return self.items(start, depth) if text == "[" else self.object(start, depth)
+        return self.object(start, depth) if text == "{" else self.items(start, depth, _CLOSING[text])
 
-    def items(self, start: int, depth: int) -> Items:
+    def items(self, start: int, depth: int, closing: str) -> Items:
         found = Items((), self.place(start))
-        if self.peek() == "]":
-            self.at += 1
-            return found
-        while True:
+        while not self.ends(closing):
             found.append(self.value(depth + 1))
-            if self.mark(",", "]") == "]":
-                return found
+            if self.mark(",", closing) == closing:
+                break
+        return found
+
+    def ends(self, closing: str) -> bool:
+        """Whether the list or object is over: at once, or after a comma."""
+        if self.peek() != closing:
+            return False
+        self.at += 1
+        return True
 
     def object(self, start: int, depth: int) -> Object:
         found = Object(self.place(start))
         seen: set[object] = set()
-        if self.peek() == "}":
-            self.at += 1
-            return found
-        while True:
+        while not self.ends("}"):
             kind, text, at = self.token("a key")
             if kind == "mark":
                 raise self.error(f"expected a key, got {text!r}", at)
@@ -175,7 +213,8 @@ class _Reader:
             self.mark(":")
             found[key] = self.value(depth + 1)
             if self.mark(",", "}") == "}":
-                return found
+                break
+        return found
 
     def mark(self, *allowed: str) -> str:
         wanted = " or ".join(map(repr, allowed))

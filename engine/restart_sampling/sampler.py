@@ -6,6 +6,7 @@ the last bit, whatever the batch, the plans beside it and the executor). `sample
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,9 @@ from torch import Tensor
 import restart_kernels
 from restart_kernels.layout import IDLE, NEVER
 
-from . import pfgmpp
+from . import forked, pfgmpp, progress_bar, sampler_inputs
 from .autobatch import LARGEST, choose_batch
+from .checks import choice, integer, shown
 from .denoiser import Denoiser, check_device
 from .errors import BackendError, NonFiniteError, RestartTypeError, RestartValueError
 from .executors import Evaluation, Lanes, Network, Slices, ThreadExecutor, continuous, make_executor, threads
@@ -25,12 +27,11 @@ from .executors.buckets import batches, bucket
 from .executors.selfcheck import begin
 from .marks import mark
 from .network import DTYPES, PreparedNetwork, prepare
-from .noise import class_labels as labels_of_seeds
-from .noise import seed_tensor
+from .network_output import Checked
 from .plan import Plan
-from .program import Entry, Program
+from .program import Entry, Program, Tables
 from .spans import Span
-from .table import Table, bind
+from .table import Table
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Progress:
     nfe: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Batch:
     """Samples that finished together.
 
@@ -57,6 +58,10 @@ class Batch:
     x: Tensor
     failures: tuple[dict[str, Any], ...]
     index: Tensor
+
+    def __repr__(self) -> str:
+        bad = f", {len(self.failures)} not finite" if self.failures else ""
+        return f"Batch(x={list(self.x.shape)} on {self.x.device}{bad})"
 
 
 class Sampler:
@@ -99,29 +104,33 @@ class Sampler:
             raise RestartTypeError(
                 f"the first argument must be a Denoiser, got {type(denoiser).__name__}; use rs.load or Denoiser.from_function"
             )
-        if dtype not in DTYPES:
-            raise BackendError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        sampler_inputs.check_plan(plan)
+        choice("dtype", dtype, DTYPES, error=BackendError)
+        if not isinstance(register_dtype, torch.dtype) or register_dtype not in (torch.float32, torch.float64):
+            raise BackendError(
+                f"register_dtype must be torch.float32 or torch.float64, got {shown(register_dtype)}"
+            )
         self.device = denoiser.device if device is None else check_device(device)
+        forked.settle()
         exact = register_dtype == torch.float64  # the oracle: float64 throughout, on the reference
         try:
             self.backend = restart_kernels.resolve_backend(
-                "reference" if exact and backend == "auto" else backend, self.device
+                "reference" if exact and isinstance(backend, str) and backend == "auto" else backend, self.device
             )
         except restart_kernels.KernelError as error:
             raise BackendError(str(error)) from None
         self.executor = make_executor(graph, self.device, self.backend)
         self.denoiser, self.register_dtype = denoiser.to(self.device), register_dtype
-        if batch_size == "auto":
-            guided = isinstance(plan, Plan) and plan.config.guided
+        if isinstance(batch_size, str) and batch_size == "auto":
+            guided = plan.config.guided
             batch_size = choose_batch(self.denoiser, LARGEST, self.device, dtype=DTYPES[dtype], guided=guided)
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise RestartValueError(f"batch_size must be an integer ≥ 1 or 'auto', got {batch_size!r}")
-        self.batch_size, self.batch_invariant = batch_size, batch_invariant
-        self._bound: dict[int, tuple[Plan, Table]] = {}
+        self.batch_size = integer("batch_size", batch_size, 1, also=" or 'auto'", error=RestartValueError)
+        self.batch_invariant = batch_invariant
+        self._tables = Tables(denoiser.parameterization)
         self.program = Program(self.device, register_dtype)
         self.set_plan(plan)
         if exact:
-            self.network: Network = denoiser.network
+            self.network: Network = Checked(denoiser.network)
             self.net_dtype = torch.float64
         else:
             prepared = prepare(self.denoiser, device=self.device, dtype=dtype, compile=compile)
@@ -146,8 +155,11 @@ class Sampler:
             step = restart_kernels.why_not(fast, self.device) or ""
         if step:
             step = f"the fused step runs on the slow reference: {step}"
-        notes = (step, *getattr(self.network, "notes", ()), self.executor.note)
+        notes = (step, *getattr(self.network, "notes", ()), self.executor.note, forked.note())
         return tuple(note for note in notes if note)
+
+    def __repr__(self) -> str:
+        return f"Sampler({self.denoiser.name!r}, {self.plan!r}, batch_size={self.batch_size}, {self.describe()})"
 
     def describe(self) -> str:
         """One line: who runs what, e.g. "native on cpu, graph off, network fp32, eager, contiguous"."""
@@ -181,19 +193,22 @@ class Sampler:
     def run(
         self,
         seeds: Iterable[int] | Tensor | Iterable[tuple[int, Plan]],
-        class_labels: int | Iterable[int] | Tensor | None = None,
+        class_labels: sampler_inputs.Labels = None,
         *,
         latents: Tensor | None = None,
         callback: Callable[[Progress], None] | None = None,
+        progress: bool = False,
     ) -> Tensor:
         """Samples float32 [len(seeds), *shape], in the order of `seeds`.
 
         Args:
-            seeds: one integer in [0, 2^63) per sample, or (seed, plan) pairs: samples of different plans then share batches,
-                and a lane that finishes takes the next sample (continuous batching).
-            class_labels: a class for all, or one per seed; default: drawn from the seed. Ignored nowhere: an unconditional
-                network refuses it.
+            seeds: one integer in [0, 2^63) per sample, as a list, range, array, tensor or text such as "0-63,100"; or
+                (seed, plan) pairs: samples of different plans then share batches, and a lane that finishes takes the next
+                sample (continuous batching). One integer n alone is refused: it may mean range(n) or [n].
+            class_labels: a class for all, or one per seed, by number or name; default: drawn from the seed. Raises if the
+                network is unconditional.
             latents: standard-normal start [len(seeds), *shape] instead of the seed's draw 0.
+            progress: show a bar on stderr.
             callback: called on the host with a :class:`Progress` as evaluations are launched: after every one of them, or
                 after every replay of a captured graph.
 
@@ -203,10 +218,11 @@ class Sampler:
         parts: list[Tensor] = []
         order: list[Tensor] = []
         failures: list[dict[str, Any]] = []
-        for batch in self.iterate(seeds, class_labels, latents=latents, callback=callback):
-            parts.append(batch.x)
-            order.append(batch.index)
-            failures += batch.failures
+        with progress_bar.shown(progress, callback) as follow:
+            for batch in self.iterate(seeds, class_labels, latents=latents, callback=follow):
+                parts.append(batch.x)
+                order.append(batch.index)
+                failures += batch.failures
         x = torch.cat(parts) if parts else torch.empty(0, *self.denoiser.shape, device=self.device)
         place = torch.cat(order).argsort() if order else torch.arange(0)
         if not torch.equal(place, torch.arange(len(place))):
@@ -215,11 +231,12 @@ class Sampler:
             raise NonFiniteError(describe_failures(failures), failures, x)
         return x
 
-    @torch.inference_mode()
+    @torch.inference_mode(False)  # buffers are ordinary tensors: a function may take gradients from its input
+    @torch.no_grad()
     def iterate(
         self,
         seeds: Iterable[int] | Tensor | Iterable[tuple[int, Plan]],
-        class_labels: int | Iterable[int] | Tensor | None = None,
+        class_labels: sampler_inputs.Labels = None,
         *,
         latents: Tensor | None = None,
         callback: Callable[[Progress], None] | None = None,
@@ -228,18 +245,20 @@ class Sampler:
 
         Of (seed, plan) pairs a batch is what finished together, in running order; `Batch.index` says what is what.
         """
-        all_seeds, plans = _split(seeds)
-        labels = self._labels(all_seeds, class_labels)
+        forked.settle()
+        all_seeds, plans = sampler_inputs.split(seeds)
+        labels = sampler_inputs.labels(self.denoiser, all_seeds, class_labels)
         if plans is not None or self.denoiser.augmented_dim is not None:
             if latents is not None:
                 what = "(seed, plan) pairs; run plan by plan" if plans is not None else "a PFGM++ network"
                 raise RestartValueError(f"latents are not taken with {what}")
-            tables = (
-                [self._bind(plan) for plan in plans] if plans is not None else [self.table] * len(all_seeds)
-            )
+            # Each plan once, so that a plan has one table however many plans are between its samples.
+            bound = {id(plan): self._bind(plan) for plan in {id(p): p for p in plans or ()}.values()}
+            tables = [self.table] * len(all_seeds) if plans is None else [bound[id(p)] for p in plans]
             yield from self._mixed(all_seeds, tables, labels, callback)
             return
-        latents, total = self._latents(latents, len(all_seeds)), len(all_seeds)
+        total = len(all_seeds)
+        latents = sampler_inputs.latents(latents, total, self.denoiser.shape, self.device)
         for start in range(0, total, self.batch_size):
             part = slice(start, min(start + self.batch_size, total))
             n = part.stop - part.start
@@ -328,19 +347,15 @@ class Sampler:
             yield finished
 
     def _bind(self, plan: Plan) -> Table:
-        """The plan's table for this network, made once for each plan."""
-        if not isinstance(plan, Plan):
-            raise RestartTypeError(
-                f"plan must be a Plan, got {type(plan).__name__}; use rs.Plan.build or rs.preset"
+        """Return the plan's table for this network."""
+        if (
+            sampler_inputs.check_plan(plan).config.guided and self.denoiser.label_dim == 0
+        ):
+            raise RestartValueError(
+                f"guidance_scale = {plan.config.guidance_scale:g} needs a class-conditional network, and "
+                f"{self.denoiser.name!r} has no classes; leave guidance_scale at 1"
             )
-        if id(plan) not in self._bound:
-            if plan.config.guided and self.denoiser.label_dim == 0:
-                raise RestartValueError(
-                    f"guidance_scale = {plan.config.guidance_scale:g} needs a class-conditional network, and "
-                    f"{self.denoiser.name!r} has no classes; leave guidance_scale at 1"
-                )
-            self._bound[id(plan)] = (plan, bind(plan, self.denoiser.parameterization))
-        return self._bound[id(plan)][1]
+        return self._tables.get(plan)
 
     def _entries(self, *tables: Table) -> list[Entry]:
         """Places of the tables in the program; buffers that no longer fit them are let go."""
@@ -412,50 +427,6 @@ class Sampler:
             )
         return self._evaluations[key]
 
-    def _labels(self, seeds: Tensor, given: int | Iterable[int] | Tensor | None) -> Tensor | None:
-        """int64 [n] on the CPU, or None for an unconditional network."""
-        classes = self.denoiser.label_dim
-        if classes == 0:
-            if given is not None:
-                raise RestartValueError(
-                    f"class_labels were given, but {self.denoiser.name!r} has no classes; leave them out"
-                )
-            return None
-        if given is None:
-            return labels_of_seeds(seeds, classes)
-        labels = torch.as_tensor(given if isinstance(given, (int, Tensor)) else list(given)).cpu()
-        if labels.is_floating_point() or labels.dtype == torch.bool or labels.ndim > 1:
-            raise RestartTypeError(f"class_labels must be integers, one or one per seed, got {labels.dtype}")
-        if labels.ndim == 1 and len(labels) != len(seeds):
-            raise RestartValueError(
-                f"{len(labels)} class_labels were given for {len(seeds)} seeds; give one, or one per seed"
-            )
-        labels = labels.to(torch.int64).expand(len(seeds))
-        if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < classes):
-            bad = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
-            raise RestartValueError(
-                f"class {bad} does not exist: {self.denoiser.name!r} has classes 0..{classes - 1}"
-            )
-        return labels
-
-    def _latents(self, latents: Tensor | None, total: int) -> Tensor | None:
-        if latents is None:
-            return None
-        wanted = (total, *self.denoiser.shape)
-        if not isinstance(latents, Tensor) or not latents.is_floating_point():
-            raise RestartTypeError(
-                f"latents must be a floating tensor of shape {wanted}, got {type(latents).__name__}"
-            )
-        if tuple(latents.shape) != wanted:
-            raise RestartValueError(f"latents must have shape {wanted}, got {tuple(latents.shape)}")
-        if latents.device != self.device:
-            raise RestartValueError(
-                f"latents are on {latents.device}, the sampler on {self.device}; move them there"
-            )
-        if not bool(torch.isfinite(latents).all()):
-            raise RestartValueError("latents hold NaN or infinite values; give standard-normal noise")
-        return latents.detach()
-
     def _failures(
         self, seeds: Tensor, entries: Sequence[Entry], first_bad: Tensor
     ) -> tuple[dict[str, Any], ...]:
@@ -471,13 +442,22 @@ def sample(
     denoiser: Denoiser,
     plan: Plan,
     seeds: Iterable[int] | Tensor,
-    class_labels: int | Iterable[int] | Tensor | None = None,
+    class_labels: sampler_inputs.Labels = None,
     *,
-    batch_size: int = 64,
+    batch_size: int | str = 64,
     **options: Any,
 ) -> Tensor:
-    """Samples float32 [len(seeds), *shape]: `Sampler(denoiser, plan, batch_size, **options).run(seeds, class_labels)`."""
-    return Sampler(denoiser, plan, batch_size, **options).run(seeds, class_labels)
+    """Samples float32 [len(seeds), *shape]: `Sampler(denoiser, plan, batch_size, …).run(seeds, class_labels, …)`.
+
+    Args:
+        seeds: a list of seeds, e.g. range(64); one integer alone is refused, see `Sampler.run`.
+        **options: keyword arguments of `Sampler` (backend, graph, dtype, …) and of `Sampler.run` (latents, progress, …).
+    """
+    of_run = inspect.signature(Sampler.run).parameters.keys() - {"self"}
+    of_sampler = inspect.signature(Sampler).parameters.keys()
+    sampler_inputs.check_names(options, sorted({*of_sampler, *of_run}), "rs.sample")
+    run = {name: options.pop(name) for name in of_run & options.keys()}
+    return Sampler(denoiser, plan, batch_size, **options).run(seeds, class_labels, **run)
 
 
 def describe_failures(failures: list[dict[str, Any]]) -> str:
@@ -491,16 +471,3 @@ def _reporter(
     callback: Callable[[Progress], None], done: int, total: int, n: int, nfe: int
 ) -> Callable[[int], None]:
     return lambda row: callback(Progress(done + (n if row == nfe else 0), total, n, row, nfe))
-
-
-def _split(seeds: Any) -> tuple[Tensor, list[Plan] | None]:
-    """Seeds and, when pairs were given, their plans."""
-    if isinstance(seeds, Tensor):
-        return seed_tensor(seeds), None
-    given: list[Any] = [seeds] if isinstance(seeds, int) else list(seeds)
-    paired = [isinstance(item, tuple) for item in given]
-    if not any(paired):
-        return seed_tensor(given), None
-    if not all(paired) or any(len(item) != 2 for item in given):
-        raise RestartTypeError("seeds must be all integers or all (seed, plan) pairs")
-    return seed_tensor([seed for seed, _ in given]), [plan for _, plan in given]

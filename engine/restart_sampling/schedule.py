@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +36,7 @@ from typing import Any
 
 import numpy as np
 
+from .checks import integer, real, shown
 from .errors import ConfigError
 from .parameterization import iddpm_levels, vp_sigma
 
@@ -86,7 +86,7 @@ def vp(
             raise ConfigError(f"epsilon_s must be below 1, got {eps:g}")
         beta_d = 2.0 * (top - bottom / eps) / (1.0 - eps)
         beta_min = top - 0.5 * beta_d
-    beta_d, beta_min = _number("beta_d", beta_d), _number("beta_min", beta_min)
+    beta_d, beta_min = real("beta_d", beta_d), real("beta_min", beta_min)
 
     def time(log_total: float) -> float:
         """The t at which β_d t²/2 + β_min t = ln(1 + σ²), in the form that also holds for β_d = 0."""
@@ -116,7 +116,7 @@ def iddpm(
     The end points are the outermost levels inside. n = all of them is every level; more is a ConfigError.
     """
     low, high = _range(n, sigma_min, sigma_max)
-    u = iddpm_levels(_integer("M", M, 2), _positive("C_1", C_1), _positive("C_2", C_2))[:-1]
+    u = iddpm_levels(integer("M", M, 2), _positive("C_1", C_1), _positive("C_2", C_2))[:-1]
     inside = u[(u >= low) & (u <= high)]
     if n > len(inside):
         raise ConfigError(
@@ -152,10 +152,11 @@ def sd(
         raise ConfigError(
             f"sd has {T} levels in [{low:g}, {high:g}], fewer than the {n} asked for; use fewer steps"
         )
+    spacing = spacing if isinstance(spacing, str) else shown(spacing)
     if spacing == "linspace":
         t = np.round(np.linspace(b, a, n)).astype(int)
     elif spacing == "leading":
-        t = a + _integer("steps_offset", steps_offset, 0) + np.arange(n)[::-1] * (T // n)
+        t = a + integer("steps_offset", steps_offset, 0) + np.arange(n)[::-1] * (T // n)
         if t[0] > b:
             raise ConfigError(
                 f"leading spacing of {n} steps with steps_offset {steps_offset} needs timestep {t[0]}, "
@@ -164,7 +165,7 @@ def sd(
     elif spacing == "trailing":
         t = a - 1 + np.round(T - np.arange(n) * (T / n)).astype(int)
     else:
-        raise ConfigError(f"spacing {spacing!r} is not known; choose one of {', '.join(SPACINGS)}")
+        raise ConfigError(f"spacing {shown(spacing)} is not known; choose one of {', '.join(SPACINGS)}")
     return _descending(sigmas[t])
 
 
@@ -229,7 +230,7 @@ def get_schedule(name: str, rho: float = 7.0, **options: Any) -> Schedule:
     canonical = _ALIASES.get(name, name) if isinstance(name, str) else ""
     if canonical not in _GRIDS:
         raise ConfigError(
-            f"schedule {name!r} is not known; choose one of {', '.join(SCHEDULES)}"
+            f"schedule {shown(name)} is not known; choose one of {', '.join(SCHEDULES)}"
             + _hint(name, (*_GRIDS, *_ALIASES))
         )
     function, allowed = _GRIDS[canonical]
@@ -242,9 +243,9 @@ def get_schedule(name: str, rho: float = 7.0, **options: Any) -> Schedule:
                 + _hint(option, allowed)
             )
     rules = ("karras", "own", "timestep") if canonical == "sd" else ("karras", "own")
-    if rule not in rules:
+    if not isinstance(rule, str) or rule not in rules:
         raise ConfigError(
-            f"segment {rule!r} is not known for schedule {canonical!r}; choose one of {', '.join(rules)}"
+            f"segment {shown(rule)} is not known for schedule {canonical!r}; choose one of {', '.join(rules)}"
         )
     grid = partial(function, rho=rho) if canonical == "edm" else partial(function, **options)
     inner: Callable[[int, float, float], np.ndarray] = partial(karras, rho=rho)
@@ -302,33 +303,15 @@ def _range(
     n: int, low: float, high: float, names: tuple[str, ...] = ("sigma_min", "sigma_max")
 ) -> tuple[float, float]:
     """(low, high) as floats after the checks all grids share: n ≥ 2, both positive and finite, low < high."""
-    _integer(names[2] if len(names) > 2 else "n", n, 2)
+    integer(names[2] if len(names) > 2 else "n", n, 2)
     low, high = _positive(names[0], low), _positive(names[1], high)
     if low >= high:
         raise ConfigError(f"{names[0]} must be below {names[1]}, got {low:g} and {high:g}")
     return low, high
 
 
-def _integer(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
-        raise ConfigError(f"{name} must be an integer ≥ {least}, got {value!r}")
-    return int(value)
-
-
-def _number(name: str, value: Any, least: float = -math.inf) -> float:
-    """`value` as a finite float above `least`."""
-    try:
-        number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
-    except OverflowError:
-        number = math.inf
-    if not (math.isfinite(number) and number > least):
-        bound = "" if least == -math.inf else f" above {least:g}"
-        raise ConfigError(f"{name} must be a finite number{bound}, got {value!r}")
-    return number
-
-
 def _positive(name: str, value: Any) -> float:
-    return _number(name, value, 0.0)
+    return real(name, value, 0.0, open_low=True)
 
 
 def _hint(given: object, known: tuple[str, ...]) -> str:

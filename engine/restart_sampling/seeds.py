@@ -21,6 +21,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from .checks import integer, is_integer, scalar, shown
 from .errors import SeedError
 
 SEED_LIMIT = 2**63
@@ -101,9 +102,8 @@ class Seeds(Sequence[int]):
 
     def chunks(self, n: int) -> Iterator[Seeds]:
         """Consecutive pieces of n seeds, the last one shorter if n does not divide the count."""
-        if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
-            raise SeedError(f"chunks need an integer ≥ 1, got {n!r}")
-        return (self[i : i + int(n)] for i in range(0, len(self), int(n)))
+        size = integer("the size of chunks", n, 1, error=SeedError)
+        return (self[i : i + size] for i in range(0, len(self), size))
 
     def numpy(self) -> np.ndarray:
         """The seeds written out, int64 [len]; for one batch, not for a billion."""
@@ -128,7 +128,10 @@ def parse_seeds(seeds: Any) -> Seeds:
         for end in parts and (seeds[0], seeds[-1]):
             _seed(end)
     else:
-        values = seeds.tolist() if hasattr(seeds, "tolist") else seeds
+        try:
+            values = seeds.tolist() if hasattr(seeds, "tolist") else seeds
+        except RuntimeError:  # a tensor without values, or of another layout
+            raise SeedError(f"seeds must be an ordinary tensor of integers, got {shown(seeds)}") from None
         if isinstance(values, numbers.Number):
             values = [values]
         if isinstance(values, (set, frozenset, dict, bytes)) or not isinstance(values, Iterable):
@@ -184,7 +187,8 @@ def _integer(digits: str) -> int:
 def _seed(value: Any) -> int:
     if type(value) is int and 0 <= value < SEED_LIMIT:
         return value
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    value = scalar(value)
+    if not is_integer(value):
         raise SeedError(f"a seed must be an integer, got {_short(repr(value))}")
     seed = int(value)
     if seed < 0:

@@ -72,6 +72,8 @@ def resolve_backend(backend: str, device: torch.device | str) -> str:
         KernelError: unknown name, or one that does not run on this device (the message says why).
     """
     device = torch.device(device)
+    if not isinstance(backend, str):
+        raise KernelError(f"backend must be one of {', '.join(BACKENDS)}, got a {type(backend).__name__}")
     if backend == "auto":  # the first that runs: on a CPU without importing triton, which takes a second
         names = ORDER.get(device.type, ("reference",))
         return next(name for name in names if why_not(name, device) is None)

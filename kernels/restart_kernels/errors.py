@@ -1,7 +1,9 @@
-"""Errors of the kernels. The engine wraps them; this package imports nothing from above itself."""
+"""Errors of the kernels, under the base that all three packages share."""
 
 from __future__ import annotations
 
+from restart_bindings.errors import RestartError
 
-class KernelError(ValueError):
+
+class KernelError(RestartError, ValueError):
     """Arguments a kernel cannot run on, or a backend that is not available here."""

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from ..checks import integer
 from ..denoiser import Denoiser
 from ..errors import ConfigError, RestartValueError
 from ..plan import Plan
@@ -73,8 +74,7 @@ class Contender:
 
         `restart` replaces the interval of the contender's rule: [N, K, t_min, t_max] or any known format.
         """
-        if isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1:
-            raise RestartValueError(f"nfe must be an integer ≥ 1, got {nfe!r}")
+        nfe = integer("nfe", nfe, 1, error=RestartValueError)
         if restart is not None and self.family != "restart":
             raise ConfigError(f"{self.name!r} has no Restart interval; leave `restart` out")
         return self.make(denoiser, nfe, batch_size, dtype, restart)

@@ -50,6 +50,7 @@ class Lanes:
     guided: bool
 
     @classmethod
+    @torch.inference_mode(False)
     def make(
         cls,
         size: int,
@@ -224,5 +225,6 @@ class Evaluation:
     def _contiguous(self, F: Tensor) -> Tensor:
         """F in element order, copied into a buffer that is made once."""
         if self.F.shape != F.shape or self.F.dtype != F.dtype:
-            self.F = torch.empty(F.shape, dtype=F.dtype, device=F.device)
+            with torch.inference_mode(False):
+                self.F = torch.empty(F.shape, dtype=F.dtype, device=F.device)
         return self.F.copy_(F)

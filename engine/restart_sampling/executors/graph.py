@@ -27,6 +27,7 @@ import torch
 
 from restart_kernels import layout
 
+from ..checks import choice
 from ..errors import BackendError
 from ..marks import mark
 from ..program import Entry
@@ -232,8 +233,7 @@ def make_executor(graph: str, device: torch.device, backend: str) -> EagerExecut
         BackendError: unknown mode, or graphs asked for where there are none.
     """
     allowed = ("auto", "off", *MODES)
-    if graph not in allowed:
-        raise BackendError(f"graph must be one of {', '.join(allowed)}, got {graph!r}")
+    choice("graph", graph, allowed, error=BackendError)
     capturable = device.type == "cuda" and backend != "reference"
     if graph == "off" or (graph == "auto" and not capturable):
         return EagerExecutor()

@@ -10,6 +10,7 @@ alone). Samples do not change beyond the network's rounding at another batch siz
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -66,23 +67,32 @@ class Stopped(Exception):
 class ThreadExecutor:
     """Runs slices side by side. The caller's thread waits, reports progress and takes interrupts.
 
+    A forked child has none of the parent's threads, so it makes a pool of its own.
+
     Args:
         slices: how many run at once; threads: of PyTorch, shared out among them.
         share: threads of a slice, if not its part of all.
     """
 
     def __init__(self, slices: int, threads: int, share: int | None = None) -> None:
-        share = share or max(1, threads // slices)
-        self.pool = ThreadPoolExecutor(slices, "restart-slice", _use_threads, (share,))
+        self.slices, self.threads = slices, threads
+        self.share = share or max(1, threads // slices)
+        self._start()
+
+    def _start(self) -> None:
+        self.process = os.getpid()
+        self.pool = ThreadPoolExecutor(self.slices, "restart-slice", _use_threads, (self.share,))
         # A thread's number is its own, but the latest is also what new threads start with: put that back.
-        ready = threading.Barrier(slices + 1)
-        for _ in range(slices):
+        ready = threading.Barrier(self.slices + 1)
+        for _ in range(self.slices):
             self.pool.submit(ready.wait)
         ready.wait()
-        torch.set_num_threads(threads)
+        torch.set_num_threads(self.threads)
 
     def run(self, slices: Slices, spans: Sequence[Span], on_row: Callable[[int], None] | None = None) -> None:
         """Run all parts to their end; `on_row` hears of a row when every part has launched it."""
+        if self.process != os.getpid():
+            self._start()
         rows: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         stop = threading.Event()
         jobs = [self.pool.submit(_run, part, spans, rows, stop) for part in slices.parts]
@@ -130,7 +140,7 @@ def _run(
     part: Evaluation, spans: Sequence[Span], rows: queue.SimpleQueue[int | None], stop: threading.Event
 ) -> None:
     row = 0
-    with torch.inference_mode():
+    with torch.no_grad():
         for span in spans:
             with mark(span.name):
                 for _ in range(span.rows):

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..checks import shown
 from ..denoiser import Denoiser
 from ..errors import CheckpointError
 from .edm import EDMNetwork
@@ -104,6 +105,10 @@ def load(source: Any, device: str = "cpu", sha256: str | None = None, **pipeline
 
 def find(source: str | Path) -> Path:
     """The file of a bundled name or a path. Raises CheckpointError if there is none."""
+    if not isinstance(source, (str, Path)):
+        raise CheckpointError(
+            f"a model is a name, a file or a diffusers pipeline, got {shown(source)}; bundled models: {', '.join(BUNDLED)}"
+        )
     if (bundled := BUNDLED.get(str(source))) is not None:
         return bundled
     if "://" in str(source):

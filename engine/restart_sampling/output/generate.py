@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from ..checks import integer
 from ..denoiser import Denoiser
 from ..errors import RestartValueError
 from ..noise import SCHEME
@@ -27,6 +28,7 @@ from . import pipeline, ray_workers
 from .job import JobFolder
 from .manifest import Line
 from .progress import Display
+from .shards import Shards
 from .sheets import Sheets
 from .source import SamplerSource
 from .workers import Worker
@@ -79,8 +81,10 @@ def run_job(
     seeds, who = parse_seeds(seeds), who or Worker()
     display = display or Display(Console(quiet=True))
     chosen = OPTIONS | (options or {})
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise RestartValueError(f"workers must be an integer ≥ 1, got {workers!r}")
+    workers = integer("workers", workers, 1, error=RestartValueError)
+    batch = integer("batch_size", batch, 1, also=" or 'auto'", error=RestartValueError)
+    shard_size = Shards(seeds, shard_size).size
+    label = None if label is None else integer("label", label, 0, error=RestartValueError)
     source = None
     if workers == 1 and address is None:
         source = SamplerSource(denoiser, plan, batch, chosen, label, pixels, display.event, display.row)

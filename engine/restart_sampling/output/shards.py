@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..checks import is_integer, scalar
 from ..errors import RestartValueError
 from ..seeds import Seeds
 
@@ -40,9 +41,9 @@ class Shards:
     """
 
     def __init__(self, seeds: Seeds, size: int = DEFAULT_SIZE) -> None:
-        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= LARGEST:
+        if not (is_integer(size) and 1 <= scalar(size) <= LARGEST):
             raise RestartValueError(f"the shard size must be an integer from 1 to {LARGEST:,}, got {size!r}")
-        self.seeds, self.size = seeds, size
+        self.seeds, self.size = seeds, int(size)
         self.parts = sorted(seeds.parts, key=lambda part: part.start)
 
     def __iter__(self) -> Iterator[Shard]:

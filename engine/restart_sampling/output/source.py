@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..checks import integer
 from ..denoiser import Denoiser
 from ..errors import BackendError, RestartValueError
 from ..plan import Plan
@@ -49,8 +50,7 @@ class SamplerSource:
     ) -> None:
         self.denoiser, self.plan, self.label, self.pixels = denoiser, plan, label, pixels
         self.options, self.note, self.callback = options, note, callback
-        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-            raise RestartValueError(f"batch_size must be an integer ≥ 1 or 'auto', got {batch!r}")
+        batch = integer("batch_size", batch, 1, also=" or 'auto'", error=RestartValueError)
         self.ring = HostRing(pixels)
         self.batch = batch
         self.sampler = self._make(batch)

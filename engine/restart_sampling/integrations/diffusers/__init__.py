@@ -30,6 +30,10 @@ _LAZY = {
 __all__ = ["FlowMatchRestartScheduler", "RestartScheduler", "SchedulerError", "denoiser_of", "draw"]
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     import importlib
 

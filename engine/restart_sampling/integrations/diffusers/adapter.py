@@ -16,6 +16,7 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from ...checks import is_integer, scalar
 from ...errors import ConfigError, RestartError, SeedError
 from ...noise import normal, seed_tensor
 from ...parameterization import Parameterization
@@ -109,8 +110,9 @@ class TapeScheduler:
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Begin where image-to-image pipelines ask: `timesteps[begin_index:]` runs, as `cut` makes it."""
         whole = self._running if self._whole is None else self._whole
-        if isinstance(begin_index, bool) or not 0 <= begin_index < self._asked:
+        if not (is_integer(begin_index) and 0 <= scalar(begin_index) < self._asked):
             raise SchedulerError(f"begin_index must be from 0 to {self._asked - 1}, got {begin_index!r}")
+        begin_index = int(begin_index)
         if begin_index == 0:
             self._activate(whole, self.timesteps.as_subclass(Tensor))
         else:
@@ -201,7 +203,7 @@ class TapeScheduler:
 
     # Noise
 
-    def set_seeds(self, seeds: int | Iterable[int] | Tensor | None) -> None:
+    def set_seeds(self, seeds: str | Iterable[int] | Tensor | None) -> None:
         """Noise of jumps from seeds, one per sample: ε(seed, draw) of scheme philox-v1, the same whatever the batch or device.
 
         With `latents=rs.noise.normal(seeds, 0, shape)` given to the pipeline, the run starts from the seeds too. None goes back

@@ -19,6 +19,7 @@ from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
+from ...checks import integer
 from ...errors import ConfigError
 from ...parameterization import Parameterization, flow
 from ...plan import Plan
@@ -139,8 +140,7 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
             plan = Plan.build(sigmas=tuple(levels.tolist()), **self._schedule(s), **self._options())
             self._load(plan, device, None)
             return
-        if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
-            raise ConfigError(f"num_inference_steps must be an integer ≥ 1, got {asked!r}")
+        asked = integer("num_inference_steps", asked, 1)
 
         def build(n: int) -> Plan:
             levels = shifted(np.array([1 / n, 1.0]), s)

@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from ...denoiser import Denoiser
 from ...errors import BackendError, ConfigError
+from ...noise import seed_tensor
 from ...parameterization import Parameterization, flow
 from ...plan import Plan
 from ...sampler import Sampler
+from ...sampler_inputs import check_plan
 from .conditioning import Conditioning, conditioning_of
 from .network import ClassTransformer, PackedTransformer, TextTransformer, TextUNet, Unconditional
 
@@ -84,7 +86,7 @@ def draw(
     prompt: str | list[str] | None = None,
     *,
     plan: Plan,
-    seeds: int | Iterable[int] | Tensor,
+    seeds: str | Iterable[int] | Tensor,
     guidance_scale: float | None = None,
     class_labels: int | Iterable[int] | Tensor | None = None,
     batch_size: int = 8,
@@ -104,6 +106,7 @@ def draw(
         decode: False gives the latents.
         sampler_options: of `rs.Sampler`: backend, graph, compile, dtype (default: the network's own).
     """
+    check_plan(plan)
     if prompt is not None:
         conditioning["prompt"] = prompt
     kind = type(_network(pipe)).__name__
@@ -116,13 +119,7 @@ def draw(
         if kind not in ("UNet2DModel", "DiTTransformer2DModel"):
             conditioning.setdefault("guided", plan.config.guided)
     denoiser = denoiser_of(pipe, height=height, width=width, **conditioning)
-    wanted = (
-        list(seeds.tolist())
-        if isinstance(seeds, Tensor)
-        else [seeds]
-        if isinstance(seeds, int)
-        else list(seeds)
-    )
+    wanted = seed_tensor(seeds)
     if class_labels is None and isinstance(denoiser.network, (TextUNet, TextTransformer, PackedTransformer)):
         prompts = denoiser.label_dim
         if prompts not in (1, len(wanted)):

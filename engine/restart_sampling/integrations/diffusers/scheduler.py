@@ -24,6 +24,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from torch import Tensor
 
+from ...checks import integer
 from ...errors import ConfigError
 from ...parameterization import Parameterization, discrete
 from ...plan import Plan
@@ -144,8 +145,7 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
             self._load(plan, device, None)
             return
         asked = num_inference_steps
-        if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
-            raise ConfigError(f"num_inference_steps must be an integer ≥ 1, got {asked!r}")
+        asked = integer("num_inference_steps", asked, 1)
         restart, auto = self._intervals(asked if self.config.steps_are == "nfe" else None, guidance_scale)
         options = self._with(restart, auto)
         plan = self._fitted(lambda n: Plan.build(**self._grid(n, auto), **options), asked, options["solver"])

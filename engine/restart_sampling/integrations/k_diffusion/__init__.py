@@ -26,6 +26,10 @@ __all__ = ["RestartWarning", "restart_plan", "row_seeds", "sample_plan", "sample
 _LAZY = {"row_seeds": "noise", "sample_plan": "sampling", "sample_restart": "sampling"}
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     import importlib
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...checks import integer
 from ...errors import SeedError
 from ...noise import seed_tensor
 
@@ -28,9 +29,8 @@ LARGEST = 2**63  # hosts have seeds of 64 bits, the engine of 63
 
 def row_seeds(seed: int, batch: int) -> list[int]:
     """The seeds of the rows of a batch that a host numbers with one seed: seed, seed + 1, …, modulo 2^63."""
-    if isinstance(seed, bool) or not hasattr(seed, "__index__") or int(seed) < 0:
-        raise SeedError(f"the seed in extra_args must be an integer ≥ 0, got {seed!r}")
-    return [(int(seed) + b) % LARGEST for b in range(batch)]
+    first = integer("the seed in extra_args", seed, 0, error=SeedError)
+    return [(first + b) % LARGEST for b in range(batch)]
 
 
 def choose(

@@ -1,0 +1,55 @@
+"""`progress=True`: a bar on the terminal for runs from Python, fed by the sampler's callback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .errors import RestartTypeError
+
+
+@contextmanager
+def shown(
+    progress: bool, callback: Callable[[Any], None] | None, console: Any = None
+) -> Iterator[Callable[[Any], None] | None]:
+    """Give the callback for a run: `callback` itself, or one that also moves a bar while the context lasts.
+
+    Args:
+        progress: whether to draw a bar, on stderr; console: a rich Console to draw it on instead.
+        callback: the user's own, called first.
+
+    Raises:
+        RestartTypeError: progress is no bool, or callback no function.
+    """
+    if not isinstance(progress, bool):
+        raise RestartTypeError(
+            f"progress must be True or False, got {type(progress).__name__}; a function goes to callback"
+        )
+    if callback is not None and not callable(callback):
+        raise RestartTypeError(
+            f"callback must be a function of one Progress, got {type(callback).__name__}; for a bar use progress=True"
+        )
+    if not progress:
+        yield callback
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("samples"),
+        TextColumn("evaluation {task.fields[row]} of {task.fields[nfe]}"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console or Console(stderr=True)) as bar:
+        task = bar.add_task("", total=None, row=0, nfe=0)
+
+        def move(where: Any) -> None:
+            if callback is not None:
+                callback(where)
+            # A batch counts evaluation by evaluation, so that the bar moves within it too.
+            part = where.batch * where.row / where.nfe if where.row < where.nfe else 0.0
+            bar.update(
+                task, total=where.total, completed=int(where.done + part), row=where.row, nfe=where.nfe
+            )
+
+        yield move
