@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
 from .errors import ConfigError
+from .limits import inside
 from .restart import RestartConfig
 from .schedule import get_schedule
 from .solvers import get_solver
@@ -40,7 +42,7 @@ class PlanConfig:
             "last" one only (what the official code does), the "first" one only, or "error".
         eta: noise of ancestral sampling; 0 is DDIM.
         guidance_scale: w of classifier-free guidance; 1 is off. `guidance_interval`: levels where it acts.
-        sigmas: the main grid itself, descending, with or without a final 0; replaces steps, sigma_min, sigma_max and rho.
+        sigmas: the main grid itself, one level or more, descending, with or without a final 0; replaces steps, sigma_min, sigma_max and rho.
     """
 
     steps: int = 18
@@ -89,8 +91,8 @@ class PlanConfig:
         steps = values.get("steps")
         if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int)):
             raise ConfigError(f"steps must be an integer ≥ 2, got {steps!r}")
-        if len(values.get("sigmas", ())):
-            values["sigmas"] = _grid(values["sigmas"])
+        values["sigmas"] = _grid(values.get("sigmas", ()))
+        if values["sigmas"]:
             if steps not in (None, len(values["sigmas"])):
                 raise ConfigError(
                     f"steps = {steps} was given with {len(values['sigmas'])} sigmas; leave out steps"
@@ -116,11 +118,17 @@ class PlanConfig:
 
 
 def _grid(sigmas: Any) -> tuple[float, ...]:
-    """A main grid given level by level, without its final 0."""
-    levels = tuple(_number("each of sigmas", float(t), 0.0) for t in sigmas)
+    """A main grid given level by level (list, tuple, array or tensor), without its final 0; () for none."""
+    values = sigmas.tolist() if hasattr(sigmas, "tolist") else sigmas
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ConfigError(f"sigmas must be a list of levels, got {sigmas!r}")
+    values = [t.item() if getattr(t, "ndim", None) == 0 else t for t in values]
+    levels = tuple(_number("each of sigmas", t, 0.0) for t in values)
+    if not levels:
+        return ()
     levels = levels[:-1] if levels[-1] == 0 else levels
-    if len(levels) < 2 or any(a <= b for a, b in pairwise(levels)) or levels[-1] <= 0:
-        raise ConfigError(f"sigmas must be at least 2 strictly descending positive levels, got {levels[:8]}")
+    if not levels or any(a <= b for a, b in pairwise(levels)) or levels[-1] <= 0:
+        raise ConfigError(f"sigmas must be strictly descending positive levels, got {levels[:8]}")
     return levels
 
 
@@ -136,8 +144,12 @@ def _settle_steps(steps: int | None, restart: RestartConfig) -> int:
 
 def _checked(values: dict[str, Any]) -> dict[str, Any]:
     """Ranges of every option, and the combinations that mean nothing."""
-    if values["steps"] < 2:
-        raise ConfigError(f"steps must be an integer ≥ 2, got {values['steps']}")
+    given = values.get("sigmas", ())
+    if values["steps"] < 2 and not given:
+        raise ConfigError(
+            f"steps must be an integer ≥ 2, got {values['steps']}: a grid has two ends; for one step from a level sigma to 0 "
+            "give sigmas=[sigma]"
+        )
     if values["steps"] > 100_000:
         raise ConfigError(f"steps must be ≤ 100,000, got {values['steps']:,}")
     solver = get_solver(values.get("solver", "heun"))
@@ -159,11 +171,11 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     values["sigma_max"] = _number(
         "sigma_max", values.get("sigma_max", schedule.sigma_max), 0.0, open_low=True
     )
-    if values["sigma_min"] >= values["sigma_max"]:
+    if values["sigma_min"] >= values["sigma_max"] and len(given) != 1:
         raise ConfigError(
             f"sigma_min must be below sigma_max, got {values['sigma_min']:g} and {values['sigma_max']:g}"
         )
-    if schedule.process == "flow" and values["sigma_max"] > 1:
+    if schedule.process == "flow" and inside(values["sigma_max"], 0.0, 1.0) is None:
         raise ConfigError(f"a flow schedule runs over t in (0, 1], got sigma_max = {values['sigma_max']:g}")
     for name in ("s_noise", "s_churn", "s_min", "s_max", "restart_gamma"):
         values[name] = _number(name, values.get(name, getattr(PlanConfig, name)), 0.0)
