@@ -47,10 +47,11 @@ def test_what_was_moved_is_said():
     known = network()
     plan = rs.Plan.build(sigmas=[known.sigma_max * (1 + 4e-7), 1.0, known.sigma_min * (1 - 4e-7)])
     moved = bind(plan, known).plan
+    top, low = known.sigma_max, known.sigma_min
     assert moved.grid == (known.sigma_max, 1.0, known.sigma_min, 0.0)
     assert [n for n in moved.notes if "moved by rounding" in n] == [
-        f"sigmas: {known.sigma_max * (1 + 4e-7):.9g} moved by rounding to {known.sigma_max:.9g}, the highest level the network knows",
-        f"sigmas: {known.sigma_min * (1 - 4e-7):.9g} moved by rounding to {known.sigma_min:.9g}, the lowest level the network knows",
+        f"sigmas: {top * (1 + 4e-7):.9g} moved by rounding to {top:.9g}, the highest level the network knows",
+        f"sigmas: {low * (1 - 4e-7):.9g} moved by rounding to {low:.9g}, the lowest level the network knows",
     ]
     assert "moved by rounding" in moved.explain()
     assert moved.config == plan.config  # the recipe is what was given

@@ -42,7 +42,8 @@ class PlanConfig:
             "last" one only (what the official code does), the "first" one only, or "error".
         eta: noise of ancestral sampling; 0 is DDIM.
         guidance_scale: w of classifier-free guidance; 1 is off. `guidance_interval`: levels where it acts.
-        sigmas: the main grid itself, one level or more, descending, with or without a final 0; replaces steps, sigma_min, sigma_max and rho.
+        sigmas: the main grid itself, one level or more, descending, with or without a final 0; replaces steps, sigma_min,
+            sigma_max and rho.
     """
 
     steps: int = 18
