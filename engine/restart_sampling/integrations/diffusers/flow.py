@@ -57,7 +57,10 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
             the jumps draw from torch's global generator.
     """
 
-    _compatibles = ["FlowMatchEulerDiscreteScheduler"]  # noqa: RUF012  # the name and type diffusers reads
+    _compatibles = [  # noqa: RUF012  # the name and type diffusers reads
+        "FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "UniPCMultistepScheduler",
+        "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler", "SASolverScheduler",
+    ]  # fmt: skip
 
     @register_to_config
     def __init__(
