@@ -308,3 +308,23 @@ def test_a_loop_from_an_entry_names_set_begin_index(as_list):
     for t in ours.timesteps[25:]:
         x = ours.step(x, t, x).prev_sample
     assert ours.step_index == 25
+
+
+# The engine around a pipeline's network reads the same config
+
+
+def test_the_denoiser_of_a_pipeline_has_the_models_levels():
+    from restart_sampling.integrations.diffusers import denoiser_of
+
+    pipe = tiny.stable_diffusion()
+    pipe.scheduler = diffusers.CogVideoXDDIMScheduler()
+    known = denoiser_of(pipe, **tiny.embeddings(1)).parameterization
+    top = float(pipe.scheduler.alphas_cumprod[-1].double())
+    assert known.sigma_max == pytest.approx(np.sqrt((1 - top) / top), rel=1e-4)
+    pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    with pytest.raises(RestartError, match="use FlowMatchRestartScheduler"):
+        denoiser_of(pipe, **tiny.embeddings(1))
+    pipe = tiny.stable_diffusion_3()
+    pipe.scheduler = diffusers.DDIMScheduler(**SD)
+    with pytest.raises(RestartError, match="use RestartScheduler"):
+        denoiser_of(pipe, **tiny.embeddings(1, pooled=True), height=16, width=16)

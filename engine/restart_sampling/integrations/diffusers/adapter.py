@@ -342,15 +342,6 @@ class TapeScheduler:
 _BEGIN = "; to begin later, call set_begin_index({0}) first and loop over timesteps[{0}:]"
 
 
-def one_of_two(restart: Any, restart_list: Any, default: Any) -> Any:
-    """`restart`, or `restart_list`, the name that other libraries have for it; ConfigError if both are given."""
-    if restart_list is None:
-        return restart
-    if restart != default:
-        raise ConfigError("restart and restart_list are two names of one setting; give one of them")
-    return restart_list
-
-
 def without_repeats(levels: Any) -> tuple[float, ...]:
     """Given levels (list, array or tensor) as floats, a level that repeats the one before it left out.
 

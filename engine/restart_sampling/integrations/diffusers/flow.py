@@ -30,10 +30,11 @@ from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
+from ...aliases import restart_of
 from ...errors import ConfigError
 from ...parameterization import Parameterization, flow
 from ...plan import Plan
-from .adapter import STEPS_ARE, TapeScheduler, jsonable, one_of_two, without_repeats
+from .adapter import STEPS_ARE, TapeScheduler, jsonable, without_repeats
 from .keys import read, refuse_keys
 
 SHIFT_TYPES = ("exponential", "linear")
@@ -89,7 +90,7 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         flow_shift: float = 1.0,
         restart_list: Any = None,
     ) -> None:
-        restart = one_of_two(restart, restart_list, None)
+        restart = restart_of(restart, restart_list, None)
         self.register_to_config(restart=jsonable(restart), restart_list=None)
         if restart == "auto":
             raise ConfigError(

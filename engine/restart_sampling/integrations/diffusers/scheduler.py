@@ -24,13 +24,14 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from torch import Tensor
 
+from ...aliases import restart_of
 from ...errors import ConfigError
 from ...limits import inside, stop_at_last_level
 from ...parameterization import Parameterization, discrete
 from ...plan import Plan
 from ...restart import RestartConfig
 from ...schedule import sd_sigmas
-from .adapter import STEPS_ARE, TapeScheduler, jsonable, one_of_two, without_repeats
+from .adapter import STEPS_ARE, TapeScheduler, jsonable, without_repeats
 from .betas import beta_grid, log_linear_grid, model_sigmas, sigma_of, spaced, timesteps_above
 from .budget import DEFAULT_GUIDANCE, automatic, nearest_published
 from .keys import read, refuse_keys, refuse_other_kinds
@@ -112,7 +113,7 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         initial_noise: str = "unit",
         restart_list: Any = None,
     ) -> None:
-        restart = one_of_two(restart, restart_list, "auto")
+        restart = restart_of(restart, restart_list, "auto")
         self.register_to_config(restart=jsonable(restart), restart_list=None)
         for name, value, allowed in (
             ("prediction_type", prediction_type, tuple(PREDICTIONS)),
