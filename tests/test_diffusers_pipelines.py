@@ -25,7 +25,7 @@ from restart_sampling.integrations.diffusers import (
 
 diffusers.utils.logging.set_verbosity_error()
 SEEDS = [3, 4]
-VP = dict(restart="[3, 2, 0.3, 1.0]", grid="karras", steps_are="main")
+VP = dict(restart="[3, 2, 0.3, 1.0]", grid="karras", steps_are="main", initial_noise="engine")
 FLOW = dict(restart="[3, 2, 0.4, 0.8]", steps_are="main")
 
 

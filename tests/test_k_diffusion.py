@@ -533,3 +533,41 @@ def test_no_host_is_imported():
         "assert not {'k_diffusion', 'comfy', 'torchvision'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("process", ["ve", "flow"])
+@pytest.mark.parametrize("to_zero", [True, False])
+def test_one_level_is_one_step_of_its_own_process(process, to_zero):
+    plan = restart_plan([0.6, 0.0] if to_zero else [0.6, 0.3], None, process=process)
+    assert plan.process == process and plan.nfe == (1 if to_zero else 2)
+    assert plan.grid[0] == plan.initial_noise == 0.6 and len(plan.steps) == 1
+
+
+def test_a_first_level_above_one_by_rounding_is_noted_and_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plan = restart_plan([1.00005, 0.6, 0.3, 0.0], None, process="flow")
+    assert plan.grid[0] == 1.0 and any("moved by rounding to 1" in note for note in plan.notes)
+    with pytest.raises(ConfigError, match=r"levels of a flow model are in \(0, 1\]"):
+        restart_plan([1.0002, 0.6, 0.3, 0.0], None, process="flow")
+
+
+def test_an_interval_that_ends_at_the_first_level_in_float32():
+    """The host's top is float32(14.6146), which is below the number that the user wrote."""
+    sigmas = torch.tensor(np.append(np.geomspace(14.6146, 0.03, 19), 0.0), dtype=torch.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plan = restart_plan(sigmas, "[3, 1, 0.3, 14.6147]", budget="extra")
+    assert plan.intervals[0].t_max == float(sigmas[0])
+
+
+def test_restart_list_is_restart():
+    sigmas = np.append(np.geomspace(14.0, 0.03, 19), 0.0)
+    want = restart_plan(sigmas, {0.1: [10, 2, 2]}, budget="extra")
+    assert restart_plan(sigmas, restart_list={0.1: [10, 2, 2]}, budget="extra") == want
+    calls = []
+    x = torch.zeros(1, 1, 2, 2)
+    sample_restart(lambda x, sigma: calls.append(1) or x * 0.5, x, sigmas, restart_list="[3, 1, 0.3, 1.0]")
+    assert len(calls) == restart_plan(sigmas, "[3, 1, 0.3, 1.0]").nfe
+    with pytest.raises(ConfigError, match="two names of one setting"):
+        restart_plan(sigmas, None, restart_list="[3, 1, 0.3, 1.0]")

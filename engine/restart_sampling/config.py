@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
-from .checks import choice, integer, real, scalar, shown
+from .checks import choice, integer, is_integer, real, scalar, shown
 from .errors import ConfigError
+from .limits import inside
 from .restart import RestartConfig
 from .schedule import get_schedule
 from .solvers import get_solver
@@ -30,7 +32,8 @@ class PlanConfig:
             "last" one only (what the official code does), the "first" one only, or "error".
         eta: noise of ancestral sampling; 0 is DDIM.
         guidance_scale: w of classifier-free guidance; 1 is off. `guidance_interval`: levels where it acts.
-        sigmas: the main grid itself, descending, with or without a final 0; replaces steps, sigma_min, sigma_max and rho.
+        sigmas: the main grid itself, one level or more, descending, with or without a final 0; replaces steps, sigma_min,
+            sigma_max and rho.
     """
 
     steps: int = 18
@@ -77,11 +80,10 @@ class PlanConfig:
                 raise ConfigError(f"unknown plan option {name!r}{hint}")
         values = {k: v for k, v in given.items() if v is not None}
         steps = values.get("steps")
+        values["sigmas"] = _grid(values.get("sigmas", ()))
         if steps is not None:
-            steps = integer("steps", steps, 2, MAX_STEPS)
-        if "sigmas" in values:
-            values["sigmas"] = _grid(values["sigmas"])
-        if values.get("sigmas"):
+            steps = _steps(steps, values["sigmas"])
+        if values["sigmas"]:
             if steps not in (None, len(values["sigmas"])):
                 raise ConfigError(
                     f"steps = {steps} was given with {len(values['sigmas'])} sigmas; leave out steps"
@@ -107,20 +109,28 @@ class PlanConfig:
 
 
 def _grid(sigmas: Any) -> tuple[float, ...]:
-    """A main grid given level by level, without its final 0."""
-    try:
-        given = list(sigmas)
-    except TypeError:
+    """A main grid given level by level (list, tuple, array or tensor), without its final 0; () for none."""
+    values = sigmas.tolist() if getattr(sigmas, "ndim", 0) else sigmas
+    if isinstance(values, str) or not isinstance(values, Iterable):
         raise ConfigError(
             f"sigmas must be a list of descending levels such as [80, 10, 1], got {shown(sigmas)}"
-        ) from None
-    levels = tuple(real("each of sigmas", t, 0.0) for t in given)
+        )
+    levels = tuple(real("each of sigmas", t, 0.0) for t in values)
     if not levels:
         return ()
     levels = levels[:-1] if levels[-1] == 0 else levels
-    if len(levels) < 2 or any(a <= b for a, b in pairwise(levels)) or levels[-1] <= 0:
-        raise ConfigError(f"sigmas must be at least 2 strictly descending positive levels, got {levels[:8]}")
+    if not levels or any(a <= b for a, b in pairwise(levels)) or levels[-1] <= 0:
+        raise ConfigError(f"sigmas must be strictly descending positive levels, got {levels[:8]}")
     return levels
+
+
+def _steps(steps: Any, levels: tuple[float, ...]) -> int:
+    """Return N_main as an int: at least 2, or 1 where the grid is given as one level."""
+    if is_integer(steps) and scalar(steps) == 1 and not levels:
+        raise ConfigError(
+            "steps must be an integer ≥ 2, got 1: a grid has two ends; for one step from a level sigma to 0 give sigmas=[sigma]"
+        )
+    return integer("steps", steps, 1 if levels else 2, MAX_STEPS)
 
 
 def _settle_steps(steps: int | None, restart: RestartConfig) -> int:
@@ -135,7 +145,8 @@ def _settle_steps(steps: int | None, restart: RestartConfig) -> int:
 
 def _checked(values: dict[str, Any]) -> dict[str, Any]:
     """Ranges of every option, and the combinations that mean nothing."""
-    values["steps"] = integer("steps", values["steps"], 2, MAX_STEPS)
+    levels = values["sigmas"]
+    values["steps"] = _steps(values["steps"], levels)
     solver = get_solver(values.get("solver", "heun"))
     values["solver"] = solver.name
     restart_solver = get_solver(values["restart_solver"]) if "restart_solver" in values else solver
@@ -154,11 +165,11 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     values["sigma_max"] = real(
         "sigma_max", values.get("sigma_max", schedule.sigma_max), 0.0, open_low=True
     )
-    if values["sigma_min"] >= values["sigma_max"]:
+    if values["sigma_min"] >= values["sigma_max"] and len(levels) != 1:
         raise ConfigError(
             f"sigma_min must be below sigma_max, got {values['sigma_min']:g} and {values['sigma_max']:g}"
         )
-    if schedule.process == "flow" and values["sigma_max"] > 1:
+    if schedule.process == "flow" and inside(values["sigma_max"], 0.0, 1.0) is None:
         raise ConfigError(f"a flow schedule runs over t in (0, 1], got sigma_max = {values['sigma_max']:g}")
     for name in ("s_noise", "s_churn", "s_min", "s_max", "restart_gamma"):
         given = values.get(name, getattr(PlanConfig, name))

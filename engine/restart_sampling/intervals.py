@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import ConfigError
+from .limits import inside
 from .restart import RestartInterval, snap
 from .schedule import Schedule
 
@@ -51,7 +52,8 @@ def resolve(
     name = f"interval {number} [{asked.N}, {asked.K}, {asked.t_min:g}, {asked.t_max:g}]"
     index = snap(grid, asked.t_min)
     t_m = float(grid[index])
-    if asked.t_max > sigma_max:
+    top = inside(asked.t_max, 0.0, sigma_max)
+    if top is None:
         raise ConfigError(
             f"{name}: t_max {asked.t_max:g} is above sigma_max {sigma_max:g}; lower t_max or raise sigma_max"
         )
@@ -65,12 +67,12 @@ def resolve(
             f"{name}: t_min {asked.t_min:g} snaps to 0, the finished image; the lowest grid point is {grid[-2]:g}: "
             f"choose t_min above {grid[-2] / 2:g} or a lower sigma_min"
         )
-    if t_m >= asked.t_max:
+    if t_m >= top:
         raise ConfigError(
             f"{name}: t_min {asked.t_min:g} snaps to grid point {t_m:g}, not below t_max {asked.t_max:g}; "
             f"raise t_max or use more steps"
         )
-    levels = schedule.segment(t_m, asked.t_max, asked.N)
+    levels = schedule.segment(t_m, top, asked.N)
     if round_sigma is not None:
         levels = round_sigma(levels)
         if levels[0] <= t_m:

@@ -32,6 +32,7 @@ import numpy as np
 from .config import MAX_STEPS, PlanConfig
 from .errors import ConfigError
 from .intervals import Interval, Round, resolve, settle_collisions
+from .limits import stop_at_last_level, within
 from .schedule import get_schedule
 from .solvers import get_solver
 from .solvers.edm_stochastic import gamma
@@ -87,7 +88,8 @@ class Plan:
         """Compile a plan.
 
         Args:
-            steps: N_main, points of the main grid without the final 0; ≥ 2. Default 18, or what the Restart line says.
+            steps: N_main, points of the main grid without the final 0; ≥ 2. Default 18, or what the Restart line says. One
+                step alone is `sigmas=[sigma_max]`.
             solver: euler, heun, edm-stochastic, ddpm, dpm2, dpm3 or dpm++2m.
             sigma_min, sigma_max: ends of the main grid; default: the schedule's own, 0.002 and 80 for edm.
             rho: exponent of the EDM/Karras grid.
@@ -146,34 +148,18 @@ class Plan:
     def for_network(self, sigma_min: float, sigma_max: float, round_sigma: Round | None = None) -> Plan:
         """This plan on the levels a network knows: the grid is clipped to [sigma_min, sigma_max] and rounded.
 
-        Returns the same plan when nothing moves. Steps that rounding makes empty are dropped and noted.
+        Returns the same plan when nothing moves. Steps that rounding makes empty are dropped and noted. Levels that were given
+        one by one (`sigmas`) may leave the range by rounding alone, see limits.py; farther outside is a ConfigError.
         """
-        low, high = max(self.config.sigma_min, sigma_min), min(self.config.sigma_max, sigma_max)
-        if low >= high:
-            raise ConfigError(
-                f"the plan covers sigma {self.config.sigma_min:g} .. {self.config.sigma_max:g} but the network knows "
-                f"{sigma_min:g} .. {sigma_max:g}; choose sigma_min and sigma_max inside that range"
-            )
-        same = (low, high) == (self.config.sigma_min, self.config.sigma_max)
+        config, notes = within(self.config, sigma_min, sigma_max)
+        same = config is self.config
         if same and (
             round_sigma is None or np.array_equal(round_sigma(np.array(self.grid[:-1])), self.grid[:-1])
         ):
             return self
-        if self.config.sigmas and (low, high) != (self.config.sigma_min, self.config.sigma_max):
-            raise ConfigError(
-                f"sigmas run over {self.config.sigma_max:g} .. {self.config.sigma_min:g} but the network knows "
-                f"{sigma_min:g} .. {sigma_max:g}; give levels inside that range"
-            )
-        notes = []
-        if low != self.config.sigma_min:
-            notes.append(
-                f"sigma_min raised from {self.config.sigma_min:g} to {low:g}, the lowest the network knows"
-            )
-        if high != self.config.sigma_max:
-            notes.append(
-                f"sigma_max lowered from {self.config.sigma_max:g} to {high:g}, the highest the network knows"
-            )
-        moved = _compile(replace(self.config, sigma_min=low, sigma_max=high), round_sigma)
+        moved = _compile(config, round_sigma)
+        if self.steps[-1].s > 0:
+            moved = stop_at_last_level(moved)
         return replace(moved, config=self.config, notes=(*notes, *moved.notes))
 
     def explain(self) -> str:
@@ -198,6 +184,9 @@ def _compile(config: PlanConfig, round_sigma: Round | None = None) -> Plan:
         restart_schedule = get_schedule(config.restart_schedule, rho=config.rho, segment="own")
     solver, restart_solver = get_solver(config.solver), get_solver(config.restart_solver or config.solver)
     notes: list[str] = list(config.restart.notes)
+    if config.process == "flow":
+        config, moved = within(config, 0.0, 1.0)
+        notes += moved
 
     levels = config.sigmas or schedule.grid(config.steps, config.sigma_min, config.sigma_max)
     grid = np.append(np.asarray(levels, dtype=np.float64), 0.0)
@@ -215,6 +204,11 @@ def _compile(config: PlanConfig, round_sigma: Round | None = None) -> Plan:
         f"interval {i.number}: t_min moved from {i.asked.t_min:.5g} to grid point {i.index}, sigma {i.t_min:.5g}"
         for i in intervals
         if f"{i.t_min:.3g}" != f"{i.asked.t_min:.3g}"
+    ]
+    notes += [
+        f"interval {i.number}: t_max {i.asked.t_max:.9g} moved by rounding to {top:.9g}, the highest level"
+        for i in intervals
+        if i.asked.t_max > top
     ]
 
     def main_gamma(t: float) -> float:

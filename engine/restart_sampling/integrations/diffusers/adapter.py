@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
@@ -46,7 +47,8 @@ class TapeScheduler:
     """A diffusers scheduler without an algorithm of its own: counts calls and runs the rows of a tape.
 
     Attributes after `set_timesteps`:
-        timesteps: float32 [n], one entry per network call. sigmas: float32 [n + 1], their levels and the final 0.
+        timesteps: float32 [n], one entry per network call. sigmas: float32 [n + 1], their levels and the one where the run
+            ends, 0.
         plan: the plan as it runs on this model; `print(scheduler.plan.explain())`.
     """
 
@@ -59,7 +61,7 @@ class TapeScheduler:
         self._whole: Tape | None = None
         self._tails: dict[int, tuple[Tape, Tensor]] = {}
         self._row = self._begin = self._asked = 0
-        self._started = self._begin_set = False
+        self._started = self._begin_set = self._given = False
         self._seeds: Tensor | None = None
         self._input: Tensor | None = None
         self._warned: set[str] = set()
@@ -110,6 +112,11 @@ class TapeScheduler:
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Begin where image-to-image pipelines ask: `timesteps[begin_index:]` runs, as `cut` makes it."""
         whole = self._running if self._whole is None else self._whole
+        if is_integer(begin_index) and scalar(begin_index) == self._asked:
+            raise SchedulerError(
+                f"no step is left to run: strength times the {self._asked} steps that were asked for is below 1; raise strength "
+                f"to {1 / self._asked:.3g} or more, or ask for more steps"
+            )
         if not (is_integer(begin_index) and 0 <= scalar(begin_index) < self._asked):
             raise SchedulerError(f"begin_index must be from 0 to {self._asked - 1}, got {begin_index!r}")
         begin_index = int(begin_index)
@@ -123,22 +130,39 @@ class TapeScheduler:
     def cut(self, begin_index: int) -> Tensor:
         """`timesteps[begin_index:]`: the timesteps of a run that begins there.
 
-        Of what was asked for, `begin_index` parts are skipped; so is that share of the main grid, rounded down, and the run
-        begins at that point. `strength` thus means the noise level it means with other schedulers. It is a run of its own:
-        whole solver steps, no history, the intervals that lie below the level where it begins. How many network calls it makes
-        is the length of the result.
+        Without Restart and with an Euler step, a run of as many steps as were asked for stands at some level after `begin_index`
+        of them; that is where other schedulers begin with the same `strength`. This run begins at the point of its main grid
+        that is nearest to it (in ln σ, or in t for flow models), be it the last one. It is a run of its own: whole solver
+        steps, no history, the intervals that lie below the level where it begins. How many network calls it makes is the length
+        of the result.
         """
         if begin_index not in self._tails:
             tape = self._whole
             if tape is None or begin_index >= self._asked:
                 return self.timesteps.as_subclass(Tensor)[:0]
-            points = len(tape.plan.grid) - 1
-            plan, left_out = tail(tape.plan, begin_index * points // self._asked)
+            plan, left_out = tail(tape.plan, self._point_of(begin_index, tape.plan))
             for line in left_out:
                 self._warn(line)
             cut = Tape.build(plan, self.parameterization, self.scaled)
             self._tails[begin_index] = (cut, self._values(cut, self.timesteps.device))
         return self._tails[begin_index][1]
+
+    def _main_levels(self, n: int) -> tuple[float, ...]:
+        """Levels of a main grid of n points, without the final 0."""
+        raise NotImplementedError
+
+    def _point_of(self, begin_index: int, plan: Plan) -> int:
+        """The point of the main grid where a run begins that skips `begin_index` of the steps that were asked for."""
+        points = plan.grid[:-1] if plan.steps[-1].s == 0 else plan.grid[:-2]
+        share = begin_index * len(points) // self._asked
+        if self._given:
+            return share
+        try:
+            level = self._main_levels(self._asked)[begin_index]
+        except ConfigError:  # no grid of this model has as many points
+            return share
+        scale = np.asarray if plan.process == "flow" else np.log
+        return int(np.abs(scale(np.array(points)) - scale(level)).argmin())
 
     @staticmethod
     def no_hand_over() -> SchedulerError:
@@ -227,6 +251,7 @@ class TapeScheduler:
     def _load(self, plan: Plan, device: Any, asked: int | None) -> None:
         """Make `plan` the one that runs."""
         tape = self._whole = Tape.build(plan, self.parameterization, self.scaled)
+        self._given = asked is None
         self.num_inference_steps = self._asked = len(tape) if asked is None else asked
         self._tails = {}
         values = self._values(tape, device)
@@ -244,7 +269,7 @@ class TapeScheduler:
         self._registers, self._row, self._input = Registers(), 0, None
         self._started = False
         self._c_in = self.parameterization.coefficients(tape.sigma).c_in
-        self.sigmas = torch.tensor([*tape.sigma.tolist(), 0.0], dtype=torch.float32)
+        self.sigmas = torch.tensor([*tape.sigma.tolist(), tape.plan.steps[-1].s], dtype=torch.float32)
 
     @staticmethod
     def _values(tape: Tape, device: Any) -> Tensor:
@@ -275,13 +300,21 @@ class TapeScheduler:
         """Is `timestep` entry k? Entries are known by their place in memory, so a GPU is not asked for values."""
         own, given = self._values_now, timestep
         if isinstance(given, Tensor) and given.numel() == 1:
-            if given.untyped_storage().data_ptr() == own.untyped_storage().data_ptr():
+            place = given.untyped_storage().data_ptr()
+            if place == own.untyped_storage().data_ptr():
                 at = given.storage_offset() - own.storage_offset()
                 if at != k:
                     raise SchedulerError(
                         f"step was called with entry {at} of timesteps, but entry {k} is next; call it once for each, in order"
+                        + (_BEGIN.format(at) if k == 0 and not self._started else "")
                     )
                 return
+            for begin, (_, values) in self._tails.items():
+                if place == values.untyped_storage().data_ptr():
+                    raise SchedulerError(
+                        f"step was called with timesteps[{begin}:], which is a run of its own"
+                        + _BEGIN.format(begin)
+                    )
             given = given.item()
         if isinstance(given, (int, float)) and abs(given - self._host_values[k]) > 4e-3 * abs(given) + 0.5:
             raise SchedulerError(
@@ -306,6 +339,19 @@ class TapeScheduler:
         """D = c_skip·y + c_out·F, for previews."""
         tape = self._running
         return float(tape.c_skip[k] / tape.scale[k]) * sample + float(tape.c_out[k]) * F.to(sample.dtype)
+
+
+_BEGIN = "; to begin later, call set_begin_index({0}) first and loop over timesteps[{0}:]"
+
+
+def without_repeats(levels: Any) -> tuple[float, ...]:
+    """Given levels (list, array or tensor) as floats, a level that repeats the one before it left out.
+
+    Some schedulers of diffusers write their last level twice, which is a step of length zero.
+    """
+    values = levels.tolist() if hasattr(levels, "tolist") else list(levels)
+    values = [v.item() if hasattr(v, "item") else v for v in values]
+    return tuple(v for i, v in enumerate(values) if i == 0 or v != values[i - 1])
 
 
 def evaluations_per_step(solver: str) -> int:

@@ -1,4 +1,4 @@
-r"""Noise levels of DDPM-style models from their betas, in float64.
+r"""Noise levels of DDPM-style models from their betas, in float64, and the grids that diffusers draws on them.
 
 σ_t = √((1 − ᾱ_t)/ᾱ_t), ᾱ_t = ∏_{s≤t}(1 − β_s), t = 0 .. T − 1.
 
@@ -6,10 +6,14 @@ r"""Noise levels of DDPM-style models from their betas, in float64.
 |-------------------|------------------------------------------------------------|--------|
 | linear            | linear from beta_start to beta_end                         | DDPM, arXiv 2006.11239 |
 | scaled_linear     | √β linear                                                  | Latent Diffusion |
+| sigmoid           | 1/(1 + e^−v) of v linear from −6 to 6, from beta_start to beta_end | GeoDiff, arXiv 2203.02923 |
 | squaredcos_cap_v2 | 1 − f(t+1)/f(t), f(t) = cos²(π/2·(t/T + 0.008)/1.008), ≤ 0.999 | improved DDPM, arXiv 2102.09672 |
+| laplace           | the same of f = √(r/(1 + r)), ln r = −½ sgn(½ − u) ln(1 − 2|½ − u| + 1e-6), u = t/T | arXiv 2407.03297 |
+| exp               | the same of f = e^(−12 t/T)                                | diffusers' HeunDiscreteScheduler |
 
 Zero terminal SNR (arXiv 2305.08891, Algorithm 1): √ᾱ is shifted and scaled so that its last value is 0. σ would be infinite
-there; it is 2¹² (ᾱ = 2⁻²⁴) instead, as in diffusers.
+there; it is 2¹² (ᾱ = 2⁻²⁴) instead, as in diffusers. snr_shift_scale s (CogVideoX): ᾱ/(s + (1 − s)ᾱ), which is √s·σ; s = 1 is
+none. It comes before zero terminal SNR.
 """
 
 from __future__ import annotations
@@ -18,31 +22,28 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import ConfigError
-from ...parameterization import Parameterization
+from ...errors import BackendError, ConfigError
 from ...schedule import SPACINGS
 
-SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace", "exp")
 LAST_ALPHA_BAR = 2.0**-24
 
 
 def model_sigmas(config: Any) -> np.ndarray:
     """σ_t float64 [T], ascending, of a scheduler's configuration; ConfigError for betas that give none."""
-    T, name = config["num_train_timesteps"], config["beta_schedule"]
-    if config["trained_betas"] is not None:
-        betas = np.asarray(config["trained_betas"], dtype=np.float64)
-    elif name == "linear":
-        betas = np.linspace(config["beta_start"], config["beta_end"], T)
-    elif name == "scaled_linear":
-        betas = np.linspace(config["beta_start"] ** 0.5, config["beta_end"] ** 0.5, T) ** 2
-    elif name == "squaredcos_cap_v2":
-        f = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
-        betas = np.minimum(1 - f[1:] / f[:-1], 0.999)
-    else:
-        raise ConfigError(f"beta_schedule must be one of {', '.join(SCHEDULES)}, got {name!r}")
+    betas = _betas(config)
     if betas.ndim != 1 or len(betas) < 2 or not ((betas > 0) & (betas < 1)).all():
         raise ConfigError("betas must be at least 2 numbers between 0 and 1")
+    if len(betas) != config["num_train_timesteps"]:
+        raise ConfigError(
+            f"trained_betas has {len(betas)} numbers but num_train_timesteps is {config['num_train_timesteps']}; they must agree"
+        )
+    s = config["snr_shift_scale"]
+    if isinstance(s, bool) or not isinstance(s, (int, float)) or not 0 < s < float("inf"):
+        raise ConfigError(f"snr_shift_scale must be a finite number > 0, got {s!r}")
     alpha_bar = np.cumprod(1 - betas)
+    if s != 1:
+        alpha_bar = alpha_bar / (s + (1 - s) * alpha_bar)
     if config["rescale_betas_zero_snr"]:
         root = np.sqrt(alpha_bar)
         alpha_bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
@@ -50,13 +51,43 @@ def model_sigmas(config: Any) -> np.ndarray:
     return np.sqrt((1 - alpha_bar) / alpha_bar)
 
 
+def _betas(config: Any) -> np.ndarray:
+    T, name, first, last = (
+        config[k] for k in ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
+    )
+    if config["trained_betas"] is not None:
+        return np.asarray(config["trained_betas"], dtype=np.float64)
+    if name == "linear":
+        return np.linspace(first, last, T)
+    if name == "scaled_linear":
+        return np.linspace(first**0.5, last**0.5, T) ** 2
+    if name == "sigmoid":
+        return first + (last - first) / (1 + np.exp(-np.linspace(-6, 6, T)))
+    u = np.arange(T + 1) / T
+    if name == "squaredcos_cap_v2":
+        f = np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2
+    elif name == "laplace":
+        r = np.exp(-0.5 * np.copysign(1, 0.5 - u) * np.log(1 - 2 * np.abs(0.5 - u) + 1e-6))
+        f = np.sqrt(r / (1 + r))
+    elif name == "exp":
+        f = np.exp(-12 * u)
+    else:
+        raise ConfigError(f"beta_schedule must be one of {', '.join(SCHEDULES)}, got {name!r}")
+    return np.minimum(1 - f[1:] / f[:-1], 0.999)
+
+
 def spaced(n: int, T: int, spacing: str, steps_offset: int) -> np.ndarray:
-    """n descending timesteps of T, by diffusers' `timestep_spacing` (arXiv 2305.08891, Table 2); not rounded for "linspace"."""
+    """n descending timesteps of T, by diffusers' `timestep_spacing` (arXiv 2305.08891, Table 2), whole numbers as in DDIM."""
     if n > T:
         raise ConfigError(f"the model has {T} timesteps, fewer than the {n} asked for; use fewer steps")
     if spacing == "linspace":
-        return np.linspace(T - 1, 0, n)
+        return np.round(np.linspace(T - 1, 0, n))
     if spacing == "leading":
+        if n == 1:
+            raise ConfigError(
+                "one step with timestep_spacing='leading' would ask the network at its lowest timestep alone; two steps are the "
+                "least there, or use timestep_spacing='trailing'"
+            )
         t = np.arange(n)[::-1] * (T // n) + steps_offset
         if t[0] > T - 1:
             raise ConfigError(
@@ -69,6 +100,32 @@ def spaced(n: int, T: int, spacing: str, steps_offset: int) -> np.ndarray:
     raise ConfigError(f"timestep_spacing must be one of {', '.join(SPACINGS)}, got {spacing!r}")
 
 
+def beta_grid(n: int, low: float, high: float) -> np.ndarray:
+    """n levels from high to low at the quantiles 1 − i/(n − 1) of the Beta(0.6, 0.6) distribution (arXiv 2407.12173)."""
+    try:
+        from scipy.stats import beta
+    except ImportError:
+        raise BackendError("beta levels need scipy, which is not installed: pip install scipy") from None
+    return low + (high - low) * beta.ppf(1 - np.linspace(0, 1, n), 0.6, 0.6)
+
+
+def log_linear_grid(n: int, low: float, high: float) -> np.ndarray:
+    """The first n of n + 1 levels from high to low, even in ln σ, which is interpolation_type='log_linear'."""
+    return np.exp(np.linspace(np.log(high), np.log(low), n + 1)[:-1])
+
+
+def timesteps_above(sigmas: np.ndarray, lambda_min: float | None) -> int:
+    """How many of the model's timesteps, from the lowest on, have ln(1/σ) ≥ `lambda_min`."""
+    if lambda_min is None or lambda_min == -np.inf:
+        return len(sigmas)
+    count = int((-np.log(sigmas) >= lambda_min).sum())
+    if count < 2:
+        raise ConfigError(
+            f"lambda_min_clipped = {lambda_min!r} leaves {count} of the model's levels; lower it"
+        )
+    return count
+
+
 def sigma_of(sigmas: np.ndarray, timestep: Any) -> np.ndarray:
     """σ at (fractional) timesteps: linear in ln σ between the model's levels, as `parameterization.discrete` goes back."""
     t = np.asarray(timestep, dtype=np.float64)
@@ -77,11 +134,3 @@ def sigma_of(sigmas: np.ndarray, timestep: Any) -> np.ndarray:
             f"timesteps must lie between 0 and {len(sigmas) - 1}, got {t.min():g} .. {t.max():g}"
         )
     return np.clip(np.exp(np.interp(t, np.arange(len(sigmas)), np.log(sigmas))), sigmas[0], sigmas[-1])
-
-
-def model_range(parameterization: Parameterization, low: Any, high: Any) -> tuple[float, float]:
-    """(sigma_min, sigma_max): what was given, else the model's ends."""
-    return (
-        parameterization.sigma_min if low is None else float(low),
-        parameterization.sigma_max if high is None else float(high),
-    )

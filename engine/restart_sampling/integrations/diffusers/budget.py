@@ -30,8 +30,8 @@ def fit(build: Callable[[int], Plan], budget: int, per_step: int) -> Plan:
     Raises:
         ConfigError: nothing fits; says what the smallest plan takes.
     """
-    n, smallest, refused = max(budget, 2), None, None
-    while n >= 2:
+    n, smallest, refused = budget, None, None
+    while n >= 1:
         try:
             plan = build(n)
         except ConfigError as error:

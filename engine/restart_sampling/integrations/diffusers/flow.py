@@ -4,8 +4,19 @@ The state is x_t = (1 − t)x₀ + tε and the network predicts ε − x₀. A j
 a = (1 − t')/(1 − t), which has the law of x_{t'} (x_t scaled by a has signal 1 − t' and noise a·t). The Restart paper has no
 flow model, so there are no published intervals: `restart=None`, the default, is the plain solver.
 
-The main grid is v = 1 … 1/N, shifted: t = s·v/(1 + (s − 1)v) with s = `shift`, or s from μ, which the pipeline computes from
-the size of the image: e^μ ("exponential", Flux) or μ ("linear"). Intervals walk the same rule.
+The main grid is v linear from 1 to v_min, shifted: t = s·v/(1 + (s − 1)v) with s = `shift`, or s from μ, which the pipeline
+computes from the size of the image: e^μ ("exponential", Flux) or μ ("linear"). Intervals walk the same rule. v_min is what the
+model's own scheduler has, so that a swap keeps the levels:
+
+| who places the steps                                         | v_min |
+|--------------------------------------------------------------|-------|
+| the pipeline, with sigmas 1 … 1/N (Flux)                     | 1/N   |
+| UniPC, DPM-Solver++ and others with use_flow_sigmas (Wan)    | 1/N, s = flow_shift |
+| FlowMatchEulerDiscreteScheduler, static shift (SD3)          | 1/T shifted by s, and shifted once more with the grid |
+| the same, dynamic shift, no sigmas given                     | 1/T   |
+
+The second shift of the third row is how the model's authors sample it: with s = 3 and N = 10 the grid ends at t = 0.0089, where
+one shift of 1 … 1/N would end at 0.25.
 """
 
 from __future__ import annotations
@@ -19,16 +30,15 @@ from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
+from ...aliases import restart_of
 from ...checks import integer
 from ...errors import ConfigError
 from ...parameterization import Parameterization, flow
 from ...plan import Plan
-from .adapter import STEPS_ARE, TapeScheduler, jsonable
+from .adapter import STEPS_ARE, TapeScheduler, jsonable, without_repeats
+from .keys import read, refuse_keys
 
 SHIFT_TYPES = ("exponential", "linear")
-REFUSED = (
-    "invert_sigmas", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "stochastic_sampling", "shift_terminal",
-)  # fmt: skip
 
 
 class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
@@ -37,9 +47,11 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
     Args:
         num_train_timesteps, shift, use_dynamic_shifting, base_shift, max_shift, base_image_seq_len, max_image_seq_len,
             time_shift_type: as in FlowMatchEulerDiscreteScheduler; they come from the model's config.
+        use_flow_sigmas, flow_shift: as in UniPCMultistepScheduler and others: flow_shift takes the place of shift.
         invert_sigmas, use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas, stochastic_sampling, shift_terminal: known, and
             refused when set: these grids are not supported.
-        restart: intervals in any format `RestartConfig.parse` reads, with levels t in (0, 1]; None for none.
+        restart: intervals in any format `RestartConfig.parse` reads, with levels t in (0, 1]; None for none. `restart_list` is
+            another name of it.
         solver: "heun" (default), "euler" or "dpm++2m". restart_solver: inside intervals.
         s_noise: factor on the std of every injected noise.
         steps_are: "nfe": num_inference_steps is the number of network calls; "main": it is N_main.
@@ -47,7 +59,10 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
             the jumps draw from torch's global generator.
     """
 
-    _compatibles = ["FlowMatchEulerDiscreteScheduler"]  # noqa: RUF012  # the name and type diffusers reads
+    _compatibles = [  # noqa: RUF012  # the name and type diffusers reads
+        "FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "UniPCMultistepScheduler",
+        "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler", "SASolverScheduler",
+    ]  # fmt: skip
 
     @register_to_config
     def __init__(
@@ -72,8 +87,12 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         s_noise: float = 1.0,
         steps_are: str = "nfe",
         seeds: list[int] | None = None,
+        use_flow_sigmas: bool = False,
+        flow_shift: float = 1.0,
+        restart_list: Any = None,
     ) -> None:
-        self.register_to_config(restart=jsonable(restart))
+        restart = restart_of(restart, restart_list, None)
+        self.register_to_config(restart=jsonable(restart), restart_list=None)
         if restart == "auto":
             raise ConfigError(
                 "restart='auto' is the paper's recipe for Stable Diffusion; there is none for flow models: give intervals"
@@ -84,12 +103,25 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         ):
             if value not in allowed:
                 raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-        for name in REFUSED:
-            if self.config[name]:
-                raise ConfigError(f"{name} is not supported by FlowMatchRestartScheduler; leave it out")
-        self._shift = float(shift)
+        refuse_keys(self.config, type(self), "flow")
+        for name in ("shift", "flow_shift"):
+            value = self.config[name]
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise ConfigError(f"{name} must be a finite number > 0, got {value!r}")
+        self._shift = float(flow_shift if use_flow_sigmas else shift)
         self._reset()
         self.set_seeds(seeds)
+
+    @classmethod
+    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """The scheduler of a flow model, from the config of any scheduler for it. See keys.py for what becomes of each key.
+
+        Raises:
+            ConfigError: the config is of a model of another kind, or asks for levels that are not supported.
+        """
+        if isinstance(config, dict):
+            config = read(config, cls, "flow", kwargs)
+        return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)
 
     @property
     def parameterization(self) -> Parameterization:
@@ -126,29 +158,47 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         """
         s = self._shift_of(mu)
         if timesteps is not None:
-            levels = np.asarray(timesteps, dtype=np.float64) / self.config.num_train_timesteps
-            if sigmas is not None and not np.allclose(levels, np.asarray(sigmas, dtype=np.float64)):
+            levels = np.asarray(without_repeats(timesteps)) / self.config.num_train_timesteps
+            if sigmas is not None and not (
+                len(levels) == len(without_repeats(sigmas)) and np.allclose(levels, without_repeats(sigmas))
+            ):
                 raise ConfigError("timesteps and sigmas disagree; give one of the two")
             sigmas = levels.tolist()
-        asked = num_inference_steps
+        asked, by_pipeline = num_inference_steps, False
         if sigmas is not None:
-            given = np.asarray(sigmas, dtype=np.float64)
+            given = np.asarray(without_repeats(sigmas), dtype=np.float64)
+            if asked not in (None, len(given)):
+                raise ConfigError(
+                    f"{asked} steps were asked for and {len(given)} levels given; give one of the two"
+                )
             if len(given) and np.allclose(given, np.linspace(1, 1 / len(given), len(given)), atol=1e-6):
-                asked, sigmas = len(given), None
-        if sigmas is not None:
-            levels = shifted(np.asarray(sigmas, dtype=np.float64), s)
-            plan = Plan.build(sigmas=tuple(levels.tolist()), **self._schedule(s), **self._options())
-            self._load(plan, device, None)
-            return
+                asked, by_pipeline = len(given), True
+            else:
+                levels = shifted(given, s)
+                plan = Plan.build(sigmas=levels, **self._schedule(s), **self._options())
+                self._load(plan, device, None)
+                return
         asked = integer("num_inference_steps", asked, 1)
+        self._grid_rule = s, by_pipeline or bool(self.config.use_flow_sigmas)
 
         def build(n: int) -> Plan:
-            levels = shifted(np.array([1 / n, 1.0]), s)
-            return Plan.build(
-                steps=n, sigma_min=float(levels[0]), sigma_max=1.0, **self._schedule(s), **self._options()
-            )
+            return Plan.build(**self._grid(n), **self._options())
 
         self._load(self._fitted(build, asked, self.config.solver or "heun"), device, asked)
+
+    def _main_levels(self, n: int) -> tuple[float, ...]:
+        return Plan.build(**self._grid(n)).grid[:-1]
+
+    def _grid(self, n: int) -> dict[str, Any]:
+        """Plan options of a main grid of n points (module docstring)."""
+        s, to_one_nth = self._grid_rule
+        if n == 1:
+            return {"sigmas": (1.0,), **self._schedule(s)}
+        v_min = 1 / n if to_one_nth else 1 / self.config.num_train_timesteps
+        if not to_one_nth and not self.config.use_dynamic_shifting:
+            v_min = float(shifted(np.float64(v_min), float(self.config.shift)))
+        low = float(shifted(np.float64(v_min), s))
+        return {"steps": n, "sigma_min": low, "sigma_max": 1.0, **self._schedule(s)}
 
     def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
         """(1 − t)·sample + t·noise at the levels of `timestep` [B] or [1], as image-to-image pipelines ask."""
@@ -172,6 +222,6 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         return {"schedule": "flow", "schedule_options": {"shift": s, "segment": "own"}}
 
 
-def shifted(v: np.ndarray, s: float) -> np.ndarray:
+def shifted(v: Any, s: float) -> Any:
     """t = s·v/(1 + (s − 1)v) (SD3, arXiv 2403.03206, eq. 23)."""
     return s * v / (1 + (s - 1) * v)

@@ -25,6 +25,7 @@ from ...plan import Plan
 from ...sampler import Sampler
 from ...sampler_inputs import check_plan
 from .conditioning import Conditioning, conditioning_of
+from .keys import refuse_other_kinds
 from .network import ClassTransformer, PackedTransformer, TextTransformer, TextUNet, Unconditional
 
 NETWORKS = (
@@ -138,6 +139,9 @@ def parameterization_of(pipe: Any) -> Parameterization:
     """What the pipeline's network predicts, and at which levels, by its scheduler's config."""
     kind = type(_network(pipe)).__name__
     if kind in ("SD3Transformer2DModel", "FluxTransformer2DModel"):
+        from .flow import FlowMatchRestartScheduler
+
+        refuse_other_kinds(pipe.scheduler.config, FlowMatchRestartScheduler, "flow")
         return flow(
             1.0 if kind == "FluxTransformer2DModel" else float(pipe.scheduler.config.num_train_timesteps)
         )

@@ -24,19 +24,31 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from torch import Tensor
 
+from ...aliases import restart_of
 from ...checks import integer
 from ...errors import ConfigError
+from ...limits import inside, stop_at_last_level
 from ...parameterization import Parameterization, discrete
 from ...plan import Plan
 from ...restart import RestartConfig
 from ...schedule import sd_sigmas
-from .adapter import STEPS_ARE, TapeScheduler, jsonable
-from .betas import model_range, model_sigmas, sigma_of, spaced
+from .adapter import STEPS_ARE, TapeScheduler, jsonable, without_repeats
+from .betas import beta_grid, log_linear_grid, model_sigmas, sigma_of, spaced, timesteps_above
 from .budget import DEFAULT_GUIDANCE, automatic, nearest_published
+from .keys import read, refuse_keys, refuse_other_kinds
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
-GRIDS = ("model", "karras", "exponential")
+GRIDS = ("model", "karras", "exponential", "beta")
 STATES = ("vp", "ve")
+STARTS = ("unit", "engine")
+FINAL = ("zero", "sigma_min")
+INTERPOLATIONS = ("linear", "log_linear")
+
+
+_FLAGS = {
+    "use_karras_sigmas": "karras", "use_exponential_sigmas": "exponential", "use_lu_lambdas": "exponential",
+    "use_beta_sigmas": "beta",
+}  # fmt: skip
 
 
 class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
@@ -44,18 +56,24 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
 
     Args:
         num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas, prediction_type, timestep_spacing, steps_offset,
-            rescale_betas_zero_snr, use_karras_sigmas: as in every diffusers scheduler; they come from the model's config.
+            rescale_betas_zero_snr, snr_shift_scale, use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas, use_lu_lambdas,
+            interpolation_type, lambda_min_clipped, final_sigmas_type: as in diffusers' schedulers; they come from the model's
+            config (keys.py says what is done with each).
         restart: intervals in any format `RestartConfig.parse` reads, None for none, or "auto" (module docstring).
+            `restart_list` is another name of it.
         solver: solver of the main grid; default: heun, with restart="auto" euler (DDIM).
         restart_solver: solver inside intervals; default: that of the main grid, with restart="auto" heun.
-        grid: "model" (the model's own timesteps, by timestep_spacing), "karras" or "exponential"; default: what
-            use_karras_sigmas says.
-        sigma_min, sigma_max: ends of a karras or exponential grid; default: the model's.
+        grid: "model" (the model's own timesteps, by timestep_spacing), "karras", "exponential" or "beta"; default: what
+            use_karras_sigmas and the like say.
+        sigma_min, sigma_max: ends of a grid that is not the model's; default: the model's levels. What is outside those is cut
+            to them, with a warning.
         s_noise: factor on the std of every injected noise.
         steps_are: "nfe": num_inference_steps is the number of network calls (of the two that guidance makes of each, one
             batch of both is counted); "main": it is N_main, and intervals come on top.
         state: "vp": the sample between two steps is what the network gets, unit scale; "ve": it is x₀ + σε, as with
             EulerDiscreteScheduler.
+        initial_noise: "unit" (default): latents of std 1 are the start, as in diffusers (`init_noise_sigma`); "engine": they
+            become σ·ε, as in `rs.Sampler` and `draw`, so that both give one image.
         guidance_scale: what restart="auto" goes by; a scheduler does not see the pipeline's. Default 7.5.
         seeds: noise of jumps from seeds, see `set_seeds`.
     """
@@ -75,6 +93,13 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         steps_offset: int = 0,
         rescale_betas_zero_snr: bool = False,
         use_karras_sigmas: bool | None = False,
+        use_exponential_sigmas: bool | None = False,
+        use_beta_sigmas: bool | None = False,
+        use_lu_lambdas: bool | None = False,
+        interpolation_type: str = "linear",
+        lambda_min_clipped: float | None = None,
+        final_sigmas_type: str = "zero",
+        snr_shift_scale: float = 1.0,
         restart: Any = "auto",
         solver: str | None = None,
         restart_solver: str | None = None,
@@ -86,13 +111,19 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         state: str = "vp",
         guidance_scale: float | None = None,
         seeds: list[int] | None = None,
+        initial_noise: str = "unit",
+        restart_list: Any = None,
     ) -> None:
-        self.register_to_config(restart=jsonable(restart))
+        restart = restart_of(restart, restart_list, "auto")
+        self.register_to_config(restart=jsonable(restart), restart_list=None)
         for name, value, allowed in (
             ("prediction_type", prediction_type, tuple(PREDICTIONS)),
             ("grid", grid or "model", GRIDS),
             ("steps_are", steps_are, STEPS_ARE),
             ("state", state, STATES),
+            ("initial_noise", initial_noise, STARTS),
+            ("final_sigmas_type", final_sigmas_type, FINAL),
+            ("interpolation_type", interpolation_type, INTERPOLATIONS),
         ):
             if value not in allowed:
                 hint = "; flow models take FlowMatchRestartScheduler" if value == "flow_prediction" else ""
@@ -102,9 +133,38 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
                 "rescale_betas_zero_snr needs a model that predicts v or the sample: at zero signal epsilon tells nothing; "
                 "set it to False"
             )
+        flags = [name for name in _FLAGS if self.config[name]]
+        if len(flags) > 1:
+            raise ConfigError(f"{' and '.join(flags)} are two grids; set one of them")
         self._levels = model_sigmas(self.config)
+        self.alphas_cumprod = torch.from_numpy(1 / (1 + self._levels**2)).float()
         self._reset()
         self.set_seeds(seeds)
+
+    @classmethod
+    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """The scheduler of a model, from the config of any scheduler for it. See keys.py for what becomes of each key.
+
+        Raises:
+            ConfigError: the config is of a model of another kind, or asks for levels that are not supported.
+        """
+        if isinstance(config, dict):
+            config = read(config, cls, "betas", kwargs)
+        return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)
+
+    @property
+    def init_noise_sigma(self) -> float:
+        """What standard-normal latents are multiplied with to start this run.
+
+        With initial_noise="unit" it is what the diffusers scheduler with samples of this scale has: 1 in VP scale (DDIM,
+        DPM-Solver), and in VE scale (Euler) √(σ² + 1) with leading spacing, σ with the others.
+        """
+        if self.config.initial_noise == "engine":
+            return super().init_noise_sigma
+        if self.scaled:
+            return 1.0
+        sigma = self._running.plan.initial_noise
+        return float(np.hypot(sigma, 1.0)) if self.config.timestep_spacing == "leading" else sigma
 
     @property
     def scaled(self) -> bool:  # type: ignore[override]
@@ -141,14 +201,14 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
             sigmas = sigma_of(self._levels, timesteps).tolist()
         if sigmas is not None:
             restart, auto = self._intervals(None, guidance_scale)
-            plan = Plan.build(sigmas=tuple(float(s) for s in sigmas), **self._with(restart, auto))
+            plan = self._ended(sigmas=without_repeats(sigmas), **self._with(restart, auto))
             self._load(plan, device, None)
             return
         asked = num_inference_steps
         asked = integer("num_inference_steps", asked, 1)
         restart, auto = self._intervals(asked if self.config.steps_are == "nfe" else None, guidance_scale)
         options = self._with(restart, auto)
-        plan = self._fitted(lambda n: Plan.build(**self._grid(n, auto), **options), asked, options["solver"])
+        plan = self._fitted(lambda n: self._ended(**self._grid(n), **options), asked, options["solver"])
         self._load(plan, device, asked)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -190,26 +250,64 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
             options["restart_solver"] = self.config.restart_solver or "heun"
         return options
 
-    def _grid(self, n: int, auto: bool) -> dict[str, Any]:
+    def _main_levels(self, n: int) -> tuple[float, ...]:
+        return Plan.build(**self._grid(n)).grid[:-1]
+
+    def _grid(self, n: int) -> dict[str, Any]:
         """Plan options of a main grid of n points."""
         c = self.config
-        name = c.grid or ("karras" if c.use_karras_sigmas else "model")
-        parameterization = self.parameterization
+        name = c.grid or next((grid for flag, grid in _FLAGS.items() if c[flag]), "model")
+        if name == "model" and c.interpolation_type == "log_linear":
+            return {"sigmas": log_linear_grid(n, self._levels[0], self._levels[-1])}
         if name != "model":
-            low, high = model_range(parameterization, c.sigma_min, c.sigma_max)
+            low, high = self._range()
+            if n == 1:
+                return {"sigmas": (high,)}
+            if name == "beta":
+                return {"sigmas": beta_grid(n, low, high)}
             schedule = "edm" if name == "karras" else name
             return {"steps": n, "schedule": schedule, "sigma_min": low, "sigma_max": high}
-        if self._is_stable_diffusion:
+        T = timesteps_above(self._levels, c.lambda_min_clipped)
+        if self._is_stable_diffusion and n > 1 and len(self._levels) == T:
             # The same levels as below, and a schedule that knows the model's timesteps between them.
             options = {"spacing": c.timestep_spacing, "segment": "timestep"}
             if c.timestep_spacing == "leading":
                 options["steps_offset"] = c.steps_offset
-            low, high = parameterization.sigma_min, parameterization.sigma_max
             return {
-                "steps": n, "schedule": "sd", "schedule_options": options, "sigma_min": low, "sigma_max": high
+                "steps": n, "schedule": "sd", "schedule_options": options,
+                "sigma_min": self._levels[0], "sigma_max": self._levels[-1],
             }  # fmt: skip
-        t = spaced(n, len(self._levels), c.timestep_spacing, c.steps_offset)
+        t = spaced(n, T, c.timestep_spacing, c.steps_offset)
         return {"sigmas": tuple(sigma_of(self._levels, t).tolist())}
+
+    def _range(self) -> tuple[float, float]:
+        """(lowest, highest) level of a grid that is not the model's: what was given, as far as the model knows it."""
+        low, high = float(self._levels[0]), float(self._levels[-1])
+        result = []
+        for name, end in (("sigma_min", low), ("sigma_max", high)):
+            given = end if self.config[name] is None else float(self.config[name])
+            if inside(given, low, high) is None:
+                self._warn(
+                    f"{name} = {given:g} is outside the model's levels, {low:.6g} .. {high:.6g}; {end:.6g} is used"
+                )
+                given = end
+            result.append(min(max(given, low), high))
+        return result[0], result[1]
+
+    def _ended(self, **options: Any) -> Plan:
+        """The plan of `options`, which ends where final_sigmas_type says."""
+        plan = Plan.build(**options)
+        if self.config.final_sigmas_type == "zero":
+            return plan
+        if inside(plan.grid[-2], 0.0, float(self._levels[0])) is None:
+            for name in ("steps", "sigma_min", "sigma_max"):
+                options.pop(name, None)
+            plan = Plan.build(**{**options, "sigmas": (*plan.grid[:-1], float(self._levels[0]))})
+        if len(plan.steps) < 2:
+            raise ConfigError(
+                "final_sigmas_type='sigma_min' leaves no step of this grid; use final_sigmas_type='zero'"
+            )
+        return stop_at_last_level(plan)
 
     @property
     def _is_stable_diffusion(self) -> bool:
@@ -217,12 +315,6 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         return len(known) == len(self._levels) and bool(np.allclose(known, self._levels, rtol=1e-9, atol=0))
 
     def refuse_other_models(self) -> None:
-        """Settings of other schedulers that say that the model is of another kind."""
-        c = self.config
-        if c.get("sigma_data") is not None or c.get("timestep_type") == "continuous":
-            raise ConfigError(
-                "this config is of a model with continuous EDM noise levels, which RestartScheduler does not drive; "
-                "make an rs.Denoiser of its network"
-            )
-        if c.get("use_flow_sigmas"):
-            raise ConfigError("this config is of a flow-matching model; use FlowMatchRestartScheduler")
+        """Raise ConfigError where the config says that the model is of another kind, or wants what is not supported."""
+        refuse_other_kinds(self.config, type(self), "betas")
+        refuse_keys(self.config, type(self), "betas")

@@ -5,8 +5,8 @@ table (table.py): y = Y_X·x + Y_H·h + Y_F·F + S·ε, g = G_X·x + G_H·h + G_
 scheduler needs no solver: entry k of `timesteps` is evaluation k of the plan, and row k + 1 of the table is what follows it.
 
 The sample that the pipeline holds between two calls is `scale`·y. In VP scale it is c_in(σ)·y = y/√(σ² + 1), which is what the
-network gets, in VE scale y itself; flow states are not scaled. A Restart run visits the same timestep more than once, so
-where a run stands is counted, never looked up.
+network gets, in VE scale y itself; flow states are not scaled. The finished sample has σ = 0 and the factor 1. A Restart run
+visits the same timestep more than once, so where a run stands is counted, never looked up.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from restart_kernels import layout
 
+from ...limits import stop_at_last_level
 from ...parameterization import Parameterization
 from ...plan import Plan
 from ...restart import RestartConfig, RestartInterval
@@ -33,7 +34,7 @@ class Tape:
     """What a scheduler reads, in order.
 
     `plan` is the plan as it runs on this network. For evaluation k of n: `sigma`[k] its level, `timestep`[k] what the network
-    is told, `scale`[k] the factor between the plan's state and the pipeline's sample (`scale`[n] = 1, the finished sample),
+    is told, `scale`[k] the factor between the plan's state and the pipeline's sample (`scale`[n]: of the finished one),
     `coef`[k], `flags`[k], `draw`[k] the row after it, `c_skip`[k], `c_out`[k] the weights of D, `opens`[k] whether a solver
     step begins there.
     """
@@ -55,7 +56,8 @@ class Tape:
         table = bind(plan, parameterization)
         coefficients = parameterization.coefficients(table.sigma[1:])
         opens = tuple(row.stage == 0 for row in table.plan.rows)
-        scale = np.append(table.coef[:-1, layout.C_IN], 1.0) if scaled else np.ones(table.nfe + 1)
+        end = float(parameterization.coefficients(s).c_in) if (s := table.plan.steps[-1].s) > 0 else 1.0
+        scale = np.append(table.coef[:-1, layout.C_IN], end) if scaled else np.ones(table.nfe + 1)
         return cls(
             table.plan, table.sigma[1:], table.coef[:-1, layout.C_NOISE], scale, table.coef[1:],
             tuple(table.code[1:, layout.FLAGS].tolist()), tuple(table.code[1:, layout.DRAW].tolist()),
@@ -125,7 +127,7 @@ def tail(plan: Plan, m: int) -> tuple[Plan, tuple[str, ...]]:
     An interval stays if the run comes by its t_min and its t_max is not above the level where the run begins: a jump that is
     would undo more of the image than was asked for.
     """
-    m = min(m, len(plan.grid) - 3)  # a grid has two points at least
+    to_zero = plan.steps[-1].s == 0
     level = plan.grid[m]
     kept = [i for i in plan.intervals if i.index > m and i.t_max <= level]
     left_out = tuple(
@@ -137,7 +139,8 @@ def tail(plan: Plan, m: int) -> tuple[Plan, tuple[str, ...]]:
     for name in ("steps", "sigma_min", "sigma_max"):
         options.pop(name, None)
     restart = RestartConfig(tuple(RestartInterval(i.N, i.K, i.t_min, i.t_max) for i in kept))
-    return Plan.build(**{**options, "sigmas": plan.grid[m:-1], "restart": restart}), left_out
+    later = Plan.build(**{**options, "sigmas": plan.grid[m:-1], "restart": restart})
+    return later if to_zero else stop_at_last_level(later), left_out
 
 
 class Timesteps(Tensor):

@@ -21,10 +21,11 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
+from ...aliases import restart_of
 from ...errors import ConfigError
+from ...limits import inside, stop_at_last_level
 from ...plan import Plan
 from ...restart import RestartConfig, RestartInterval
 from ...solvers import get_solver
@@ -75,16 +76,11 @@ class Options:
 
     def plan(self, levels: Levels, intervals: Sequence[RestartInterval] = ()) -> Plan:
         """The plan over `levels` with `intervals`, which attach to it."""
-        build = partial(Plan.build, solver=self.solver, s_noise=self.s_noise, on_collision=self.on_collision)
-        if len(levels.sigmas) == 1:  # a grid has two points at least: of two steps the last one is left
-            plan = build(sigmas=(2 * levels.top, levels.top))
-            return replace(plan, grid=plan.grid[1:], steps=plan.steps[1:], initial_noise=levels.top)
-        config = RestartConfig(tuple(intervals))
-        plan = build(sigmas=levels.sigmas, restart=config, schedule=PROCESSES[self.process])
-        if levels.to_zero:
-            return plan
-        note = f"the run ends at sigma {levels.bottom:.5g}, where the given sigmas end; there is no step to 0"
-        return replace(plan, steps=plan.steps[:-1], notes=(*plan.notes, note))
+        plan = Plan.build(
+            sigmas=levels.sigmas, restart=RestartConfig(tuple(intervals)), schedule=PROCESSES[self.process],
+            solver=self.solver, s_noise=self.s_noise, on_collision=self.on_collision,
+        )  # fmt: skip
+        return plan if levels.to_zero else stop_at_last_level(plan)
 
 
 def restart_plan(
@@ -95,6 +91,7 @@ def restart_plan(
     s_noise: float = 1.0,
     budget: str = "steps",
     process: str = "ve",
+    restart_list: Any = None,
 ) -> Plan | None:
     """What `sample_restart` runs for these sigmas; None if there is no step to make. See `Plan.explain`.
 
@@ -107,6 +104,7 @@ def restart_plan(
         budget: "steps": no more evaluations than the solver takes on these sigmas without Restart; "extra": intervals on top.
             "a1111" splits the steps by its own rule.
         process: "ve", or "flow" for flow-matching models, where a level is t in (0, 1].
+        restart_list: another name of restart.
 
     Raises:
         ConfigError: sigmas, intervals or options that cannot be read.
@@ -115,7 +113,7 @@ def restart_plan(
         RestartWarning: an interval runs otherwise than asked, or not at all; one warning for all of them.
     """
     plan, said = fit(
-        sigmas, restart, solver=solver, s_noise=s_noise, budget=budget, process=process
+        sigmas, restart, solver=solver, s_noise=s_noise, budget=budget, process=process, restart_list=restart_list
     )  # fmt: skip
     if said:
         warnings.warn("; ".join(said), RestartWarning, stacklevel=2)
@@ -136,14 +134,19 @@ def fit(
     s_noise: float = 1.0,
     budget: str = "steps",
     process: str = "ve",
+    restart_list: Any = None,
 ) -> tuple[Plan | None, tuple[str, ...]]:
     """`restart_plan` that returns what it has to say instead of warning."""
+    restart = restart_of(restart, restart_list, "default")
     for name, value, allowed in (("budget", budget, BUDGETS), ("process", process, tuple(PROCESSES))):
         if value not in allowed:
             raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
     levels = read(sigmas)
+    rounded: tuple[str, ...] = ()
     if process == "flow":
-        levels = levels.of_flow()
+        given, levels = levels, levels.of_flow()
+        if levels.sigmas and given.top != levels.top:
+            rounded = (f"sigmas: {given.top:.9g} moved by rounding to 1, where a flow model begins",)
     config = RestartConfig.parse(restart, steps=max(levels.steps, 2))
     rule = "first" if config.source == "comfyui" else "both"
     options = Options(get_solver(solver).name, s_noise, process, rule)
@@ -166,7 +169,7 @@ def fit(
     allowance = options.plan(levels).nfe if budget == "steps" else None
     plan, running = _chosen(grid, wanted, options, allowance, said)
     said += [w.say(", ".join(w.done)) for w in running if w.done]
-    return replace(plan, notes=(*plan.notes, *said)), tuple(said)
+    return replace(plan, notes=(*plan.notes, *rounded, *said)), tuple(said)
 
 
 def _at_grid_points(intervals: Sequence[RestartInterval], grid: Levels, said: list[str]) -> list[Wanted]:
@@ -195,9 +198,9 @@ def _covered(wanted: list[Wanted], levels: Levels, process: str, said: list[str]
             )
         else:
             done = list(w.done)
-            if t_max < w.now.t_max:
+            if inside(w.now.t_max, 0.0, levels.top) is None:
                 done.append(f"t_max lowered to {t_max:.4g}, where the run begins")
-            if t_min > w.now.t_min:
+            if inside(w.now.t_min, levels.bottom, levels.top) is None:
                 done.append(f"t_min raised to {t_min:.4g}, the lowest level of the run")
             kept.append(Wanted(w.asked, replace(w.now, t_min=t_min, t_max=t_max), tuple(done)))
     return kept

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from ...errors import ConfigError
+from ...limits import inside
 from ...schedule import karras
 
 RHO = 7.0
-ROUNDING = 1e-6  # of a level that should be 1, relative
+JUST_BELOW_ONE = 1 - 1e-6  # what float32 makes of a flow model's first level, 1, where a shift was computed
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,9 @@ class Levels:
 
         Raises ConfigError: a level above 1.
         """
-        if self.sigmas and self.top > 1 + ROUNDING:
+        if self.sigmas and inside(self.top, 0.0, 1.0) is None:
             raise ConfigError(f"levels of a flow model are in (0, 1], got {self.top:g}; use process='ve'")
-        below = tuple(s for s in self.sigmas if s < 1 - ROUNDING)
+        below = tuple(s for s in self.sigmas if s < JUST_BELOW_ONE)
         return self if len(below) == len(self.sigmas) else replace(self, sigmas=(1.0, *below))
 
     def nearest(self, sigma: float) -> int:

@@ -48,6 +48,7 @@ def sample_restart(
     budget: str = "steps",
     process: str = "ve",
     backend: str = "auto",
+    restart_list: Any = None,
 ) -> Tensor:
     """Restart sampling (arXiv 2306.14878, Algorithm 2) as a k-diffusion sampler.
 
@@ -63,6 +64,7 @@ def sample_restart(
             `solver` takes on these sigmas without Restart.
         noise_sampler: (sigma, sigma_next) → noise for a jump from sigma up to sigma_next. seeds: one for each row; see noise.py.
         backend: of the fused step: auto, reference, triton or native.
+        restart_list: another name of restart, as in other Restart samplers.
 
     Returns:
         The state at the end, in the dtype of x. Registers are float32 (float64 for float64 x).
@@ -75,7 +77,7 @@ def sample_restart(
         RestartWarning: an interval runs otherwise than asked, or samples became NaN or infinite.
     """
     plan, said = fit(
-        sigmas, restart, solver=solver, s_noise=s_noise, budget=budget, process=process
+        sigmas, restart, solver=solver, s_noise=s_noise, budget=budget, process=process, restart_list=restart_list
     )  # fmt: skip
     if said:
         warnings.warn("; ".join(said), RestartWarning, stacklevel=2)
