@@ -17,7 +17,7 @@ import synthetic_curves
 from synthetic_curves import FAMILIES
 
 import restart_sampling as rs
-from restart_sampling.bench import claims
+from restart_sampling.bench import witnesses
 from restart_sampling.bench.rows import find, read
 from restart_sampling.report import pairs_table, quality_table, select, speed_table, tuned_table
 from restart_sampling.report.tables import intervals_of
@@ -59,7 +59,7 @@ def quality() -> str:
         "",
         _pooled(find(rows, kind="pooled")),
         "",
-        *claims.sentences(rows),
+        "\n\n".join(witnesses.sentences([*rows, *read(RESULTS / "tune.jsonl")])),
         "",
         "On the same blocks of seeds, with classes weighted alike, mean difference and its standard error:",
         "",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from ..bench import claims
+from ..bench import witnesses
 from . import figures, studies, tables
 from .select import (
     QUALITY_GROUP,
@@ -128,7 +128,7 @@ def make_page(
     )
     return environment.from_string(PAGE).render(
         title=title, sections=[replace(s, command=s.command.format(**into)) for s in sections], plotly=get_plotlyjs(),
-        claims=claims.sentences(rows), summary=_summary(rows), environments=tables.environments(rows),
+        claims=witnesses.sentences(rows), summary=_summary(rows), environments=tables.environments(rows),
         commands=[command.format(**into) for command in COMMANDS.values()],
     )  # fmt: skip
 
