@@ -17,8 +17,8 @@ import numpy as np
 from ..denoiser import Denoiser
 from ..output.images import grid, to_pil, to_uint8
 from ..plan import Plan
-from .figures import INK, _figure
-from .style import colour, number
+from .figures import _figure
+from .style import INK, colour, number
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

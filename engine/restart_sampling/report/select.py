@@ -55,6 +55,11 @@ def latest(rows: Iterable[Row], names: Sequence[str]) -> list[Row]:
     return list(found.values())
 
 
+def newest_alike(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
+    """The rows that agree with the last one in these fields."""
+    return [row for row in rows if key_of(row, names) == key_of(rows[-1], names)]
+
+
 def groups(rows: Iterable[Row], names: Sequence[str]) -> list[Group]:
     """Rows by equal values of `names`, the largest group first (of equal ones the one met last: it is the newest)."""
     found: dict[tuple[Any, ...], list[Row]] = {}
@@ -211,23 +216,32 @@ def train_row(rows: Iterable[Row], group: Group) -> Row | None:
 
 
 def panels(found: Sequence[Group]) -> list[Group]:
-    """The groups for one picture: the one with most contenders, and of the same features the one with most blocks of seeds.
+    """The groups for one picture: the one with most contenders, then for each set of features the one with most blocks of seeds.
 
-    The first shows every sampler on the blocks that all have, the second the few that were drawn often, with their spread.
+    The first shows every sampler on the blocks that all have, the others the few that were drawn often, with their spread.
     """
     if not found:
         return []
     first = found[0].rows[0]
-    alike = (*JUDGED, "n_block", "equal_classes", "rotation")
-    others = [
-        group
-        for group in found[1:]
-        if all(group.rows[0].get(name) == first.get(name) for name in alike)
-        and (group.rows[0].get("blocks") or 0) > (first.get("blocks") or 0)
-        and len(group.rows) > 1
-    ]
-    most = max(others, key=lambda group: group.rows[0]["blocks"], default=None)
-    return [found[0]] if most is None else [found[0], most]
+    chosen: dict[tuple[Any, ...], Group] = {}
+    for group in found:
+        row = group.rows[0]
+        if all(
+            row.get(name) == first.get(name)
+            for name in ("model", "model_sha256", "dtype", "rotation", "n_block")
+        ):
+            by = key_of(row, ("features", "reference"))
+            best = chosen.setdefault(by, group)
+            if len(group.rows) > 1 and _worth(group, first) > _worth(best, first):
+                chosen[by] = group
+    return [found[0], *(group for group in chosen.values() if group is not found[0])]
+
+
+def _worth(group: Group, first: Row) -> tuple[bool, int, int]:
+    """Distances that count classes as the first group's do come first, then more blocks, then more contenders."""
+    row = group.rows[0]
+    alike = bool(row.get("equal_classes")) == bool(first.get("equal_classes"))
+    return alike, row.get("blocks") or 0, len(group.rows)
 
 
 def front(points: Iterable[Row], x: str = "nfe", y: str = "fd", more_is_better: bool = False) -> list[Row]:

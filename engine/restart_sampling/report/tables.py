@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..bench import claims
-from ..errors import RestartError
-from ..restart import RestartConfig
 from .select import (
     QUALITY_GROUP,
     SPEED_GROUP,
@@ -20,7 +18,9 @@ from .select import (
     speed_rows,
     train_row,
 )
-from .style import family_of, number
+from .series import intervals_of as intervals_of
+from .series import title_of as title_of
+from .style import family_of, maker_rank, number, rank
 
 Column = tuple[str, Callable[[Any], Any]]  # a title, and what stands there for a row
 
@@ -56,20 +56,6 @@ def plus_minus(name: str, std: str) -> Callable[[Row], str]:
         return number(value) if spread is None or spread == "" else f"{number(value)} ± {number(spread)}"
 
     return shown
-
-
-def title_of(row: Row) -> str:
-    return str(row.get("title") or row.get("sampler") or "?")
-
-
-def intervals_of(row: Row) -> str:
-    """ "[3, 2, 0.3, 1] [9, 1, 2, 5]" from any Restart notation; the text itself where it is none."""
-    text = row.get("restart") or ""
-    try:
-        found = RestartConfig.parse(text or None).intervals
-    except RestartError:
-        return str(text)
-    return " ".join(f"[{i.N}, {i.K}, {i.t_min:g}, {i.t_max:g}]" for i in found)
 
 
 QUALITY: tuple[Column, ...] = (
@@ -189,20 +175,12 @@ def environments(rows: Iterable[Row]) -> Table:
 
 def by_family(rows: Iterable[Row]) -> list[Row]:
     """Rows in reading order: the engine first, ODE, SDE, Restart, then by sampler and NFE."""
-    who, families = ["engine", "diffusers", "torch"], ["ode", "sde", "restart"]
-
-    def place(some: list[str], value: object) -> int:
-        return some.index(str(value)) if value in some else len(some)
-
     return sorted(
         rows,
         key=lambda row: (
-            place(who, row.get("by")),
-            place(families, family_of(row)),
-            str(row.get("sampler")),
-            row.get("nfe") or 0,
+            maker_rank(row.get("by")), rank(family_of(row)), str(row.get("sampler")), row.get("nfe") or 0
         ),
-    )
+    )  # fmt: skip
 
 
 def quality_table(rows: Iterable[Row], by: str | None = None) -> str:
