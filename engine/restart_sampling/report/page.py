@@ -158,7 +158,14 @@ def _pareto(rows: Sequence[Row]) -> Section:
     pairs = tables.pairs_table(rows)
     return Section(
         "quality", "Quality against evaluations", lead, tuple(views), *_none("quality", "quality rows", views),
-        tables=(("Restart beside the others, block by block of the same seeds", pairs),) if pairs.cells else (),
+        tables=tuple(
+            (name, some)
+            for name, some in (
+                ("Every set of features side by side", tables.features_table(rows)),
+                ("Restart beside the others, block by block of the same seeds", pairs),
+            )
+            if some.cells
+        ),
     )  # fmt: skip
 
 
