@@ -51,12 +51,12 @@ def quality() -> str:
     ks = [row for row in rows if row.get("experiment") == "K"]
     lines = [
         "Fréchet distance of the bundled model's samples to the test set, on the features of a small classifier",
-        "(FD-classifier, not FID; lower is better). The first FD is of seeds that all rows share, so it compares. Beside it stands",
-        "the mean over all blocks of a row, where there are more: it is better known, and compares only with rows of as many",
-        "blocks. All classes are weighted alike, which takes out how often seeds happen to ask for a class",
+        "(FD-classifier, not FID; lower is better). The first FD is of seeds that all rows share, so it compares. Beside it",
+        "stands the mean over all blocks of a row, where there are more: it is better known, and compares only with rows of as",
+        "many blocks. All classes are weighted alike, which takes out how often seeds happen to ask for a class",
         "([docs/quality.md](docs/quality.md)); ± is the standard deviation over blocks of seeds where there are several. All",
-        "samplers begin from the same latents, draw 0 of the seed; noise along the way is each one's own. `make quality` adds what",
-        "is missing.",
+        "samplers begin from the same latents, draw 0 of the seed; noise along the way is each one's own. `make quality` adds",
+        "what is missing.",
         "",
         quality_table([row for row in rows if row["n"] == ks[0]["n"]], by="engine"),
         "",
