@@ -17,7 +17,9 @@ from restart_sampling.bench import quality
 from restart_sampling.bench.engine import EngineRunner
 from restart_sampling.bench.judge import judge_for
 from restart_sampling.bench.rows import append, environment, find, read
+from restart_sampling.report import canvas
 from restart_sampling.report.select import ablation_points
+from restart_sampling.report.style import family_of
 
 RESULTS = Path(__file__).parent / "results"
 MODEL = "fashion-mnist"
@@ -49,7 +51,14 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=1_000_000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--plot-only", action="store_true", help="draw the picture of the rows that are there"
+    )
     arguments = parser.parse_args()
+    if arguments.plot_only:
+        rows = find(read(arguments.out / "ablation.jsonl"), kind="ablation", n=arguments.n)
+        plot(rows, rows[-1], arguments.out / "ablation.png")
+        return
     denoiser, judge = rs.load(MODEL), judge_for(MODEL)
     keys = {
         "model": MODEL,
@@ -108,41 +117,38 @@ def main() -> None:
     plot(find(read(arguments.out / "ablation.jsonl"), **keys), keys, arguments.out / "ablation.png")
 
 
-def _tick(row: dict[str, Any]) -> str:
-    """The varied value; an interval on two lines."""
-    return str(row["value"]).replace(", ", "\n")
-
-
 def plot(rows: list[dict[str, Any]], keys: dict[str, Any], path: Path) -> None:
-    """FD with equal classes, mean and standard deviation over the blocks of seeds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    titles = {"K": "K, 0.3 to 1", PAPER: PAPER, "interval": "t_min, t_max", "N_main": "N_main"}
+    """FD with equal classes, mean and standard deviation over the blocks of seeds, with the NFE under each value."""
+    titles = {"K": "K jumps, interval 0.3 to 1", PAPER: f"{PAPER[0]} jumps, interval 0.06 to 0.3",
+              "interval": "interval, two jumps", "N_main": "main grid's points, one jump"}  # fmt: skip
     every = [point for point in ablation_points(rows) if "equal classes" in point["basis"]]
-    figure, axes = plt.subplots(1, len(titles), figsize=(12, 3.2), constrained_layout=True, sharey=True)
-    for ax, (name, title) in zip(axes, titles.items(), strict=True):
-        points = find(every, experiment=name)
-        values, spread = [_tick(row) for row in points], [row["std"] or 0 for row in points]
-        ax.errorbar(values, [row["fd"] for row in points], yerr=spread, fmt="o-", capsize=2)
-        for row in points:
-            ax.annotate(
-                f"{row['nfe']} NFE",
-                (_tick(row), row["fd"]),
-                textcoords="offset points",
-                xytext=(4, 6),
-                ha="left",
-                fontsize=8,
+    with canvas.drawing():
+        figure, axes = canvas.figure(5.6, 2, 2, sharey=True)
+        for ax, (name, title) in zip(axes.flat, titles.items(), strict=True):
+            points = find(every, experiment=name)
+            for family in sorted({family_of(p) for p in points}):
+                some = [(x, p) for x, p in enumerate(points) if family_of(p) == family]
+                canvas.points(
+                    ax, [x for x, _ in some], [p["fd"] for _, p in some], family, yerr=[p["std"] for _, p in some],
+                    linestyle="" if name == "interval" else "-",
+                )  # fmt: skip
+            ax.set_xticks(range(len(points)), [_tick(p) for p in points], fontsize=canvas.SMALL)
+            ax.margins(x=0.12, y=0.12)
+            blocks = points[0]["blocks"] if points else 1
+            ax.set(
+                title=title,
+                xlabel="same 1,000 seeds" if blocks == 1 else f"same {blocks} blocks of 1,000 seeds",
             )
-        ax.margins(x=0.15, y=0.12)
-        ax.set(xlabel=title)
-    axes[0].set(ylabel="FD-classifier, equal classes")
-    figure.suptitle(
-        f"Restart on {MODEL}, blocks of n = {keys['n']:,}; bars: standard deviation over {BLOCKS[PAPER]} blocks"
-    )
-    figure.savefig(path, dpi=130)
+        for ax in axes[:, 0]:
+            ax.set_ylabel("FD, equal classes\n(lower is better)")
+        canvas.legend(figure, [family_of(p) for p in every], one_block=canvas.has_hollow(every))
+        caption = f"{MODEL}, features {keys['features']}, Heun; the number under a value is its NFE. Bars: standard deviation."
+        canvas.save(figure, path, caption)
+
+
+def _tick(row: dict[str, Any]) -> str:
+    """The varied value, an interval on two lines, and the NFE under it."""
+    return str(row["value"]).replace(", ", "\nto ") + f"\n({row['nfe']})"
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ import torch
 
 import restart_sampling as rs
 from restart_sampling.bench.claims import Fraction, fraction
+from restart_sampling.report import canvas
+from restart_sampling.report.style import look
 
 RESULTS = Path(__file__).parent / "results"
 INTERVAL, WIDER = (1.0, 1.5), (1.0, 3.0)  # the paper's, and a longer one
@@ -207,68 +209,60 @@ def front(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """The curves, and the three ablations."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from restart_sampling.report.style import colour
-
     base = float(np.mean([r["total"] for r in rows if r["family"] == FLOOR]))
-    figure, axes = plt.subplots(2, 2, figsize=(11, 8), constrained_layout=True)
-    ((curve, ks), (intervals, mains)) = axes
-    for family, title in FAMILIES.items():
-        every = means(rows, experiment="curve", family=family)
-        best = front(every)
-        curve.plot(
-            [r["nfe"] for r in every], [r["total"] for r in every], ".", color=colour(family), alpha=0.35
-        )
-        curve.errorbar(
-            [r["nfe"] for r in best], [r["total"] for r in best], yerr=[r["std"] for r in best], color=colour(family),
-            label=title, marker="o", ms=4, capsize=2,
-        )  # fmt: skip
-    _log_axis(curve, [r["nfe"] for r in rows if r["experiment"] == "curve"])
-    curve.set(xlabel="NFE", ylabel="W1 to the data", title="Lowest error within so many evaluations")
-    for axis, experiment, key, label in (
-        (ks, "K", "K", "Restart iterations K, [3, K, 1.0, 1.5] on 36 points"),
-        (mains, "N_main", "steps", "points of the main grid, [3, 10, 1.0, 1.5]"),
-    ):
-        some = sorted(means(rows, experiment=experiment), key=lambda r: r[key])
-        axis.errorbar(
-            range(len(some)), [r["total"] for r in some], yerr=[r["std"] for r in some], marker="o", ms=4, capsize=2,
-            color=colour("restart"),
-        )  # fmt: skip
-        axis.set_xticks(range(len(some)), labels=[f"{r[key]}\n({r['nfe']})" for r in some])
-        axis.set(xlabel=label, ylabel="W1 to the data", title=f"{experiment} (and its NFE)")
-    some = means(rows, experiment="interval")
-    names = [f"{r['t_min']:g} – {r['t_max']:g}" for r in some]
-    intervals.bar(
-        names, [r["total"] for r in some], yerr=[r["std"] for r in some], color=colour("restart"), capsize=3
-    )
+    runs = len({r["seed"] for r in rows})
     (without,) = means(rows, experiment="K", family="ode")
-    intervals.axhline(without["total"], color=colour("ode"), lw=1, label="no Restart, same grid")
-    intervals.set_ylim(bottom=base * 0.8)
-    intervals.set(
-        xlabel="interval t_min – t_max, N 3, K 10, 36 points", ylabel="W1 to the data", title="Interval"
-    )
-    intervals.tick_params(axis="x", rotation=30)
-    for axis in (curve, ks, intervals, mains):
-        axis.axhline(base, color="grey", lw=1, ls="--", label="two samples of the data")
-        axis.grid(alpha=0.3)
-    curve.legend()
-    intervals.legend()
-    figure.savefig(path, dpi=120)
-
-
-def _log_axis(axis: Any, values: list[float]) -> None:
-    from matplotlib.ticker import NullLocator
-
-    from restart_sampling.report.style import log_ticks
-
-    axis.set_xscale("log")
-    ticks = log_ticks(values)
-    axis.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-    axis.xaxis.set_minor_locator(NullLocator())
+    with canvas.drawing():
+        figure, ((curve, ks), (intervals, mains)) = canvas.figure(6.4, 2, 2)
+        for family in FAMILIES:
+            every = means(rows, experiment="curve", family=family)
+            best = front(every)
+            shown = look(family)
+            curve.plot(
+                [r["nfe"] for r in every],
+                [r["total"] for r in every],
+                shown.marker,
+                color=shown.colour,
+                alpha=0.3,
+                ms=2.5,
+            )
+            canvas.points(
+                curve, [r["nfe"] for r in best], [r["total"] for r in best], family, yerr=[r["std"] for r in best],
+                linestyle="-", markersize=4,
+            )  # fmt: skip
+        canvas.log_axis(curve, "x", [r["nfe"] for r in rows if r["experiment"] == "curve"])
+        curve.set(xlabel="NFE", title="lowest within so many NFE")
+        for axis, experiment, title, tick in (
+            (ks, "K", "K jumps, 1 to 1.5", "{K}"),
+            (mains, "N_main", "points of the main grid, K = 10", "{steps}"),
+            (intervals, "interval", "interval, K = 10", "{t_min:g}–\n{t_max:g}"),
+        ):
+            key = {"K": "K", "N_main": "steps"}.get(experiment)
+            some = means(rows, experiment=experiment)
+            some = sorted(some, key=lambda r: r[key]) if key else some
+            for family in sorted({r["family"] for r in some}):
+                mine = [(x, r) for x, r in enumerate(some) if r["family"] == family]
+                canvas.points(
+                    axis, [x for x, _ in mine], [r["total"] for _, r in mine], family, yerr=[r["std"] for _, r in mine],
+                    linestyle="-" if key else "",
+                )  # fmt: skip
+            axis.set_xticks(
+                range(len(some)),
+                [f"{tick.format(**r)}\n({r['nfe']})" for r in some],
+                fontsize=canvas.SMALL - 0.5,
+            )
+            axis.set(title=title, xlabel="(NFE under the value)")
+        intervals.axhline(without["total"], color=look("ode").colour, lw=1)
+        intervals.annotate("no Restart, same grid", (1, without["total"]), xycoords=("axes fraction", "data"), xytext=(-2, -10),
+                           textcoords="offset points", ha="right", fontsize=canvas.SMALL, color=look("ode").colour)  # fmt: skip
+        for axis in (curve, ks, intervals, mains):
+            canvas.floor(axis, base, "two samples of the data")
+        for axis in (curve, intervals):
+            axis.set_ylabel("W1 to the data\n(lower is better)")
+        canvas.legend(figure, list(FAMILIES))
+        canvas.save(
+            figure, path, f"Euler in the ablations. Bars: standard deviation over {runs} runs. SDE: churn."
+        )
 
 
 def main() -> None:
@@ -277,10 +271,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="repetitions with other seeds")
     parser.add_argument("--train-steps", type=int, default=6000)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--plot-only", action="store_true", help="draw the picture of the rows that are there"
+    )
     arguments = parser.parse_args()
     path = arguments.out / "synthetic_curves.csv"
     arguments.out.mkdir(parents=True, exist_ok=True)
-    measure(arguments.n, arguments.runs, arguments.train_steps, path)
+    if not arguments.plot_only:
+        measure(arguments.n, arguments.runs, arguments.train_steps, path)
     rows = load(path)
     plot(rows, arguments.out / "synthetic_curves.png")
     print(claim(rows))

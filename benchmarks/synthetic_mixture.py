@@ -30,6 +30,8 @@ from torch import Tensor, nn
 
 import restart_sampling as rs
 from restart_sampling import parameterization
+from restart_sampling.report import canvas
+from restart_sampling.report.style import look
 
 T_MIN, T_MAX = 1.0, 1.5
 RESULTS = Path(__file__).parent / "results"
@@ -194,11 +196,7 @@ def sweep(denoiser: rs.Denoiser, n: int, runs: int, Ks: list[int]) -> list[dict[
 
 
 def plot(rows: list[dict[str, object]], path: Path, baseline: float) -> None:
-    """Left: errors against K. Right: contracted against additional error for each family."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    """Above: errors of Restart against K. Below: contracted against additional error for each family."""
 
     def mean(family: str, key: str) -> tuple[list[float], list[float]]:
         values = sorted({float(r["value"]) for r in rows if r["family"] == family})  # type: ignore[arg-type]
@@ -208,19 +206,57 @@ def plot(rows: list[dict[str, object]], path: Path, baseline: float) -> None:
         ]
         return values, means
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), constrained_layout=True)
-    for key, style in (("total", "o-"), ("contracted", "s--"), ("additional", "^:")):
-        left.plot(*mean("restart", key), style, label=f"{key} error")
-    left.axhline(baseline, color="grey", lw=1, label="two samples of the data")
-    left.set(
-        xlabel="Restart iterations K in [1.0, 1.5]", ylabel="Wasserstein-1 distance", title="Errors against K"
-    )
-    left.legend()
-    for family, style in (("ode", "o-"), ("sde", "s-"), ("restart", "^-"), ("restart, grid × 2", "v-")):
-        right.plot(mean(family, "additional")[1], mean(family, "contracted")[1], style, label=family)
-    right.set(xlabel="additional error", ylabel="contracted error", title="Contraction against what is added")
-    right.legend()
-    figure.savefig(path, dpi=130)
+    restart = look("restart")
+    with canvas.drawing():
+        figure, (left, right) = canvas.figure(6.4, 2)
+        for key, line, above in (("total", "-", 12), ("contracted", "--", -16), ("additional", ":", -16)):
+            at, error = mean("restart", key)
+            spread = [
+                float(
+                    np.std(
+                        [r[key] for r in rows if r["family"] == "restart" and float(r["value"]) == v], ddof=1
+                    )
+                )  # type: ignore[misc, arg-type]
+                for v in at
+            ]
+            canvas.points(left, at, error, "restart", yerr=spread, linestyle=line)
+            left.annotate(f"{key} error", (at[-1], error[-1]), xytext=(-4, above), textcoords="offset points", ha="right",
+                          fontsize=canvas.SMALL, color=restart.colour)  # fmt: skip
+        canvas.floor(left, baseline, "two samples of the data")
+        left.set(
+            xlabel="K, jumps in [1.0, 1.5]",
+            ylabel="W1 (lower is better)",
+            title="errors of Restart against K",
+        )
+        for family, line, name, at_end in (
+            ("ode", "-", "ODE", (4, -10)), ("sde", "-", "SDE (churn)", (6, -3)), ("restart", "-", "Restart", (-4, 7)),
+            ("restart, grid × 2", "--", "Restart, twice the grid", (-4, 7)),
+        ):  # fmt: skip
+            x, y = mean(family, "additional")[1], mean(family, "contracted")[1]
+            shown = look(family.split(",")[0])
+            right.plot(x, y, line, color=shown.colour, marker=shown.marker)
+            right.annotate(name, (x[-1], y[-1]), xytext=at_end, textcoords="offset points", fontsize=canvas.SMALL,
+                           color=shown.colour)  # fmt: skip
+        right.margins(x=0.15)
+        right.set(
+            xlabel="additional error, W1",
+            ylabel="contracted error, W1",
+            title="contraction against what is added",
+        )
+        runs = len({r["seed"] for r in rows})
+        canvas.legend(figure, ["ode", "sde", "restart"])
+        canvas.save(
+            figure,
+            path,
+            f"Means of {runs} runs; along a line K, the number of steps, or S_churn grows. "
+            "Bars, above: standard deviation of the runs.",
+        )
+
+
+def load(path: Path) -> list[dict[str, object]]:
+    """The rows of a file, with numbers as numbers."""
+    with path.open(newline="") as file:
+        return [{k: v if k == "family" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
 def main() -> None:
@@ -229,10 +265,16 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="repetitions with other seeds")
     parser.add_argument("--train-steps", type=int, default=6000)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--plot-only", action="store_true", help="draw the picture of the rows that are there"
+    )
     arguments = parser.parse_args()
+    baseline = float(np.mean([floor(arguments.n, seed) for seed in range(arguments.runs)]))
+    if arguments.plot_only:
+        plot(load(arguments.out / "synthetic_mixture.csv"), arguments.out / "synthetic_mixture.png", baseline)
+        return
     denoiser = train(arguments.train_steps)
     rows = sweep(denoiser, arguments.n, arguments.runs, [0, 1, 2, 4, 7, 10, 15, 20, 30])
-    baseline = float(np.mean([floor(arguments.n, seed) for seed in range(arguments.runs)]))
     print(f"two samples of the data: {baseline:.3f}")
     arguments.out.mkdir(parents=True, exist_ok=True)
     with (arguments.out / "synthetic_mixture.csv").open("w", newline="") as file:

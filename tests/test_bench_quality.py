@@ -11,7 +11,7 @@ from scipy.linalg import sqrtm
 from torch import nn
 
 import restart_sampling as rs
-from restart_sampling.bench import claims, images, quality, rows, samplers
+from restart_sampling.bench import claims, images, quality, rows, samplers, witnesses
 from restart_sampling.bench.features import Features, load_features
 from restart_sampling.bench.judge import (
     Judge,
@@ -361,25 +361,31 @@ def test_the_fraction_of_evaluations():
     assert found.nfe_restart == pytest.approx((31 * 63) ** 0.5, rel=1e-6)
     assert found.fraction == pytest.approx((31 * 63) ** 0.5 / 127, rel=1e-6)
     assert found.blocks == 3
+    assert found.between == (31, 63)  # which is said wherever the number is
+    assert [(nfe, fd) for (_, _, nfe, _), fd in found.as_good] == [(63, pytest.approx(4.1))]
     rows_ = pooled_rows({("sde", "s"): [(127, 5.0)], ("restart", "r"): [(63, 4.0)]})
-    (sentence,) = claims.sentences(rows_)
+    found = claims.fraction(rows_)
+    assert found is not None and found.between is None
+    verdict, sentence = witnesses.sentences(rows_)
     assert "63" in sentence and "127" in sentence and "equal classes" not in sentence
+    assert "interpolated between" not in sentence
     loop = pooled_rows({("sde", "torch/s"): [(127, 1.0)]})  # the same sampler once more, with other noise
-    assert claims.sentences([*rows_, *({**row, "by": "torch"} for row in loop)]) == [sentence]
-    (sentence,) = claims.sentences([{**row, "fd_balanced": row["fd"] + 1} for row in rows_])
+    assert witnesses.sentences([*rows_, *({**row, "by": "torch"} for row in loop)]) == [verdict, sentence]
+    _, sentence = witnesses.sentences([{**row, "fd_balanced": row["fd"] + 1} for row in rows_])
     assert "FD 6.1 at 127" in sentence and "equal classes" in sentence
 
 
-def test_rows_with_more_blocks_have_a_sentence_of_their_own():
-    """The rows of both families that have the most blocks, and only those; then all rows on the one block they share."""
+def test_the_sentence_is_of_the_rows_with_the_most_blocks():
+    """The rows of both families that have the most blocks, and only those; rows on one block are counted and left out."""
     some = pooled_rows({("sde", "s"): [(63, 7.0), (127, 5.0)], ("restart", "r"): [(31, 6.0), (63, 4.0)]})
     some = [row for row in some if row["nfe"] != 127 or row["first_seed"] == 0]
-    several, one = claims.sentences(some)
-    assert "127 NFE" in one and "1 block of" in one
-    assert "63 NFE, s" in several and "3 blocks" in several and "the 3 SDE and Restart rows" in several
-    # Rows of one family alone do not count, however many blocks they have.
+    _, several = witnesses.sentences(some)
+    assert "63 NFE, s" in several and "3 blocks" in several
+    assert "1 further SDE and Restart row on fewer blocks left out" in several
+    # Rows of one family alone do not count, however many blocks they have: what both share is one block, too little to tell.
     some = [row for row in some if row["family"] == "restart" or row["first_seed"] == 0]
-    assert claims.sentences(some) == [one]
+    _, one = witnesses.sentences(some)
+    assert "too little to tell, 1 block of 1,000 samples" in one
 
 
 def test_rows_of_other_plans_are_other_contenders():
@@ -387,7 +393,7 @@ def test_rows_of_other_plans_are_other_contenders():
     rows_ = pooled_rows({("sde", "s"): [(127, 5.0)], ("restart", "r"): [(63, 4.0)]})
     worse = pooled_rows({("restart", "r"): [(63, 9.0)]})
     both = [*({**row, "key": "one"} for row in rows_), *({**row, "key": "two"} for row in worse)]
-    assert claims.sentences(both) == claims.sentences(rows_)
+    assert witnesses.sentences(both) == witnesses.sentences(rows_)
 
 
 def test_pairs_share_their_seeds():
@@ -432,6 +438,6 @@ def test_a_claim_that_does_not_hold():
     worse = pooled_rows({("sde", "s"): [(127, 5.0)], ("restart", "r"): [(31, 6.0), (63, 5.5)]})
     found = claims.fraction(worse)
     assert found is not None and found.fraction is None
-    assert "does not reach" in claims.sentences(worse)[0]
+    assert "does not reach" in witnesses.sentences(worse)[1]
     assert claims.fraction(pooled_rows({("sde", "s"): [(127, 5.0)]})) is None
-    assert claims.sentences([]) == []
+    assert witnesses.sentences([]) == []

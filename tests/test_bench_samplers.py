@@ -14,13 +14,13 @@ from scipy.integrate import solve_ivp
 
 import restart_sampling as rs
 from restart_sampling import parameterization
-from restart_sampling.bench import engine, libraries, loops, rows, samplers, timing
+from restart_sampling.bench import engine, libraries, rows, samplers, timing
 from restart_sampling.errors import BackendError, ConfigError, OutputError, RestartValueError
 
 SHAPE = (1, 4, 4)
 EVERYONE = [c for c in samplers.contenders() if not c.name.startswith("preset:")]
 NAMES = [c.name for c in EVERYONE]
-ODE = [c.name for c in EVERYONE if c.family == "ode" and c.by != "torch"]  # start from draw 0
+ODE = [c.name for c in EVERYONE if c.family == "ode"]
 NOISY = [c.name for c in EVERYONE if c.family != "ode"]
 SIGMA_DATA = 0.5
 
@@ -106,16 +106,39 @@ def test_ode_samplers_approach_the_exact_solution(name):
 
 
 @pytest.mark.parametrize("name", ["torch/heun-fp64", "torch/heun-fp32"])
-def test_plain_loops_approach_the_exact_solution_from_their_own_latents(name):
-    """For Gaussian data the solution from 80·ε to 0 is x·√(c²/(c² + 80²)), whatever the latents."""
-    runner = samplers.find(name).runner(denoiser(problems.gaussian()), 255, batch_size=6)
-    x, _ = runner.draw(range(6))
-    if name.endswith("fp64"):
-        latents = loops.SampleGenerators(range(6)).latents(SHAPE)
-    else:
-        latents = torch.randn(6, *SHAPE, generator=torch.Generator().manual_seed(0))
-    truth = problems.gaussian_flow(80.0 * latents.double(), 80.0, 0.0)
+def test_plain_loops_draw_what_the_engine_draws(name):
+    """Heun has no noise but the latents: from draw 0 of the seed the plain loop ends where the engine's plan ends.
+
+    For Gaussian data the solution from 80·ε to 0 is x·√(c²/(c² + 80²)).
+    """
+    den = denoiser(problems.gaussian())
+    x, _ = samplers.find(name).runner(den, 255, batch_size=6).draw(range(6))
+    truth = problems.gaussian_flow(80.0 * rs.noise.normal(range(6), 0, SHAPE).double(), 80.0, 0.0)
     assert float((x - truth).abs().max()) < 0.01
+    engine_x, _ = samplers.find("heun").runner(den, 255, batch_size=6).draw(range(6))
+    assert float((x - engine_x).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("name", [c.name for c in EVERYONE if c.by == "torch"])
+def test_plain_loops_begin_from_draw_0_of_the_seed(name):
+    """The first thing the network is asked: 80 times the engine's latents, since there is no churn at the top of the grid."""
+    asked = []
+
+    def D(x, sigma):
+        asked.append(x.clone())
+        return problems.gaussian()(x, sigma)
+
+    runner = samplers.find(name).runner(denoiser(D), 18, batch_size=3)
+    runner.draw([5, 1, 8])
+    latents = 80.0 * rs.noise.normal([5, 1, 8], 0, SHAPE).double()
+    assert torch.allclose(asked[0].double(), latents, rtol=1e-5, atol=1e-5)
+
+
+def test_rows_of_loops_with_other_latents_are_known_by_their_key():
+    runner = samplers.find("torch/heun-fp64").runner(denoiser(problems.gaussian()), 35)
+    assert not samplers.other_latents({"by": "torch", "key": runner.key})
+    assert samplers.other_latents({"by": "torch", "key": "torch-heun-fp64-e4bdd3bf1820-fp32"})
+    assert not samplers.other_latents({"by": "engine", "key": "e4bdd3bf1820-fp32"})
 
 
 @pytest.mark.parametrize("name", NOISY)
@@ -137,12 +160,12 @@ def test_stochastic_samplers_draw_gaussian_data_with_its_variance(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_draws_depend_on_the_seed_alone(name):
-    """But for the loops in k-diffusion's manner, whose noise is drawn for the batch: that is in their key."""
+    """But for Restart in k-diffusion's manner, whose noise is drawn for the batch: that is in its key."""
     contender, den = samplers.find(name), denoiser(problems.mixture(SHAPE))
     together = contender.runner(den, 18, batch_size=5)
     apart = contender.runner(den, 18, batch_size=2)
     x, y = together.draw(range(5))[0], apart.draw(range(5))[0]
-    if name in ("torch/heun-fp32", "torch/restart-fp32"):
+    if name == "torch/restart-fp32":
         assert together.key != apart.key
         assert not torch.allclose(x[2:4], y[2:4], atol=0.1)
         assert torch.equal(apart.draw(range(5))[0], y)

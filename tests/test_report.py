@@ -16,7 +16,7 @@ import torch
 from report_rows import KINDS, made_rows
 
 import restart_sampling as rs
-from restart_sampling.bench import claims
+from restart_sampling.bench import claims, witnesses
 from restart_sampling.cli import main
 from restart_sampling.report import make_page, pairs_table, quality_table, select, speed_table, tuned_table
 from restart_sampling.report.page import Live
@@ -121,7 +121,7 @@ def test_a_missing_kind_is_named_with_the_command_that_makes_it(missing):
     page = Page(make_page(rows, folders=["some/results"]))
     said = {
         "speed": "There are no speed rows yet. This makes them: restart-sampling bench",
-        "ablation": "There are no ablation rows yet. This makes them: python benchmarks/ablations.py",
+        "ablation": "How to make it again",  # a script of the repository makes them, which an installed package lacks
         "everything": "There are no quality rows yet. This makes them: restart-sampling bench",
     }
     assert said.get(missing, "How to make it again") in page.text
@@ -195,6 +195,52 @@ def test_what_cannot_be_compared_is_not_in_one_figure():
     assert sum(tag == "option" for tag, _ in page.tags) == 6
 
 
+def test_a_mean_stands_only_beside_means_over_the_same_seeds():
+    """Ten blocks of three samplers, five of a fourth, one of a fifth, one of other seeds: four pictures, each of equal seeds."""
+
+    def drawn(sampler, blocks):
+        return [
+            {"kind": "quality", "sampler": sampler, "family": "ode", "by": "engine", "nfe": 35, "n": 1000,
+             "fd": 3.0 + 0.1 * b * len(sampler), "first_seed": 1000 * b, "features": "f", "reference": "r"}
+            for b in blocks
+        ]  # fmt: skip
+
+    rows = [r for name in ("a", "bb", "ccc") for r in drawn(name, range(10))]
+    rows += drawn("dddd", range(5)) + drawn("eeeee", [0]) + drawn("ffffff", [77])
+    found = {
+        group.rows[0]["seeds"]: {p["sampler"]: p for p in group.rows} for group in select.quality_groups(rows)
+    }
+    assert {seeds: set(points) for seeds, points in found.items()} == {
+        "0-999": {"a", "bb", "ccc", "dddd", "eeeee"}, "0-4999": {"a", "bb", "ccc", "dddd"}, "0-9999": {"a", "bb", "ccc"},
+        "77000-77999": {"ffffff"},
+    }  # fmt: skip
+    for seeds, blocks in (("0-999", 1), ("0-4999", 5), ("0-9999", 10)):
+        for name, point in found[seeds].items():
+            assert point["fd"] == pytest.approx(3.0 + 0.1 * len(name) * (blocks - 1) / 2)
+            assert point["blocks"] == blocks and (point["std"] is None) == (blocks == 1)
+    largest, most = select.panels(select.quality_groups(rows))
+    assert (largest.rows[0]["blocks"], most.rows[0]["blocks"]) == (1, 10)
+
+
+def test_loops_that_began_from_other_latents_stand_alone():
+    """Rows of plain loops from before they had the engine's latents: the same seeds were another start."""
+    rows = [
+        {**r, "key": key}
+        for r in made_rows()
+        if r["kind"] == "quality" and r["sampler"] == "torch/heun-fp64" and r["nfe"] == 35
+        for key in ("torch-heun-fp64-draw0-abc-fp32", "torch-heun-fp64-abc-fp32")
+    ]
+    rows += [r for r in made_rows() if r["kind"] == "quality" and r["sampler"] == "heun" and r["nfe"] == 35]
+    (alone,) = [
+        g
+        for g in select.quality_groups([r for r in rows if "draw0" not in r.get("key", "")])
+        if len(g.rows) == 1 and g.rows[0]["by"] == "torch"
+    ]
+    assert "from other latents" in alone.label
+    (group,) = select.quality_groups([r for r in rows if r.get("key") != "torch-heun-fp64-abc-fp32"])
+    assert {p["sampler"] for p in group.rows} == {"torch/heun-fp64", "heun"}
+
+
 def test_distances_of_two_machines_are_one_contender():
     """Blocks that another machine drew are more blocks; the same block from both counts once, the later row."""
     rows = [r for r in made_rows() if r["kind"] == "quality" and r["sampler"] == "heun" and r["nfe"] == 35]
@@ -264,12 +310,13 @@ def test_front_is_what_no_point_beats():
 
 
 def test_claims_stand_on_top():
-    """What `bench.claims` says of the rows, escaped; a page without such rows says nothing."""
+    """What `bench.witnesses` says of the rows, escaped; a page without such rows says nothing."""
     rows = [{**row, "sampler": f"<b>{row.get('sampler')}"} for row in made_rows()]
     page = Page(make_page(rows))
-    (sentence,) = claims.sentences(rows)
+    verdict, sentence = witnesses.sentences(rows)
+    assert verdict.startswith("No claim") and "Plans were chosen by fashion-mnist-classifier" in verdict
     assert "<b>edm-stochastic" in sentence and sentence in page.text
-    assert page.text.index(sentence) < page.text.index("Quality against evaluations")
+    assert page.text.index(verdict) < page.text.index("Quality against evaluations")
     assert "as good as" not in Page(make_page(made_rows()[:3])).text
 
 
@@ -406,7 +453,7 @@ def test_the_rows_of_bench_and_tune_stand_in_two_folders_by_default(results, tmp
     text = Page((tmp_path / "report.html").read_text()).text
     for command in (
         "tune --budget 20,43,63 --out tune",
-        "--n 1000 --out bench",
+        "--n 3000 --out bench",
         "restart-sampling report bench tune",
     ):
         assert command in text

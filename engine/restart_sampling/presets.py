@@ -39,6 +39,7 @@ class Preset:
 
     `fid` is the published one (50k images unless `note` says otherwise), None where none is printed.
     `network` is the checkpoint it belongs to. `tuned`: `restart-sampling tune` found it, so a search is not measured by it.
+    `tuned_on`: the features by whose distances it was chosen, "" where it comes from a paper; they cannot say how good it is.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Preset:
     source: str
     note: str = ""
     tuned: bool = False
+    tuned_on: str = ""
 
 
 def presets() -> tuple[Preset, ...]:
@@ -140,7 +142,7 @@ _CHURN = {
 _BUNDLED = tuple(
     Preset(
         f"fashion-mnist-{nfe}", {"steps": 18, "s_noise": 1.0, **options}, nfe, None, "fashion-mnist", "the bundled model",
-        "this package", f"{note}; measured in benchmarks/results/quality.jsonl", tuned,
+        "this package", f"{note}; measured in benchmarks/results/quality.jsonl", tuned, "fashion-mnist-classifier",
     )
     for nfe, options, note, tuned in (
         (22, {"solver": "dpm++2m", "restart": '{"0": [3, 2, 0.06, 0.30]}'}, "what `generate` does by default", True),

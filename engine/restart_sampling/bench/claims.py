@@ -1,8 +1,10 @@
 r"""The paper's claim as a number: the share of the best SDE's evaluations with which Restart reaches its quality.
 
-Of the SDE family the row with the lowest mean FD over the blocks of seeds is the goal. Restart's curve is the lowest mean FD
-among its samplers at each NFE, made monotone (more evaluations may always be left unused); between two measured points FD is
-taken as linear in ln NFE. The spread is that of the same number taken block by block. "Not reached" is an answer.
+Of the SDE family the row with the lowest mean FD over the blocks of seeds is the goal. The claim is the measured Restart row with
+the fewest evaluations whose mean FD is no higher. Beside it stands an interpolated number, and is called so: Restart's curve is
+the lowest mean FD among its samplers at each NFE, made monotone (more evaluations may always be left unused), and between two
+measured points FD is taken as linear in ln NFE. The spread is that of the interpolated number taken block by block. "Not reached"
+is an answer.
 
 Plain PyTorch loops are left out: they are the engine's samplers once more, with other noise.
 
@@ -10,8 +12,8 @@ The distance is `fd_balanced` where all these rows have it, else `fd` (bench/jud
 
 `pairs` compares two contenders block by block: they drew the same seeds, so most of the noise of a distance drops out.
 
-Rows are compared on seeds that all of them drew. Where some were drawn on more blocks than others there are two statements: of
-those rows of both families that have the most blocks, and of all rows on the blocks common to all.
+Rows are compared on seeds that all of them drew: those of both families that have the most blocks. What is said in words, and by
+how many sets of features it has to be confirmed, is in witnesses.py.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Any
 
 from .rows import ranking
 
-GROUP = ("model_sha256", "features", "reference", "dtype", "n")
+GROUP = ("features", "reference", "dtype", "n")
 Row = Mapping[str, Any]
 Contender = tuple[str, str, int, str]  # family, sampler, NFE, and the key of what is drawn
 Table = dict[Contender, dict[int, Row]]  # then by first seed
@@ -39,6 +41,8 @@ class Fraction:
         fraction: their ratio; low, high: its range over blocks of seeds (None where a block does not reach it).
         reached: of `blocks` blocks, in how many Restart reaches the SDE. n: samples of a block. fd_restart: Restart's lowest.
         metric: "fd" or "fd_balanced", which all of it is of.
+        between: the measured NFE that `nfe_restart` is interpolated between, None where it was measured itself.
+        as_good: the Restart contenders whose mean FD is no higher than the SDE's, with that mean; fewest evaluations first.
     """
 
     nfe_sde: int
@@ -53,6 +57,8 @@ class Fraction:
     blocks: int
     n: int
     metric: str
+    between: tuple[int, int] | None
+    as_good: tuple[tuple[Contender, float], ...]
 
 
 def fraction(rows: Iterable[Row]) -> Fraction | None:
@@ -60,7 +66,7 @@ def fraction(rows: Iterable[Row]) -> Fraction | None:
 
     Only blocks that every row of both families has are used, so that all see the same seeds.
     """
-    return _fraction(_table(rows))
+    return fraction_of(table_of(rows))
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ def pairs(rows: Iterable[Row]) -> list[Pair]:
 
     From rows of kind "quality", of each group by itself. Only what shares two blocks of seeds or more is compared.
     """
-    return [pair for group in _groups(rows) for pair in _pairs(_table(group, ("ode", "sde", "restart")))]
+    return [pair for group in _groups(rows) for pair in _pairs(table_of(group, ("ode", "sde", "restart")))]
 
 
 def _pairs(table: Table) -> list[Pair]:
@@ -124,7 +130,7 @@ def _pair(mine: Mapping[int, Row], theirs: Mapping[int, Row], blocks: Sequence[i
     )
 
 
-def _table(rows: Iterable[Row], families: Sequence[str] = ("sde", "restart")) -> Table:
+def table_of(rows: Iterable[Row], families: Sequence[str] = ("sde", "restart")) -> Table:
     """The rows of these families, by contender and block of seeds; the later of two rows of one block counts."""
     table: Table = {}
     for row in rows:
@@ -132,7 +138,7 @@ def _table(rows: Iterable[Row], families: Sequence[str] = ("sde", "restart")) ->
             row.get("kind") == "quality"
             and row.get("family") in families
             and row.get("by") != "torch"
-            and row.get("fd") is not None
+            and all(row.get(name) is not None for name in ("fd", "sampler", "nfe", "first_seed", "n"))
         ):
             contender = (row["family"], row["sampler"], row["nfe"], str(row.get("key", "")))
             table.setdefault(contender, {})[row["first_seed"]] = row
@@ -143,8 +149,8 @@ def _metric(blocks: Iterable[Mapping[int, Row]]) -> str:
     return ranking([row for found in blocks for row in found.values()])
 
 
-def _most(table: Table) -> Table:
-    """The contenders with the most blocks that still are of both families."""
+def most_blocks(table: Table) -> Table:
+    """The contenders with the most blocks that still are of both families; empty where there is one family alone."""
     for count in sorted({len(found) for found in table.values()}, reverse=True):
         some = {key: found for key, found in table.items() if len(found) >= count}
         if {contender[0] for contender in some} == {"sde", "restart"}:
@@ -152,7 +158,8 @@ def _most(table: Table) -> Table:
     return {}
 
 
-def _fraction(table: Table) -> Fraction | None:
+def fraction_of(table: Table) -> Fraction | None:
+    """:func:`fraction` of the contenders in a table, on the blocks that all of them have."""
     if {contender[0] for contender in table} != {"sde", "restart"}:
         return None
     blocks = sorted(set.intersection(*(set(found) for found in table.values())))
@@ -165,32 +172,27 @@ def _fraction(table: Table) -> Fraction | None:
     )
     sampler, nfe, fd = _best(sde, blocks)
     curve = _curve(restart, blocks)
-    at = _reached(curve, fd)
+    at, between = _reached(curve, fd)
     each = []
     for block in blocks:
         _, nfe_b, fd_b = _best(sde, [block])
-        found = _reached(_curve(restart, [block]), fd_b)
+        found, _ = _reached(_curve(restart, [block]), fd_b)
         if found is not None:
             each.append(found / nfe_b)
     whole = len(each) == len(blocks)
     (n, *_) = (row["n"] for found in table.values() for row in found.values())
+    means = {key: _mean(found, blocks) for key, found in restart.items()}
+    as_good = sorted((key for key, mean in means.items() if mean <= fd), key=lambda key: (key[2], means[key]))
     return Fraction(
         nfe, fd, sampler, min(value for _, value in curve), at, None if at is None else at / nfe,
-        min(each) if each else None, max(each) if whole else None, len(each), len(blocks), n, metric,
+        min(each) if each else None, max(each) if whole else None, len(each), len(blocks), n, metric, between,
+        tuple((key, means[key]) for key in as_good),
     )  # fmt: skip
 
 
-def sentences(rows: Iterable[Row]) -> list[str]:
-    """The claim in a sentence for each group of rows that has both families; where some have more blocks, of those first."""
-    result = []
-    for group in _groups(rows):
-        table = _table(group)
-        most = _most(table)
-        for some in (most, table) if len(most) < len(table) else (table,):
-            found = _fraction(some)
-            if found is not None:
-                result.append(_sentence(found, contenders=None if some is table else len(some)))
-    return result
+def model_of(row: Row) -> str:
+    """What tells models apart: the hash of the weights, or the name where there is none."""
+    return str(row.get("model_sha256") or row.get("model") or "")
 
 
 def _groups(rows: Iterable[Row]) -> list[list[Row]]:
@@ -198,32 +200,8 @@ def _groups(rows: Iterable[Row]) -> list[list[Row]]:
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         if row.get("kind") == "quality":
-            groups.setdefault(tuple(row.get(name) for name in GROUP), []).append(row)
+            groups.setdefault((model_of(row), *(row.get(name) for name in GROUP)), []).append(row)
     return list(groups.values())
-
-
-def _sentence(found: Fraction, contenders: int | None) -> str:
-    """`contenders`: how many were compared, where it is not all of them."""
-    where = f"{found.blocks} block{'s' if found.blocks > 1 else ''} of {found.n:,} samples"
-    where += ", equal classes" * (found.metric == "fd_balanced")
-    if contenders is not None:
-        where += f", the {contenders} SDE and Restart rows that were drawn on all of them"
-    if found.nfe_restart is None or found.fraction is None:
-        return (
-            f"Restart does not reach the best SDE (FD {found.fd_sde:.3g} at {found.nfe_sde} NFE, {found.sampler}) here: its "
-            f"lowest is FD {found.fd_restart:.3g} ({where}; reached in {found.reached} of {found.blocks})."
-        )
-    spread = ""
-    if found.blocks > 1 and found.low is None:
-        spread = ", reached in no single block"
-    elif found.blocks > 1:
-        high = f"{found.high:.2f}" if found.high is not None else "not reached"
-        spread = f", from {found.low:.2f} to {high} over blocks"
-        spread += f" (reached in {found.reached} of {found.blocks})" * (found.high is None)
-    return (
-        f"Restart is as good as the best SDE (FD {found.fd_sde:.3g} at {found.nfe_sde} NFE, {found.sampler}) with "
-        f"{found.nfe_restart:.0f} NFE: a fraction of {found.fraction:.2f}{spread} ({where})."
-    )
 
 
 def _mean(found: Mapping[int, float], blocks: Sequence[int]) -> float:
@@ -246,14 +224,17 @@ def _curve(family: Mapping[Contender, Mapping[int, float]], blocks: Sequence[int
     return curve
 
 
-def _reached(curve: Sequence[tuple[int, float]], goal: float) -> float | None:
-    """The NFE at which the curve comes down to `goal`."""
+def _reached(curve: Sequence[tuple[int, float]], goal: float) -> tuple[float | None, tuple[int, int] | None]:
+    """The NFE at which the curve comes down to `goal`, and the two measured NFE it is interpolated between, if it is."""
     before: tuple[int, float] | None = None
     for nfe, fd in curve:
         if fd <= goal:
-            if before is None or before[1] <= fd:
-                return float(nfe)
+            if before is None or before[1] <= fd or fd == goal:
+                return float(nfe), None
             share = (before[1] - goal) / (before[1] - fd)
-            return math.exp(math.log(before[0]) + share * (math.log(nfe) - math.log(before[0])))
+            return math.exp(math.log(before[0]) + share * (math.log(nfe) - math.log(before[0]))), (
+                before[0],
+                nfe,
+            )
         before = (nfe, fd)
-    return None
+    return None, None

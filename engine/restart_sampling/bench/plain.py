@@ -1,9 +1,9 @@
 r"""The plain PyTorch loops of loops.py as contenders: what people run today.
 
 They walk the very plans of the engine's `heun`, `edm-stochastic` and `heun+restart` at the same budget, with unused draws as in
-public code. The float64 loops have one generator for each seed and so their own initial latents; the float32 loops one
-generator for each batch, so their samples depend on the batch. The network is the engine's, in its precision; preconditioning is
-plain torch.
+public code. They begin from the engine's initial latents, draw 0 of the seed. Later noise is torch's: the float64 loops have one
+generator for each seed; the float32 loops one for each batch, so with Restart their samples depend on the batch. The network is
+the engine's, in its precision; preconditioning is plain torch.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Tensor
 from ..denoiser import Denoiser
 from ..network import PreparedNetwork, prepare
 from ..noise import class_labels as labels_of_seeds
-from ..noise import seed_tensor
+from ..noise import normal, seed_tensor
 from ..plan import Plan
 from . import loops
 from .engine import CHURN, plan_for
-from .samplers import Contender, Runner
+from .samplers import DRAW0, Contender, Runner
 
 _EDM = "EDM, arXiv 2206.00364"
 _RESTART = "Restart, arXiv 2306.14878, Algorithms 1 and 2"
@@ -116,11 +116,12 @@ class LoopRunner(EagerRunner):
 
     def _batch(self, seeds: Tensor, labels: Tensor | None) -> Tensor:
         c, D, shape = self.recipe.config, self._D(labels), self.denoiser.shape
+        latents = normal(seeds, 0, shape, device=self.device)
         if self.registers == torch.float64:
             each = loops.SampleGenerators(seeds.tolist(), self.device)
             return loops.restart_loop_fp64(
                 D,
-                each.latents(shape),
+                latents,
                 self.grid,
                 self.intervals,
                 each,
@@ -130,7 +131,7 @@ class LoopRunner(EagerRunner):
                 c.s_noise,
             )
         noise = _batch_noise(int(seeds[0]), self.device)
-        x = noise(torch.empty(len(seeds), *shape, device=self.device)) * self.grid[0]
+        x = latents * self.grid[0]
         return loops.heun_loop_fp32(
             D, x, self.grid, self.intervals, noise, c.s_churn, c.s_min, c.s_max, c.s_noise
         )
@@ -150,7 +151,7 @@ def _make(
     plan = plan_for(solver, nfe, family == "restart", restart, options)
     if plan is None:
         return None
-    own = "" if registers == torch.float64 else f"-batch{batch_size}"
+    own = "" if registers == torch.float64 or family == "ode" else f"-batch{batch_size}"
     return LoopRunner(
-        denoiser, plan, registers, f"torch-{name}-{plan.digest}-{dtype}{own}", batch_size, dtype
+        denoiser, plan, registers, f"torch-{name}-{DRAW0}-{plan.digest}-{dtype}{own}", batch_size, dtype
     )

@@ -53,14 +53,23 @@ def read(path: Path) -> list[Row]:
             continue
         try:
             row = json.loads(line)
+        except RecursionError:
+            row = None  # nested a thousand levels deep
         except ValueError:
             row = None
             if _torn(line):
                 continue
         if not isinstance(row, dict):
             raise OutputError(f"{path}, line {number}: not a row (one JSON object); mend or remove the line")
-        rows.append(row)
+        rows.append(_renamed(row))
     return rows
+
+
+def _renamed(row: Row) -> Row:
+    """The row with the names fields have now: "python" once held the source of a tuned plan, over the Python version."""
+    if str(row.get("python", "")).startswith("rs.Plan.build("):
+        row["code"] = row.pop("python")
+    return row
 
 
 def read_all(folder: Path) -> list[Row]:

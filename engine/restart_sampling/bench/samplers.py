@@ -2,7 +2,8 @@ r"""Contenders: the samplers a benchmark compares, by name.
 
 A contender gets a denoiser and a budget of network evaluations and gives back a runner: the largest configuration that fits.
 Three kinds, one file each: this engine's plans (engine.py), plain PyTorch loops (plain.py) and diffusers' schedulers
-(libraries.py). All draw from the same network, and all but the plain loops from the same initial latents, draw 0 of the seed.
+(libraries.py). All draw from the same network and from the same initial latents, draw 0 of the seed. Noise along the way is each
+one's own: the engine's draws of the seed, or torch generators.
 
 Names are `heun`, `heun+restart`, `preset:cifar10-edm-43`, `torch/restart-fp64`, `diffusers/heun`. :func:`select` also takes a
 family (ode, sde, restart), a maker (engine, torch, diffusers), a glob, and "all", which is all but the presets. In :func:`work`
@@ -12,7 +13,7 @@ each of these may have a budget of its own, `heun@35`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
@@ -157,6 +158,15 @@ def _hint(name: str, known: Sequence[str], groups: Sequence[str] = ()) -> str:
     if close:
         return f"did you mean {', '.join(close)}?"
     return f"choose one of {', '.join(k for k in known if not k.startswith('preset:'))}"
+
+
+DRAW0 = "draw0"  # in the key of a plain loop that begins from draw 0 of the seed
+
+
+def other_latents(row: Mapping[str, Any]) -> bool:
+    """Whether a row is of a plain loop that began from latents of its own, as they did before they had the engine's."""
+    key = str(row.get("key") or "")
+    return row.get("by") == "torch" and key.startswith("torch-") and f"-{DRAW0}-" not in key
 
 
 def fields(

@@ -1,13 +1,18 @@
-"""`restart-sampling report`: rows of results become one HTML page."""
+"""`restart-sampling report`: rows of results become one HTML page, a CSV or LaTeX tables."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import BackendError, OutputError
+from ..errors import BackendError, OutputError, RestartError
+
+if TYPE_CHECKING:
+    from ..report.page import Live
+
+PAGE = Path("report.html")
 
 
 def report(
@@ -18,66 +23,154 @@ def report(
             show_default=False,
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The page to write. Default report.html, or no page with --csv or --latex."),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", help="Write every point as a line of this CSV file, for other programs."),
+    ] = None,
+    latex: Annotated[
+        Path | None,
+        typer.Option(
+            "--latex", help="Write the tables of distances and speeds to this .tex file (booktabs)."
+        ),
+    ] = None,
     model: Annotated[
-        str, typer.Option(help="Model whose samples are drawn: a bundled name or a .safetensors file.")
-    ] = "fashion-mnist",
+        str | None,
+        typer.Option(
+            help="Model whose samples are drawn: a bundled name or a file. Default: that of the rows."
+        ),
+    ] = None,
     samples: Annotated[
         bool, typer.Option(help="Draw sample grids and one run for the page (about a minute).")
     ] = True,
-    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Samplers compared",
+    title: Annotated[
+        str | None, typer.Option(help="Heading of the page. Default: the models that were compared.")
+    ] = None,
 ) -> None:
-    """Write one HTML page of the results, with nothing to load: fronts, speed, time, samples, ablations, tuned plans."""
-    try:
-        import jinja2  # noqa: F401
-        import plotly  # noqa: F401
-    except ImportError as error:
-        raise BackendError(f"the report needs {error.name}: pip install 'restart-sampling[bench]'") from None
-    from ..bench import rows as rows_
-    from ..output.images import write_output
-    from ..report import make_page
+    """Write one HTML page of the results, with nothing to load: fronts, speed, time, samples, ablations, tuned plans.
 
-    if out.is_dir():
-        raise OutputError(f"--out {out} is a folder; name a file such as {out / 'report.html'}")
+    With --csv or --latex the numbers alone, for other programs and for a paper.
+    """
+    from ..bench import rows as rows_
+
+    targets = {"--out": out, "--csv": csv, "--latex": latex}
+    for flag, path in targets.items():
+        if path is not None and path.is_dir():
+            raise OutputError(
+                f"{flag} {path} is a folder; name a file such as {path / 'report'}{_ending(flag)}"
+            )
+    if out is None and csv is None and latex is None:
+        out = PAGE
+        if out.is_dir():
+            raise OutputError(f"--out {out} is a folder; name a file such as {out / 'report.html'}")
+    if out is not None:
+        try:
+            import jinja2  # noqa: F401
+            import plotly  # noqa: F401
+        except ImportError as error:
+            raise BackendError(
+                f"the report needs {error.name}: pip install 'restart-sampling[bench]'"
+            ) from None
     folders = results or [*filter(Path.is_dir, map(Path, ("bench", "tune")))] or [Path("bench")]
     found = [row for folder in folders for row in rows_.read_all(folder)]
-    live = _live(model) if samples else None
-    page = make_page(found, title=title, folders=[*map(str, folders)], live=live)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {out.parent}: {error.strerror or error}") from error
-    write_output(out, lambda file: file.write(page.encode()))
     told = ", ".join(map(str, folders))
-    typer.echo(f"{out}: {len(found):,} rows of {told}, {len(page.encode()) / 1e6:.1f} MB")
+    if out is not None:
+        from ..report import make_page
+
+        live = _live(found, model) if samples else None
+        page = make_page(found, title=title, folders=[*map(str, folders)], live=live)
+        _write(out, page)
+        typer.echo(f"{out}: {len(found):,} rows of {told}, {len(page.encode()) / 1e6:.1f} MB")
+    if csv is not None:
+        from ..report.export import csv_text
+
+        text = csv_text(found)
+        _write(csv, text)
+        typer.echo(f"{csv}: {text.count(chr(10)) - 1:,} points of {told}")
+    if latex is not None:
+        from ..report.export import latex_text
+
+        text = latex_text(found)
+        _write(latex, text)
+        typer.echo(f"{latex}: {text.count('begin{table}'):,} tables of {told}")
 
 
-def _live(model: str) -> Any:
-    """The images of the page, drawn now."""
+def _ending(flag: str) -> str:
+    return {"--csv": ".csv", "--latex": ".tex"}.get(flag, ".html")
+
+
+def _write(path: Path, text: str) -> None:
+    from ..output.images import write_output
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path.parent}: {error.strerror or error}") from error
+    write_output(path, lambda file: file.write(text.encode()))
+
+
+def _live(rows: list[dict[str, Any]], asked: str | None) -> Live:
+    """The images of the page, drawn now, of the model that was measured; where it cannot be had, a note in their place."""
+    from ..models.registry import load
+    from ..report.clean import cleaned, printable
+    from ..report.commands import models_of
+    from ..report.page import Live
+
+    good, _ = cleaned(rows)
+    names = models_of(good)
+    if asked is None and len(names) != 1:
+        several = f"The rows are of {len(names)} models; --model chooses one."
+        return Live("", notes=(several if names else "No row names a model; --model chooses one.",))
+    model = names[0] if asked is None else asked
+    try:
+        denoiser = load(model)
+    except RestartError as error:
+        if asked is not None:
+            raise
+        return Live(
+            "", notes=(printable(f"{model} could not be loaded, so no images of it are here: {error}"),)
+        )
+    measured = {
+        str(row["model_sha256"]) for row in good if row.get("model") == model and row.get("model_sha256")
+    }
+    here = str(denoiser.info.get("sha256", ""))[:12]
+    other = bool(measured and here) and here not in measured
+    told = f"{model} has other weights now ({here}) than those that were measured ({', '.join(sorted(measured))})."
+    if other and asked is None:
+        return Live("", notes=(f"No images are drawn: {told}",))
+    return _draw(denoiser, model, (f"Mind that {told}",) if other else ())
+
+
+def _draw(denoiser: Any, model: str, notes: tuple[str, ...]) -> Live:
+    """Grids of samples, and one run evaluation by evaluation."""
     from rich.console import Console
 
     from ..bench import samplers
-    from ..models.registry import load
     from ..plan import Plan
     from ..report import samples as s
     from ..report.page import Live
 
-    denoiser = load(model)
     if denoiser.shape[0] not in (1, 3):
         note = f"{model} draws samples of {denoiser.shape[0]} channels, which are not shown as images."
-        return Live(denoiser.name, notes=(note,))
+        return Live(denoiser.name, notes=(*notes, note))
     console = Console(stderr=True)
     seeds = f"{s.SEEDS[0]}-{s.SEEDS[-1]}"
     with console.status("drawing samples") as status:
         chosen = [samplers.find(name) for name in s.SAMPLERS]
-        grids = s.sample_grids(
-            denoiser, chosen, progress=lambda what: status.update(f"drawing samples: {what}")
-        )
+        try:
+            grids = s.sample_grids(
+                denoiser, chosen, progress=lambda what: status.update(f"drawing samples: {what}")
+            )
+        except RestartError as error:
+            return Live(denoiser.name, notes=(*notes, f"No images could be drawn: {error}"))
         if denoiser.parameterization.name != "edm":
             note = f"The run is not shown: it needs EDM preconditioning, and {model} has {denoiser.parameterization.name}."
-            return Live(denoiser.name, tuple(grids), seeds, notes=(note,))
+            return Live(denoiser.name, tuple(grids), seeds, notes=(*notes, note))
         status.update("recording one run")
         plan = Plan.build(**s.STRIP_PLAN)
         visits, x = s.record(denoiser, plan)
     label = f"{denoiser.name}, Heun + Restart {s.STRIP_PLAN['restart']}, {plan.nfe} NFE, by the plain PyTorch loop"
-    return Live(denoiser.name, tuple(grids), seeds, s.strip(visits, x), label)
+    return Live(denoiser.name, tuple(grids), seeds, s.strip(visits, x), label, notes)

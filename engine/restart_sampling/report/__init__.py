@@ -7,9 +7,10 @@ model, `page` puts everything together. Rows are the flat dicts of `restart_samp
 from __future__ import annotations
 
 from .page import make_page as make_page
+from .select import front as front
 from .tables import pairs_table as pairs_table
 from .tables import quality_table as quality_table
 from .tables import speed_table as speed_table
 from .tables import tuned_table as tuned_table
 
-__all__ = ["make_page", "pairs_table", "quality_table", "speed_table", "tuned_table"]
+__all__ = ["front", "make_page", "pairs_table", "quality_table", "speed_table", "tuned_table"]

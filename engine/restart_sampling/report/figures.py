@@ -5,70 +5,101 @@ Text of rows goes through `style.text`, because plotly reads tags. Every functio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .labels import place
 from .select import Row, front
+from .series import Series, series_of, title_of
 from .style import (
-    DASHES,
-    FAMILIES,
-    PATTERNS,
+    DISTURBED,
+    EDGE,
+    FLOOR_DASH,
+    GRID,
+    HOLLOW,
+    INK,
+    LOOKS,
+    NETWORK,
+    OUTSIDE,
+    QUIET,
     colour,
+    disturbed,
     family_of,
+    hollow,
+    log_range,
     log_ticks,
+    look,
+    maker,
+    maker_rank,
     number,
     rank,
+    symbol,
     text,
 )
-from .tables import title_of
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif'
-GRID, INK = "#e4e4e4", "#222222"
+WIDTH, LETTER, LINE = (
+    820,
+    6.0,
+    14,
+)  # about how wide a picture is without its legend, and a letter of a name, in pixels
 
 
-def pareto(points: Sequence[Row], train: Row | None, marks: dict[str, str]) -> Figure:
+def pareto(points: Sequence[Row], train: Row | None) -> Figure:
     """FD against NFE: a line for each sampler with its spread, and each family's front as a wide band."""
     figure = _figure(height=560)
     _fronts(figure, points, x="nfe")
-    for rows in _by_sampler(points):
-        row = rows[0]
-        figure.add_scatter(
-            x=[r["nfe"] for r in rows], y=[r["fd"] for r in rows], error_y=_bars([r.get("std") for r in rows]),
-            customdata=[[_hover(r)] for r in rows], **_line(row, marks),
-        )  # fmt: skip
-    if train is not None:
-        name = f"training images, n = {number(train.get('n'))}"
-        ends = [min(p["nfe"] for p in points), max(p["nfe"] for p in points)]
-        figure.add_scatter(
-            x=ends, y=[train["fd"]] * 2, mode="lines", line={"color": INK, "width": 1.5, "dash": "longdash"}, name=name,
-            customdata=[[_hover(train)]] * 2, hovertemplate="%{customdata[0]}<extra></extra>", legendrank=1,
-        )  # fmt: skip
     values = [p["fd"] for p in points] + ([train["fd"]] if train else [])
     _log(figure, "x", "NFE, network evaluations per sample", [p["nfe"] for p in points])
     _log(figure, "y", f"FD on {text(points[0].get('features') or 'features')} (lower is better)", values)
+    for some, label in _named(figure, points, "nfe"):
+        figure.add_scatter(
+            x=[r["nfe"] for r in some.rows], y=[r["fd"] for r in some.rows], **_line(some, label),
+            error_y=_bars([r.get("std") for r in some.rows]),
+        )  # fmt: skip
+    if train is not None:
+        _floor(figure, train, [p["nfe"] for p in points])
+    _say_hollow(figure, points)
     return figure
 
 
-def speed_quality(rows: Sequence[Row], marks: dict[str, str]) -> Figure:
+def _floor(figure: Figure, train: Row, xs: Sequence[float]) -> None:
+    """The distance of the training images, over as many blocks as they have."""
+    blocks = train.get("blocks") or 1
+    name = f"{LOOKS['data'].label}, n = {number(train.get('n_block') or train.get('n'))}"
+    name += f", {number(blocks)} blocks" * (blocks > 1)
+    figure.add_scatter(
+        x=[min(xs), max(xs)], y=[train["fd"]] * 2, mode="lines", name=name, legendrank=1, customdata=[[_hover(train)]] * 2,
+        line={"color": LOOKS["data"].colour, "width": 1.5, "dash": FLOOR_DASH}, hovertemplate="%{customdata[0]}<extra></extra>",
+    )  # fmt: skip
+
+
+def _say_hollow(figure: Figure, points: Iterable[Row]) -> None:
+    """A legend entry for hollow markers, where there are any."""
+    if any(map(hollow, points)):
+        figure.add_scatter(
+            x=[None], y=[None], mode="markers", name=HOLLOW, marker={"symbol": "circle-open", "color": QUIET, "size": 9},
+            hoverinfo="skip", legendrank=2,
+        )  # fmt: skip
+
+
+def speed_quality(rows: Sequence[Row]) -> Figure:
     """Samples per second against FD: of two points at one height, the one on the right is faster."""
     figure = _figure(height=520)
     _fronts(figure, rows, x="samples_per_s", more_is_better=True)
-    for some in _by_sampler(rows):
-        bars = _quartile_bars(some)
-        figure.add_scatter(
-            x=[r["samples_per_s"] for r in some], y=[r["fd"] for r in some], error_x=bars,
-            error_y=_bars([r.get("std") for r in some]), customdata=[[_hover(r)] for r in some], **_line(some[0], marks),
-        )  # fmt: skip
+    features = text(rows[0].get("features") or "features")
     _log(figure, "x", "samples per second (more is better)", [r["samples_per_s"] for r in rows])
-    _log(
-        figure,
-        "y",
-        f"FD on {text(rows[0].get('features') or 'features')} (lower is better)",
-        [r["fd"] for r in rows],
-    )
+    _log(figure, "y", f"FD on {features} (lower is better)", [r["fd"] for r in rows])
+    for some, label in _named(figure, rows, "samples_per_s"):
+        figure.add_scatter(
+            x=[r["samples_per_s"] for r in some.rows], y=[r["fd"] for r in some.rows], error_x=_quartile_bars(some.rows),
+            error_y=_bars([r.get("std") for r in some.rows]), **_line(some, label),
+        )  # fmt: skip
+    _say_hollow(figure, rows)
     return figure
 
 
@@ -81,9 +112,10 @@ def speed_bars(rows: Sequence[Row]) -> Figure:
             bars = [row for row in some if family_of(row) == family]
             figure.add_bar(
                 y=[_bar_name(r) for r in bars], x=[r["samples_per_s"] for r in bars], orientation="h",
-                marker={"color": colour(family), "pattern": _pattern(bars[0])}, error_x=_quartile_bars(bars),
+                marker={"color": colour(family), "pattern": _pattern(bars[0]), "opacity": _opacities(bars)},
+                error_x=_quartile_bars(bars),
                 customdata=[[_hover(r)] for r in bars], hovertemplate="%{customdata[0]}<extra></extra>",
-                name=FAMILIES.get(family, text(family)), legendgroup=family, showlegend=family not in seen,
+                name=_family(family), legendgroup=family, showlegend=family not in seen,
                 legendrank=100 + rank(family), row=n, col=1,
             )  # fmt: skip
             seen.add(family)
@@ -104,11 +136,11 @@ def breakdown(rows: Sequence[Row]) -> Figure:
             "orientation": "h", "y": names, "customdata": hover, "hovertemplate": "%{customdata[0]}<extra></extra>",
             "showlegend": n == 1, "row": n, "col": 1,
         }  # fmt: skip
-        figure.add_bar(x=inside, name="network", legendgroup="network", marker={"color": "#b8c4d0"}, **shown)
+        figure.add_bar(x=inside, name="network", legendgroup="network", marker={"color": NETWORK}, **shown)
         labels = [f" {100 * r['ms_outside_network'] / r['ms_per_evaluation']:.2g} %" for r in some]
         figure.add_bar(
             x=outside, name="everything else", legendgroup="else", text=labels, textposition="outside", cliponaxis=False,
-            marker={"color": "#a3195b", "pattern": {"shape": "x", "fgcolor": "white", "size": 5}}, **shown,
+            marker={"color": OUTSIDE, "pattern": {"shape": "x", "fgcolor": "white", "size": 5}}, **shown,
         )  # fmt: skip
     most = max(r["ms_per_evaluation"] for r in rows)
     figure.update_layout(barmode="stack")
@@ -121,13 +153,12 @@ def _panels(rows: Sequence[Row]) -> tuple[Figure, list[list[Row]]]:
     """An empty figure with a panel for each runner, and the rows of each, slowest at the bottom."""
     from plotly.subplots import make_subplots
 
-    order = ["engine", "diffusers", "torch"]
-    who = sorted({str(r.get("by", "")) for r in rows}, key=lambda by: order.index(by) if by in order else 9)
+    who = sorted({str(r.get("by", "")) for r in rows}, key=maker_rank)
     panels = [
         sorted((r for r in rows if str(r.get("by", "")) == by), key=lambda r: r.get("samples_per_s") or 0)
         for by in who
     ]
-    names = {"engine": "this engine", "torch": "plain PyTorch loops", "": "others"}
+    names = {by: maker({"by": by}).label for by in who}
     counts = [len(some) for some in panels]
     height = 26 * sum(counts) + 46 * len(panels) + 110
     figure = make_subplots(
@@ -159,33 +190,49 @@ def _dress(figure: Figure, height: int) -> None:
         legend={"font": {"size": 12}}, paper_bgcolor="white", plot_bgcolor="white",
     )  # fmt: skip
     figure.update_xaxes(
-        automargin=True, gridcolor=GRID, linecolor="#999", showline=True, ticks="outside", zeroline=False
+        automargin=True, gridcolor=GRID, linecolor=EDGE, showline=True, ticks="outside", zeroline=False
     )
-    figure.update_yaxes(automargin=True, gridcolor=GRID, linecolor="#999", showline=True, zeroline=False)
+    figure.update_yaxes(automargin=True, gridcolor=GRID, linecolor=EDGE, showline=True, zeroline=False)
 
 
-def _log(figure: Figure, axis: str, title: str, values: Iterable[float]) -> None:
-    """A logarithmic axis with ticks people read."""
-    ticks = log_ticks(values)
+def _log(figure: Figure, axis: str, title: str, values: Iterable[float], **where: int) -> None:
+    """A logarithmic axis with ticks people read and room around the values."""
+    values = list(values)
+    ticks, ends = log_ticks(values), log_range(values)
     shown: dict[str, Any] = {"type": "log", "title_text": title}
+    if ends:
+        shown["range"] = [math.log10(end) for end in ends]
     if ticks:
         shown |= {"tickvals": ticks, "ticktext": [f"{t:,.10g}" for t in ticks]}
     else:
         shown |= {"tickformat": ".3~g", "nticks": 6}
-    (figure.update_xaxes if axis == "x" else figure.update_yaxes)(**shown)
+    (figure.update_xaxes if axis == "x" else figure.update_yaxes)(**shown, **where)
 
 
-def _by_sampler(points: Iterable[Row]) -> list[list[Row]]:
-    """A list for each sampler, along NFE; the engine's first."""
-    found: dict[tuple[str, str], list[Row]] = {}
-    for point in points:
-        found.setdefault((str(point.get("by", "")), str(point.get("sampler"))), []).append(point)
-    order = ["engine", "diffusers", "torch"]
+def _named(figure: Figure, points: Iterable[Row], x: str) -> list[tuple[Series, tuple[int, str] | None]]:
+    """The series of these points, and of each at which point and where its name stands; None where it would cover another.
 
-    def place(key: tuple[str, str]) -> tuple[Any, ...]:
-        return order.index(key[0]) if key[0] in order else 9, rank(family_of(found[key][0])), key[1]
+    The axes must have their ranges.
+    """
+    found = series_of(points)
+    height = figure.layout.height - 90
 
-    return [sorted(found[key], key=lambda r: r["nfe"]) for key in sorted(found, key=place)]
+    def pixels(row: Row) -> tuple[float, float]:
+        def share(value: float, ends: Sequence[float]) -> float:
+            return (math.log10(value) - ends[0]) / ((ends[1] - ends[0]) or 1) if value > 0 else 0.0
+
+        return (
+            WIDTH * share(row[x], figure.layout.xaxis.range or (0, 1)),
+            height * share(row["fd"], figure.layout.yaxis.range or (0, 1)),
+        )
+
+    places = place(
+        [[pixels(row) for row in some.rows] for some in found], [LETTER * len(some.name) for some in found], LINE, (WIDTH, height)
+    )  # fmt: skip
+    return [
+        (some, None if label is None or not label.clear else (label.point, label.position))
+        for some, label in zip(found, places, strict=True)
+    ]
 
 
 def _fronts(figure: Figure, points: Sequence[Row], x: str, more_is_better: bool = False) -> None:
@@ -195,22 +242,37 @@ def _fronts(figure: Figure, points: Sequence[Row], x: str, more_is_better: bool 
             x=[p[x] for p in best], y=[p["fd"] for p in best], mode="lines+markers", opacity=0.22, hoverinfo="skip",
             line={"color": colour(family), "width": 11},
             marker={"color": colour(family), "size": 13 if len(best) > 1 else 22},  # one point alone must show around its marker
-            name=f"front, {text(FAMILIES.get(family, family))}", legendrank=10,
+            name=f"front, {_family(family)}", legendrank=10,
         )  # fmt: skip
 
 
-def _line(row: Row, marks: dict[str, str]) -> dict[str, Any]:
-    """What a sampler's trace looks like. Plain loops draw what the engine draws, so they are hidden at first."""
-    by, shade = str(row.get("by", "")), colour(family_of(row))
-    return {
-        "mode": "lines+markers", "name": text(title_of(row)), "visible": "legendonly" if by == "torch" else True,
-        "hovertemplate": "%{customdata[0]}<extra></extra>",
-        "line": {"color": shade, "width": 1.5, "dash": DASHES.get(by, "solid")},
+def _line(series: Series, label: tuple[int, str] | None) -> dict[str, Any]:
+    """What a sampler's trace looks like. Plain loops are the engine's samplers once more, so they are hidden at first."""
+    rows, shade = series.rows, colour(family_of(series.rows[0]))
+    found: dict[str, Any] = {
+        "mode": "lines+markers", "name": text(series.name), "visible": "legendonly" if rows[0].get("by") == "torch" else True,
+        "customdata": [[_hover(r)] for r in rows], "hovertemplate": "%{customdata[0]}<extra></extra>",
+        "line": {"color": shade, "width": 1.5, "dash": maker(rows[0]).dash},
         "marker": {
-            "color": shade, "size": 9, "symbol": marks.get(str(row.get("sampler")), "circle"),
-            "line": {"width": 1.5, "color": shade},
+            "color": shade, "size": 9, "symbol": [symbol(r) for r in rows], "line": {"width": 1.5, "color": shade},
+            "opacity": _opacities(rows),
         },
     }  # fmt: skip
+    if label is not None:
+        at, position = label
+        found |= {
+            "mode": "lines+markers+text", "text": [text(series.name) if n == at else "" for n in range(len(rows))],
+            "textposition": position, "textfont": {"color": shade, "size": 11},
+        }  # fmt: skip
+    return found
+
+
+def _opacities(rows: Sequence[Row]) -> list[float]:
+    return [DISTURBED if disturbed(row) else 1.0 for row in rows]
+
+
+def _family(family: str) -> str:
+    return look(family).label if family in LOOKS else text(family)
 
 
 def _bars(stds: Sequence[Any]) -> dict[str, Any]:
@@ -235,11 +297,12 @@ def _quartile_bars(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _pattern(row: Row) -> dict[str, Any]:
-    return {"shape": PATTERNS.get(str(row.get("by", "")), "."), "fgcolor": "white", "size": 6}
+    return {"shape": maker(row).pattern, "fgcolor": "white", "size": 6}
 
 
 def _bar_name(row: Row) -> str:
-    return text(f"{title_of(row)} ({row.get('nfe', '?')})")
+    told = disturbed(row)
+    return text(f"{title_of(row)} ({row.get('nfe', '?')})" + f", {told}" * bool(told))
 
 
 def _hover(row: Row) -> str:
@@ -253,6 +316,8 @@ def _hover(row: Row) -> str:
     if row.get("samples_per_s") is not None:
         low, high = number(row.get("samples_per_s_q1")), number(row.get("samples_per_s_q3"))
         lines.append(f"{number(row['samples_per_s'])} samples/s ({low} – {high})")
+        if disturbed(row):
+            lines.append(f"{text(disturbed(row))} by other processes")
     if row.get("n"):
         seeds = f", seeds {text(row['seeds'])}" if row.get("seeds") else ""
         lines.append(f"n = {number(row['n'])}{seeds}")

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from shlex import quote
 from typing import TYPE_CHECKING
 
-from ..bench import claims
+from ..bench import witnesses
 from . import figures, studies, tables
+from .clean import cleaned, printable
+from .commands import Commands, commands_for, models_of
 from .select import (
     QUALITY_GROUP,
     SPEED_GROUP,
@@ -23,13 +24,13 @@ from .select import (
     ablation_points,
     groups,
     latest,
+    newest_alike,
     of_kind,
     quality_groups,
     speed_at_quality,
     speed_rows,
     train_row,
 )
-from .style import symbols
 from .tables import Column, Table
 from .template import PAGE
 
@@ -37,15 +38,6 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from .samples import Picture
-
-BENCH = "restart-sampling bench --samplers all --nfe 9,18,35,63,127"
-COMMANDS = {
-    "quality": f"{BENCH} --n 1000 --out {{bench}}",
-    "speed": f"{BENCH} --out {{bench}}",
-    "ablation": "python benchmarks/ablations.py",
-    "tune": "restart-sampling tune --budget 20,43,63 --out {tune}",
-    "samples": "restart-sampling report {both}",
-}
 
 
 @dataclass(frozen=True)
@@ -101,59 +93,85 @@ class Live:
 def make_page(
     rows: Iterable[Row],
     *,
-    title: str = "Samplers compared",
+    title: str | None = None,
     folders: Sequence[str] = ("benchmarks/results",),
     live: Live | None = None,
 ) -> str:
     """The page as HTML text.
 
     Args:
-        rows: result rows of any kinds; a kind that is missing is named with the command that makes it.
-        title: heading of the page.
+        rows: result rows of any kinds; a kind that is missing is named with the command that makes it. What is not a row of
+            bench or tune, or lacks what its kind needs, is left out and counted (`clean.cleaned`).
+        title: heading of the page; by default it names the models of the rows.
         folders: where the rows came from, for the commands: `bench` writes into the first, `tune` into the last.
         live: images drawn for this page, None for none.
     """
     import jinja2
     from plotly.offline import get_plotlyjs
 
-    rows = list(rows)
-    marks = symbols(str(row.get("sampler")) for row in of_kind(rows, "quality", "pooled", "speed"))
+    rows, left_out = cleaned(rows)
+    again = commands_for(rows, [printable(folder) for folder in folders])
     sections = [
-        _pareto(rows, marks), _speed_quality(rows, marks), _bars(rows), _breakdown(rows), *_live(live),
+        _pareto(rows), _speed_quality(rows), _bars(rows), _breakdown(rows), *_live(live),
         *_ablations(rows), _tuning(rows),
     ]  # fmt: skip
-    into = {"bench": quote(folders[0]), "tune": quote(folders[-1]), "both": " ".join(map(quote, folders))}
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     return environment.from_string(PAGE).render(
-        title=title, sections=[replace(s, command=s.command.format(**into)) for s in sections], plotly=get_plotlyjs(),
-        claims=claims.sentences(rows), summary=_summary(rows), environments=tables.environments(rows),
-        commands=[command.format(**into) for command in COMMANDS.values()],
+        title=printable(title or heading(rows)), sections=[_with_command(section, again[0]) for section in sections],
+        plotly=get_plotlyjs(), claims=witnesses.sentences(rows), summary=" ".join([_summary(rows), *left_out]),
+        environments=tables.environments(rows), commands=[line for some in again for line in some.all()],
     )  # fmt: skip
 
 
-def _pareto(rows: Sequence[Row], marks: dict[str, str]) -> Section:
+def heading(rows: Iterable[Row]) -> str:
+    """The title of a page: "Samplers compared" and on which models."""
+    models = models_of(rows)
+    if not models:
+        return "Samplers compared"
+    more = f" and {len(models) - 3} more models" if len(models) > 3 else ""
+    return f"Samplers compared: {', '.join(models[:3])}{more}"
+
+
+def _with_command(section: Section, commands: Commands) -> Section:
+    """The section with the command line in place of the name of what it lacks."""
+    named = {
+        "quality": commands.quality[0], "speed": commands.speed, "tune": commands.tune, "samples": commands.report, "": "",
+    }  # fmt: skip
+    return replace(section, command=named[section.command])
+
+
+def _pareto(rows: Sequence[Row]) -> Section:
     views = [
-        _view(g, figures.pareto(g.rows, train_row(rows, g), marks), tables.QUALITY, train_row(rows, g))
+        _view(g, figures.pareto(g.rows, train_row(rows, g)), tables.QUALITY, train_row(rows, g))
         for g in quality_groups(rows)
     ]
     lead = (
         "Fréchet distance (FD) to the reference on the named features, against network evaluations per sample (NFE); lower and "
-        "further left is better. Bars are the standard deviation over blocks of seeds. A wide band is the front of its family: "
-        "no sampler of the family is better in both. Plain PyTorch loops draw what the engine draws and are hidden until chosen "
+        "further left is better. All points of a picture are of the same seeds; where samplers were drawn on different numbers "
+        "of blocks, there is a picture for each set of blocks. Bars are the standard deviation over blocks; a hollow marker is "
+        "of one block, so its spread is not known. A wide band is the front of its family: no sampler of the family is better in "
+        "both. Plain PyTorch loops begin from the engine's latents and have other noise on the way; they are hidden until chosen "
         "in the legend."
     )
     pairs = tables.pairs_table(rows)
     return Section(
         "quality", "Quality against evaluations", lead, tuple(views), *_none("quality", "quality rows", views),
-        tables=(("Restart beside the others, block by block of the same seeds", pairs),) if pairs.cells else (),
+        tables=tuple(
+            (name, some)
+            for name, some in (
+                ("Every set of features side by side", tables.features_table(rows)),
+                ("Restart beside the others, block by block of the same seeds", pairs),
+            )
+            if some.cells
+        ),
     )  # fmt: skip
 
 
-def _speed_quality(rows: Sequence[Row], marks: dict[str, str]) -> Section:
+def _speed_quality(rows: Sequence[Row]) -> Section:
     found = groups(speed_at_quality(rows), SPEED_QUALITY_GROUP)
-    views = [_view(g, figures.speed_quality(g.rows, marks), tables.AT_QUALITY) for g in found]
+    views = [_view(g, figures.speed_quality(g.rows), tables.AT_QUALITY) for g in found]
     lead = (
         "Samples per second against FD, where both were measured for one sampler, NFE, network and precision. At one height "
         "(equal quality) the point further right is faster. All in one picture took turns in one process (rotation). Bars: "
@@ -170,7 +188,8 @@ def _bars(rows: Sequence[Row]) -> Section:
     views = [_view(g, figures.speed_bars(g.rows), tables.SPEED) for g in found]
     lead = (
         "Samples per second of one machine, batch and budget of evaluations; whiskers are quartiles over rounds in which the "
-        "samplers took turns. The evaluations that really ran are in brackets: a sampler takes the most that fits in the budget."
+        "samplers took turns. The evaluations that really ran are in brackets: a sampler takes the most that fits in the budget. "
+        "Pale bars were measured while other processes took the processor: measure them again."
     )
     return Section("speed", "Samples per second", lead, tuple(views), *_none("speed", "speed rows", views))
 
@@ -201,8 +220,8 @@ def _live(live: Live | None) -> list[Section]:
     if live is None:
         missing = "No images were drawn for this page."
         return [
-            Section("samples", "Samples", lead, (), missing, COMMANDS["samples"]),
-            Section("trajectory", "One run", strip_lead, (), missing, COMMANDS["samples"]),
+            Section("samples", "Samples", lead, (), missing, "samples"),
+            Section("trajectory", "One run", strip_lead, (), missing, "samples"),
         ]
     if live.grids:
         lead = (
@@ -218,7 +237,7 @@ def _live(live: Live | None) -> list[Section]:
             lead,
             (),
             grids_missing,
-            COMMANDS["samples"] * (not live.grids),
+            "samples" * (not live.grids),
             live.grids,
             live.notes,
         ),
@@ -228,7 +247,7 @@ def _live(live: Live | None) -> list[Section]:
             strip_lead,
             views,
             missing,
-            COMMANDS["samples"] * (live.strip is None),
+            "samples" * (live.strip is None),
             wide=True,
         ),
     ]
@@ -246,16 +265,14 @@ def _ablations(rows: Sequence[Row]) -> list[Section]:
         {str(p.get("experiment")) for p in points}, key=lambda e: (order.index(e) if e in order else 9, e)
     )
     sections = []
-    for experiment in known or ["ablations"]:
+    for experiment in known:
         mine = [p for p in points if str(p.get("experiment")) == experiment]
         views = [
             _view(g, studies.ablation(experiment, g.rows), tables.ABLATION)
             for g in groups(mine, QUALITY_GROUP)
         ]
-        title = f"Ablation: {experiment}" if known else "Ablations"
         anchor = "ablation-" + "".join(c if c.isalnum() else "-" for c in experiment)
-        missing = _none("ablation", "ablation rows", views)
-        sections.append(Section(anchor, title, leads.get(experiment, ""), tuple(views), *missing))
+        sections.append(Section(anchor, f"Ablation: {experiment}", leads.get(experiment, ""), tuple(views)))
     return sections
 
 
@@ -266,8 +283,8 @@ def _tuning(rows: Sequence[Row]) -> Section:
         [r for r in of_kind(rows, "trial", "tuned") if isinstance(r.get("fd"), (int, float))], names
     ):
         trials = latest(of_kind(g.rows, "trial"), ("plan", "nfe", "n", "first_seed"))
-        tuned = latest(of_kind(g.rows, "tuned"), ("budget", "n", "first_seed"))
-        made = studies.tuning(trials, tuned)
+        tuned = latest(of_kind(g.rows, "tuned"), ("budget", "n", "blocks", "first_seed"))
+        made = studies.tuning(newest_alike(trials, studies.SEARCHED), newest_alike(tuned, studies.CONFIRMED))
         shown = [
             ("Tuned plans", tuned, tables.TUNED),
             ("Trials", sorted(trials, key=lambda t: (t["nfe"], t["fd"])), tables.TRIALS),
@@ -275,8 +292,10 @@ def _tuning(rows: Sequence[Row]) -> Section:
         named = tuple((name, tables.table(some, columns)) for name, some, columns in shown if some)
         views.append(View(g.label, _json(made), _height(made), named, g.short))
     lead = (
-        "Plans found by search. Trials share their seeds; what is reported for a budget was measured again on fresh seeds, "
-        "beside the best preset and plain Heun that fit in it."
+        "Plans found by search, by the distances of the named features: how good they are is for other features to say. Trials "
+        "share their seeds; what is reported for a budget was measured again on fresh seeds, in a panel of its own, beside the "
+        "best preset and plain Heun that fit in it. Where searches drew different seeds, the newest is shown; all are in the "
+        "tables."
     )
     return Section("tuning", "Tuned plans", lead, tuple(views), *_none("tune", "rows of a search", views))
 
@@ -289,8 +308,8 @@ def _view(group: Group, figure: Figure, columns: Sequence[Column], train: Row | 
 
 
 def _none(command: str, what: str, views: Sequence[View]) -> tuple[str, str]:
-    """(sentence, command) where there is nothing to show."""
-    return ("", "") if views else (f"There are no {what} yet.", COMMANDS[command])
+    """(sentence, what makes it) where there is nothing to show."""
+    return ("", "") if views else (f"There are no {what} yet.", command)
 
 
 def _json(figure: Figure) -> str:
@@ -315,7 +334,7 @@ def _summary(rows: Sequence[Row]) -> str:
     kinds: dict[str, int] = {}
     for row in rows:
         kinds[str(row.get("kind", "?"))] = kinds.get(str(row.get("kind", "?")), 0) + 1
-    models = list(dict.fromkeys(str(row["model"]) for row in rows if row.get("model")))
+    models = models_of(rows)
     devices = list(dict.fromkeys(str(row["device"]) for row in rows if row.get("device")))
     if not rows:
         return "No rows were found."

@@ -17,8 +17,8 @@ import numpy as np
 from ..denoiser import Denoiser
 from ..output.images import grid, to_pil, to_uint8
 from ..plan import Plan
-from .figures import INK, _figure
-from .style import colour, number
+from .figures import _figure
+from .style import INK, colour, number
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -87,13 +87,15 @@ def sample_grids(
 
 
 def record(denoiser: Denoiser, plan: Plan, seeds: Sequence[int] = STRIP_SEEDS) -> tuple[list[Visit], Tensor]:
-    """The evaluations of `plan` run by the plain loop, and the samples float64 [B, C, H, W].
+    """The evaluations of `plan` run by the plain loop from the engine's initial latents, and the samples float64 [B, C, H, W].
 
-    ValueError if the network is not preconditioned as EDM. Classes, if there are any, are seed mod their number.
+    Levels beyond what the network knows are cut off, as everywhere. Classes, if there are any, are seed mod their number.
+    ValueError if the network is not preconditioned as EDM.
     """
     import torch
 
     import restart_sampling.bench.loops as loops
+    from restart_sampling.noise import normal
 
     labels = torch.tensor([s % denoiser.label_dim for s in seeds]) if denoiser.label_dim else None
     inner = loops.edm_denoiser_of(denoiser, labels)
@@ -105,10 +107,10 @@ def record(denoiser: Denoiser, plan: Plan, seeds: Sequence[int] = STRIP_SEEDS) -
         return D
 
     noise = loops.SampleGenerators(seeds)
+    plan = plan.for_network(denoiser.parameterization.sigma_min, denoiser.parameterization.sigma_max)
     grid_ = torch.tensor(plan.grid, dtype=torch.float64)
-    x = loops.restart_loop_fp64(
-        recording, noise.latents(denoiser.shape), grid_, loops.intervals_of(plan), noise
-    )
+    latents = normal(seeds, 0, denoiser.shape)
+    x = loops.restart_loop_fp64(recording, latents, grid_, loops.intervals_of(plan), noise)
     return visits, x
 
 

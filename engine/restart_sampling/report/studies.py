@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .figures import INK, _bars, _figure, _hover, _log
+from ..presets import presets
+from .figures import _bars, _dress, _family, _figure, _hover, _log, _say_hollow
 from .select import Row, front
-from .style import FAMILIES, colour, family_of, number, text
+from .style import INK, SHADES, colour, family_of, look, number, rank, symbol, text
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -18,6 +21,8 @@ TITLES = {
     "interval": "the interval [t_min, t_max]",
     "N_main": "N_main, points of the main grid",
 }
+SEARCHED = ("n", "first_seed")  # what trials of one picture have in common
+CONFIRMED = ("n", "blocks", "first_seed")  # and what is measured on fresh seeds
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
@@ -37,21 +42,22 @@ def ablation(experiment: str, points: Sequence[Row]) -> Figure:
         shade = colour("restart")
         figure.add_scatter(
             x=[f"{p['value']:g}<br>{p.get('nfe', '?')} NFE" for p in rows], y=[p["fd"] for p in rows],
-            error_y=_bars([p.get("std") for p in rows]), mode="lines+markers", marker={"size": 9, "color": shade},
-            line={"color": shade}, customdata=[[_hover(p)] for p in rows], hovertemplate="%{customdata[0]}<extra></extra>",
+            error_y=_bars([p.get("std") for p in rows]), mode="lines+markers", showlegend=False, line={"color": shade},
+            marker={"size": 9, "color": [colour(family_of(p)) for p in rows], "symbol": [symbol(p) for p in rows]},
+            customdata=[[_hover(p)] for p in rows], hovertemplate="%{customdata[0]}<extra></extra>",
         )  # fmt: skip
+        _say_hollow(figure, rows)
         figure.update_xaxes(title_text=text(TITLES.get(experiment, experiment)), type="category")
     else:
         for family in dict.fromkeys(map(family_of, points)):
             rows = [p for p in points if family_of(p) == family]
             figure.add_bar(
-                x=[text(p.get("value")) for p in rows], y=[p["fd"] for p in rows], name=FAMILIES.get(family, text(family)),
+                x=[text(p.get("value")) for p in rows], y=[p["fd"] for p in rows], name=_family(family),
                 error_y=_bars([p.get("std") for p in rows]), marker={"color": colour(family)},
                 customdata=[[_hover(p)] for p in rows], hovertemplate="%{customdata[0]}<extra></extra>",
             )  # fmt: skip
         figure.update_xaxes(title_text=text(TITLES.get(experiment, experiment)), type="category")
     figure.update_yaxes(title_text="FD (lower is better)")
-    figure.update_layout(showlegend=False)
     return figure
 
 
@@ -69,7 +75,7 @@ def _heat_map(points: Sequence[tuple[tuple[float, float], Row]]) -> Figure:
     figure = _figure(height=150 + 56 * len(lows))
     figure.add_heatmap(
         x=[f"{v:g}" for v in highs], y=[f"{v:g}" for v in lows], z=cells, text=labels, texttemplate="%{text}", hovertext=hover,
-        hovertemplate="%{hovertext}<extra></extra>", colorscale="Cividis_r", colorbar={"title": {"text": "FD"}, "thickness": 14},
+        hovertemplate="%{hovertext}<extra></extra>", colorscale=SHADES, colorbar={"title": {"text": "FD"}, "thickness": 14},
         xgap=2, ygap=2, hoverongaps=False,
     )  # fmt: skip
     figure.update_xaxes(type="category", title_text="t_max", showgrid=False)
@@ -97,49 +103,104 @@ def equal_classes(rows: Sequence[Row]) -> str:
     return ", equal classes" if any(row.get("classes") == "equal" for row in rows) else ""
 
 
+@dataclass(frozen=True)
+class Confirmed:
+    """A plan measured on fresh seeds: for which budget, which of the three it is, its name and family, distance and spread."""
+
+    budget: int
+    role: str
+    what: str
+    family: str
+    fd: float
+    std: float | None
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Where its bar ends."""
+        return max(self.fd - (self.std or 0), self.fd / 10), self.fd + (self.std or 0)
+
+
+ROLES = ("Heun", "best preset", "tuned")
+
+
+def confirmed(tuned: Sequence[Row]) -> Iterator[Confirmed]:
+    """For each budget plain Heun, the best preset and the tuned plan, as far as they were measured."""
+    families = {p.name: family_of({"config": p.plan_options}) for p in presets()}
+    for row in sorted(tuned, key=lambda row: row.get("budget") or 0):
+        preset = str(row.get("best_preset") or "")
+        for role, name, what, family in (
+            ("Heun", "fd_heun", str(row.get("heun") or ""), "ode"),
+            ("best preset", "fd_best_preset", preset, families.get(preset, "restart")),
+            ("tuned", "fd", str(row.get("restart") or ""), family_of(row)),
+        ):
+            if isinstance(row.get(name), (int, float)):
+                yield Confirmed(row["budget"], role, what, family, row[name], row.get(f"{name}_std"))
+
+
+def places(points: Sequence[Confirmed]) -> tuple[list[int], list[float]]:
+    """The budgets, and where along them each point stands: the three of a budget side by side."""
+    budgets = sorted({p.budget for p in points})
+    return budgets, [budgets.index(p.budget) + 0.3 * (ROLES.index(p.role) - 1) for p in points]
+
+
+def of_blocks(tuned: Sequence[Row]) -> str:
+    """ "3 blocks of n = 1,000 fresh seeds" of rows that agree in it."""
+    row = tuned[-1]
+    blocks, n = row.get("blocks") or 1, row.get("n")
+    one = f"n = {number(n)} fresh seeds" if n else "fresh seeds"
+    return f"{number(blocks)} blocks of {one}" if blocks > 1 else f"one block of {one}"
+
+
 def tuning(trials: Sequence[Row], tuned: Sequence[Row]) -> Figure:
-    """Every trial as a point, the trials' front, and for each budget the tuned plan, the best preset and Heun."""
-    figure = _figure(height=520)
-    kinds = {"ode": "circle-open", "sde": "square-open", "restart": "diamond-open"}
-    for family in dict.fromkeys(map(family_of, trials)):
+    """Every trial with the trials' front, and in a panel of its own, since it is of other seeds, what was measured again."""
+    from plotly.subplots import make_subplots
+
+    points = list(confirmed(tuned))
+    titles = [f"the search{counted(trials)}, the same seeds for all"] if trials else []
+    titles += [f"measured again, {of_blocks(tuned)}"] if points else []
+    figure = make_subplots(rows=max(1, len(titles)), cols=1, subplot_titles=titles, vertical_spacing=0.16)
+    _dress(figure, 90 + 400 * max(1, len(titles)))
+    figure.update_layout(margin_t=50)
+    figure.update_annotations(font_size=13, x=0, xanchor="left")
+    fd = f"FD{equal_classes(tuned or trials)} (lower is better)"
+    for family in sorted(set(map(family_of, trials)), key=rank):
         rows = [t for t in trials if family_of(t) == family]
         figure.add_scatter(
-            x=[t["nfe"] for t in rows], y=[t["fd"] for t in rows], mode="markers",
-            name=f"trials, {text(FAMILIES.get(family, family))}{counted(rows)}",
-            marker={"color": colour(family), "size": 7, "symbol": kinds.get(family, "x"), "opacity": 0.7},
-            customdata=[[_hover(t)] for t in rows], hovertemplate="%{customdata[0]}<extra></extra>",
+            x=[t["nfe"] for t in rows], y=[t["fd"] for t in rows], mode="markers", name=f"trials, {_family(family)}",
+            marker={"color": colour(family), "size": 6, "symbol": look(family).symbol, "opacity": 0.6},
+            customdata=[[_hover(t)] for t in rows], hovertemplate="%{customdata[0]}<extra></extra>", row=1, col=1,
         )  # fmt: skip
     if trials:
         best = front(trials)
         figure.add_scatter(
             x=[t["nfe"] for t in best], y=[t["fd"] for t in best], mode="lines", line={"color": INK, "width": 1, "shape": "hv"},
-            name="front of the trials", hoverinfo="skip",
+            name="front of the trials", hoverinfo="skip", row=1, col=1,
         )  # fmt: skip
-    for name, what, label, symbol, shade in (
-        ("fd", "restart", f"tuned, on fresh seeds{counted(tuned)}", "star", colour("restart")),
-        ("fd_best_preset", "best_preset", "best preset in the budget", "triangle-up", "#8a6d00"),
-        ("fd_heun", "heun", "Heun in the budget", "circle", colour("ode")),
-    ):
-        rows = sorted(
-            (t for t in tuned if isinstance(t.get(name), (int, float))), key=lambda t: t.get("budget") or 0
-        )
-        if not rows:
-            continue
-        hover = [
-            f"<b>{label}</b><br>budget {number(t.get('budget'))} NFE<br>FD {number(t[name])}<br>{text(t.get(what) or '')}"
-            for t in rows
-        ]
-        figure.add_scatter(
-            x=[t.get("budget") for t in rows], y=[t[name] for t in rows], mode="lines+markers", name=label,
-            error_y=_bars([t.get(f"{name}_std") for t in rows]),
-            marker={"size": 15 if name == "fd" else 10, "symbol": symbol, "color": shade, "line": {"color": "white", "width": 1}},
-            line={"color": shade, "width": 1, "dash": "dot"}, customdata=[[h] for h in hover],
-            hovertemplate="%{customdata[0]}<extra></extra>",
+        _log(figure, "x", "NFE", [t["nfe"] for t in trials], row=1, col=1)
+        _log(figure, "y", fd, [t["fd"] for t in trials], row=1, col=1)
+    if points:
+        budgets, at = places(points)
+        for family in sorted({p.family for p in points}, key=rank):
+            some = [(x, p) for x, p in zip(at, points, strict=True) if p.family == family]
+            figure.add_scatter(
+                x=[x for x, _ in some], y=[p.fd for _, p in some], mode="markers", name=f"fresh seeds, {_family(family)}",
+                error_y=_bars([p.std for _, p in some]),
+                marker={
+                    "color": colour(family), "size": [13 if p.role == "tuned" else 9 for _, p in some],
+                    "symbol": [look(family).symbol + "-open" * (not p.std) for _, p in some],
+                },
+                customdata=[[f"<b>{p.role}</b>, budget {p.budget} NFE<br>FD {number(p.fd)}<br>{text(p.what)}"] for _, p in some],
+                hovertemplate="%{customdata[0]}<extra></extra>", row=len(titles), col=1,
+            )  # fmt: skip
+        where: dict[str, Any] = {"row": len(titles), "col": 1}
+        for x, p in zip(at, points, strict=True):
+            figure.add_annotation(
+                x=x, y=math.log10(p.ends[1]), text=p.role, showarrow=False, yanchor="bottom", yshift=5, **where,
+                font={"size": 11, "color": colour(p.family)},
+            )  # fmt: skip
+        figure.update_xaxes(
+            tickvals=list(range(len(budgets))), ticktext=[f"{b} NFE" for b in budgets], title_text="budget",
+            range=[-0.5, len(budgets) - 0.5], showgrid=False, **where,
         )  # fmt: skip
-    nfes = [t["nfe"] for t in trials] + [
-        t["budget"] for t in tuned if isinstance(t.get("budget"), (int, float))
-    ]
-    fds = [t["fd"] for t in (*trials, *tuned)]
-    _log(figure, "x", "NFE (for the large markers: the budget)", nfes)
-    _log(figure, "y", f"FD{equal_classes(tuned or trials)} (lower is better)", fds)
+        _log(figure, "y", fd, [end for p in points for end in p.ends], **where)
     return figure

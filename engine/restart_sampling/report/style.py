@@ -1,6 +1,10 @@
-"""How things look, in every figure: a colour for each family, a marker for each sampler, a pattern for who runs it.
+"""How things look, in every picture of the package: one colour and one marker for each family, one pattern for who runs it.
 
-The colours are Okabe and Ito's, which people with any colour vision can tell apart; and no difference is in colour alone.
+All pictures take their looks from here: the report's page (plotly), the pictures of `tune`, and those in the documentation
+(matplotlib, through canvas.py). The colours are Okabe and Ito's, which people with any colour vision can tell apart; and no
+difference is in colour alone.
+
+A hollow marker is a distance of one block of seeds: its spread is not known.
 """
 
 from __future__ import annotations
@@ -8,17 +12,52 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-FAMILIES = {"ode": "ODE", "sde": "SDE", "restart": "Restart"}
-COLOURS = {"ode": "#0072B2", "sde": "#D55E00", "restart": "#00805f"}
-OTHER = "#666666"
-PATTERNS = {"engine": "", "diffusers": "/", "torch": "x"}
-DASHES = {"engine": "solid", "diffusers": "dash", "torch": "dot"}
-SYMBOLS = (
-    "circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star", "pentagon", "hexagon",
-    "triangle-left", "triangle-right", "hourglass", "bowtie",
-)  # fmt: skip
+
+@dataclass(frozen=True)
+class Look:
+    """A family of samplers: its name in legends, its colour, and its marker in plotly (`symbol`) and matplotlib (`marker`)."""
+
+    label: str
+    colour: str
+    symbol: str
+    marker: str
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Who runs a sampler: a name, hatches of bars in matplotlib (`hatch`) and plotly (`pattern`), and lines (`line`, `dash`)."""
+
+    label: str
+    hatch: str
+    pattern: str
+    line: str
+    dash: str
+
+
+LOOKS = {
+    "ode": Look("ODE", "#0072B2", "circle", "o"),
+    "sde": Look("SDE", "#D55E00", "square", "s"),
+    "restart": Look("Restart", "#00805f", "diamond", "D"),
+    "data": Look("training images", "#222222", "line-ew", "_"),
+}
+OTHER = Look("other", "#666666", "x", "x")
+FAMILIES = {family: look.label for family, look in LOOKS.items() if family != "data"}
+MAKERS = {
+    "engine": Maker("this engine", "", "", "-", "solid"),
+    "diffusers": Maker("diffusers", "///", "/", "--", "dash"),
+    "torch": Maker("plain PyTorch loops", "xxx", "x", ":", "dot"),
+}
+OTHER_MAKER = Maker("others", "...", ".", "-.", "dashdot")
+INK, QUIET, GRID, EDGE = "#222222", "#555555", "#e4e4e4", "#999999"
+NEUTRAL = "#bbbbbb"  # a swatch that shows a pattern and no family
+NETWORK, OUTSIDE = "#b8c4d0", "#a3195b"  # the time of an evaluation: in the network, and everything else
+SHADES = "Cividis_r"  # of heat maps
+FLOOR_LINE, FLOOR_DASH = (0, (6, 4)), "longdash"  # the distance of the training images
+DISTURBED = 0.45  # opacity of a speed that was measured while other processes took the processor
+HOLLOW = "hollow: one block, spread not known"
 SDE_SOLVERS = ("edm-stochastic", "ddpm")
 
 
@@ -32,21 +71,44 @@ def family_of(row: Mapping[str, Any]) -> str:
     return "sde" if config.get("solver") in SDE_SOLVERS or config.get("s_churn") else "ode"
 
 
+def look(family: str) -> Look:
+    return LOOKS.get(family, OTHER)
+
+
+def maker(row: Mapping[str, Any]) -> Maker:
+    return MAKERS.get(str(row.get("by", "")), OTHER_MAKER)
+
+
 def rank(family: str) -> int:
     """Place of a family in legends and tables."""
     return list(FAMILIES).index(family) if family in FAMILIES else len(FAMILIES)
 
 
+def maker_rank(by: object) -> int:
+    """Place of a maker in legends and tables: the engine first."""
+    return list(MAKERS).index(str(by)) if str(by) in MAKERS else len(MAKERS)
+
+
 def colour(family: str) -> str:
-    return COLOURS.get(family, OTHER)
+    return look(family).colour
 
 
-def symbols(samplers: Iterable[str]) -> dict[str, str]:
-    """A marker for each sampler; "-open" where a library or a plain loop runs it."""
-    found = {}
-    for i, name in enumerate(sorted(set(samplers))):
-        found[name] = SYMBOLS[i % len(SYMBOLS)] + ("-open" if "/" in name else "")
-    return found
+def hollow(row: Mapping[str, Any]) -> bool:
+    """Whether the distance of a point is of one block of seeds, so that its spread is not known."""
+    return row.get("fd") is not None and not row.get("std")
+
+
+def symbol(row: Mapping[str, Any]) -> str:
+    """The plotly marker of a point."""
+    return look(family_of(row)).symbol + "-open" * hollow(row)
+
+
+def disturbed(row: Mapping[str, Any]) -> str:
+    """ "2 of 5 rounds disturbed" where other processes took the processor while a speed was measured; "" where none did."""
+    rounds = row.get("disturbed")
+    if not isinstance(rounds, (int, float)) or not rounds:
+        return ""
+    return f"{number(rounds)} of {number(row.get('rounds'))} rounds disturbed"
 
 
 def text(value: object) -> str:
@@ -78,3 +140,12 @@ def log_ticks(values: Iterable[float]) -> list[float]:
         return []
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     return [s * 10.0**d for d in decades for s in steps if low / 1.5 <= s * 10.0**d <= high * 1.5]
+
+
+def log_range(values: Iterable[float], pad: float = 0.06) -> tuple[float, float] | None:
+    """(low, high) of a logarithmic axis that leaves room around the values; None where there are none."""
+    known = [math.log10(v) for v in values if v > 0 and math.isfinite(v)]
+    if not known:
+        return None
+    room = max(pad * (max(known) - min(known)), 0.06)
+    return 10 ** (min(known) - room), 10 ** (max(known) + room)

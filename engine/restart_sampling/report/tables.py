@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..bench import claims
-from ..errors import RestartError
-from ..restart import RestartConfig
 from .select import (
-    QUALITY_GROUP,
+    CONTENDER,
+    JUDGED,
     SPEED_GROUP,
+    Group,
     Row,
     groups,
     is_train,
+    key_of,
     latest,
     quality_groups,
+    quality_points,
     speed_rows,
     train_row,
 )
-from .style import family_of, number
+from .series import intervals_of as intervals_of
+from .series import title_of as title_of
+from .style import family_of, maker_rank, number, rank
 
 Column = tuple[str, Callable[[Any], Any]]  # a title, and what stands there for a row
 
@@ -56,20 +60,6 @@ def plus_minus(name: str, std: str) -> Callable[[Row], str]:
         return number(value) if spread is None or spread == "" else f"{number(value)} ± {number(spread)}"
 
     return shown
-
-
-def title_of(row: Row) -> str:
-    return str(row.get("title") or row.get("sampler") or "?")
-
-
-def intervals_of(row: Row) -> str:
-    """ "[3, 2, 0.3, 1] [9, 1, 2, 5]" from any Restart notation; the text itself where it is none."""
-    text = row.get("restart") or ""
-    try:
-        found = RestartConfig.parse(text or None).intervals
-    except RestartError:
-        return str(text)
-    return " ".join(f"[{i.N}, {i.K}, {i.t_min:g}, {i.t_max:g}]" for i in found)
 
 
 QUALITY: tuple[Column, ...] = (
@@ -189,36 +179,41 @@ def environments(rows: Iterable[Row]) -> Table:
 
 def by_family(rows: Iterable[Row]) -> list[Row]:
     """Rows in reading order: the engine first, ODE, SDE, Restart, then by sampler and NFE."""
-    who, families = ["engine", "diffusers", "torch"], ["ode", "sde", "restart"]
-
-    def place(some: list[str], value: object) -> int:
-        return some.index(str(value)) if value in some else len(some)
-
     return sorted(
         rows,
         key=lambda row: (
-            place(who, row.get("by")),
-            place(families, family_of(row)),
-            str(row.get("sampler")),
-            row.get("nfe") or 0,
+            maker_rank(row.get("by")), rank(family_of(row)), str(row.get("sampler")), row.get("nfe") or 0
         ),
-    )
+    )  # fmt: skip
 
 
 def quality_table(rows: Iterable[Row], by: str | None = None) -> str:
     """The README's quality table in Markdown: the largest group of comparable points, the training images first.
 
-    `by` = "engine" leaves the other libraries out. FD is with its std over seed blocks. Empty where there are no rows.
+    The first FD is of the seeds that all rows share, so it compares; beside it stands the FD over all blocks of a row, where some
+    have more, and the FD of further features. `by` = "engine" leaves the other libraries out. FD is with its std over blocks of
+    seeds. Empty where there are no rows.
     """
     rows = list(rows)
     found = quality_groups(rows)
     if not found:
         return ""
     group = found[0]
+    first = group.rows[0]
+    own = _own_points(rows, group)
+    judged = _further(rows, first)
+    more = any((point.get("blocks") or 1) != (first.get("blocks") or 1) for point in own.values())
+
+    def whole(row: Row) -> Row:
+        return own.get(key_of(row, CONTENDER), row)
+
     columns: list[Column] = [
         ("sampler", title_of), ("restart [N, K, t_min, t_max]", intervals_of), ("NFE", field("nfe")),
-        (str(group.rows[0]["basis"]).removeprefix("mean "), _fd), ("as drawn", lambda row: _fd(row, "fd_drawn", "std_drawn")),
-        ("right class", lambda row: _percent(row.get("accuracy"))), ("blocks", field("blocks")),
+        (str(first["basis"]).removeprefix("mean "), lambda row: None if more and is_train(row) else _fd(row)),
+        ("over all its blocks", lambda row: _fd(whole(row)) if more else None),
+        ("as drawn", lambda row: _fd(whole(row), "fd_drawn", "std_drawn")),
+        *((f"FD on {name}", _looked_up(points)) for name, points in judged.items()),
+        ("right class", lambda row: _percent(whole(row).get("accuracy"))), ("blocks", lambda row: whole(row).get("blocks")),
     ]  # fmt: skip
     train = train_row(rows, group)
     lines: list[Row] = [{**train, "title": "train set", "nfe": None}] if train else []
@@ -226,10 +221,70 @@ def quality_table(rows: Iterable[Row], by: str | None = None) -> str:
     return table(lines, columns).markdown()
 
 
+def _own_points(rows: Sequence[Row], group: Group) -> dict[tuple[Any, ...], Row]:
+    """The points of a group's contenders over all their own blocks."""
+    first = group.rows[0]
+    names = (*JUDGED, "n_block", "equal_classes")
+    return {
+        key_of(point, CONTENDER): point
+        for point in quality_points(rows, shared=False)
+        if first.get("n_block") and key_of(point, names) == key_of(first, names)
+    }
+
+
+def _further(rows: Sequence[Row], first: Row) -> dict[str, dict[tuple[Any, ...], Row]]:
+    """For each other set of features the points of the same model, over all their blocks of as many seeds."""
+    alike = ("model", "model_sha256", "dtype", "n_block")
+    found: dict[str, dict[tuple[Any, ...], Row]] = {}
+    for point in quality_points(rows, shared=False):
+        name = str(point.get("features") or "")
+        if name != str(first.get("features") or "") and key_of(point, alike) == key_of(first, alike):
+            here = found.setdefault(name, {})
+            key = key_of(point, CONTENDER)
+            if key not in here or bool(point.get("equal_classes")) == bool(first.get("equal_classes")):
+                here[key] = point
+    return found
+
+
+def _looked_up(points: Mapping[tuple[Any, ...], Row]) -> Callable[[Row], str]:
+    def shown(row: Row) -> str:
+        point = points.get(key_of(row, CONTENDER))
+        return "–" if point is None else f"{_fd(point)} ({number(point.get('blocks'))})"
+
+    return shown
+
+
+def features_table(rows: Iterable[Row]) -> Table:
+    """FD of every contender by each set of features, with the number of blocks in brackets; empty where there is but one set."""
+    rows = list(rows)
+    found = quality_groups(rows)
+    if not found:
+        return Table((), ())
+    first = found[0].rows[0]
+    further = _further(rows, first)
+    if not further:
+        return Table((), ())
+    columns: list[Column] = [
+        ("sampler", title_of), ("by", field("by")), ("NFE", field("nfe")), ("restart [N, K, t_min, t_max]", intervals_of),
+        (f"{first.get('features')} (blocks)", _looked_up(_own_points(rows, found[0]))),
+        *((f"{name} (blocks)", _looked_up(points)) for name, points in further.items()),
+    ]  # fmt: skip
+    return table(by_family(found[0].rows), columns)
+
+
 def pairs_table(rows: Iterable[Row]) -> Table:
     """Restart beside the same solver without it and beside the best SDE, on the same blocks of seeds (`claims.pairs`): mean
     difference with its standard error."""
-    return table(claims.pairs(rows), PAIRS)
+    pairs = claims.pairs(rows)
+    several = [
+        name for name in ("model", "features", "n") if len({str(pair.one.get(name)) for pair in pairs}) > 1
+    ]
+    told: list[Column] = [(name, _of_one(name)) for name in several]
+    return table(pairs, (*told, *PAIRS))
+
+
+def _of_one(name: str) -> Callable[[Any], Any]:
+    return lambda pair: pair.one.get(name)
 
 
 def speed_table(rows: Iterable[Row], batch: int | None = None) -> str:
@@ -256,7 +311,7 @@ def speed_table(rows: Iterable[Row], batch: int | None = None) -> str:
 def tuned_table(rows: Iterable[Row]) -> str:
     """What a search found, in Markdown: a line for each budget of the newest search of the largest group. FD on fresh seeds,
     with its std over blocks; empty where there are no rows."""
-    found = groups([row for row in rows if row.get("kind") == "tuned"], (*QUALITY_GROUP[:-1], "n"))
+    found = groups([row for row in rows if row.get("kind") == "tuned"], (*JUDGED, "n"))
     if not found:
         return ""
     columns: list[Column] = [
@@ -265,16 +320,16 @@ def tuned_table(rows: Iterable[Row]) -> str:
         ("best preset", lambda row: _fd(row, "fd_best_preset", "fd_best_preset_std")), ("its name", field("best_preset")),
 
         ("Heun", lambda row: _fd(row, "fd_heun", "fd_heun_std")),
-        ("lower than both in", lambda row: f"{row['better']} of {row['blocks']}"),
+        ("lower than both in", lambda row: f"{number(row.get('better'))} of {number(row.get('blocks'))}"),
     ]  # fmt: skip
     newest = latest(found[0].rows, ("budget",))
     return table(sorted(newest, key=lambda row: row["budget"]), columns).markdown()
 
 
 def _found(row: Row) -> str:
-    config = row["config"]
+    config = row.get("config") or {}
     intervals, inside = intervals_of(row), config.get("restart_solver")
-    return f"{config['solver']}, {config['steps']} points" + (
+    return f"{config.get('solver', '?')}, {number(config.get('steps'))} points" + (
         (f", {intervals}" + f" with {inside}" * bool(inside)) if intervals else ""
     )
 
@@ -295,7 +350,7 @@ def _fd(row: Row, name: str = "fd", spread: str = "std") -> str:
     if row.get(name) is None:
         return "–"
     std = row.get(spread)
-    return f"{row[name]:.2f}" + ("" if std in (None, "") else f" ± {std:.2f}")
+    return f"{row[name]:.2f}" + (f" ± {std:.2f}" if isinstance(std, (int, float)) else "")
 
 
 def _percent(value: Any) -> str:

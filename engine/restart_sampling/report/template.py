@@ -51,6 +51,9 @@ SCRIPT = """
                 modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"]};
   var places = new WeakMap();
   function narrow(data, layout, width) {  // on a phone the legend goes under the picture, one entry a line
+    if (width < 720) {  // names beside points would cover each other: the legend and a touch still tell them
+      data.forEach(function (t) { if (t.mode) { t.mode = t.mode.replace("+text", ""); } });
+    }
     var entries = data.filter(function (t) { return t.showlegend !== false; }).length;
     if (width >= 720 || entries < 2 || layout.showlegend === false) { return layout; }
     var extra = 21 * entries + 60;

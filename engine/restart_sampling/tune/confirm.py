@@ -260,7 +260,7 @@ def confirm(
             "fd_final": _finite(fd_final), "finalists": len(lucky),
             "finals": {str(t.number): _finite(repeated[t.number]) for t in lucky if t.number in repeated},
             "fd_search": round(trial.values[1], 6), "fd_search_best_preset": fd_search,
-            "command": command(plan, str(common["model"]), str(common["dtype"])), "python": python(plan),
+            "command": command(plan, str(common["model"]), str(common["dtype"])), "code": python(plan),
         }  # fmt: skip
         append(path, row)
         rows.append(row)

@@ -44,8 +44,6 @@ def pictures(folder: Path, trials: Sequence[Row], tuned: Sequence[Row], title: s
     if not trials:
         return []
     try:
-        from matplotlib.figure import Figure
-
         from ..report.studies import tuning
 
         figure = tuning(trials, tuned)
@@ -56,69 +54,59 @@ def pictures(folder: Path, trials: Sequence[Row], tuned: Sequence[Row], title: s
     html, png = folder / "pareto.html", folder / "pareto.png"
     write_atomically(html, lambda file: file.write(page.encode()), durable=False)
     buffer = io.BytesIO()
-    _draw(Figure(figsize=(7, 4.5), layout="constrained"), trials, tuned, title).savefig(
-        buffer, dpi=130, format="png"
-    )
+    _draw(trials, tuned, title, buffer)
     write_atomically(png, lambda file: file.write(buffer.getvalue()), durable=False)
     return [html, png]
 
 
-def _draw(figure: Any, trials: Sequence[Row], tuned: Sequence[Row], title: str) -> Any:
-    from matplotlib.ticker import NullLocator
+def _draw(trials: Sequence[Row], tuned: Sequence[Row], title: str, file: Any) -> None:
+    """Trials above, and under them, since it is of other seeds, what was measured again for each budget."""
+    from ..report import canvas
+    from ..report import front as lowest_of
+    from ..report.studies import confirmed, counted, equal_classes, of_blocks, places
+    from ..report.style import INK, family_of, look, rank
 
-    from ..report.studies import counted, equal_classes
-    from ..report.style import FAMILIES, colour, family_of, log_ticks
-
-    axes = figure.subplots()
-    for family in dict.fromkeys(map(family_of, trials)):
-        some = [t for t in trials if family_of(t) == family]
-        axes.plot(
-            [t["nfe"] for t in some], [t["fd"] for t in some], "o", ms=4, alpha=0.6, color=colour(family),
-            label=f"trials, {FAMILIES.get(family, family)}{counted(some)}",
-        )  # fmt: skip
-    lowest: list[Row] = []
-    for row in sorted(trials, key=lambda t: (t["nfe"], t["fd"])):
-        if not lowest or row["fd"] < lowest[-1]["fd"]:
-            lowest.append(row)
-    axes.step(
-        [r["nfe"] for r in lowest],
-        [r["fd"] for r in lowest],
-        where="post",
-        color="#222222",
-        lw=0.8,
-        label="front",
-    )
-    for name, marker, label in (
-        ("fd", "*", f"tuned, on fresh seeds{counted(tuned)}"),
-        ("fd_best_preset", "^", "best preset in the budget"),
-        ("fd_heun", "s", "Heun in the budget"),
-    ):
-        some = [r for r in tuned if r.get(name) is not None]
-        if some:
-            axes.errorbar(
-                [r["budget"] for r in some], [r[name] for r in some], yerr=[r.get(f"{name}_std") or 0 for r in some],
-                fmt=marker, ms=11 if name == "fd" else 7, elinewidth=1, capsize=2, label=label,
-            )  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    distances = ("fd", "fd_best_preset", "fd_heun")
-    top = ABOVE * max(
-        (row[name] for row in tuned for name in distances if row.get(name) is not None), default=0
-    )
-    above = [row for row in trials if top and row["fd"] > top]
-    rows = [*(row for row in trials if row not in above), *tuned]
-    if above:
-        axes.set_ylim(top=top)
-        said = f"{len(above)} plan{'s' * (len(above) > 1)} with a larger distance not shown"
-        axes.text(0.01, 0.98, said, transform=axes.transAxes, va="top", fontsize=8)
-    for axis, names in ((axes.xaxis, ("nfe", "budget")), (axes.yaxis, distances)):
-        ticks = log_ticks([row[name] for row in rows for name in names if row.get(name) is not None])
-        if ticks:
-            axis.set_ticks(ticks, labels=[f"{tick:,.10g}" for tick in ticks])
-            axis.set_minor_locator(NullLocator())
-    axes.set_xlabel("NFE (for tuned plans: the budget)")
-    axes.set_ylabel(f"Fréchet distance{equal_classes(rows)} (lower is better)")
-    axes.set_title(title, fontsize=10)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    return figure
+    points = list(confirmed(tuned))
+    fd = f"FD{equal_classes([*trials, *tuned])}\n(lower is better)"
+    with canvas.drawing():
+        figure, panels = canvas.figure(6.2 if points else 3.4, 2 if points else 1, squeeze=False)
+        search = panels[0, 0]
+        top = ABOVE * max((p.fd for p in points), default=0)
+        shown = [row for row in trials if not top or row["fd"] <= top] or list(trials)
+        for family in sorted(set(map(family_of, shown)), key=rank):
+            some = [t for t in shown if family_of(t) == family]
+            search.plot([t["nfe"] for t in some], [t["fd"] for t in some], look(family).marker, ms=3.5, alpha=0.6,
+                        color=look(family).colour)  # fmt: skip
+        best = lowest_of(shown)
+        search.step([r["nfe"] for r in best], [r["fd"] for r in best], where="post", color=INK, lw=0.8)
+        canvas.log_axis(search, "x", [r["nfe"] for r in shown])
+        canvas.log_axis(search, "y", [r["fd"] for r in shown])
+        hidden = len(trials) - len(shown)
+        more = f"; {hidden} plan{'s' * (hidden > 1)} above the picture" if hidden else ""
+        search.set(
+            xlabel="NFE", ylabel=fd, title=f"the search{counted(trials)}; line: the lowest so far{more}"
+        )
+        if points:
+            again = panels[1, 0]
+            budgets, at = places(points)
+            for x, p in zip(at, points, strict=True):
+                big = {"markersize": 8 if p.role == "tuned" else 5}
+                canvas.points(again, [x], [p.fd], p.family, yerr=[p.std], linestyle="", **big)
+                again.annotate(
+                    p.role, (x, p.ends[1]), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=canvas.SMALL
+                )  # fmt: skip
+            canvas.log_axis(again, "y", [end for p in points for end in p.ends], 0.1)
+            again.set(
+                xlim=(-0.5, len(budgets) - 0.5),
+                xlabel="budget",
+                ylabel=fd,
+                title=f"measured again, {of_blocks(tuned)}",
+            )
+            again.set_xticks(range(len(budgets)), [f"{b} NFE" for b in budgets])
+            again.grid(axis="x", visible=False)
+        canvas.legend(
+            figure,
+            [*map(family_of, shown), *(p.family for p in points)],
+            one_block=any(not p.std for p in points),
+        )
+        canvas.save(figure, file, title)

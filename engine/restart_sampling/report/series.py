@@ -1,0 +1,71 @@
+"""Series: the points of one sampler that a line may join, and the name that stands beside them.
+
+Points of one sampler with Restart intervals in other places are other samplers for a reader: joined by a line they would look
+like one curve along NFE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import RestartError
+from ..restart import RestartConfig
+from .style import family_of, maker_rank, rank
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points along NFE, and their name."""
+
+    name: str
+    rows: tuple[Row, ...]
+
+
+def title_of(row: Row) -> str:
+    return str(row.get("title") or row.get("sampler") or "?")
+
+
+def intervals_of(row: Row) -> str:
+    """ "[3, 2, 0.3, 1] [9, 1, 2, 5]" from any Restart notation; the text itself where it is none."""
+    text = row.get("restart") or ""
+    try:
+        found = RestartConfig.parse(text or None).intervals
+    except RestartError:
+        return str(text)
+    return " ".join(f"[{i.N}, {i.K}, {i.t_min:g}, {i.t_max:g}]" for i in found)
+
+
+def where_of(row: Row) -> str:
+    """ "0.06–0.3", where the intervals stand in noise; "" where there are none."""
+    try:
+        found = RestartConfig.parse(row.get("restart") or None).intervals
+    except RestartError:
+        return str(row.get("restart") or "")
+    return ", ".join(f"{i.t_min:g}–{i.t_max:g}" for i in found)
+
+
+def series_of(points: Iterable[Row]) -> list[Series]:
+    """A series for each sampler and place of its intervals, the engine's first; named by the place where there are several."""
+    found: dict[tuple[str, str, str], list[Row]] = {}
+    for point in points:
+        found.setdefault((str(point.get("by", "")), str(point.get("sampler")), where_of(point)), []).append(
+            point
+        )
+    places: dict[tuple[str, str], int] = {}
+    for by, sampler, _ in found:
+        places[by, sampler] = places.get((by, sampler), 0) + 1
+
+    def order(key: tuple[str, str, str]) -> tuple[Any, ...]:
+        return maker_rank(key[0]), rank(family_of(found[key][0])), *key[1:]
+
+    return [
+        Series(
+            title_of(found[key][-1]) + f", {key[2]}" * (places[key[:2]] > 1 and bool(key[2])),
+            tuple(sorted(found[key], key=lambda r: r["nfe"])),
+        )
+        for key in sorted(found, key=order)
+    ]
