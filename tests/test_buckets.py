@@ -17,6 +17,8 @@ import restart_sampling as rs
 from restart_sampling.executors.buckets import batches, bucket
 from restart_sampling.executors.chunks import CHUNKS, cut
 from restart_sampling.executors.graph import MODES, GraphExecutor
+from restart_sampling.output.source import SamplerSource
+from restart_sampling.seeds import parse_seeds
 from restart_sampling.spans import spans
 
 
@@ -245,6 +247,17 @@ def test_a_capture_without_memory_is_out_of_memory(error):
     capture.error = None
     assert torch.equal(sampler.run(range(8)), eager(plan, "cpu").run(range(8)))
     assert sampler.executor.note == ""
+
+
+def test_a_job_draws_smaller_batches_when_a_capture_runs_out_of_memory():
+    events = []
+    source = SamplerSource(
+        denoiser(), rs.Plan.build(steps=2), 16, {"device": "cpu", "graph": "off"},
+        note=lambda event, details: events.append((event, details["batch"], details["next"])),
+    )  # fmt: skip
+    with_graph(source.sampler, "loop", OutOfMemory(torch.OutOfMemoryError("CUDA out of memory")))
+    assert source.draw(parse_seeds("0-15")).fetch().shape[0] == 16
+    assert events == [("out of memory", 16, 8)]
 
 
 def test_an_error_of_the_network_itself_is_raised_as_it_is():

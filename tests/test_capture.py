@@ -237,6 +237,19 @@ def test_an_error_that_does_not_break_the_capture_is_raised_too(gpu):
     assert not gpu.allocating
 
 
+def test_an_interrupt_during_a_capture_stays_one(gpu):
+    """The broken capture's own error, which follows, must not turn it into a fallback."""
+
+    def interrupted():
+        gpu.broken = True
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        CudaCapture(CUDA).capture(interrupted, 1)
+    gpu.randn()
+    assert gpu.streams == ["default"]
+
+
 def test_a_device_that_is_lost_reports_the_first_error(gpu, monkeypatch):
     """The repair fails as well, and does not hide why it was needed."""
     capture = CudaCapture(CUDA)

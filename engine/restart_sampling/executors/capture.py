@@ -6,7 +6,7 @@ concurrently; nothing in the pool outlives a replay, so their order is free. cap
 thread may call CUDA meanwhile. No torch RNG is used anywhere, so a replay has no prologue to lose.
 
 cuBLAS takes a workspace for each stream from PyTorch's allocator. Workspaces are cleared before a capture, so that the one it
-uses comes from the pool and lives as long as the graph, and after it, so that nobody else goes on with memory of the pool.
+uses comes from the pool and lives as long as the graph, and after it, so that nothing else keeps using memory of the pool.
 
 A capture that fails leaves three things behind, which are put right here: the stream is still the current one, the allocator
 still waits for the end of the capture, and so does the device's random generator, which would refuse every later torch.randn.
@@ -63,7 +63,7 @@ class CudaCapture:
         graph = torch.cuda.CUDAGraph(keep_graph=keep_graph)
         sharing = next(iter(self._alive), None)  # a pool dies with its last graph
         pool = torch.cuda.graph_pool_handle() if sharing is None else sharing.pool()
-        failed: Exception | None = None
+        failed: BaseException | None = None
         # A capture that fails raises before it leaves its stream: the outer context does that.
         with torch.cuda.stream(self.stream), cleared_workspaces():
             try:
@@ -71,7 +71,7 @@ class CudaCapture:
                     try:
                         for _ in range(repeats):
                             body()
-                    except Exception as error:  # of any code: it is raised again below
+                    except BaseException as error:  # an interrupt too: it is raised again, here or below
                         failed = error
                         raise
             except Exception as error:

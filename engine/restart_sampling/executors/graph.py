@@ -38,7 +38,7 @@ from .evaluation import Evaluation
 from .selfcheck import UNTIL_IDLE, SelfCheck, addresses
 
 MODES = ("step", "loop", "trajectory", "while")
-LIMIT = 16  # batch sizes whose graphs are kept: those up to 64, for one plan and for mixed plans, and two more
+LIMIT = 16  # batch sizes whose graphs are kept: those up to 64, for one plan and for mixed plans, and 2
 Replay = Callable[[], None]
 
 
