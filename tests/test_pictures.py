@@ -188,6 +188,22 @@ def test_disturbed_speeds_are_pale_and_say_so():
     assert style.disturbed({"disturbed": 0, "rounds": 5}) == "" == style.disturbed({})
 
 
+def test_every_set_of_features_has_a_panel(tmp_path):
+    """All samplers on the blocks they share; then for each set of features those with the most blocks."""
+    import pictures
+
+    rows = [r for r in made_rows() if r["kind"] == "quality"]
+    rows = [r for r in rows if r["first_seed"] == 1_000_000 or r["sampler"] in ("heun", "ddpm")]
+    rows += [
+        {**r, "features": name} for name in ("resnet", "autoencoder") for r in rows if r["by"] == "engine"
+    ]
+    found = select.panels(select.quality_groups(rows))
+    assert [(g.rows[0]["features"], g.rows[0]["blocks"]) for g in found] == [
+        ("fashion-mnist-classifier", 1), ("fashion-mnist-classifier", 4), ("autoencoder", 4), ("resnet", 4),
+    ]  # fmt: skip
+    assert pictures.quality(rows, tmp_path / "quality.png")
+
+
 def test_points_of_other_intervals_are_not_joined():
     common = {
         "by": "engine",

@@ -478,7 +478,9 @@ def test_tuned_rows(tmp_path):
         assert row["fd_heun"] == pytest.approx(worth(heun) + 0.25, abs=1e-6)
         assert row["heun"] == heun.digest
         assert (row["kind"], row["n"], row["first_seed"]) == ("tuned", 8, 100)
-        assert row["code"] == confirm.python(plan) and row.get("python") == COMMON.get("python")  # the version stays
+        assert row["code"] == confirm.python(plan) and row.get("python") == COMMON.get(
+            "python"
+        )  # the version stays
     tried = [t for t in study.complete(found) if t.user_attrs.get("preset") and t.values[0] <= 43]
     best = min(tried, key=lambda t: t.values[1])
     assert made[1]["best_preset"] == best.user_attrs["preset"]
