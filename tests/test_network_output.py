@@ -222,6 +222,17 @@ def test_a_function_runs_without_recording():
     assert set(seen) == {(False, False, False, False)}  # requires_grad_ of one call is not seen by the next
 
 
+def test_writing_to_the_input_changes_nothing():
+    def fn(x, sigma):
+        D = shrink(x, sigma)
+        x.zero_()
+        return D
+
+    plan = rs.Plan.build(steps=4, restart=[3, 2, 0.1, 0.5])
+    expected = rs.sample(rs.Denoiser.from_function(shrink, SHAPE), plan, range(2))
+    assert torch.equal(rs.sample(rs.Denoiser.from_function(fn, SHAPE), plan, range(2)), expected)
+
+
 def test_the_input_is_a_buffer_that_the_next_evaluation_overwrites():
     kept = []
 
