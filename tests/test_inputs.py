@@ -219,6 +219,8 @@ def test_progress_true_writes_to_stderr_alone(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "2/2 samples" in captured.err
+    with pytest.raises(rs.RestartError, match="callback must be a function"):
+        next(rs.Sampler(denoiser(), PLAN).iterate([0], callback=3))
     for wrong in (dict(progress=print), dict(progress=1), dict(callback=3)):
         with pytest.raises(rs.RestartError, match=r"progress|callback"):
             rs.sample(denoiser(), PLAN, range(2), **wrong)

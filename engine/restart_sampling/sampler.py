@@ -225,6 +225,7 @@ class Sampler:
         Of (seed, plan) pairs a batch is what finished together, in running order; `Batch.index` says what is what.
         """
         forked.settle()
+        progress_bar.check_callback(callback)
         all_seeds, plans = sampler_inputs.split(seeds)
         labels = sampler_inputs.labels(self.denoiser, all_seeds, class_labels)
         if plans is not None or self.denoiser.augmented_dim is not None:
