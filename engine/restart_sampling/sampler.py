@@ -126,7 +126,8 @@ class Sampler:
         self.program = Program(self.device, register_dtype)
         self.set_plan(plan)
         if exact:
-            if stored := sorted({str(p.dtype) for p in denoiser.parameters} - set(map(str, FLOATS))):
+            floats = {str(p.dtype) for p in denoiser.parameters if p.is_floating_point()}
+            if stored := sorted(floats - set(map(str, FLOATS))):
                 raise BackendError(
                     f"float64 registers run the network as it is, and its weights are {', '.join(stored)}; "
                     "convert it with network.double() first"
