@@ -351,3 +351,12 @@ def test_rs_load_takes_a_pipeline(sd):
         rs.load(sd, sha256="0" * 64)
     with pytest.raises(rs.CheckpointError, match="prompt is only for diffusers pipelines"):
         rs.load("fashion-mnist", prompt="a fox")
+
+
+def test_draw_says_how_a_plan_and_seeds_are_given():
+    with pytest.raises(
+        rs.RestartError, match=r"plan must be a Plan, got 'sd15-w8'; use rs.preset\('sd15-w8'\)"
+    ):
+        draw(None, "a cat", plan="sd15-w8", seeds=[0])
+    with pytest.raises(rs.SeedError, match=r"write range\(8\) for 8 samples"):
+        draw(tiny.ddpm(), plan=rs.Plan.build(steps=5), seeds=8)

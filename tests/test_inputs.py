@@ -16,6 +16,7 @@ from rich.console import Console
 import restart_kernels as rk
 import restart_sampling as rs
 from restart_sampling import checks, program, progress_bar
+from restart_sampling.noise import seed_tensor
 from restart_sampling.schedule import get_schedule
 
 SHAPE = (2, 3, 4)
@@ -67,25 +68,34 @@ def test_reals_of_every_library(of):
     same = rs.Plan.build(steps=4, guidance_interval=interval, **options)
     assert plan == same
     assert plan.digest == same.digest
-    grid = rs.Plan.build(sigmas=[of(8.0), of(2.0), of(0.5)], schedule="flow" if False else "edm")
+    grid = rs.Plan.build(sigmas=[of(8.0), of(2.0), of(0.5)])
     assert grid.grid == (8.0, 2.0, 0.5, 0.0)
     shifted = rs.Plan.build(steps=4, schedule="flow", schedule_options={"shift": of(3.0)})
-    assert shifted.config.to_dict() == rs.Plan.build(steps=4, schedule="flow", schedule_options={"shift": 3.0}).config.to_dict()
+    assert (
+        shifted.config.to_dict()
+        == rs.Plan.build(steps=4, schedule="flow", schedule_options={"shift": 3.0}).config.to_dict()
+    )
 
 
-@pytest.mark.parametrize("wrong", [True, np.bool_(True), torch.tensor(True), "3", None, 2.0, math.nan, [3], 1j])
+@pytest.mark.parametrize(
+    "wrong", [True, np.bool_(True), torch.tensor(True), "3", None, 2.0, math.nan, [3], 1j]
+)
 def test_what_is_no_integer(wrong):
     with pytest.raises(rs.ConfigError, match="n must be an integer ≥ 2, got"):
         checks.integer("n", wrong, 2)
 
 
-@pytest.mark.parametrize("wrong", [True, np.bool_(False), torch.tensor(True), "3", None, [3.0], 1j, torch.zeros(2)])
+@pytest.mark.parametrize(
+    "wrong", [True, np.bool_(False), torch.tensor(True), "3", None, [3.0], 1j, torch.zeros(2)]
+)
 def test_what_is_no_number(wrong):
     with pytest.raises(rs.ConfigError, match="n must be a number, got"):
         checks.real("n", wrong)
 
 
-@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, np.float32("nan"), torch.tensor(math.inf), 10**400, -1, 2.5])
+@pytest.mark.parametrize(
+    "wrong", [math.nan, math.inf, -math.inf, np.float32("nan"), torch.tensor(math.inf), 10**400, -1, 2.5]
+)
 def test_what_is_out_of_range(wrong):
     with pytest.raises(rs.ConfigError, match="n must be a finite number ≥ 0 and ≤ 2, got"):
         checks.real("n", wrong, 0.0, 2.0)
@@ -103,6 +113,16 @@ def test_seeds_in_every_form():
         assert torch.equal(rs.sample(den, PLAN, seeds), expected), seeds
 
 
+def test_ranges_in_every_direction_and_of_every_size():
+    for seeds in (range(5, 0, -2), range(1, 12, 5), range(0), range(2**63 - 2, 2**63)):
+        assert seed_tensor(seeds).tolist() == list(seeds)
+    for huge in (range(2**63), range(2**28 + 1), rs.parse_seeds("0-99999999999")):
+        with pytest.raises(rs.SeedError, match="seeds in one call are too many, at most 268,435,456"):
+            seed_tensor(huge)
+    with pytest.raises(rs.SeedError, match="< 2\\^63"):
+        seed_tensor(range(2**80))
+
+
 TAKE_SEEDS = {
     "sample": lambda seeds: rs.sample(denoiser(), PLAN, seeds),
     "run": lambda seeds: rs.Sampler(denoiser(), PLAN).run(seeds),
@@ -116,10 +136,14 @@ TAKE_SEEDS = {
 @pytest.mark.parametrize("name", TAKE_SEEDS)
 def test_one_integer_as_seeds_is_refused_with_both_readings(name):
     for n in (4, np.int64(4), torch.tensor(4)):
-        with pytest.raises(rs.SeedError, match=r"got 4 alone: write range\(4\) for 4 samples, or \[4\] for the sample of seed 4"):
+        with pytest.raises(
+            rs.SeedError,
+            match=r"got 4 alone: write range\(4\) for 4 samples, or \[4\] for the sample of seed 4",
+        ):
             TAKE_SEEDS[name](n)
-    for wrong in (None, 0.5, True, {1: 2}, {1, 2}, b"12", "a-b", [None], ["1"], [[1, 2]], torch.ones(2), torch.ones(1, 2).long(),
-                  np.array([1.0]), np.array(["a"]), [2**63], [-1], np.array([-1]), range(-3, 2), torch.tensor([True])):  # fmt: skip
+    for wrong in (None, 0.5, True, {1: 2}, {1, 2}, b"12", "a-b", [None], ["1"], [[1, 2]], torch.ones(2), [2**63], [-1],
+                  torch.ones(1, 2).long(), np.array([1.0]), np.array(["a"]), np.array([-1]), range(-3, 2),
+                  torch.tensor([True])):  # fmt: skip
         with pytest.raises(rs.RestartError):
             TAKE_SEEDS[name](wrong)
 
@@ -127,7 +151,6 @@ def test_one_integer_as_seeds_is_refused_with_both_readings(name):
 def test_classes_by_name():
     den = denoiser()
     expected = rs.sample(den, PLAN, range(3), [1, 0, 1])
-    assert torch.equal(rs.sample(den, PLAN, range(3), ["Sneaker", 0, "sneaker"]), expected[:1].expand(0, -1, -1, -1)) is False
     assert torch.equal(rs.sample(den, PLAN, range(3), ["Sneaker", "T-SHIRT", 1]), expected)
     assert torch.equal(rs.sample(den, PLAN, range(3), "sneaker"), rs.sample(den, PLAN, range(3), 1))
 
@@ -157,7 +180,9 @@ def test_wrong_classes(name):
 def test_sample_takes_what_run_takes_and_names_what_it_does_not():
     den, seen = denoiser(classes=False), []
     latents = rs.noise.normal(range(2), 0, SHAPE)
-    assert torch.equal(rs.sample(den, PLAN, range(2), latents=latents, callback=seen.append), rs.sample(den, PLAN, range(2)))
+    assert torch.equal(
+        rs.sample(den, PLAN, range(2), latents=latents, callback=seen.append), rs.sample(den, PLAN, range(2))
+    )
     assert len(seen) == PLAN.nfe
     with pytest.raises(rs.RestartError, match="no argument 'latent'; did you mean 'latents'"):
         rs.sample(den, PLAN, range(2), latent=latents)
@@ -194,8 +219,10 @@ def test_progress_true_writes_to_stderr_alone(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "2/2 samples" in captured.err
+    with pytest.raises(rs.RestartError, match="callback must be a function"):
+        next(rs.Sampler(denoiser(), PLAN).iterate([0], callback=3))
     for wrong in (dict(progress=print), dict(progress=1), dict(callback=3)):
-        with pytest.raises(rs.RestartError, match="progress|callback"):
+        with pytest.raises(rs.RestartError, match=r"progress|callback"):
             rs.sample(denoiser(), PLAN, range(2), **wrong)
 
 
@@ -212,10 +239,21 @@ def test_reprs_are_short():
     den = denoiser()
     sampler = rs.Sampler(den, rs.preset("imagenet64-edm-623"), 2)
     batch = next(iter(rs.Sampler(den, PLAN).iterate(range(2))))
-    for thing in (den, sampler.plan, sampler, batch, sampler.plan.config.restart, rs.presets()[0], rs.load("fashion-mnist")):
+    for thing in (
+        den,
+        sampler.plan,
+        sampler,
+        batch,
+        sampler.plan.config.restart,
+        rs.presets()[0],
+        rs.load("fashion-mnist"),
+    ):
         assert len(repr(thing)) < 700, thing
         assert "\n" not in repr(thing)
-    assert repr(rs.preset("fashion-mnist-22")) == "Plan(22 NFE, dpm++2m, 18 points, sigma 80 → 0.002, 1 interval)"
+    assert (
+        repr(rs.preset("fashion-mnist-22"))
+        == "Plan(22 NFE, dpm++2m, 18 points, sigma 80 → 0.002, 1 interval)"
+    )
     assert repr(batch) == "Batch(x=[2, 2, 3, 4] on cpu)"
     assert str(sampler.plan) == sampler.plan.explain()
 
@@ -263,13 +301,15 @@ def test_more_plans_in_one_run_than_are_kept(monkeypatch):
 # --- fuzzing ------------------------------------------------------------------------------------------------------------
 
 WRONG = (
-    None, True, -1, 0, 3, 2**63, 10**400, 0.5, math.nan, math.inf, -math.inf, 1j, "", "x", "0-3", "\ufeff", "\ud800", b"1", [], (),
-    {}, set(), [None], [[]], [[1]], ["a"], [math.nan], [1, None], {"a": 1}, {1: 2}, range(0), range(5, 0), object(), object, len,
-    lambda *a, **k: None, Path("x"), np.float32("nan"), np.zeros(0), np.zeros((2, 2)), np.array("a"), np.array([None]), np.bool_(True),
-    np.datetime64("2020-01-01"), torch.zeros(0), torch.zeros(2, 2), torch.tensor(math.nan), torch.ones((), device="meta"),
-    torch.ones(3, device="meta"), torch.tensor(1j), torch.zeros(1, *SHAPE, device="meta"), torch.zeros(1, *SHAPE).to_sparse(),
-    torch.quantize_per_tensor(torch.zeros(2), 1.0, 0, torch.qint8), torch.float16, torch.device("cpu"), PLAN, PLAN.config, Ellipsis,
-    NotImplemented, iter([]), iter([1]), (i for i in "ab"), Fraction(1, 3), ValueError("x"), slice(3), memoryview(b"12"), bytearray(b"1"),
+    None, True, -1, 0, 3, 2**63, 10**400, 0.5, math.nan, math.inf, -math.inf, 1j,
+    "", "x", "0-3", "\ufeff", "\ud800", b"1", bytearray(b"1"), memoryview(b"12"),
+    [], (), {}, set(), [None], [[]], [[1]], ["a"], [math.nan], [1, None], {"a": 1}, {1: 2}, range(0), range(5, 0),
+    iter([]), iter([1]), (i for i in "ab"), slice(3), object(), object, len, lambda *a, **k: None,
+    Path("x"), Ellipsis, NotImplemented, Fraction(1, 3), ValueError("x"), PLAN, PLAN.config,
+    np.float32("nan"), np.bool_(True), np.datetime64("2020-01-01"), np.zeros(0), np.zeros((2, 2)), np.array("a"),
+    np.array([None]), torch.float16, torch.device("cpu"), torch.zeros(0), torch.zeros(2, 2), torch.tensor(math.nan),
+    torch.tensor(1j), torch.ones((), device="meta"), torch.ones(3, device="meta"),
+    torch.zeros(1, *SHAPE, device="meta"), torch.zeros(1, *SHAPE).to_sparse(),
 )  # fmt: skip
 
 CALLS = {

@@ -79,7 +79,11 @@ def test_guided_pairs_and_plain_calls_are_checked_too(name):
 
 
 def test_parity_checks_the_other_network():
-    den = rs.Denoiser(Module(lambda F: F.transpose(-1, -2)), rs.Denoiser.from_function(shrink, SHAPE).parameterization, SHAPE)
+    den = rs.Denoiser(
+        Module(lambda F: F.transpose(-1, -2)),
+        rs.Denoiser.from_function(shrink, SHAPE).parameterization,
+        SHAPE,
+    )
     with pytest.raises(rs.RestartError, match="height and width"):
         rs.parity(den, rs.Plan.build(**PLAN), seeds=range(2))
 
@@ -108,6 +112,31 @@ def test_other_floats_are_taken(dtype, backend):
     found = rs.sample(den, plan, range(2), backend=backend)
     assert torch.equal(found, rs.sample(same, plan, range(2), backend="reference"))
     assert found.dtype == torch.float32
+
+
+class Convolution(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, net_in, c_noise, labels=None):
+        return self.layer(net_in)
+
+
+def test_weights_in_float8_run_in_the_dtype_of_the_sampler():
+    plan, levels = rs.Plan.build(**PLAN), rs.Denoiser.from_function(shrink, SHAPE).parameterization
+    stored = Convolution().to(torch.float8_e4m3fn)
+    wide = Convolution()
+    wide.load_state_dict({name: t.float() for name, t in stored.state_dict().items()})
+    stored, wide = (rs.Denoiser(network, levels, SHAPE) for network in (stored, wide))
+    for options in ({}, {"dtype": "bf16"}, {"batch_size": "auto"}):
+        assert torch.equal(
+            rs.sample(stored, plan, range(2), **options), rs.sample(wide, plan, range(2), **options)
+        )
+    with pytest.raises(
+        rs.RestartError, match=r"weights are torch.float8_e4m3fn; convert it with network.double\(\)"
+    ):
+        rs.sample(stored, plan, range(2), register_dtype=torch.float64)
 
 
 def test_sizes_that_are_alike_cannot_be_told():
@@ -159,7 +188,9 @@ def test_classifier_guidance_by_autograd_is_the_closed_form(backend):
     expected = rs.sample(classifier_guidance(0.3, 1.0, False), plan, range(3), register_dtype=torch.float64)
     assert not found.requires_grad
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
-    assert not torch.allclose(found, rs.sample(classifier_guidance(0.0, 1.0, False), plan, range(3)), atol=0.1)
+    assert not torch.allclose(
+        found, rs.sample(classifier_guidance(0.0, 1.0, False), plan, range(3)), atol=0.1
+    )
 
 
 @pytest.mark.parametrize("inference", [False, True])
@@ -180,13 +211,26 @@ def test_a_function_runs_without_recording():
     seen = []
 
     def fn(x, sigma):
-        seen.append((torch.is_grad_enabled(), torch.is_inference_mode_enabled(), x.is_inference(), x.requires_grad))
+        seen.append(
+            (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), x.is_inference(), x.requires_grad)
+        )
         x.requires_grad_()
         return shrink(x.detach(), sigma)
 
     with torch.enable_grad():
         rs.sample(rs.Denoiser.from_function(fn, SHAPE), rs.Plan.build(**PLAN), range(2))
     assert set(seen) == {(False, False, False, False)}  # requires_grad_ of one call is not seen by the next
+
+
+def test_writing_to_the_input_changes_nothing():
+    def fn(x, sigma):
+        D = shrink(x, sigma)
+        x.zero_()
+        return D
+
+    plan = rs.Plan.build(steps=4, restart=[3, 2, 0.1, 0.5])
+    expected = rs.sample(rs.Denoiser.from_function(shrink, SHAPE), plan, range(2))
+    assert torch.equal(rs.sample(rs.Denoiser.from_function(fn, SHAPE), plan, range(2)), expected)
 
 
 def test_the_input_is_a_buffer_that_the_next_evaluation_overwrites():

@@ -353,7 +353,10 @@ def test_what_people_paste(text, steps):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('18 {"0": [3, 2, 0.1, 0.3]}\n\n20 {"0": [3, 2, 0.1, 0.3]}\n# end\n', "line 3 column 1: the text holds 2 configurations, at lines 1, 3; pass one"),
+        (
+            '18 {"0": [3, 2, 0.1, 0.3]}\n\n20 {"0": [3, 2, 0.1, 0.3]}\n# end\n',
+            "line 3 column 1: the text holds 2 configurations, at lines 1, 3; pass one",
+        ),
         ("18; [[3, 2, 0.1, 0.3]]\n18; [[3, 3, 0.1, 0.3]]\n", "2 configurations, at lines 1, 2"),
         ('{"0": [3, 2, 0.1, 0.3]}\n{"0": [3, 4, 0.1, 0.3]}', "2 configurations, at lines 1, 2"),
         ('18 {"0": [3, 2, 0.1, 0.3]}\n' * 9, "9 configurations, at lines 1, 2, 3, 4, 5, …"),

@@ -28,6 +28,8 @@ from torch import Tensor, nn
 from .checks import integer
 from .denoiser import Denoiser
 from .errors import RestartValueError
+from .network import inference_copy
+from .network_output import FLOATS
 
 CPU_BYTES = 8 << 20
 CUDA_BYTES = 512 << 20
@@ -86,14 +88,18 @@ def largest_activation(denoiser: Denoiser) -> int:
         )
         largest = max(largest, *(t.numel() for t in tensors), 0)
 
+    network: nn.Module = denoiser.network
+    first = next(network.parameters(), None)
+    dtype = first.dtype if first is not None else torch.float32
+    if dtype not in FLOATS:  # stored in float8, which no operator computes in
+        dtype = torch.float32
+        network = inference_copy(network, denoiser.device, dtype, "contiguous")
     # Tensors of fewer dimensions are embeddings; of the network's own, weights are not seen at all.
-    hooks = [module.register_forward_hook(see) for module in denoiser.network.modules()]
+    hooks = [module.register_forward_hook(see) for module in network.modules()]
     try:
-        first = next(denoiser.network.parameters(), None)
-        dtype = first.dtype if first is not None else torch.float32
         net_in = torch.zeros(1, *denoiser.shape, dtype=dtype, device=denoiser.device)
         labels = torch.zeros(1, denoiser.label_dim, device=denoiser.device) if denoiser.label_dim else None
-        denoiser.network(net_in, torch.zeros(1, device=denoiser.device), labels)
+        network(net_in, torch.zeros(1, device=denoiser.device), labels)
     finally:
         for hook in hooks:
             hook.remove()

@@ -88,17 +88,20 @@ def real(
     try:
         found = float(number)
     except OverflowError:
-        found = math.inf if number > 0 else -math.inf
+        found = math.inf if scalar(value) > 0 else -math.inf
     bad = math.isnan(found) or found < low or found > high or (open_low and found == low)
     if bad or (math.isinf(found) and not infinite):
         above = f" {'>' if open_low else '≥'} {low:g}" if math.isfinite(low) else ""
         below = f"{' and' if above else ''} ≤ {high:g}" if math.isfinite(high) else ""
-        raise error(f"{name} must be a {'' if infinite else 'finite '}number{above}{below}, got {show(number)}")
+        raise error(
+            f"{name} must be a {'' if infinite else 'finite '}number{above}{below}, got {show(number)}"
+        )
     return found
 
 
-
-def choice(name: str, value: Any, allowed: Collection[str], *, error: type[RestartError] = ConfigError) -> str:
+def choice(
+    name: str, value: Any, allowed: Collection[str], *, error: type[RestartError] = ConfigError
+) -> str:
     """Return `value` if it is one of the names `allowed`; the message lists them, and the closest one."""
     if isinstance(value, str) and value in allowed:
         return value

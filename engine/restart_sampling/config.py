@@ -159,12 +159,8 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     name = values.get("schedule", "edm")
     schedule = get_schedule(name, rho=values["rho"], **dict(values["schedule_options"]))
     values["schedule"] = schedule.name
-    values["sigma_min"] = real(
-        "sigma_min", values.get("sigma_min", schedule.sigma_min), 0.0, open_low=True
-    )
-    values["sigma_max"] = real(
-        "sigma_max", values.get("sigma_max", schedule.sigma_max), 0.0, open_low=True
-    )
+    values["sigma_min"] = real("sigma_min", values.get("sigma_min", schedule.sigma_min), 0.0, open_low=True)
+    values["sigma_max"] = real("sigma_max", values.get("sigma_max", schedule.sigma_max), 0.0, open_low=True)
     if values["sigma_min"] >= values["sigma_max"] and len(levels) != 1:
         raise ConfigError(
             f"sigma_min must be below sigma_max, got {values['sigma_min']:g} and {values['sigma_max']:g}"

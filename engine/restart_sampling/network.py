@@ -118,7 +118,7 @@ class PreparedNetwork:
         self._precision = self._choose_precision()
         self.memory_format = self._choose_memory_format(network, memory_format)
         if isinstance(network, nn.Module):
-            network = _inference_copy(network, device, self.net_dtype, self.memory_format)
+            network = inference_copy(network, device, self.net_dtype, self.memory_format)
         self._module = network if isinstance(network, nn.Module) else None
         self._eager = _with_border(network, self.memory_format == "channels_last")
         self.compiled = self._choose_compile(compile)
@@ -282,7 +282,7 @@ def _with_border(network: NetworkFunction, channels_last: bool) -> Any:
     return forward
 
 
-def _inference_copy(
+def inference_copy(
     module: nn.Module, device: torch.device, dtype: torch.dtype, memory_format: str
 ) -> nn.Module:
     """A copy in eval mode on `device`, weights in `dtype`. Tensors that need no change are shared, not copied."""

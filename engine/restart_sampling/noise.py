@@ -58,13 +58,19 @@ def seed_tensor(seeds: str | Iterable[int] | Tensor, device: str | torch.device 
 
 
 def _of_runs(seeds: range | Seeds) -> Tensor:
-    if len(seeds) > MOST_SEEDS:
-        raise SeedError(f"{len(seeds):,} seeds in one call are too many, at most {MOST_SEEDS:,}; draw them in parts")
-    if isinstance(seeds, Seeds):
-        return torch.from_numpy(seeds.numpy())
-    if len(seeds):
-        _seed(seeds[0]), _seed(seeds[-1])
-    return torch.tensor(seeds, dtype=torch.int64)
+    if not seeds:
+        return torch.zeros(0, dtype=torch.int64)
+    first, last = _seed(seeds[0]), _seed(seeds[-1])
+    # Not by len, which ends at 2^63 − 1.
+    count = len(seeds) if isinstance(seeds, Seeds) else (last - first) // seeds.step + 1
+    if count > MOST_SEEDS:
+        raise SeedError(
+            f"{count:,} seeds in one call are too many, at most {MOST_SEEDS:,}; draw them in parts"
+        )
+    values = (
+        seeds.numpy() if isinstance(seeds, Seeds) else np.arange(count, dtype=np.int64) * seeds.step + first
+    )
+    return torch.from_numpy(values)
 
 
 def _of_array(seeds: Any) -> Tensor:

@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from . import rounding
 from .config import MAX_STEPS, PlanConfig
 from .errors import ConfigError
 from .intervals import Interval, Round, resolve, settle_collisions
@@ -238,4 +239,7 @@ def _compile(config: PlanConfig, round_sigma: Round | None = None) -> Plan:
     if intervals and config.s_noise == 0:
         notes.append("s_noise = 0: the Restart jumps inject no noise")
     intervals = [replace(i, nfe=costs[i.number]) for i in intervals]
-    return Plan(config, tuple(map(float, grid)), tuple(intervals), walk.finish(), walk.initial, tuple(notes))
+    program = walk.finish()
+    if lost := rounding.note(program):
+        notes.append(lost)
+    return Plan(config, tuple(map(float, grid)), tuple(intervals), program, walk.initial, tuple(notes))

@@ -39,7 +39,8 @@ class Tables:
 
     def __init__(self, parameterization: Parameterization) -> None:
         self.parameterization = parameterization
-        self._kept: OrderedDict[int, tuple[Plan, Table]] = OrderedDict()  # the plan is held, so its id stays its own
+        # The plan is held, so its id stays its own.
+        self._kept: OrderedDict[int, tuple[Plan, Table]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)

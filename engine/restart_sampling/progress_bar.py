@@ -9,6 +9,14 @@ from typing import Any
 from .errors import RestartTypeError
 
 
+def check_callback(callback: Any) -> None:
+    """RestartTypeError for a callback that cannot be called."""
+    if callback is not None and not callable(callback):
+        raise RestartTypeError(
+            f"callback must be a function of one Progress, got {type(callback).__name__}; for a bar use progress=True"
+        )
+
+
 @contextmanager
 def shown(
     progress: bool, callback: Callable[[Any], None] | None, console: Any = None
@@ -26,10 +34,7 @@ def shown(
         raise RestartTypeError(
             f"progress must be True or False, got {type(progress).__name__}; a function goes to callback"
         )
-    if callback is not None and not callable(callback):
-        raise RestartTypeError(
-            f"callback must be a function of one Progress, got {type(callback).__name__}; for a bar use progress=True"
-        )
+    check_callback(callback)
     if not progress:
         yield callback
         return

@@ -140,9 +140,7 @@ class _Reader:
         if mark in _CLOSING and isinstance(values[-1], Items) and not _STEPS.match(self.text):
             return mark
         if _LINE.match(self.text, self.at):
-            lines = [
-                str(n) for n, line in enumerate(self.text.split("\n"), 1) if _LINE.match(line.strip())
-            ]
+            lines = [str(n) for n, line in enumerate(self.text.split("\n"), 1) if _LINE.match(line.strip())]
             shown_lines = ", ".join(lines[:5]) + (", …" if len(lines) > 5 else "")
             raise self.error(
                 f"the text holds {len(lines)} configurations, at lines {shown_lines}; pass one of these lines"

@@ -27,7 +27,7 @@ from .executors.buckets import batches, bucket
 from .executors.selfcheck import begin
 from .marks import mark
 from .network import DTYPES, PreparedNetwork, prepare
-from .network_output import Checked
+from .network_output import FLOATS, Checked
 from .plan import Plan
 from .program import Entry, Program, Tables
 from .spans import Span
@@ -106,17 +106,17 @@ class Sampler:
             )
         sampler_inputs.check_plan(plan)
         choice("dtype", dtype, DTYPES, error=BackendError)
-        if not isinstance(register_dtype, torch.dtype) or register_dtype not in (torch.float32, torch.float64):
+        if str(register_dtype) not in ("torch.float32", "torch.float64"):
             raise BackendError(
                 f"register_dtype must be torch.float32 or torch.float64, got {shown(register_dtype)}"
             )
         self.device = denoiser.device if device is None else check_device(device)
         forked.settle()
         exact = register_dtype == torch.float64  # the oracle: float64 throughout, on the reference
+        if exact and isinstance(backend, str) and backend == "auto":
+            backend = "reference"
         try:
-            self.backend = restart_kernels.resolve_backend(
-                "reference" if exact and isinstance(backend, str) and backend == "auto" else backend, self.device
-            )
+            self.backend = restart_kernels.resolve_backend(backend, self.device)
         except restart_kernels.KernelError as error:
             raise BackendError(str(error)) from None
         self.executor = make_executor(graph, self.device, self.backend)
@@ -130,6 +130,12 @@ class Sampler:
         self.program = Program(self.device, register_dtype)
         self.set_plan(plan)
         if exact:
+            floats = {str(p.dtype) for p in denoiser.parameters if p.is_floating_point()}
+            if stored := sorted(floats - set(map(str, FLOATS))):
+                raise BackendError(
+                    f"float64 registers run the network as it is, and its weights are {', '.join(stored)}; "
+                    "convert it with network.double() first"
+                )
             self.network: Network = Checked(denoiser.network)
             self.net_dtype = torch.float64
         else:
@@ -159,7 +165,9 @@ class Sampler:
         return tuple(note for note in notes if note)
 
     def __repr__(self) -> str:
-        return f"Sampler({self.denoiser.name!r}, {self.plan!r}, batch_size={self.batch_size}, {self.describe()})"
+        return (
+            f"Sampler({self.denoiser.name!r}, {self.plan!r}, batch_size={self.batch_size}, {self.describe()})"
+        )
 
     def describe(self) -> str:
         """One line: who runs what, e.g. "native on cpu, graph off, network fp32, eager, contiguous"."""
@@ -246,6 +254,7 @@ class Sampler:
         Of (seed, plan) pairs a batch is what finished together, in running order; `Batch.index` says what is what.
         """
         forked.settle()
+        progress_bar.check_callback(callback)
         all_seeds, plans = sampler_inputs.split(seeds)
         labels = sampler_inputs.labels(self.denoiser, all_seeds, class_labels)
         if plans is not None or self.denoiser.augmented_dim is not None:
@@ -348,9 +357,7 @@ class Sampler:
 
     def _bind(self, plan: Plan) -> Table:
         """Return the plan's table for this network."""
-        if (
-            sampler_inputs.check_plan(plan).config.guided and self.denoiser.label_dim == 0
-        ):
+        if sampler_inputs.check_plan(plan).config.guided and self.denoiser.label_dim == 0:
             raise RestartValueError(
                 f"guidance_scale = {plan.config.guidance_scale:g} needs a class-conditional network, and "
                 f"{self.denoiser.name!r} has no classes; leave guidance_scale at 1"

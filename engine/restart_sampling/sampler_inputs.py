@@ -22,7 +22,9 @@ Labels = int | str | Iterable[int] | Iterable[str] | Tensor | None
 
 def split(seeds: Any) -> tuple[Tensor, list[Plan] | None]:
     """Return the seeds int64 [n] and, when (seed, plan) pairs were given, their plans."""
-    if isinstance(seeds, (Tensor, np.ndarray, str, bytes, range, Mapping, Set)) or not isinstance(seeds, Iterable):
+    if isinstance(seeds, (Tensor, np.ndarray, str, bytes, range, Mapping, Set)) or not isinstance(
+        seeds, Iterable
+    ):
         return seed_tensor(seeds), None
     given = list(seeds)
     paired = [isinstance(item, (tuple, list)) for item in given]
@@ -90,9 +92,7 @@ def _numbers(denoiser: Denoiser, given: Any) -> Any:
     if hasattr(given, "dtype") and getattr(given.dtype, "kind", "") in "iubf":
         return torch.as_tensor(given)
     if not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
-        raise RestartTypeError(
-            f"class_labels must be a class or one for each seed, got {shown(given)}"
-        )
+        raise RestartTypeError(f"class_labels must be a class or one for each seed, got {shown(given)}")
     numbers = []
     for i, item in enumerate(given):
         if isinstance(item, str):
@@ -104,7 +104,9 @@ def _numbers(denoiser: Denoiser, given: Any) -> Any:
                 f"class_labels[{i}] is {shown(item)}; give one class number for each seed, not one-hot rows"
             )
         else:
-            raise RestartTypeError(f"class_labels[{i}] must be an integer or the name of a class, got {shown(item)}")
+            raise RestartTypeError(
+                f"class_labels[{i}] must be an integer or the name of a class, got {shown(item)}"
+            )
     return torch.tensor(numbers, dtype=torch.int64)
 
 
@@ -116,7 +118,11 @@ def class_number(denoiser: Denoiser, text: str) -> int:
     close = difflib.get_close_matches(text.lower(), lowered, n=1)
     hint = f"; did you mean {denoiser.classes[lowered.index(close[0])]!r}?" if close else ""
     if not hint:
-        hint = f" ({', '.join(denoiser.classes[:20])})" if lowered else "; it has no names for them, give numbers"
+        hint = (
+            f" ({', '.join(denoiser.classes[:20])})"
+            if lowered
+            else "; it has no names for them, give numbers"
+        )
     raise RestartValueError(
         f"class {shown(text)} does not exist: {denoiser.name!r} has classes 0..{denoiser.label_dim - 1}{hint}"
     )
