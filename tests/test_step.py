@@ -526,7 +526,9 @@ def test_a_shared_cursor_serves_batches_beyond_one_chunk_of_normals(batch, numel
 def test_a_float64_machine_of_64_samples_takes_the_masked_form():
     case = Batch(64, 3072, table([ALL], s=[0.5]))
     wide = {name: getattr(case, name).double() for name in ("x", "h", "coef")}
-    machines = [case.machine(**{k: v.clone() for k, v in wide.items()}, net_in=case.net_in.clone()) for _ in range(2)]
+    machines = [
+        case.machine(**{k: v.clone() for k, v in wide.items()}, net_in=case.net_in.clone()) for _ in range(2)
+    ]
     reference._step_masked(machines[0], case.F)
     rk.bind(machines[1], "reference").step(case.F)
     for name in ("x", "h"):

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from .denoiser import Denoiser
+from .devices import made_current
 from .errors import RestartValueError
 
 CPU_BYTES = 8 << 20
@@ -93,7 +94,8 @@ def largest_activation(denoiser: Denoiser) -> int:
         dtype = first.dtype if first is not None else torch.float32
         net_in = torch.zeros(1, *denoiser.shape, dtype=dtype, device=denoiser.device)
         labels = torch.zeros(1, denoiser.label_dim, device=denoiser.device) if denoiser.label_dim else None
-        denoiser.network(net_in, torch.zeros(1, device=denoiser.device), labels)
+        with made_current(denoiser.device):
+            denoiser.network(net_in, torch.zeros(1, device=denoiser.device), labels)
     finally:
         for hook in hooks:
             hook.remove()

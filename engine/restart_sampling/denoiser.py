@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from . import parameterization as parameterizations
-from .errors import BackendError, RestartTypeError, RestartValueError
+from .devices import check_device as check_device
+from .errors import RestartTypeError, RestartValueError
 from .parameterization import Parameterization
 
 NetworkFunction = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
@@ -133,20 +134,3 @@ class Denoiser:
         )
         F = self.network(c_in.view(shape) * x, c_noise, class_labels)
         return c_skip.view(shape) * x + c_out.view(shape) * F.to(x.dtype)
-
-
-def check_device(device: str | torch.device) -> torch.device:
-    """`device` if it can be used here; BackendError says what is visible."""
-    try:
-        device = torch.device(device)
-    except RuntimeError:
-        raise BackendError(f"device {device!r} is not known; use cpu, cuda or cuda:N") from None
-    if device.type == "cuda":
-        visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= visible:
-            raise BackendError(
-                f"device {device} was asked for, but {visible} CUDA devices are visible; use cpu"
-            )
-    elif device.type not in ("cpu", "meta"):
-        raise BackendError(f"device {str(device)!r} is not supported; use cpu, cuda or cuda:N")
-    return device

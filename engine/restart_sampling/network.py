@@ -35,7 +35,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .denoiser import Denoiser, NetworkFunction, check_device
+from .denoiser import Denoiser, NetworkFunction
+from .devices import check_device
 from .errors import BackendError
 from .models.layers import Linear, NoiseEmbedding
 

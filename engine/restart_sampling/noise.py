@@ -15,7 +15,7 @@ from torch import Tensor
 
 import restart_kernels
 
-from .denoiser import check_device
+from .devices import check_device
 from .errors import RestartTypeError, RestartValueError, SeedError
 
 SCHEME = "philox-v1"

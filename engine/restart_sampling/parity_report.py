@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from .denoiser import Denoiser
+from .devices import check_device
 from .errors import NonFiniteError, RestartTypeError, RestartValueError
 from .network import PreparedNetwork, prepare
 from .noise import seed_tensor
@@ -119,7 +120,7 @@ def parity(
     batch_size = count if batch_size is None else batch_size
     if not count or batch_size < 1 or count % batch_size:
         raise RestartValueError(f"{count} seeds do not divide into batches of {batch_size}")
-    device = denoiser.device if device is None else torch.device(device)
+    device = denoiser.device if device is None else check_device(device)
     exact = prepare(denoiser, device=device, compile="off")
     network = prepare(denoiser, device=device, dtype=dtype, compile=compile, memory_format=memory_format)
     tap = _Tap(exact, network)

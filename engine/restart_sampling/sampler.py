@@ -18,7 +18,8 @@ from restart_kernels.layout import NEVER
 
 from . import pfgmpp
 from .autobatch import LARGEST, choose_batch
-from .denoiser import Denoiser, check_device
+from .denoiser import Denoiser
+from .devices import check_device, on_own_device
 from .errors import BackendError, NonFiniteError, RestartTypeError, RestartValueError
 from .executors import Evaluation, Lanes, Network, Slices, ThreadExecutor, continuous, make_executor, threads
 from .marks import mark
@@ -188,6 +189,7 @@ class Sampler:
         return x
 
     @torch.inference_mode()
+    @on_own_device
     def iterate(
         self,
         seeds: Iterable[int] | Tensor | Iterable[tuple[int, Plan]],
