@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import threading
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -224,8 +226,37 @@ def test_tf32_is_a_matter_of_the_call(precision, outside):
         network._precision, network.device = precision, torch.device("cuda")
         network(*inputs("cpu"))
         want = "high" if precision == "tf32" else "highest"
-        assert Spy.seen == [precision, precision, "ieee", "ieee", want]
+        assert Spy.seen == [*[precision] * 3, *["ieee"] * 3, want]
         assert switches() == before
+
+
+class Asks(Tiny):
+    """Uses PyTorch's own ways to the switches while it runs, as a user's network may."""
+
+    def forward(self, net_in, c_noise, class_labels=None):
+        Asks.seen = [torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32]
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            Asks.seen.append(torch.backends.cudnn.allow_tf32)
+        Asks.seen.append(torch.backends.cudnn.allow_tf32)
+        return super().forward(net_in, c_noise)
+
+
+@pytest.mark.parametrize("outside", [True, False])
+@pytest.mark.parametrize("precision", ["ieee", "tf32"])
+def test_a_network_may_ask_for_the_switches(precision, outside):
+    """cuDNN's switches agree with each other inside the call, so that its flags can be read, changed and put back."""
+    with restored():
+        torch.backends.cudnn.allow_tf32 = outside
+        before = switches()
+        network = prepare(rs.Denoiser(Asks(), edm(0.5), SHAPE), device="cpu", compile="off")
+        network._precision, network.device = precision, torch.device("cuda")
+        network(*inputs("cpu"))
+        tf32 = precision == "tf32"
+        assert Asks.seen == [tf32, tf32, False, tf32]
+        assert switches() == before
+        assert torch.backends.cudnn.allow_tf32 == outside
+    assert torch.backends.cudnn.conv in SWITCHES
+    assert torch.backends.cudnn.rnn in SWITCHES
 
 
 def test_switches_that_disagree_come_back_too():
@@ -244,7 +275,7 @@ def test_the_cpu_computes_in_float32(device):
         torch.set_float32_matmul_precision("medium")
         before = switches()
         prepare(rs.Denoiser(Spy(), edm(0.5), SHAPE), device="cpu")(*inputs("cpu"))
-        assert Spy.seen[2:] == ["ieee", "ieee", "highest"]
+        assert Spy.seen[3:] == [*["ieee"] * 3, "highest"]
         assert switches() == before
 
 
@@ -255,7 +286,7 @@ def test_threads_do_not_leave_each_others_switches():
     def work(precision):
         for _ in range(50):
             with float32_products(precision, torch.device("cuda")):
-                wrong.extend(p for p in switches()[:2] if p != precision)
+                wrong.extend(p for p in switches()[:3] if p != precision)
 
     threads = [threading.Thread(target=work, args=(p,)) for p in ("ieee", "tf32", "ieee", "tf32")]
     for thread in threads:
@@ -277,9 +308,11 @@ class restored:
     def __enter__(self):
         self.slots = [slot.fp32_precision for slot in SWITCHES]
         self.legacy = torch.get_float32_matmul_precision()
+        self.cudnn = torch.backends.cudnn.allow_tf32
 
     def __exit__(self, *_):
         torch.set_float32_matmul_precision(self.legacy)
+        torch.backends.cudnn.allow_tf32 = self.cudnn
         for slot, value in zip(SWITCHES, self.slots, strict=True):
             slot.fp32_precision = value
 
@@ -363,6 +396,20 @@ def test_many_networks_do_not_share_a_limit(device):
         network = prepare(denoiser, device=device, compile="on")
         network(*inputs(device))
         assert (network.compilations, network.recompiles) == (1, 0)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_compiled_network_lives_as_long_as_its_sampler(device, dtype):
+    """Dynamo keeps what it was given to compile with; the network, its copy and the weights are not held by that."""
+    denoiser = tiny(device)
+    sampler = rs.Sampler(denoiser, rs.Plan.build(**PLAN), 2, compile="on", device=device, dtype=dtype)
+    sampler.run(range(2))
+    assert sampler.network.compilations == 1
+    module = inner(sampler.network)
+    watched = [weakref.ref(x) for x in (sampler, sampler.network, module, module.weight)]
+    del sampler, module
+    gc.collect()
+    assert [ref() for ref in watched] == [None] * 4
 
 
 def test_a_graph_break_is_an_error_under_on(device):
