@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..denoiser import Denoiser
 from ..devices import made_current
-from ..profiling import step_bytes
+from ..profiling import step_bytes, torch_profiler
 from .engine import EngineRunner
 from .rows import Row
 from .samplers import Contender, Runner
@@ -179,7 +179,7 @@ def _kernels(work: Callable[[], object], device: torch.device) -> int:
     with torch.inference_mode():
         work()
         synchronize(device)
-        with torch.profiler.profile(activities=[activity.CUDA, activity.CPU]) as recorded:
+        with torch_profiler(activities=[activity.CUDA, activity.CPU]) as recorded:
             work()
             synchronize(device)
     return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in recorded.events())
