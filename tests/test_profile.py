@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -203,16 +204,14 @@ def test_without_the_nvtx_package_the_cuda_profiler_calls_mark_the_job(
     command, calls = import_module("restart_sampling.cli.profile"), []
     monkeypatch.setattr(command, "_call", lambda arguments: calls.append(arguments) or NSYS)
     monkeypatch.setattr(command.shutil, "which", lambda name: f"/bin/{name}")
-    monkeypatch.setattr(command, "_copy_bandwidth", lambda device, lanes: 1e12)
+    monkeypatch.setattr(command, "_show", lambda *arguments: None)
     monkeypatch.setattr(marks, "provider", lambda: provider)
     if tool == "ncu":
         command._ncu(tmp_path, ["the", "job"])
         assert ("--profile-from-start" in calls[0]) == (window == "cudaProfilerApi")
         assert ("--nvtx-include" in calls[0]) == (window == "nvtx")
     else:
-        job = command._Job(
-            "fashion-mnist", rs.Plan.build(steps=2), "1", 1, "cpu", "fp32", "auto", "off", "off"
-        )
+        job = SimpleNamespace(warm_up=lambda: None, images_per_second=lambda: 1.0, evaluations=3)
         command._nsys(tmp_path, job, ["the", "job"])
         assert f"--capture-range={window}" in calls[0]
     said = capsys.readouterr().out.splitlines()[0]
