@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -227,3 +228,31 @@ def test_the_tests_of_the_suite_exist():
     *others, last = driver.TESTS.values()
     assert last.markers == "compiles"  # what takes longest comes when all else is known
     assert all("not compiles" in group.markers for group in others)
+
+
+def test_the_page_explains_every_row():
+    """What a row is called in the code is in the table of docs/gpu.md."""
+    page = (HERE.parents[1] / "docs" / "gpu.md").read_text()
+    found = set()
+    for path in HERE.glob("*.py"):
+        text = path.read_text()
+        found |= set(re.findall(r'rows\.add\(\s*f?"([^"{]+?),? ?(?:\{|")', text))
+        found |= set(re.findall(r'context\.note\(\s*"\w+", "([^"]+)"', text))
+    assert {"images per second", "bandwidth", "GPU busy", "build of the native library"} <= found
+    assert sorted(what for what in found - {"result"} if f"`{what}" not in page) == []
+    assert all(f"make gpu-{step}" in page for step in driver.STEPS)
+    assert all(re.search(rf"^\| {stage.name} ", page, re.MULTILINE) for stage in driver.STAGES)
+
+
+def test_the_page_shows_the_commands_that_the_program_runs():
+    from restart_sampling import profiling
+
+    page = (HERE.parents[1] / "docs" / "gpu.md").read_text().splitlines()
+    job = profiling.job_command("python", dict(preset="fashion-mnist-43", batches=1, tool="job"))
+    for nvtx in (True, False):
+        nsys = profiling.nsys_command("nsys", Path("profile/restart"), job, nvtx)
+        ncu = profiling.ncu_command("ncu", Path("profile/step"), job, nvtx=nvtx)
+        assert f"    {shlex.join(nsys)}" in page
+        assert f"    {shlex.join(ncu)}" in page
+    stats = profiling.nsys_stats_command("nsys", Path("profile/restart.nsys-rep"))
+    assert f"    {shlex.join(stats)}" in page

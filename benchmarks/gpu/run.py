@@ -203,18 +203,26 @@ def sanitize(context: Context, seconds: float) -> bool | None:
 
 
 def profile(context: Context, seconds: float) -> bool | None:
-    """`restart-sampling profile`; its table goes to gpu_CARD_profile.txt beside the results."""
+    """`restart-sampling profile` with each of its tools; the first one's table goes to gpu_CARD_profile.txt beside the rows."""
     if absent := missing("typer", "rich"):
         context.note("profile", "result", f"skipped: {absent}")
         return None
-    command = [sys.executable, "-m", "restart_sampling", "profile", "--out", str(context.logs / "profile")]
-    command += ["--model", "fashion-mnist", "--preset", "fashion-mnist-43", "--device", context.device]
-    status = context.call("profile", command, seconds)
-    context.note("profile", "result", "ok" if status == 0 else f"failed ({status})")
-    if status == 0:
-        shutil.copy(
-            context.logs / "profile.log", context.results.with_name(context.results.stem + "_profile.txt")
-        )
+    end = time.monotonic() + seconds
+    for tool in ("torch", "nsys", "ncu"):
+        cuda, left = context.device.startswith("cuda"), end - time.monotonic()
+        absent = "the device is no GPU" if not cuda and tool != "torch" else ""
+        absent = absent or (missing(programs=(tool,)) if tool != "torch" else "")
+        if absent or left < 15:
+            context.note("profile", tool, f"skipped: {absent or 'no time left'}")
+            continue
+        command = [sys.executable, "-m", "restart_sampling", "profile", "--preset", "fashion-mnist-43"]
+        command += ["--device", context.device, "--tool", tool, "--out", str(context.logs / "profile")]
+        name = f"profile-{tool}"
+        status = context.call(name, command, left)
+        context.note("profile", tool, "ok" if status == 0 else f"failed ({status})")
+        if status == 0 and tool == "torch":
+            table = context.results.with_name(f"{context.results.stem}_profile.txt")
+            shutil.copy(context.logs / f"{name}.log", table)
     return True
 
 
