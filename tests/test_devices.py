@@ -6,6 +6,7 @@ What CUDA would do is emulated: two visible GPUs of which the second is current,
 from __future__ import annotations
 
 import contextlib
+import json
 
 import pytest
 import torch
@@ -181,3 +182,62 @@ def test_latents_of_the_current_gpu_are_those_of_cuda(process):
     Latents.device = torch.device("cuda:0")
     with pytest.raises(rs.RestartError, match="latents are on cuda:0, the sampler on cuda:1"):
         sampler._latents(given, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"), [([], 1), (["--device", "cuda"], 1), (["--device", "cuda:0"], 0)]
+)
+def test_the_command_selects_the_gpu_of_its_worker(process, given, wanted, tmp_path, monkeypatch):
+    """Under torchrun: with and without --device cuda."""
+    assert drawn_on(["--batch", "4", *given], tmp_path, monkeypatch) == f"cuda:{wanted}"
+    assert process.selected == [wanted]
+
+
+def test_a_repeated_run_does_not_put_all_workers_on_the_recorded_gpu(process, tmp_path, monkeypatch):
+    record = {
+        "model": "fashion-mnist", "seeds": "0-3", "batch": 4, "dtype": "fp32", "backend": "auto", "device": "cuda:0",
+        "class": None, "model_sha256": None, "plan": rs.Plan.build(steps=3).config.to_dict(),
+    }  # fmt: skip
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert drawn_on(["--repeat", str(tmp_path / "run.json")], tmp_path, monkeypatch) == "cuda:1"
+    assert process.selected == [1]
+
+
+def drawn_on(arguments, folder, monkeypatch):
+    """The device that `generate` gives to the job of worker 1 of 2."""
+    from restart_sampling.cli import main
+    from restart_sampling.output import generate
+
+    found = []
+
+    def run_job(*arguments, options, **others):
+        found.append(options["device"])
+        return []
+
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(generate, "run_job", run_job)
+    with contextlib.suppress(SystemExit):
+        main(["generate", "--out", str(folder / "out"), *arguments])
+    (device,) = found
+    return device
+
+
+# --- on GPUs -----------------------------------------------------------------------------------------------------
+
+
+def test_a_sampler_on_a_gpu_that_is_not_current(device):
+    """Its images are those of the current one; with every backend, and in a captured graph."""
+    if device.type != "cuda":
+        pytest.skip("needs --device cuda")
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    plan = rs.Plan.build(steps=4, restart=[2, 1, 0.3, 2.0])
+    denoiser = rs.Denoiser.from_function(lambda x, sigma: x / (1 + sigma.view(-1, 1) ** 2), shape=(12,))
+    for options in (dict(graph="off"), dict(graph="auto")):
+        with torch.cuda.device(0):
+            samplers = [rs.Sampler(denoiser, plan, 4, device=f"cuda:{i}", **options) for i in (0, 1)]
+            x, y = (sampler.run(range(6)) for sampler in samplers)
+            assert torch.cuda.current_device() == 0
+        assert str(y.device) == "cuda:1"
+        assert torch.equal(x.cpu(), y.cpu())

@@ -219,3 +219,17 @@ def test_a_sampler_that_did_not_fit_is_let_go(tmp_path):
     assert len(made) == 3
     assert alive
     assert all(states == [False, False, True] for states in alive)
+
+
+def test_batches_of_a_gpu_are_never_overwritten(device):
+    """With real pinned buffers, and copies that wait behind other work."""
+    if device.type != "cuda":
+        pytest.skip("needs --device cuda")
+    ring = HostRing("float32", slots=2)
+    batches = [torch.randn(n, 3, 16, 16, device=device) for n in (5, 7, 2, 7, 6)]
+    fetches = []
+    for x in batches:
+        torch.cuda._sleep(10**7)
+        fetches.append(ring.take(x))
+    for fetch, x in reversed(list(zip(fetches, batches, strict=True))):
+        np.testing.assert_array_equal(fetch(), x.cpu().numpy())
