@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 FULL := $(VENV)/.installed-full
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint aot gpu quality speed tune report synthetic bench-cpu clean
+.PHONY: demo test lint aot gpu gpu-tests gpu-kernels gpu-images quality speed tune report synthetic bench-cpu clean
 
 NATIVE := CMakeLists.txt $(shell find bindings/csrc -type f)
 
@@ -39,8 +39,19 @@ lint: $(FULL)
 aot: $(STAMP)  ## compile the kernels for sm_80 and sm_90 without a GPU and print what they cost
 	$(BIN)/python -m restart_kernels.aot --arch 80 --arch 90
 
-gpu:  ## on a machine with a GPU: tests, bandwidth, launches, images/s in 9 minutes, with the system's packages
-	PYTHONPATH=engine:kernels:bindings $(PYTHON) benchmarks/gpu/run.py
+GPU := PYTHONPATH=engine:kernels:bindings $(PYTHON) benchmarks/gpu/run.py
+
+gpu:  ## on a machine with a GPU, with the system's packages: the three steps below, in order; docs/gpu.md
+	$(GPU)
+
+gpu-tests:  ## the suite's GPU tests and compute-sanitizer, in 10 minutes
+	$(GPU) --step tests
+
+gpu-kernels:  ## bandwidth of the kernels, launches and waits of a trajectory, a profile, in 10 minutes
+	$(GPU) --step kernels
+
+gpu-images:  ## images per second by batch, precision and launch mode, in 10 minutes
+	$(GPU) --step images
 
 synthetic: $(FULL)  ## the paper's synthetic experiment: errors against K; error against NFE and ablations; with plots
 	$(BIN)/python benchmarks/synthetic_mixture.py

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -30,9 +32,101 @@ def call(*arguments, out=None):
 def test_the_stages_are_listed():
     done = call("--list")
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == [stage.name for stage in driver.STAGES]
-    assert sum(stage.seconds for stage in driver.STAGES) <= 600  # those that finish early give their time on
+    words = [line.split()[0] for line in done.stdout.splitlines()]
+    assert words == [word for step, stages in driver.STEPS.items() for word in (f"{step}:", *stages)]
     assert call("--stages", "nothing").returncode == 2
+    assert call("--stages", "kernels", "--step", "tests").returncode == 2
+    assert call("--step", "nothing").returncode == 2
+
+
+def test_each_step_fits_ten_minutes():
+    """Stages that finish early give their time on. Every stage is in a step; a step brings its environment itself."""
+    seconds = {stage.name: stage.seconds for stage in driver.STAGES}
+    assert set(seconds) == {name for stages in driver.STEPS.values() for name in stages}
+    for stages in driver.STEPS.values():
+        assert sum(seconds[name] for name in stages) <= driver.SECONDS <= 600
+        assert stages[0] == "environment"
+    makefile = (HERE.parents[1] / "Makefile").read_text()
+    for step in driver.STEPS:
+        assert f"gpu-{step}:" in makefile
+        assert f"$(GPU) --step {step}" in makefile
+
+
+def test_steps_run_in_order_and_a_failure_does_not_stop_them(tmp_path, monkeypatch, capsys):
+    ran = []
+
+    def stage(name, result):
+        return driver.Stage(name, "", 10, lambda context, seconds: ran.append(name) or result)
+
+    results = {"environment": True, "tests": False, "sanitize": None}
+    stages = tuple(stage(s.name, results.get(s.name, True)) for s in driver.STAGES)
+    monkeypatch.setattr(driver, "STAGES", stages)
+    monkeypatch.setattr(sys, "argv", ["run.py", "--device", "cpu", "--out", str(tmp_path)])
+    monkeypatch.delenv("OUT", raising=False)
+    assert driver.main() == 1
+    assert ran == [name for stages in driver.STEPS.values() for name in stages]
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if line.startswith("#####")] == [
+        "##### tests", "##### kernels", "##### images",
+    ]  # fmt: skip
+    assert re.search(r"tests +FAILED", said)
+    assert re.search(r"sanitize +skipped", said)
+    ran.clear()
+    monkeypatch.setattr(
+        sys, "argv", ["run.py", "--device", "cpu", "--out", str(tmp_path), "--step", "kernels"]
+    )
+    assert driver.main() == 0
+    assert ran == ["environment", "kernels", "launches", "profile"]
+
+
+def test_what_is_missing_is_said_and_the_step_goes_on(tmp_path, monkeypatch):
+    """A machine without pytest, typer or compute-sanitizer, whose native library could not be built."""
+    monkeypatch.delenv("OUT", raising=False)
+    monkeypatch.setattr(driver, "find_spec", lambda name: None)
+    monkeypatch.setattr(driver.shutil, "which", lambda name: None)
+    context = driver.Context("cuda", True, tmp_path / "r.json", tmp_path)
+
+    def call(self, name, command, seconds):
+        (tmp_path / f"{name}.log").write_text(
+            "restart-sampling: native library left out (nanobind is not installed); the Python backends do the work\n"
+        )
+        return 0
+
+    monkeypatch.setattr(driver.Context, "call", call)
+    assert driver.tests(context, 60) is None
+    assert driver.sanitize(context, 60) is None
+    assert driver.profile(context, 60) is None
+    assert driver.environment(context, 60) is True
+    said = {
+        (row["stage"], row["what"]): row["value"] for row in json.loads((tmp_path / "r.json").read_text())
+    }
+    assert said["tests", "result"] == "skipped: the package pytest is not installed"
+    assert said["profile", "result"] == "skipped: the package typer and the package rich are not installed"
+    assert said["sanitize", "result"].startswith("skipped: ")
+    assert (
+        said["environment", "build of the native library"]
+        == "native library left out (nanobind is not installed)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "name"),
+    [
+        ("cuda", "", "0"),
+        ("cuda:1", "", "1"),
+        ("cuda", "3,5", "3"),
+        ("cuda:1", "3,5", "5"),
+        ("cuda:0", "GPU-9a", "GPU-9a"),
+    ],
+)
+def test_the_card_is_the_one_that_is_measured(device, visible, name, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert rows.smi_id(device) == name
+
+
+def test_a_launch_is_hidden_behind_the_flush():
+    """A Triton launch takes up to 100 µs of the host; the flush takes twice that even at the 4.8 TB/s of an H200."""
+    assert measure.FLUSH_BYTES / 4.8e12 > 2 * 100e-6
 
 
 @pytest.mark.slow
@@ -83,7 +177,7 @@ def test_a_stage_that_hangs_is_ended_and_said_so(tmp_path, capsys):
     ],
 )  # fmt: skip
 def test_results_are_named_after_the_card(name, slug, monkeypatch):
-    monkeypatch.setattr(rows, "nvidia_smi", lambda query: name)
+    monkeypatch.setattr(rows, "nvidia_smi", lambda query, device: name)
     assert rows.card_slug("cuda") == slug
     assert rows.card_slug("cpu") == "cpu"
 
@@ -128,6 +222,37 @@ def test_outcomes_are_read_from_a_log_that_may_be_cut_short():
 
 
 def test_the_tests_of_the_suite_exist():
-    for names in driver.TESTS.values():
-        for name in names:
+    for group in driver.TESTS.values():
+        for name in group.files:
             assert (HERE.parents[1] / "tests" / f"test_{name}.py").exists()
+    *others, last = driver.TESTS.values()
+    assert last.markers == "compiles"  # what takes longest comes when all else is known
+    assert all("not compiles" in group.markers for group in others)
+
+
+def test_the_page_explains_every_row():
+    """What a row is called in the code is in the table of docs/gpu.md."""
+    page = (HERE.parents[1] / "docs" / "gpu.md").read_text()
+    found = set()
+    for path in HERE.glob("*.py"):
+        text = path.read_text()
+        found |= set(re.findall(r'rows\.add\(\s*f?"([^"{]+?),? ?(?:\{|")', text))
+        found |= set(re.findall(r'context\.note\(\s*"\w+", "([^"]+)"', text))
+    assert {"images per second", "bandwidth", "GPU busy", "build of the native library"} <= found
+    assert sorted(what for what in found - {"result"} if f"`{what}" not in page) == []
+    assert all(f"make gpu-{step}" in page for step in driver.STEPS)
+    assert all(re.search(rf"^\| {stage.name} ", page, re.MULTILINE) for stage in driver.STAGES)
+
+
+def test_the_page_shows_the_commands_that_the_program_runs():
+    from restart_sampling import profiling
+
+    page = (HERE.parents[1] / "docs" / "gpu.md").read_text().splitlines()
+    job = profiling.job_command("python", dict(preset="fashion-mnist-43", batches=1, tool="job"))
+    for nvtx in (True, False):
+        nsys = profiling.nsys_command("nsys", Path("profile/restart"), job, nvtx)
+        ncu = profiling.ncu_command("ncu", Path("profile/step"), job, nvtx=nvtx)
+        assert f"    {shlex.join(nsys)}" in page
+        assert f"    {shlex.join(ncu)}" in page
+    stats = profiling.nsys_stats_command("nsys", Path("profile/restart.nsys-rep"))
+    assert f"    {shlex.join(stats)}" in page

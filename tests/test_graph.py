@@ -281,14 +281,16 @@ def song():
 
 @pytest.mark.parametrize(
     ("mode", "dtype", "compile"),
-    [(mode, dtype, "off") for mode in MODES for dtype in ("fp32", "bf16")] + [("loop", "fp32", "on")],
+    [(mode, dtype, "off") for mode in MODES for dtype in ("fp32", "bf16")]
+    + [pytest.param("loop", "fp32", "on", marks=pytest.mark.compiles)],
 )
 def test_a_u_net_gives_the_same_bits_in_every_mode(mode, dtype, compile, cuda):
     plan = rs.Plan.build(**PLAN)
     options = dict(batch_size=4, device=cuda, dtype=dtype, compile=compile)
-    expected = rs.Sampler(song(), plan, graph="off", **options).run(range(8))
-    sampler = rs.Sampler(song(), plan, graph=mode, **options)
-    found = sampler.run(range(8))
+    sampler = rs.Sampler(song(), plan, graph="off", **options)
+    expected = sampler.run(range(8))
+    # The same network goes on: compiled anew it may be tuned otherwise, and then rounds otherwise.
+    found = with_graph(sampler, mode, make_capture(cuda)).run(range(8))
     assert sampler.executor.note == ""
     assert sampler.executor.launches > 0
     assert torch.equal(found, expected)

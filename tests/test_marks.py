@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from tape import TapeCapture
 
 import restart_sampling as rs
@@ -94,6 +95,37 @@ def test_files_are_written_in_a_range(nvtx, tmp_path):
         raise SystemExit
     assert nvtx.seen.count("+write") == 1  # the shard, by a writer
     assert nvtx.seen[-2:] == ["+write", "-"]
+
+
+def test_without_the_package_the_ranges_are_those_of_pytorch():
+    """They know no domains, so the name carries it."""
+
+    class Calls:
+        def __init__(self):
+            self.seen = []
+
+        def range_push(self, name):
+            self.seen.append(f"+{name}")
+
+        def range_pop(self):
+            self.seen.append("-")
+
+    calls = Calls()
+    with marks.sent_to(marks.TorchNvtx(calls)):
+        assert marks.provider() == "torch"
+        run()
+    spans = [f"+restart_sampling: {word[1:]}" if word != "-" else word for word in MARKED_SPANS]
+    assert calls.seen == ["+restart_sampling: batch", *spans, "-"]
+
+
+def test_who_makes_the_ranges_is_known(nvtx, monkeypatch):
+    assert marks.provider() == "nvtx"
+    with marks.sent_to(None):
+        assert marks.provider() == "none"
+    monkeypatch.delattr(torch._C, "_nvtx", raising=False)  # a PyTorch without CUDA: its calls would raise
+    assert marks._torch_nvtx() is None
+    monkeypatch.setattr(torch._C, "_nvtx", object(), raising=False)
+    assert isinstance(marks._torch_nvtx(), marks.TorchNvtx)
 
 
 def test_without_nvtx_everything_runs():

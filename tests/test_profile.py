@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import restart_sampling as rs
 from restart_kernels import layout
+from restart_sampling import marks
 from restart_sampling import profiling as p
 from restart_sampling.cli import main
 from restart_sampling.table import bind
@@ -150,6 +153,14 @@ def test_the_commands_of_nsys_and_ncu():
         "-k", "regex:^(step_kernel|advance_kernel|run)$", "--launch-count", "10", "--graph-profiling", "node",
         "--set", "full", "-o", "out/step", "-f", "python", "job.py",
     ]  # fmt: skip
+    assert p.nsys_command("nsys", Path("out/restart"), job, nvtx=False) == [
+        "nsys", "profile", "-t", "cuda,nvtx", "--cuda-graph-trace=node", "--sample=none", "--cpuctxsw=none",
+        "--capture-range=cudaProfilerApi", "--capture-range-end=stop", "-o", "out/restart", "-f", "true", "python", "job.py",
+    ]  # fmt: skip
+    assert p.ncu_command("ncu", Path("out/step"), job, nvtx=False) == [
+        "ncu", "--profile-from-start", "off", "-k", "regex:^(step_kernel|advance_kernel|run)$", "--launch-count", "10",
+        "--graph-profiling", "node", "--set", "full", "-o", "out/step", "-f", "python", "job.py",
+    ]  # fmt: skip
     assert p.job_command("python", dict(steps=2, restart=None, guidance_scale=1.5, tool="job")) == [
         "python", "-c", "from restart_sampling.cli import main; main()", "profile",
         "--steps", "2", "--guidance-scale", "1.5", "--tool", "job",
@@ -180,6 +191,123 @@ def test_the_job_runs_in_a_process_of_its_own(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("provider", "window"), [("nvtx", "nvtx"), ("torch", "cudaProfilerApi"), ("none", "cudaProfilerApi")]
+)
+@pytest.mark.parametrize("tool", ["nsys", "ncu"])
+def test_without_the_nvtx_package_the_cuda_profiler_calls_mark_the_job(
+    tool, provider, window, tmp_path, monkeypatch, capsys
+):
+    """And it is said which of the two it is."""
+    command, calls = import_module("restart_sampling.cli.profile"), []
+    monkeypatch.setattr(command, "_call", lambda arguments: calls.append(arguments) or NSYS)
+    monkeypatch.setattr(command.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(command, "_show", lambda *arguments: None)
+    monkeypatch.setattr(marks, "provider", lambda: provider)
+    if tool == "ncu":
+        command._ncu(tmp_path, ["the", "job"])
+        assert ("--profile-from-start" in calls[0]) == (window == "cudaProfilerApi")
+        assert ("--nvtx-include" in calls[0]) == (window == "nvtx")
+    else:
+        job = SimpleNamespace(warm_up=lambda: None, images_per_second=lambda: 1.0, evaluations=3)
+        command._nsys(tmp_path, job, ["the", "job"])
+        assert f"--capture-range={window}" in calls[0]
+    said = capsys.readouterr().out.splitlines()[0]
+    assert ("cudaProfilerStart" in said, "NVTX range" in said) == (window != "nvtx", window == "nvtx")
+
+
+def test_the_job_tells_the_cuda_profiler_where_it_begins_and_ends(monkeypatch):
+    command, log = import_module("restart_sampling.cli.profile"), []
+
+    class Runtime:
+        def cudaProfilerStart(self):
+            log.append("start")
+            return 0
+
+        def cudaProfilerStop(self):
+            log.append("stop")
+            return 0
+
+    monkeypatch.setattr(torch.cuda.profiler, "cudart", Runtime)
+    monkeypatch.setattr(torch.cuda.profiler, "check_error", lambda code: None)
+    job = command._Job("fashion-mnist", rs.Plan.build(steps=2), "1", 1, "cpu", "fp32", "auto", "off", "off")
+    with job.announced():
+        log.append("on a CPU")
+    job.sampler.device = torch.device("cuda:0")
+    with job.announced():
+        log.append("job")
+    assert log == ["on a CPU", "start", "job", "stop"]
+
+
+@pytest.mark.parametrize("tool", ["nsys", "ncu"])
+def test_without_a_gpu_the_command_is_shown(tool, tmp_path, monkeypatch, capsys):
+    """Exactly what would run, to be copied: with a sentence, exit code 0, and nothing written."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    out = tmp_path / "my profile"
+    with pytest.raises(SystemExit) as end:
+        main(["profile", "--tool", tool, "--steps", "4", "--batch", "8", "--out", str(out)])
+        raise SystemExit(0)  # typer returns where the package is not run as a program
+    assert end.value.code in (0, None)
+    said = capsys.readouterr().out
+    assert "No CUDA device is visible here, so nothing was profiled" in said
+    commands = [shlex.split(line) for line in said.splitlines() if line.startswith(f"{tool} ")]
+    options = dict(steps=4, batch=8, batches=1, tool="job")
+    job = p.job_command("python", options)
+    if tool == "nsys":
+        made = [p.nsys_command("nsys", out / "restart", job, nvtx) for nvtx in (True, False)]
+        made.insert(1, p.nsys_stats_command("nsys", out / "restart.nsys-rep"))
+    else:
+        made = [p.ncu_command("ncu", out / "step", job, nvtx=nvtx) for nvtx in (True, False)]
+    assert commands == made
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("us", "text"),
+    [
+        (0.0, "0.00 µs"), (0.5, "0.50 µs"), (12.34, "12.3 µs"), (999.4, "999 µs"), (999.6, "1.00 ms"), (4567, "4.57 ms"),
+        (45_670, "45.7 ms"), (2_823_646, "2.82 s"), (123_456_789, "123 s"), (9_999_999_999, "10,000 s"),
+    ],
+)  # fmt: skip
+def test_times_have_the_unit_of_their_size(us, text):
+    assert p.duration(us) == text
+
+
+def test_the_profiler_says_nothing_of_its_own(tmp_path):
+    """Its library writes lines to stderr at start and stop unless it is told not to; and a busy machine is reported."""
+    code = (
+        "from restart_sampling.profiling import torch_profiler\n"
+        "import torch\n"
+        "with torch_profiler(activities=[torch.profiler.ProfilerActivity.CPU]):\n"
+        "    torch.ones(3).add(1)\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "KINETO_LOG_LEVEL"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_busy_machine_is_reported(monkeypatch, capsys):
+    command = import_module("restart_sampling.cli.profile")
+    from restart_sampling.bench import timing
+
+    monkeypatch.setattr(command, "_copy_bandwidth", lambda device, lanes: 1e12)
+    job = command._Job("fashion-mnist", rs.Plan.build(steps=2), "1", 1, "cpu", "fp32", "auto", "off", "off")
+    ticks = iter([(0.0, 0.0, 0.0), (1.0, 1.0, 0.2), (1.0, 0.5, 0.5), (2.0, 1.5, 1.5)])
+    monkeypatch.setattr(timing, "_cpu_seconds", lambda: next(ticks))
+    job.seconds(lambda: None)
+    assert job.disturbed == 1  # 0.8 s of 1 s went to others
+    job.seconds(lambda: None)
+    assert job.disturbed == 1  # all of it was ours
+    found = p.profile_cuda([event("kernel", "step_kernel", 0, 3)], 1)
+    for disturbed in (1, 0):
+        job.disturbed = disturbed
+        command._show(found, job, 1.0, "here")
+        assert ("measure again on a quiet machine" in capsys.readouterr().out) == bool(disturbed)
 
 
 def test_nsys_is_driven_and_its_trace_read(tmp_path, monkeypatch, capsys):
@@ -260,8 +388,7 @@ def test_a_profile_of_the_bundled_model(tmp_path, capsys, threads):
             ["--tool", "nsys", "--device", "cpu"],
             "--tool nsys cannot run: nsys profiles CUDA devices, not cpu",
         ),
-        (["--tool", "nsys", "--device", "cuda"], "--tool nsys cannot run: nsys was not found on the PATH"),
-        (["--tool", "ncu", "--device", "cuda"], "--tool ncu cannot run: ncu was not found on the PATH"),
+        (["--tool", "ncu", "--device", "cpu"], "--tool ncu cannot run: ncu profiles CUDA devices, not cpu"),
         (["--batches", "0"], "--batches must be ≥ 1"),
         (["--batch", "none"], "--batch must be a number"),
     ],
@@ -276,3 +403,18 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys, monke
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("tool", ["nsys", "ncu"])
+def test_a_tool_that_is_not_installed_beside_a_gpu_is_an_error(tool, capsys, monkeypatch):
+    command = import_module("restart_sampling.cli.profile")
+    monkeypatch.setattr(command.shutil, "which", lambda name: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(SystemExit) as end:
+        main(["profile", "--tool", tool])
+    assert end.value.code == 2
+    assert (
+        f"--tool {tool} cannot run: {tool} was not found on the PATH; use --tool torch"
+        in capsys.readouterr().err
+    )

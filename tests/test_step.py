@@ -511,3 +511,25 @@ def test_empty_batches_do_nothing(device):
     assert all(t.numel() == 0 for t in case.step("auto"))
     case = Batch(3, 0, table([ALL], device=device), device=device)
     assert case.step("auto")[3].tolist() == [L.NEVER] * 3
+
+
+@pytest.mark.parametrize("batch, numel", [(21, 3072), (22, 3072), (64, 3072), (3, 4 * noise.CHUNK + 4)])
+def test_a_shared_cursor_serves_batches_beyond_one_chunk_of_normals(batch, numel):
+    """The masked form hands the shared draw over as a tensor of one element, whatever the batch."""
+    case = Batch(batch, numel, table([ALL, ALL], s=[0.5, 2.0]), cursor=[1])
+    assert_equal_bits(case.step("masked"), case.step("reference"))
+    shared = noise.normal(case.seeds, torch.tensor([7]), numel)
+    assert torch.equal(shared, noise.normal(case.seeds, 7, numel))
+    assert torch.equal(shared, noise.normal(case.seeds, torch.full((batch,), 7), numel))
+
+
+def test_a_float64_machine_of_64_samples_takes_the_masked_form():
+    case = Batch(64, 3072, table([ALL], s=[0.5]))
+    wide = {name: getattr(case, name).double() for name in ("x", "h", "coef")}
+    machines = [
+        case.machine(**{k: v.clone() for k, v in wide.items()}, net_in=case.net_in.clone()) for _ in range(2)
+    ]
+    reference._step_masked(machines[0], case.F)
+    rk.bind(machines[1], "reference").step(case.F)
+    for name in ("x", "h"):
+        assert torch.equal(getattr(machines[0], name), getattr(machines[1], name)), name

@@ -18,14 +18,14 @@ PACKAGES = ("numpy", "nvtx", "cuda-bindings", "nanobind", "pytest", "scipy", "hy
 
 def main() -> None:
     options, device = stage_options(__doc__ or "")
-    rows = Rows(options.results, "environment", options.seconds)
+    rows = Rows(options.results, "environment", options.seconds, options.device)
     rows.add("python", platform.python_version())
     rows.add("CPU cores", os.cpu_count() or 0)
     for package in PACKAGES:
         rows.add(package, _version(package) or "missing")
     rows.add("CUDA of torch", str(torch.version.cuda))
     for what, query in QUERIES.items():
-        rows.add(what, nvidia_smi(query) or "unknown")
+        rows.add(what, nvidia_smi(query, options.device) or "unknown")
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         rows.add("multiprocessors", properties.multi_processor_count)

@@ -44,7 +44,7 @@ NEEDED = {"on": 45.0, "off": 12.0}  # seconds without which a configuration is n
 
 def main() -> None:
     options, device = stage_options(__doc__ or "")
-    rows = Rows(options.results, "images", options.seconds)
+    rows = Rows(options.results, "images", options.seconds, options.device)
     model, preset = denoiser(options.quick), plan(options.quick)
     for dtype, batch, compile, ways in QUICK if options.quick else CONFIGURATIONS:
         case = f"{dtype} batch {batch}" + (" compiled" if compile == "on" else "")

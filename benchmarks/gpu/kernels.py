@@ -62,7 +62,7 @@ def step_of(
 
 def main() -> None:
     options, device = stage_options(__doc__ or "")
-    rows = Rows(options.results, "kernels", options.seconds)
+    rows = Rows(options.results, "kernels", options.seconds, options.device)
     n = 3 if options.quick else 60
     best = 0.0
     for mb in (1,) if options.quick else COPIES_MB:

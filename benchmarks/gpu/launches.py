@@ -16,7 +16,7 @@ WAYS = ("paper", "eager", "step", "loop", "trajectory", "while")
 
 def main() -> None:
     options, device = stage_options(__doc__ or "")
-    rows = Rows(options.results, "launches", options.seconds)
+    rows = Rows(options.results, "launches", options.seconds, options.device)
     batch = 2 if options.quick else 16
     dtype = "fp32" if device.type == "cpu" else "bf16"
     runs = Runs(denoiser(options.quick), plan(options.quick), batch, device, dtype)

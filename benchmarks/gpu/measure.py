@@ -18,7 +18,12 @@ from typing import Any, NamedTuple
 import torch
 from rows import Rows
 
-FLUSH_BYTES = 256 << 20  # several times the L2 of any card
+from restart_sampling.devices import select_device
+from restart_sampling.profiling import torch_profiler
+
+# Many times the L2 of any card. Filling it takes a third of a millisecond at 3 TB/s: the host, which needs up to a tenth of
+# one to launch a Triton kernel from Python, is then always ahead, and what is timed is the kernel alone.
+FLUSH_BYTES = 1 << 30
 SAMPLER_KERNELS = ("step_kernel", "advance_kernel", "restart::")  # of the triton and native backends
 
 
@@ -31,7 +36,7 @@ def stage_options(description: str) -> tuple[argparse.Namespace, torch.device]:
     parser.add_argument("--seconds", type=float, default=60, help="time that the stage may take")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the code")
     options = parser.parse_args()
-    return options, torch.device(options.device)
+    return options, select_device(options.device)
 
 
 def seconds_of(
@@ -83,7 +88,7 @@ def trace(run: Callable[[], object], device: torch.device) -> Trace:
     """Profile one call, which must have been warmed up."""
     activity = torch.profiler.ProfilerActivity
     cuda = device.type == "cuda"
-    with torch.profiler.profile(activities=[activity.CUDA if cuda else activity.CPU]) as profile:
+    with torch_profiler(activities=[activity.CUDA if cuda else activity.CPU]) as profile:
         run()
         synchronize(device)
     with tempfile.TemporaryDirectory() as folder:

@@ -22,14 +22,21 @@ def card_slug(device: str) -> str:
     """A short name of the card for file names: "NVIDIA H100 80GB HBM3" is h100."""
     if not device.startswith("cuda"):
         return device
-    name = nvidia_smi("name") or "gpu"
+    name = nvidia_smi("name", device) or "gpu"
     known = re.search(r"\b(?:[ABHLT]\d{1,3}|GB?\d{3}|RTX \w+)\b", name)
     return re.sub(r"\W+", "-", (known[0] if known else name)).lower()
 
 
-def nvidia_smi(query: str) -> str:
-    """One line of nvidia-smi about the first card, or "" where there is none."""
-    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader", "--id=0"]
+def smi_id(device: str) -> str:
+    """How nvidia-smi calls the card that PyTorch calls `device`; it does not know of CUDA_VISIBLE_DEVICES."""
+    index = int(device.partition(":")[2] or 0)
+    names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return names[index] if index < len(names) else str(index)
+
+
+def nvidia_smi(query: str, device: str = "cuda") -> str:
+    """One line of nvidia-smi about a card, or "" where there is none."""
+    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader", f"--id={smi_id(device)}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -44,13 +51,14 @@ class Rows:
         path: the JSON file; its other rows stay.
         stage: the stage these rows belong to.
         seconds: how long the stage may take; `left()` says what remains.
+        device: where it is measured.
     """
 
-    def __init__(self, path: Path, stage: str, seconds: float) -> None:
+    def __init__(self, path: Path, stage: str, seconds: float, device: str = "cuda") -> None:
         self.path, self.stage, self.end = path, stage, time.monotonic() + seconds
         self.common: dict[str, Any] = {
-            "card": nvidia_smi("name") or "none", "driver": nvidia_smi("driver_version"), "torch": _version("torch"),
-            "triton": _version("triton"), "commit": _commit(),
+            "card": nvidia_smi("name", device) or "none", "driver": nvidia_smi("driver_version", device),
+            "torch": _version("torch"), "triton": _version("triton"), "commit": _commit(),
         }  # fmt: skip
 
     def left(self) -> float:

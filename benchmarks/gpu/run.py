@@ -1,14 +1,15 @@
-r"""Everything that needs a GPU, in one command: tests, then what the kernels and the sampler reach. `make gpu` runs it.
+r"""Everything that needs a GPU, in three steps that each take less than ten minutes. `make gpu` runs them; docs/gpu.md says more.
 
-    python benchmarks/gpu/run.py                         # all stages, at most 9 minutes
-    python benchmarks/gpu/run.py --stages tests,images
+    python benchmarks/gpu/run.py                         # the steps tests, kernels and images, one after the other
+    python benchmarks/gpu/run.py --step kernels
+    python benchmarks/gpu/run.py --stages launches,profile
     python benchmarks/gpu/run.py --list
     python benchmarks/gpu/run.py --device cpu --quick --stages kernels,launches,images --out /tmp/dry    # a dry run
 
 Every stage is a process of its own with a time limit, so a fault or a hang in one does not cost the others. Rows go to
 benchmarks/results/gpu_CARD.json the moment they are measured; a rerun replaces rows with the same key. Logs are in runs/gpu.
 If the environment has OUT, results and logs are copied there after each stage. Works from a bare checkout; nothing is
-installed. Exit status 1 if a test failed.
+installed: what a stage needs and is not there is said in a row, and the next stage runs. Exit status 1 if a test failed.
 """
 
 from __future__ import annotations
@@ -34,19 +35,32 @@ sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
 
 from rows import Rows, card_slug  # noqa: E402
 
+SECONDS = 570  # of a step
+
+
+class Group(NamedTuple):
+    """Test files that run in one call of pytest, and which of their tests by its markers."""
+
+    files: tuple[str, ...]
+    markers: str = "not compiles and not slow"
+
+
 TESTS = {
-    "kernels and graphs": ("philox", "step", "graph", "continuous", "while_graph"),
-    "more": ("sampler", "native_cuda", "network"),
+    "kernels and graphs": Group(
+        ("philox", "step", "pixels", "ring", "devices", "graph", "continuous", "while_graph")
+    ),
+    "more": Group(("sampler", "native_cuda", "network")),
+    "compiled networks": Group(("network", "graph"), "compiles"),  # minutes of inductor: last
 }
 
 
 class Stage(NamedTuple):
-    """`run(context, seconds)` returns whether it went well; `seconds` is what it may take of the whole."""
+    """`run(context, seconds)` returns whether it went well, None if it could not run; `seconds` is its share of its step."""
 
     name: str
     about: str
     seconds: float
-    run: Callable[[Context, float], bool]
+    run: Callable[[Context, float], bool | None]
 
 
 class Context(NamedTuple):
@@ -102,29 +116,40 @@ class Context(NamedTuple):
         return self.call(name, command, seconds) == 0
 
     def note(self, stage: str, what: str, text: str | float) -> None:
-        Rows(self.results, stage, 0).add(what, text)
+        Rows(self.results, stage, 0, self.device).add(what, text)
+
+
+def missing(*packages: str, programs: tuple[str, ...] = ()) -> str:
+    """What of these is not installed, in words; "" if all is."""
+    absent = [f"the package {name}" for name in packages if find_spec(name) is None]
+    absent += [f"the program {name}" for name in programs if shutil.which(name) is None]
+    return f"{' and '.join(absent)} {'are' if len(absent) > 1 else 'is'} not installed" if absent else ""
 
 
 def environment(context: Context, seconds: float) -> bool:
     if context.device.startswith("cuda"):
         command = [sys.executable, "setup.py", "build_ext", "--inplace"]
         status = context.call("build", command, seconds - 20)
-        context.note(
-            "environment", "build of the native library", "ok" if status == 0 else f"failed ({status})"
-        )
+        log = (context.logs / "build.log").read_text(errors="replace")
+        left_out = re.findall(r"native .* left out \(.*\)", log)
+        said = left_out[0] if left_out else "ok" if status == 0 else f"failed ({status})"
+        context.note("environment", "build of the native library", said)
     return context.script("environment", 60)
 
 
-def tests(context: Context, seconds: float) -> bool:
+def tests(context: Context, seconds: float) -> bool | None:
     """The kernels and the graphs first. Results are read from the log as it grows, so time that runs out costs only the rest."""
+    if absent := missing("pytest"):
+        context.note("tests", "result", f"skipped: {absent}")
+        return None
     end, good = time.monotonic() + seconds, True
-    for group, names in TESTS.items():
+    for group, (names, markers) in TESTS.items():
         left = end - time.monotonic()
         if left < 15:
             context.note("tests", group, "skipped: no time left")
             continue
         command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--device", context.device]
-        command += ["-o", "faulthandler_timeout=120"]
+        command += ["-o", "faulthandler_timeout=120", "-m", markers]
         command += [str(f) for name in names if (f := ROOT / "tests" / f"test_{name}.py").exists()]
         if find_spec("xdist") is not None:
             command += ["-n", "6", "--dist", "loadfile" if group == "more" else "load"]
@@ -155,11 +180,14 @@ def outcomes(log: str) -> tuple[Counter[str], list[str]]:
     return Counter(found.values()), [f"{name}: {why.get(name, '')[:200]}" for name in failing]
 
 
-def sanitize(context: Context, seconds: float) -> bool:
+def sanitize(context: Context, seconds: float) -> bool | None:
     """memcheck, then racecheck if there is time for it."""
-    if not context.device.startswith("cuda") or shutil.which("compute-sanitizer") is None:
-        context.note("sanitize", "result", "skipped: no GPU, or no compute-sanitizer")
-        return True
+    import restart_bindings
+
+    absent = restart_bindings.reason("cuda") if context.device.startswith("cuda") else "the device is no GPU"
+    if absent := absent or missing(programs=("compute-sanitizer",)):
+        context.note("sanitize", "result", f"skipped: {absent}")
+        return None
     end, clean = time.monotonic() + seconds, True
     for tool in ("memcheck", "racecheck"):
         left = end - time.monotonic()
@@ -174,20 +202,27 @@ def sanitize(context: Context, seconds: float) -> bool:
     return clean
 
 
-def profile(context: Context, seconds: float) -> bool:
-    """`restart-sampling profile`; its table goes to gpu_CARD_profile.txt beside the results."""
-    program = "from restart_sampling.cli import main; main()"
-    command = [sys.executable, "-c", program, "profile"]
-    if context.call("profile-help", [*command, "--help"], 60) != 0:
-        context.note("profile", "result", "skipped: there is no profile command")
-        return True
-    command += ["--model", "fashion-mnist", "--preset", "fashion-mnist-43", "--device", context.device]
-    status = context.call("profile", command, seconds)
-    context.note("profile", "result", "ok" if status == 0 else f"failed ({status})")
-    if status == 0:
-        shutil.copy(
-            context.logs / "profile.log", context.results.with_name(context.results.stem + "_profile.txt")
-        )
+def profile(context: Context, seconds: float) -> bool | None:
+    """`restart-sampling profile` with each of its tools; the first one's table goes to gpu_CARD_profile.txt beside the rows."""
+    if absent := missing("typer", "rich"):
+        context.note("profile", "result", f"skipped: {absent}")
+        return None
+    end = time.monotonic() + seconds
+    for tool in ("torch", "nsys", "ncu"):
+        cuda, left = context.device.startswith("cuda"), end - time.monotonic()
+        absent = "the device is no GPU" if not cuda and tool != "torch" else ""
+        absent = absent or (missing(programs=(tool,)) if tool != "torch" else "")
+        if absent or left < 15:
+            context.note("profile", tool, f"skipped: {absent or 'no time left'}")
+            continue
+        command = [sys.executable, "-m", "restart_sampling", "profile", "--preset", "fashion-mnist-43"]
+        command += ["--device", context.device, "--tool", tool, "--out", str(context.logs / "profile")]
+        name = f"profile-{tool}"
+        status = context.call(name, command, left)
+        context.note("profile", tool, "ok" if status == 0 else f"failed ({status})")
+        if status == 0 and tool == "torch":
+            table = context.results.with_name(f"{context.results.stem}_profile.txt")
+            shutil.copy(context.logs / f"{name}.log", table)
     return True
 
 
@@ -197,40 +232,55 @@ def script(name: str) -> Callable[[Context, float], bool]:
 
 STAGES = (
     Stage("environment", "card, driver, versions; builds the native library in place", 110, environment),
-    Stage("tests", "the suite's GPU tests: pytest --device cuda", 130, tests),
-    Stage("sanitize", "compute-sanitizer on the native CUDA step", 40, sanitize),
-    Stage("kernels", "copy bandwidth, the fused step by kind of row, normals", 50, script("kernels")),
+    Stage("tests", "the suite's GPU tests: pytest --device cuda", 370, tests),
+    Stage("sanitize", "compute-sanitizer on the native CUDA step", 90, sanitize),
+    Stage("kernels", "copy bandwidth, the fused step by kind of row, normals", 200, script("kernels")),
     Stage(
-        "launches", "launches, waits and allocations per trajectory and evaluation", 40, script("launches")
+        "launches", "launches, waits and allocations per trajectory and evaluation", 130, script("launches")
     ),
+    Stage("profile", "restart-sampling profile", 120, profile),
     Stage(
         "images",
         "images/s by batch, precision and mode; GPU busy, the sampler's share, memory",
-        190,
+        450,
         script("images"),
     ),
-    Stage("profile", "restart-sampling profile", 40, profile),
 )
+# The environment is part of each: a step may be the first on its machine.
+STEPS = {
+    "tests": ("environment", "tests", "sanitize"),
+    "kernels": ("environment", "kernels", "launches", "profile"),
+    "images": ("environment", "images"),
+}
 
 
 def main() -> int:
     names = [stage.name for stage in STAGES]
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--stages", default=",".join(names), help=f"comma-separated, of {', '.join(names)}")
+    parser.add_argument("--step", choices=tuple(STEPS), help="one of the three; default: all, in order")
+    parser.add_argument("--stages", help=f"these alone, comma-separated, of {', '.join(names)}")
     parser.add_argument(
         "--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results"
     )
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=530, help="for everything")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="for a step, or the stages named")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the code")
     parser.add_argument("--list", action="store_true", help="name the stages and stop")
     options = parser.parse_args()
     if options.list:
-        for stage in STAGES:
-            print(f"{stage.name:12} {stage.seconds:4.0f} s  {stage.about}")
+        for step, members in STEPS.items():
+            print(f"{step}:")
+            for stage in STAGES:
+                if stage.name in members:
+                    print(f"  {stage.name:12} {stage.seconds:4.0f} s  {stage.about}")
         return 0
-    chosen = [name.strip() for name in options.stages.split(",")]
-    if unknown := set(chosen) - set(names):
+    if options.stages is not None and options.step is not None:
+        parser.error("give --step or --stages, not both")
+    if options.stages is not None:
+        steps = {"stages": tuple(name.strip() for name in options.stages.split(","))}
+    else:
+        steps = {name: STEPS[name] for name in ([options.step] if options.step else STEPS)}
+    if unknown := {name for members in steps.values() for name in members} - set(names):
         parser.error(f"no stage {', '.join(sorted(unknown))}; there are {', '.join(names)}")
 
     results = options.out / f"gpu_{card_slug(options.device)}.json"
@@ -239,10 +289,19 @@ def main() -> int:
     if out := os.environ.get("OUT"):
         Path(out).mkdir(parents=True, exist_ok=True)
     context = Context(options.device, options.quick, results, logs)
+    good = True
+    for step, members in steps.items():
+        print(f"\n##### {step}", flush=True)
+        stages = [stage for stage in STAGES if stage.name in members]
+        good = run_step(context, stages, options.seconds) and good
+    return 0 if good else 1
+
+
+def run_step(context: Context, stages: list[Stage], allowed: float) -> bool:
+    """Run stages one after the other in `allowed` seconds; return whether no test failed."""
     started, went_well = time.monotonic(), {}
-    stages = [stage for stage in STAGES if stage.name in chosen]
     for i, stage in enumerate(stages):
-        left = options.seconds - (time.monotonic() - started)
+        left = allowed - (time.monotonic() - started)
         later = sum(s.seconds for s in stages[i + 1 :])
         seconds = min(left, max(stage.seconds, left - later))  # what earlier stages saved is given on
         print(f"\n=== {stage.name}: {stage.about} (at most {seconds:.0f} s)", flush=True)
@@ -253,11 +312,11 @@ def main() -> int:
         went_well[stage.name] = stage.run(context, seconds)
         print(f"=== {stage.name}: {time.monotonic() - began:.0f} s", flush=True)
         hand_over(context)
-    print(f"\n{results}: {time.monotonic() - started:.0f} s in all")
+    print(f"\n{context.results}: {time.monotonic() - started:.0f} s in all")
     for stage in stages:
         said = {True: "ok", False: "FAILED", None: "skipped"}[went_well.get(stage.name)]
         print(f"  {stage.name:12} {said}")
-    return 0 if went_well.get("tests", True) and went_well.get("sanitize", True) else 1
+    return all(went_well.get(name) is not False for name in ("tests", "sanitize"))
 
 
 def hand_over(context: Context) -> None:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from .checks import integer
 from .denoiser import Denoiser
+from .devices import made_current
 from .errors import RestartValueError
 from .network import inference_copy
 from .network_output import FLOATS
@@ -99,7 +100,8 @@ def largest_activation(denoiser: Denoiser) -> int:
     try:
         net_in = torch.zeros(1, *denoiser.shape, dtype=dtype, device=denoiser.device)
         labels = torch.zeros(1, denoiser.label_dim, device=denoiser.device) if denoiser.label_dim else None
-        network(net_in, torch.zeros(1, device=denoiser.device), labels)
+        with made_current(denoiser.device):
+            network(net_in, torch.zeros(1, device=denoiser.device), labels)
     finally:
         for hook in hooks:
             hook.remove()

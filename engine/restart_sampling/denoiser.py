@@ -12,7 +12,8 @@ from torch import Tensor
 
 from . import parameterization as parameterizations
 from .checks import choice, integer, real, shown
-from .errors import BackendError, RestartTypeError, RestartValueError
+from .devices import check_device as check_device
+from .errors import RestartTypeError, RestartValueError
 from .network_output import check
 from .parameterization import Parameterization
 
@@ -167,20 +168,3 @@ def _sizes(shape: Any) -> tuple[int, ...]:
         raise RestartValueError(
             f"shape must be positive integers such as (3, 32, 32), got {shown(shape)}"
         ) from None
-
-
-def check_device(device: str | torch.device) -> torch.device:
-    """`device` if it can be used here; BackendError says what is visible."""
-    try:
-        device = torch.device(device)
-    except (RuntimeError, TypeError, ValueError):
-        raise BackendError(f"device {shown(device)} is not known; use cpu, cuda or cuda:N") from None
-    if device.type == "cuda":
-        visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= visible:
-            raise BackendError(
-                f"device {device} was asked for, but {visible} CUDA devices are visible; use cpu"
-            )
-    elif device.type not in ("cpu", "meta"):
-        raise BackendError(f"device {str(device)!r} is not supported; use cpu, cuda or cuda:N")
-    return device

@@ -2,8 +2,11 @@ r"""NVTX ranges of domain `restart_sampling`: what a profiler shows of a run.
 
 Ranges: `batch`, `main`, `restart i iteration k`, `trajectory`, `mixed`, `capture`, `write`, and `profile` around the job of
 `restart-sampling profile`. Names are registered and attributes made once, and nothing is formatted in the loop: what a range
-costs when nobody listens is in `benchmarks/results/marks.json`. Without the nvtx package there are no ranges and everything else
-is the same. A range is host-side: in a captured graph it covers the replay that a span launches.
+costs when nobody listens is in `benchmarks/results/marks.json`. A range is host-side: in a captured graph it covers the replay
+that a span launches.
+
+Without the nvtx package they are PyTorch's own NVTX ranges, where it was built with CUDA; those know no domains, so the domain
+is in their names, "restart_sampling: batch". Without both there are no ranges, and everything else is the same.
 """
 
 from __future__ import annotations
@@ -15,10 +18,43 @@ from typing import Any
 
 DOMAIN = "restart_sampling"
 
+
+class TorchNvtx:
+    """PyTorch's NVTX calls with the face of the nvtx package and of its domain."""
+
+    def __init__(self, calls: Any) -> None:
+        self._calls = calls
+
+    def get_domain(self, name: str) -> TorchNvtx:
+        return self
+
+    def get_event_attributes(self, message: str) -> str:
+        return f"{DOMAIN}: {message}"
+
+    def push_range(self, name: str) -> None:
+        self._calls.range_push(name)
+
+    def pop_range(self) -> None:
+        self._calls.range_pop()
+
+
+def _torch_nvtx() -> TorchNvtx | None:
+    """PyTorch's ranges, or None for a PyTorch that was built without CUDA."""
+    import torch
+
+    # Without CUDA torch.cuda.nvtx is there too, and raises at the first range.
+    return TorchNvtx(torch.cuda.nvtx) if hasattr(torch._C, "_nvtx") else None
+
+
 try:
     import nvtx
-except ImportError:  # declared for Linux only; a machine without it runs unmarked
-    nvtx = None
+except ImportError:  # declared for Linux only, and images with a GPU often lack it
+    nvtx = _torch_nvtx()
+
+
+def provider() -> str:
+    """Return who makes the ranges: "nvtx" for the package, "torch" for PyTorch's own, "none" if there are none."""
+    return "none" if nvtx is None else "torch" if isinstance(nvtx, TorchNvtx) else "nvtx"
 
 
 class _Mark:

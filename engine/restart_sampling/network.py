@@ -37,7 +37,8 @@ import torch
 from torch import Tensor, nn
 
 from .checks import choice
-from .denoiser import Denoiser, NetworkFunction, check_device
+from .denoiser import Denoiser, NetworkFunction
+from .devices import check_device
 from .errors import BackendError
 from .models.layers import Linear, NoiseEmbedding
 from .network_output import checked
@@ -53,9 +54,11 @@ EXACT = ("ieee", "none")  # of a precision switch; none: it follows a more gener
 INDUCTOR = {"triton.cudagraphs": False}
 
 _backends: Any = torch.backends
-SWITCHES: tuple[Any, ...] = (
-    _backends.cuda.matmul, _backends.cudnn.conv, _backends.mkldnn.matmul, _backends.mkldnn.conv,
-)  # fmt: skip
+# cuDNN's convolutions and recurrent layers go together: where they differ, `torch.backends.cudnn.flags()` and `.allow_tf32`
+# raise, in a user's network too.
+CUDA_SWITCHES: tuple[Any, ...] = (_backends.cuda.matmul, _backends.cudnn.conv, _backends.cudnn.rnn)
+CPU_SWITCHES: tuple[Any, ...] = (_backends.mkldnn.matmul, _backends.mkldnn.conv, _backends.mkldnn.rnn)
+SWITCHES = (*CUDA_SWITCHES, *CPU_SWITCHES)
 _switches_lock = threading.RLock()
 
 
@@ -108,7 +111,8 @@ class PreparedNetwork:
         self.device, self.dtype, self.net_dtype = device, dtype, DTYPES[dtype]
         self.is_module = isinstance(network, nn.Module)
         self._stateless = bool(getattr(network, "concurrent", False))
-        self.compilations = self.recompiles = 0
+        self._inductor = _Inductor()
+        self.recompiles = 0
         self._notes: list[str] = []
         self._compiled_for: list[tuple[int, bool]] = []  # (batch, whether one c_noise serves all)
         self._batches: dict[
@@ -159,6 +163,10 @@ class PreparedNetwork:
     def concurrent(self) -> bool:
         """Whether several threads may call it at once: a module that says so, not compiled."""
         return self._stateless and not self.compiled
+
+    @property
+    def compilations(self) -> int:
+        return self._inductor.calls
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -234,15 +242,6 @@ class PreparedNetwork:
         own = types.FunctionType(fn.__code__.replace(), fn.__globals__, fn.__name__, None, fn.__closure__)
         return torch.compile(own, fullgraph=True, dynamic=False, backend=self._inductor)
 
-    def _inductor(self, graph: Any, inputs: Any) -> Any:
-        """The compiler, called by dynamo once per compilation; with fullgraph that is once per compiled shape."""
-        import torch._inductor
-
-        self.compilations += 1
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)  # dtype decides that
-            return torch._inductor.compile(graph, inputs, options=dict(INDUCTOR))
-
     def _record(self, net_in: Tensor, c_noise: Tensor) -> None:
         """Was the compilation of this call expected?"""
         batch, shared = len(net_in), len(c_noise) == 1
@@ -268,6 +267,24 @@ class PreparedNetwork:
             )
         self.compiled = False
         self._notes.append(f"compile: the network runs eagerly, it cannot be compiled: {reason}")
+
+
+class _Inductor:
+    """The compiler, called by dynamo once per compilation; with fullgraph that is once per compiled shape.
+
+    Dynamo keeps every backend it was given, for good. So this one knows nothing of the network that it compiles.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, graph: Any, inputs: Any) -> Any:
+        import torch._inductor
+
+        self.calls += 1
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)  # dtype decides that
+            return torch._inductor.compile(graph, inputs, options=dict(INDUCTOR))
 
 
 def _with_border(network: NetworkFunction, channels_last: bool) -> Any:
@@ -311,12 +328,15 @@ def inference_copy(
 
 def cpu_is_exact() -> bool:
     """Whether oneDNN computes float32 products in float32, as it does unless told otherwise."""
-    return SWITCHES[2].fp32_precision in EXACT and SWITCHES[3].fp32_precision in EXACT
+    return all(slot.fp32_precision in EXACT for slot in CPU_SWITCHES)
 
 
 @contextmanager
 def float32_products(precision: str, device: torch.device) -> Iterator[None]:
-    """float32 matrix products and convolutions at `precision` ("ieee" or "tf32", on CUDA) inside, as before outside.
+    """float32 products at `precision` ("ieee" or "tf32", on CUDA) inside, as before outside: matrices, convolutions, RNNs.
+
+    What is put back are the values that were read: a general switch (`torch.backends.fp32_precision`) that is changed later does
+    not reach cuDNN's any more, as after `torch.backends.cudnn.flags()`.
 
     The switches belong to the process, so threads whose networks need them changed take turns; on CUDA that is while they
     launch, not while the GPU computes. On the CPU oneDNN's bfloat16 and TF32 products are kept out.
@@ -325,20 +345,36 @@ def float32_products(precision: str, device: torch.device) -> Iterator[None]:
         precision = "ieee"
     with _switches_lock:
         old = [slot.fp32_precision for slot in SWITCHES]
-        # set_float32_matmul_precision keeps a value of its own, which can only be read while the others ask for no more, and
-        # which parts of the compiler read: the two are kept in step.
+        # The older ways to set them, set_float32_matmul_precision and cudnn.allow_tf32, keep values of their own, which parts of
+        # the compiler and users' networks read. The first can be read while the switches ask for no more, the second while
+        # they agree with it. Old and new are kept in step.
         for slot in SWITCHES:
             slot.fp32_precision = "ieee"
         legacy = torch.get_float32_matmul_precision()
+        legacy_cudnn = _cudnn_allows_tf32()
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-        for slot, value in zip(SWITCHES, (precision, precision, "ieee", "ieee"), strict=True):
-            slot.fp32_precision = value
+        _backends.cudnn.allow_tf32 = precision == "tf32"
+        for slot in CUDA_SWITCHES:
+            slot.fp32_precision = precision
+        for slot in CPU_SWITCHES:
+            slot.fp32_precision = "ieee"
         try:
             yield
         finally:
             torch.set_float32_matmul_precision(legacy)
+            _backends.cudnn.allow_tf32 = legacy_cudnn
             for slot, value in zip(SWITCHES, old, strict=True):
                 slot.fp32_precision = value
+
+
+def _cudnn_allows_tf32() -> bool:
+    """Read the older switch of cuDNN, which raises where the newer ones differ from it; they are changed by this."""
+    for slot in CUDA_SWITCHES[1:]:
+        slot.fp32_precision = "tf32"
+    try:
+        return bool(_backends.cudnn.allow_tf32)
+    except RuntimeError:
+        return False
 
 
 def _first_line(error: BaseException) -> str:

@@ -20,7 +20,7 @@ import restart_kernels
 
 from . import forked
 from .checks import integer, is_integer, scalar, shown
-from .denoiser import check_device
+from .devices import check_device
 from .errors import RestartValueError, SeedError
 from .seeds import Seeds, parse_seeds
 

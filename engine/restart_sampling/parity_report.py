@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from .checks import integer
-from .denoiser import Denoiser, check_device
+from .denoiser import Denoiser
+from .devices import check_device
 from .errors import NonFiniteError, RestartTypeError, RestartValueError
 from .network import PreparedNetwork, prepare
 from .noise import seed_tensor

@@ -13,6 +13,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -152,6 +153,29 @@ def bytes_per_evaluation(rows: Sequence[int], steps: float) -> float:
     return sum(rest) / len(rest) + max(0.0, steps - 1) * first
 
 
+def torch_profiler(**options: Any) -> Any:
+    """Return a `torch.profiler.profile`, without the lines that its library prints at start and stop (they begin with USDT).
+
+    The library reads its variable at the first profile of a process; a value that the user has set stays.
+    """
+    import torch
+
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    return torch.profiler.profile(**options)
+
+
+def duration(us: float) -> str:
+    """Return a time in the unit that leaves one to three digits before the point: "12.3 µs", "4.57 ms", "2.82 s"."""
+    for unit, size in (("s", 1e6), ("ms", 1e3)):
+        if us >= 0.9995 * size:
+            return f"{_three_digits(us / size)} {unit}"
+    return f"{_three_digits(us)} µs"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+
+
 def read_trace(path: Path) -> list[Event]:
     """The complete events of a Chrome trace, .json or .json.gz."""
     data = path.read_bytes()
@@ -191,12 +215,21 @@ def job_command(python: str, options: Mapping[str, object]) -> list[str]:
     return [python, "-c", "from restart_sampling.cli import main; main()", "profile", *given]
 
 
-def nsys_command(nsys: str, out: Path, job: Sequence[str]) -> list[str]:
-    """Records `job` inside its NVTX range `profile`, with one row for each kernel of a graph."""
+def nsys_command(nsys: str, out: Path, job: Sequence[str], nvtx: bool = True) -> list[str]:
+    """Return the command that records `job` from its mark to the end of it, with one row for each kernel of a graph.
+
+    The mark is the NVTX range `profile` of our domain where the job has the package `nvtx`, and the calls cudaProfilerStart and
+    cudaProfilerStop, which the job makes too, where it does not: ranges of PyTorch's own have no domain to filter by.
+    """
+    window = ["--capture-range=cudaProfilerApi", "--capture-range-end=stop"]
+    if nvtx:
+        window = [
+            "--capture-range=nvtx", "--nvtx-capture=profile@restart_sampling", "--capture-range-end=stop",
+            "-e", "NSYS_NVTX_PROFILER_REGISTER_ONLY=0",
+        ]  # fmt: skip
     return [
         nsys, "profile", "-t", "cuda,nvtx", "--cuda-graph-trace=node", "--sample=none", "--cpuctxsw=none",
-        "--capture-range=nvtx", "--nvtx-capture=profile@restart_sampling", "--capture-range-end=stop",
-        "-e", "NSYS_NVTX_PROFILER_REGISTER_ONLY=0", "-o", str(out), "-f", "true", *job,
+        *window, "-o", str(out), "-f", "true", *job,
     ]  # fmt: skip
 
 
@@ -205,12 +238,16 @@ def nsys_stats_command(nsys: str, report: Path) -> list[str]:
     return [nsys, "stats", "-r", "cuda_gpu_trace", "--format", "csv", "--force-export=true", str(report)]
 
 
-def ncu_command(ncu: str, out: Path, job: Sequence[str], launches: int = 10) -> list[str]:
-    """Measures the first `launches` of our kernels inside the NVTX range `profile`, also those in graphs.
+def ncu_command(ncu: str, out: Path, job: Sequence[str], launches: int = 10, nvtx: bool = True) -> list[str]:
+    """Return the command that measures the first `launches` of our kernels after the job's mark, also those in graphs.
 
-    `run` is what the CUDA C++ kernels are called without namespace and template arguments, which is how ncu compares.
+    The mark is as for `nsys_command`. `run` is what the CUDA C++ kernels are called without namespace and template arguments,
+    which is how ncu compares.
     """
+    window = (
+        ["--nvtx", "--nvtx-include", "restart_sampling@profile/"] if nvtx else ["--profile-from-start", "off"]
+    )
     return [
-        ncu, "--nvtx", "--nvtx-include", "restart_sampling@profile/", "-k", "regex:^(step_kernel|advance_kernel|run)$",
+        ncu, *window, "-k", "regex:^(step_kernel|advance_kernel|run)$",
         "--launch-count", str(launches), "--graph-profiling", "node", "--set", "full", "-o", str(out), "-f", *job,
     ]  # fmt: skip

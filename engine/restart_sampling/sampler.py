@@ -20,7 +20,8 @@ from restart_kernels.layout import IDLE, NEVER
 from . import forked, pfgmpp, progress_bar, sampler_inputs
 from .autobatch import LARGEST, choose_batch
 from .checks import choice, integer, shown
-from .denoiser import Denoiser, check_device
+from .denoiser import Denoiser
+from .devices import check_device, made_current, on_own_device
 from .errors import BackendError, NonFiniteError, RestartTypeError, RestartValueError
 from .executors import Evaluation, Lanes, Network, Slices, ThreadExecutor, continuous, make_executor, threads
 from .executors.buckets import batches, bucket
@@ -181,21 +182,22 @@ class Sampler:
         A run does this by itself on first need. Draws nothing and changes no result. Runs of (seed, plan) pairs compile and
         capture other batch sizes on their way.
         """
-        n = self.batch_size if n is None else n
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise RestartValueError(f"n must be an integer ≥ 1, got {n!r}")
+        n = self.batch_size if n is None else integer("n", n, 1)
         (entry,) = self._entries(self.table)
         per_sample = self.denoiser.augmented_dim is not None
-        for samples in batches(n, self.batch_size):
-            slices = None if per_sample else self._slices(samples)
-            if slices is not None:
-                self._threads()
-            for part in slices.parts if slices else (self._evaluation(self._lanes_for(samples), per_sample),):
-                if slices is None:
-                    self._prepare(part, (entry,))
-                begin(part, entry)
-                part.machine.cursor.fill_(IDLE)
-                part()
+        with made_current(self.device):
+            for samples in batches(n, self.batch_size):
+                slices = None if per_sample else self._slices(samples)
+                if slices is not None:
+                    self._threads()
+                for part in (
+                    slices.parts if slices else (self._evaluation(self._lanes_for(samples), per_sample),)
+                ):
+                    if slices is None:
+                        self._prepare(part, (entry,))
+                    begin(part, entry)
+                    part.machine.cursor.fill_(IDLE)
+                    part()
         return self
 
     def run(
@@ -241,6 +243,7 @@ class Sampler:
 
     @torch.inference_mode(False)  # buffers are ordinary tensors: a function may take gradients from its input
     @torch.no_grad()
+    @on_own_device
     def iterate(
         self,
         seeds: Iterable[int] | Tensor | Iterable[tuple[int, Plan]],

@@ -49,7 +49,7 @@ for line in sys.stdin:
         started = time.perf_counter()
         samplers[name].run(range(batch), labels)
         if device != "cpu":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         reply = {"seconds": time.perf_counter() - started, "backend": samplers[name].backend}
     except Exception as error:
         reply = {"error": f"{type(error).__name__}: {error}"}

@@ -25,7 +25,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..denoiser import Denoiser
-from ..profiling import step_bytes
+from ..devices import made_current
+from ..profiling import step_bytes, torch_profiler
 from .engine import EngineRunner
 from .rows import Row
 from .samplers import Contender, Runner
@@ -165,20 +166,22 @@ def _cpu_launches(runner: Runner, batch: int, labels: Tensor | None) -> float:
 
 def _cuda_launches(runner: Runner, batch: int, labels: Tensor | None) -> float:
     inputs = _network_inputs(runner, batch)
-    drawn = _kernels(lambda: runner.draw(range(batch), labels))
-    alone = _kernels(lambda: runner.network(*inputs))
+    device = inputs[0].device
+    with made_current(device):
+        drawn = _kernels(lambda: runner.draw(range(batch), labels), device)
+        alone = _kernels(lambda: runner.network(*inputs), device)
     return drawn / runner.nfe - alone
 
 
-def _kernels(work: Callable[[], object]) -> int:
-    """Kernels, copies and fills that the GPU runs for `work`."""
+def _kernels(work: Callable[[], object], device: torch.device) -> int:
+    """Kernels, copies and fills that the GPU `device` runs for `work`."""
     activity = torch.profiler.ProfilerActivity
     with torch.inference_mode():
         work()
-        torch.cuda.synchronize()
-        with torch.profiler.profile(activities=[activity.CUDA, activity.CPU]) as recorded:
+        synchronize(device)
+        with torch_profiler(activities=[activity.CUDA, activity.CPU]) as recorded:
             work()
-            torch.cuda.synchronize()
+            synchronize(device)
     return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in recorded.events())
 
 
@@ -189,7 +192,7 @@ def network_alone(runner: Runner, device: torch.device, calls: int = 20) -> floa
     )
     inputs = _network_inputs(runner, batch)
     run: Callable[[], object] = lambda: runner.network(*inputs)  # noqa: E731
-    with torch.inference_mode():
+    with torch.inference_mode(), made_current(device):
         for _ in range(3):
             run()
         if isinstance(runner, EngineRunner) and runner.sampler.executor.name != "off":

@@ -76,11 +76,11 @@ def bench(
 
     Quality rows that are there already are not measured again. Ctrl-C keeps what is written.
     """
-    import torch
     from rich.console import Console
 
     from ..bench import samplers as registry
     from ..bench import speed
+    from ..devices import select_device
     from ..models.registry import load
 
     defaults: dict[str, Any] = QUICK if quick else FULL
@@ -112,7 +112,7 @@ def bench(
     if restart is not None:
         restart = o._read(Path(restart[1:])) if restart.startswith("@") else restart
         RestartConfig.parse(restart)  # a mistake in it shows before anything is loaded
-    dtype, device = dtype or "fp32", device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype, device = dtype or "fp32", str(select_device(device))
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     denoiser = load(model, device)
     try:

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ConfigError, RestartError, RestartValueError
+from ..output.workers import worker
 from ..plan import Plan
 from ..seeds import Seeds, parse_seeds
 from . import options as o
@@ -107,6 +108,8 @@ def generate(
                 f"--repeat takes everything from {repeat}; leave out --{asked[0].rstrip('_').replace('_', '-')}"
             )
         run, plan, recorded = _read_run(repeat)
+        if worker().world > 1 and str(run["device"]).startswith("cuda"):
+            run["device"] = "cuda"  # the GPU that is recorded was that of one worker
         layout = {name: recorded[name] if value is None else value for name, value in layout.items()}
     defaults = dict(
         model="fashion-mnist", seeds="0-63", class_=None, batch="auto", device=None, dtype="fp32", backend="auto",
@@ -136,17 +139,19 @@ def _draw(
     workers: int,
     address: str | None,
 ) -> None:
-    import torch
     from rich.console import Console
 
+    from ..devices import select_device, visible_gpus
     from ..models.registry import load
     from ..output.generate import run_job
     from ..output.progress import Display
     from ..output.signals import stop_on_signals
-    from ..output.workers import worker
 
     who = worker()
-    device = run["device"] or (f"cuda:{who.local}" if torch.cuda.is_available() else "cpu")
+    if workers == 1 and address is None:
+        device = str(select_device(run["device"], who.local))
+    else:  # each worker of Ray has a GPU of its own
+        device = run["device"] or ("cuda" if visible_gpus() else "cpu")
     denoiser = load(run["model"])
     recorded = run.get("model_sha256")
     if recorded not in (None, denoiser.info.get("sha256")):

@@ -74,7 +74,7 @@ def build_plan(preset: str | None, fallback: str | None = None, **given: Any) ->
 def batch_size(asked: Any, denoiser: Any, plan: Plan, total: int, device: Any, dtype: str) -> int:
     """The batch that `--batch` means for a run of `total` samples."""
     from ..autobatch import choose_batch
-    from ..denoiser import check_device
+    from ..devices import check_device
     from ..network import DTYPES
 
     if str(asked) == "auto":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,23 +45,25 @@ def profile(
         typer.Option(help="auto (nsys where it is installed and the device is CUDA), torch, nsys or ncu."),
     ] = "auto",
 ) -> None:
-    """Run a short job under a profiler: a table of launches, time and bandwidth, and a trace for a browser."""
-    import torch
+    """Run a short job under a profiler: a table of launches, time and bandwidth, and a trace for a browser.
 
+    Where no CUDA device is visible, --tool nsys and --tool ncu print the command that they would run.
+    """
+    from ..devices import select_device, visible_gpus
     from ..profiling import job_command
 
     if tool not in (*TOOLS, JOB):
         raise RestartValueError(f"--tool must be one of {', '.join(TOOLS)}, got {tool!r}")
     if batches < 1:
         raise RestartValueError(f"--batches must be ≥ 1, got {batches}")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    cuda = device.startswith("cuda")
-    if tool == "auto":
-        tool = "nsys" if cuda and shutil.which("nsys") else "torch"
-    if tool in ("nsys", "ncu") and (shutil.which(tool) is None or not cuda):
-        why = f"{tool} was not found on the PATH" if cuda else f"{tool} profiles CUDA devices, not {device}"
-        raise BackendError(f"--tool {tool} cannot run: {why}; use --tool torch")
-
+    external = tool in ("nsys", "ncu")
+    if external and device is not None and not device.startswith("cuda"):
+        raise BackendError(
+            f"--tool {tool} cannot run: {tool} profiles CUDA devices, not {device}; use --tool torch"
+        )
+    only_shown = external and not visible_gpus()
+    if external and not only_shown and shutil.which(tool) is None:
+        raise BackendError(f"--tool {tool} cannot run: {tool} was not found on the PATH; use --tool torch")
     given = dict(
         steps=steps,
         solver=solver,
@@ -69,17 +72,24 @@ def profile(
         guidance_scale=guidance_scale,
     )
     plan = o.build_plan(preset, fallback="fashion-mnist-22", **given)
+    options = dict(
+        model=model, preset=preset, **given, batch=batch, batches=batches, device=device, dtype=dtype, backend=backend,
+        graph=graph, compile=compile, tool=JOB,
+    )  # fmt: skip
+    if only_shown:
+        _show_command(tool, out, job_command("python", options))
+        return
+    device = str(select_device(device))
+    if tool == "auto":
+        tool = "nsys" if device.startswith("cuda") and shutil.which("nsys") else "torch"
     job = _Job(model or "fashion-mnist", plan, batch or "auto", batches, device, dtype or "fp32",
                backend or "auto", graph or "auto", compile or "auto")  # fmt: skip
-    same = dict(
-        model=model, preset=preset, **given, batch=job.sampler.batch_size, batches=batches, device=device, dtype=dtype,
-        backend=backend, graph=graph, compile=compile, tool=JOB,
-    )  # fmt: skip
-    command = job_command(sys.executable, same)
     if tool == JOB:
         job.warm_up()
-        job.run()
+        with job.announced():
+            job.run()
         return
+    command = job_command(sys.executable, {**options, "batch": job.sampler.batch_size, "device": device})
     out.mkdir(parents=True, exist_ok=True)
     if tool == "ncu":
         _ncu(out, command)
@@ -101,6 +111,7 @@ class _Job:
         size = o.batch_size(batch, denoiser, plan, 64 if device == "cpu" else 4096, device, dtype)
         self.sampler = Sampler(denoiser, plan, size, backend, graph, compile, device=device, dtype=dtype)
         self.seeds, self.batches = range(size * batches), batches
+        self.disturbed = 0  # measurements in which other processes took over a tenth of the CPU
 
     @property
     def evaluations(self) -> int:
@@ -119,6 +130,25 @@ class _Job:
             self.sampler.run(self.seeds)
             self.wait()
 
+    @contextmanager
+    def announced(self) -> Iterator[None]:
+        """Tell a profiler that listens to CUDA's calls for it where the job begins and ends; others ignore that."""
+        import torch
+
+        if self.sampler.device.type != "cuda":
+            yield
+            return
+        with torch.cuda.profiler.profile():
+            yield
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """Time `work`, and notice whether the machine was busy with something else."""
+        from ..bench.timing import interleaved
+
+        rounds = interleaved({"job": work}, rounds=1, warm=0)
+        self.disturbed += rounds.disturbed
+        return rounds["job"][0]
+
     def wait(self) -> None:
         import torch
 
@@ -126,17 +156,18 @@ class _Job:
             torch.cuda.synchronize(self.sampler.device)
 
     def images_per_second(self) -> float:
-        started = time.perf_counter()
-        self.sampler.run(self.seeds)
-        self.wait()
-        return len(self.seeds) / (time.perf_counter() - started)
+        def run() -> None:
+            self.sampler.run(self.seeds)
+            self.wait()
+
+        return len(self.seeds) / self.seconds(run)
 
 
 def _torch(out: Path, job: _Job) -> None:
     import torch
 
     from ..marks import sent_to
-    from ..profiling import profile_cpu, profile_cuda, read_trace
+    from ..profiling import profile_cpu, profile_cuda, read_trace, torch_profiler
 
     job.warm_up()
     rate = job.images_per_second()
@@ -146,9 +177,9 @@ def _torch(out: Path, job: _Job) -> None:
     # Slices have threads of their own.
     everywhere = torch.profiler._ExperimentalConfig(profile_all_threads=True)
     activities = [activity.CPU, activity.CUDA] if cuda else [activity.CPU]
-    profiler = torch.profiler.profile(activities=activities, experimental_config=everywhere)
+    profiler = torch_profiler(activities=activities, experimental_config=everywhere)
     with _ranges(job.sampler), sent_to(_TorchRanges()), profiler as recorded:
-        job.run()
+        job.seconds(job.run)
     recorded.export_chrome_trace(str(trace))
     events = read_trace(trace)
     found = profile_cuda(events, job.evaluations) if cuda else profile_cpu(events)
@@ -156,11 +187,14 @@ def _torch(out: Path, job: _Job) -> None:
 
 
 def _nsys(out: Path, job: _Job, command: list[str]) -> None:
+    from ..marks import provider
     from ..profiling import nsys_command, nsys_stats_command, profile_cuda, read_nsys, write_trace
 
     nsys = str(shutil.which("nsys"))
     report, trace = out / "restart.nsys-rep", out / "trace.json.gz"
-    _call(nsys_command(nsys, report.with_suffix(""), command))
+    nvtx = provider() == "nvtx"
+    print(_window(nvtx))
+    _call(nsys_command(nsys, report.with_suffix(""), command, nvtx))
     events = read_nsys(_call(nsys_stats_command(nsys, report)))
     write_trace(trace, events)
     job.warm_up()
@@ -170,11 +204,44 @@ def _nsys(out: Path, job: _Job, command: list[str]) -> None:
 
 
 def _ncu(out: Path, command: list[str]) -> None:
+    from ..marks import provider
     from ..profiling import ncu_command
 
     report = out / "step"
-    _call(ncu_command(str(shutil.which("ncu")), report, command))
+    nvtx = provider() == "nvtx"
+    print(_window(nvtx))
+    _call(ncu_command(str(shutil.which("ncu")), report, command, nvtx=nvtx))
     print(f"report: {report}.ncu-rep (open it with ncu-ui, or: ncu --import {report}.ncu-rep)")
+
+
+def _window(nvtx: bool) -> str:
+    """What tells the tool where the job begins and ends."""
+    if nvtx:
+        return "the job is marked by its NVTX range, restart_sampling: profile"
+    return (
+        "the job is marked by cudaProfilerStart and cudaProfilerStop, since the package nvtx is not installed"
+    )
+
+
+def _show_command(tool: str, out: Path, command: list[str]) -> None:
+    """What a machine with a GPU would run."""
+    from ..profiling import ncu_command, nsys_command, nsys_stats_command
+
+    report = out / "restart.nsys-rep"
+
+    def of(nvtx: bool) -> list[str]:
+        if tool == "ncu":
+            return ncu_command("ncu", out / "step", command, nvtx=nvtx)
+        return nsys_command("nsys", report.with_suffix(""), command, nvtx)
+
+    print(
+        f"No CUDA device is visible here, so nothing was profiled. --tool {tool} runs this where there is one:\n"
+    )
+    print(f"mkdir -p {shlex.quote(str(out))}")
+    print(shlex.join(of(nvtx=True)))
+    if tool == "nsys":
+        print(shlex.join(nsys_stats_command("nsys", report)))
+    print(f"\nand, where the package nvtx is not installed, this:\n\n{shlex.join(of(nvtx=False))}")
 
 
 def _call(command: list[str]) -> str:
@@ -246,22 +313,23 @@ def _show(found: Any, job: _Job, rate: float, where: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ..profiling import PARTS, bytes_per_evaluation, step_bytes
+    from ..profiling import PARTS, bytes_per_evaluation, duration, step_bytes
 
     if not found.us:
         raise BackendError("the profiler recorded nothing on the device; try another --tool")
     sampler = job.sampler
     cuda = found.device == "cuda"
-    table = Table(title=f"one evaluation of {sampler.batch_size // found.lanes} samples: {found.us:,.0f} µs")
-    for name in ("part", "launches" if cuda else "operators", "µs", "share"):
+    title = f"one evaluation of {sampler.batch_size // found.lanes} samples: {duration(found.us)}"
+    table = Table(title=title)
+    for name in ("part", "launches" if cuda else "operators", "time", "share"):
         table.add_column(name, justify="left" if name == "part" else "right")
     for name in PARTS:
         part = found.parts[name]
         if part.launches or part.us:
             table.add_row(
-                name, f"{part.launches:.1f}", f"{part.us:,.1f}", f"{100 * part.us / found.us:.1f} %"
+                name, f"{part.launches:.1f}", duration(part.us), f"{100 * part.us / found.us:.1f} %"
             )
-    table.add_row("gaps", "", f"{found.gap_us:,.1f}", f"{100 * found.gap_us / found.us:.1f} %")
+    table.add_row("gaps", "", duration(found.gap_us), f"{100 * found.gap_us / found.us:.1f} %")
     size = sampler.net_dtype.itemsize
     step = found.parts["step"]
     elements = sampler.denoiser.numel * sampler.batch_size / found.lanes
@@ -281,6 +349,12 @@ def _show(found: Any, job: _Job, rate: float, where: str) -> None:
     )
     for note in sampler.notes:
         console.print(f"note: {note}", soft_wrap=True)
+    if job.disturbed:
+        console.print(
+            "note: other processes took over a tenth of the CPU meanwhile, so these times are too long; measure again on a "
+            "quiet machine",
+            soft_wrap=True,
+        )
     console.print(where, soft_wrap=True)
 
 

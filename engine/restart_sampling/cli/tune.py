@@ -84,11 +84,11 @@ def tune(
     The same command goes on with the search in --storage: nothing is tried twice, and --trials may be raised. What is found is
     measured on fresh seeds beside the best preset and Heun, and printed as a command line.
     """
-    import torch
     from rich.console import Console
 
     from ..bench.judge import judge_for
     from ..bench.rows import environment, read
+    from ..devices import select_device
     from ..models.registry import load
     from ..output.lock import FolderLock
     from ..tune import confirm as results
@@ -129,7 +129,7 @@ def tune(
     if top < max(budgets):
         raise RestartValueError(f"--max-nfe {top} is below the largest budget, {max(budgets)}; raise it")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    dtype, device = dtype or "fp32", device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype, device = dtype or "fp32", str(select_device(device))
     denoiser = load(model, device)
     solvers = tuple(name.strip() for name in solver.split(",") if name.strip())
     space = space_for(denoiser.parameterization, solvers=solvers, levels=levels, min_nfe=min_nfe, max_nfe=top)

@@ -88,11 +88,11 @@ def run_job(
     source = None
     if workers == 1 and address is None:
         source = SamplerSource(denoiser, plan, batch, chosen, label, pixels, display.event, display.row)
-        sampler = source.sampler
-        device, ran = str(sampler.device), sampler.describe()
+        # The plan alone: a sampler that did not fit into memory must be free to go.
+        bound, device, ran = source.sampler.plan, str(source.sampler.device), source.sampler.describe()
     else:  # the engines are elsewhere; this one only says what they will do
         ray_workers.check()
-        sampler = Sampler(denoiser.to("cpu"), plan, 1, device="cpu", compile="off")
+        bound = Sampler(denoiser.to("cpu"), plan, 1, device="cpu", compile="off").plan
         device, ran = str(chosen["device"] or "cpu"), f"{workers} workers of Ray Data"
     record = {
         "program": f"restart-sampling {__version__}",
@@ -101,8 +101,8 @@ def run_job(
         "model_sha256": denoiser.info.get("sha256"),
         "plan": plan.config.to_dict(),
         "plan_digest": plan.digest,
-        "nfe": sampler.plan.nfe,
-        "notes": list(sampler.plan.notes),
+        "nfe": bound.nfe,
+        "notes": list(bound.notes),
         "seeds": str(seeds),
         "class": class_ if class_ is not None or label is None else str(label),
         "batch": batch,
@@ -122,8 +122,8 @@ def run_job(
     folder = JobFolder(out, record, overwrite, who.rank, who.world, per_sample)
     stop = pipeline.Stop() if stop is None else stop
     try:
-        display.start(folder, denoiser.name, sampler.plan.nfe, batch, device, ran, who, workers)
-        for note in (*denoiser.info.get("notes", ()), *sampler.plan.notes):
+        display.start(folder, denoiser.name, bound.nfe, batch, device, ran, who, workers)
+        for note in (*denoiser.info.get("notes", ()), *bound.notes):
             display.note(note)
         with display:
             if source is not None:

@@ -2,11 +2,17 @@ r"""From samples on a device to arrays on the host, without making the sampler w
 
 Pixels are made on the device in one pass (`restart_kernels.pixels`); then one copy into a ring of pinned buffers, beside the next
 batch. On a CPU there is nothing to copy.
+
+A buffer that is used again is emptied first: if the batch in it was not fetched yet, `take` waits for its copy and keeps the
+array. So a batch is never overwritten, whatever the order in which batches are fetched; with few enough of them under way
+nothing waits.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,42 +20,83 @@ from torch import Tensor
 
 import restart_kernels as kernels
 
+from ..devices import made_current
+
+
+class Event(Protocol):
+    """Something that can be waited for."""
+
+    def synchronize(self) -> None: ...
+
+
+class PinnedCopies:
+    """Pinned buffers, and copies into them that the GPU makes beside what it computes."""
+
+    def buffer(self, numel: int, dtype: torch.dtype) -> Tensor:
+        """Return a buffer that a GPU can write to while it computes."""
+        return torch.empty(numel, dtype=dtype, pin_memory=True)
+
+    def start(self, made: Tensor, buffer: Tensor) -> Event:
+        """Copy `made` into `buffer` on the stream that made it, and return the event of the end."""
+        with made_current(made.device):
+            buffer.copy_(made, non_blocking=True)
+            copied = torch.cuda.Event()
+            # Without a stream it would be recorded on the current device's, which may have nothing to do with the copy.
+            copied.record(torch.cuda.current_stream(made.device))
+        return copied
+
+
+class Copy:
+    """A batch on its way to the host. Calling it waits for the copy and returns the array."""
+
+    def __init__(self, view: Tensor, copied: Event) -> None:
+        self._view, self._copied = view, copied
+        self._array: np.ndarray | None = None
+
+    def __call__(self) -> np.ndarray:
+        if self._array is None:
+            self._copied.synchronize()
+            self._array = self._view.numpy().copy()
+        return self._array
+
 
 class HostRing:
     """Takes batches and gives functions that wait for the copy and return the array.
 
     Args:
-        slots: batches that may be under way; a further one waits for the oldest to be fetched by its function.
         pixels: "uint8" for [n, H, W, C], "float32" for [n, C, H, W].
+        slots: buffers. A further batch first takes the oldest one out of its buffer.
+        copies: makes buffers and copies; None for pinned ones, of CUDA tensors only.
     """
 
-    def __init__(self, pixels: str, slots: int = 3) -> None:
+    def __init__(self, pixels: str, slots: int = 3, copies: PinnedCopies | None = None) -> None:
         self.pixels, self.slots = pixels, slots
+        self.copies = copies
         self.buffers: list[Tensor] = []
+        # The batch in each buffer. Weak: who fetches it owns the array, and one that nobody waits for need not be kept.
+        self.held: list[Callable[[], Copy | None]] = [lambda: None] * slots
         self.next = 0
 
     def take(self, x: Tensor) -> Callable[[], np.ndarray]:
-        """Start copying samples float32 [n, C, H, W]. The function may be called once, before `slots` further takes."""
+        """Start copying samples float32 [n, C, H, W]; the function returns their pixels, now or at any later time."""
         made = x.float() if self.pixels == "float32" else kernels.pixels(x)
-        if x.device.type != "cuda":
+        copies = PinnedCopies() if self.copies is None and x.device.type == "cuda" else self.copies
+        if copies is None:
             array = made.numpy()
             return lambda: array
-        buffer = self._buffer(made)
-        buffer.copy_(made, non_blocking=True)
-        copied = torch.cuda.Event()
-        copied.record()
-
-        def fetch() -> np.ndarray:
-            copied.synchronize()
-            return buffer.numpy().copy()
-
-        return fetch
-
-    def _buffer(self, like: Tensor) -> Tensor:
-        """The next slot, made larger where it must be."""
-        if len(self.buffers) < self.slots:
-            self.buffers.append(torch.empty(0, dtype=like.dtype).pin_memory())
         i, self.next = self.next, (self.next + 1) % self.slots
+        before = self.held[i]()
+        if before is not None:
+            before()
+        view = self._buffer(i, made, copies)
+        copy = Copy(view, copies.start(made, view))
+        self.held[i] = weakref.ref(copy)
+        return copy
+
+    def _buffer(self, i: int, like: Tensor, copies: PinnedCopies) -> Tensor:
+        """Return buffer i in the shape of `like`, made larger where it must be."""
+        if i == len(self.buffers):
+            self.buffers.append(copies.buffer(like.numel(), like.dtype))
         if self.buffers[i].numel() < like.numel():
-            self.buffers[i] = torch.empty(like.numel(), dtype=like.dtype, pin_memory=True)
+            self.buffers[i] = copies.buffer(like.numel(), like.dtype)
         return self.buffers[i][: like.numel()].view(like.shape)

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from ..denoiser import Denoiser
+from ..devices import select_device
 from ..errors import BackendError, OutputError
 from ..plan import Plan
 from . import pipeline
@@ -67,12 +68,13 @@ class Actor:
         self.lock = worker_lock(self.folder)  # seen by `status` and by the progress of the driver
         self.definition = Definition.read(self.folder)
         self.plan = Plan.build(**engine.plan)
-        if engine.options.get("device") != "cuda":
+        options = dict(engine.options)
+        if str(options.get("device") or "cpu").startswith("cuda"):
+            options["device"] = str(select_device("cuda"))  # Ray shows each actor its own GPU alone
+        else:
             torch.set_num_threads(engine.threads)
         pixels = self.definition.record["pixels"]
-        self.source = SamplerSource(
-            engine.load(), self.plan, engine.batch, engine.options, engine.label, pixels
-        )
+        self.source = SamplerSource(engine.load(), self.plan, engine.batch, options, engine.label, pixels)
         self.tag = f"w{self.lock.path.name}"
 
     def __call__(self, numbers: dict[str, np.ndarray]) -> dict[str, list[Any]]:

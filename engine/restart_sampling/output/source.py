@@ -58,7 +58,8 @@ class SamplerSource:
         self._careful: Sampler | None = None
 
     def _make(self, batch: int) -> Sampler:
-        smallest = SMALLEST if torch.device(self.options.get("device") or "cpu").type == "cpu" else 1
+        device = torch.device(self.options.get("device") or self.denoiser.device)
+        smallest = SMALLEST if device.type == "cpu" else 1
         return Sampler(
             self.denoiser, self.plan, max(batch, smallest), **{**self.options, "batch_invariant": True}
         )
@@ -74,8 +75,15 @@ class SamplerSource:
         if self.batch == 1:
             raise BackendError(f"one sample does not fit into the memory of {self.device} ({failed})")
         self._shrink(failed)
-        parts = [self.draw(piece) for piece in seeds.chunks(self.batch)]
-        pixels = [part.fetch() for part in parts]
+        parts: list[Drawn] = []
+        pixels: list[np.ndarray] = []
+        while seeds:  # of the batch that is in force then: it may shrink again on the way
+            n = min(self.batch, len(seeds))
+            parts.append(self.draw(seeds[:n]))
+            pixels.append(
+                parts[-1].fetch()
+            )  # before the next piece is drawn: its pinned buffer will be used again
+            seeds = seeds[n:]
         labels = [part.labels for part in parts if part.labels is not None]
         return Drawn(
             np.concatenate([part.seeds for part in parts]),
@@ -88,6 +96,7 @@ class SamplerSource:
         before, self.batch = self.batch, self.batch // 2
         self.note("out of memory", {"batch": before, "next": self.batch, "error": why})
         del self.sampler
+        self._careful = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 
+from ..devices import select_device
 from ..errors import RestartError, RestartValueError
 from . import loop
 from .data import Images, load_images
@@ -87,7 +87,7 @@ def main(
 ) -> None:
     """Train a small EDM network; see the module docstring."""
     try:
-        where = torch.device(device)
+        where = select_device(device)
         images = load_images(data)
         given: dict[str, Any] = {k: v for k, v in {"batch": batch, "lr": lr}.items() if v is not None}
         if resume:

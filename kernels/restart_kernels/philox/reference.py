@@ -84,12 +84,13 @@ def words(seeds: Tensor, draw: int, count: int, *, stream: int = c.STREAM_NORMAL
 
 
 def normal(seeds: Tensor, draw: Tensor | int, numel: int, *, stream: int = c.STREAM_NORMAL) -> Tensor:
-    """Standard normals, float32 [B, numel]; `draw` is one number, or an int64 tensor [B]."""
+    """Standard normals, float32 [B, numel]; `draw` is one number, or an int64 tensor of one (for all samples) or [B]."""
     batch, count = seeds.shape[0], (numel + 3) // 4
     out = torch.empty(batch, count, 4, dtype=torch.float32, device=seeds.device)
     rows = max(1, CHUNK // max(1, count))
     for i in range(0, batch, rows):
-        draw_i = draw[i : i + rows] if isinstance(draw, Tensor) and draw.dim() else draw
+        # A shared cursor has one draw for the whole batch: there is nothing to slice.
+        draw_i = draw[i : i + rows] if isinstance(draw, Tensor) and draw.numel() > 1 else draw
         for j in range(0, count, CHUNK):
             quads = torch.arange(j, min(j + CHUNK, count), dtype=torch.int64, device=seeds.device)
             w0, w1, w2, w3 = _words4(seeds[i : i + rows], draw_i, quads, stream)
