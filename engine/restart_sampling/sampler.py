@@ -175,7 +175,8 @@ class Sampler:
         network = self.network.describe() if isinstance(self.network, PreparedNetwork) else "float64"
         return f"{self.backend} on {self.device}, graph {self.executor.describe()}, network {network}"
 
-    @torch.inference_mode()
+    @torch.inference_mode(False)  # as a run: a network compiled in one mode is compiled again in the other
+    @torch.no_grad()
     def warmup(self, n: int | None = None) -> Sampler:
         """Compile and capture now what a run of `n` samples of the plan needs (default: batch_size), and return the sampler.
 

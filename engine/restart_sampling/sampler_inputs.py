@@ -99,7 +99,7 @@ def _numbers(denoiser: Denoiser, given: Any) -> Any:
             numbers.append(class_number(denoiser, item))
         elif is_integer(item) and abs(scalar(item)) < 2**63:
             numbers.append(int(scalar(item)))
-        elif isinstance(item, (list, tuple)) or getattr(item, "ndim", 0):
+        elif isinstance(item, (list, tuple)) or getattr(item, "ndim", None):
             raise RestartTypeError(
                 f"class_labels[{i}] is {shown(item)}; give one class number for each seed, not one-hot rows"
             )
