@@ -76,11 +76,12 @@ def run(out: Path, workers: int, kill_after: float | None = None, **options: obj
 
 
 def tree(out: Path) -> dict[str, str]:
-    """SHA-256 of every sample file, by name."""
+    """SHA-256 of every file in the folder of the samples, by name."""
+    samples = out / "samples"
     return {
-        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and path.suffix in (".png", ".npz", ".tar", ".parquet") and path.name != "grid.png"
+        str(path.relative_to(samples)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(samples.rglob("*"))
+        if path.is_file()
     }
 
 

@@ -18,17 +18,22 @@ def status(
     from ..output.job import Definition
     from ..output.lock import running
     from ..output.manifest import Manifest
+    from ..seeds import parse_seeds
 
     definition, manifest = Definition.read(folder), Manifest.read(folder)
     record, lines = definition.record, manifest.lines.values()
     total = len(definition.seeds)
-    images = sum(line.count for line in lines)
+    kept = definition.kept(folder, manifest)
+    seen = {shard: set(parse_seeds(line.seeds)) for shard in kept if (line := manifest.lines.get(shard))}
+    inside = sum(len(seeds - seen.get(shard, set())) for shard, seeds in kept.items())
+    images = sum(line.count for line in lines) + inside
     nonfinite = sorted(seed for line in lines for seed in line.nonfinite)
     rate = _rate(folder / "log.jsonl")
     left = total - images - len(nonfinite)
     found: dict[str, Any] = {
         "folder": str(folder), "model": record["model"], "plan": record.get("plan_digest"), "nfe": record["nfe"],
-        "format": record["format"], "seeds": total, "images": images, "nonfinite": nonfinite, "left": left,
+        "format": record["format"], "seeds": total, "images": images, "kept": sum(map(len, kept.values())),
+        "nonfinite": nonfinite, "left": left,
         "shards": len(lines), "bytes": sum(line.bytes for line in lines), "at_work": running(folder),
         "images_per_s": rate, "seconds_left": left / rate if rate and left > 0 else None,
         "damaged": manifest.damaged,
@@ -41,6 +46,8 @@ def status(
     print(
         f"{images:,} of {total:,} images ({share}) in {len(lines):,} shards, {found['bytes'] / 1e6:,.1f} MB"
     )
+    if found["kept"]:
+        print(f"of these, {found['kept']:,} are of unfinished shards, kept for a resume to go on after them")
     if found["at_work"]:
         speed = f", {rate:.3g} images/s" if rate else ""
         ends = f", about {_duration(found['seconds_left'])} to go" if found["seconds_left"] else ""
@@ -77,7 +84,7 @@ def _rate(log: Path, window: float = 600.0) -> float | None:
     shards = [event for event in events if event["event"] == "shard" and now - event["time"] <= window]
     starts = [event["time"] for event in events if event["event"] == "start"]
     since = max(now - window, starts[-1] if starts else now - window)
-    images = sum(event["count"] for event in shards if event["time"] >= since)
+    images = sum(event["count"] - event.get("before", 0) for event in shards if event["time"] >= since)
     return images / (now - since) if images and now > since else None
 
 

@@ -31,6 +31,7 @@ from . import pipeline
 from .job import Definition, JobFolder
 from .lock import worker_lock
 from .manifest import Line
+from .parts import Parts
 from .progress import Display
 from .sheets import Sheets
 from .source import SamplerSource
@@ -45,7 +46,7 @@ class Engine:
 
     Attributes:
         load: makes the denoiser (called in the actor). plan, label, batch, options: as `run_job` takes them.
-        folder: of the job. threads: of PyTorch in an actor on a CPU.
+        folder: of the job. threads: of PyTorch in an actor on a CPU. keep_seconds: as `run_job` takes it.
     """
 
     load: Callable[[], Denoiser]
@@ -55,6 +56,7 @@ class Engine:
     folder: str
     label: int | None = None
     threads: int = 1
+    keep_seconds: float = pipeline.KEEP_SECONDS
 
 
 class Actor:
@@ -74,26 +76,34 @@ class Actor:
             engine.load(), self.plan, engine.batch, engine.options, engine.label, pixels
         )
         self.tag = f"w{self.lock.path.name}"
+        self.samples = self.folder / self.definition.samples
+        self.parts = Parts(self.folder, self.tag, self.definition.identity)
+        self.keep_seconds = engine.keep_seconds
 
     def __call__(self, numbers: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         lines: list[dict[str, Any]] = []
         thumbnails: list[np.ndarray] = []
+        drawn_before: list[int] = []
 
-        def done(line: Line, data: ShardData) -> None:
+        def done(line: Line, data: ShardData, before: int) -> None:
             lines.append(asdict(line))
             thumbnails.append(data.images[:64])
+            drawn_before.append(before)
 
         def write(data: ShardData) -> Any:
-            return self.definition.format.write(self.folder, data, self.definition.subfolders, self.tag)
+            return self.definition.format.write(self.samples, data, self.definition.subfolders, self.tag)
 
         shards = (self.definition.shards[int(number)] for number in numbers["shard"])
         try:
-            pipeline.run(shards, self.source, write, done, self.plan.digest, pipeline.Stop())
+            pipeline.run(
+                shards, self.source, write, done, self.plan.digest, pipeline.Stop(), None, self.parts, self.keep_seconds
+            )
         except OSError as error:
             raise pipeline.explain(error, self.folder) from error
         return {
             "line": lines,
             "images": [_packed(images) for images in thumbnails],
+            "before": drawn_before,
             "memory": [_memory(self.source)] * len(lines),
         }
 
@@ -134,11 +144,12 @@ def run(
             shard = folder.definition.shards[line.shard]
             images = _unpacked(row["images"])
             made.add(ShardData(shard, np.zeros(len(images), np.int64), None, images, "", ()))
-            folder.manifest.append(line)
-            display.shard(line)
+            folder.finish(line)
+            before = int(row["before"])
+            display.shard(line, before)
             display.memory = row["memory"]
-            display.samples(line.count + len(line.nonfinite))
-            result.images += line.count
+            display.samples(line.count - before + len(line.nonfinite))
+            result.images += line.count - before
             result.shards += 1
             result.nonfinite += line.nonfinite
             if stop:
