@@ -435,7 +435,7 @@ def test_the_nth_operation_fails(operation, tmp_path, monkeypatch):
         draw(out, "0-19", format="npz")
         assert killing.tree(out) == want
         assert report(out).exit_code == 0
-        assert not list(out.glob(".*.tmp"))
+        assert not list(out.rglob(".*.tmp"))
     else:
         pytest.fail("no run passed")
     assert n > 3

@@ -73,7 +73,7 @@ def test_a_killed_actor_is_replaced(cluster, want, tmp_path):
     killed, at_work = [], []
 
     def kill() -> None:
-        while len(list(tmp_path.glob("shard-*.tar"))) < 3:
+        while len(list(tmp_path.glob("samples/shard-*.tar"))) < 3:
             at_work.append(alive(tmp_path, 1))
             time.sleep(0.02)
         pid = int(next(tmp_path.glob("worker-*")).name.split("-")[1])

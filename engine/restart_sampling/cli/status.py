@@ -22,7 +22,12 @@ def status(
 
     definition, manifest = Definition.read(folder), Manifest.read(folder)
     record, lines = definition.record, manifest.lines.values()
-    total = len(definition.seeds)
+    total, shards = len(definition.seeds), definition.shards
+    # A line of fewer seeds than its shard has is of a run that was stopped; only short ones are looked at.
+    finished = sum(
+        line.count + len(line.nonfinite) == shards.size or manifest.done(line.shard, shards[line.shard].seeds)
+        for line in lines
+    )
     kept = definition.kept(folder, manifest)
     seen = {shard: set(parse_seeds(line.seeds)) for shard in kept if (line := manifest.lines.get(shard))}
     inside = sum(len(seeds - seen.get(shard, set())) for shard, seeds in kept.items())
@@ -34,7 +39,7 @@ def status(
         "folder": str(folder), "model": record["model"], "plan": record.get("plan_digest"), "nfe": record["nfe"],
         "format": record["format"], "seeds": total, "images": images, "kept": sum(map(len, kept.values())),
         "nonfinite": nonfinite, "left": left,
-        "shards": len(lines), "bytes": sum(line.bytes for line in lines), "at_work": running(folder),
+        "shards": finished, "bytes": sum(line.bytes for line in lines), "at_work": running(folder),
         "images_per_s": rate, "seconds_left": left / rate if rate and left > 0 else None,
         "damaged": manifest.damaged,
     }  # fmt: skip
@@ -44,7 +49,7 @@ def status(
     print(f"{found['model']}, plan {found['plan']}, {found['nfe']} NFE, format {found['format']}")
     share = f"{images / total:.1%}" if total else ""
     print(
-        f"{images:,} of {total:,} images ({share}) in {len(lines):,} shards, {found['bytes'] / 1e6:,.1f} MB"
+        f"{images:,} of {total:,} images ({share}) in {finished:,} shards, {found['bytes'] / 1e6:,.1f} MB"
     )
     if found["kept"]:
         print(f"of these, {found['kept']:,} are of unfinished shards, kept for a resume to go on after them")
