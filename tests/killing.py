@@ -42,9 +42,11 @@ def denoiser(delay: float = 0.0) -> rs.Denoiser:
 
 
 def job(out: Path, who: Worker, format: str = "wds", batch: int = 16, delay: float = 0.0) -> None:
-    """One run of the job by one worker."""
+    """One run of the job by one worker; every batch is kept as it is drawn, so that kills find part files."""
     plan = rs.Plan.build(**PLAN)
-    run_job(denoiser(delay), plan, SEEDS, out, batch=batch, format=format, shard_size=20, who=who, sheets=0)
+    run_job(
+        denoiser(delay), plan, SEEDS, out, batch=batch, format=format, shard_size=20, who=who, sheets=0, keep_seconds=0.0
+    )  # fmt: skip
 
 
 def fork(work: Callable[[], None]) -> int:
@@ -183,7 +185,7 @@ def ray_job(out: Path, workers: int, format: str, batch: int, delay: float) -> N
     plan = rs.Plan.build(**PLAN)
     run_job(
         denoiser(), plan, SEEDS, out, batch=batch, format=format, shard_size=20, sheets=0, workers=workers,
-        address="auto", load=partial(denoiser, delay), options={"device": "cpu"},
+        address="auto", load=partial(denoiser, delay), options={"device": "cpu"}, keep_seconds=0.0,
     )  # fmt: skip
 
 
