@@ -135,7 +135,10 @@ def test_float32_samples(tmp_path):
     x = rs.Sampler(killing.denoiser(), PLAN, batch_size=50).run(range(20)).numpy()
     draw(tmp_path / "npz", "0-19", format="npz", pixels="float32")
     assert np.array_equal(
-        np.concatenate([np.load(tmp_path / "npz" / "samples" / f"shard-{k:06d}.npz")["arr_0"] for k in (0, 1)]), x
+        np.concatenate(
+            [np.load(tmp_path / "npz" / "samples" / f"shard-{k:06d}.npz")["arr_0"] for k in (0, 1)]
+        ),
+        x,
     )
     draw(tmp_path / "wds", "0-19", format="wds", pixels="float32")
     with tarfile.open(tmp_path / "wds" / "samples" / "shard-000001.tar") as archive:

@@ -218,7 +218,10 @@ def test_a_damaged_piece_and_what_follows_is_drawn_again(how, want, tmp_path):
 
 
 def test_a_piece_that_could_not_be_written_whole_spoils_no_other(tmp_path, monkeypatch):
-    parts, piece = Parts(tmp_path, "r0", "j"), lambda s: Piece(np.array([s]), None, np.full((1, 2, 2, 1), s, np.uint8))
+    parts, piece = (
+        Parts(tmp_path, "r0", "j"),
+        lambda s: Piece(np.array([s]), None, np.full((1, 2, 2, 1), s, np.uint8)),
+    )
     parts.keep(0, [piece(3)])
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
@@ -243,7 +246,9 @@ def test_status_and_verify_count_what_is_kept(tmp_path, capsys):
         ]
         found = json.loads("\n".join(main_says(capsys, ["status", str(tmp_path), "--json"])))
         assert (found["images"], found["kept"], found["left"]) == (24, 24, 56)
-        assert "kept       24 seeds of unfinished shards" in "\n".join(main_says(capsys, ["verify", str(tmp_path)], 1))
+        assert "kept       24 seeds of unfinished shards" in "\n".join(
+            main_says(capsys, ["verify", str(tmp_path)], 1)
+        )
         checked = report(tmp_path)
         assert (checked.finished, checked.kept, checked.exit_code) == (0, 24, 1)
         assert checked.missing == [(0, 16), (1, 40)]
@@ -253,6 +258,18 @@ def test_status_and_verify_count_what_is_kept(tmp_path, capsys):
         (tmp_path / "manifest-0.jsonl").unlink(missing_ok=True)
         for path in (tmp_path / "samples").iterdir():
             path.unlink()
+
+
+def test_status_promises_no_image_that_is_drawn_again(tmp_path, capsys):
+    """A shard that has grown, or was cut short by an earlier version, is drawn anew: its images are there, and do not count."""
+    draw(tmp_path, "0-19,40-79", format="npz")
+    assert "60 of 60 images (100.0%) in 2 shards" in main_says(capsys, ["status", str(tmp_path)])[1]
+    slot = Slot()
+    slot.stop()
+    draw(tmp_path, "0-79", slot=slot, format="npz")  # the seeds are added, and a batch is drawn
+    left = json.loads("\n".join(main_says(capsys, ["status", str(tmp_path), "--json"])))["left"]
+    assert left == 32
+    assert draw(tmp_path, format="npz").samples == left * PLAN.nfe
 
 
 def written(out: Path) -> int:
@@ -270,7 +287,9 @@ def test_a_resume_says_what_is_kept(tmp_path):
     text = io.StringIO()
     draw(tmp_path, slot=Slot(3), format="npz")
     draw(tmp_path, slot=Slot(1), format="npz", display=Display(Console(file=text, width=200)))
-    assert "going on: 0 of 80 seeds are finished, and 24 images of unfinished shards are kept" in text.getvalue()
+    assert (
+        "going on: 0 of 80 seeds are finished, and 24 images of unfinished shards are kept" in text.getvalue()
+    )
     events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [(e["count"], e["before"]) for e in events if e["event"] == "shard"] == [(24, 0), (32, 24)]
     assert [e["images"] for e in events if e["event"] in ("stop", "end")] == [24, 8]
@@ -278,10 +297,17 @@ def test_a_resume_says_what_is_kept(tmp_path):
 
 # --- kills -------------------------------------------------------------------------------------------------------
 
-WRITES = {"fsync": "os.fsync", "rename": "os.replace", "open": "pathlib.Path.open", "unlink": "pathlib.Path.unlink"}
+WRITES = {
+    "fsync": "os.fsync",
+    "rename": "os.replace",
+    "open": "pathlib.Path.open",
+    "unlink": "pathlib.Path.unlink",
+}
 
 
-@pytest.mark.parametrize("format, operation", [*(("npz", name) for name in WRITES), ("wds", "fsync"), ("parquet", "fsync")])
+@pytest.mark.parametrize(
+    "format, operation", [*(("npz", name) for name in WRITES), ("wds", "fsync"), ("parquet", "fsync")]
+)
 def test_killed_at_every_write_inside_a_shard(format, operation, want, tmp_path):
     """kill -9 at the N-th write for N = 1, 3, 5, … until a run passes, every batch kept: nothing broken, the same tree."""
     for n in range(1, 100, 2 if format == "npz" else 5):
@@ -291,7 +317,11 @@ def test_killed_at_every_write_inside_a_shard(format, operation, want, tmp_path)
         assert code in (0, -signal.SIGKILL)
         if (out / "run.json").exists():
             assert not report(out).broken
-        held = sum(map(len, kept(out, Definition.read(out).identity).values())) if (out / "run.json").exists() else 0
+        held = (
+            sum(map(len, kept(out, Definition.read(out).identity).values()))
+            if (out / "run.json").exists()
+            else 0
+        )
         rest = draw(out, format=format, batch=10)
         assert killing.tree(out) == want[format]
         assert rest.samples <= (80 - held + 9) * PLAN.nfe or code == 0
@@ -324,6 +354,28 @@ def test_short_shards_are_not_kept_at_all(tmp_path, monkeypatch):
     assert report(tmp_path).exit_code == 0
 
 
+def test_a_piece_costs_one_fsync(tmp_path, monkeypatch):
+    """Three for the first: of the file and of the two folders that then have a new name. Its bytes are those of the pixels."""
+    calls = []
+    monkeypatch.setattr("os.fsync", calls.append)
+    parts = Parts(tmp_path, "r0", "j")
+    counts = []
+    for first in (0, 100, 200):
+        images = np.zeros((100, 28, 28, 1), np.uint8)
+        parts.keep(0, [Piece(np.arange(first, first + 100), None, images)])
+        counts.append((len(calls), parts_of(tmp_path)[0].stat().st_size))
+    assert [n for n, _ in counts] == [3, 4, 5]
+    assert counts[-1][1] < 1.01 * 300 * 28 * 28
+    parts.remove(0)
+    assert not parts_of(tmp_path)
+    parts.keep(
+        0, [Piece(np.array([7]), None, images[:1])]
+    )  # begins anew, also where another process removed the file
+    parts_of(tmp_path)[0].unlink()
+    parts.keep(0, [Piece(np.array([8]), None, images[:1])])
+    assert [piece.seeds.tolist() for piece in parts.load(0, parse_seeds("0-9"))] == [[8]]
+
+
 def test_a_full_disk_keeps_what_was_drawn(want, tmp_path, monkeypatch):
     """The files of the shard do not fit, its pieces do: nothing is drawn twice."""
 
@@ -332,7 +384,9 @@ def test_a_full_disk_keeps_what_was_drawn(want, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("restart_sampling.output.writers.npz.one_file", full)
-        with pytest.raises(rs.RestartError, match=r"make room and run the same command again, it goes on where it stopped"):
+        with pytest.raises(
+            rs.RestartError, match=r"make room and run the same command again, it goes on where it stopped"
+        ):
             draw(tmp_path, "0-39", format="npz")
     assert draw(tmp_path, "0-39", format="npz").samples == 0
     draw(tmp_path, format="npz")

@@ -95,13 +95,13 @@ def test_a_killed_actor_is_replaced(cluster, want, tmp_path):
 
 @pytest.mark.slow
 def test_a_stopped_job_of_ray_goes_on_inside_its_shards(cluster, want, tmp_path):
-    """One shard for each of two actors, stopped while they draw: what is kept is not drawn again, with another batch size."""
+    """Two long shards and two actors, stopped while they draw: what is kept is not drawn again, with another batch size."""
     stop, job = pipeline.Stop(), JOB | {"shard_size": 160, "batch": 8}
     one = tmp_path / "one"
     run_job(killing.denoiser(), PLAN, killing.SEEDS, one, **job)
 
     def wait_and_stop() -> None:
-        while len(list(tmp_path.glob("many/.parts/*"))) < 2:
+        while not list(tmp_path.glob("many/.parts/*")):
             time.sleep(0.01)
         stop(130)
 
@@ -112,9 +112,12 @@ def test_a_stopped_job_of_ray_goes_on_inside_its_shards(cluster, want, tmp_path)
     )  # fmt: skip
     manifest = Manifest.read(many)
     kept = Definition.read(many).kept(many, manifest)
-    assert sorted(kept) == [0, 1]
-    # The driver had the answer of both: what is kept is in the manifest too, so no batch in flight was cut off.
-    assert {shard: len(seeds) for shard, seeds in kept.items()} == {k: line.count for k, line in manifest.lines.items()}
+    assert kept
+    # The driver had the answers: what is kept is in the manifest too, so no batch in flight was cut off.
+    assert {shard: len(seeds) for shard, seeds in kept.items()} == {
+        k: line.count for k, line in manifest.lines.items()
+    }
+    assert all(0 < len(seeds) < 140 for seeds in kept.values())
     calls = [0]
 
     def counted(x, sigma):
@@ -179,7 +182,9 @@ def test_a_shard_that_lasts_longer_than_the_patience_is_no_hang(tmp_path):
             parts.keep(0, [Piece(np.array([seed]), None, np.zeros((1, 2, 2, 1), np.uint8))])
         yield "shard"
 
-    assert list(ray_workers._watched(slow(), 1.0, pipeline.Stop(), ray_workers._Actors(tmp_path))) == ["shard"]
+    assert list(ray_workers._watched(slow(), 1.0, pipeline.Stop(), ray_workers._Actors(tmp_path))) == [
+        "shard"
+    ]
 
 
 def test_a_signal_is_heard_while_waiting():

@@ -66,7 +66,8 @@ def generate(
     sheets: Annotated[
         int,
         typer.Option(
-            min=0, help="Contact sheets: grid.png of the first shard, and one of every Nth; 0 for none at all."
+            min=0,
+            help="Contact sheets: grid.png of the first shard, and one of every Nth; 0 for none at all.",
         ),
     ] = 100,
     workers: Annotated[

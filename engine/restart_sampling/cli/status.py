@@ -18,28 +18,27 @@ def status(
     from ..output.job import Definition
     from ..output.lock import running
     from ..output.manifest import Manifest
-    from ..seeds import parse_seeds
 
     definition, manifest = Definition.read(folder), Manifest.read(folder)
     record, lines = definition.record, manifest.lines.values()
     total, shards = len(definition.seeds), definition.shards
-    # A line of fewer seeds than its shard has is of a run that was stopped; only short ones are looked at.
-    finished = sum(
-        line.count + len(line.nonfinite) == shards.size or manifest.done(line.shard, shards[line.shard].seeds)
+    # A line of fewer seeds than its shard has promises nothing: of that shard, what is kept counts.
+    finished = [
+        line
         for line in lines
-    )
-    kept = definition.kept(folder, manifest)
-    seen = {shard: set(parse_seeds(line.seeds)) for shard in kept if (line := manifest.lines.get(shard))}
-    inside = sum(len(seeds - seen.get(shard, set())) for shard, seeds in kept.items())
-    images = sum(line.count for line in lines) + inside
+        if line.count + len(line.nonfinite) == shards.size
+        or manifest.done(line.shard, shards[line.shard].seeds)
+    ]
+    kept = sum(map(len, definition.kept(folder, manifest).values()))
+    images = sum(line.count for line in finished) + kept
     nonfinite = sorted(seed for line in lines for seed in line.nonfinite)
     rate = _rate(folder / "log.jsonl")
     left = total - images - len(nonfinite)
     found: dict[str, Any] = {
         "folder": str(folder), "model": record["model"], "plan": record.get("plan_digest"), "nfe": record["nfe"],
-        "format": record["format"], "seeds": total, "images": images, "kept": sum(map(len, kept.values())),
+        "format": record["format"], "seeds": total, "images": images, "kept": kept,
         "nonfinite": nonfinite, "left": left,
-        "shards": finished, "bytes": sum(line.bytes for line in lines), "at_work": running(folder),
+        "shards": len(finished), "bytes": sum(line.bytes for line in lines), "at_work": running(folder),
         "images_per_s": rate, "seconds_left": left / rate if rate and left > 0 else None,
         "damaged": manifest.damaged,
     }  # fmt: skip
@@ -49,10 +48,10 @@ def status(
     print(f"{found['model']}, plan {found['plan']}, {found['nfe']} NFE, format {found['format']}")
     share = f"{images / total:.1%}" if total else ""
     print(
-        f"{images:,} of {total:,} images ({share}) in {finished:,} shards, {found['bytes'] / 1e6:,.1f} MB"
+        f"{images:,} of {total:,} images ({share}) in {len(finished):,} shards, {found['bytes'] / 1e6:,.1f} MB"
     )
-    if found["kept"]:
-        print(f"of these, {found['kept']:,} are of unfinished shards, kept for a resume to go on after them")
+    if kept:
+        print(f"of these, {kept:,} are of unfinished shards, kept for a resume to go on after them")
     if found["at_work"]:
         speed = f", {rate:.3g} images/s" if rate else ""
         ends = f", about {_duration(found['seconds_left'])} to go" if found["seconds_left"] else ""

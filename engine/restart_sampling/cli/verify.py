@@ -46,7 +46,9 @@ def verify(
             some = [shard for shard, _ in report.missing]
             print(f"missing    {seeds:,} seeds in {len(some):,} shards: {', '.join(map(str, some[:10]))}")
         if report.kept:
-            print(f"kept       {report.kept:,} seeds of unfinished shards, drawn already: a resume goes on after them")
+            print(
+                f"kept       {report.kept:,} seeds of unfinished shards, drawn already: a resume goes on after them"
+            )
         if report.nonfinite:
             print(f"not finite {len(report.nonfinite)} seeds have no image: {report.nonfinite[:10]}")
         if report.exit_code == 0:

@@ -79,7 +79,9 @@ class Definition:
         """The folder of the samples in the job's folder; "" for the job's folder itself, as earlier versions had it."""
         name = self.record.get("samples", "")
         if name not in ("", SAMPLES):
-            raise OutputError(f"samples must be {SAMPLES!r}, or left out for samples beside run.json, got {name!r}")
+            raise OutputError(
+                f"samples must be {SAMPLES!r}, or left out for samples beside run.json, got {name!r}"
+            )
         return str(name)
 
     @property
@@ -138,7 +140,9 @@ class JobFolder:
             self.sweep()
             left = len(self.definition.seeds) - self.finished_seeds()
             unfinished = min(left, world * self.definition.shards.size)  # may lie in part files too
-            self._check_space(left * (bytes_per_sample + format.bytes_per_image) + unfinished * bytes_per_sample)
+            self._check_space(
+                left * (bytes_per_sample + format.bytes_per_image) + unfinished * bytes_per_sample
+            )
         except BaseException:
             self.close()
             raise

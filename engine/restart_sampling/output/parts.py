@@ -2,15 +2,15 @@ r"""Part files: what is drawn of a shard that is not finished, so that the next 
 
     .parts/shard-<number>.<tag>.part    pieces of one shard, appended by the worker `tag`
 
-A piece is a line of JSON (its seeds, its shape, a SHA-256) and then the bytes of its labels and images as they are in memory. Pieces
-are appended and flushed to the disk; a part file is removed once the shard's line is in the manifest. It is no sample file, and
-nothing reads it as one: the shard is finished when its line is there, as ever. A piece that is torn or damaged ends the file: what is
-before it counts, the rest is drawn again.
+A piece is a line of JSON (its seeds, its shape, a SHA-256) and then the bytes of its labels and images as they are in memory.
+Pieces are appended and flushed to the disk; a part file is removed once the shard's line is in the manifest. It is no sample file,
+and nothing reads it as one: the shard is finished when its line is there, as ever. A piece that is torn or damaged ends the file:
+what is before it counts, the rest is drawn again.
 
-Why raw bytes in one file: a piece costs one write and one fsync, whatever the format and however many samples it has, and its bytes
-are a copy. Encoded PNG files would cost an fsync each (a thousand for a shard), and an archive that is rewritten with every piece
-would cost bytes quadratic in the shard. Pieces are written at most every `pipeline.KEEP_SECONDS`, so a shard that takes less than
-that costs nothing at all, and any other at most the bytes of its pixels once more.
+Why raw bytes in one file: a piece costs one write and one fsync, whatever the format and however many samples it has, and its
+bytes are a copy. PNG files would cost an fsync each (a thousand for a shard), and an archive that is rewritten with every
+piece bytes quadratic in the shard. Pieces are written at most every `pipeline.KEEP_SECONDS`, so a shard that takes less
+than that costs nothing at all, and any other at most the bytes of its pixels once more.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class Parts:
     folder: Path
     tag: str
     job: str
-    ends: dict[Path, int] = field(default_factory=dict)  # where the next piece goes in the files that were read or written
+    ends: dict[Path, int] = field(
+        default_factory=dict
+    )  # where the next piece goes in the files that were read or written
 
     def load(self, shard: int, seeds: Seeds) -> list[Piece]:
         """What is kept of a shard by any worker, each seed once; `seeds` are those of the shard."""
@@ -89,10 +91,10 @@ class Parts:
     def keep(self, shard: int, pieces: list[Piece]) -> None:
         """Append pieces and flush them to the disk. Raises OSError; the pieces before stay readable."""
         path = self.folder / FOLDER / f"shard-{shard:06d}.{self.tag}.part"
-        end = self.ends.get(path)
+        new = not path.exists()
+        end = 0 if new else self.ends.get(path)
         if end is None:
             end = sum(length for _, length in _headers(path, self.job))
-        new = not path.exists()
         if new and not path.parent.exists():
             path.parent.mkdir(exist_ok=True)  # not its parents: a job's folder that is gone is an error
             flush_folder(self.folder)
@@ -118,7 +120,7 @@ class Parts:
 
     def _blocks(self, piece: Piece) -> Iterator[bytes | memoryview]:
         labels = () if piece.labels is None else (np.ascontiguousarray(piece.labels, np.int64),)
-        arrays = [memoryview(a).cast("B") for a in (*labels, np.ascontiguousarray(piece.images)) if a.size]
+        arrays = [a.data.cast("B") for a in (*labels, np.ascontiguousarray(piece.images)) if a.size]
         header: dict[str, Any] = {
             "job": self.job, "seeds": str(Seeds.ascending(piece.seeds)) if len(piece.seeds) else "",
             "nonfinite": list(piece.nonfinite), "labels": piece.labels is not None,
@@ -137,7 +139,7 @@ class Parts:
                 labels = np.frombuffer(file.read(8 * shape[0]), np.int64) if header["labels"] else None
                 images = np.frombuffer(file.read(dtype.itemsize * math.prod(shape)), dtype).reshape(shape)
                 said = {name: value for name, value in header.items() if name not in ("sha256", "length")}
-                arrays = [memoryview(a).cast("B") for a in (labels, images) if a is not None and a.size]
+                arrays = [a.data.cast("B") for a in (labels, images) if a is not None and a.size]
                 if _digest(said, *arrays) != header["sha256"]:
                     break
                 end += length

@@ -5,9 +5,9 @@ The sampler's thread draws batches of consecutive seeds, across the borders of s
 writer thread, which writes its files, flushes them and then its line of the manifest. A writer's error stops the job at the
 next batch; what is finished stays finished.
 
-A shard that is not complete is kept as it grows, by a thread of its own, in a part file (`parts`): at most every KEEP_SECONDS, and
-whatever ends the run. The next run begins with what is kept and draws the seeds that follow. A stopped run also writes the files of
-its last shard as far as it went, for people to see; its line then names fewer seeds.
+A shard that is not complete is kept as it grows, by a thread of its own, in a part file (`parts`): at most every KEEP_SECONDS,
+and whatever ends the run. The next run begins with what is kept and draws the seeds that follow. A stopped run also writes the
+files of its last shard as far as it went, for people to see; its line then names fewer seeds.
 """
 
 from __future__ import annotations

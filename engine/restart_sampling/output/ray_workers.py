@@ -2,7 +2,7 @@ r"""Many workers through Ray Data: an actor pool of engines that draw shards, on
 
 The driver owns the folder: its lock, the manifest, the progress. It hands out numbers of unfinished shards; an actor draws a
 shard, writes its files and answers with the line for the manifest, which the driver appends. So a shard is finished when the
-driver says so; an actor that dies is replaced by Ray, which goes on with what the dead one kept of its shard (`parts`), and the bytes
+driver says so; an actor that dies is replaced by Ray, the new one goes on with what it kept of its shard (`parts`), and the bytes
 are the same. Nothing of Ray's own checkpointing is needed.
 
 A signal to the driver becomes a file that actors look for after every batch: they keep what they have and answer, and the driver
@@ -43,7 +43,9 @@ from .writers import ShardData
 
 HANG_SECONDS = 3600.0  # without a finished shard
 DRAWING = ".drawing"  # marks an actor that is drawing, beside its lock
-GRACE_SECONDS = 60.0  # for the batches in flight of a job that is stopped; what is kept stays if they are cut off
+GRACE_SECONDS = (
+    60.0  # for the batches in flight of a job that is stopped; what is kept stays if they are cut off
+)
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,15 @@ class Actor:
             self.drawing.touch()
             if not self.stop:
                 pipeline.run(
-                    shards, self.source, write, done, self.plan.digest, self.stop, None, self.parts, self.keep_seconds
+                    shards,
+                    self.source,
+                    write,
+                    done,
+                    self.plan.digest,
+                    self.stop,
+                    None,
+                    self.parts,
+                    self.keep_seconds,
                 )
         except OSError as error:
             raise pipeline.explain(error, self.folder) from error

@@ -74,7 +74,9 @@ def verify(folder: Path, decode: int = 1) -> Iterator[tuple[Shard, Report]]:
             report.images += line.count
             report.nonfinite += line.nonfinite
             report.finished += whole
-        if not whole:  # files that are not what an old line of it says are being replaced by those of the whole shard
+        if (
+            not whole
+        ):  # files that are not what an old line of it says are being replaced by those of the whole shard
             there = set(parse_seeds(line.seeds)) if line is not None and not why else set()
             kept = set()
             for piece in parts.load(shard.index, shard.seeds) if shard.index in in_parts else ():
