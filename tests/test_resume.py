@@ -25,7 +25,6 @@ from restart_sampling.output.job import Definition
 from restart_sampling.output.manifest import Manifest
 from restart_sampling.output.parts import Parts, Piece, kept
 from restart_sampling.output.progress import Display
-from restart_sampling.output.shards import Shards
 from restart_sampling.output.verify import fingerprint, verify
 from restart_sampling.output.workers import Worker
 from restart_sampling.seeds import parse_seeds
@@ -466,4 +465,3 @@ def test_sheets_0_writes_no_sheet_at_all(tmp_path):
     draw(tmp_path, "0-39", shard_size=10, sheets=0)
     assert not (tmp_path / "grid.png").exists()
     assert not (tmp_path / "sheets").exists()
-    assert Shards(parse_seeds("0-39"), 10).count() == 4

@@ -12,7 +12,7 @@ import typer
 
 def verify(
     folder: Annotated[Path, typer.Argument(help="A folder that `generate` wrote.")],
-    decode: Annotated[int, typer.Option(help="Decode the files of every so many-th shard; 0 for none.")] = 1,
+    decode: Annotated[int, typer.Option(help="Decode the files of every Nth shard; 0 for none.")] = 1,
     repair: Annotated[
         bool, typer.Option("--repair", help="Draw again what is broken or missing, as run.json says.")
     ] = False,

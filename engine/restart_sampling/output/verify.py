@@ -54,7 +54,7 @@ def verify(folder: Path, decode: int = 1) -> Iterator[tuple[Shard, Report]]:
     """Check a folder shard by shard; the report is whole after the last.
 
     Args:
-        decode: read the files of every so many-th shard as well; 0 for none.
+        decode: read the files of every `decode`-th shard as well; 0 for none.
 
     Raises OutputError where there is no run.
     """
