@@ -9,6 +9,7 @@ import os
 import pkgutil
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import killing
@@ -98,6 +99,7 @@ def test_a_job_whose_shards_are_longer_than_its_time_slot_ends(want, tmp_path):
     samples = slots = 0
     while (slot := draw(tmp_path, slot=Slot(2), format="npz")).samples:
         samples, slots = samples + slot.samples, slots + 1
+        assert slots < 10
     assert (slots, samples) == (5, 80 * PLAN.nfe)
     assert killing.tree(tmp_path) == want["npz"]
 
@@ -308,8 +310,8 @@ WRITES = {
     "format, operation", [*(("npz", name) for name in WRITES), ("wds", "fsync"), ("parquet", "fsync")]
 )
 def test_killed_at_every_write_inside_a_shard(format, operation, want, tmp_path):
-    """kill -9 at the N-th write for N = 1, 3, 5, … until a run passes, every batch kept: nothing broken, the same tree."""
-    for n in range(1, 100, 2 if format == "npz" else 5):
+    """kill -9 at the N-th write, for growing N until a run passes, every batch kept: nothing broken, the same tree."""
+    for n in range(1, 100, {"npz": 2, "wds": 5, "parquet": 5}[format] if operation != "unlink" else 1):
         out = tmp_path / str(n)
         child = killing.fork(lambda n=n, out=out: killed_at(WRITES[operation], n, out, format))
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -344,6 +346,31 @@ def killed_at(name: str, n: int, out: Path, format: str) -> None:
     owner, attribute = name.rsplit(".", 1)
     setattr(pkgutil.resolve_name(owner), attribute, killing_call)
     draw(out, format=format, keep_seconds=0.0)
+
+
+def test_nothing_is_kept_of_a_shard_that_is_finished(tmp_path, monkeypatch):
+    """A slow write of a piece ends before the line of its shard is written, or its part file would come back."""
+    keep = Parts.keep
+
+    def slow(self, *arguments):
+        time.sleep(0.1)
+        keep(self, *arguments)
+
+    monkeypatch.setattr(Parts, "keep", slow)
+    draw(tmp_path, "0-39", format="npz", keep_seconds=0.0, shard_size=20)
+    assert not parts_of(tmp_path)
+
+
+def test_killed_between_the_file_of_a_whole_shard_and_its_line(tmp_path):
+    """A stop left a line for a part of the shard: the whole shard's file under it is not broken, only not finished."""
+    draw(tmp_path / "want", "0-39", format="npz")
+    draw(tmp_path / "a", "0-39", slot=Slot(3), format="npz")
+    name = Path("samples", "shard-000000.npz")
+    (tmp_path / "a" / name).write_bytes((tmp_path / "want" / name).read_bytes())
+    found = report(tmp_path / "a")
+    assert (found.broken, found.finished, found.images, found.exit_code) == ({}, 0, 0, 1)
+    assert draw(tmp_path / "a", "0-39", format="npz").samples == 16 * PLAN.nfe
+    assert killing.tree(tmp_path / "a") == killing.tree(tmp_path / "want")
 
 
 def test_short_shards_are_not_kept_at_all(tmp_path, monkeypatch):
