@@ -24,8 +24,8 @@ $(FULL): $(SOURCES)  # with all extras, in one go: a second install would compil
 	@$(BIN)/python -m restart_bindings
 	@touch $(STAMP) $@
 
-demo: $(STAMP)  ## draw 64 images with Restart from the bundled model into samples/
-	$(BIN)/restart-sampling generate --preset fashion-mnist-22 --seeds 0-63 --out samples --overwrite
+demo: $(STAMP)  ## draw 64 images with Restart from the bundled model into demo/samples/; demo/grid.png shows them
+	$(BIN)/restart-sampling generate --preset fashion-mnist-22 --seeds 0-63 --out demo --overwrite
 
 test: $(FULL)  ## the whole test suite
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest
@@ -99,5 +99,5 @@ bench-cpu: $(FULL)  ## the sampler's own cost and images per second on this CPU,
 	$(BIN)/python benchmarks/readme.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info engine/*.egg-info samples
+	rm -rf $(VENV) build dist *.egg-info engine/*.egg-info demo samples
 	rm -f bindings/restart_bindings/_native_*.so

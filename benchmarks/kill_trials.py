@@ -72,7 +72,8 @@ def trials(
         finished = trial(out / str(k), rng, workers, lasts=lasts / workers, format=format, kills=kills)
         equal += killing.tree(out / str(k)) == want
         half += 0 < finished < 15
-        leftovers = [str(path) for path in (out / str(k)).rglob(".*.tmp")]
+        job = out / str(k)
+        leftovers = [str(path) for path in (*job.rglob(".*.tmp"), *job.glob(".parts/*"))]
         assert not leftovers, leftovers
     print(
         f"{by}, {workers} workers: {equal} of {n} trees equal; {half} were half done at the last kill",

@@ -51,11 +51,7 @@ def sizes(counts: list[int], formats: list[str], folder: Path) -> list[dict[str,
             started = time.perf_counter()
             run_job(denoiser, PLAN, f"0-{n - 1}", out, format=format, batch=256)
             seconds = time.perf_counter() - started
-            files = [
-                p
-                for p in out.rglob("*")
-                if p.is_file() and not p.name.startswith((".", "log", "manifest", "run"))
-            ]
+            files = [p for p in (out / "samples").rglob("*") if p.is_file()]
             manifest = sum(p.stat().st_size for p in out.glob("manifest-*"))
             rows.append({
                 "what": "job", "format": format, "samples": n, "seconds": round(seconds, 3),

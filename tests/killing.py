@@ -42,9 +42,11 @@ def denoiser(delay: float = 0.0) -> rs.Denoiser:
 
 
 def job(out: Path, who: Worker, format: str = "wds", batch: int = 16, delay: float = 0.0) -> None:
-    """One run of the job by one worker."""
+    """One run of the job by one worker; every batch is kept as it is drawn, so that kills find part files."""
     plan = rs.Plan.build(**PLAN)
-    run_job(denoiser(delay), plan, SEEDS, out, batch=batch, format=format, shard_size=20, who=who, sheets=0)
+    run_job(
+        denoiser(delay), plan, SEEDS, out, batch=batch, format=format, shard_size=20, who=who, sheets=0, keep_seconds=0.0
+    )  # fmt: skip
 
 
 def fork(work: Callable[[], None]) -> int:
@@ -76,11 +78,12 @@ def run(out: Path, workers: int, kill_after: float | None = None, **options: obj
 
 
 def tree(out: Path) -> dict[str, str]:
-    """SHA-256 of every sample file, by name."""
+    """SHA-256 of every file in the folder of the samples, by name."""
+    samples = out / "samples"
     return {
-        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and path.suffix in (".png", ".npz", ".tar", ".parquet") and path.name != "grid.png"
+        str(path.relative_to(samples)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(samples.rglob("*"))
+        if path.is_file()
     }
 
 
@@ -182,7 +185,7 @@ def ray_job(out: Path, workers: int, format: str, batch: int, delay: float) -> N
     plan = rs.Plan.build(**PLAN)
     run_job(
         denoiser(), plan, SEEDS, out, batch=batch, format=format, shard_size=20, sheets=0, workers=workers,
-        address="auto", load=partial(denoiser, delay), options={"device": "cpu"},
+        address="auto", load=partial(denoiser, delay), options={"device": "cpu"}, keep_seconds=0.0,
     )  # fmt: skip
 
 

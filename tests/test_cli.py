@@ -26,7 +26,7 @@ def run(arguments, capsys):
     return code, captured.out, captured.err
 
 
-RECORDS = ["log.jsonl", "manifest-0.jsonl", "run.json"]
+RECORDS = ["log.jsonl", "manifest-0.jsonl", "run.json", "samples"]
 
 
 def files(folder):
@@ -40,8 +40,9 @@ def test_generate_writes_images_a_sheet_and_the_record(tmp_path, capsys):
         ["generate", *FAST, "--restart", "[3, 1, 0.1, 2.0]", "--seeds", "0-2,7", "--out", str(out)], capsys
     )
     assert code == 0, err
-    assert files(out) == ["000000.png", "000001.png", "000002.png", "000007.png", "grid.png", *RECORDS]
-    image = Image.open(out / "000007.png")
+    assert files(out) == ["grid.png", *RECORDS]
+    assert files(out / "samples") == ["000000.png", "000001.png", "000002.png", "000007.png"]
+    image = Image.open(out / "samples" / "000007.png")
     assert (image.size, image.mode) == ((28, 28), "L")
     record = json.loads((out / "run.json").read_text())
     assert record["nfe"] == 11
@@ -80,9 +81,9 @@ def test_repeat_gives_the_same_files(tmp_path, capsys):
     )
     code, _, err = run(["generate", "--repeat", str(first / "run.json"), "--out", str(second)], capsys)
     assert code == 0, err
-    for name in files(first):
-        if name.endswith(".png"):
-            assert (first / name).read_bytes() == (second / name).read_bytes()
+    assert files(first / "samples") == ["000003.png", "000004.png"]
+    for name in ("grid.png", "samples/000003.png", "samples/000004.png"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
 def test_repeat_refuses_other_weights(tmp_path, capsys):
@@ -105,7 +106,7 @@ def test_image_n_does_not_depend_on_the_batch(tmp_path, capsys):
             capsys,
         )
         assert code == 0, err
-    a, b = (np.asarray(Image.open(tmp_path / n / "000004.png"), dtype=int) for n in "ab")
+    a, b = (np.asarray(Image.open(tmp_path / n / "samples" / "000004.png"), dtype=int) for n in "ab")
     assert abs(a - b).max() <= 1
     assert a.std() > 1
 
@@ -115,7 +116,7 @@ def test_npz(tmp_path, capsys):
         ["generate", *FAST, "--seeds", "0-2", "--format", "npz", "--out", str(tmp_path / "n")], capsys
     )
     assert code == 0, err
-    data = np.load(tmp_path / "n" / "shard-000000.npz")
+    data = np.load(tmp_path / "n" / "samples" / "shard-000000.npz")
     assert data["arr_0"].shape == (3, 28, 28, 1)
     assert data["arr_0"].dtype == np.uint8
     assert data["arr_1"].shape == (3,)
@@ -131,7 +132,8 @@ def test_overwrite_removes_only_what_an_earlier_run_wrote(tmp_path, capsys):
     assert "holds seed 0, which is not among those asked for (5)" in err
     code, _, err = run(["generate", *FAST, "--seeds", "5", "--out", str(out), "--overwrite"], capsys)
     assert code == 0, err
-    assert files(out) == ["000005.png", "grid.png", "log.jsonl", "manifest-0.jsonl", "mine.txt", "run.json"]
+    assert files(out) == ["grid.png", "log.jsonl", "manifest-0.jsonl", "mine.txt", "run.json", "samples"]
+    assert files(out / "samples") == ["000005.png"]
 
 
 def test_nonfinite_samples_are_not_written(tmp_path, capsys, monkeypatch):
@@ -157,7 +159,8 @@ def test_nonfinite_samples_are_not_written(tmp_path, capsys, monkeypatch):
     code, _, err = run(["generate", *FAST, "--seeds", "0-2", "--out", str(out)], capsys)
     assert code == 1
     assert "1 samples became NaN or infinite, also in float32: seed 1" in err
-    assert files(out) == ["000000.png", "000002.png", "grid.png", *RECORDS]
+    assert files(out) == ["grid.png", *RECORDS]
+    assert files(out / "samples") == ["000000.png", "000002.png"]
     (line,) = (out / "manifest-0.jsonl").read_text().splitlines()
     assert json.loads(line)["nonfinite"] == [1]
 
@@ -179,7 +182,8 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path, capsys, monkeypatch):
         ["generate", "--steps", "3", "--batch", "2", "--seeds", "0-5", "--out", str(out)], capsys
     )
     assert code == 130
-    assert files(out) == ["000000.png", "000001.png", "grid.png", *RECORDS]
+    assert files(out) == ["grid.png", *RECORDS]
+    assert files(out / "samples") == ["000000.png", "000001.png"]
     (line,) = (out / "manifest-0.jsonl").read_text().splitlines()
     assert json.loads(line)["seeds"] == "0-1"
     monkeypatch.undo()
@@ -187,7 +191,7 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path, capsys, monkeypatch):
         ["generate", "--steps", "3", "--batch", "2", "--seeds", "0-5", "--out", str(out)], capsys
     )
     assert code == 0
-    assert len([name for name in files(out) if name.startswith("0000")]) == 6
+    assert files(out / "samples") == [f"{seed:06d}.png" for seed in range(6)]
 
 
 def test_notes_of_the_plan_are_shown(tmp_path, capsys):
@@ -307,7 +311,7 @@ def test_status_and_verify(tmp_path, capsys):
     assert code == 0
     assert "3 of 3 finished" in text
 
-    (out / "000005.png").write_bytes(b"no picture")
+    (out / "samples" / "000005.png").write_bytes(b"no picture")
     manifest = out / "manifest-0.jsonl"
     lines = manifest.read_text().splitlines(keepends=True)
     manifest.write_text("".join(line for line in lines if json.loads(line)["shard"] != 2))
@@ -320,7 +324,7 @@ def test_status_and_verify(tmp_path, capsys):
     assert json.loads(text)["left"] > 0
     assert run(["verify", str(out), "--repair"], capsys)[0] == 0
     assert run(["verify", str(out)], capsys)[0] == 0
-    assert Image.open(out / "000005.png").size == (28, 28)
+    assert Image.open(out / "samples" / "000005.png").size == (28, 28)
 
 
 @pytest.mark.parametrize("command", ["status", "verify"])
@@ -353,7 +357,7 @@ def test_a_checkpoint_that_changed_under_a_run_is_refused(tmp_path, capsys, how)
         "--seeds",
     ]
     assert run([*command, "0-3"], capsys)[0] == 0
-    before = {p.name: p.read_bytes() for p in out.iterdir() if p.suffix in (".png", ".jsonl", ".json")}
+    before = {p.name: p.read_bytes() for p in out.rglob("*") if p.suffix in (".png", ".jsonl", ".json")}
     swapped, said = {
         "cut short": (good[:-1000], "model.safetensors"),
         "a bit of its header": (bytes([good[0] ^ 64]) + good[1:], "model.safetensors"),
@@ -364,8 +368,8 @@ def test_a_checkpoint_that_changed_under_a_run_is_refused(tmp_path, capsys, how)
     code, _, err = run([*command, "0-7"], capsys)
     assert code == 2
     assert said in err and len(err.strip().splitlines()) == 1
-    after = {p.name: p.read_bytes() for p in out.iterdir() if p.suffix in (".png", ".jsonl", ".json")}
+    after = {p.name: p.read_bytes() for p in out.rglob("*") if p.suffix in (".png", ".jsonl", ".json")}
     assert after == before
     model.write_bytes(good)
     assert run([*command, "0-7"], capsys)[0] == 0
-    assert len(list(out.glob("0*.png"))) == 8
+    assert len(list((out / "samples").glob("0*.png"))) == 8

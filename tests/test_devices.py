@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling import devices
+from restart_sampling import devices, sampler_inputs
 from restart_sampling.devices import check_device, made_current, on_own_device, select_device
 from restart_sampling.errors import BackendError
 
@@ -170,18 +170,16 @@ def test_the_current_device_is_left_alone_for_a_cpu(process):
 
 def test_latents_of_the_current_gpu_are_those_of_cuda(process):
     """The sampler's device is the one that tensors made on "cuda" name."""
-    denoiser = rs.Denoiser.from_function(lambda x, sigma: x, shape=(4,))
-    sampler = rs.Sampler(denoiser, rs.Plan.build(steps=3), batch_size=2)
-    sampler.device = check_device("cuda")
+    device = check_device("cuda")
 
     class Latents(torch.Tensor):
         device = torch.device("cuda:1")
 
     given = torch.zeros(2, 4).as_subclass(Latents)
-    assert sampler._latents(given, 2) is not None
+    assert sampler_inputs.latents(given, 2, (4,), device) is not None
     Latents.device = torch.device("cuda:0")
     with pytest.raises(rs.RestartError, match="latents are on cuda:0, the sampler on cuda:1"):
-        sampler._latents(given, 2)
+        sampler_inputs.latents(given, 2, (4,), device)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import killing
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -21,8 +22,10 @@ import restart_sampling as rs
 from restart_sampling.errors import BackendError, OutputError, RestartValueError
 from restart_sampling.output import pipeline, ray_workers
 from restart_sampling.output.generate import run_job
+from restart_sampling.output.job import Definition
 from restart_sampling.output.lock import FolderLock, alive, running
 from restart_sampling.output.manifest import Manifest
+from restart_sampling.output.parts import Parts, Piece
 from restart_sampling.output.progress import Display
 from restart_sampling.output.verify import verify
 from restart_sampling.output.workers import Worker
@@ -73,7 +76,7 @@ def test_a_killed_actor_is_replaced(cluster, want, tmp_path):
     killed, at_work = [], []
 
     def kill() -> None:
-        while len(list(tmp_path.glob("shard-*.tar"))) < 3:
+        while len(list(tmp_path.glob("samples/shard-*.tar"))) < 3:
             at_work.append(alive(tmp_path, 1))
             time.sleep(0.02)
         pid = int(next(tmp_path.glob("worker-*")).name.split("-")[1])
@@ -88,6 +91,45 @@ def test_a_killed_actor_is_replaced(cluster, want, tmp_path):
     assert killing.tree(tmp_path) == want
     assert len(list(tmp_path.glob("worker-*"))) >= 3  # two, and one in the place of the killed
     assert complete(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_stopped_job_of_ray_goes_on_inside_its_shards(cluster, want, tmp_path):
+    """Two long shards and two actors, stopped while they draw: what is kept is not drawn again, with another batch size."""
+    stop, job = pipeline.Stop(), JOB | {"shard_size": 160, "batch": 8}
+    one = tmp_path / "one"
+    run_job(killing.denoiser(), PLAN, killing.SEEDS, one, **job)
+
+    def wait_and_stop() -> None:
+        while not list(tmp_path.glob("many/.parts/*")):
+            time.sleep(0.01)
+        stop(130)
+
+    threading.Thread(target=wait_and_stop, daemon=True).start()
+    many, load = tmp_path / "many", partial(killing.denoiser, 0.02)
+    run_job(
+        killing.denoiser(), PLAN, killing.SEEDS, many, workers=2, load=load, stop=stop, keep_seconds=0.0, **job
+    )  # fmt: skip
+    manifest = Manifest.read(many)
+    kept = Definition.read(many).kept(many, manifest)
+    assert kept
+    # The driver had the answers: what is kept is in the manifest too, so no batch in flight was cut off.
+    assert {shard: len(seeds) for shard, seeds in kept.items()} == {
+        k: line.count for k, line in manifest.lines.items()
+    }
+    assert all(0 < len(seeds) < 140 for seeds in kept.values())
+    calls = [0]
+
+    def counted(x, sigma):
+        calls[0] += len(x)
+        return killing.denoiser().network(x, sigma, None)
+
+    denoiser = rs.Denoiser.from_function(counted, (1, 8, 8), name="tanh")
+    run_job(denoiser, PLAN, killing.SEEDS, many, **(job | {"batch": 10}))
+    drawn = 300 - sum(map(len, kept.values()))
+    assert drawn * PLAN.nfe <= calls[0] <= (drawn + 8) * PLAN.nfe
+    assert killing.tree(many) == killing.tree(one)
+    assert complete(many)
 
 
 def noted(folder: str) -> rs.Denoiser:
@@ -128,6 +170,21 @@ def test_a_hang_is_seen():
 
     with pytest.raises(OutputError, match="no shard was finished for 1 s: a worker hangs"):
         list(ray_workers._watched(never(), 1.0, pipeline.Stop()))
+
+
+def test_a_shard_that_lasts_longer_than_the_patience_is_no_hang(tmp_path):
+    """Its part file grows: somebody is drawing."""
+    parts = Parts(tmp_path, "w1", "job")
+
+    def slow():
+        for seed in range(4):
+            time.sleep(0.6)
+            parts.keep(0, [Piece(np.array([seed]), None, np.zeros((1, 2, 2, 1), np.uint8))])
+        yield "shard"
+
+    assert list(ray_workers._watched(slow(), 1.0, pipeline.Stop(), ray_workers._Actors(tmp_path))) == [
+        "shard"
+    ]
 
 
 def test_a_signal_is_heard_while_waiting():

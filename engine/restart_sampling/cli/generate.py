@@ -64,7 +64,13 @@ def generate(
         str | None,
         typer.Option(help="uint8, or float32 for the samples as they are (not as png). Default uint8."),
     ] = None,
-    sheets: Annotated[int, typer.Option(help="A contact sheet of every so many-th shard; 0 for none.")] = 100,
+    sheets: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Contact sheets: grid.png of the first shard, and one of every Nth; 0 for none at all.",
+        ),
+    ] = 100,
     workers: Annotated[
         int,
         typer.Option(help="Workers of Ray Data, one for each GPU or share of the CPU; 1 is this process."),
@@ -85,7 +91,7 @@ def generate(
     compile: o.Compile = None,
     repeat: Annotated[Path | None, typer.Option(help="Do again what this run.json records.")] = None,
 ) -> None:
-    """Draw samples: files, a contact sheet (grid.png) and run.json with everything needed to repeat the run.
+    """Draw samples into OUT/samples; beside it a contact sheet (grid.png) and run.json with everything needed to repeat the run.
 
     The same command again goes on where it stopped; seeds may be added.
     """

@@ -21,15 +21,24 @@ def status(
 
     definition, manifest = Definition.read(folder), Manifest.read(folder)
     record, lines = definition.record, manifest.lines.values()
-    total = len(definition.seeds)
-    images = sum(line.count for line in lines)
+    total, shards = len(definition.seeds), definition.shards
+    # A line of fewer seeds than its shard has promises nothing: of that shard, what is kept counts.
+    finished = [
+        line
+        for line in lines
+        if line.count + len(line.nonfinite) == shards.size
+        or manifest.done(line.shard, shards[line.shard].seeds)
+    ]
+    kept = sum(map(len, definition.kept(folder, manifest).values()))
+    images = sum(line.count for line in finished) + kept
     nonfinite = sorted(seed for line in lines for seed in line.nonfinite)
     rate = _rate(folder / "log.jsonl")
     left = total - images - len(nonfinite)
     found: dict[str, Any] = {
         "folder": str(folder), "model": record["model"], "plan": record.get("plan_digest"), "nfe": record["nfe"],
-        "format": record["format"], "seeds": total, "images": images, "nonfinite": nonfinite, "left": left,
-        "shards": len(lines), "bytes": sum(line.bytes for line in lines), "at_work": running(folder),
+        "format": record["format"], "seeds": total, "images": images, "kept": kept,
+        "nonfinite": nonfinite, "left": left,
+        "shards": len(finished), "bytes": sum(line.bytes for line in lines), "at_work": running(folder),
         "images_per_s": rate, "seconds_left": left / rate if rate and left > 0 else None,
         "damaged": manifest.damaged,
     }  # fmt: skip
@@ -39,8 +48,10 @@ def status(
     print(f"{found['model']}, plan {found['plan']}, {found['nfe']} NFE, format {found['format']}")
     share = f"{images / total:.1%}" if total else ""
     print(
-        f"{images:,} of {total:,} images ({share}) in {len(lines):,} shards, {found['bytes'] / 1e6:,.1f} MB"
+        f"{images:,} of {total:,} images ({share}) in {len(finished):,} shards, {found['bytes'] / 1e6:,.1f} MB"
     )
+    if kept:
+        print(f"of these, {kept:,} are of unfinished shards, kept for a resume to go on after them")
     if found["at_work"]:
         speed = f", {rate:.3g} images/s" if rate else ""
         ends = f", about {_duration(found['seconds_left'])} to go" if found["seconds_left"] else ""
@@ -77,7 +88,7 @@ def _rate(log: Path, window: float = 600.0) -> float | None:
     shards = [event for event in events if event["event"] == "shard" and now - event["time"] <= window]
     starts = [event["time"] for event in events if event["event"] == "start"]
     since = max(now - window, starts[-1] if starts else now - window)
-    images = sum(event["count"] for event in shards if event["time"] >= since)
+    images = sum(event["count"] - event.get("before", 0) for event in shards if event["time"] >= since)
     return images / (now - since) if images and now > since else None
 
 

@@ -12,7 +12,7 @@ import typer
 
 def verify(
     folder: Annotated[Path, typer.Argument(help="A folder that `generate` wrote.")],
-    decode: Annotated[int, typer.Option(help="Decode the files of every so many-th shard; 0 for none.")] = 1,
+    decode: Annotated[int, typer.Option(help="Decode the files of every Nth shard; 0 for none.")] = 1,
     repair: Annotated[
         bool, typer.Option("--repair", help="Draw again what is broken or missing, as run.json says.")
     ] = False,
@@ -45,6 +45,10 @@ def verify(
             seeds = sum(count for _, count in report.missing)
             some = [shard for shard, _ in report.missing]
             print(f"missing    {seeds:,} seeds in {len(some):,} shards: {', '.join(map(str, some[:10]))}")
+        if report.kept:
+            print(
+                f"kept       {report.kept:,} seeds of unfinished shards, drawn already: a resume goes on after them"
+            )
         if report.nonfinite:
             print(f"not finite {len(report.nonfinite)} seeds have no image: {report.nonfinite[:10]}")
         if report.exit_code == 0:

@@ -61,6 +61,7 @@ def run_job(
     address: str | None = None,
     load: Callable[[], Denoiser] | None = None,
     command: str | None = None,
+    keep_seconds: float = pipeline.KEEP_SECONDS,
 ) -> list[int]:
     """Draw a job into `out`, or go on with it; returns the seeds that have no image because they are not finite.
 
@@ -73,6 +74,7 @@ def run_job(
         workers, address: draw with so many workers of Ray Data, on the cluster at `address` or on this machine; they make
             their denoiser with `load`. One worker without an address is this process, without Ray.
         command: what was typed, for run.json.
+        keep_seconds: what a kill may cost of a shard's time, besides the batch in flight: how often an unfinished shard is kept.
 
     Raises:
         OutputError: the folder holds another job or cannot be used (nothing was drawn), or a write failed (what was finished
@@ -127,11 +129,13 @@ def run_job(
             display.note(note)
         with display:
             if source is not None:
-                result = _here(folder, source, plan, display, stop, Sheets(folder, sheets, preview))
+                made = Sheets(folder, sheets, preview)
+                result = _here(folder, source, plan, display, stop, made, keep_seconds)
             else:
                 threads = max(1, (os.cpu_count() or 1) // workers)
                 engine = ray_workers.Engine(
-                    load or partial(_same, denoiser), plan.config.to_dict(), batch, chosen, str(out.resolve()), label, threads
+                    load or partial(_same, denoiser), plan.config.to_dict(), batch, chosen, str(out.resolve()), label, threads,
+                    keep_seconds,
                 )  # fmt: skip
                 result = ray_workers.run(
                     folder, engine, workers, display, stop, address=address, sheets=sheets, preview=preview
@@ -152,20 +156,23 @@ def _here(
     display: Display,
     stop: pipeline.Stop,
     sheets: Sheets,
+    keep_seconds: float,
 ) -> pipeline.Result:
     """Draw this worker's shards in this process."""
     definition = folder.definition
 
     def write(data: ShardData) -> Written:
-        return definition.format.write(folder.path, data, definition.subfolders, folder.tag)
+        return definition.format.write(folder.samples, data, definition.subfolders, folder.tag)
 
-    def done(line: Line, data: ShardData) -> None:
+    def done(line: Line, data: ShardData, before: int) -> None:
         sheets.add(data)
-        folder.manifest.append(line)  # last: now the shard is finished
-        display.shard(line)
+        folder.finish(line)  # last: now the shard is finished
+        display.shard(line, before)
 
     try:
-        return pipeline.run(folder.todo(), source, write, done, plan.digest, stop, display.samples)
+        return pipeline.run(
+            folder.todo(), source, write, done, plan.digest, stop, display.samples, folder.parts, keep_seconds
+        )
     except KeyboardInterrupt:
         stop(130)
         return pipeline.Result(stopped=True)

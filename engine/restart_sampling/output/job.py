@@ -4,13 +4,16 @@ r"""A job and its folder: plan + model + seeds, drawn shard by shard, resumable 
     manifest-<rank>.jsonl one line for each finished shard, written last (manifest.py)
     log.jsonl             what happened, for people
     grid.png, sheets/     contact sheets
-    the samples           as the format has them (writers/)
+    samples/              the samples, and nothing else, as the format has them (writers/)
+    .parts/               what is drawn of shards that are not finished (parts.py)
 
 The same command again goes on where it stopped; a job that differs is refused with the difference named. Seeds may be added.
+Version 0.1.0 wrote the samples beside run.json, which then has no field "samples"; such a folder goes on as it is.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -23,12 +26,15 @@ from ..errors import OutputError, RestartError
 from ..files import flush_folder, write_atomically
 from ..seeds import Seeds, parse_seeds
 from .lock import WORKERS, FolderLock, held
-from .manifest import Manifest
+from .manifest import Line, Manifest
+from .parts import FOLDER as PARTS
+from .parts import Parts, kept, part_files
 from .shards import Shard, Shards
 from .writers import Format, find
 
 # What makes two runs the same job. Everything else (batch, device, backend, workers) changes no noise.
 SAME = ("model_sha256", "plan", "class", "dtype", "format", "pixels", "shard_size", "noise")
+SAMPLES = "samples"  # the folder of the samples in a job's folder
 SUBFOLDERS_FROM = 10_000  # seeds: above it, PNG files go into subfolders of a thousand
 PIXELS = ("uint8", "float32")
 
@@ -46,7 +52,7 @@ class Definition:
         try:
             record = json.loads(path.read_text())
             definition = cls(record)
-            _ = definition.seeds, definition.shards, definition.format
+            _ = definition.seeds, definition.shards, definition.format, definition.samples
         except (OSError, ValueError, KeyError, TypeError, RestartError) as error:
             why = "there is no run.json" if not path.exists() else f"its run.json cannot be read: {error}"
             raise OutputError(f"{folder} does not hold a run of ours ({why})") from error
@@ -67,6 +73,30 @@ class Definition:
     @property
     def subfolders(self) -> bool:
         return bool(self.record["subfolders"])
+
+    @property
+    def samples(self) -> str:
+        """The folder of the samples in the job's folder; "" for the job's folder itself, as earlier versions had it."""
+        name = self.record.get("samples", "")
+        if name not in ("", SAMPLES):
+            raise OutputError(
+                f"samples must be {SAMPLES!r}, or left out for samples beside run.json, got {name!r}"
+            )
+        return str(name)
+
+    @property
+    def identity(self) -> str:
+        """A digest of what makes two runs the same job."""
+        text = json.dumps([self.record.get(name) for name in SAME], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def kept(self, folder: Path, manifest: Manifest) -> dict[int, set[int]]:
+        """Seeds with an image in part files, by unfinished shard: the next run does not draw them again."""
+        found = {}
+        for index, seeds in kept(folder, self.identity).items():
+            if not manifest.done(index, shard := self.shards[index].seeds):
+                found[index] = {seed for seed in seeds if seed in shard}
+        return found
 
 
 class JobFolder:
@@ -105,9 +135,14 @@ class JobFolder:
             self.resumed = self._claim(record, overwrite)
             self.definition = Definition.read(path)
             self.manifest = Manifest.read(path, rank)
+            self.samples = self._samples()
+            self.parts = Parts(path, self.tag, self.definition.identity)
             self.sweep()
             left = len(self.definition.seeds) - self.finished_seeds()
-            self._check_space(left * (bytes_per_sample + format.bytes_per_image))
+            unfinished = min(left, world * self.definition.shards.size)  # may lie in part files too
+            self._check_space(
+                left * (bytes_per_sample + format.bytes_per_image) + unfinished * bytes_per_sample
+            )
         except BaseException:
             self.close()
             raise
@@ -132,8 +167,18 @@ class JobFolder:
             _remove(self.path)
         if self.rank == 0 or not (self.path / "run.json").exists():
             subfolders = record["format"] == "png" and len(parse_seeds(record["seeds"])) > SUBFOLDERS_FROM
-            self._write({**record, "subfolders": subfolders})
+            self._write({**record, "samples": SAMPLES, "subfolders": subfolders})
         return False
+
+    def _samples(self) -> Path:
+        """The folder of the samples, made where it is not there."""
+        samples = self.path / self.definition.samples
+        try:
+            samples.mkdir(exist_ok=True)
+            flush_folder(self.path)
+        except OSError as error:
+            raise OutputError(f"cannot use folder {samples}: {error.strerror or error}") from error
+        return samples
 
     def _write(self, record: dict[str, Any]) -> None:
         text = json.dumps(record, indent=2, allow_nan=False) + "\n"
@@ -158,6 +203,9 @@ class JobFolder:
                 gone = kind == "w" and self.rank == 0 and not held(self.path / WORKERS / number)
             if gone:
                 path.unlink(missing_ok=True)
+        for index, path in part_files(self.path):  # of a worker that was killed after the shard's line
+            if self.manifest.done(index, self.definition.shards[index].seeds):
+                path.unlink(missing_ok=True)
 
     def _check_space(self, needed: int) -> None:
         there = next(p for p in (self.path.absolute(), *self.path.absolute().parents) if p.exists())
@@ -180,6 +228,16 @@ class JobFolder:
             for seeds, index in zip(found, self.manifest.lines, strict=True)
             if self.manifest.done(index, seeds)
         )
+
+    def finish(self, line: Line) -> None:
+        """Write down that the files of a line are on the disk; what was kept of the shard goes when it is whole."""
+        self.manifest.append(line)
+        if self.manifest.done(line.shard, self.definition.shards[line.shard].seeds):
+            self.parts.remove(line.shard)
+
+    def kept(self) -> int:
+        """Images of unfinished shards that are kept by earlier runs."""
+        return sum(map(len, self.definition.kept(self.path, self.manifest).values()))
 
     def todo(self) -> Iterator[Shard]:
         """Shards that this worker has to draw: of those that are not finished, every world-th by number."""
@@ -253,16 +311,18 @@ def _remove(folder: Path) -> None:
     manifest = Manifest.read(folder)
     for path in manifest.paths():
         path.unlink(missing_ok=True)
+    for _, path in part_files(folder):
+        path.unlink(missing_ok=True)
     flush_folder(folder)
-    folders = set()
+    samples, folders = folder / definition.samples, {folder / definition.samples}
     for shard in definition.shards:
         line = manifest.lines.get(shard.index)
         seeds = [*shard.seeds, *(parse_seeds(line.seeds) if line else ())]
         for name in definition.format.files(shard, seeds, definition.subfolders):
-            (folder / name).unlink(missing_ok=True)
-            folders.add((folder / name).parent)
+            (samples / name).unlink(missing_ok=True)
+            folders.add((samples / name).parent)
         (folder / "sheets" / f"{shard.name}.png").unlink(missing_ok=True)
-    for path in [*folders, folder / "sheets"]:
+    for path in [*sorted(folders, reverse=True), folder / "sheets", folder / PARTS]:  # subfolders first
         if path != folder and path.is_dir() and not any(path.iterdir()):
             path.rmdir()
     for name in ("grid.png", "preview.png", "log.jsonl", "run.json"):

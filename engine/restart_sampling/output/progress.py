@@ -62,15 +62,16 @@ class Display:
         self.console.print(line)
         for where in folder.manifest.damaged:
             self.note(f"{where} cannot be read; that shard is drawn again")
-        finished = folder.finished_seeds()
+        finished, kept = folder.finished_seeds(), folder.kept()
         if folder.resumed:
-            self.note(f"going on: {finished:,} of {total:,} seeds are finished")
+            inside = f", and {kept:,} images of unfinished shards are kept" if kept else ""
+            self.note(f"going on: {finished:,} of {total:,} seeds are finished{inside}")
         self.log("start", model=model, nfe=nfe, batch=batch, ran=ran, rank=who.rank, world=who.world, seeds=total,
                  finished=finished, host=socket.gethostname(), python=platform.python_version(), torch=torch.__version__,
                  command=sys.argv[1:])  # fmt: skip
         share = "" if who.world == 1 else f"worker {who.rank} "
         self.task = self.bar.add_task(
-            "", total=max(total - finished, 0) // who.world, rate="", memory="", alive="", who=share
+            "", total=max(total - finished - kept, 0) // who.world, rate="", memory="", alive="", who=share
         )
         self.started_at = time.perf_counter()
 
@@ -109,12 +110,12 @@ class Display:
             now = alive(self.folder.path, self.who.world)
             self.bar.update(self.task, alive=f"{now} of {self.workers} workers")
 
-    def shard(self, line: Line) -> None:
-        """A shard is finished."""
+    def shard(self, line: Line, before: int = 0) -> None:
+        """A shard is finished; earlier runs have drawn `before` of its images."""
         self.nonfinite += line.nonfinite
         self.log(
-            "shard", shard=line.shard, count=line.count, bytes=line.bytes, nonfinite=list(line.nonfinite)
-        )
+            "shard", shard=line.shard, count=line.count, before=before, bytes=line.bytes, nonfinite=list(line.nonfinite)
+        )  # fmt: skip
         if line.nonfinite:
             self.note(_quarantined(line.nonfinite) + "; they have no image")
 

@@ -2,8 +2,11 @@ r"""Many workers through Ray Data: an actor pool of engines that draw shards, on
 
 The driver owns the folder: its lock, the manifest, the progress. It hands out numbers of unfinished shards; an actor draws a
 shard, writes its files and answers with the line for the manifest, which the driver appends. So a shard is finished when the
-driver says so; an actor that dies is replaced by Ray, its shard drawn again, and the bytes are the same. Nothing of Ray's own
-checkpointing is needed.
+driver says so; an actor that dies is replaced by Ray, the new one goes on with what it kept of its shard (`parts`), and the bytes
+are the same. Nothing of Ray's own checkpointing is needed.
+
+A signal to the driver becomes a file that actors look for after every batch: they keep what they have and answer, and the driver
+waits for those that are drawing, for GRACE_SECONDS at most.
 
 Actors ask for no CPU slot (`num_cpus=0`): a pool whose actors hold every slot starves Ray's own read tasks and hangs
 (ray-project/ray#44687). Two slots must be there. On several machines the folder must be on a file system that all of them see.
@@ -11,6 +14,7 @@ Actors ask for no CPU slot (`num_cpus=0`): a pool whose actors hold every slot s
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -30,14 +34,19 @@ from ..errors import BackendError, OutputError
 from ..plan import Plan
 from . import pipeline
 from .job import Definition, JobFolder
-from .lock import worker_lock
+from .lock import WORKERS, held, worker_lock
 from .manifest import Line
+from .parts import Parts, part_files
 from .progress import Display
 from .sheets import Sheets
 from .source import SamplerSource
 from .writers import ShardData
 
 HANG_SECONDS = 3600.0  # without a finished shard
+DRAWING = ".drawing"  # marks an actor that is drawing, beside its lock
+GRACE_SECONDS = (
+    60.0  # for the batches in flight of a job that is stopped; what is kept stays if they are cut off
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ class Engine:
 
     Attributes:
         load: makes the denoiser (called in the actor). plan, label, batch, options: as `run_job` takes them.
-        folder: of the job. threads: of PyTorch in an actor on a CPU.
+        folder: of the job. threads: of PyTorch in an actor on a CPU. keep_seconds: as `run_job` takes it.
     """
 
     load: Callable[[], Denoiser]
@@ -56,6 +65,18 @@ class Engine:
     folder: str
     label: int | None = None
     threads: int = 1
+    keep_seconds: float = pipeline.KEEP_SECONDS
+
+
+class StopFile(pipeline.Stop):
+    """A stop that all workers of a folder see: a file, made by the driver."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / WORKERS / "stop"
+
+    def __bool__(self) -> bool:
+        return super().__bool__() or self.path.exists()
 
 
 class Actor:
@@ -76,26 +97,48 @@ class Actor:
         pixels = self.definition.record["pixels"]
         self.source = SamplerSource(engine.load(), self.plan, engine.batch, options, engine.label, pixels)
         self.tag = f"w{self.lock.path.name}"
+        self.drawing = self.lock.path.with_name(self.lock.path.name + DRAWING)
+        self.stop = StopFile(self.folder)
+        self.samples = self.folder / self.definition.samples
+        self.parts = Parts(self.folder, self.tag, self.definition.identity)
+        self.keep_seconds = engine.keep_seconds
 
     def __call__(self, numbers: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         lines: list[dict[str, Any]] = []
         thumbnails: list[np.ndarray] = []
+        drawn_before: list[int] = []
 
-        def done(line: Line, data: ShardData) -> None:
+        def done(line: Line, data: ShardData, before: int) -> None:
             lines.append(asdict(line))
             thumbnails.append(data.images[:64])
+            drawn_before.append(before)
 
         def write(data: ShardData) -> Any:
-            return self.definition.format.write(self.folder, data, self.definition.subfolders, self.tag)
+            return self.definition.format.write(self.samples, data, self.definition.subfolders, self.tag)
 
         shards = (self.definition.shards[int(number)] for number in numbers["shard"])
         try:
-            pipeline.run(shards, self.source, write, done, self.plan.digest, pipeline.Stop())
+            self.drawing.touch()
+            if not self.stop:
+                pipeline.run(
+                    shards,
+                    self.source,
+                    write,
+                    done,
+                    self.plan.digest,
+                    self.stop,
+                    None,
+                    self.parts,
+                    self.keep_seconds,
+                )
         except OSError as error:
             raise pipeline.explain(error, self.folder) from error
+        finally:
+            self.drawing.unlink(missing_ok=True)
         return {
             "line": lines,
             "images": [_packed(images) for images in thumbnails],
+            "before": drawn_before,
             "memory": [_memory(self.source)] * len(lines),
         }
 
@@ -126,27 +169,27 @@ def run(
     todo = np.fromiter((shard.index for shard in folder.unfinished()), dtype=np.int64)
     if not len(todo):
         return result
-    made = Sheets(folder, sheets, preview)
+    made, actors = Sheets(folder, sheets, preview), _Actors(folder.path)
+    actors.forget()
     _connect(ray, address)
     try:
-        for row in _watched(_rows(ray, todo, engine, workers), hang_seconds, stop):
+        for row in _watched(_rows(ray, todo, engine, workers), hang_seconds, stop, actors):
             fields = dict(row["line"])
             fields["files"] = fields["files"] if isinstance(fields["files"], int) else tuple(fields["files"])
             line = Line(**(fields | {"nonfinite": tuple(int(seed) for seed in fields["nonfinite"])}))
             shard = folder.definition.shards[line.shard]
             images = _unpacked(row["images"])
             made.add(ShardData(shard, np.zeros(len(images), np.int64), None, images, "", ()))
-            folder.manifest.append(line)
-            display.shard(line)
+            folder.finish(line)
+            before = int(row["before"])
+            display.shard(line, before)
             display.memory = row["memory"]
-            display.samples(line.count + len(line.nonfinite))
-            result.images += line.count
+            display.samples(line.count - before + len(line.nonfinite))
+            result.images += line.count - before
             result.shards += 1
             result.nonfinite += line.nonfinite
-            if stop:
-                result.stopped = True
-                break
     finally:
+        result.stopped = bool(stop)
         result.seconds = time.perf_counter() - started
         if first:
             ray.shutdown()
@@ -212,7 +255,38 @@ def _rows(ray: Any, todo: np.ndarray, engine: Engine, workers: int) -> Iterator[
         ) from error
 
 
-def _watched(rows: Iterator[Any], seconds: float, stop: pipeline.Stop) -> Iterator[Any]:
+class _Actors:
+    """What the driver sees of the actors, and tells them, through the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.stop = folder, StopFile(folder)
+
+    def forget(self) -> None:
+        """Remove what an earlier run left: its stop, and the marks of actors that died while drawing."""
+        for path in (self.stop.path, *self.folder.glob(f"{WORKERS}/*{DRAWING}")):
+            path.unlink(missing_ok=True)
+
+    def ask(self) -> None:
+        """Ask them to stop after the batch in flight."""
+        with contextlib.suppress(OSError):
+            self.stop.path.parent.mkdir(exist_ok=True)
+            self.stop.path.touch()
+
+    def drawing(self) -> bool:
+        """Whether one that lives is drawing."""
+        marks = self.folder.glob(f"{WORKERS}/*{DRAWING}")
+        return any(held(path.with_name(path.name.removesuffix(DRAWING))) for path in marks)
+
+    def kept(self) -> list[tuple[str, int]]:
+        """The part files and their sizes: they grow while shards are drawn that last longer than any patience."""
+        with contextlib.suppress(OSError):
+            return [(path.name, path.stat().st_size) for _, path in part_files(self.folder)]
+        return []
+
+
+def _watched(
+    rows: Iterator[Any], seconds: float, stop: pipeline.Stop, actors: _Actors | None = None
+) -> Iterator[Any]:
     """`rows`, taken in a thread, so that a hang is seen and a signal is heard while waiting."""
     found: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
 
@@ -226,18 +300,30 @@ def _watched(rows: Iterator[Any], seconds: float, stop: pipeline.Stop) -> Iterat
             found.put(("end", None))
 
     threading.Thread(target=take, name="restart-ray", daemon=True).start()
-    waited = 0.0
+    waited, quiet, asked = 0.0, 0, None
+    kept = None if actors is None else actors.kept()
     while True:
+        if stop and asked is None:
+            asked = time.monotonic()
+            if actors is not None:
+                actors.ask()
         try:
             kind, value = found.get(timeout=0.5)
         except queue.Empty:
-            if stop:
-                return
+            if asked is not None:
+                drawing = actors is not None and actors.drawing()
+                quiet = 0 if drawing else quiet + 1
+                if quiet > 1 or time.monotonic() - asked > GRACE_SECONDS:
+                    return
             waited += 0.5
             if waited >= seconds:
-                raise OutputError(
-                    f"no shard was finished for {seconds:g} s: a worker hangs; look at log.jsonl, and run the same command again"
-                ) from None
+                before, kept = kept, None if actors is None else actors.kept()
+                if kept == before:
+                    raise OutputError(
+                        f"no shard was finished for {seconds:g} s: a worker hangs; look at log.jsonl, and run the same command "
+                        f"again"
+                    ) from None
+                waited = 0.0
             continue
         waited = 0.0
         if kind == "error":

@@ -21,7 +21,7 @@ class Sheets:
     """Makes the sheets of a job from the shards as they come.
 
     Args:
-        every: a sheet of every so many-th shard, 0 for none; the first shard's is grid.png.
+        every: a sheet of the first shard, grid.png, and of the shards whose number it divides; 0 for none.
         preview: also keep preview.png, at most every few seconds.
     """
 
@@ -35,7 +35,7 @@ class Sheets:
         images = _pictures(data.images[:IMAGES])
         if images is None:
             return
-        if data.shard.index == self.first:
+        if self.every and data.shard.index == self.first:
             save_png(self.folder.path / "grid.png", _sheet(images), self.folder.tag)
         elif self.every and data.shard.index % self.every == 0:
             (self.folder.path / "sheets").mkdir(exist_ok=True)

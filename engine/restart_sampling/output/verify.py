@@ -15,6 +15,7 @@ from ..errors import OutputError
 from ..seeds import parse_seeds
 from .job import Definition
 from .manifest import Line, Manifest
+from .parts import Parts, part_files
 from .shards import Shard
 from .writers import digest_of, joint_digest
 
@@ -25,7 +26,8 @@ class Report:
 
     Attributes:
         shards, seeds: of the job. finished: shards. images: there. nonfinite: seeds without an image.
-        missing: shards that are not finished, as (number, seeds of it that are missing).
+        kept: seeds of unfinished shards that are drawn and wait in part files for the next run.
+        missing: shards that are not finished, as (number, seeds of it that are neither written nor kept).
         broken: shards whose files are not what the manifest says, with the reason.
         damaged: lines of manifests that cannot be read. strangers: files of finished formats that belong to no shard.
     """
@@ -34,6 +36,7 @@ class Report:
     shards: int = 0
     finished: int = 0
     images: int = 0
+    kept: int = 0
     nonfinite: list[int] = field(default_factory=list)
     missing: list[tuple[int, int]] = field(default_factory=list)
     broken: dict[int, str] = field(default_factory=dict)
@@ -51,30 +54,35 @@ def verify(folder: Path, decode: int = 1) -> Iterator[tuple[Shard, Report]]:
     """Check a folder shard by shard; the report is whole after the last.
 
     Args:
-        decode: read the files of every so many-th shard as well; 0 for none.
+        decode: read the files of every `decode`-th shard as well; 0 for none.
 
     Raises OutputError where there is no run.
     """
     definition, manifest = Definition.read(folder), Manifest.read(folder)
     report = Report(seeds=len(definition.seeds), damaged=manifest.damaged)
+    parts = Parts(folder, "verify", definition.identity)
+    in_parts = {index for index, _ in part_files(folder)}
     for shard in definition.shards:
         report.shards += 1
         line = manifest.lines.get(shard.index)
-        if line is None:
-            report.missing.append((shard.index, len(shard.seeds)))
-        else:
-            read = bool(decode) and (report.shards - 1) % decode == 0
-            why = check(folder, definition, shard, line, read)
-            if why:
-                report.broken[shard.index] = why
-            else:
-                report.images += line.count
-                report.nonfinite += line.nonfinite
-                short = len(shard.seeds) - line.count - len(line.nonfinite)
-                if manifest.done(shard.index, shard.seeds):
-                    report.finished += 1
-                else:
-                    report.missing.append((shard.index, short))
+        whole = manifest.done(shard.index, shard.seeds)
+        read = bool(decode) and (report.shards - 1) % decode == 0
+        why = check(folder, definition, shard, line, read) if line is not None else ""
+        if why and whole:
+            report.broken[shard.index] = why
+        elif line is not None and not why:
+            report.images += line.count
+            report.nonfinite += line.nonfinite
+            report.finished += whole
+        if (
+            not whole
+        ):  # files that are not what an old line of it says are being replaced by those of the whole shard
+            there = set(parse_seeds(line.seeds)) if line is not None and not why else set()
+            kept = set()
+            for piece in parts.load(shard.index, shard.seeds) if shard.index in in_parts else ():
+                kept |= {*piece.seeds.tolist(), *piece.nonfinite}
+            report.kept += len(kept)
+            report.missing.append((shard.index, len(shard.seeds) - len(there | kept)))
         yield shard, report
 
 
@@ -85,6 +93,7 @@ def check(folder: Path, definition: Definition, shard: Shard, line: Line, read: 
         return f"its line counts {line.count} images for {len(seeds)} seeds"
     names = list(definition.format.files(shard, seeds, definition.subfolders))
     total, digests, found = 0, [], 0
+    folder = folder / definition.samples
     for name in names:
         try:
             size, digest = digest_of(folder / name)
