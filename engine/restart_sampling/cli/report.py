@@ -54,19 +54,18 @@ def report(
 
 def _live(model: str) -> Any:
     """The images of the page, drawn now."""
-    from rich.console import Console
-
     from ..bench import samplers
     from ..models.registry import load
     from ..plan import Plan
     from ..report import samples as s
     from ..report.page import Live
+    from ..terminal import plain_console
 
     denoiser = load(model)
     if denoiser.shape[0] not in (1, 3):
         note = f"{model} draws samples of {denoiser.shape[0]} channels, which are not shown as images."
         return Live(denoiser.name, notes=(note,))
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     seeds = f"{s.SEEDS[0]}-{s.SEEDS[-1]}"
     with console.status("drawing samples") as status:
         chosen = [samplers.find(name) for name in s.SAMPLERS]

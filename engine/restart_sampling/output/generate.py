@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from ..denoiser import Denoiser
 from ..errors import RestartValueError
+from ..models.registry import BUNDLED
 from ..noise import SCHEME
 from ..plan import Plan
 from ..sampler import Sampler
 from ..seeds import Seeds, parse_seeds
+from ..terminal import plain_console
 from ..version import __version__
 from . import pipeline, ray_workers
 from .job import JobFolder
@@ -30,7 +31,7 @@ from .progress import Display
 from .sheets import Sheets
 from .source import SamplerSource
 from .workers import Worker
-from .writers import ShardData, Written
+from .writers import VERSION, ShardData, Written
 
 OPTIONS = {"backend": "auto", "graph": "auto", "compile": "auto", "dtype": "fp32", "device": None}
 
@@ -59,6 +60,7 @@ def run_job(
     address: str | None = None,
     load: Callable[[], Denoiser] | None = None,
     command: str | None = None,
+    format_version: int = VERSION,
 ) -> list[int]:
     """Draw a job into `out`, or go on with it; returns the seeds that have no image because they are not finite.
 
@@ -71,13 +73,14 @@ def run_job(
         workers, address: draw with so many workers of Ray Data, on the cluster at `address` or on this machine; they make
             their denoiser with `load`. One worker without an address is this process, without Ray.
         command: what was typed, for run.json.
+        format_version: an older one gives the bytes of files as they were then, see `writers.VERSION`.
 
     Raises:
         OutputError: the folder holds another job or cannot be used (nothing was drawn), or a write failed (what was finished
             is whole, and the same call goes on from there).
     """
     seeds, who = parse_seeds(seeds), who or Worker()
-    display = display or Display(Console(quiet=True))
+    display = display or Display(plain_console(quiet=True))
     chosen = OPTIONS | (options or {})
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise RestartValueError(f"workers must be an integer ≥ 1, got {workers!r}")
@@ -94,6 +97,7 @@ def run_job(
         "program": f"restart-sampling {__version__}",
         "command": command,
         "model": model or denoiser.name,
+        "model_path": _path(denoiser, model),
         "model_sha256": denoiser.info.get("sha256"),
         "plan": plan.config.to_dict(),
         "plan_digest": plan.digest,
@@ -109,6 +113,7 @@ def run_job(
         "compile": chosen["compile"],
         "ran": ran,
         "format": format,
+        "format_version": format_version,
         "pixels": pixels,
         "shard_size": shard_size,
         "noise": SCHEME,
@@ -165,6 +170,12 @@ def _here(
     except KeyboardInterrupt:
         stop(130)
         return pipeline.Result(stopped=True)
+
+
+def _path(denoiser: Denoiser, model: str | None) -> str | None:
+    """Where the model's file is, for a repeat from another folder; None for a bundled model and for a function."""
+    path = denoiser.info.get("path")
+    return None if path is None or (model or denoiser.name) in BUNDLED else str(Path(path).resolve())
 
 
 def _same(denoiser: Denoiser) -> Denoiser:

@@ -136,12 +136,12 @@ def run(
 
     def collect(drawn: Drawn) -> None:
         _sort_in(drawn, opened)
+        if progress is not None:  # before its shards are finished, so that their events count this batch
+            progress(len(drawn.seeds))
         while opened and not opened[0].missing:
             waiting.append(pool.submit(finish, opened.popleft()))
         while waiting and (waiting[0].done() or len(waiting) > BACKLOG):
             waiting.popleft().result()
-        if progress is not None:
-            progress(len(drawn.seeds))
 
     before: Drawn | None = None  # its pixels are on their way to the host while the next batch is drawn
     try:

@@ -135,9 +135,9 @@ def run(
             images = _unpacked(row["images"])
             made.add(ShardData(shard, np.zeros(len(images), np.int64), None, images, "", ()))
             folder.manifest.append(line)
-            display.shard(line)
             display.memory = row["memory"]
             display.samples(line.count + len(line.nonfinite))
+            display.shard(line)
             result.images += line.count
             result.shards += 1
             result.nonfinite += line.nonfinite

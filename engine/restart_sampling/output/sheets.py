@@ -21,7 +21,7 @@ class Sheets:
     """Makes the sheets of a job from the shards as they come.
 
     Args:
-        every: a sheet of every so many-th shard, 0 for none; the first shard's is grid.png.
+        every: N, a sheet of every N-th shard, 0 for none; the first shard's is grid.png.
         preview: also keep preview.png, at most every few seconds.
     """
 

@@ -22,17 +22,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, RestartError
 from ..models.weights import diagnose, write_atomic
+from ..terminal import plain_console
 from .data import Images, fashion_mnist
 
 KEY = "restart_sampling_classifier"
-console = Console(stderr=True)
+console = plain_console(stderr=True)
 
 
 class Classifier(nn.Module):
