@@ -60,9 +60,14 @@ def say(text: object = "", file: IO[str] | None = None) -> None:
     print(printable(text), file=file or sys.stdout)
 
 
+def one_line(text: object) -> str:
+    """`text`, printable, with its line breaks as escapes too: a name in a file cannot pretend to be a second line."""
+    return printable(text).replace("\n", "\\n")
+
+
 def error(text: object) -> None:
-    """Print `error: text` to standard error."""
-    say(f"error: {text}", sys.stderr)
+    """Print `error: text` to standard error, as one line."""
+    say(f"error: {one_line(text)}", sys.stderr)
 
 
 def prepare_streams() -> None:
