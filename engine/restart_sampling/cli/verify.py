@@ -26,11 +26,11 @@ def verify(
     from rich.progress import track
 
     from ..output import verify as checks
-    from ..output.job import Definition, read_job
+    from ..output.job import read_job
     from ..output.lock import FolderLock
     from ..terminal import error, listed, plain_console, say
 
-    total = Definition.read(folder).shards.count()
+    total = read_job(folder)[0].shards.count()
     lock = FolderLock(folder) if repair else None
     try:
         checked = track(checks.verify(folder, decode), "verifying", total, console=plain_console(stderr=True))

@@ -28,7 +28,7 @@ from .manifest import Manifest
 from .record import read as read_record
 from .record import seal, seeds_of, shards_of
 from .shards import Shard, Shards, check_number
-from .writers import Format, find
+from .writers import VERSION, Format, find
 
 # What makes two runs the same job. Everything else (batch, device, backend, workers) changes no noise.
 SAME = ("model_sha256", "plan", "class", "dtype", "format", "pixels", "shard_size", "noise")
@@ -94,7 +94,7 @@ class JobFolder:
         bytes_per_sample: int = 0,
     ) -> None:
         self.path, self.rank, self.world = path, rank, world
-        format = find(record["format"])
+        format = find(record["format"], record.get("format_version", VERSION))
         if record["pixels"] not in format.pixels:
             raise OutputError(
                 f"--format {format.name} holds {' or '.join(format.pixels)} pixels, not {record['pixels']!r}; choose "
