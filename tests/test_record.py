@@ -232,6 +232,12 @@ def test_status_looks_at_the_files(how, why, job, capsys):
     assert list(json.loads(out)["broken"]) == ["1"]
 
 
+def test_a_small_disk_is_said_in_its_own_unit(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Disk", (), {"free": 3500}))
+    message = refused(capsys, "generate", "--steps", "2", "--seeds", "0-9", "--out", tmp_path / "a")
+    assert "the run may write 9,840 bytes, and" in message and "has 3,500 bytes free" in message
+
+
 def test_the_number_of_shards_is_bounded_without_making_one():
     check_number(rs.parse_seeds("0-9999999999"), 1000)
     check_number(rs.parse_seeds(",".join(str(7 * n) for n in range(1000))), 1_000_000)
@@ -370,6 +376,51 @@ def test_a_class_that_is_nearly_right(finished, tmp_path, capsys):
     )
 
 
+# --- format versions ---------------------------------------------------------------------------------------------
+
+
+def shards(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("shard-*.parquet")}
+
+
+def test_parquet_says_to_datasets_what_its_columns_are(tmp_path):
+    """The schema's entry "huggingface", as the documentation of `datasets` has it: the image column is an Image."""
+    parquet = pytest.importorskip(
+        "pyarrow.parquet", reason="pyarrow is in the extra `parquet`, which tests install"
+    )
+    options = dict(batch=10, shard_size=10, format="parquet", sheets=0)
+    run_job(killing.denoiser(), rs.Plan.build(**killing.PLAN), "0-9", tmp_path / "a", **options)
+    run_job(
+        killing.denoiser(), rs.Plan.build(**killing.PLAN), "0-9", tmp_path / "b", **options, pixels="float32"
+    )
+    (image,), (sample,) = (list((tmp_path / name).rglob("shard-000000.parquet")) for name in "ab")
+    features = json.loads(parquet.read_schema(image).metadata[b"huggingface"])["info"]["features"]
+    assert features == {
+        "seed": {"dtype": "int64", "_type": "Value"}, "plan": {"dtype": "string", "_type": "Value"}, "image": {"_type": "Image"},
+    }  # fmt: skip
+    assert list(features) == parquet.read_schema(image).names
+    features = json.loads(parquet.read_schema(sample).metadata[b"huggingface"])["info"]["features"]
+    assert features["sample"]["length"] == 64 and features["sample"]["feature"]["dtype"] == "float32"
+
+
+def test_a_job_keeps_the_format_it_began_with(tmp_path):
+    """A resume of an older job, and a repeat of it, write the bytes of then: all shards of a job are alike."""
+    parquet = pytest.importorskip(
+        "pyarrow.parquet", reason="pyarrow is in the extra `parquet`, which tests install"
+    )
+    plan, options = rs.Plan.build(**killing.PLAN), dict(batch=10, shard_size=10, format="parquet", sheets=0)
+    run_job(killing.denoiser(), plan, "0-29", tmp_path / "old", **options, format_version=1)
+    run_job(killing.denoiser(), plan, "0-9", tmp_path / "begun", **options, format_version=1)
+    change(tmp_path / "begun", old=True, format_version=...)
+    run_job(killing.denoiser(), plan, "0-29", tmp_path / "begun", **options)
+    assert shards(tmp_path / "begun") == shards(tmp_path / "old")
+    assert all(not parquet.read_schema(p).metadata for p in (tmp_path / "old").rglob("*.parquet"))
+    run_job(killing.denoiser(), plan, "0-29", tmp_path / "new", **options)
+    assert set(shards(tmp_path / "new")) == set(shards(tmp_path / "old")) and shards(
+        tmp_path / "new"
+    ) != shards(tmp_path / "old")
+
+
 # --- log.jsonl ---------------------------------------------------------------------------------------------------
 
 
@@ -380,7 +431,8 @@ def log(*lines):
 ODD = [
     "[1, 2]", "5", '"text"', "null", "{", NESTED, '{"event": "shard"}', '{"time": 5}', '{"time": "5", "event": "shard"}',
     '{"time": 1e999, "event": "shard"}', '{"time": 5, "event": []}', '{"time": 5, "event": "shard", "count": "many"}',
-    '{"time": 5, "event": "shard", "count": -1}', '{"time": true, "event": "start"}', '{"time": 5, "event": "shard", "drawn": []}',
+    '{"time": 5, "event": "shard", "count": -1}', '{"time": true, "event": "start"}',
+    '{"time": 5, "event": "shard", "drawn": []}',
 ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError
+from ..strict_json import loads
 from ..version import __version__
 
 Row = dict[str, Any]
@@ -52,7 +53,7 @@ def read(path: Path) -> list[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = loads(line)
         except ValueError:
             row = None
             if _torn(line):

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, RestartError
 from ..models.weights import diagnose, write_atomic
+from ..strict_json import loads
 from ..terminal import plain_console
 from .data import Images, fashion_mnist
 
@@ -122,7 +123,9 @@ def load_classifier(path: str | Path) -> Classifier:
     except (OSError, SafetensorError) as error:
         diagnose(path, str(error))
     try:
-        card = json.loads(metadata[KEY])
+        card = loads(metadata[KEY])
+        if not isinstance(card, dict):
+            raise ValueError("its card is no object")
         classifier = Classifier(tensors["body.0.weight"].shape[1], tensors["head.weight"].shape[0])
         classifier.load_state_dict(tensors)
     except (KeyError, ValueError, IndexError, RuntimeError) as error:
