@@ -337,6 +337,10 @@ def test_a_relative_model_is_found_from_another_folder(finished, tmp_path, capsy
         return run(capsys, "generate", "--repeat", project / "runs/a/run.json", "--out", out, *more)
 
     assert repeat(out="b")[0] == 0
+    monkeypatch.chdir(project)  # a run far from its model: only the recorded path says where that is
+    assert run(capsys, "generate", "--model", "m.safetensors", *OPTIONS, "--out", elsewhere / "far")[0] == 0
+    monkeypatch.chdir(elsewhere)
+    assert run(capsys, "generate", "--repeat", "far/run.json", "--out", "near")[0] == 0
     (project / "runs/a/shard-000001.npz").unlink()
     assert run(capsys, "verify", project / "runs/a", "--repair")[0] == 0
     for name in ("shard-000000.npz", "shard-000001.npz"):
