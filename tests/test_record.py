@@ -232,6 +232,24 @@ def test_status_looks_at_the_files(how, why, job, capsys):
     assert list(json.loads(out)["broken"]) == ["1"]
 
 
+@pytest.mark.parametrize("batch", [10**12, 10**30])
+def test_a_batch_that_no_record_may_have_is_refused_before_anything_is_written(
+    batch, finished, tmp_path, capsys
+):
+    model = finished / "m.safetensors"
+    message = refused(capsys, "generate", "--model", model, *OPTIONS[:-1], batch, "--out", tmp_path / "a")
+    assert "the job cannot be recorded in run.json: 'batch' must be an integer from 1 to" in message
+    assert not (tmp_path / "a" / "run.json").exists()
+
+
+def test_a_batch_beyond_the_seeds_takes_no_memory_for_them(finished, tmp_path, capsys):
+    """2^31 lanes of 8 × 8 would be 550 GB for each register."""
+    model = finished / "m.safetensors"
+    code, _, err = run(capsys, "generate", "--model", model, *OPTIONS[:-1], 2**31, "--out", tmp_path / "a")
+    assert code == 0, err
+    assert (tmp_path / "a/shard-000001.npz").read_bytes() == (finished / "job/shard-000001.npz").read_bytes()
+
+
 def test_a_small_disk_is_said_in_its_own_unit(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Disk", (), {"free": 3500}))
     message = refused(capsys, "generate", "--steps", "2", "--seeds", "0-9", "--out", tmp_path / "a")

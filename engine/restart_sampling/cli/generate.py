@@ -233,7 +233,7 @@ def _read_run(path: Path, model: str | None) -> tuple[dict[str, Any], Plan, dict
     try:
         plan = Plan.build(**record["plan"])
     except (TypeError, ValueError, OverflowError) as error:
-        raise ConfigError(f"the plan in {path} cannot be run: {error}") from error
+        raise ConfigError(f"the plan in {path} cannot be run: {str(error)[:300]}") from error
     return run, plan, {name: record[name] for name in LAYOUT}
 
 

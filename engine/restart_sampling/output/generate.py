@@ -86,7 +86,10 @@ def run_job(
         raise RestartValueError(f"workers must be an integer ≥ 1, got {workers!r}")
     source = None
     if workers == 1 and address is None:
-        source = SamplerSource(denoiser, plan, batch, chosen, label, pixels, display.event, display.row)
+        most = (
+            min(batch, len(seeds)) if isinstance(batch, int) else batch
+        )  # no lanes for samples there are none of
+        source = SamplerSource(denoiser, plan, most, chosen, label, pixels, display.event, display.row)
         sampler = source.sampler
         device, ran = str(sampler.device), sampler.describe()
     else:  # the engines are elsewhere; this one only says what they will do

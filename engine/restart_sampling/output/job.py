@@ -25,8 +25,8 @@ from ..seeds import Seeds, parse_seeds
 from ..terminal import size
 from .lock import WORKERS, FolderLock, held
 from .manifest import Manifest
+from .record import checked, seal, seeds_of, shards_of
 from .record import read as read_record
-from .record import seal, seeds_of, shards_of
 from .shards import Shard, Shards, check_number
 from .writers import VERSION, Format, find
 
@@ -146,7 +146,12 @@ class JobFolder:
         return False
 
     def _write(self, record: dict[str, Any]) -> None:
-        text = json.dumps(seal(record), indent=2, allow_nan=False) + "\n"
+        record = seal(record)
+        try:
+            checked(record)  # nothing is written that could not be read again
+        except ValueError as error:
+            raise OutputError(f"the job cannot be recorded in run.json: {error}") from None
+        text = json.dumps(record, indent=2, allow_nan=False) + "\n"
         try:
             write_atomically(self.path / "run.json", lambda file: file.write(text.encode()), tag=self.tag)
             flush_folder(self.path)
