@@ -31,6 +31,7 @@ from restart_sampling.bench.timing import interleaved, quartiles, ratios
 from restart_sampling.output.generate import run_job
 from restart_sampling.output.job import JobFolder
 from restart_sampling.output.manifest import Line, _text
+from restart_sampling.output.record import digest
 
 PARTS = ("start", "job", "writing")  # of "start" the resumes are a part
 PLAN = rs.Plan.build(steps=2)  # 3 evaluations: next to nothing
@@ -89,8 +90,9 @@ def writing(n: int, rounds: int, folder: Path) -> dict[str, Any]:
 
 def starting(shards: list[int], folder: Path) -> list[dict[str, Any]]:
     """Seconds until the first unfinished shard is known."""
-    base = {"model_sha256": None, "plan": {}, "class": None, "dtype": "fp32", "format": "wds", "pixels": "uint8",
-            "shard_size": 1000, "noise": "philox-v1", "model": "free", "nfe": 3}  # fmt: skip
+    base = {"model_sha256": None, "plan": {}, "plan_digest": digest({}), "class": None, "dtype": "fp32", "format": "wds",
+            "pixels": "uint8", "shard_size": 1000, "noise": "philox-v1", "model": "free", "nfe": 3, "batch": 256,
+            "device": "cpu", "backend": "auto"}  # fmt: skip
     rows = []
     for name, seeds in (("64 seeds", "0-63"), ("10^9 seeds", "0-999999999")):
         rows.append(

@@ -15,7 +15,7 @@ from test_cli import run
 
 import restart_sampling as rs
 from restart_sampling.bench import rows
-from restart_sampling.errors import ConfigError, NonFiniteError, RestartValueError
+from restart_sampling.errors import ConfigError, NonFiniteError, OutputError, RestartValueError
 from restart_sampling.output.images import to_uint8
 from restart_sampling.output.lock import FolderLock
 from restart_sampling.presets import find
@@ -628,6 +628,29 @@ def test_a_search_is_made_again_from_its_rows(tmp_path):
     assert confirm.write_trials(new, COMMON, tmp_path / "tune.jsonl") == rows.read(tmp_path / "tune.jsonl")
     assert len(rows.read(tmp_path / "tune.jsonl")) == len(written) + 3
     assert restore.restore(new, written, common, where, known.key) == (0, 0)  # it has trials
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"trial": "3"}, {"trial": 10**12}, {"trial": []}, {"trial": None}, {"config": 5}, {"config": {"steps": "x"}},
+        {"config": {"nonsense": 1}}, {"fd": "low"}, {"fd": []}, {"nfe": None}, {"nfe": "x", "fd": 1.0},
+    ],
+)  # fmt: skip
+def test_rows_that_were_changed_are_named(change, rows_of_a_search):
+    """A line of tune.jsonl that is not as it was written: one sentence, and no trial is made of it."""
+    written, where = rows_of_a_search
+    common = {**COMMON, "classes": None, "features": None, "reference": None}
+    new = study.open_study(None, settings())
+    with pytest.raises(OutputError, match=r"trial .*mend or remove its line in tune.jsonl"):
+        restore.restore(new, [*written[:-1], written[-1] | change], common, where, Known().key)
+    assert not new.trials
+
+
+@pytest.fixture(scope="module")
+def rows_of_a_search(tmp_path_factory):
+    _, written, where = search_with_rows(tmp_path_factory.mktemp("search"), 8)
+    return written, where
 
 
 def test_rows_that_do_not_compare_are_no_trials(tmp_path):

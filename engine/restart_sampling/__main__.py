@@ -2,7 +2,35 @@
 
 from __future__ import annotations
 
-from .cli import main
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def _quiet_interrupts() -> Iterator[None]:
+    """Let Ctrl-C end the process at once and without a traceback, as it does in any program, while modules are imported."""
+    try:
+        before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def main() -> None:
+    """Entry point of the `restart-sampling` command."""
+    with _quiet_interrupts():
+        from .cli import main as run
+    try:
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

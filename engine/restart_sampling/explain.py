@@ -21,8 +21,9 @@ def level(value: float) -> str:
 def explain(plan: Plan, width: int = 100) -> str:
     """Segments in running order, intervals with what was asked and what is used, NFE, and everything that was moved."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from .terminal import plain_console
 
     config = plan.config
     solver = get_solver(config.solver)
@@ -56,7 +57,7 @@ def explain(plan: Plan, width: int = 100) -> str:
         at = last.s
     walk.add_row("total", "", "", "", str(plan.nfe), f"{plan.draws} draws")
 
-    out = Console(file=io.StringIO(), width=width, highlight=False, color_system=None)
+    out = plain_console(file=io.StringIO(), width=width, color_system=None)
     out.print(head, soft_wrap=True)
     out.print(walk)
     if plan.intervals:

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import os
+import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
+
+# What NumPy raises for an .npz that is damaged, cut short or something else: one list for all who read one.
+NPZ_DAMAGE = (
+    OSError, ValueError, LookupError, AttributeError, EOFError, TypeError, ArithmeticError, RuntimeError, MemoryError,
+    SyntaxError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
+)  # fmt: skip
 
 
 def temporary_name(name: str, tag: str | int | None = None) -> str:

@@ -6,14 +6,13 @@ CACHE/<model, 12 digits>/<runner's key>/<first seed>-<last seed>.npz    images u
 from __future__ import annotations
 
 import os
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..files import write_atomically
+from ..files import NPZ_DAMAGE, write_atomically
 
 
 def default_folder() -> Path:
@@ -31,11 +30,11 @@ def read(path: Path, n: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor] | 
     try:
         with np.load(path, allow_pickle=False) as arrays:
             images, labels = arrays["images"], arrays["labels"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            if images.dtype != np.uint8 or images.shape != (n, *shape) or labels.shape != (n,):
+                return None
+            return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
+    except NPZ_DAMAGE:
         return None
-    if images.dtype != np.uint8 or images.shape != (n, *shape) or labels.shape != (n,):
-        return None
-    return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
 
 
 def write(path: Path, images: Tensor, labels: Tensor | None) -> None:

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError, RestartTypeError, RestartValueError
+from ..files import NPZ_DAMAGE
 from .features import BUNDLED, Features, bundled, load_features
 
 CHUNK = 500
@@ -237,7 +238,7 @@ def load_reference(path: Path) -> tuple[Tensor | Stats, str]:
                 return Stats(arrays["mu"].astype(np.float64), arrays["sigma"].astype(np.float64), n), label
             if "arr_0" in names and arrays["arr_0"].dtype == np.uint8 and arrays["arr_0"].ndim == 4:
                 return torch.from_numpy(arrays["arr_0"].transpose(0, 3, 1, 2).copy()), label
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except NPZ_DAMAGE as error:
         raise CheckpointError(f"cannot read the reference {path}: {error}") from error
     raise CheckpointError(
         f"{path} holds {', '.join(sorted(names))}; a reference has mu and sigma, or arr_0 with uint8 images [N, H, W, C]"

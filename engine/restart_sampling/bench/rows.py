@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError
+from ..strict_json import loads
 from ..version import __version__
 
 Row = dict[str, Any]
@@ -52,9 +53,7 @@ def read(path: Path) -> list[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except RecursionError:
-            row = None  # nested a thousand levels deep
+            row = loads(line)
         except ValueError:
             row = None
             if _torn(line):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from ..errors import RestartError
+from ..terminal import error, prepare_streams, say
 from ..version import __version__
 from .bench import bench
 from .convert import convert
@@ -20,7 +23,30 @@ from .status import status
 from .tune import tune
 from .verify import verify
 
+
+class Commands(TyperGroup):
+    """The commands; what ends one of them early is one line for all."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command. Exit code 2 for an error of the user or the system, 130 for Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except RestartError as problem:
+            error(problem)
+            sys.exit(2)
+        except BrokenPipeError:
+            raise
+        except OSError as problem:  # a command that knows more about it has said so already
+            where = "" if problem.filename is None else f"{problem.filename}: "
+            error(f"{where}{problem.strerror or problem}")
+            sys.exit(2)
+        except KeyboardInterrupt:
+            say("stopped", sys.stderr)
+            sys.exit(130)
+
+
 app = typer.Typer(
+    cls=Commands,
     name="restart-sampling",
     help="Restart sampling for diffusion models: plan it, then draw it.",
     no_args_is_help=True,
@@ -59,9 +85,6 @@ app.command()(verify)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of the `restart-sampling` command."""
-    try:
-        app(args=arguments)
-    except RestartError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    """Run the command line with `arguments`, by default those of the process."""
+    prepare_streams()
+    app(args=arguments)

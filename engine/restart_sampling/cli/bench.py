@@ -76,12 +76,12 @@ def bench(
 
     Quality rows that are there already are not measured again. Ctrl-C keeps what is written.
     """
-    from rich.console import Console
 
     from ..bench import samplers as registry
     from ..bench import speed
     from ..devices import select_device
     from ..models.registry import load
+    from ..terminal import plain_console
 
     defaults: dict[str, Any] = QUICK if quick else FULL
     nfe = defaults["nfe"] if nfe is None else nfe
@@ -113,7 +113,7 @@ def bench(
         restart = o._read(Path(restart[1:])) if restart.startswith("@") else restart
         RestartConfig.parse(restart)  # a mistake in it shows before anything is loaded
     dtype, device = dtype or "fp32", str(select_device(device))
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = plain_console(stderr=True, soft_wrap=True)
     denoiser = load(model, device)
     try:
         if against is not None:
@@ -254,10 +254,10 @@ def _show(rows: Sequence[dict[str, Any]], out: Path) -> None:
 
 
 def _print(table: Any) -> None:
-    from rich.console import Console
+    from ..terminal import plain_console
 
-    terminal = Console(highlight=False)
-    wide = terminal if terminal.is_terminal else Console(highlight=False, width=130)
+    terminal = plain_console()
+    wide = terminal if terminal.is_terminal else plain_console(width=130)
     wide.print(table)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ def convert(
     from ..errors import CheckpointError, OutputError
     from ..models.registry import file_sha256, find, read_model
     from ..models.weights import save_safetensors, tensors_sha256
+    from ..terminal import say
 
     source = find(source)
     if target.suffix != ".safetensors":
@@ -39,9 +41,9 @@ def convert(
     import torch
 
     save_safetensors(target, model.network, card, torch.float32)
-    typer.echo(f"{source}  sha256 {model.sha256}")
-    typer.echo(f"{target}  sha256 {file_sha256(target)}")
-    typer.echo(f"tensors, the same in both  sha256 {tensors}")
-    typer.echo(f"licence of the weights: {card['licence']['weights']}")
+    say(f"{source}  sha256 {model.sha256}")
+    say(f"{target}  sha256 {file_sha256(target)}")
+    say(f"tensors, the same in both  sha256 {tensors}")
+    say(f"licence of the weights: {card['licence']['weights']}")
     for note in model.notes:
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}", sys.stderr)

@@ -5,7 +5,8 @@ Exit codes: 0 complete, 1 samples are missing, 2 the command cannot run, 130 and
 
 from __future__ import annotations
 
-import json
+import difflib
+import os
 import shlex
 import sys
 from functools import partial
@@ -16,15 +17,20 @@ import typer
 
 from ..errors import ConfigError, RestartError, RestartValueError
 from ..output.workers import worker
+from ..output.writers import VERSION
 from ..plan import Plan
 from ..seeds import Seeds, parse_seeds
+from ..terminal import listed
 from . import options as o
 
-LAYOUT = {"format": "png", "pixels": "uint8", "shard_size": 1000}
+LAYOUT = {"format": "png", "pixels": "uint8", "shard_size": 1000, "format_version": VERSION}
 
 
 def generate(
-    model: Annotated[str | None, typer.Option(help="A bundled name or a .safetensors file.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A bundled name or a model file; with --repeat, where the file is now."),
+    ] = None,
     preset: o.Preset = None,
     steps: o.Steps = None,
     solver: o.Solver = None,
@@ -105,15 +111,20 @@ def generate(
         model=model, seeds=seeds, class_=class_, batch=batch, device=device, dtype=dtype, backend=backend, graph=graph,
         compile=compile,
     )  # fmt: skip
-    layout: dict[str, Any] = dict(format=format, pixels=pixels, shard_size=shard_size)
+    layout: dict[str, Any] = dict(format=format, pixels=pixels, shard_size=shard_size, format_version=None)
     plan = None
     if repeat is not None:
-        asked = [name for name, value in {**given, **run, "preset": preset}.items() if value is not None]
+        asked = [
+            name
+            for name, value in {**given, **run, "model": None, "preset": preset}.items()
+            if value is not None
+        ]
         if asked:
             raise ConfigError(
-                f"--repeat takes everything from {repeat}; leave out --{asked[0].rstrip('_').replace('_', '-')}"
+                f"--repeat takes everything from {repeat} (but --model may say where the weights are now); leave out "
+                f"--{asked[0].rstrip('_').replace('_', '-')}"
             )
-        run, plan, recorded = _read_run(repeat)
+        run, plan, recorded = _read_run(repeat, model)
         if worker().world > 1 and str(run["device"]).startswith("cuda"):
             run["device"] = "cuda"  # the GPU that is recorded was that of one worker
         layout = {name: recorded[name] if value is None else value for name, value in layout.items()}
@@ -128,9 +139,9 @@ def generate(
     _draw(plan, run, parse_seeds(run["seeds"]), out, layout, overwrite, sheets, preview, workers, address)
 
 
-def repeat_into(folder: Path) -> None:
-    """Go on with the run in a folder, as its run.json says."""
-    generate(repeat=folder / "run.json", out=folder)
+def repeat_into(folder: Path, model: str | None = None) -> None:
+    """Go on with the run in a folder, as its run.json says; `model` is where its weights are now."""
+    generate(repeat=folder / "run.json", out=folder, model=model)
 
 
 def _draw(
@@ -145,13 +156,13 @@ def _draw(
     workers: int,
     address: str | None,
 ) -> None:
-    from rich.console import Console
 
     from ..devices import select_device, visible_gpus
     from ..models.registry import load
     from ..output.generate import run_job
     from ..output.progress import Display
     from ..output.signals import stop_on_signals
+    from ..terminal import plain_console
 
     who = worker()
     if workers == 1 and address is None:
@@ -163,12 +174,12 @@ def _draw(
     if recorded not in (None, denoiser.info.get("sha256")):
         raise ConfigError(
             f"the weights of {run['model']!r} are not those of the recorded run (sha256 {recorded[:12]}…), "
-            f"so its images cannot be repeated"
+            f"so its images cannot be repeated; give the file with --model if it has moved"
         )
     label = _class_number(run["class_"], denoiser.classes, denoiser.label_dim, denoiser.name)
     batch = o.batch_size(run["batch"], denoiser, plan, len(seeds), device, run["dtype"])
     options = {name: run[name] for name in ("backend", "graph", "compile", "dtype")} | {"device": device}
-    display = Display(Console(stderr=True, highlight=False))
+    display = Display(plain_console(stderr=True))
     with stop_on_signals(display.note) as stop:
         try:
             failures = run_job(
@@ -190,7 +201,9 @@ def _draw(
 
 def _absolute(model: str) -> str:
     """A model's name, or its path for a worker that has another working directory."""
-    return str(Path(model).resolve()) if Path(model).exists() else model
+    from ..models.registry import BUNDLED
+
+    return model if model in BUNDLED else str(Path(model).expanduser().resolve())
 
 
 def _class_number(text: str | None, classes: tuple[str, ...], label_dim: int, name: str) -> int | None:
@@ -203,22 +216,52 @@ def _class_number(text: str | None, classes: tuple[str, ...], label_dim: int, na
         return lowered.index(text.lower())
     if text.isdecimal() and int(text) < label_dim:
         return int(text)
-    named = f" ({', '.join(classes)})" if classes else ""
-    raise RestartValueError(f"class {text!r} does not exist: {name!r} has classes 0..{label_dim - 1}{named}")
+    close = difflib.get_close_matches(text.lower(), lowered, n=1)
+    hint = f"; did you mean {classes[lowered.index(close[0])]!r}?" if close else ""
+    named = f" ({listed(classes, 20)})" if classes else ""
+    raise RestartValueError(
+        f"class {text[:60]!r} does not exist{hint}: {name!r} has classes 0..{label_dim - 1}{named}"
+    )
 
 
-def _read_run(path: Path) -> tuple[dict[str, Any], Plan, dict[str, Any]]:
-    """(options of the run, plan, layout of the files) that a run.json records."""
-    try:
-        record = json.loads(path.read_text())
-        run = {name: record[name] for name in ("model", "seeds", "batch", "dtype", "backend", "device")}
-        run |= {name: record.get(name, "auto") for name in ("graph", "compile")}
-        run["class_"], run["model_sha256"] = record["class"], record["model_sha256"]
-        layout = {name: record.get(name, default) for name, default in LAYOUT.items()}
-        return run, Plan.build(**record["plan"]), layout
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, RestartError):
-            raise
+def _read_run(path: Path, model: str | None) -> tuple[dict[str, Any], Plan, dict[str, Any]]:
+    """(options of the run, plan, layout of the files) that a run.json records; `model` replaces its path."""
+    from ..noise import SCHEME
+    from ..output import record as records
+
+    record = records.read(path)
+    if record["noise"] != SCHEME:
         raise ConfigError(
-            f"{path} is not a run.json of this program ({type(error).__name__}: {error})"
-        ) from error
+            f"{path} was drawn with noise {record['noise'][:40]!r}, and this program has {SCHEME!r}"
+        )
+    if model is not None and record["model_sha256"] is None:
+        raise ConfigError(
+            f"{path} records no SHA-256 of its weights, so --model cannot be checked; leave it out"
+        )
+    names = ("seeds", "batch", "dtype", "backend", "device", "graph", "compile", "model_sha256")
+    run = {name: record[name] for name in names} | {"class_": record["class"]}
+    run["model"] = _where(record, path) if model is None else model
+    try:
+        plan = Plan.build(**record["plan"])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"the plan in {path} cannot be run: {str(error)[:300]}") from error
+    return run, plan, {name: record[name] for name in LAYOUT}
+
+
+def _where(record: dict[str, Any], path: Path) -> str:
+    """The model of a record: as it was called, or where that file was, or seen from the folder of run.json and those above it.
+
+    A relative path was typed in some folder, and the run's folder is often below that one. Raises ConfigError.
+    """
+    from ..models.registry import BUNDLED
+
+    name = str(record["model"])
+    if name in BUNDLED:
+        return name
+    folder = path.absolute().parent
+    places = [Path(record["model_path"] or name), Path(name).expanduser()]
+    places += [above / name for above in (folder, *folder.parents)]  # `name` itself where it is absolute
+    found = next((place for place in places if os.path.isfile(place)), None)
+    if found is None:
+        raise ConfigError(f"the model of {path} is not at {places[0]}; say with --model where it is now")
+    return str(found)

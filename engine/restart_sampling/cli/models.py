@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ..terminal import one_line, say
+
 
 def models(
     name: Annotated[
@@ -30,28 +32,28 @@ def models(
             denoiser = load(bundled)
             card = denoiser.info["card"]
             count = sum(p.numel() for p in denoiser.parameters)
-            typer.echo(
+            say(
                 f"{bundled}: {_shape(denoiser.shape)}, {denoiser.label_dim} classes, {count / 1e6:.2f} M parameters"
             )
             if card.get("summary"):
-                typer.echo(f"  {card['summary']}")
+                say(one_line(f"  {card['summary']}"))
         return
     denoiser = load(name)
     card = denoiser.info["card"]
-    typer.echo(f"model       {denoiser.name}")
-    typer.echo(f"sample      {_shape(denoiser.shape)}")
-    typer.echo(f"classes     {', '.join(denoiser.classes) or denoiser.label_dim or 'none'}")
-    typer.echo(f"parameters  {sum(p.numel() for p in denoiser.parameters):,}")
+    _row("model", denoiser.name)
+    _row("sample", _shape(denoiser.shape))
+    _row("classes", ", ".join(denoiser.classes) or denoiser.label_dim or "none")
+    _row("parameters", f"{sum(p.numel() for p in denoiser.parameters):,}")
     levels = denoiser.parameterization
-    typer.echo(f"network     {levels.name}, sigma {levels.sigma_min:g} .. {levels.sigma_max:g}")
-    typer.echo(f"sha256      {denoiser.info['sha256']}")
+    _row("network", f"{levels.name}, sigma {levels.sigma_min:g} .. {levels.sigma_max:g}")
+    _row("sha256", denoiser.info["sha256"])
     for key, value in card.items():
         if isinstance(value, dict):
             value = ", ".join(f"{k} {v}" for k, v in value.items() if not isinstance(v, (list, dict)))
         if key not in ("classes", "name", "parameters", "notes"):
-            typer.echo(f"{key:<11} {value}")
+            _row(key, value)
     for note in denoiser.info["notes"]:
-        typer.echo(f"note        {note}")
+        _row("note", note)
 
 
 def _inspect(file: str | None) -> None:
@@ -64,11 +66,16 @@ def _inspect(file: str | None) -> None:
         raise RestartValueError("models inspect needs a file: restart-sampling models inspect FILE")
     result = inspect(find(file))
     for label, text in result.rows:
-        typer.echo(f"{label:<11} {text}")
+        _row(label, text)
     if result.problem is not None:
-        typer.echo(f"{'loadable':<11} no: {result.problem}")
+        _row("loadable", f"no: {result.problem}")
         raise typer.Exit(1)
-    typer.echo(f"{'loadable':<11} yes")
+    _row("loadable", "yes")
+
+
+def _row(label: str, value: object) -> None:
+    """A row, on one line whatever a file has put into it."""
+    say(one_line(f"{label:<11} {value}"))
 
 
 def _shape(shape: tuple[int, ...]) -> str:

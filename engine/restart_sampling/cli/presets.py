@@ -16,8 +16,9 @@ def presets(
     name: Annotated[str | None, typer.Argument(help="Explain this preset.")] = None,
 ) -> None:
     """List the presets, or explain one."""
-    from rich.console import Console
     from rich.table import Table
+
+    from ..terminal import plain_console
 
     if name is not None:
         preset = find(name)
@@ -46,5 +47,5 @@ def presets(
             str(options.get("steps", "")),
             "\n".join(f"[{i.N}, {i.K}, {i.t_min:g}, {i.t_max:g}]" for i in intervals),
         )
-    Console(highlight=False).print(table)
+    plain_console().print(table)
     typer.echo("FID: as published with the named network (arXiv 2306.14878), not measured here.")

@@ -310,10 +310,10 @@ def _ranges(sampler: Any) -> Iterator[None]:
 
 
 def _show(found: Any, job: _Job, rate: float, where: str) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from ..profiling import PARTS, bytes_per_evaluation, duration, step_bytes
+    from ..terminal import plain_console
 
     if not found.us:
         raise BackendError("the profiler recorded nothing on the device; try another --tool")
@@ -336,7 +336,7 @@ def _show(found: Any, job: _Job, rate: float, where: str) -> None:
     moved = elements * bytes_per_evaluation(step_bytes(sampler.table, size, size), step.launches)
     speed = moved / max(step.us, 1e-9) * 1e6
     copy = _copy_bandwidth(sampler.device, found.lanes)
-    console = Console(highlight=False)
+    console = plain_console()
     console.print(f"{sampler.plan.nfe} NFE, {sampler.describe()}")
     console.print(table)
     who = "GPU busy" if cuda else f"{found.lanes} slices busy" if found.lanes > 1 else "busy"

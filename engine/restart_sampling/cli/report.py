@@ -146,17 +146,16 @@ def _live(rows: list[dict[str, Any]], asked: str | None) -> Live:
 
 def _draw(denoiser: Any, model: str, notes: tuple[str, ...]) -> Live:
     """Grids of samples, and one run evaluation by evaluation."""
-    from rich.console import Console
-
     from ..bench import samplers
     from ..plan import Plan
     from ..report import samples as s
     from ..report.page import Live
+    from ..terminal import plain_console
 
     if denoiser.shape[0] not in (1, 3):
         note = f"{model} draws samples of {denoiser.shape[0]} channels, which are not shown as images."
         return Live(denoiser.name, notes=(*notes, note))
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     seeds = f"{s.SEEDS[0]}-{s.SEEDS[-1]}"
     with console.status("drawing samples") as status:
         chosen = [samplers.find(name) for name in s.SAMPLERS]

@@ -84,13 +84,13 @@ def tune(
     The same command goes on with the search in --storage: nothing is tried twice, and --trials may be raised. What is found is
     measured on fresh seeds beside the best preset and Heun, and printed as a command line.
     """
-    from rich.console import Console
 
     from ..bench.judge import judge_for
     from ..bench.rows import environment, read
     from ..devices import select_device
     from ..models.registry import load
     from ..output.lock import FolderLock
+    from ..terminal import plain_console
     from ..tune import confirm as results
     from ..tune import pareto, study
     from ..tune.objective import Objective
@@ -128,8 +128,8 @@ def tune(
     top = max(100, *budgets) if max_nfe is None else max_nfe
     if top < max(budgets):
         raise RestartValueError(f"--max-nfe {top} is below the largest budget, {max(budgets)}; raise it")
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     dtype, device = dtype or "fp32", str(select_device(device))
+    console = plain_console(stderr=True, soft_wrap=True)
     denoiser = load(model, device)
     solvers = tuple(name.strip() for name in solver.split(",") if name.strip())
     space = space_for(denoiser.parameterization, solvers=solvers, levels=levels, min_nfe=min_nfe, max_nfe=top)
@@ -225,14 +225,15 @@ class _Display:
     """Progress: trials done, the best so far for each budget, seconds per trial, time left; a line for every trial."""
 
     def __init__(self, console: Any, study: Any, budgets: Sequence[int], trials: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+        from ..terminal import text_column
         from ..tune.study import drawn
 
         self.console, self.study, self.budgets = console, study, budgets
         self.bar = Progress(
-            TextColumn("searching"), BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("plans · {task.fields[best]}"),
-            TextColumn("{task.fields[pace]}"), TimeRemainingColumn(), console=console,
+            text_column("searching"), BarColumn(bar_width=20), MofNCompleteColumn(), text_column("plans · {task.fields[best]}"),
+            text_column("{task.fields[pace]}"), TimeRemainingColumn(), console=console,
         )  # fmt: skip
         self.task = self.bar.add_task("", total=trials, completed=drawn(study), best=self._best(), pace="")
         self.seconds: list[float] = []

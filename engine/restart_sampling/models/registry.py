@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..denoiser import Denoiser
 from ..errors import CheckpointError
 from .edm import EDMNetwork
 from .pickles import Checkpoint, open_bytes, read
-from .weights import diagnose, load_safetensors, tensors_sha256, what_it_is
+from .weights import diagnose, fill, from_header, tensors_sha256, what_it_is
 
 DATA = Path(__file__).parent / "data"
 BUNDLED = {"fashion-mnist": DATA / "fashion-mnist.safetensors"}
@@ -28,6 +29,7 @@ PICKLES = (  # how a pickle of protocol 2 to 5 and a zip archive start
     b"\x80\x05",
     b"PK\x03\x04",
 )
+BLOCK = 1 << 20  # bytes that are hashed at once
 NO_SAFETENSORS = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt")
 
 
@@ -134,29 +136,49 @@ def read_model(path: Path) -> ModelFile:
     if path.is_dir():
         diagnose(path, "")
     data = open_bytes(path)
+    # First what its structure says, which costs little for a file of any size: what is refused is not hashed.
+    checkpoint = None
+    if data[:2] in PICKLES or data[:4] in PICKLES:
+        checkpoint = read(path, data)
+        card, notes = checkpoint.card, checkpoint.notes
+    elif path.suffix in NO_SAFETENSORS:
+        what = (
+            what_it_is(bytes(data[:512]), len(data))
+            or "not a pickle of protocol 2 to 5, and not a torch.save file"
+        )
+        raise CheckpointError(f"{path}: {what}")
+    else:
+        network, card = from_header(path)
+        notes = [str(note) for note in card["notes"]] if isinstance(card.get("notes"), list) else []
     # Half of the time goes into the hash, and hashing lets other threads run.
+    stop = threading.Event()
     with ThreadPoolExecutor(1, "restart-sha256") as pool:
-        digest = pool.submit(lambda: hashlib.sha256(data).hexdigest())
-        if data[:2] in PICKLES or data[:4] in PICKLES:
-            checkpoint = read(path, data)
-            network, card, notes = checkpoint.network(), checkpoint.card, checkpoint.notes
-        elif path.suffix in NO_SAFETENSORS:
-            what = (
-                what_it_is(bytes(data[:512]), len(data))
-                or "not a pickle of protocol 2 to 5, and not a torch.save file"
-            )
-            raise CheckpointError(f"{path}: {what}")
-        else:
-            checkpoint = None
-            network, card = load_safetensors(path)
-            notes = [str(note) for note in card["notes"]] if isinstance(card.get("notes"), list) else []
+        digest = pool.submit(_sha256, data, stop)
+        try:
+            if checkpoint is not None:
+                network = checkpoint.network()
+            else:
+                fill(network, path)
+        except BaseException:
+            stop.set()  # the weights are refused: the rest of the file is of no interest
+            raise
         return ModelFile(path, digest.result(), network, card, notes, checkpoint)
+
+
+def _sha256(data: memoryview, stop: threading.Event) -> str:
+    """SHA-256 of `data`, hex, or of a part of it once `stop` is set."""
+    digest = hashlib.sha256()
+    for start in range(0, len(data), BLOCK):
+        if stop.is_set():
+            break
+        digest.update(data[start : start + BLOCK])
+    return digest.hexdigest()
 
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, hex."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
+        while block := file.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()

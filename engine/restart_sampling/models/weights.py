@@ -27,6 +27,8 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..files import write_atomically
+from ..strict_json import loads
+from ..terminal import one_line
 from .edm import EDMNetwork, build_network
 
 FORMAT = 1
@@ -61,20 +63,30 @@ def save_safetensors(
 
 def load_safetensors(path: str | Path) -> tuple[EDMNetwork, dict[str, Any]]:
     """Network (float32, CPU, eval) and card written by :func:`save_safetensors`. Raises CheckpointError."""
+    network, card = from_header(path)
+    fill(network, path)
+    return network, card
+
+
+def from_header(path: str | Path) -> tuple[EDMNetwork, dict[str, Any]]:
+    """Build the network that the header of a file describes, its weights not read yet, and return it with the card.
+
+    Whatever can be decided from the header is: what it holds, the config, and names and shapes of all tensors.
+    """
     path = Path(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as error:
         diagnose(path, str(error))
     if KEY not in metadata:
         raise CheckpointError(
-            f"{path}: the metadata has no {KEY!r} entry, so the architecture is unknown; {_somebody_elses(tensors)}"
+            f"{path}: the metadata has no {KEY!r} entry, so the architecture is unknown; {_somebody_elses(shapes)}"
         )
     try:
-        meta = json.loads(metadata[KEY], parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        meta = loads(metadata[KEY])
+    except ValueError as error:
         raise CheckpointError(f"{path}: the metadata entry {KEY!r} is not JSON ({error})") from None
     if not isinstance(meta, dict) or meta.get("format") != FORMAT or not isinstance(meta.get("card"), dict):
         found = meta.get("format") if isinstance(meta, dict) else meta
@@ -85,8 +97,32 @@ def load_safetensors(path: str | Path) -> tuple[EDMNetwork, dict[str, Any]]:
         network = build_network(meta.get("config", {}))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    load_weights(network, tensors, path)
+    _check_classes(meta["card"].get("classes", []), network.label_dim, path)
+    refuse_other_shapes(network.state_dict(), shapes, path)
     return network, meta["card"]
+
+
+def fill(network: EDMNetwork, path: str | Path) -> None:
+    """Read the weights of `network` from a file whose header was checked. Raises CheckpointError."""
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError) as error:
+        diagnose(path, str(error))
+    load_weights(network, tensors, path)
+
+
+def _check_classes(classes: Any, label_dim: int, path: Path) -> None:
+    """Raise CheckpointError unless the card names no class or each of the network's once."""
+    if not isinstance(classes, list) or not all(isinstance(name, str) and name for name in classes):
+        raise CheckpointError(
+            f"{path}: the card's classes must be a list of names, got {str(classes)[:60]!r}"
+        )
+    if classes and len(classes) != label_dim:
+        raise CheckpointError(
+            f"{path}: the card names {len(classes)} classes, and the network has {label_dim}; they must agree"
+        )
 
 
 def load_weights(
@@ -195,11 +231,11 @@ def _truncation(path: Path, size: int) -> str | None:
         if size < 8 + length:
             return f"the file is incomplete: the header needs {8 + length} bytes, the file has {size}"
         try:
-            header = json.loads(file.read(length))
+            header = loads(file.read(length))
             end = max(
                 int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"
             )
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
             return "not a safetensors file (the header is not readable)"
     expected = 8 + length + end
     return f"the file is incomplete: expected {expected} bytes, has {size}" if size < expected else None
@@ -209,9 +245,6 @@ def _refuse(source: str | Path, what: str, names: Iterable[str]) -> None:
     """Raise CheckpointError if there are any `names`: their number and the first of them, sorted."""
     names = sorted(names)
     if names:
+        shown = ", ".join(one_line(name if len(name) <= 200 else f"{name[:200]}…") for name in names[:SHOWN])
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        raise CheckpointError(f"{source}: {len(names)} tensors {what}: {', '.join(names[:SHOWN])}{more}")
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not allowed")
+        raise CheckpointError(f"{source}: {len(names)} tensors {what}: {shown}{more}")

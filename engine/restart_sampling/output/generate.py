@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from ..checks import integer
 from ..denoiser import Denoiser
 from ..errors import RestartValueError
+from ..models.registry import BUNDLED
 from ..noise import SCHEME
 from ..plan import Plan
 from ..sampler import Sampler
 from ..seeds import Seeds, parse_seeds
+from ..terminal import plain_console
 from ..version import __version__
 from . import pipeline, ray_workers
 from .job import JobFolder
@@ -32,7 +33,7 @@ from .shards import Shards
 from .sheets import Sheets
 from .source import SamplerSource
 from .workers import Worker
-from .writers import ShardData, Written
+from .writers import VERSION, ShardData, Written
 
 OPTIONS = {"backend": "auto", "graph": "auto", "compile": "auto", "dtype": "fp32", "device": None}
 
@@ -62,6 +63,7 @@ def run_job(
     load: Callable[[], Denoiser] | None = None,
     command: str | None = None,
     keep_seconds: float = pipeline.KEEP_SECONDS,
+    format_version: int = VERSION,
 ) -> list[int]:
     """Draw a job into `out`, or go on with it; returns the seeds that have no image because they are not finite.
 
@@ -75,13 +77,14 @@ def run_job(
             their denoiser with `load`. One worker without an address is this process, without Ray.
         command: what was typed, for run.json.
         keep_seconds: what a kill may cost of a shard's time, besides the batch in flight: how often an unfinished shard is kept.
+        format_version: an older one gives the bytes of files as they were then, see `writers.VERSION`.
 
     Raises:
         OutputError: the folder holds another job or cannot be used (nothing was drawn), or a write failed (what was finished
             is whole, and the same call goes on from there).
     """
     seeds, who = parse_seeds(seeds), who or Worker()
-    display = display or Display(Console(quiet=True))
+    display = display or Display(plain_console(quiet=True))
     chosen = OPTIONS | (options or {})
     workers = integer("workers", workers, 1, error=RestartValueError)
     batch = integer("batch_size", batch, 1, also=" or 'auto'", error=RestartValueError)
@@ -89,7 +92,8 @@ def run_job(
     label = None if label is None else integer("label", label, 0, error=RestartValueError)
     source = None
     if workers == 1 and address is None:
-        source = SamplerSource(denoiser, plan, batch, chosen, label, pixels, display.event, display.row)
+        most = max(1, min(batch, len(seeds)))  # no lanes for samples there are none of
+        source = SamplerSource(denoiser, plan, most, chosen, label, pixels, display.event, display.row)
         # The plan alone: a sampler that did not fit into memory must be free to go.
         bound, device, ran = source.sampler.plan, str(source.sampler.device), source.sampler.describe()
     else:  # the engines are elsewhere; this one only says what they will do
@@ -100,6 +104,7 @@ def run_job(
         "program": f"restart-sampling {__version__}",
         "command": command,
         "model": model or denoiser.name,
+        "model_path": _path(denoiser, model),
         "model_sha256": denoiser.info.get("sha256"),
         "plan": plan.config.to_dict(),
         "plan_digest": plan.digest,
@@ -115,6 +120,7 @@ def run_job(
         "compile": chosen["compile"],
         "ran": ran,
         "format": format,
+        "format_version": format_version,
         "pixels": pixels,
         "shard_size": shard_size,
         "noise": SCHEME,
@@ -176,6 +182,12 @@ def _here(
     except KeyboardInterrupt:
         stop(130)
         return pipeline.Result(stopped=True)
+
+
+def _path(denoiser: Denoiser, model: str | None) -> str | None:
+    """Where the model's file is, for a repeat from another folder; None for a bundled model and for a function."""
+    path = denoiser.info.get("path")
+    return None if path is None or (model or denoiser.name) in BUNDLED else str(Path(path).resolve())
 
 
 def _same(denoiser: Denoiser) -> Denoiser:

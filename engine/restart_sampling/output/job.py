@@ -22,19 +22,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import OutputError, RestartError
+from ..errors import OutputError, SeedError
 from ..files import flush_folder, write_atomically
 from ..seeds import Seeds, parse_seeds
+from ..terminal import size
 from .lock import WORKERS, FolderLock, held
 from .manifest import Line, Manifest
 from .parts import FOLDER as PARTS
 from .parts import Parts, kept, part_files
-from .shards import Shard, Shards
-from .writers import Format, find
+from .record import SAMPLES, checked, seal, seeds_of, shards_of
+from .record import read as read_record
+from .shards import Shard, Shards, check_number
+from .writers import VERSION, Format, find
 
 # What makes two runs the same job. Everything else (batch, device, backend, workers) changes no noise.
 SAME = ("model_sha256", "plan", "class", "dtype", "format", "pixels", "shard_size", "noise")
-SAMPLES = "samples"  # the folder of the samples in a job's folder
 SUBFOLDERS_FROM = 10_000  # seeds: above it, PNG files go into subfolders of a thousand
 PIXELS = ("uint8", "float32")
 
@@ -47,28 +49,28 @@ class Definition:
 
     @classmethod
     def read(cls, folder: Path) -> Definition:
-        """Of a folder; OutputError where there is none."""
+        """Read that of a folder. Raises OutputError if there is none, or it is not as a run wrote it."""
         path = folder / "run.json"
+        if not os.path.exists(path):  # false also for names that no file can have
+            raise OutputError(f"{folder} does not hold a run of ours (there is no run.json)")
         try:
-            record = json.loads(path.read_text())
-            definition = cls(record)
-            _ = definition.seeds, definition.shards, definition.format, definition.samples
-        except (OSError, ValueError, KeyError, TypeError, RestartError) as error:
-            why = "there is no run.json" if not path.exists() else f"its run.json cannot be read: {error}"
-            raise OutputError(f"{folder} does not hold a run of ours ({why})") from error
+            definition = cls(read_record(path))
+            _ = definition.format
+        except OutputError as error:
+            raise OutputError(f"{folder} does not hold a run of ours ({error})") from None
         return definition
 
     @property
     def seeds(self) -> Seeds:
-        return parse_seeds(self.record["seeds"])
+        return seeds_of(self.record)
 
     @property
     def shards(self) -> Shards:
-        return Shards(self.seeds, self.record["shard_size"])
+        return shards_of(self.record)
 
     @property
     def format(self) -> Format:
-        return find(self.record["format"])
+        return find(self.record["format"], self.record["format_version"])
 
     @property
     def subfolders(self) -> bool:
@@ -77,12 +79,7 @@ class Definition:
     @property
     def samples(self) -> str:
         """The folder of the samples in the job's folder; "" for the job's folder itself, as earlier versions had it."""
-        name = self.record.get("samples", "")
-        if name not in ("", SAMPLES):
-            raise OutputError(
-                f"samples must be {SAMPLES!r}, or left out for samples beside run.json, got {name!r}"
-            )
-        return str(name)
+        return str(self.record["samples"])
 
     @property
     def identity(self) -> str:
@@ -121,20 +118,21 @@ class JobFolder:
         bytes_per_sample: int = 0,
     ) -> None:
         self.path, self.rank, self.world = path, rank, world
-        format = find(record["format"])
+        format = find(record["format"], record.get("format_version", VERSION))
         if record["pixels"] not in format.pixels:
             raise OutputError(
                 f"--format {format.name} holds {' or '.join(format.pixels)} pixels, not {record['pixels']!r}; choose "
                 f"--format npz, wds or parquet, or other --pixels"
             )
-        if not path.exists():
-            self._check_space(len(parse_seeds(record["seeds"])) * (bytes_per_sample + format.bytes_per_image))
+        seeds = parse_seeds(record["seeds"])
+        if not os.path.exists(path):
+            self._check_space(len(seeds) * (bytes_per_sample + format.bytes_per_image))
+        check_number(seeds, record["shard_size"])
         _usable(path)
         self.lock = FolderLock(path, rank)
         try:
             self.resumed = self._claim(record, overwrite)
-            self.definition = Definition.read(path)
-            self.manifest = Manifest.read(path, rank)
+            self.definition, self.manifest = read_job(path, rank)
             self.samples = self._samples()
             self.parts = Parts(path, self.tag, self.definition.identity)
             self.sweep()
@@ -143,6 +141,12 @@ class JobFolder:
             self._check_space(
                 left * (bytes_per_sample + format.bytes_per_image) + unfinished * bytes_per_sample
             )
+        except OSError as error:
+            self.close()
+            where = error.filename or path
+            raise OutputError(
+                f"cannot use {where}: {error.strerror or error}; move it away, or choose another folder"
+            ) from error
         except BaseException:
             self.close()
             raise
@@ -181,6 +185,11 @@ class JobFolder:
         return samples
 
     def _write(self, record: dict[str, Any]) -> None:
+        record = seal(record)
+        try:
+            checked(record)  # nothing is written that could not be read again
+        except ValueError as error:
+            raise OutputError(f"the job cannot be recorded in run.json: {error}") from None
         text = json.dumps(record, indent=2, allow_nan=False) + "\n"
         try:
             write_atomically(self.path / "run.json", lambda file: file.write(text.encode()), tag=self.tag)
@@ -208,11 +217,12 @@ class JobFolder:
                 path.unlink(missing_ok=True)
 
     def _check_space(self, needed: int) -> None:
-        there = next(p for p in (self.path.absolute(), *self.path.absolute().parents) if p.exists())
+        absolute = self.path.absolute()
+        there = next(p for p in (absolute, *absolute.parents) if os.path.exists(p))
         free = shutil.disk_usage(there).free
         if needed > free:
             raise OutputError(
-                f"the run may write {needed / 1e9:.3g} GB, and {there} has {free / 1e9:.3g} GB free; ask for fewer seeds"
+                f"the run may write {size(needed)}, and {there} has {size(free)} free; ask for fewer seeds"
             )
 
     def unfinished(self) -> Iterator[Shard]:
@@ -248,8 +258,44 @@ class JobFolder:
         self.lock.release()
 
 
+def read_job(folder: Path, rank: int = 0) -> tuple[Definition, Manifest]:
+    """Read what a folder is to hold and what is finished, and compare the two.
+
+    A line of the manifest that speaks of seeds which are not the job's is set aside as damaged. In folders without a
+    `job_digest` the seeds of run.json may as well be what was changed, and nothing is drawn or removed on a guess.
+
+    Raises OutputError: there is no job, it is not as a run wrote it, or record and manifest contradict each other.
+    """
+    definition, manifest = Definition.read(folder), Manifest.read(folder, rank)
+    shards, strange = definition.shards, []
+    for index, line in manifest.lines.items():
+        seeds = shards[index].seeds
+        if line.seeds != str(seeds) and not _within(line.seeds, seeds):
+            strange.append(index)
+    if strange and definition.record["job_digest"] is None:
+        raise OutputError(
+            f"{folder} contradicts itself: run.json asks for seeds {_short(str(definition.seeds))}, and the manifest has "
+            f"shard {strange[0]} with seeds {_short(manifest.lines[strange[0]].seeds)}; restore whichever was changed"
+        )
+    for index in strange:
+        manifest.set_aside(index, "its seeds are not of this job")
+    return definition, manifest
+
+
+def _within(text: str, seeds: Seeds) -> bool:
+    """Whether the seeds of a manifest's line are the first of a shard's, as a stop within a shard leaves them, or fewer."""
+    try:
+        found = parse_seeds(text)
+    except SeedError:
+        return False
+    return len(found) <= len(seeds) and all(
+        part[0] in seeds and part[-1] in seeds and (len(part) <= 2 or part[1] in seeds)
+        for part in found.parts
+    )
+
+
 def _usable(path: Path) -> None:
-    if path.exists() and not path.is_dir():
+    if os.path.exists(path) and not path.is_dir():
         raise OutputError(f"{path} is a file; give a folder")
     try:
         path.mkdir(parents=True, exist_ok=True)

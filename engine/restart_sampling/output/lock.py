@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import OutputError
+from ..strict_json import loads
 
 try:
     import fcntl
@@ -117,7 +118,7 @@ def _held(path: Path) -> str | None:
 def _holder(file: IO[str]) -> str:
     try:
         file.seek(0)
-        who = json.loads(file.read())
+        who = loads(file.read(1000))
         return f"process {int(who['pid'])} on {who['host']}"
     except (ValueError, KeyError, TypeError, OSError):
         return "its process is not known"

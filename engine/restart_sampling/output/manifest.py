@@ -7,6 +7,7 @@ whole is passed over: its shard is drawn again, with the same bytes.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -17,9 +18,9 @@ from typing import IO
 
 from ..errors import OutputError
 from ..files import append_line, flush_folder, write_atomically
-from ..seeds import Seeds
+from ..seeds import SEED_LIMIT, Seeds
 
-_SEEDS = re.compile(r"[0-9][0-9,:-]*")
+_SEEDS, _SHA256 = re.compile(r"[0-9][0-9,:-]*"), re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,10 @@ class Line:
     device: str = "cpu"
 
 
+_KNOWN = {entry.name for entry in dataclasses.fields(Line)}
+_REQUIRED = {entry.name for entry in dataclasses.fields(Line) if entry.default is dataclasses.MISSING}
+
+
 @dataclass
 class Manifest:
     """All lines of a folder, and the file that this worker appends to."""
@@ -54,6 +59,7 @@ class Manifest:
     rank: int = 0
     lines: dict[int, Line] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
+    aside: set[int] = field(default_factory=set)  # shards whose lines were set aside
 
     @classmethod
     def read(cls, folder: Path, rank: int = 0) -> Manifest:
@@ -65,7 +71,7 @@ class Manifest:
                     continue
                 try:
                     line = _parsed(text)
-                except (ValueError, TypeError, KeyError):
+                except ValueError:
                     manifest.damaged.append(f"{path.name}, line {number}")
                 else:
                     manifest.lines[line.shard] = line
@@ -89,8 +95,15 @@ class Manifest:
         line = self.lines.get(shard)
         return line is not None and line.seeds == str(seeds)
 
+    def set_aside(self, shard: int, why: str) -> None:
+        """Take the line of a shard for damaged: it is read no more, and `remove` drops it."""
+        del self.lines[shard]
+        self.aside.add(shard)
+        self.damaged.append(f"the line of shard {shard} ({why})")
+
     def remove(self, shards: set[int]) -> None:
         """Forget some shards, so that they are drawn again. No other worker may be running."""
+        shards = shards | self.aside
         for path in self.paths():
             kept = [
                 text for text in _lines(path) if (found := _shard(text)) is not None and found not in shards
@@ -119,18 +132,39 @@ def _text(line: Line) -> str:
 
 
 def _parsed(text: str) -> Line:
-    fields = json.loads(text)
-    fields["files"] = fields["files"] if isinstance(fields["files"], int) else tuple(fields["files"])
-    fields["nonfinite"] = tuple(fields["nonfinite"])
-    line = Line(**fields)
-    # Read in full only where it is compared or checked: a resume reads a line for each shard there is.
-    if not isinstance(line.shard, int) or len(line.sha256) != 64 or not _SEEDS.fullmatch(line.seeds):
+    """The line in a text. Raises ValueError. Its seeds are read in full only where they are compared or checked."""
+    try:
+        fields = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(fields, dict) or not _REQUIRED <= fields.keys() <= _KNOWN:
         raise ValueError("not a line of a manifest")
-    return line
+    files, nonfinite = fields["files"], fields.get("nonfinite", [])
+    whole = (
+        all(_count(fields[name]) for name in ("shard", "count", "bytes"))
+        and isinstance(fields["seeds"], str)
+        and _SEEDS.fullmatch(fields["seeds"]) is not None
+        and isinstance(fields["sha256"], str)
+        and _SHA256.fullmatch(fields["sha256"]) is not None
+        and isinstance(nonfinite, list)
+        and all(_count(seed) for seed in nonfinite)
+        and (_count(files) or (isinstance(files, list) and all(isinstance(name, str) for name in files)))
+        and _count(fields.get("batch", 0))
+        and all(isinstance(fields.get(name, ""), str) for name in ("dtype", "device"))
+    )
+    if not whole:
+        raise ValueError("not a line of a manifest")
+    fields["files"] = files if isinstance(files, int) else tuple(files)
+    fields["nonfinite"] = tuple(nonfinite)
+    return Line(**fields)
+
+
+def _count(value: object) -> bool:
+    return type(value) is int and 0 <= value < SEED_LIMIT
 
 
 def _shard(text: str) -> int | None:
     try:
         return _parsed(text).shard
-    except (ValueError, TypeError, KeyError):
+    except ValueError:
         return None

@@ -202,6 +202,8 @@ def run(
 
     def collect(drawn: Drawn) -> None:
         _sort_in(drawn, opened)
+        if progress is not None:  # before its shards are finished, so that their events count this batch
+            progress(len(drawn.seeds))
         hand_over()
         # At most one shard is collected in part: batches run through the shards in order.
         for shard in itertools.islice(opened, 1):
@@ -209,8 +211,6 @@ def run(
                 last.result()
             if (last is None or last.done()) and time.perf_counter() - shard.kept_at >= keep_seconds:
                 keep_open(shard)
-        if progress is not None:
-            progress(len(drawn.seeds))
 
     before: Drawn | None = None  # its pixels are on their way to the host while the next batch is drawn
     try:

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from ..sampler import Progress as Where
+from ..terminal import error, listed, text_column
 from .job import JobFolder
 from .lock import alive
 from .manifest import Line
@@ -32,11 +33,12 @@ class Display:
         self.folder: JobFolder | None = None
         self.lock = threading.Lock()
         self.bar = Progress(
-            TextColumn("{task.fields[who]}sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("images"),
-            TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[memory]}"), TextColumn("{task.fields[alive]}"),
+            text_column("{task.fields[who]}sampling"), BarColumn(), MofNCompleteColumn(), text_column("images"),
+            text_column("{task.fields[rate]}"), text_column("{task.fields[memory]}"), text_column("{task.fields[alive]}"),
             TimeRemainingColumn(), console=console,
         )  # fmt: skip
-        self.done = self.in_batch = 0.0
+        self.done = self.in_batch = 0.0  # samples of this run
+        self.rank = 0
         self.nonfinite: list[int] = []
         self.started_at = self.counted_at = 0.0
         self.memory = 0  # bytes of the device that are taken, where a worker elsewhere says so
@@ -53,7 +55,7 @@ class Display:
         workers: int = 1,
     ) -> None:
         """Say what is about to run; `workers` are Ray's."""
-        self.folder, self.nfe, self.device = folder, nfe, torch.device(device)
+        self.folder, self.nfe, self.device, self.rank = folder, nfe, torch.device(device), who.rank
         self.who, self.workers = who, max(who.world, workers)
         total = len(folder.definition.seeds)
         line = f"{total:,} images of {model} → {folder.path}: {nfe} NFE each, batches of {batch}, {ran}"
@@ -113,9 +115,8 @@ class Display:
     def shard(self, line: Line, before: int = 0) -> None:
         """A shard is finished; earlier runs have drawn `before` of its images."""
         self.nonfinite += line.nonfinite
-        self.log(
-            "shard", shard=line.shard, count=line.count, before=before, bytes=line.bytes, nonfinite=list(line.nonfinite)
-        )  # fmt: skip
+        self.log("shard", rank=self.rank, shard=line.shard, count=line.count, before=before, bytes=line.bytes,
+                 nonfinite=list(line.nonfinite), drawn=int(self.done))  # fmt: skip
         if line.nonfinite:
             self.note(_quarantined(line.nonfinite) + "; they have no image")
 
@@ -130,7 +131,7 @@ class Display:
 
     def failed(self, text: str) -> None:
         self.log("failed", error=text)
-        print(f"error: {text}", file=sys.stderr)
+        error(text)
 
     def finish(self, result: Result, signal: int) -> list[int]:
         """The last lines; returns the seeds without an image, of all runs of this job."""
@@ -147,13 +148,9 @@ class Display:
         if signal:
             self.console.print("stopped; the same command goes on from here")
         if failures:
-            print(
-                f"error: {_quarantined(failures)}; check the network's weights, or use dtype fp32",
-                file=sys.stderr,
-            )
-        self.log(
-            "stop" if signal else "end", images=result.images, seconds=round(result.seconds, 3), signal=signal
-        )
+            error(f"{_quarantined(failures)}; check the network's weights, or use dtype fp32")
+        self.log("stop" if signal else "end", rank=self.rank, images=result.images,
+                 seconds=round(result.seconds, 3), signal=signal)  # fmt: skip
         return failures
 
     def log(self, event: str, **details: Any) -> None:
@@ -169,5 +166,4 @@ class Display:
 
 
 def _quarantined(seeds: Any) -> str:
-    shown = ", ".join(str(seed) for seed in list(seeds)[:8]) + (", …" if len(seeds) > 8 else "")
-    return f"{len(seeds)} samples became NaN or infinite, also in float32: seed {shown}"
+    return f"{len(seeds)} samples became NaN or infinite, also in float32: seed {listed(seeds, 8)}"

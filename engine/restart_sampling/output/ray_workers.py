@@ -182,9 +182,9 @@ def run(
             made.add(ShardData(shard, np.zeros(len(images), np.int64), None, images, "", ()))
             folder.finish(line)
             before = int(row["before"])
-            display.shard(line, before)
             display.memory = row["memory"]
             display.samples(line.count - before + len(line.nonfinite))
+            display.shard(line, before)
             result.images += line.count - before
             result.shards += 1
             result.nonfinite += line.nonfinite

@@ -6,9 +6,11 @@ batch, the workers or what an interrupted run had done. Seeds stay a few ranges,
 
 from __future__ import annotations
 
+import bisect
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate, islice
 
 import numpy as np
 
@@ -18,6 +20,8 @@ from ..seeds import Seeds
 
 DEFAULT_SIZE = 1000
 LARGEST = 2**31
+MAX_SHARDS = 10_000_000  # of a job: each is looked at by verify and when a job starts
+MAX_SEEDS = 10**11
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Shards:
             raise RestartValueError(f"the shard size must be an integer from 1 to {LARGEST:,}, got {size!r}")
         self.seeds, self.size = seeds, int(size)
         self.parts = sorted(seeds.parts, key=lambda part: part.start)
+        self._tops = list(accumulate((part[-1] for part in self.parts), max))  # of all parts up to this one
 
     def __iter__(self) -> Iterator[Shard]:
         last = -1
@@ -70,7 +75,7 @@ class Shards:
         """Shard `index`; its seeds may be none."""
         low, high = index * self.size, (index + 1) * self.size
         pieces = []
-        for part in self.parts:
+        for part in islice(self.parts, bisect.bisect_left(self._tops, low), None):
             if part.start >= high:
                 break
             if part[-1] >= low:
@@ -81,3 +86,17 @@ class Shards:
         if len(pieces) > 1 and any(piece.step > 1 for piece in pieces):  # they may interleave
             return Shard(index, Seeds.ascending(np.sort(np.concatenate([np.asarray(p) for p in pieces]))))
         return Shard(index, Seeds(pieces))
+
+
+def check_number(seeds: Seeds, size: int) -> None:
+    """Raise RestartValueError if a job has more seeds or shards than one can look after; no shard is made for it."""
+    if len(seeds) > MAX_SEEDS:
+        raise RestartValueError(f"a job has at most {MAX_SEEDS:,} seeds, and these are {len(seeds):,}")
+    parts = seeds.parts
+    span = max(part[-1] // size for part in parts) - min(part[0] // size for part in parts) + 1
+    most = min(span, sum(min(len(part), part[-1] // size - part[0] // size + 1) for part in parts))
+    if most > MAX_SHARDS:
+        raise RestartValueError(
+            f"a job has at most {MAX_SHARDS:,} shards, and {len(seeds):,} seeds in shards of {size:,} may be {most:,}; "
+            f"choose a larger shard size, or several jobs"
+        )

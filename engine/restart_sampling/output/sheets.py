@@ -21,7 +21,7 @@ class Sheets:
     """Makes the sheets of a job from the shards as they come.
 
     Args:
-        every: a sheet of the first shard, grid.png, and of the shards whose number it divides; 0 for none.
+        every: N, a sheet of the first shard, grid.png, and of every Nth; 0 for none.
         preview: also keep preview.png, at most every few seconds.
     """
 

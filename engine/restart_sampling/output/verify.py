@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import OutputError
 from ..seeds import parse_seeds
-from .job import Definition
+from .job import Definition, read_job
 from .manifest import Line, Manifest
 from .parts import Parts, part_files
 from .shards import Shard
@@ -54,11 +54,11 @@ def verify(folder: Path, decode: int = 1) -> Iterator[tuple[Shard, Report]]:
     """Check a folder shard by shard; the report is whole after the last.
 
     Args:
-        decode: read the files of every `decode`-th shard as well; 0 for none.
+        decode: N: read the files of every Nth shard as well; 0 for none.
 
     Raises OutputError where there is no run.
     """
-    definition, manifest = Definition.read(folder), Manifest.read(folder)
+    definition, manifest = read_job(folder)
     report = Report(seeds=len(definition.seeds), damaged=manifest.damaged)
     parts = Parts(folder, "verify", definition.identity)
     in_parts = {index for index, _ in part_files(folder)}
@@ -88,10 +88,9 @@ def verify(folder: Path, decode: int = 1) -> Iterator[tuple[Shard, Report]]:
 
 def check(folder: Path, definition: Definition, shard: Shard, line: Line, read: bool) -> str:
     """Why the files of a shard are not what its line says; "" if they are."""
-    seeds = [seed for seed in parse_seeds(line.seeds) if seed not in set(line.nonfinite)]
-    if len(seeds) != line.count:
-        return f"its line counts {line.count} images for {len(seeds)} seeds"
-    names = list(definition.format.files(shard, seeds, definition.subfolders))
+    names, why = _names(definition, shard, line)
+    if why:
+        return why
     total, digests, found = 0, [], 0
     folder = folder / definition.samples
     for name in names:
@@ -121,12 +120,47 @@ def check(folder: Path, definition: Definition, shard: Shard, line: Line, read: 
     return ""
 
 
+def glance(folder: Path, definition: Definition, manifest: Manifest) -> dict[int, str]:
+    """The finished shards of which a file is gone or has another size, with the reason. No file is opened."""
+    broken, shards, folder = {}, definition.shards, folder / definition.samples
+    for index, line in manifest.lines.items():
+        if not manifest.done(index, shards[index].seeds):
+            continue  # the files of a shard that was cut short or has grown are about to be replaced
+        names, why = _names(definition, shards[index], line)
+        total = 0
+        for name in names:
+            try:
+                total += (folder / name).stat().st_size
+            except FileNotFoundError:
+                why = f"{name} is not there"
+                break
+            except OSError as error:
+                why = f"{name} cannot be read: {error.strerror or error}"
+                break
+        if why or total != line.bytes:
+            broken[index] = why or _wrong_size(names, line, total)
+    return broken
+
+
+def _names(definition: Definition, shard: Shard, line: Line) -> tuple[list[str], str]:
+    """(the files of a shard, what is wrong with its line before any is looked at)."""
+    left_out = set(line.nonfinite)
+    seeds = [seed for seed in parse_seeds(line.seeds) if seed not in left_out]
+    if len(seeds) != line.count:
+        return [], f"its line counts {line.count} images for {len(seeds)} seeds"
+    return list(definition.format.files(shard, seeds, definition.subfolders)), ""
+
+
+def _wrong_size(names: list[str], line: Line, total: int) -> str:
+    return f"{names[0] if len(names) == 1 else 'its files'} should have {line.bytes:,} bytes, not {total:,}"
+
+
 def fingerprint(folder: Path) -> str:
     """SHA-256 over the manifest's digests in order of shards: equal for equal samples, however they were drawn.
 
     OutputError where something is missing.
     """
-    definition, manifest = Definition.read(folder), Manifest.read(folder)
+    definition, manifest = read_job(folder)
     digest = hashlib.sha256()
     for shard in definition.shards:
         if not manifest.done(shard.index, shard.seeds):

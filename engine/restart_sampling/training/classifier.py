@@ -22,17 +22,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, RestartError
 from ..models.weights import diagnose, write_atomic
+from ..strict_json import loads
+from ..terminal import plain_console
 from .data import Images, fashion_mnist
 
 KEY = "restart_sampling_classifier"
-console = Console(stderr=True)
+console = plain_console(stderr=True)
 
 
 class Classifier(nn.Module):
@@ -122,7 +123,9 @@ def load_classifier(path: str | Path) -> Classifier:
     except (OSError, SafetensorError) as error:
         diagnose(path, str(error))
     try:
-        card = json.loads(metadata[KEY])
+        card = loads(metadata[KEY])
+        if not isinstance(card, dict):
+            raise ValueError("its card is no object")
         classifier = Classifier(tensors["body.0.weight"].shape[1], tensors["head.weight"].shape[0])
         classifier.load_state_dict(tensors)
     except (KeyError, ValueError, IndexError, RuntimeError) as error:

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import RestartValueError
+from ..files import NPZ_DAMAGE
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 FASHION_MNIST_CLASSES = (
@@ -119,7 +120,7 @@ def _read_npz(path: Path) -> Images:
             return _checked(str(path), file["images"], file.get("labels"))
     except DataError:
         raise
-    except (OSError, ValueError, EOFError, zlib.error) as error:
+    except NPZ_DAMAGE as error:
         raise DataError(f"{path}: not a readable .npz file ({error})") from None
 
 

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from ..devices import select_device
 from ..errors import RestartError, RestartValueError
+from ..terminal import plain_console
 from . import loop
 from .data import Images, load_images
 from .export import export_network
 
-console = Console(stderr=True)
+console = plain_console(stderr=True)
 
 
 def network_config(

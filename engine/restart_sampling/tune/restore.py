@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..bench.rows import find
+from ..errors import OutputError
 from ..plan import Plan
 from .space import Space, params_of, suggest
 from .study import library
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 Row = Mapping[str, Any]
+MOST = 1_000_000  # trials; those without a row are filled in one by one
 SAME = ("model_sha256", "dtype", "n", "first_seed", "features", "reference", "classes")
 
 
@@ -39,8 +41,8 @@ def restore(
     mine = find(rows, kind="trial", **{name: common[name] for name in names})
     if not mine or study.get_trials(deepcopy=False):
         return 0, 0
-    name = mine[-1]["study"]
-    made = {row["trial"]: _trial(row, space, key) for row in find(mine, study=name)}
+    name = mine[-1].get("study")
+    made = dict(_numbered(row, space, key) for row in find(mine, study=name))
     if not any(made.values()):
         return 0, len(made)
     study.set_user_attr("study", name)
@@ -48,6 +50,22 @@ def restore(
         study.add_trial(made.get(number) or _refused())
     left_out = sum(trial is None for trial in made.values())
     return len(made) - left_out, left_out
+
+
+def _numbered(row: Row, space: Space, key: Callable[[Plan], str]) -> tuple[int, FrozenTrial | None]:
+    """(number, trial) of a row. Raises OutputError if it is not as `tune` wrote it."""
+    number = row.get("trial")
+    if type(number) is not int or not 0 <= number < MOST or not isinstance(row.get("study"), str):
+        raise OutputError(
+            f"a row of a trial has the number {str(number)[:40]!r}; mend or remove its line in tune.jsonl"
+        )
+    try:
+        return number, _trial(row, space, key)
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise OutputError(
+            f"the row of trial {number} is not as tune wrote it ({type(error).__name__}: {str(error)[:200]}); mend or "
+            f"remove its line in tune.jsonl"
+        ) from error
 
 
 def _trial(row: Row, space: Space, key: Callable[[Plan], str]) -> FrozenTrial | None:

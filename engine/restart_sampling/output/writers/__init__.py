@@ -20,6 +20,7 @@ from ...errors import OutputError
 from ...files import flush_folder, write_atomically
 from ..shards import Shard
 
+VERSION = 2  # of what the files hold beyond the samples; a job keeps the one it began with, so that its shards stay alike
 NAMES = ("png", "npz", "wds", "parquet")
 
 
@@ -81,17 +82,22 @@ class Format:
     bytes_per_image: int = 100
 
 
-def find(name: str) -> Format:
-    """The format called `name`; OutputError names what there is, or the extra to install."""
+def find(name: str, version: int = VERSION) -> Format:
+    """The format called `name`, as of `version`; OutputError names what there is, or the extra to install."""
     if name not in NAMES:
-        raise OutputError(f"format must be one of {', '.join(NAMES)}, got {name!r}")
-    format: Format = importlib.import_module(f".{name}", __name__).FORMAT
-    for module in format.modules:
+        raise OutputError(f"format must be one of {', '.join(NAMES)}, got {name[:40]!r}")
+    if version > VERSION:
+        raise OutputError(
+            f"the files are of format version {version}, and this program knows up to {VERSION}"
+        )
+    module = importlib.import_module(f".{name}", __name__)
+    format: Format = getattr(module, f"FORMAT_{version}", module.FORMAT)
+    for needed in format.modules:
         try:
-            importlib.import_module(module)
+            importlib.import_module(needed)
         except ImportError:
             raise OutputError(
-                f"--format {name} needs {module}; install it with: pip install 'restart-sampling[{format.needs}]'"
+                f"--format {name} needs {needed}; install it with: pip install 'restart-sampling[{format.needs}]'"
             ) from None
     return format
 

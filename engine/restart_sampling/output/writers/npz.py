@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...files import NPZ_DAMAGE
 from ..shards import Shard
 from . import Format, Hashing, ShardData, Written, one_file
 
@@ -40,7 +41,7 @@ def check(path: Path) -> int:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             counts = {len(arrays[name]) for name in arrays.files}
-    except (OSError, zipfile.BadZipFile, KeyError, EOFError) as error:
+    except NPZ_DAMAGE as error:
         raise ValueError(str(error)) from error
     if len(counts) != 1:
         raise ValueError("its arrays have different lengths")

@@ -1,12 +1,16 @@
 """Parquet shards with the columns seed, class, plan and image; an image as `datasets` keeps it: struct<bytes, path>.
 
 float32 samples are the column `sample`, a fixed-size list of floats, with the shape in the schema's metadata.
+The metadata also has the features of the columns as `datasets` writes them, so that `load_dataset` shows images as images.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,22 @@ def files(shard: Shard, seeds: Sequence[int], subfolders: bool) -> Iterator[str]
     yield f"shard-{shard.name}.parquet"
 
 
-def write(folder: Path, data: ShardData, subfolders: bool, tag: str) -> Written:
+def _features(columns: Iterable[str], shape: tuple[int, ...]) -> str:
+    """The schema's entry "huggingface", by which `datasets` shows the column `image` as pictures."""
+    plain = {"seed": "int64", "class": "int64", "plan": "string"}
+    features: dict[str, Any] = {}
+    for name in columns:
+        if name == "image":
+            features[name] = {"_type": "Image"}
+        elif name == "sample":
+            element = {"dtype": "float32", "_type": "Value"}
+            features[name] = {"feature": element, "length": int(np.prod(shape)), "_type": "Sequence"}
+        else:
+            features[name] = {"dtype": plain[name], "_type": "Value"}
+    return json.dumps({"info": {"features": features}})
+
+
+def _write(folder: Path, data: ShardData, subfolders: bool, tag: str, features: bool) -> Written:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -29,7 +48,7 @@ def write(folder: Path, data: ShardData, subfolders: bool, tag: str) -> Written:
     if data.labels is not None:
         columns["class"] = pa.array(data.labels, pa.int64())
     columns["plan"] = pa.array([data.plan] * len(data.seeds))
-    metadata = {}
+    metadata: dict[str, str] = {}
     if data.images.dtype == np.uint8:
         rows = [
             {"bytes": _png(image), "path": f"{seed:06d}.png"}
@@ -40,6 +59,8 @@ def write(folder: Path, data: ShardData, subfolders: bool, tag: str) -> Written:
         flat = pa.array(np.ascontiguousarray(data.images).reshape(-1))
         columns["sample"] = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(data.images.shape[1:])))
         metadata["shape"] = ",".join(map(str, data.images.shape[1:]))
+    if features:
+        metadata["huggingface"] = _features(columns, data.images.shape[1:])
     table = pa.table(columns).replace_schema_metadata(metadata or None)
 
     def save(file: Hashing) -> None:
@@ -65,5 +86,7 @@ def check(path: Path) -> int:
         raise ValueError(str(error)) from error
 
 
-FORMAT = Format("parquet", "one Parquet table for each shard: seed, class, plan, image", ("uint8", "float32"), write, files,
-                check, needs="parquet", modules=("pyarrow",), bytes_per_image=300)  # fmt: skip
+FORMAT = Format("parquet", "one Parquet table for each shard: seed, class, plan, image", ("uint8", "float32"),
+                partial(_write, features=True), files, check, needs="parquet", modules=("pyarrow",),
+                bytes_per_image=300)  # fmt: skip
+FORMAT_1 = replace(FORMAT, write=partial(_write, features=False))  # of jobs that were begun without the entry

@@ -1,0 +1,160 @@
+r"""run.json, read in one place: what a job is, checked before anything acts on it.
+
+The file may have been edited, cut short or damaged, and a job that does something else than its folder says is a wrong result.
+So every entry has a type and bounds (`ENTRIES`), and two digests are recorded beside what they name:
+
+    plan_digest   of "plan"
+    job_digest    of the entries in SEALED, so of everything that decides what is drawn and where it is
+
+Entries that decide nothing about the samples (batch, device, where the model lies) may be edited. Older folders have no
+job_digest, and are checked by everything else. The weights are not sealed: they are compared with the model itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import OutputError, RestartError
+from ..seeds import Seeds, parse_seeds
+from ..strict_json import loads
+from .shards import LARGEST, Shards, check_number
+
+SAMPLES = "samples"  # the folder of the samples in a job's folder
+SEALED = (
+    "plan", "nfe", "seeds", "class", "dtype", "format", "pixels", "shard_size", "samples", "subfolders", "noise",
+)  # fmt: skip
+MAX_BYTES = 256 << 20  # of run.json; a million single seeds need 20 MB
+REQUIRED = object()
+
+
+class Entry(NamedTuple):
+    """One entry of run.json: whether a value `fits`, what is `allowed` in words, and the default where it may be missing."""
+
+    fits: Callable[[Any], bool]
+    allowed: str
+    default: Any = REQUIRED
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 4096 and "\0" not in value
+
+
+def _optional(entry: Entry, default: Any = REQUIRED) -> Entry:
+    return Entry(lambda value: value is None or entry.fits(value), f"{entry.allowed} or null", default)
+
+
+def _integer(low: int, high: int) -> Entry:
+    return Entry(
+        lambda value: type(value) is int and low <= value <= high, f"an integer from {low} to {high:,}"
+    )
+
+
+def _digits(count: int) -> Entry:
+    def fits(value: Any) -> bool:
+        return isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{count}}}", value) is not None
+
+    return Entry(fits, f"{count} hexadecimal digits")
+
+
+TEXT = Entry(_text, "text of 1 to 4096 characters")
+ENTRIES = {
+    "model": TEXT,
+    "model_path": _optional(TEXT, None),
+    "model_sha256": _optional(_digits(64)),
+    "plan": Entry(lambda value: isinstance(value, dict), "an object"),
+    "plan_digest": _digits(12),
+    "nfe": _integer(1, 10_000_000),
+    "notes": Entry(
+        lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
+        "a list of texts",
+        (),
+    ),
+    "seeds": Entry(lambda value: isinstance(value, str), "text"),
+    "class": _optional(TEXT),
+    "batch": _integer(1, LARGEST),
+    "device": _optional(TEXT),
+    "dtype": TEXT,
+    "backend": TEXT,
+    "graph": Entry(_text, TEXT.allowed, "auto"),
+    "compile": Entry(_text, TEXT.allowed, "auto"),
+    "format": TEXT,
+    "format_version": _integer(1, 1000)._replace(default=1),
+    "pixels": TEXT,
+    "shard_size": _integer(1, LARGEST),
+    "samples": Entry(
+        lambda value: value in ("", SAMPLES), f"{SAMPLES!r}, or left out for samples beside run.json", ""
+    ),
+    "subfolders": Entry(lambda value: isinstance(value, bool), "true or false"),
+    "noise": TEXT,
+    "job_digest": _digits(12)._replace(default=None),
+}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The record in `path`, complete and checked; entries that are not in ENTRIES are kept as they are.
+
+    Raises OutputError: the file cannot be read, is no record, or was changed after a run wrote it.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    if len(content) > MAX_BYTES:
+        raise OutputError(f"{path} is larger than {MAX_BYTES >> 20} MiB, so it is not the record of a run")
+    try:
+        return checked(loads(content))
+    except (ValueError, RestartError) as error:
+        raise OutputError(
+            f"{path.name} is not as a run wrote it: {error}; restore the file, or start a new run in another folder"
+        ) from None
+
+
+def checked(record: Any) -> dict[str, Any]:
+    """`record` with its defaults. Raises ValueError (or a RestartError) naming the first entry that is wrong."""
+    if not isinstance(record, dict):
+        raise ValueError(f"it holds {_shown(record)}, not an object")
+    complete = dict(record)
+    for name, entry in ENTRIES.items():
+        if name not in record:
+            if entry.default is REQUIRED:
+                raise ValueError(f"the entry {name!r} is missing")
+            complete[name] = entry.default
+        elif not entry.fits(record[name]):
+            raise ValueError(f"{name!r} must be {entry.allowed}, got {_shown(record[name])}")
+    if digest(record["plan"]) != record["plan_digest"]:
+        raise ValueError("'plan' is not the plan that 'plan_digest' names, so one of them was changed")
+    if complete["job_digest"] not in (None, seal(complete)["job_digest"]):
+        raise ValueError(f"'job_digest' is that of other values: one of {', '.join(SEALED)} was changed")
+    check_number(seeds_of(record), record["shard_size"])
+    return complete
+
+
+def seal(record: Mapping[str, Any]) -> dict[str, Any]:
+    """`record` with the digest of what it says."""
+    return {**record, "job_digest": digest({name: record[name] for name in SEALED})}
+
+
+def digest(value: Any) -> str:
+    """Twelve hexadecimal digits that name a JSON value; of a plan's options it is `Plan.digest`."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def seeds_of(record: Mapping[str, Any]) -> Seeds:
+    """The seeds of a record, in the order they were asked for."""
+    return parse_seeds(record["seeds"])
+
+
+def shards_of(record: Mapping[str, Any]) -> Shards:
+    """The shards of a record."""
+    return Shards(seeds_of(record), record["shard_size"])
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"

@@ -1,0 +1,60 @@
+"""JSON that people or chance may have changed: what `json.loads` lets through and later code trips over is refused here.
+
+Refused, always as ValueError with one short reason: NaN and infinities (also as `1e999`), text with lone surrogates (no terminal
+and no file takes it), and nesting beyond MAX_DEPTH.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+MAX_DEPTH = 64  # of lists and objects; what this package writes has 4
+
+
+def loads(text: str | bytes) -> Any:
+    """The value in `text` (bytes are UTF-8). Raises ValueError."""
+    if isinstance(text, bytes):
+        text = text.decode()
+    try:
+        value = json.loads(text, parse_constant=_constant, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    _check(value)
+    return value
+
+
+def is_clean(text: str) -> bool:
+    """Whether `text` can be encoded: it has no lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _check(value: Any) -> None:
+    """Raise ValueError for deep nesting and lone surrogates; iterative, since depth is what is in doubt."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below += item.keys()
+                below += item.values()
+            elif isinstance(item, list):
+                below += item
+            elif isinstance(item, str) and not item.isascii() and not is_clean(item):
+                raise ValueError("it holds text that is not valid Unicode (a lone surrogate)")
+        if not below:
+            return
+        level = below
+    raise ValueError("it is nested too deeply")
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not allowed")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return value
