@@ -11,7 +11,7 @@ import torch
 import restart_sampling as rs
 from restart_sampling import parameterization
 from restart_sampling.errors import ConfigError
-from restart_sampling.limits import ROUNDING
+from restart_sampling.limits import ROUNDING, stop_at_last_level
 from restart_sampling.table import bind
 
 
@@ -130,3 +130,11 @@ def test_one_point_of_a_named_grid_says_that_two_is_the_least():
 def test_what_is_no_list_of_levels(sigmas, message):
     with pytest.raises(ConfigError, match=message):
         rs.Plan.build(sigmas=sigmas)
+
+
+def test_a_run_that_ends_above_zero_still_does_when_its_levels_move():
+    known = network()
+    plan = stop_at_last_level(rs.Plan.build(sigmas=[known.sigma_max * (1 + 1e-6), 1.0, 0.1]))
+    moved = bind(plan, known).plan
+    assert moved.grid[0] == known.sigma_max
+    assert moved.steps[-1].s == plan.steps[-1].s == 0.1 and moved.nfe == plan.nfe == 4
