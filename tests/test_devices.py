@@ -192,9 +192,11 @@ def test_the_command_selects_the_gpu_of_its_worker(process, given, wanted, tmp_p
 
 
 def test_a_repeated_run_does_not_put_all_workers_on_the_recorded_gpu(process, tmp_path, monkeypatch):
+    plan = rs.Plan.build(steps=3)
     record = {
         "model": "fashion-mnist", "seeds": "0-3", "batch": 4, "dtype": "fp32", "backend": "auto", "device": "cuda:0",
-        "class": None, "model_sha256": None, "plan": rs.Plan.build(steps=3).config.to_dict(),
+        "class": None, "model_sha256": None, "plan": plan.config.to_dict(), "plan_digest": plan.digest, "nfe": plan.nfe,
+        "format": "png", "pixels": "uint8", "shard_size": 1000, "subfolders": False, "noise": "philox-v1",
     }  # fmt: skip
     (tmp_path / "run.json").write_text(json.dumps(record))
     assert drawn_on(["--repeat", str(tmp_path / "run.json")], tmp_path, monkeypatch) == "cuda:1"

@@ -223,7 +223,7 @@ def test_a_line_of_seeds_that_are_not_the_job_s_is_damage_and_repaired(job, caps
     "how, why", [("gone", "shard-000001.npz is not there"), ("cut", "shard-000001.npz should have")]
 )
 def test_status_looks_at_the_files(how, why, job, capsys):
-    path = job / "shard-000001.npz"
+    path = job / "samples/shard-000001.npz"
     path.unlink() if how == "gone" else path.write_bytes(path.read_bytes()[:-1])
     code, out, _ = run(capsys, "status", job)
     assert code == 0 and f"broken: shard 1: {why}" in out and "finished" not in out
@@ -247,7 +247,9 @@ def test_a_batch_beyond_the_seeds_takes_no_memory_for_them(finished, tmp_path, c
     model = finished / "m.safetensors"
     code, _, err = run(capsys, "generate", "--model", model, *OPTIONS[:-1], 2**31, "--out", tmp_path / "a")
     assert code == 0, err
-    assert (tmp_path / "a/shard-000001.npz").read_bytes() == (finished / "job/shard-000001.npz").read_bytes()
+    assert (tmp_path / "a/samples/shard-000001.npz").read_bytes() == (
+        finished / "job/samples/shard-000001.npz"
+    ).read_bytes()
 
 
 def test_a_small_disk_is_said_in_its_own_unit(tmp_path, capsys, monkeypatch):
@@ -359,10 +361,11 @@ def test_a_relative_model_is_found_from_another_folder(finished, tmp_path, capsy
     assert run(capsys, "generate", "--model", "m.safetensors", *OPTIONS, "--out", elsewhere / "far")[0] == 0
     monkeypatch.chdir(elsewhere)
     assert run(capsys, "generate", "--repeat", "far/run.json", "--out", "near")[0] == 0
-    (project / "runs/a/shard-000001.npz").unlink()
+    (project / "runs/a/samples/shard-000001.npz").unlink()
     assert run(capsys, "verify", project / "runs/a", "--repair")[0] == 0
     for name in ("shard-000000.npz", "shard-000001.npz"):
-        assert (elsewhere / "b" / name).read_bytes() == (finished / "job" / name).read_bytes()
+        drawn, wanted = (folder / "samples" / name for folder in (elsewhere / "b", finished / "job"))
+        assert drawn.read_bytes() == wanted.read_bytes()
 
     project = project.rename(tmp_path / "moved")
     assert repeat(out="c")[0] == 0
@@ -370,7 +373,7 @@ def test_a_relative_model_is_found_from_another_folder(finished, tmp_path, capsy
     code, _, err = repeat(out="d")
     assert code == 2 and "say with --model where it is now" in err
     assert repeat("--model", tmp_path / "weights.safetensors", out="d")[0] == 0
-    (project / "runs/a/shard-000001.npz").unlink()
+    (project / "runs/a/samples/shard-000001.npz").unlink()
     assert (
         run(capsys, "verify", project / "runs/a", "--repair", "--model", tmp_path / "weights.safetensors")[0]
         == 0

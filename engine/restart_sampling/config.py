@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
@@ -110,8 +109,11 @@ class PlanConfig:
 
 def _grid(sigmas: Any) -> tuple[float, ...]:
     """A main grid given level by level (list, tuple, array or tensor), without its final 0; () for none."""
-    values = sigmas.tolist() if getattr(sigmas, "ndim", 0) else sigmas
-    if isinstance(values, str) or not isinstance(values, Iterable):
+    try:
+        values = list(sigmas)
+    except TypeError:
+        values = None
+    if values is None or isinstance(sigmas, str):
         raise ConfigError(
             f"sigmas must be a list of descending levels such as [80, 10, 1], got {shown(sigmas)}"
         )

@@ -38,14 +38,15 @@ def shown(
     if not progress:
         yield callback
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from .terminal import plain_console, text_column
 
     columns = (
-        TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("samples"),
-        TextColumn("evaluation {task.fields[row]} of {task.fields[nfe]}"), TimeRemainingColumn(),
+        text_column("sampling"), BarColumn(), MofNCompleteColumn(), text_column("samples"),
+        text_column("evaluation {task.fields[row]} of {task.fields[nfe]}"), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=console or Console(stderr=True)) as bar:
+    with Progress(*columns, console=console or plain_console(stderr=True)) as bar:
         task = bar.add_task("", total=None, row=0, nfe=0)
 
         def move(where: Any) -> None:
