@@ -67,7 +67,11 @@ def tune(
     ] = True,
     confirm: Annotated[bool, typer.Option(help="Measure what was found on fresh seeds.")] = True,
     features: Annotated[
-        str | None, typer.Option(help="Feature extractor: package.module:factory or a TorchScript file.")
+        str | None,
+        typer.Option(
+            help="Feature extractor: a shipped name, FILE.py:NAME, package.module:NAME or a TorchScript file. Default for the "
+            "bundled model: fashion-mnist-patches, so that the other shipped ones have no part in the search."
+        ),
     ] = None,
     reference: Annotated[
         Path | None, typer.Option(help="Reference: an .npz with images or with mu and sigma.")
@@ -87,6 +91,7 @@ def tune(
     import torch
     from rich.console import Console
 
+    from ..bench import shipped
     from ..bench.judge import judge_for
     from ..bench.rows import environment, read
     from ..models.registry import load
@@ -133,7 +138,10 @@ def tune(
     denoiser = load(model, device)
     solvers = tuple(name.strip() for name in solver.split(",") if name.strip())
     space = space_for(denoiser.parameterization, solvers=solvers, levels=levels, min_nfe=min_nfe, max_nfe=top)
-    judge = judge_for(model, features, reference)
+    own = model == shipped.MODEL and reference is None and features is None
+    judge = judge_for(model, shipped.TUNER if own else features, reference)
+    if judge.note:
+        console.print(f"note: {judge.note}")
     objective = Objective(
         denoiser, judge, n=n, first_seed=first_seed, batch=batch, dtype=dtype, cache=cache, halving=halving
     )
@@ -197,6 +205,12 @@ def tune(
         title = f"{model}: {sum(row['fd'] is not None for row in rows)} plans, n = {n}, {judge.features}"
         written = pareto.pictures(out, rows, tuned, title)
         _show(console, found, budgets, tuned, model, dtype)
+        if tuned and judge.features in shipped.NAMES:
+            others = ",".join(name for name in shipped.NAMES if name != judge.features)
+            typer.echo(
+                f"\nchosen and measured by {judge.features}; to judge the images that `generate` draws by extractors that had no "
+                f"part:\n  restart-sampling score FOLDER --features {others}"
+            )
         console.print(f"rows in {path}" + "".join(f", {p.name}" for p in written) + f"; the study is {where}")
     finally:
         lock.release()
