@@ -1,19 +1,16 @@
 r"""Where a search begins: plans that are known to be good, so that it does not have to find them.
 
-In this order, each once: for every budget the benchmark's rule (one interval, bench/engine.py) and plain Heun; for every budget
-ladders, where at least two levels are searched: adjoining intervals of equal ratio from LADDER_FROM up to one of LADDER_TO, with
-equal repeats, on a short main walk by the solver that asks for the fewest evaluations; the published presets that fit; those
-with one interval and as many repeats as a budget pays for, because more of them help for long (paper, Table 3); the paper's
-multi-level ImageNet rows of up to twice the most evaluations, cut to the number of levels and with fewer repeats until they
-fit; for every other solver the presets with one interval and that solver on the main walk, and there and in the interval; the
-other solvers with the rule's interval.
+In this order, each once: for every budget the benchmark's rule (one interval, bench/engine.py) and plain Heun; the published
+presets that fit; those with one interval and as many repeats as a budget pays for, because more of them help for long (paper,
+Table 3); the paper's multi-level ImageNet rows of up to twice the most evaluations, cut to the number of levels and with fewer
+repeats until they fit; for every other solver the presets with one interval and that solver on the main walk, and there and in
+the interval; the other solvers with the rule's interval.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from ..bench.engine import plan_for
@@ -22,8 +19,6 @@ from ..plan import Plan
 from ..presets import Preset, presets
 from .space import Options, Params, Refused, Space, build, options_of, params_of
 
-LADDER_FROM, LADDER_TO = 0.06, (1.0, 3.0, 10.0)  # noise levels
-LADDER_N, LADDER_MAIN = 3, 0.45  # points of an interval; share of the budget that the main walk takes
 Key = Callable[[Plan], str]  # names what a plan draws
 
 
@@ -86,8 +81,6 @@ def _candidates(space: Space, budgets: Sequence[int]) -> Iterator[tuple[str, Pla
             plan = plan_for("heun", budget, jumping)
             if plan is not None:
                 yield f"{'Restart by rule' if jumping else 'Heun'}, {budget} NFE", plan, ""
-    for budget in budgets:
-        yield from _ladders(space, budget)
     for preset in presets():
         if preset.nfe <= space.max_nfe:
             yield (
@@ -108,25 +101,6 @@ def _candidates(space: Space, budgets: Sequence[int]) -> Iterator[tuple[str, Pla
             plan = plan_for(solver, budget, jumping=True)
             if plan is not None:
                 yield f"{solver} + Restart by rule, {budget} NFE", plan, ""
-
-
-def _ladders(space: Space, budget: int) -> Iterator[tuple[str, Plan, str]]:
-    """Ladders of 2 to `space.levels` intervals, those of the fewest first, with as many repeats as the budget pays for."""
-    mains = [plan for solver in space.solvers if (plan := plan_for(solver, round(LADDER_MAIN * budget)))]
-    if not mains:
-        return
-    main = max(mains, key=lambda plan: plan.config.steps)
-    options: Options = {"solver": main.config.solver, "steps": main.config.steps}
-    for levels in range(2, space.levels + 1):
-        for top in LADDER_TO:
-            edges = [LADDER_FROM * (top / LADDER_FROM) ** (k / levels) for k in range(levels + 1)]
-            rungs = [[LADDER_N, 1, round(a, 3), round(b, 3)] for a, b in pairwise(edges)]
-            once = Plan.build(**options, restart=rungs)
-            K = min((budget - main.nfe) // (once.nfe - main.nfe), space.K[1])
-            if K >= 1:
-                ladder = [[N, K, t_min, t_max] for N, _, t_min, t_max in rungs]
-                label = f"ladder of {levels} intervals up to {top:g}, {budget} NFE"
-                yield label, Plan.build(**options, restart=ladder), ""
 
 
 def _transplants(
