@@ -48,7 +48,7 @@ def no_data(monkeypatch, tmp_path):
 def test_shipped_statistics_are_those_of_the_images(name):
     """The distance to the shipped mean and covariance is that to the test set's images, to 1e-3; so is it with equal classes."""
     test, train_ = data.fashion_mnist("test"), data.fashion_mnist("train")
-    images, labels = torch.from_numpy(train_.images[:600]), torch.from_numpy(train_.labels[:600])
+    images, labels = torch.from_numpy(train_.images[:300]), torch.from_numpy(train_.labels[:300])
     network = Features(shipped.extractor(name), name, images[0])
     by_images = stats_of(torch.cat([network(x) for x in torch.from_numpy(test.images).split(500)]))
     by_file = Judge(network, Stats(*shipped.statistics(name)), balanced=True)
@@ -67,10 +67,10 @@ def test_shipped_statistics_are_those_of_the_images(name):
 def test_a_shipped_extractor_tells_good_from_bad(name):
     """Training images are nearest; noise and blur are farther the more there is of them."""
     pictures = data.fashion_mnist("train")
-    images = torch.from_numpy(pictures.images[:1500])
+    images = torch.from_numpy(pictures.images[:1000])
     judge = Judge(Features(shipped.extractor(name), name, images[0]), Stats(*shipped.statistics(name)))
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
-    noisy = [judge.fd((images + s * noise).clamp(0, 255).to(torch.uint8)) for s in (0, 8, 16, 32)]
+    noisy = [judge.fd((images + s * noise).clamp(0, 255).to(torch.uint8)) for s in (0, 16, 32, 64)]
     blurred = [noisy[0]]
     for s in (0.6, 0.9, 1.3):
         kernel = torch.exp(-(torch.arange(-4.0, 5) ** 2) / (2 * s * s))
@@ -79,7 +79,7 @@ def test_a_shipped_extractor_tells_good_from_bad(name):
             judge.fd(F.conv2d(images.float(), kernel, padding=4).round().clamp(0, 255).to(torch.uint8))
         )
     for values in (noisy, blurred):
-        assert values == sorted(values) and values[1] > 1.5 * values[0], values
+        assert values == sorted(values) and values[-1] > 3 * values[0], values
 
 
 def test_shipped_extractors_differ_and_say_how_they_were_made():

@@ -18,16 +18,17 @@ from restart_sampling.bench.image_sets import open_images
 from restart_sampling.bench.judge import Judge, Stats
 from restart_sampling.cli import main
 from restart_sampling.errors import ConfigError, OutputError, RestartValueError
+from restart_sampling.training import data
 
 pytest.importorskip("torchmetrics")
 pytest.importorskip("prdc")
 
-N, SEEDS = 30, range(100, 130)
+N, SEEDS = 90, range(100, 190)  # more images than features, so that covariances have full rank
 
 
 @pytest.fixture(scope="module")
 def drawn():
-    """Images uint8 [30, 1, 28, 28] and classes: blobs whose place depends on the class. Their seeds draw these classes."""
+    """Images uint8 [90, 1, 28, 28] and classes: blobs whose place depends on the class. Their seeds draw these classes."""
     labels = rs.noise.class_labels(SEEDS, 10)
     g = torch.Generator().manual_seed(0)
     images = torch.randint(0, 40, (N, 1, 28, 28), generator=g, dtype=torch.uint8)
@@ -63,7 +64,7 @@ def in_folder(folder, images, labels):
 
 
 def in_tars(folder, images, labels):
-    for part, index in enumerate(torch.arange(len(images)).split(12)):
+    for part, index in enumerate(torch.arange(len(images)).split(40)):
         with tarfile.open(folder / f"{part}.tar", "w") as archive:
             for i in index.tolist():  # the picture first, the other way than ours
                 for suffix, content in (
@@ -97,7 +98,7 @@ def in_run(format, pixels="uint8", under=""):
             "pixels": pixels,
             "class": None,
             "model": "fashion-mnist",
-            "seeds": "100-129",
+            "seeds": "100-189",
         }
         (folder / "run.json").write_text(json.dumps(record))
         for name in ("grid.png", "sheets/000000.png", "preview.png"):
@@ -105,7 +106,7 @@ def in_run(format, pixels="uint8", under=""):
             (folder / name).write_bytes(encoded(torch.zeros(1, 90, 90, dtype=torch.uint8)))
         root = folder / under
         root.mkdir(exist_ok=True)
-        for shard in Shards(parse_seeds("100-129"), 20):
+        for shard in Shards(parse_seeds("100-189"), 60):
             index = torch.tensor([seed - 100 for seed in shard.seeds])
             some = images[index].permute(0, 2, 3, 1).numpy()
             if pixels == "float32":
@@ -131,8 +132,8 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_format_holds_the_same_images_and_classes(way, tmp_path, drawn):
-    found = list(open_images(WAYS[way](tmp_path, *drawn)).batches(7))
-    assert [len(images) for images, _ in found] == [7, 7, 7, 7, 2]
+    found = list(open_images(WAYS[way](tmp_path, *drawn)).batches(40))
+    assert [len(images) for images, _ in found] == [40, 40, 10]
     assert torch.equal(torch.cat([images for images, _ in found]), drawn[0])
     assert torch.equal(torch.cat([labels for _, labels in found]), drawn[1])
 
@@ -141,7 +142,7 @@ def test_every_format_holds_the_same_images_and_classes(way, tmp_path, drawn):
 def judges():
     """Two shipped extractors, with a reference of images and of statistics."""
     g = torch.Generator().manual_seed(1)
-    real = torch.randint(0, 256, (60, 1, 28, 28), generator=g, dtype=torch.uint8)
+    real = torch.randint(0, 256, (120, 1, 28, 28), generator=g, dtype=torch.uint8)
     networks = [(name, shipped.extractor(name)) for name in shipped.NAMES[:2]]
     stats = Stats(*shipped.statistics(shipped.NAMES[1]))
     (a, one), (b, two) = ((name, Features(network, name, real[0])) for name, network in networks)
@@ -156,7 +157,7 @@ def test_a_stream_scores_as_all_at_once(judges, drawn):
     images, labels = drawn
     order = labels.argsort()
     for at in (torch.arange(N), order):
-        parts = zip(images[at].split(13), labels[at].split(13), strict=True)
+        parts = zip(images[at].split(37), labels[at].split(37), strict=True)
         for scorer in score.score(judges, parts):
             want = scorer.judge.measure(images[at], labels[at])
             found = scorer.result()
@@ -171,7 +172,7 @@ def test_memory_does_not_grow_with_the_number_of_images(judges, drawn, monkeypat
     scorer = score.score(judges[:1], [drawn] * 3)[0]
     assert scorer.kept is None and scorer.n == 3 * N
     assert set(scorer.result()) == {"fd", "fd_balanced", "accuracy"}
-    assert any("left out of more than 60 images" in note for note in scorer.notes())
+    assert any("left out of more than 180 images" in note for note in scorer.notes())
     images, labels = (torch.cat([x] * 3) for x in drawn)
     want = judges[0].measure(images, labels)
     assert scorer.result() == pytest.approx({name: want[name] for name in scorer.result()}, rel=1e-9)
@@ -180,20 +181,24 @@ def test_memory_does_not_grow_with_the_number_of_images(judges, drawn, monkeypat
 def test_a_label_that_is_missing_leaves_out_what_needs_it(judges, drawn):
     images, labels = drawn[0], drawn[1].clone()
     labels[20] = -1
-    scorer = score.score(judges[:1], zip(images.split(10), labels.split(10), strict=True))[0]
+    scorer = score.score(judges[:1], zip(images.split(30), labels.split(30), strict=True))[0]
     found = scorer.result()
     assert "fd_balanced" not in found and "accuracy" not in found
     assert found["fd"] == pytest.approx(judges[0].fd(images), rel=1e-9)
-    assert any("1 of 30 images do not have a class" in note for note in scorer.notes())
+    assert any("1 of 90 images do not have a class" in note for note in scorer.notes())
     with pytest.raises(RestartValueError, match=r"class 10, and the reference has the classes 0 \.\. 9"):
         score.score(judges, [(images, labels + 10 - labels.max() + 0)])
 
 
-def test_the_command(tmp_path, capsys, drawn):
-    """All shipped extractors on a file; the same numbers as a table, as JSON and as rows."""
+def test_the_command(tmp_path, capsys, drawn, monkeypatch):
+    """All shipped extractors on a file, without the data set; the same numbers as a table, as JSON and as rows."""
+    real = data.fashion_mnist
+    monkeypatch.setattr(data, "fashion_mnist", lambda split: real(split, tmp_path))
     path = in_npz(tmp_path, *drawn)
     main_ok("score", path, "--json", "--out", tmp_path / "rows.jsonl")
-    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    out, err = capsys.readouterr()
+    assert err.count("note: ") == 1 and "kernel distance, precision, recall" in err
+    found = [json.loads(line) for line in out.splitlines()]
     assert [row["features"] for row in found] == list(shipped.NAMES)
     assert all((row["kind"], row["n"], row["format"]) == ("score", N, "npz") for row in found)
     assert [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()] == found
