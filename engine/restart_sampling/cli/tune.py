@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 nothing was found, 2 the command cannot run, 130 stopped b
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,6 +66,12 @@ def tune(
     halving: Annotated[
         bool, typer.Option(help="Draw a quarter of the images first and give up plans that are far off.")
     ] = True,
+    plans: Annotated[
+        Path | None,
+        typer.Option(
+            help="A JSON file with a list of plans, as options of Plan.build, to try before all others."
+        ),
+    ] = None,
     confirm: Annotated[bool, typer.Option(help="Measure what was found on fresh seeds.")] = True,
     features: Annotated[
         str | None,
@@ -101,7 +108,7 @@ def tune(
     from ..tune.objective import Objective
     from ..tune.restore import restore
     from ..tune.space import space_for
-    from ..tune.starts import starts
+    from ..tune.starts import given, starts
 
     study.library()
     budgets = _budgets(budget)
@@ -139,6 +146,7 @@ def tune(
     solvers = tuple(name.strip() for name in solver.split(",") if name.strip())
     space = space_for(denoiser.parameterization, solvers=solvers, levels=levels, min_nfe=min_nfe, max_nfe=top)
     own = model == shipped.MODEL and reference is None and features is None
+    own_plans = _plans(plans) if plans is not None else []
     judge = judge_for(model, shipped.TUNER if own else features, reference)
     if judge.note:
         console.print(f"note: {judge.note}")
@@ -169,6 +177,7 @@ def tune(
             )
         common |= environment(denoiser.device)
         results.write_trials(found, common, path)
+        study.enqueue(found, given(own_plans, space, objective.key), trials)
         first = starts(space, budgets, objective.key)
         study.enqueue(found, first, max(1, trials // 3))
         deadline = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
@@ -224,6 +233,16 @@ def tune(
 def _folder(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.parent
+
+
+def _plans(path: Path) -> list[Any]:
+    try:
+        plans = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise RestartValueError(f"cannot read the plans of {path}: {error}") from error
+    if not isinstance(plans, list):
+        raise RestartValueError(f"{path} holds {type(plans).__name__}, not a list of plans")
+    return plans
 
 
 def _budgets(text: str) -> list[int]:
