@@ -218,7 +218,7 @@ def test_features_that_fail_on_images_are_one_sentence(mine):
 # --- several in one run, and no data set -------------------------------------------------------------------------
 
 
-def test_several_judges_share_the_images(tmp_path):
+def test_several_judges_share_the_images(tmp_path, monkeypatch):
     """One drawing, a row for each; each is what its judge says alone, and a second run measures nothing."""
 
     class Runner:
@@ -252,8 +252,11 @@ def test_several_judges_share_the_images(tmp_path):
         )  # fmt: skip
 
     denoiser.info["sha256"] = "f" * 64
+    read = []
+    block_of = quality.block_of
+    monkeypatch.setattr(quality, "block_of", lambda *given: read.append(given) or block_of(*given))
     both = measure(judges, "both")
-    assert runner.drawn == 40
+    assert runner.drawn == 40 and len(read) == 2 + 4  # each block once for both, and for either to pool
     assert [(row["kind"], row["features"]) for row in both] == [
         ("quality", "some-0"), ("quality", "some-4"), ("quality", "some-0"), ("quality", "some-4"),
         ("pooled", "some-0"), ("pooled", "some-4"),

@@ -147,10 +147,9 @@ def _run(path: Path) -> ImageSet:
         raise OutputError(
             f"{path} does not hold a run of ours: its run.json cannot be read ({error})"
         ) from error
-    root = path / "samples" if (path / "samples").is_dir() else path
     name = re.compile(r"[0-9]+\.png" if kind == "png" else rf"shard-[0-9]+\{suffix}")
     files = sorted(
-        p for p in root.rglob(f"*{suffix}") if name.fullmatch(p.name) and p.parent.name != "sheets"
+        p for p in path.rglob(f"*{suffix}") if name.fullmatch(p.name) and p.parent.name != "sheets"
     )
     if not files:
         raise OutputError(
