@@ -143,8 +143,6 @@ _BUNDLED = tuple(
     )
     for nfe, options, note, tuned in (
         (22, {"solver": "dpm++2m", "restart": '{"0": [3, 2, 0.06, 0.30]}'}, "what `generate` does by default", True),
-        (30, {"solver": "dpm++2m", "restart_solver": "heun", "restart": '{"0": [3, 3, 1.0, 3.0]}'},
-         "an interval at high noise, chosen among 21 plans by the features fashion-mnist-autoencoder on other seeds", True),
         (43, {"restart": '{"0": [3, 2, 0.30, 1.0]}'}, "Heun with an interval at higher noise than the paper's", False),
     )
 )  # fmt: skip
