@@ -49,6 +49,8 @@ synthetic: $(FULL)  ## the paper's synthetic experiment: errors against K; error
 
 QUALITY := $(BIN)/restart-sampling bench --rounds 0 --out benchmarks/results --n
 
+OTHERS := fashion-mnist-resnet,fashion-mnist-autoencoder,fashion-mnist-patches
+
 quality: $(FULL)  ## FD-classifier of the bundled model: samplers, ablations, the README's pictures; some hours on 2 cores, goes on
 	$(QUALITY) 1000 --samplers heun,dpm++2m@9,euler,dpm2,dpm++2m,diffusers/dpm++2m --nfe 18
 	$(QUALITY) 1000 --samplers euler,ddpm,dpm2,dpm3,dpm++2m,edm-stochastic,torch/heun-fp64,diffusers/heun --nfe 35
@@ -60,7 +62,7 @@ quality: $(FULL)  ## FD-classifier of the bundled model: samplers, ablations, th
 	$(QUALITY) 5000 --samplers heun+restart --nfe 43 --restart "[3, 2, 0.3, 1.0]"
 	$(QUALITY) 1000 --samplers torch/restart-fp64 --nfe 43 --restart "[3, 2, 0.3, 1.0]"
 	$(QUALITY) 1000 --samplers heun+restart --nfe 63 --restart "[3, 3, 0.3, 1.0]"
-	$(QUALITY) 3000 --features all --samplers "dpm++2m@18,preset:fashion-mnist-22@22,heun@35,preset:cifar10-vp-55@55,edm-stochastic@127"
+	$(QUALITY) 3000 --features $(OTHERS) --samplers "dpm++2m@18,preset:fashion-mnist-22@22,heun@35,preset:cifar10-vp-55@55,edm-stochastic@127"
 	$(BIN)/python benchmarks/ablations.py
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/readme.py
