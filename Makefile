@@ -60,6 +60,8 @@ synthetic: $(FULL)  ## the paper's synthetic experiment: errors against K; error
 
 QUALITY := $(BIN)/restart-sampling bench --rounds 0 --out benchmarks/results --n
 
+OTHERS := fashion-mnist-resnet,fashion-mnist-autoencoder,fashion-mnist-patches
+
 quality: $(FULL)  ## FD-classifier of the bundled model: samplers, ablations, the README's pictures; some hours on 2 cores, goes on
 	$(QUALITY) 1000 --samplers heun,dpm++2m@9,euler,dpm2,dpm++2m,diffusers/dpm++2m --nfe 18
 	$(QUALITY) 1000 --samplers euler,ddpm,dpm2,dpm3,dpm++2m,edm-stochastic,torch/heun-fp64,diffusers/heun --nfe 35
@@ -71,6 +73,7 @@ quality: $(FULL)  ## FD-classifier of the bundled model: samplers, ablations, th
 	$(QUALITY) 5000 --samplers heun+restart --nfe 43 --restart "[3, 2, 0.3, 1.0]"
 	$(QUALITY) 1000 --samplers torch/restart-fp64 --nfe 43 --restart "[3, 2, 0.3, 1.0]"
 	$(QUALITY) 1000 --samplers heun+restart --nfe 63 --restart "[3, 3, 0.3, 1.0]"
+	$(QUALITY) 3000 --features $(OTHERS) --samplers "dpm++2m@18,preset:fashion-mnist-22@22,heun@35,preset:cifar10-vp-55@55,edm-stochastic@127"
 	$(BIN)/python benchmarks/ablations.py
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/readme.py
@@ -85,8 +88,13 @@ speed: $(FULL)  ## samples per second of every sampler at equal evaluations; REA
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/readme.py
 
+SEARCH := $(BIN)/restart-sampling tune --plans benchmarks/candidates.json --trials 21 --n 500 --levels 5 --solver dpm++2m,heun
+SEARCH := $(SEARCH) --max-nfe 43 --budget 22,30,43 --no-confirm --out benchmarks/results/search
+
 tune: $(FULL)  ## search the plans of the bundled model for three budgets; goes on where the committed rows end
-	$(BIN)/restart-sampling tune --budget 20,43,63 --trials 110 --n 500 --max-nfe 63 --solver dpm++2m,heun \
+	$(SEARCH) --features fashion-mnist-autoencoder --storage tune/search-autoencoder.db
+	$(SEARCH) --features fashion-mnist-patches --storage tune/search-patches.db
+	$(BIN)/restart-sampling tune --features fashion-mnist-classifier --budget 20,43,63 --trials 110 --n 500 --max-nfe 63 --solver dpm++2m,heun \
 		--final-n 2000 --confirm-n 3000 --storage tune/tune.db --out benchmarks/results
 	$(BIN)/python benchmarks/readme.py
 

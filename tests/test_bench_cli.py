@@ -36,17 +36,27 @@ def quality(monkeypatch):
             row = {"sampler": contender.name, "nfe": nfe}
             for fd in (12.0, 13.0):
                 balanced = {"fd_balanced": fd - 2} if nfe == 9 or not asked.get("mixed") else {}
-                found.append({**row, **balanced, "kind": "quality", "fd": fd, "n": options["n"] // 2})
+                found.append(
+                    {**row, **balanced, "kind": "quality", "features": "f", "fd": fd, "n": options["n"] // 2}
+                )
             found.append(
-                {**row, "kind": "pooled", "fd": 8.25, "fd_balanced": 8.125, "n": options["n"], "blocks": 2}
+                {
+                    **row,
+                    "kind": "pooled",
+                    "features": "f",
+                    "fd": 8.25,
+                    "fd_balanced": 8.125,
+                    "n": options["n"],
+                    "blocks": 2,
+                }
             )
         return found
 
-    def judge_for(model, features=None, reference=None):
+    def judges_for(model, features=None, reference=None):
         asked.update(features=features, reference=reference)
-        return "the judge"
+        return [types.SimpleNamespace(note="")]
 
-    for name, content in (("quality", {"measure": measure}), ("judge", {"judge_for": judge_for})):
+    for name, content in (("quality", {"measure": measure}), ("judge", {"judges_for": judges_for})):
         module = types.ModuleType(f"restart_sampling.bench.{name}")
         vars(module).update(content)
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -79,7 +89,7 @@ def test_quality_gets_what_was_asked(tmp_path, capsys, quality):
     assert quality["work"] == [("heun", 9), ("heun+restart", 9), ("heun", 18), ("heun+restart", 18)]
     assert (quality["n"], quality["block"], quality["first_seed"], quality["batch"]) == (50, 20, 7, 5)
     assert (quality["out"], quality["cache"]) == (tmp_path, tmp_path / "c")
-    assert (quality["features"], quality["judge"], quality["dtype"]) == ("f:g", "the judge", "fp32")
+    assert (quality["features"], len(quality["judge"]), quality["dtype"]) == ("f:g", 1, "fp32")
     lines = [line for line in out.splitlines() if "heun" in line]
     assert len(lines) == 4  # mean and standard deviation of 10 and 11, and the distance of all together
     assert all(re.search(r"10\.5 ± 0\.71 .* 2 × 25 .* 8\.125 ", line) for line in lines)

@@ -153,7 +153,7 @@ def test_accuracy():
         (lambda t: judge().fd(torch.zeros(3, 1, 4, 4)), RestartTypeError, "images must be uint8"),
         (lambda t: judge().fd(pictures(1, 0)), RestartValueError, "at least 2 images, got 1"),
         (lambda t: Features(nn.Identity(), "id", pictures(1, 0)[0]), RestartTypeError, r"must map uint8 .* to \[2, d\]"),
-        (lambda t: load_features("nothing"), RestartValueError, "package.module:factory or a TorchScript file"),
+        (lambda t: load_features("nothing"), RestartValueError, "package.module:NAME or a TorchScript file"),
         (lambda t: load_features("math:pi2"), RestartValueError, "cannot be made"),
         (lambda t: load_features("builtins:dict"), RestartTypeError, "must return an nn.Module, got dict"),
         (lambda t: load_features(str(t / "no.pt")), CheckpointError, "there is no file"),

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import restart_sampling as rs
+from restart_sampling.bench import shipped
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLIC = [
@@ -143,6 +144,10 @@ def test_wheel_and_sdist_hold_what_they_should(tmp_path):
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"restart_sampling", "restart_kernels", "restart_bindings"}
     assert "restart_sampling/models/data/fashion-mnist.safetensors" in names
+    for name in shipped.NAMES:  # what `score`, `bench` and `tune` need on a machine without the data set
+        assert {
+            f"restart_sampling/models/data/{name}{end}" for end in (".safetensors", "-reference.npz")
+        } <= set(names)
     assert "restart_sampling/py.typed" in names
     assert not [n for n in names if "test" in n.lower()]
     (sdist,) = tmp_path.glob("*.tar.gz")

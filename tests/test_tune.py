@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 import subprocess
@@ -73,7 +74,7 @@ def worth(plan):
 class Size:
     """A judge that remembers what it is given; the distance is the mean pixel."""
 
-    features, reference, balanced = "mean", "none", False
+    features, reference, balanced, note = "mean", "none", False, ""
 
     def __init__(self):
         self.seen = []
@@ -759,6 +760,30 @@ def test_tune_from_the_command_line(tmp_path, capsys, judged):
     code, _, err = run(arguments(tmp_path, n=4), capsys)
     assert code == 2
     assert "with n = 3, and now it is 4" in err
+
+
+def test_own_plans_are_tried_first(tmp_path, capsys, judged):
+    """In their order and before all others; a second run tries none of them again."""
+    plans = [{"steps": 5, "solver": "euler"}, {"steps": 4, "solver": "heun", "rho": 5.0}]
+    (tmp_path / "plans.json").write_text(json.dumps(plans))
+    more = ["--plans", str(tmp_path / "plans.json"), "--solver", "heun,euler", "--no-confirm"]
+    for _ in range(2):
+        code, _, err = run(arguments(tmp_path, *more, trials=3), capsys)
+        assert code == 0, err
+        written = rows.read(tmp_path / "out" / "tune.jsonl")
+        assert len(written) == 3
+        assert [row["plan"] for row in written[:2]] == [rs.Plan.build(**plan).digest for plan in plans]
+    for content, says in (
+        ('{"steps": 3}', "holds dict, not a list of plans"),
+        ("[", "cannot read the plans of"),
+        ("[3]", "plan 1 is 3; a plan is an object"),
+        ('[{"steps": 3}, {"step": 3}]', "plan 2, {'step': 3}, cannot be searched"),
+        ('[{"steps": 40}]', "plan 1, {'steps': 40}, cannot be searched: 79 NFE, and 3 .. 7 are searched"),
+        ('[{"steps": 3, "schedule": "exponential"}]', "is outside what is searched; see --solver"),
+    ):
+        (tmp_path / "plans.json").write_text(content)
+        code, _, err = run(arguments(tmp_path, *more, "--storage", str(tmp_path / "other.db")), capsys)
+        assert code == 2 and says in err, err
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@ r"""Feature extractors for quality: any `nn.Module`, uint8 images [n, C, H, W] �
 | given | what it is |
 |---|---|
 | nothing | the shipped classifier of the bundled model: 64 features, "FD-classifier" |
-| `package.module:factory` | a callable of yours that returns the module |
+| a name | one of the shipped extractors, see shipped.py |
+| `FILE.py:NAME` | a class or function without arguments, in a file of yours, that makes the module |
+| `package.module:NAME` | the same in a module that can be imported from the current folder |
 | `FILE.pt`, `FILE.jit` | a TorchScript file; loading it runs the code in it, so it must be yours or trusted |
 
 The Fréchet distance is called FID only with the Inception network of its paper and 50,000 images; see docs/quality.md.
@@ -11,7 +13,9 @@ The Fréchet distance is called FID only with the Inception network of its paper
 
 from __future__ import annotations
 
-import importlib
+import difflib
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, RestartTypeError, RestartValueError
-
-BUNDLED = "fashion-mnist"
+from . import shipped, user_code
 
 
 class Features(nn.Module):
@@ -42,7 +45,18 @@ class Features(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Float32 [n, num_features]."""
-        found = self.network(images)
+        shape = getattr(self.network, "image_shape", None)
+        if shape is not None and tuple(images.shape[1:]) != shape:
+            raise RestartValueError(
+                f"{self.name} takes images of {_size(shape)}, and these are of {_size(images.shape[1:])}; convert them, or give "
+                f"--features and --reference made for them"
+            )
+        try:
+            found = self.network(images)
+        except user_code.RAISED as error:
+            raise RestartTypeError(
+                f"features {self.name!r} failed on uint8 images {tuple(images.shape)}: {user_code.explain(error)}"
+            ) from error
         if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images):
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise RestartTypeError(
@@ -55,65 +69,34 @@ class Features(nn.Module):
         return found.float()
 
 
-class _Penultimate(nn.Module):
-    """The features of the shipped classifier."""
-
-    classifier: Any
-
-    def __init__(self, classifier: nn.Module) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, images: Tensor) -> Any:
-        return self.classifier.features(images.float() / 127.5 - 1)
-
-
-class Classes(nn.Module):
-    """The shipped classifier on uint8 images: logits [n, 10]."""
-
-    def __init__(self, classifier: nn.Module) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        return self.classifier(images.float() / 127.5 - 1)
-
-
-def bundled() -> tuple[nn.Module, nn.Module]:
-    """(feature extractor, classifier) of the bundled model."""
-    from ..models.registry import DATA
-    from ..training.classifier import load_classifier
-
-    classifier = load_classifier(DATA / "fashion-mnist-classifier.safetensors")
-    return _Penultimate(classifier), Classes(classifier)
-
-
 def load_features(text: str) -> nn.Module:
     """The module that `text` names; see the module's table."""
-    path = Path(text)
-    if path.suffix in (".pt", ".jit"):
-        if not path.exists():
-            raise CheckpointError(
-                f"there is no file {text}; give a TorchScript file or package.module:factory"
-            )
-        try:
-            module: Any = torch.jit.load(text, map_location="cpu")
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(
-                f"{text} is not a TorchScript file ({reason}); save one with torch.jit.save"
-            ) from None
-        return module
-    name, _, attribute = text.partition(":")
-    if not attribute:
-        raise RestartValueError(
-            f"features must be package.module:factory or a TorchScript file, got {text!r}"
-        )
+    return named_features(text)[0]
+
+
+def named_features(text: str) -> tuple[nn.Module, str]:
+    """The module that `text` names, and how rows name it: for a file with 12 digits of its SHA-256."""
+    if text in shipped.NAMES:
+        return shipped.extractor(text), text
+    path = Path(text).expanduser()
+    if path.suffix not in (".pt", ".jit"):
+        close = difflib.get_close_matches(text, shipped.NAMES, n=1) if ":" not in text else []
+        if close:
+            raise RestartValueError(f"features {text!r} are not known; did you mean {close[0]}?")
+        return user_code.load(text)
+    if not path.exists():
+        raise CheckpointError(f"there is no file {text}; give a TorchScript file or FILE.py:NAME")
     try:
-        made = getattr(importlib.import_module(name), attribute)()
-    except (ImportError, AttributeError) as error:
-        raise RestartValueError(f"features {text!r} cannot be made: {error}") from error
-    if not isinstance(made, nn.Module):
-        raise RestartTypeError(f"features {text!r} must return an nn.Module, got {type(made).__name__}")
-    return made
+        module: Any = torch.jit.load(str(path), map_location="cpu")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    except (RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{text} is not a TorchScript file ({reason}); save one with torch.jit.save"
+        ) from None
+    return module, f"{path.name} {digest}"
+
+
+def _size(shape: Sequence[int]) -> str:
+    """ "28×28 with 1 channel" of [C, H, W]."""
+    return f"{shape[1]}×{shape[2]} with {shape[0]} channel{'s' * (shape[0] != 1)}"

@@ -11,7 +11,8 @@ r"""The judge: how good images are, against a reference.
   k = 5, on at most 5,000 images of each side, chosen by a fixed seed: its time grows with the square.
 * accuracy: share of images that a classifier puts into the class that was asked for.
 
-With a reference of statistics alone (mu, sigma) there is only fd and accuracy.
+With a reference of statistics alone (mu, sigma) there is only fd, fd_balanced and accuracy. The shipped extractors come with
+those of the Fashion-MNIST test set, which stand in where the data set is not on this machine.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,7 +29,11 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError, RestartTypeError, RestartValueError
 from ..files import NPZ_DAMAGE
-from .features import BUNDLED, Features, bundled, load_features
+from . import shipped
+from .features import Features, named_features
+
+if TYPE_CHECKING:
+    from .image_sets import ImageSet
 
 CHUNK = 500
 NEAREST, MOST = 5, 5000
@@ -67,7 +72,8 @@ class Judge:
         self.perfect: tuple[Tensor, Tensor] | None = (
             None  # images and classes of the training set: a perfect sampler's
         )
-        self._real: Tensor | None = None
+        self.note = ""  # what is left out, and why
+        self.real: Tensor | None = None  # features of the reference's images
         if isinstance(reference, Stats):
             d = features.num_features
             if reference.mu.shape != (d,) or reference.sigma.shape != (d, d):
@@ -77,8 +83,8 @@ class Judge:
                 )
             self.stats = reference
         else:
-            self._real = self.embed(reference)
-            self.stats = stats_of(self._real)
+            self.real = self.embed(reference)
+            self.stats = stats_of(self.real)
 
     def embed(self, images: Tensor) -> Tensor:
         """Features float32 [n, d] of uint8 images [n, C, H, W]."""
@@ -117,8 +123,8 @@ class Judge:
         found = {"fd": self.fd_of(stats_of(fake))}
         if self.balanced and labels is not None:
             found["fd_balanced"] = self.fd_of(stats_of(fake, equal_classes(labels)))
-        if self._real is not None:
-            found |= kid(self._real, fake) | manifolds(self._real, fake)
+        if self.real is not None:
+            found |= kid(self.real, fake) | manifolds(self.real, fake)
         if self.classifier is not None and labels is not None and bool((labels >= 0).all()):
             guess = torch.cat([self.classifier(part).argmax(1) for part in images.split(CHUNK)])
             found["accuracy"] = float((guess == labels).double().mean())
@@ -188,38 +194,99 @@ def manifolds(real: Tensor, fake: Tensor) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
+def judges_for(model: str, features: str | None = None, reference: str | Path | None = None) -> list[Judge]:
+    """The judges of a model, one for each of `features`: names separated by commas, or "all" that are shipped."""
+    if features is None:
+        return [judge_for(model, None, reference)]
+    return [judge_for(model, name, reference) for name in _names(features)]
+
+
+def _names(features: str) -> list[str]:
+    """The extractors of a list, each once; "all" stands for those that are shipped."""
+    asked = [name.strip() for name in features.split(",") if name.strip()]
+    names = [name for each in asked for name in (shipped.NAMES if each == "all" else (each,))]
+    if not names:
+        raise RestartValueError(f"--features names no extractor, got {features!r}; give one, or all")
+    return list(dict.fromkeys(names))
+
+
+def judges_of(features: str, reference: str | Path | None, images: ImageSet) -> list[Judge]:
+    """The judges of images on the disk; without a reference, Fashion-MNIST's test set is it.
+
+    ConfigError: the reference's images differ in shape from these.
+    """
+    known = None if reference is None else load_reference(Path(reference))
+    judges = []
+    for name in _names(features):
+        network, label = named_features(name)
+        classifier = shipped.classifier() if label in shipped.NAMES else None
+        if known is None:
+            judges.append(reference_judge(network, label, classifier))
+            continue
+        sample = images.sample()
+        found, title = known
+        if isinstance(found, Tensor) and found.shape[1:] != sample.shape:
+            raise ConfigError(
+                f"the reference has images of {list(found.shape[1:])}, and these are of {list(sample.shape)} [C, H, W]; "
+                f"give a reference of the same size"
+            )
+        judges.append(Judge(Features(network, label, sample), found, classifier, title))
+    return judges
+
+
 def judge_for(model: str, features: str | None = None, reference: str | Path | None = None) -> Judge:
-    """The judge of a model: the bundled one has features and a test set, others need both.
+    """The judge of a model: the bundled one has features and a reference, others need both.
 
     Args:
         features: as `load_features` reads it. reference: an .npz with images (`arr_0`) or with `mu` and `sigma`.
     """
-    classifier = None
-    if features is None:
-        if model != BUNDLED:
-            raise ConfigError(
-                f"quality of {model!r} needs --features (package.module:factory or a TorchScript file) and --reference (.npz)"
-            )
-        network, classifier = bundled()
-        name = "fashion-mnist-classifier"
-    else:
-        network, name = load_features(features), features
-    if reference is None:
-        if model != BUNDLED:
-            raise ConfigError(
-                f"quality of {model!r} needs --reference, an .npz with images (arr_0) or with mu and sigma"
-            )
-        from ..training.data import fashion_mnist
-
-        images, _ = _tensors(fashion_mnist("test"))
-        judge = Judge(
-            Features(network, name, images[0]), images, classifier, "fashion-mnist test", balanced=True
+    bundled = model == shipped.MODEL
+    if features is None and not bundled:
+        raise ConfigError(
+            f"quality of {model!r} needs --features (a shipped extractor, FILE.py:NAME, package.module:NAME or a TorchScript "
+            f"file) and --reference (.npz)"
         )
-        judge.perfect = _tensors(fashion_mnist("train"))
+    network, name = named_features(shipped.CLASSIFIER if features is None else features)
+    own = name in shipped.NAMES
+    classifier = shipped.classifier() if own and bundled else None
+    if reference is not None:
+        found, label = load_reference(Path(reference))
+        sample = found[0] if isinstance(found, Tensor) else torch.zeros(_shape(model), dtype=torch.uint8)
+        return Judge(Features(network, name, sample), found, classifier, label)
+    if not bundled:
+        raise ConfigError(
+            f"quality of {model!r} needs --reference, an .npz with images (arr_0) or with mu and sigma"
+        )
+    return reference_judge(network, name, classifier)
+
+
+def reference_judge(network: nn.Module, name: str, classifier: nn.Module | None = None) -> Judge:
+    """The judge by features `network`, called `name`, with Fashion-MNIST's test set as the reference.
+
+    Where the data set is not on this machine, a shipped extractor has the statistics of it; `note` then says what is left out.
+    ConfigError for other extractors.
+    """
+    from ..training.data import DataError, fashion_mnist
+
+    try:
+        images, _ = _tensors(fashion_mnist("test"))
+        perfect = _tensors(fashion_mnist("train"))
+    except DataError as error:
+        if name not in shipped.NAMES:
+            raise ConfigError(
+                f"features {name!r} need the images of the reference, or --reference: {error}"
+            ) from error
+        sample = torch.zeros(shipped.SHAPE, dtype=torch.uint8)
+        stats = Stats(*shipped.statistics(name))
+        judge = Judge(Features(network, name, sample), stats, classifier, shipped.REFERENCE, balanced=True)
+        judge.note = (
+            "the reference is the shipped statistics; kernel distance, precision, recall and training images are left out: "
+            f"{error}"
+        )
         return judge
-    found, label = load_reference(Path(reference))
-    sample = found[0] if isinstance(found, Tensor) else torch.zeros(_shape(model), dtype=torch.uint8)
-    return Judge(Features(network, name, sample), found, classifier, label)
+    judge = Judge(Features(network, name, images[0]), images, classifier, shipped.REFERENCE, balanced=True)
+    judge.perfect = perfect
+    return judge
 
 
 def _tensors(data: Any) -> tuple[Tensor, Tensor]:

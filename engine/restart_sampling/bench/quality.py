@@ -43,7 +43,7 @@ def measure(
     cache: Path | None = None,
     batch: int = 64,
     dtype: str = "fp32",
-    judge: Judge,
+    judge: Judge | Sequence[Judge],
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
     """Rows of `work` on the seeds first_seed … first_seed + n − 1, block by block: every contender's first block first.
@@ -51,6 +51,7 @@ def measure(
     Args:
         work: contenders with their budgets. n: samples of each; the last block may be shorter.
         out: folder of quality.jsonl. cache: folder of drawn images, default `images.default_folder()`.
+        judge: one or several, that is one set of features or several; each has rows of its own, of the same images.
 
     Returns: the quality rows, and a pooled row for every contender and budget that runs.
     """
@@ -62,29 +63,39 @@ def measure(
             progress(f"{contender.name}: nothing fits into {budget} evaluations")
         elif all(runner.key != other.key or contender.name != name.name for name, _, other in ready):
             ready.append((contender, budget, runner))
+    judges = list(judge) if isinstance(judge, Sequence) else [judge]
     rows: list[dict[str, Any]] = []
-    if ready and judge.perfect is not None:
-        rows += floor(ready[0], denoiser, model, judge, n, min(n, block), out, batch, dtype)
+    for one in judges:
+        if ready and one.perfect is not None:
+            rows += floor(ready[0], denoiser, model, one, n, min(n, block), out, batch, dtype)
     for start in range(first_seed, first_seed + n, block):
         size = min(block, first_seed + n - start)
         for contender, budget, runner in ready:
             row = fields(
                 contender, runner, denoiser, model, kind="quality", nfe=budget, batch=batch, dtype=dtype
             )
-            row |= {"n": size, "first_seed": start, "features": judge.features, "reference": judge.reference}
-            same = _known(read(out / FILE), judge, row)
-            if same is not None:
-                rows.append(same)
-                continue
-            images, labels = block_of(denoiser, runner, cache, start, size, batch)
-            row |= {name: round(value, 6) for name, value in judge.measure(images, labels).items()}
-            row |= environment(denoiser.device)
-            append(out / FILE, row)
-            rows.append(row)
-            name = ranking([row])
-            what = f"FD {row[name]:.4g}" + ", equal classes" * (name == "fd_balanced")
-            progress(f"{contender.name}, {runner.nfe} NFE, seeds {start} …: {what}")
-    return rows + pool(denoiser, ready, rows, judge, cache, out)
+            row |= {"n": size, "first_seed": start}
+            drawn: tuple[Tensor, Tensor | None] | None = None  # once for all judges
+            for one in judges:
+                mine = {**row, "features": one.features, "reference": one.reference}
+                same = _known(read(out / FILE), one, mine)
+                if same is not None:
+                    rows.append(same)
+                    continue
+                drawn = drawn or block_of(denoiser, runner, cache, start, size, batch)
+                mine |= {name: round(value, 6) for name, value in one.measure(*drawn).items()}
+                mine |= environment(denoiser.device)
+                append(out / FILE, mine)
+                rows.append(mine)
+                name = ranking([mine])
+                what = f"FD {mine[name]:.4g}" + ", equal classes" * (name == "fd_balanced")
+                what += f", by {one.features}" * (len(judges) > 1)
+                progress(f"{contender.name}, {runner.nfe} NFE, seeds {start} …: {what}")
+    pooled: list[dict[str, Any]] = []
+    for one in judges:
+        own = find(rows, features=one.features, reference=one.reference)
+        pooled += pool(denoiser, ready, own, one, cache, out)
+    return rows + pooled
 
 
 def floor(

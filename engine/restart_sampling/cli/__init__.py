@@ -19,6 +19,7 @@ from .plan import plan
 from .presets import presets
 from .profile import profile
 from .report import report
+from .score import score
 from .status import status
 from .tune import tune
 from .verify import verify
@@ -79,6 +80,7 @@ app.command()(models)
 app.command()(convert)
 app.command()(profile)
 app.command()(report)
+app.command()(score)
 app.command()(status)
 app.command()(tune)
 app.command()(verify)

@@ -65,7 +65,10 @@ def bench(
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option(help="Feature extractor for quality: package.module:factory or a TorchScript file."),
+        typer.Option(
+            help="Feature extractors for quality, separated by commas: a shipped name, all (that are shipped), FILE.py:NAME, "
+            "package.module:NAME or a TorchScript file."
+        ),
     ] = None,
     reference: Annotated[
         Path | None, typer.Option(help="Reference for quality: an .npz with images or with mu and sigma.")
@@ -119,16 +122,18 @@ def bench(
         if against is not None:
             _against(against, model, work, batch, dtype, device, max(1, rounds), out, restart, console)
             return
-        judge = None
+        judges: list[Any] = []
         if n or quick:
-            from ..bench.judge import judge_for
+            from ..bench.judge import judges_for
 
             try:
-                judge = judge_for(model, features, reference)  # a mistake shows before anything is measured
+                judges = judges_for(model, features, reference)  # a mistake shows before anything is measured
             except ConfigError as error:
                 if n:
                     raise
                 console.print(f"quality is left out: {error}")
+            for note in dict.fromkeys(judge.note for judge in judges if judge.note):
+                console.print(f"note: {note}")
         rows: list[dict[str, Any]] = []
         if rounds:
             rows += speed.measure(
@@ -138,13 +143,13 @@ def bench(
         if quick and not n:
             n, block, batch = QUICK_IMAGES, QUICK_IMAGES // 2, QUICK_IMAGES // 2
             work = [(registry.find(QUICK_SAMPLER), budgets[0])]
-        if judge is not None:
+        if judges:
             from ..bench.quality import measure
 
             rows += measure(
                 denoiser, model, [(c.with_restart(restart), budget) for c, budget in work], n=n, first_seed=first_seed,
                 block=min(block, n), out=out, cache=cache, batch=batch, dtype=dtype,
-                judge=judge, progress=console.print,
+                judge=judges, progress=console.print,
             )  # fmt: skip
     except KeyboardInterrupt:
         console.print(f"stopped; the rows written so far are in {out}")
@@ -222,19 +227,18 @@ def _show(rows: Sequence[dict[str, Any]], out: Path) -> None:
                     "launches": _number(row["launches_per_evaluation"]),
                 }
             )  # fmt: skip
-        elif row["kind"] == "pooled" and row["blocks"] > 1 and row.get(metric) is not None:
-            lines.setdefault((row["nfe"], row["sampler"]), {})["all together"] = _number(row[metric])
-    for nfe, sampler in dict.fromkeys((row["nfe"], row["sampler"]) for row in judged):
-        mine = [row for row in judged if (row["nfe"], row["sampler"]) == (nfe, sampler)]
-        whole = [row for row in mine if row["n"] == mine[0]["n"]]
-        values = [row[metric] for row in whole]
-        spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
-        lines.setdefault((nfe, sampler), {}).update(
-            {fd: f"{statistics.fmean(values):.4g}{spread}", "blocks": f"{len(whole)} × {whole[0]['n']:,}"}
-        )
+    extractors = list(dict.fromkeys(row["features"] for row in judged))
+    for features in extractors:
+        of = f"{features}\n" if len(extractors) > 1 else ""
+        mine = [row for row in rows if row["kind"] in ("quality", "pooled") and row["features"] == features]
+        _distances(lines, mine, metric, f"{of}{fd}", f"{of}all together")
+    columns = [f"{features}\n{fd}" for features in extractors] if len(extractors) > 1 else [fd]
+    together = (
+        [f"{features}\nall together" for features in extractors] if len(extractors) > 1 else ["all together"]
+    )
     for names in (
         ("samples/s", "q1–q3", "× plain loop", "ms outside", "launches"),
-        (fd, "blocks", "all together"),
+        (*columns, "blocks", *together),
     ):
         shown = [name for name in names if any(line.get(name) for line in lines.values())]
         if not shown:
@@ -251,6 +255,28 @@ def _show(rows: Sequence[dict[str, Any]], out: Path) -> None:
         from ..bench.timing import quietness
 
         typer.echo(quietness(timed))
+
+
+def _distances(
+    lines: dict[tuple[int, str], dict[str, str]],
+    rows: Sequence[dict[str, Any]],
+    metric: str,
+    fd: str,
+    together: str,
+) -> None:
+    """Put the distances of one extractor into the lines of a table: mean and spread over blocks, and of all blocks together."""
+    for row in rows:
+        if row["kind"] == "pooled" and row["blocks"] > 1 and row.get(metric) is not None:
+            lines.setdefault((row["nfe"], row["sampler"]), {})[together] = _number(row[metric])
+    blocks = [row for row in rows if row["kind"] == "quality" and row.get("fd") is not None]
+    for nfe, sampler in dict.fromkeys((row["nfe"], row["sampler"]) for row in blocks):
+        mine = [row for row in blocks if (row["nfe"], row["sampler"]) == (nfe, sampler)]
+        whole = [row for row in mine if row["n"] == mine[0]["n"]]
+        values = [row[metric] for row in whole]
+        spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
+        lines.setdefault((nfe, sampler), {}).update(
+            {fd: f"{statistics.fmean(values):.4g}{spread}", "blocks": f"{len(whole)} × {whole[0]['n']:,}"}
+        )
 
 
 def _print(table: Any) -> None:

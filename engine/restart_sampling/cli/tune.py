@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 nothing was found, 2 the command cannot run, 130 stopped b
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,9 +66,19 @@ def tune(
     halving: Annotated[
         bool, typer.Option(help="Draw a quarter of the images first and give up plans that are far off.")
     ] = True,
+    plans: Annotated[
+        Path | None,
+        typer.Option(
+            help="A JSON file with a list of plans, as options of Plan.build, to try before all others."
+        ),
+    ] = None,
     confirm: Annotated[bool, typer.Option(help="Measure what was found on fresh seeds.")] = True,
     features: Annotated[
-        str | None, typer.Option(help="Feature extractor: package.module:factory or a TorchScript file.")
+        str | None,
+        typer.Option(
+            help="Feature extractor: a shipped name, FILE.py:NAME, package.module:NAME or a TorchScript file. Default for the "
+            "bundled model: fashion-mnist-patches, so that the other shipped ones have no part in the search."
+        ),
     ] = None,
     reference: Annotated[
         Path | None, typer.Option(help="Reference: an .npz with images or with mu and sigma.")
@@ -85,6 +96,7 @@ def tune(
     measured on fresh seeds beside the best preset and Heun, and printed as a command line.
     """
 
+    from ..bench import shipped
     from ..bench.judge import judge_for
     from ..bench.rows import environment, read
     from ..devices import select_device
@@ -96,7 +108,7 @@ def tune(
     from ..tune.objective import Objective
     from ..tune.restore import restore
     from ..tune.space import space_for
-    from ..tune.starts import starts
+    from ..tune.starts import given, starts
 
     study.library()
     budgets = _budgets(budget)
@@ -133,7 +145,11 @@ def tune(
     denoiser = load(model, device)
     solvers = tuple(name.strip() for name in solver.split(",") if name.strip())
     space = space_for(denoiser.parameterization, solvers=solvers, levels=levels, min_nfe=min_nfe, max_nfe=top)
-    judge = judge_for(model, features, reference)
+    own = model == shipped.MODEL and reference is None and features is None
+    own_plans = _plans(plans) if plans is not None else []
+    judge = judge_for(model, shipped.TUNER if own else features, reference)
+    if judge.note:
+        console.print(f"note: {judge.note}")
     objective = Objective(
         denoiser, judge, n=n, first_seed=first_seed, batch=batch, dtype=dtype, cache=cache, halving=halving
     )
@@ -161,6 +177,7 @@ def tune(
             )
         common |= environment(denoiser.device)
         results.write_trials(found, common, path)
+        study.enqueue(found, given(own_plans, space, objective.key), trials)
         first = starts(space, budgets, objective.key)
         study.enqueue(found, first, max(1, trials // 3))
         deadline = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
@@ -197,6 +214,12 @@ def tune(
         title = f"{model}: {sum(row['fd'] is not None for row in rows)} plans, n = {n}, {judge.features}"
         written = pareto.pictures(out, rows, tuned, title)
         _show(console, found, budgets, tuned, model, dtype)
+        if tuned and judge.features in shipped.NAMES:
+            others = ",".join(name for name in shipped.NAMES if name != judge.features)
+            typer.echo(
+                f"\nchosen and measured by {judge.features}; to judge the images that `generate` draws by extractors that had no "
+                f"part:\n  restart-sampling score FOLDER --features {others}"
+            )
         console.print(f"rows in {path}" + "".join(f", {p.name}" for p in written) + f"; the study is {where}")
     finally:
         lock.release()
@@ -210,6 +233,16 @@ def tune(
 def _folder(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.parent
+
+
+def _plans(path: Path) -> list[Any]:
+    try:
+        plans = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise RestartValueError(f"cannot read the plans of {path}: {error}") from error
+    if not isinstance(plans, list):
+        raise RestartValueError(f"{path} holds {type(plans).__name__}, not a list of plans")
+    return plans
 
 
 def _budgets(text: str) -> list[int]:

@@ -46,6 +46,24 @@ def starts(space: Space, budgets: Sequence[int], key: Key) -> list[Start]:
     return list(found.values())
 
 
+def given(plans: Sequence[Any], space: Space, key: Key) -> list[Start]:
+    """The plans of a user, options of `Plan.build` each, in their order. ConfigError: one of them is not in the space."""
+    found = []
+    for number, options in enumerate(plans, 1):
+        if not isinstance(options, dict):
+            raise ConfigError(f"plan {number} is {options!r}; a plan is an object with options of Plan.build")
+        try:
+            start = _start("given", build(options, space), "", space, key)
+        except (ConfigError, TypeError) as error:
+            raise ConfigError(f"plan {number}, {options}, cannot be searched: {error}") from error
+        if start is None:
+            raise ConfigError(
+                f"plan {number}, {options}, is outside what is searched; see --solver, --levels and --max-nfe"
+            )
+        found.append(start)
+    return found
+
+
 def fitting(space: Space, budget: int, accepts: Callable[[Plan], Any]) -> list[tuple[Preset, Plan]]:
     """Presets that no search found of at most `budget` evaluations that `accepts` takes without ConfigError; Restart first, and
     of these the most evaluations."""

@@ -1,0 +1,120 @@
+r"""Feature extractors from a user's own file or module: FILE.py:NAME and package.module:NAME.
+
+The code is the user's and is run. What it raises while it is imported or called becomes one sentence that names the file and the
+line; the exception itself stays the cause of the error.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from ..errors import RestartTypeError, RestartValueError
+
+# What code that does not fit raises. KeyboardInterrupt, SystemExit and the like pass through.
+RAISED = (
+    ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError, LookupError, OSError, RuntimeError,
+    ArithmeticError, AssertionError,
+)  # fmt: skip
+
+
+def load(text: str) -> tuple[nn.Module, str]:
+    """Return the module that FILE.py:NAME or package.module:NAME makes, and its name in rows.
+
+    NAME is a class or function without arguments. Modules are looked for in the current folder too, and a file may import its
+    neighbours. The name of a file's extractor holds 12 digits of the file's SHA-256: rows of another version are other rows.
+    Raises RestartValueError or RestartTypeError.
+    """
+    where, colon, attribute = text.rpartition(":")
+    if not colon and text.endswith(".py"):
+        raise RestartValueError(
+            f"features {text!r} is a file; say what in it: {text}:NAME" + _choices(Path(text))
+        )
+    if not colon or not where or not attribute.isidentifier():
+        raise RestartValueError(
+            f"features must be the name of a shipped extractor, FILE.py:NAME, package.module:NAME or a TorchScript file, "
+            f"got {text!r}"
+        )
+    try:
+        made: Any
+        if where.endswith(".py"):
+            path = Path(where).expanduser()
+            name = f"{path.name}:{attribute} {_digest(path)}"
+            with _folder(path.resolve().parent):
+                made = getattr(_from_file(path), attribute)()
+        else:
+            name = text
+            with _folder(Path.cwd()):
+                made = getattr(importlib.import_module(where), attribute)()
+    except RAISED as error:
+        hint = _choices(Path(where)) if isinstance(error, AttributeError) and where.endswith(".py") else ""
+        raise RestartValueError(f"features {text!r} cannot be made: {explain(error)}{hint}") from error
+    if not isinstance(made, nn.Module):
+        raise RestartTypeError(f"features {text!r} must return an nn.Module, got {type(made).__name__}")
+    return made, name
+
+
+def explain(error: BaseException) -> str:
+    """The kind of an exception, its first line, and the line of code that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith("<")]
+    line = (str(error).strip().splitlines() or ["no message"])[0]
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__}: {error.msg} ({Path(error.filename).name}, line {error.lineno})"
+    place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {line}{place}"
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise RestartValueError(
+            f"cannot read the features' file {path}: {error.strerror or error}"
+        ) from error
+
+
+def _from_file(path: Path) -> ModuleType:
+    """The module of a file, under a name that no package has."""
+    name = f"restart_sampling_features_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # what pickles and dataclasses look up
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """`folder` first on the path, as Python has it for a script."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(str(folder))
+
+
+def _choices(path: Path) -> str:
+    """What a file defines, as a hint; nothing where it cannot be read."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return ""
+    names = [
+        n.name for n in tree.body if isinstance(n, (ast.ClassDef, ast.FunctionDef)) and n.name[:1] != "_"
+    ]
+    return f"; {path.name} defines {', '.join(names[:10])}" + ", …" * (len(names) > 10) if names else ""

@@ -1,0 +1,80 @@
+"""`restart-sampling score`: how good are images that exist?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+COLUMNS = (
+    ("fd_balanced", "FD, equal classes"), ("fd", "FD"), ("kid", "KID"), ("precision", "precision"), ("recall", "recall"),
+    ("density", "density"), ("coverage", "coverage"), ("accuracy", "accuracy"),
+)  # fmt: skip
+
+
+def score(
+    images: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder that `generate` wrote, a folder of PNG or JPEG images, an .npz, a WebDataset .tar, a .parquet file, "
+            "or a folder of such files."
+        ),
+    ],
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="Feature extractors, separated by commas: a shipped name, all (that are shipped; the default), FILE.py:NAME, "
+            "package.module:NAME or a TorchScript file."
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="An .npz with images or with mu and sigma. Default: Fashion-MNIST's test set."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Append the rows to this JSON-lines file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON, one a line.")] = False,
+) -> None:
+    """Fréchet distance and other measures of images on the disk, read in batches.
+
+    Compare numbers of equal extractor, reference and number of images only.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..bench import score as scores
+    from ..bench.image_sets import open_images
+    from ..bench.judge import judges_of
+    from ..bench.rows import append, environment
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    found = open_images(images)
+    judges = judges_of("all" if features is None else features, reference, found)
+    scorers = scores.score(judges, found.batches())
+    rows: list[dict[str, Any]] = []
+    for scorer in scorers:
+        judge = scorer.judge
+        measured = {name: round(value, 6) for name, value in scorer.result().items()}
+        row = {"kind": "score", "images": str(images), "format": found.kind, "n": scorer.n}
+        rows.append(
+            row | {"features": judge.features, "reference": judge.reference} | measured | environment()
+        )
+    for note in dict.fromkeys(note for scorer in scorers for note in scorer.notes()):
+        console.print(f"note: {note}")
+    for row in rows if out is not None else ():
+        append(Path(str(out)), row)
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row))
+        return
+    shown = [(name, title) for name, title in COLUMNS if any(name in row for row in rows)]
+    table = Table(title=f"{rows[0]['n']:,} images, reference: {rows[0]['reference']}")
+    for column in ("features", *(title for _, title in shown)):
+        table.add_column(
+            column, justify="left" if column == "features" else "right", no_wrap=column == "features"
+        )
+    for row in rows:
+        table.add_row(str(row["features"]), *(f"{row[name]:.4g}" if name in row else "" for name, _ in shown))
+    terminal = Console(highlight=False, markup=False)
+    (terminal if terminal.is_terminal else Console(highlight=False, markup=False, width=130)).print(table)
