@@ -34,6 +34,7 @@ from torch import Tensor
 from .. import noise
 from ..errors import OutputError
 from ..output.images import to_uint8
+from ..output.job import Definition
 from . import shipped
 
 BATCH = 500
@@ -139,23 +140,21 @@ def _folder(path: Path) -> ImageSet:
 
 def _run(path: Path) -> ImageSet:
     """The samples of a run of ours, without its contact sheets and what is half written."""
-    try:
-        record = json.loads((path / "run.json").read_text())
-        kind = record["format"]
-        suffix = FORMATS[kind]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise OutputError(
-            f"{path} does not hold a run of ours: its run.json cannot be read ({error})"
-        ) from error
+    definition = Definition.read(path)
+    kind = definition.format.name
+    suffix = FORMATS[kind]
     name = re.compile(r"[0-9]+\.png" if kind == "png" else rf"shard-[0-9]+\{suffix}")
+    folder = path / definition.samples
     files = sorted(
-        p for p in path.rglob(f"*{suffix}") if name.fullmatch(p.name) and p.parent.name != "sheets"
+        p for p in folder.rglob(f"*{suffix}") if name.fullmatch(p.name) and p.parent.name != "sheets"
     )
     if not files:
         raise OutputError(
             f"{path} holds no samples yet; draw them with: restart-sampling generate --repeat {path / 'run.json'}"
         )
-    return ImageSet(path, kind, tuple(files), _run_labels(record) if kind == "png" else lambda name: None)
+    return ImageSet(
+        path, kind, tuple(files), _run_labels(definition.record) if kind == "png" else lambda name: None
+    )
 
 
 def _run_labels(record: dict[str, Any]) -> Label:

@@ -40,15 +40,15 @@ def score(
 
     Compare numbers of equal extractor, reference and number of images only.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from ..bench import score as scores
     from ..bench.image_sets import open_images
     from ..bench.judge import judges_of
     from ..bench.rows import append, environment
+    from ..terminal import plain_console
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    console = plain_console(stderr=True, soft_wrap=True)
     found = open_images(images)
     judges = judges_of("all" if features is None else features, reference, found)
     scorers = scores.score(judges, found.batches())
@@ -76,5 +76,5 @@ def score(
         )
     for row in rows:
         table.add_row(str(row["features"]), *(f"{row[name]:.4g}" if name in row else "" for name, _ in shown))
-    terminal = Console(highlight=False, markup=False)
-    (terminal if terminal.is_terminal else Console(highlight=False, markup=False, width=130)).print(table)
+    terminal = plain_console()
+    (terminal if terminal.is_terminal else plain_console(width=130)).print(table)

@@ -7,14 +7,11 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..bench.features import BUNDLED
+from ..bench.shipped import CLASSIFIER, MODEL, REFERENCE
 from .select import Row
 
 BUDGETS = "9,18,35,63,127"
-OWN = (
-    "fashion-mnist-classifier",
-    "fashion-mnist test",
-)  # what the bundled model is judged by where nothing is said
+OWN = (CLASSIFIER, REFERENCE)  # what the bundled model is judged by where nothing is said
 DIGEST = re.compile(r" [0-9a-f]{12}$")  # `judge.load_reference` puts it after a file's name
 
 
@@ -44,12 +41,12 @@ def commands_for(rows: Sequence[Row], folders: Sequence[str]) -> list[Commands]:
     """
     return [
         _of(model, [r for r in rows if r.get("model") == model], folders)
-        for model in models_of(rows) or [BUNDLED]
+        for model in models_of(rows) or [MODEL]
     ]
 
 
 def _of(model: str, rows: Sequence[Row], folders: Sequence[str]) -> Commands:
-    named = ["--model", model] if model != BUNDLED else []
+    named = ["--model", model] if model != MODEL else []
     which = list(named)
     dtypes = {str(row["dtype"]) for row in rows if row.get("dtype")}
     if len(dtypes) == 1 and dtypes != {"fp32"}:
@@ -74,7 +71,7 @@ def _of(model: str, rows: Sequence[Row], folders: Sequence[str]) -> Commands:
 
 def _judge(model: str, features: str, reference: str) -> list[str]:
     """The flags that name features and reference; none where they are the bundled model's own."""
-    bundled = model == BUNDLED
+    bundled = model == MODEL
     words = []
     if not (bundled and features in ("", OWN[0])):
         words += ["--features", features or "MODULE:FACTORY"]

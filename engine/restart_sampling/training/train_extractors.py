@@ -18,14 +18,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from rich.console import Console
 from torch import Tensor, nn
 
 from ..errors import RestartError, RestartValueError
+from ..terminal import plain_console
 from .data import Images, fashion_mnist
 from .extractors import ARCHITECTURES, WIDTH, Decoder, Extractor, save_extractor
 
-console = Console(stderr=True)
+console = plain_console(stderr=True)
 NOISE = 0.5  # most noise that the autoencoder removes, in units of the images' [−1, 1]
 
 
