@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import extractors
 import synthetic_curves
 from synthetic_curves import FAMILIES
 
@@ -335,7 +336,10 @@ def machines() -> str:
 PAGES = {
     "README.md": PLACES,
     "docs/scale.md": {"scale": scale},
-    "docs/quality.md": {"machines": machines},
+    "docs/quality.md": {
+        "machines": machines,
+        "extractors": lambda: extractors.table(read(RESULTS / "quality.jsonl")),
+    },
 }
 
 

@@ -67,7 +67,7 @@ def test_shipped_statistics_are_those_of_the_images(name):
 def test_a_shipped_extractor_tells_good_from_bad(name):
     """Training images are nearest; noise and blur are farther the more there is of them."""
     pictures = data.fashion_mnist("train")
-    images = torch.from_numpy(pictures.images[:1000])
+    images = torch.from_numpy(pictures.images[:600])
     judge = Judge(Features(shipped.extractor(name), name, images[0]), Stats(*shipped.statistics(name)))
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     noisy = [judge.fd((images + s * noise).clamp(0, 255).to(torch.uint8)) for s in (0, 16, 32, 64)]
@@ -193,7 +193,7 @@ def test_another_version_of_a_file_has_another_name(mine):
         ("mine.py:Mean", RestartValueError, "has no attribute 'Mean'.*mine.py defines Means"),
         ("mine.py:fails", RestartValueError, r"RuntimeError: no weights \(mine\.py, line 9\)$"),
         ("mine.py:needs", RestartValueError, "missing 1 required positional argument"),
-        ("gone.py:Means", RestartValueError, "cannot read the features' file gone.py"),
+        ("gone.py:Means", RestartValueError, "^cannot read the features' file gone.py"),
         ("bad.py:Means", RestartValueError, r"SyntaxError: .* \(bad\.py, line 1\)"),
         ("nowhere:Means", RestartValueError, "No module named 'nowhere'"),
         ("fashion-mnist-resnett", RestartValueError, "did you mean fashion-mnist-resnet"),
@@ -309,7 +309,8 @@ def test_bench_and_tune_run_without_the_data_set(no_data, tmp_path, capsys):
     found = rows.read(tmp_path / "b" / "quality.jsonl")
     assert [row["features"] for row in found if row["kind"] == "quality"] == list(shipped.NAMES[:2])
     assert all(row["fd_balanced"] > 1 and row["sampler"] == "euler" for row in found)
-    assert "fashion-mnist-resnet" in out and f"{found[1]['fd_balanced']:.4g}" in out
+    shown = [line for line in out.splitlines() if "euler" in line]
+    assert "resnet" in out and all(f"{row['fd_balanced']:.4g}" in shown[0] for row in found[:2])
     code, out, err = run(
         ["tune", "--budget", "4", "--trials", "1", "--n", "8", "--min-nfe", "3", "--max-nfe", "5", "--solver", "euler",
          "--no-confirm", "--out", str(tmp_path / "t"), *common], capsys)  # fmt: skip

@@ -189,7 +189,10 @@ def manifolds(real: Tensor, fake: Tensor) -> dict[str, float]:
     ]
     if min(map(len, sides)) <= NEAREST:
         return {}
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints how many samples there are
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # of scikit-learn about joblib; and it prints how many samples there are
         found = compute_prdc(*sides, nearest_k=NEAREST)
     return {name: float(value) for name, value in found.items()}
 

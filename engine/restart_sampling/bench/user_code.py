@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import RestartTypeError, RestartValueError
+from ..errors import RestartError, RestartTypeError, RestartValueError
 
 # What code that does not fit raises. KeyboardInterrupt, SystemExit and the like pass through.
 RAISED = (
@@ -57,6 +57,8 @@ def load(text: str) -> tuple[nn.Module, str]:
             name = text
             with _folder(Path.cwd()):
                 made = getattr(importlib.import_module(where), attribute)()
+    except RestartError:
+        raise
     except RAISED as error:
         hint = _choices(Path(where)) if isinstance(error, AttributeError) and where.endswith(".py") else ""
         raise RestartValueError(f"features {text!r} cannot be made: {explain(error)}{hint}") from error

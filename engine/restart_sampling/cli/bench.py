@@ -228,18 +228,18 @@ def _show(rows: Sequence[dict[str, Any]], out: Path) -> None:
                 }
             )  # fmt: skip
     extractors = list(dict.fromkeys(row["features"] for row in judged))
+    columns, together = [], []
     for features in extractors:
-        of = f"{features}\n" if len(extractors) > 1 else ""
+        of = f"{features.removeprefix('fashion-mnist-')}\n" if len(extractors) > 1 else ""
+        columns.append(f"{of}{fd}")
+        together.append(f"{of}all together")
         mine = [row for row in rows if row["kind"] in ("quality", "pooled") and row["features"] == features]
-        _distances(lines, mine, metric, f"{of}{fd}", f"{of}all together")
-    columns = [f"{features}\n{fd}" for features in extractors] if len(extractors) > 1 else [fd]
-    together = (
-        [f"{features}\nall together" for features in extractors] if len(extractors) > 1 else ["all together"]
+        _distances(lines, mine, metric, columns[-1], together[-1])
+    speeds = ("samples/s", "q1–q3", "× plain loop", "ms outside", "launches")
+    quality = (
+        [(*columns, "blocks", *together)] if len(extractors) < 2 else [(*columns, "blocks"), tuple(together)]
     )
-    for names in (
-        ("samples/s", "q1–q3", "× plain loop", "ms outside", "launches"),
-        (*columns, "blocks", *together),
-    ):
+    for names in (speeds, *quality):
         shown = [name for name in names if any(line.get(name) for line in lines.values())]
         if not shown:
             continue
