@@ -76,6 +76,12 @@ def test_a_sampler_that_has_run_goes_on_in_a_child(two_threads, sliced, backend)
     assert forked.NOTE not in s.notes
 
 
+def test_a_warmup_in_a_child_ends(two_threads):
+    s = sampler(False)
+    s.run(range(16))
+    assert in_a_child(lambda: s.warmup() is s) == 0
+
+
 def test_a_sampler_made_in_the_child_and_a_grandchild(two_threads):
     expected = sampler(False).run(range(16))
 
