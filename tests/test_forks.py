@@ -28,14 +28,6 @@ class Net(torch.nn.Module):
         return x / (1 + c_noise.view(-1, 1, 1, 1) ** 2)
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def in_a_child(work):
     """Exit status of a forked child that runs `work`, 0 if that returned True; None if it took longer than LIMIT."""
     child = os.fork()
