@@ -204,6 +204,11 @@ def test_a_line_of_seeds_that_are_not_the_job_s_is_damage_and_repaired(job, caps
     assert code == 3 and "damaged    the line of shard 0 (its seeds are not of this job)" in out, err
     code, out, _ = run(capsys, "status", job)
     assert "6 of 10 images (60.0%)" in out and "damaged: the line of shard 0" in out
+    manifest_again = manifest.read_bytes()
+    code, _, err = run(capsys, "generate", "--repeat", job / "run.json", "--out", job)
+    said = "".join(err.split())  # the terminal's width breaks lines
+    assert code == 0 and "thelineofshard0" in said and "isdamaged;itsshardisdrawnagain" in said
+    manifest.write_bytes(manifest_again)
     assert run(capsys, "verify", job, "--repair")[0] == 0
     code, out, _ = run(capsys, "verify", job)
     assert code == 0 and "3 of 3 finished" in out
