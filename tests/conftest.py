@@ -49,3 +49,14 @@ class Trials:
 @pytest.fixture(scope="session")
 def trials(request: pytest.FixtureRequest) -> Trials:
     return Trials(request.config.getoption("--trial-seed"), request.config.getoption("--trials"))
+
+
+@pytest.fixture
+def two_threads():
+    """PyTorch runs on two threads during the test, whatever the machine has."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)

@@ -28,14 +28,6 @@ class Net(torch.nn.Module):
         return x / (1 + c_noise.view(-1, 1, 1, 1) ** 2)
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def in_a_child(work):
     """Exit status of a forked child that runs `work`, 0 if that returned True; None if it took longer than LIMIT."""
     child = os.fork()
@@ -74,6 +66,12 @@ def test_a_sampler_that_has_run_goes_on_in_a_child(two_threads, sliced, backend)
     assert torch.equal(s.run(range(16)), expected)  # the parent is as before
     assert torch.get_num_threads() == 2
     assert forked.NOTE not in s.notes
+
+
+def test_a_warmup_in_a_child_ends(two_threads):
+    s = sampler(False)
+    s.run(range(16))
+    assert in_a_child(lambda: s.warmup() is s) == 0
 
 
 def test_a_sampler_made_in_the_child_and_a_grandchild(two_threads):

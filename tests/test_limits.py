@@ -119,8 +119,8 @@ def test_one_point_of_a_named_grid_says_that_two_is_the_least():
 @pytest.mark.parametrize(
     "sigmas, message",
     [
-        (3.0, "must be a list of levels, got 3.0"),
-        ("3, 1", "must be a list of levels"),
+        (3.0, "must be a list of descending levels such as .*, got 3.0"),
+        ("3, 1", "must be a list of descending levels"),
         ([[3.0, 1.0]], "each of sigmas must be a number"),
         ([3.0, math.nan], "each of sigmas must be a finite number"),
         ([1.0, 1.0], "strictly descending"),

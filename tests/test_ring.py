@@ -76,7 +76,9 @@ def images_of(network, batch, seeds, ring=None):
         return Written((), 0, "")
 
     shards = Shards(parse_seeds(seeds), 50)
-    result = pipeline.run(iter(shards), source, write, lambda line, data: None, PLAN.digest, pipeline.Stop())
+    result = pipeline.run(
+        iter(shards), source, write, lambda line, data, before: None, PLAN.digest, pipeline.Stop()
+    )
     assert result.images == len(written)
     return written, source.batch
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import run
 from safetensors.torch import save
 
 from restart_sampling import terminal
-from restart_sampling.cli import main
 from restart_sampling.models import build_network, save_safetensors
 from restart_sampling.models.weights import KEY
 
@@ -25,17 +25,6 @@ SMALL = dict(
     class_name="EDMPrecond", model_type="SongUNet", img_resolution=8, img_channels=1, label_dim=2, model_channels=8,
     channel_mult=[1, 2], num_blocks=1, attn_resolutions=[],
 )  # fmt: skip
-
-
-def run(capsys, *arguments):
-    """(exit code, stdout, stderr) of one call."""
-    code = 0
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        code = stop.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 # --- the mechanism -----------------------------------------------------------------------------------------------

@@ -40,14 +40,6 @@ def denoiser(label_dim=0):
     return rs.Denoiser(Net(), base.parameterization, SHAPE, label_dim)
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_sizes_cover_the_batch_evenly():
     assert threads.sizes(17, 3) == [6, 6, 5]
     assert [threads.count(n, 4) for n in (1, 15, 16, 24, 64)] == [1, 1, 2, 3, 4]
@@ -59,6 +51,15 @@ def test_slices_give_the_samples_of_the_whole_batch(two_threads, options):
     plan = rs.Plan.build(**PLAN, **options)
     den = denoiser(4)
     sampler = rs.Sampler(den, plan, batch_size=16)
+    caller, met, meet = threading.get_ident(), set(), threading.Barrier(2)
+
+    def side_by_side(x):
+        """The first slice waits for the second, or a quick thread would take both."""
+        if (who := threading.get_ident()) not in (caller, *met):
+            met.add(who)
+            meet.wait(60)
+
+    den.network.fail_on = side_by_side
     found = sampler.run(range(40))  # two full batches and one of eight, which is not cut
     calls = den.network.calls
     copies = 2 if options else 1

@@ -105,6 +105,12 @@ def choice(
     """Return `value` if it is one of the names `allowed`; the message lists them, and the closest one."""
     if isinstance(value, str) and value in allowed:
         return value
-    close = difflib.get_close_matches(value, allowed, n=1) if isinstance(value, str) else []
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise error(f"{name} must be one of {', '.join(allowed)}, got {shown(value)}{hint}")
+    raise error(
+        f"{name} must be one of {', '.join(allowed)}, got {shown(value)}{did_you_mean(value, allowed)}"
+    )
+
+
+def did_you_mean(given: object, known: Collection[str], otherwise: str = "") -> str:
+    """Return the end of a message about a name that is not `known`: the closest one, else what to say instead."""
+    close = difflib.get_close_matches(given, known, n=1) if isinstance(given, str) else []
+    return f"; did you mean {close[0]!r}?" if close else f"; {otherwise}" if otherwise else ""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
-from .checks import choice, integer, is_integer, real, scalar, shown
+from .checks import choice, did_you_mean, integer, is_integer, real, scalar, shown
 from .errors import ConfigError
 from .limits import inside
 from .restart import RestartConfig
@@ -72,10 +71,7 @@ class PlanConfig:
         known = {f.name for f in fields(cls)}
         for name in given:
             if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = (
-                    f"; did you mean {close[0]!r}?" if close else f"; options are {', '.join(sorted(known))}"
-                )
+                hint = did_you_mean(name, known, f"options are {', '.join(sorted(known))}")
                 raise ConfigError(f"unknown plan option {name!r}{hint}")
         values = {k: v for k, v in given.items() if v is not None}
         steps = values.get("steps")

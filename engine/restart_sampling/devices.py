@@ -75,21 +75,27 @@ def made_current(device: torch.device) -> AbstractContextManager[Any]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-def on_own_device(method: Generator) -> Generator:
-    """Decorate a generator of an object with a `device`: that device is current while it runs, not while its caller does."""
+def while_it_runs(context: Callable[[Any], AbstractContextManager[Any]]) -> Callable[[Generator], Generator]:
+    """Decorate a generator of an object: it runs inside `context(object)`, and its caller, between two items, does not."""
 
-    @wraps(method)
-    def resumed(self: Any, *arguments: Any, **options: Any) -> Iterator[Any]:
-        generator = method(self, *arguments, **options)
-        try:
-            while True:
-                with made_current(self.device):
-                    try:
-                        item = next(generator)
-                    except StopIteration:
-                        return
-                yield item
-        finally:
-            generator.close()  # type: ignore[attr-defined]
+    def decorate(method: Generator) -> Generator:
+        @wraps(method)
+        def resumed(self: Any, *arguments: Any, **options: Any) -> Iterator[Any]:
+            generator = method(self, *arguments, **options)
+            try:
+                while True:
+                    with context(self):
+                        try:
+                            item = next(generator)
+                        except StopIteration:
+                            return
+                    yield item
+            finally:
+                generator.close()  # type: ignore[attr-defined]
 
-    return resumed  # type: ignore[return-value]
+        return resumed  # type: ignore[return-value]
+
+    return decorate
+
+
+on_own_device = while_it_runs(lambda owner: made_current(owner.device))

@@ -38,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import choice, integer, is_integer, real, scalar
+from .checks import choice, did_you_mean, integer, is_integer, real, scalar
 from .errors import ConfigError
 from .restart_text import Items, key_number, place, plain, read_text, shown
 
@@ -188,9 +188,8 @@ def _from_text(text: str, steps: int | None, rule: str | None) -> RestartConfig:
     if name.endswith((".json", ".txt")):
         raise ConfigError(f"{shown(text)} looks like a file name; read the file and pass its text")
     if re.fullmatch(r"[a-z][\w-]*", name):
-        close = difflib.get_close_matches(name, _NAMES, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"expected {_FORMS}"
-        raise ConfigError(f"line 1 column 1: {shown(text)} is not known; {hint}")
+        hint = did_you_mean(name, _NAMES, f"expected {_FORMS}")
+        raise ConfigError(f"line 1 column 1: {shown(text)} is not known{hint}")
     read = read_text(text, _FORMS)
     source = "params" if read.steps is not None else "comfyui" if read.row else ""
     return _from_object(read.value, rule, read.steps, source)

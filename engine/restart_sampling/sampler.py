@@ -21,7 +21,7 @@ from . import forked, pfgmpp, progress_bar, sampler_inputs
 from .autobatch import LARGEST, choose_batch
 from .checks import choice, integer, shown
 from .denoiser import Denoiser
-from .devices import check_device, made_current, on_own_device
+from .devices import check_device, made_current, on_own_device, while_it_runs
 from .errors import BackendError, NonFiniteError, RestartTypeError, RestartValueError
 from .executors import Evaluation, Lanes, Network, Slices, ThreadExecutor, continuous, make_executor, threads
 from .executors.buckets import batches, bucket
@@ -33,6 +33,7 @@ from .plan import Plan
 from .program import Entry, Program, Tables
 from .spans import Span
 from .table import Table
+from .turns import Turns
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ class Sampler:
             prepared = prepare(self.denoiser, device=self.device, dtype=dtype, compile=compile)
             self.network, self.net_dtype = prepared, prepared.net_dtype
         self.pads = self.executor.pads or getattr(self.network, "compiled", False)
+        self.turns = Turns()
         self._lanes: Lanes | None = None
         self._evaluations: dict[tuple[int, bool], Evaluation] = {}
         self._sliced: dict[tuple[int, int], Slices] = {}
@@ -183,10 +185,15 @@ class Sampler:
         A run does this by itself on first need. Draws nothing and changes no result. Runs of (seed, plan) pairs compile and
         capture other batch sizes on their way.
         """
+        forked.settle()
         n = self.batch_size if n is None else integer("n", n, 1)
-        (entry,) = self._entries(self.table)
-        per_sample = self.denoiser.augmented_dim is not None
-        with made_current(self.device):
+        D = self.denoiser.augmented_dim
+        per_sample, tables = D is not None, [self.table]
+        with self.turns.taken(), made_current(self.device):
+            if D is not None:  # as many tables as a run needs: a program that grows is captured again
+                seeds = torch.arange(min(n, self.batch_size))
+                tables = pfgmpp.tables(tables * len(seeds), seeds, D)
+            entry = self._entries(*tables)[0]
             for samples in batches(n, self.batch_size):
                 slices = None if per_sample else self._slices(samples)
                 if slices is not None:
@@ -244,6 +251,7 @@ class Sampler:
 
     @torch.inference_mode(False)  # buffers are ordinary tensors: a function may take gradients from its input
     @torch.no_grad()
+    @while_it_runs(lambda sampler: sampler.turns.taken())
     @on_own_device
     def iterate(
         self,
@@ -255,9 +263,14 @@ class Sampler:
     ) -> Iterator[Batch]:
         """As `run`, batch by batch, for results that should not be held all at once; reports failures, raises none.
 
-        Of (seed, plan) pairs a batch is what finished together, in running order; `Batch.index` says what is what.
+        Of (seed, plan) pairs a batch is what finished together, in running order; `Batch.index` says what is what. Their run
+        must end before another one of this sampler begins; other runs may be mixed, and keep the plan they began with.
+
+        Raises:
+            RestartValueError: the sampler is in the middle of another run.
         """
         forked.settle()
+        table = self.table
         progress_bar.check_callback(callback)
         all_seeds, plans = sampler_inputs.split(seeds)
         labels = sampler_inputs.labels(self.denoiser, all_seeds, class_labels)
@@ -267,7 +280,7 @@ class Sampler:
                 raise RestartValueError(f"latents are not taken with {what}")
             # Each plan once, so that a plan has one table however many plans are between its samples.
             bound = {id(plan): self._bind(plan) for plan in {id(p): p for p in plans or ()}.values()}
-            tables = [self.table] * len(all_seeds) if plans is None else [bound[id(p)] for p in plans]
+            tables = [table] * len(all_seeds) if plans is None else [bound[id(p)] for p in plans]
             yield from self._mixed(all_seeds, tables, labels, callback)
             return
         total = len(all_seeds)
@@ -275,7 +288,7 @@ class Sampler:
         for start in range(0, total, self.batch_size):
             part = slice(start, min(start + self.batch_size, total))
             n = part.stop - part.start
-            (entry,) = self._entries(self.table)
+            (entry,) = self._entries(table)
             on_row = None if callback is None else _reporter(callback, start, total, n, entry.nfe)
             given = (
                 all_seeds[part].to(self.device),
@@ -357,7 +370,10 @@ class Sampler:
 
         for finished in continuous.run(jobs, evaluation, self.batch_size, advance, lanes_for):
             done += len(finished.jobs)
+            turn = self.turns.count
             yield finished
+            if done < start + len(jobs):  # samples are under way in the buffers
+                self.turns.check_alone(turn)
 
     def _bind(self, plan: Plan) -> Table:
         """Return the plan's table for this network."""

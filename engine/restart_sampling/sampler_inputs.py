@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import is_integer, scalar, shown
+from .checks import did_you_mean, is_integer, scalar, shown
 from .denoiser import Denoiser
 from .errors import RestartTypeError, RestartValueError
 from .noise import class_labels as labels_of_seeds
 from .noise import holds_values, seed_tensor
 from .plan import Plan
+from .terminal import listed
 
 Labels = int | str | Iterable[int] | Iterable[str] | Tensor | None
 
@@ -111,20 +112,19 @@ def _numbers(denoiser: Denoiser, given: Any) -> Any:
 
 
 def class_number(denoiser: Denoiser, text: str) -> int:
-    """Return the number of the class called `text`, upper and lower case alike."""
+    """Return the number of the class called `text`, upper and lower case alike.
+
+    Raises:
+        RestartValueError: there is none; the message has the closest name, and all of them or the first few.
+    """
     lowered = [name.lower() for name in denoiser.classes]
     if text.lower() in lowered:
         return lowered.index(text.lower())
     close = difflib.get_close_matches(text.lower(), lowered, n=1)
     hint = f"; did you mean {denoiser.classes[lowered.index(close[0])]!r}?" if close else ""
-    if not hint:
-        hint = (
-            f" ({', '.join(denoiser.classes[:20])})"
-            if lowered
-            else "; it has no names for them, give numbers"
-        )
+    named = f" ({listed(denoiser.classes, 20)})" if lowered else ", by number alone: it has no names for them"
     raise RestartValueError(
-        f"class {shown(text)} does not exist: {denoiser.name!r} has classes 0..{denoiser.label_dim - 1}{hint}"
+        f"class {shown(text)} does not exist{hint}: {denoiser.name!r} has classes 0..{denoiser.label_dim - 1}{named}"
     )
 
 
@@ -150,6 +150,5 @@ def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
     known = list(known)
     for name in given:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"its arguments are {', '.join(known)}"
-            raise RestartTypeError(f"{what} has no argument {name!r}; {hint}")
+            hint = did_you_mean(name, known, f"its arguments are {', '.join(known)}")
+            raise RestartTypeError(f"{what} has no argument {name!r}{hint}")

@@ -27,7 +27,6 @@ is Karras whatever the main grid (`segment="karras"`, what the paper does), or t
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import integer, real, shown
+from .checks import did_you_mean, integer, real, shown
 from .errors import ConfigError
 from .parameterization import iddpm_levels, vp_sigma
 
@@ -231,7 +230,7 @@ def get_schedule(name: str, rho: float = 7.0, **options: Any) -> Schedule:
     if canonical not in _GRIDS:
         raise ConfigError(
             f"schedule {shown(name)} is not known; choose one of {', '.join(SCHEDULES)}"
-            + _hint(name, (*_GRIDS, *_ALIASES))
+            + did_you_mean(name, (*_GRIDS, *_ALIASES))
         )
     function, allowed = _GRIDS[canonical]
     rule = options.pop("segment", "karras")
@@ -240,7 +239,7 @@ def get_schedule(name: str, rho: float = 7.0, **options: Any) -> Schedule:
             known = ", ".join((*allowed, "segment"))
             raise ConfigError(
                 f"schedule {canonical!r} has no option {option!r}; its options are {known}"
-                + _hint(option, allowed)
+                + did_you_mean(option, allowed)
             )
     rules = ("karras", "own", "timestep") if canonical == "sd" else ("karras", "own")
     if not isinstance(rule, str) or rule not in rules:
@@ -312,8 +311,3 @@ def _range(
 
 def _positive(name: str, value: Any) -> float:
     return real(name, value, 0.0, open_low=True)
-
-
-def _hint(given: object, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(str(given), known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -5,7 +5,6 @@ Exit codes: 0 complete, 1 samples are missing, 2 the command cannot run, 130 and
 
 from __future__ import annotations
 
-import difflib
 import os
 import shlex
 import sys
@@ -20,7 +19,6 @@ from ..output.workers import worker
 from ..output.writers import VERSION
 from ..plan import Plan
 from ..seeds import Seeds, parse_seeds
-from ..terminal import listed
 from . import options as o
 
 LAYOUT = {"format": "png", "pixels": "uint8", "shard_size": 1000, "format_version": VERSION}
@@ -176,7 +174,7 @@ def _draw(
             f"the weights of {run['model']!r} are not those of the recorded run (sha256 {recorded[:12]}…), "
             f"so its images cannot be repeated; give the file with --model if it has moved"
         )
-    label = _class_number(run["class_"], denoiser.classes, denoiser.label_dim, denoiser.name)
+    label = _class_number(run["class_"], denoiser)
     batch = o.batch_size(run["batch"], denoiser, plan, len(seeds), device, run["dtype"])
     options = {name: run[name] for name in ("backend", "graph", "compile", "dtype")} | {"device": device}
     display = Display(plain_console(stderr=True))
@@ -206,22 +204,18 @@ def _absolute(model: str) -> str:
     return model if model in BUNDLED else str(Path(model).expanduser().resolve())
 
 
-def _class_number(text: str | None, classes: tuple[str, ...], label_dim: int, name: str) -> int | None:
+def _class_number(text: str | None, denoiser: Any) -> int | None:
+    """The class that `--class` names or numbers; a name comes first, for classes that are called "0" or "7"."""
+    from ..sampler_inputs import class_number
+
     if text is None:
         return None
-    if label_dim == 0:
-        raise RestartValueError(f"--class was given, but {name!r} has no classes; leave it out")
-    lowered = [c.lower() for c in classes]
-    if text.lower() in lowered:
-        return lowered.index(text.lower())
-    if text.isdecimal() and int(text) < label_dim:
+    if denoiser.label_dim == 0:
+        raise RestartValueError(f"--class was given, but {denoiser.name!r} has no classes; leave it out")
+    named = text.lower() in (name.lower() for name in denoiser.classes)
+    if not named and text.isdecimal() and int(text) < denoiser.label_dim:
         return int(text)
-    close = difflib.get_close_matches(text.lower(), lowered, n=1)
-    hint = f"; did you mean {classes[lowered.index(close[0])]!r}?" if close else ""
-    named = f" ({listed(classes, 20)})" if classes else ""
-    raise RestartValueError(
-        f"class {text[:60]!r} does not exist{hint}: {name!r} has classes 0..{label_dim - 1}{named}"
-    )
+    return class_number(denoiser, text)
 
 
 def _read_run(path: Path, model: str | None) -> tuple[dict[str, Any], Plan, dict[str, Any]]:

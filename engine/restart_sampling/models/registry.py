@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 import threading
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..checks import shown
+from ..checks import did_you_mean, shown
 from ..denoiser import Denoiser
 from ..errors import CheckpointError
 from .edm import EDMNetwork
@@ -121,8 +120,7 @@ def find(source: str | Path) -> Path:
     try:
         path.stat()
     except FileNotFoundError:
-        close = difflib.get_close_matches(str(source), BUNDLED, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else f"; bundled models: {', '.join(BUNDLED)}"
+        hint = did_you_mean(str(source), BUNDLED, f"bundled models: {', '.join(BUNDLED)}")
         raise CheckpointError(f"no model file {str(source)!r}{hint}") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from ..strict_json import loads
+from .manifest import is_count
 
 TAIL = 1 << 20  # bytes that are read, from the end
 WINDOW = 600.0
-SEED_LIMIT = 2**63
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,11 @@ def _events(lines: list[bytes]) -> Iterator[Event]:
             type(when) in (int, float)
             and 0 <= when < 1e12
             and isinstance(event, str)
-            and _count(rank)
-            and _count(count)
-            and (drawn is None or _count(drawn))
+            and is_count(rank)
+            and is_count(count)
+            and (drawn is None or is_count(drawn))
         ):
             yield Event(float(when), event, rank, count, drawn)
-
-
-def _count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < SEED_LIMIT
 
 
 def images_per_second(events: list[Event]) -> float | None:

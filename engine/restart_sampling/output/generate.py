@@ -87,7 +87,7 @@ def run_job(
     display = display or Display(plain_console(quiet=True))
     chosen = OPTIONS | (options or {})
     workers = integer("workers", workers, 1, error=RestartValueError)
-    batch = integer("batch_size", batch, 1, also=" or 'auto'", error=RestartValueError)
+    batch = integer("batch_size", batch, 1, error=RestartValueError)
     shard_size = Shards(seeds, shard_size).size
     label = None if label is None else integer("label", label, 0, error=RestartValueError)
     source = None

@@ -141,15 +141,15 @@ def _parsed(text: str) -> Line:
         raise ValueError("not a line of a manifest")
     files, nonfinite = fields["files"], fields.get("nonfinite", [])
     whole = (
-        all(_count(fields[name]) for name in ("shard", "count", "bytes"))
+        all(is_count(fields[name]) for name in ("shard", "count", "bytes"))
         and isinstance(fields["seeds"], str)
         and _SEEDS.fullmatch(fields["seeds"]) is not None
         and isinstance(fields["sha256"], str)
         and _SHA256.fullmatch(fields["sha256"]) is not None
         and isinstance(nonfinite, list)
-        and all(_count(seed) for seed in nonfinite)
-        and (_count(files) or (isinstance(files, list) and all(isinstance(name, str) for name in files)))
-        and _count(fields.get("batch", 0))
+        and all(is_count(seed) for seed in nonfinite)
+        and (is_count(files) or (isinstance(files, list) and all(isinstance(name, str) for name in files)))
+        and is_count(fields.get("batch", 0))
         and all(isinstance(fields.get(name, ""), str) for name in ("dtype", "device"))
     )
     if not whole:
@@ -159,7 +159,8 @@ def _parsed(text: str) -> Line:
     return Line(**fields)
 
 
-def _count(value: object) -> bool:
+def is_count(value: object) -> bool:
+    """Whether a value of a JSON line is a number of samples, bytes or workers, or a seed."""
     return type(value) is int and 0 <= value < SEED_LIMIT
 
 

@@ -63,7 +63,7 @@ class Display:
             line += f", worker {who.rank} of {who.world}"
         self.console.print(line)
         for where in folder.manifest.damaged:
-            self.note(f"{where} cannot be read; that shard is drawn again")
+            self.note(f"{where} is damaged; its shard is drawn again")
         finished, kept = folder.finished_seeds(), folder.kept()
         if folder.resumed:
             inside = f", and {kept:,} images of unfinished shards are kept" if kept else ""

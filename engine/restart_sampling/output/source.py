@@ -50,7 +50,7 @@ class SamplerSource:
     ) -> None:
         self.denoiser, self.plan, self.label, self.pixels = denoiser, plan, label, pixels
         self.options, self.note, self.callback = options, note, callback
-        batch = integer("batch_size", batch, 1, also=" or 'auto'", error=RestartValueError)
+        batch = integer("batch_size", batch, 1, error=RestartValueError)
         self.ring = HostRing(pixels)
         self.batch = batch
         self.sampler = self._make(batch)

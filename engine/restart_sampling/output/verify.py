@@ -29,7 +29,7 @@ class Report:
         kept: seeds of unfinished shards that are drawn and wait in part files for the next run.
         missing: shards that are not finished, as (number, seeds of it that are neither written nor kept).
         broken: shards whose files are not what the manifest says, with the reason.
-        damaged: lines of manifests that cannot be read. strangers: files of finished formats that belong to no shard.
+        damaged: lines of manifests that cannot be read.
     """
 
     seeds: int = 0

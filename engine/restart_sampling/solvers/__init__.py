@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from ..checks import shown
+from ..checks import did_you_mean, shown
 from ..errors import ConfigError
 from . import ddpm, dpm2, dpm3, dpmpp_2m, edm_stochastic, euler, heun
 from .trace import Solver as Solver
@@ -18,6 +16,5 @@ def get_solver(name: str) -> Solver:
     """The solver called `name` (or one of its aliases); ConfigError lists the choices."""
     if isinstance(name, str) and name in _BY_ANY_NAME:
         return _BY_ANY_NAME[name]
-    close = difflib.get_close_matches(str(name), _BY_ANY_NAME, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(name, _BY_ANY_NAME)
     raise ConfigError(f"solver {shown(name)} is not known; choose one of {', '.join(SOLVERS)}{hint}")
