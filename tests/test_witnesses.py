@@ -63,6 +63,14 @@ def test_features_that_tuned_are_shown_but_do_not_count(kind):
     assert witnesses.sentences([*rows, {**search, "model_sha256": "b"}])[0].startswith("Restart at 22 NFE")
 
 
+@pytest.mark.parametrize("kind", ["trial", "tuned"])
+def test_a_search_at_one_precision_counts_at_every_other(kind):
+    rows = [{**r, "dtype": "bf16"} for name in ("one", "other") for r in judged(name, {22: 4.0})]
+    assert witnesses.sentences(rows)[0].startswith("Restart at 22 NFE")
+    verdict, *_ = witnesses.sentences([*rows, {**COMMON, "kind": kind, "features": "one", "nfe": 22}])
+    assert verdict.startswith("No claim") and "Plans were chosen by one" in verdict
+
+
 def test_a_preset_says_what_it_was_tuned_on():
     """The bundled preset was found by the bundled classifier, with or without the rows of that search."""
     names = ("fashion-mnist-classifier", "resnet")

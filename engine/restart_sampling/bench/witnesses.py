@@ -54,13 +54,19 @@ def tuned_features(rows: Iterable[Row]) -> set[str]:
 
 
 def judgements(rows: Iterable[Row]) -> list[list[Judgement]]:
-    """For each model and precision, what each set of features says; those without a part in the tuning first."""
-    models: dict[tuple[str, str], list[Row]] = {}
+    """For each model and precision, what each set of features says; those without a part in the tuning first.
+
+    A plan that was chosen at one precision is the same choice at every other.
+    """
+    models: dict[str, list[Row]] = {}
+    measured: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        models.setdefault((model_of(row), str(row.get("dtype") or "")), []).append(row)
+        models.setdefault(model_of(row), []).append(row)
+        measured.setdefault((model_of(row), str(row.get("dtype") or "")), []).append(row)
+    tuning = {model: tuned_features(some) for model, some in models.items()}
     result = []
-    for some in models.values():
-        tuned = tuned_features(some)
+    for (model, _), some in measured.items():
+        tuned = tuning[model]
         judged: dict[tuple[str, str, int], list[Row]] = {}
         for row in some:
             if row.get("kind") == "quality" and isinstance(row.get("n"), int):
