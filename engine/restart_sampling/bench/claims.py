@@ -91,8 +91,8 @@ class Pair:
 def pairs(rows: Iterable[Row]) -> list[Pair]:
     """Every Restart contender beside its own solver without Restart, at the nearest NFE, and beside the best SDE.
 
-    From rows of kind "quality", of each group by itself. Only what shares two blocks of seeds or more is compared. The best SDE is
-    the one that is furthest below the contender on the blocks that both have: means over unlike blocks do not compare.
+    From rows of kind "quality", of each group by itself. Only what shares two blocks of seeds or more is compared. The best SDE
+    is the one that is furthest below the contender on the blocks that both have: means over unlike blocks do not compare.
     """
     return [pair for group in _groups(rows) for pair in _pairs(table_of(group, ("ode", "sde", "restart")))]
 
