@@ -153,12 +153,21 @@ def _metric(blocks: Iterable[Mapping[int, Row]]) -> str:
 
 
 def most_blocks(table: Table) -> Table:
-    """The contenders with the most blocks that still are of both families; empty where there is one family alone."""
-    for count in sorted({len(found) for found in table.values()}, reverse=True):
-        some = {key: found for key, found in table.items() if len(found) >= count}
-        if {contender[0] for contender in some} == {"sde", "restart"}:
-            return some
-    return {}
+    """The contenders that were drawn on the most blocks that an SDE and a Restart contender share; empty where they share none.
+
+    Of equally many blocks those count that most contenders have.
+    """
+    sde, restart = (
+        {frozenset(found) for key, found in table.items() if key[0] == family}
+        for family in ("sde", "restart")
+    )
+
+    def drawn_on(blocks: frozenset[int]) -> Table:
+        return {key: found for key, found in table.items() if blocks <= set(found)}
+
+    shared = {one & other for one in sde for other in restart if one & other}
+    best = max(shared, key=lambda some: (len(some), len(drawn_on(some)), sorted(some)), default=None)
+    return {} if best is None else drawn_on(best)
 
 
 def fraction_of(table: Table) -> Fraction | None:

@@ -26,7 +26,8 @@ class Judgement:
 
     Attributes:
         features, reference: by what it is judged. tuned: they had a part in the tuning.
-        found: Restart against the best SDE, of the contenders with the most blocks. others: SDE and Restart rows on fewer blocks.
+        found: Restart against the best SDE, of the contenders with the most blocks. others: SDE and Restart rows that were not
+            drawn on all of these blocks.
     """
 
     features: str
@@ -132,7 +133,8 @@ def _verdict(said: Sequence[Judgement]) -> str:
     if best is None:
         return (
             f"No claim is made for Restart against the best SDE: of the sets of features that had no part in the tuning, "
-            f"{_names(list(by_name))}, no measured Restart row is as good on all."
+            f"{_names(list(by_name))}, no measured Restart row{' on these blocks' * any(w.others for w in witnesses)} is as good "
+            f"on all."
         )
     _, sampler, nfe, _ = best
     each = ", ".join(
