@@ -433,6 +433,18 @@ def test_pairs_share_their_seeds():
     assert claims.pairs([{**row, "model_sha256": row["family"]} for row in rows_]) == []
 
 
+def test_the_best_sde_is_chosen_on_shared_blocks():
+    """Two easy blocks alone give the worse SDE the lower mean; on the blocks that it shares it is above the other."""
+    fd = {"r": [5.0] * 2 + [8.0] * 8, "worse": [5.2] * 2, "better": [4.6] * 2 + [7.6] * 8}
+    rows_ = [
+        {"kind": "quality", "family": "restart" if name == "r" else "sde", "sampler": name, "nfe": 50, "n": 1000,
+         "first_seed": 1000 * k, "fd": value}
+        for name, values in fd.items() for k, value in enumerate(values)
+    ]  # fmt: skip
+    (pair,) = claims.pairs(rows_)
+    assert (pair.other["sampler"], pair.blocks) == ("better", 10) and pair.mean == pytest.approx(0.4)
+
+
 def test_a_claim_that_does_not_hold():
     """Not reached is an answer, and so is that there are no rows."""
     worse = pooled_rows({("sde", "s"): [(127, 5.0)], ("restart", "r"): [(31, 6.0), (63, 5.5)]})

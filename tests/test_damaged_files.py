@@ -11,6 +11,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import restart_sampling as rs
 from restart_sampling.bench import images, judge, rows
@@ -20,6 +22,7 @@ from restart_sampling.models.inspection import inspect
 from restart_sampling.output.writers import find
 from restart_sampling.training.classifier import load_classifier
 from restart_sampling.training.data import load_images
+from restart_sampling.training.extractors import load_extractor
 
 SMALL = dict(
     class_name="EDMPrecond", model_type="SongUNet", img_resolution=8, img_channels=1, label_dim=0, model_channels=8,
@@ -99,18 +102,34 @@ def test_rows(line, tmp_path):
         rows.read(path)
 
 
-def test_classifiers(tmp_path):
+MEASURING = {"fashion-mnist-classifier": load_classifier, "fashion-mnist-patches": load_extractor}
+
+
+@pytest.mark.parametrize("name", MEASURING)
+def test_classifiers_and_extractors(tmp_path, name):
     path = tmp_path / "c.safetensors"
-    content = (registry.DATA / "fashion-mnist-classifier.safetensors").read_bytes()
+    content = (registry.DATA / f"{name}.safetensors").read_bytes()
     length = int.from_bytes(content[:8], "little")
     refused = 0
     for header in mutants(content[8 : 8 + length], 60, 3):
         path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + length :])
         try:
-            load_classifier(path)
+            MEASURING[name](path)
         except CheckpointError:
             refused += 1
     assert refused > 30
+
+
+@pytest.mark.parametrize("name", MEASURING)
+@pytest.mark.parametrize("card", ["[" * 100_000, '{"architecture": "patches", "x": 1e999}', '["patches"]'])
+def test_cards_of_classifiers_and_extractors(tmp_path, name, card):
+    """What JSON lets through and later code trips over: nesting without end, infinity, a list where an object is due."""
+    with safe_open(registry.DATA / f"{name}.safetensors", framework="pt") as file:
+        (key,) = file.metadata()
+        tensors = {tensor: file.get_tensor(tensor) for tensor in file.keys()}  # noqa: SIM118 (not a dict)
+    save_file(tensors, tmp_path / "c.safetensors", metadata={key: card})
+    with pytest.raises(CheckpointError, match="of this package"):
+        MEASURING[name](tmp_path / "c.safetensors")
 
 
 class Counting:

@@ -181,6 +181,23 @@ def test_euler_without_restart_is_ddim_with_zero_snr():
     assert (a - b).abs().max() <= 1e-3 * a.abs().max()  # ᾱ is 0 there, 2⁻²⁴ here: √ᾱ = 2.4e-4
 
 
+@pytest.mark.parametrize("beta_end", [0.02, 0.03])
+def test_zero_snr_of_betas_whose_other_levels_pass_the_last(beta_end):
+    """DDPM's own betas: σ is 15,406 one below the last, which diffusers sets to 4,096. DDIM's ᾱ there is 0, ours nearly."""
+    config = dict(
+        beta_start=1e-4, beta_end=beta_end, prediction_type="v_prediction", rescale_betas_zero_snr=True
+    )
+    theirs = diffusers.DDIMScheduler(**config, clip_sample=False, timestep_spacing="trailing")
+    ours = RestartScheduler.from_config(theirs.config, **PLAIN)
+    below, last = ours._levels[-2:]
+    assert last == pytest.approx(2 * below, rel=1e-6) and below > 4096
+    x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    a, b = walked(theirs, 20, x), walked(ours, 20, x)
+    assert (a - b).abs().max() <= 1e-3 * a.abs().max()
+    usual = RestartScheduler(**SD, prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    assert usual._levels[-1] == pytest.approx(4096, rel=1e-6)
+
+
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
 def test_euler_without_restart_is_euler(spacing):
     theirs = diffusers.EulerDiscreteScheduler(**SD, steps_offset=1, timestep_spacing=spacing)

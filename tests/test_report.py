@@ -452,7 +452,7 @@ def test_the_rows_of_bench_and_tune_stand_in_two_folders_by_default(results, tmp
     assert code == 0 and f"{len(made_rows())} rows of bench, tune" in said, err
     text = Page((tmp_path / "report.html").read_text()).text
     for command in (
-        "tune --budget 20,43,63 --out tune",
+        "tune --budget 20,43,63 --features fashion-mnist-classifier --out tune",  # as the rows were searched
         "--n 3000 --out bench",
         "restart-sampling report bench tune",
     ):

@@ -64,6 +64,26 @@ def test_commands_are_those_of_the_package():
         app.commands[name].make_context(name, words)  # raises where a flag is not known
 
 
+def test_a_search_is_made_again_by_its_own_features():
+    """`tune` and `bench` take other features where nothing is said; witnesses are not to be searched by."""
+    judged = {"kind": "quality", "model": "fashion-mnist", "reference": "fashion-mnist test"}
+    rows = [{**judged, "features": f"fashion-mnist-{name}"} for name in ("resnet", "classifier")]
+
+    def tune(*more):
+        (made,) = commands.commands_for([*rows, *more], ["rows"])
+        assert "--features fashion-mnist-resnet" in made.quality[0] and "--features" not in made.quality[1]
+        return made.tune
+
+    assert "--features" not in tune()
+    trial = {**rows[1], "kind": "trial"}
+    assert "--features fashion-mnist-classifier --out" in tune(trial)
+    assert "--features" not in tune({**trial, "features": "fashion-mnist-patches"})
+    own = "--features fashion-mnist-patches --reference mine.npz"
+    (line,) = (c.tune for c in commands.commands_for([{**trial, "model": "m.pkl", "features": "fashion-mnist-patches",
+               "reference": "mine.npz 0123456789ab"}], ["rows"]))  # fmt: skip
+    assert own in line
+
+
 def test_several_models_are_told_apart():
     rows = [*made_rows(), *({**r, **OTHER} for r in made_rows())]
     page = Page(make_page(rows))

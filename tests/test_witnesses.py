@@ -63,6 +63,14 @@ def test_features_that_tuned_are_shown_but_do_not_count(kind):
     assert witnesses.sentences([*rows, {**search, "model_sha256": "b"}])[0].startswith("Restart at 22 NFE")
 
 
+@pytest.mark.parametrize("kind", ["trial", "tuned"])
+def test_a_search_at_one_precision_counts_at_every_other(kind):
+    rows = [{**r, "dtype": "bf16"} for name in ("one", "other") for r in judged(name, {22: 4.0})]
+    assert witnesses.sentences(rows)[0].startswith("Restart at 22 NFE")
+    verdict, *_ = witnesses.sentences([*rows, {**COMMON, "kind": kind, "features": "one", "nfe": 22}])
+    assert verdict.startswith("No claim") and "Plans were chosen by one" in verdict
+
+
 def test_a_preset_says_what_it_was_tuned_on():
     """The bundled preset was found by the bundled classifier, with or without the rows of that search."""
     names = ("fashion-mnist-classifier", "resnet")
@@ -79,6 +87,24 @@ def test_too_few_samples_make_no_claim_and_are_said_to_be_too_few(blocks, n):
     verdict, *each = witnesses.sentences(rows)
     assert verdict.startswith("No claim") and "at least 3 blocks of 1,000 samples" in verdict
     assert all("too little to tell" in line and "as good as" not in line for line in each)
+
+
+def test_rows_of_other_seeds_do_not_take_the_shared_blocks_away():
+    """As many blocks of other seeds, as a second run with --first-seed has, or some that overlap: both share ten with nobody."""
+    rows = [r for name in ("one", "other") for r in judged(name, {22: 4.0}, blocks=10)]
+    want = witnesses.sentences(rows)
+    assert want[0].startswith("Restart at 22 NFE") and "10 blocks" in want[1]
+    for shift in (10, 8):
+        more = [
+            {**r, "nfe": 18, "fd": 3.0, "first_seed": r["first_seed"] + 1000 * shift} for r in rows if r["family"] == "restart"
+        ]  # fmt: skip
+        found = witnesses.sentences([*rows, *more])
+        assert found[0] == want[0]
+        assert (
+            "10 blocks of 1,000 samples; 1 further SDE and Restart row on fewer blocks left out" in found[1]
+        )
+        worse = [{**r, "fd": r["fd"] + 2 * (r["family"] == "restart")} for r in rows]
+        assert "no measured Restart row on these blocks is as good" in witnesses.sentences([*worse, *more])[0]
 
 
 def test_models_are_told_apart():

@@ -91,7 +91,8 @@ class Pair:
 def pairs(rows: Iterable[Row]) -> list[Pair]:
     """Every Restart contender beside its own solver without Restart, at the nearest NFE, and beside the best SDE.
 
-    From rows of kind "quality", of each group by itself. Only what shares two blocks of seeds or more is compared.
+    From rows of kind "quality", of each group by itself. Only what shares two blocks of seeds or more is compared. The best SDE
+    is the one that is furthest below the contender on the blocks that both have: means over unlike blocks do not compare.
     """
     return [pair for group in _groups(rows) for pair in _pairs(table_of(group, ("ode", "sde", "restart")))]
 
@@ -108,8 +109,8 @@ def _pairs(table: Table) -> list[Pair]:
         sde = [k for k in several if k[0] == "sde"]
         rivals = [min(plain, key=lambda k: abs(math.log(k[2] / nfe)))] if plain else []
         if sde:
-            metric = _metric(table[k] for k in sde)
-            rivals.append(min(sde, key=lambda k: statistics.fmean(r[metric] for r in table[k].values())))
+            metric = _metric((mine, *(table[k] for k in sde)))
+            rivals.append(max(sde, key=lambda k: _pair(mine, table[k], shared[k], metric).mean))
         found += [_pair(mine, table[k], shared[k]) for k in rivals]
     return found
 
@@ -120,8 +121,10 @@ def _solver(blocks: Mapping[int, Row]) -> str:
     return str((row.get("config") or {}).get("solver") or row["sampler"].removesuffix("+restart"))
 
 
-def _pair(mine: Mapping[int, Row], theirs: Mapping[int, Row], blocks: Sequence[int]) -> Pair:
-    metric = _metric((mine, theirs))
+def _pair(
+    mine: Mapping[int, Row], theirs: Mapping[int, Row], blocks: Sequence[int], metric: str | None = None
+) -> Pair:
+    metric = metric or _metric((mine, theirs))
     less = [mine[block][metric] - theirs[block][metric] for block in blocks]
     one, other = mine[blocks[0]], theirs[blocks[0]]
     error = statistics.stdev(less) / math.sqrt(len(less))
@@ -150,12 +153,21 @@ def _metric(blocks: Iterable[Mapping[int, Row]]) -> str:
 
 
 def most_blocks(table: Table) -> Table:
-    """The contenders with the most blocks that still are of both families; empty where there is one family alone."""
-    for count in sorted({len(found) for found in table.values()}, reverse=True):
-        some = {key: found for key, found in table.items() if len(found) >= count}
-        if {contender[0] for contender in some} == {"sde", "restart"}:
-            return some
-    return {}
+    """The contenders that were drawn on the most blocks that an SDE and a Restart contender share; empty where they share none.
+
+    Of equally many blocks those count that most contenders have.
+    """
+    sde, restart = (
+        {frozenset(found) for key, found in table.items() if key[0] == family}
+        for family in ("sde", "restart")
+    )
+
+    def drawn_on(blocks: frozenset[int]) -> Table:
+        return {key: found for key, found in table.items() if blocks <= set(found)}
+
+    shared = {one & other for one in sde for other in restart if one & other}
+    best = max(shared, key=lambda some: (len(some), len(drawn_on(some)), sorted(some)), default=None)
+    return {} if best is None else drawn_on(best)
 
 
 def fraction_of(table: Table) -> Fraction | None:

@@ -26,7 +26,8 @@ class Judgement:
 
     Attributes:
         features, reference: by what it is judged. tuned: they had a part in the tuning.
-        found: Restart against the best SDE, of the contenders with the most blocks. others: SDE and Restart rows on fewer blocks.
+        found: Restart against the best SDE, of the contenders with the most blocks. others: SDE and Restart rows that were not
+            drawn on all of these blocks.
     """
 
     features: str
@@ -54,13 +55,19 @@ def tuned_features(rows: Iterable[Row]) -> set[str]:
 
 
 def judgements(rows: Iterable[Row]) -> list[list[Judgement]]:
-    """For each model and precision, what each set of features says; those without a part in the tuning first."""
-    models: dict[tuple[str, str], list[Row]] = {}
+    """For each model and precision, what each set of features says; those without a part in the tuning first.
+
+    A plan that was chosen at one precision is the same choice at every other.
+    """
+    models: dict[str, list[Row]] = {}
+    measured: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        models.setdefault((model_of(row), str(row.get("dtype") or "")), []).append(row)
+        models.setdefault(model_of(row), []).append(row)
+        measured.setdefault((model_of(row), str(row.get("dtype") or "")), []).append(row)
+    tuning = {model: tuned_features(some) for model, some in models.items()}
     result = []
-    for some in models.values():
-        tuned = tuned_features(some)
+    for (model, _), some in measured.items():
+        tuned = tuning[model]
         judged: dict[tuple[str, str, int], list[Row]] = {}
         for row in some:
             if row.get("kind") == "quality" and isinstance(row.get("n"), int):
@@ -126,7 +133,8 @@ def _verdict(said: Sequence[Judgement]) -> str:
     if best is None:
         return (
             f"No claim is made for Restart against the best SDE: of the sets of features that had no part in the tuning, "
-            f"{_names(list(by_name))}, no measured Restart row is as good on all."
+            f"{_names(list(by_name))}, no measured Restart row{' on these blocks' * any(w.others for w in witnesses)} is as good "
+            f"on all."
         )
     _, sampler, nfe, _ = best
     each = ", ".join(

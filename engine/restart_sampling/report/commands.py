@@ -7,11 +7,10 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..bench.shipped import CLASSIFIER, MODEL, REFERENCE
+from ..bench.shipped import CLASSIFIER, MODEL, REFERENCE, TUNER
 from .select import Row
 
 BUDGETS = "9,18,35,63,127"
-OWN = (CLASSIFIER, REFERENCE)  # what the bundled model is judged by where nothing is said
 DIGEST = re.compile(r" [0-9a-f]{12}$")  # `judge.load_reference` puts it after a file's name
 
 
@@ -58,23 +57,30 @@ def _of(model: str, rows: Sequence[Row], folders: Sequence[str]) -> Commands:
         )
     )
     judges = [_judge(model, *pair) for pair in judged] or [_judge(model, "", "")]
+    # A search is made again by its own features. Others are for judging: a search by them would make them no witnesses.
+    searched = [
+        (str(row["features"]), str(row.get("reference") or ""))
+        for row in rows
+        if row.get("kind") in ("trial", "tuned") and row.get("features")
+    ]
+    if not searched and model != MODEL:
+        searched = judged
+    by = _judge(model, *(searched[0] if searched else ("", "")), own=TUNER)
     return Commands(
         model,
         shlex.join([*bench, "--out", folders[0]]),
         tuple(shlex.join([*bench, "--n", "3000", *judge, "--out", folders[0]]) for judge in judges),
-        shlex.join(
-            ["restart-sampling", "tune", *which, "--budget", "20,43,63", *judges[0], "--out", folders[-1]]
-        ),
+        shlex.join(["restart-sampling", "tune", *which, "--budget", "20,43,63", *by, "--out", folders[-1]]),
         shlex.join(["restart-sampling", "report", *folders, *named]),
     )
 
 
-def _judge(model: str, features: str, reference: str) -> list[str]:
-    """The flags that name features and reference; none where they are the bundled model's own."""
+def _judge(model: str, features: str, reference: str, own: str = CLASSIFIER) -> list[str]:
+    """The flags that name features and reference; none where they are what the command takes for the bundled model, `own`."""
     bundled = model == MODEL
     words = []
-    if not (bundled and features in ("", OWN[0])):
+    if not (bundled and features in ("", own)):
         words += ["--features", features or "MODULE:FACTORY"]
-    if not (bundled and reference in ("", OWN[1])):
+    if not (bundled and reference in ("", REFERENCE)):
         words += ["--reference", DIGEST.sub("", reference) or "FILE.npz"]
     return words

@@ -14,7 +14,6 @@ are closer to Gaussian.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,14 +21,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, RestartError
-from ..models.weights import diagnose, write_atomic
-from ..strict_json import loads
+from ..errors import RestartError
 from ..terminal import plain_console
+from . import stored
 from .data import Images, fashion_mnist
 
 KEY = "restart_sampling_classifier"
@@ -109,29 +105,16 @@ def train_classifier(
 
 def save_classifier(classifier: Classifier, path: Path) -> None:
     """Write weights (float16) and card to a .safetensors file, in one step. Raises CheckpointError."""
-    tensors = {name: tensor.detach().half().contiguous() for name, tensor in classifier.state_dict().items()}
-    write_atomic(path, to_bytes(tensors, metadata={KEY: json.dumps(classifier.card)}))
+    stored.save(classifier, path, KEY)
 
 
 def load_classifier(path: str | Path) -> Classifier:
     """The classifier stored by :func:`save_classifier`, float32, eval mode. Raises CheckpointError."""
-    path = Path(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError) as error:
-        diagnose(path, str(error))
-    try:
-        card = loads(metadata[KEY])
-        if not isinstance(card, dict):
-            raise ValueError("its card is no object")
-        classifier = Classifier(tensors["body.0.weight"].shape[1], tensors["head.weight"].shape[0])
-        classifier.load_state_dict(tensors)
-    except (KeyError, ValueError, IndexError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: not a classifier of this package ({error})") from None
-    classifier.card = card
-    return classifier.eval().requires_grad_(False)
+
+    def make(card: dict[str, Any], tensors: dict[str, Tensor]) -> Classifier:
+        return Classifier(tensors["body.0.weight"].shape[1], tensors["head.weight"].shape[0])
+
+    return stored.load(path, KEY, "a classifier", make)
 
 
 def main(

@@ -17,17 +17,13 @@ Training is in train_extractors.py; the files hold what gives features, not the 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
-from ..models.weights import diagnose, write_atomic
+from . import stored
 
 KEY = "restart_sampling_extractor"
 WIDTH = 64  # features of every extractor
@@ -152,24 +148,11 @@ ARCHITECTURES: dict[str, type[Extractor]] = {
 
 def save_extractor(extractor: Extractor, path: Path) -> None:
     """Write weights (float16) and card to a .safetensors file, in one step. Raises CheckpointError."""
-    tensors = {name: tensor.detach().half().contiguous() for name, tensor in extractor.state_dict().items()}
-    write_atomic(path, to_bytes(tensors, metadata={KEY: json.dumps(extractor.card)}))
+    stored.save(extractor, path, KEY)
 
 
 def load_extractor(path: str | Path) -> Extractor:
     """Return the extractor stored by :func:`save_extractor`, float32, eval mode. Raises CheckpointError."""
-    path = Path(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError) as error:
-        diagnose(path, str(error))
-    try:
-        card = json.loads(metadata[KEY])
-        extractor = ARCHITECTURES[card["architecture"]]()
-        extractor.load_state_dict(tensors)
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: not a feature extractor of this package ({error})") from None
-    extractor.card = card
-    return extractor.eval().requires_grad_(False)
+    return stored.load(
+        path, KEY, "a feature extractor", lambda card, _: ARCHITECTURES[card["architecture"]]()
+    )

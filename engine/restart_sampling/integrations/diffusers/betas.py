@@ -12,8 +12,9 @@ r"""Noise levels of DDPM-style models from their betas, in float64, and the grid
 | exp               | the same of f = e^(−12 t/T)                                | diffusers' HeunDiscreteScheduler |
 
 Zero terminal SNR (arXiv 2305.08891, Algorithm 1): √ᾱ is shifted and scaled so that its last value is 0. σ would be infinite
-there; it is 2¹² (ᾱ = 2⁻²⁴) instead, as in diffusers. snr_shift_scale s (CogVideoX): ᾱ/(s + (1 − s)ᾱ), which is √s·σ; s = 1 is
-none. It comes before zero terminal SNR.
+there; it is 2¹² (ᾱ = 2⁻²⁴) instead, as in diffusers, and twice the level below where that is not below 2¹² (DDPM's own betas
+reach 15,400 there, and diffusers' levels would fall at their end). snr_shift_scale s (CogVideoX): ᾱ/(s + (1 − s)ᾱ), which is
+√s·σ; s = 1 is none. It comes before zero terminal SNR.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def model_sigmas(config: Any) -> np.ndarray:
     if config["rescale_betas_zero_snr"]:
         root = np.sqrt(alpha_bar)
         alpha_bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
-        alpha_bar[-1] = LAST_ALPHA_BAR
+        alpha_bar[-1] = LAST_ALPHA_BAR if alpha_bar[-2] > LAST_ALPHA_BAR else alpha_bar[-2] / 4
     return np.sqrt((1 - alpha_bar) / alpha_bar)
 
 

@@ -15,6 +15,9 @@ model's own scheduler has, so that a swap keeps the levels:
 | FlowMatchEulerDiscreteScheduler, static shift (SD3)          | 1/T shifted by s, and shifted once more with the grid |
 | the same, dynamic shift, no sigmas given                     | 1/T   |
 
+Of the schedulers of the second row UniPC leaves out the lowest thousandth of v and the others the highest, 1/T; here they have
+one grid, 1 … 1/N.
+
 The second shift of the third row is how the model's authors sample it: with s = 3 and N = 10 the grid ends at t = 0.0089, where
 one shift of 1 … 1/N would end at 0.25.
 """
