@@ -18,6 +18,7 @@ from restart_sampling.bench.image_sets import open_images
 from restart_sampling.bench.judge import Judge, Stats
 from restart_sampling.cli import main
 from restart_sampling.errors import ConfigError, OutputError, RestartValueError
+from restart_sampling.output.record import seal
 from restart_sampling.training import data
 
 pytest.importorskip("torchmetrics")
@@ -93,14 +94,7 @@ def in_run(format, pixels="uint8", under=""):
         from restart_sampling.output.writers import ShardData, find
         from restart_sampling.seeds import parse_seeds
 
-        record = {
-            "format": format,
-            "pixels": pixels,
-            "class": None,
-            "model": "fashion-mnist",
-            "seeds": "100-189",
-        }
-        (folder / "run.json").write_text(json.dumps(record))
+        (folder / "run.json").write_text(json.dumps(record(format, pixels, under)))
         for name in ("grid.png", "sheets/000000.png", "preview.png"):
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(encoded(torch.zeros(1, 90, 90, dtype=torch.uint8)))
@@ -207,6 +201,17 @@ def test_the_command(tmp_path, capsys, drawn, monkeypatch):
     assert f"{found[1]['fd_balanced']:.4g}" in out and "FD, equal classes" in out and "classifier" not in out
 
 
+def record(format="png", pixels="uint8", samples=""):
+    """run.json of a job of the bundled model, its samples in that folder of the job's."""
+    plan = rs.Plan.build(steps=3)
+    whole = {
+        "model": "fashion-mnist", "model_sha256": None, "seeds": "100-189", "class": None, "batch": 8, "device": None,
+        "dtype": "fp32", "backend": "auto", "plan": plan.config.to_dict(), "plan_digest": plan.digest, "nfe": plan.nfe,
+        "format": format, "pixels": pixels, "shard_size": 60, "subfolders": False, "noise": "philox-v1", "samples": samples,
+    }  # fmt: skip
+    return seal(whole)
+
+
 def main_ok(*words):
     with pytest.raises(SystemExit) as end:
         main([str(word) for word in words])
@@ -273,8 +278,8 @@ def written(path, content):
         (lambda t, d: saved(t / "a.npz", arr_0=np.full((3, 1, 28, 28), np.nan, np.float32)), "NaN or infinite"),
         (lambda t, d: written(t / "a.tar", b"\0" * 100), "a.tar cannot be read"),
         (lambda t, d: written(t / "d" / "a.png", b"\x89PNG\r\n").parent, "is not a picture that can be read"),
-        (lambda t, d: written(t / "d" / "run.json", b"[]").parent, "its run.json cannot be read"),
-        (lambda t, d: written(t / "d" / "run.json", b'{"format": "png"}').parent, "holds no samples yet"),
+        (lambda t, d: written(t / "d" / "run.json", b"[]").parent, "run.json is not as a run wrote it"),
+        (lambda t, d: written(t / "d" / "run.json", json.dumps(record()).encode()).parent, "holds no samples yet"),
         (lambda t, d: written(in_folder(t, *d) / "dataset.json", b"{}").parent, "does not hold labels as EDM"),
     ],
 )  # fmt: skip

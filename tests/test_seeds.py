@@ -87,7 +87,7 @@ def test_chunks_cover_everything_once_in_order():
     assert [str(chunk) for chunk in seeds.chunks(8)] == ["0-7", "8-9,20-25", "26-29,100"]
     assert list(seeds.chunks(100)) == [seeds]
     for n in (0, -1, 2.0, True):
-        with pytest.raises(SeedError, match="chunks need an integer ≥ 1"):
+        with pytest.raises(SeedError, match="the size of chunks must be an integer ≥ 1"):
             seeds.chunks(n)
 
 
