@@ -190,6 +190,15 @@ def test_a_label_that_is_missing_leaves_out_what_needs_it(judges, drawn):
         score.score(judges, [(images, labels + 10 - labels.max() + 0)])
 
 
+@pytest.mark.parametrize("n", [2, 6, 7])
+def test_few_images_leave_out_what_needs_neighbours(n, judges, drawn):
+    """The sixth-nearest neighbour of an image needs six other images."""
+    images, labels = (x[:n] for x in drawn)
+    scorer = score.score([judge for judge in judges if judge.real is not None][:1], [(images, labels)])[0]
+    assert ("precision" in scorer.result()) == (n >= 7)
+    assert any("need at least 7 images" in note for note in scorer.notes()) == (n < 7)
+
+
 def test_the_command(tmp_path, capsys, drawn, monkeypatch):
     """All shipped extractors on a file, without the data set; the same numbers as a table, as JSON and as rows."""
     real = data.fashion_mnist

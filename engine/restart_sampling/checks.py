@@ -105,6 +105,7 @@ def choice(
     """Return `value` if it is one of the names `allowed`; the message lists them, and the closest one."""
     if isinstance(value, str) and value in allowed:
         return value
-    close = difflib.get_close_matches(value, allowed, n=1) if isinstance(value, str) else []
+    name_of_it = str(value).rsplit(".", 1)[-1]  # torch.bfloat16 is close to bf16
+    close = difflib.get_close_matches(name_of_it, allowed, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise error(f"{name} must be one of {', '.join(allowed)}, got {shown(value)}{hint}")
