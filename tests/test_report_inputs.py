@@ -366,4 +366,6 @@ def test_page_and_numbers_in_one_command(tmp_path, capsys):
 def test_a_folder_without_rows_is_named(tmp_path, capsys):
     code, _, err = call(capsys, "report", tmp_path, "--csv", tmp_path / "points.csv")
     assert code == 0
-    assert f"note: there are no rows in {tmp_path}; `restart-sampling bench --out {tmp_path}` writes some" in err
+    assert (
+        f"note: there are no rows in {tmp_path}; `restart-sampling bench --out {tmp_path}` writes some" in err
+    )
