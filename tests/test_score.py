@@ -18,6 +18,7 @@ from restart_sampling.bench.image_sets import open_images
 from restart_sampling.bench.judge import Judge, Stats
 from restart_sampling.cli import main
 from restart_sampling.errors import ConfigError, OutputError, RestartValueError
+from restart_sampling.output.record import digest
 from restart_sampling.training import data
 
 pytest.importorskip("torchmetrics")
@@ -85,6 +86,16 @@ def in_parquet(folder, images, labels):
     return folder / "x.parquet"
 
 
+def record_of(format="png", pixels="uint8", samples=""):
+    """A run.json of the bundled model, complete."""
+    plan = {"steps": 18}
+    return {
+        "model": "fashion-mnist", "model_sha256": None, "plan": plan, "plan_digest": digest(plan), "nfe": 35, "seeds": "100-189",
+        "class": None, "batch": 8, "device": "cpu", "dtype": "fp32", "backend": "auto", "format": format, "pixels": pixels,
+        "shard_size": 60, "samples": samples, "subfolders": False, "noise": "philox-v1",
+    }  # fmt: skip
+
+
 def in_run(format, pixels="uint8", under=""):
     """As `generate` writes it, with a contact sheet that is no sample; `under`: the folder of the samples."""
 
@@ -93,14 +104,7 @@ def in_run(format, pixels="uint8", under=""):
         from restart_sampling.output.writers import ShardData, find
         from restart_sampling.seeds import parse_seeds
 
-        record = {
-            "format": format,
-            "pixels": pixels,
-            "class": None,
-            "model": "fashion-mnist",
-            "seeds": "100-189",
-        }
-        (folder / "run.json").write_text(json.dumps(record))
+        (folder / "run.json").write_text(json.dumps(record_of(format, pixels, under)))
         for name in ("grid.png", "sheets/000000.png", "preview.png"):
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(encoded(torch.zeros(1, 90, 90, dtype=torch.uint8)))
@@ -282,8 +286,8 @@ def written(path, content):
         (lambda t, d: saved(t / "a.npz", arr_0=np.full((3, 1, 28, 28), np.nan, np.float32)), "NaN or infinite"),
         (lambda t, d: written(t / "a.tar", b"\0" * 100), "a.tar cannot be read"),
         (lambda t, d: written(t / "d" / "a.png", b"\x89PNG\r\n").parent, "is not a picture that can be read"),
-        (lambda t, d: written(t / "d" / "run.json", b"[]").parent, "its run.json cannot be read"),
-        (lambda t, d: written(t / "d" / "run.json", b'{"format": "png"}').parent, "holds no samples yet"),
+        (lambda t, d: written(t / "d" / "run.json", b"[]").parent, r"does not hold a run \(run.json is not"),
+        (lambda t, d: written(t / "d" / "run.json", json.dumps(record_of()).encode()).parent, "holds no samples yet"),
         (lambda t, d: written(in_folder(t, *d) / "dataset.json", b"{}").parent, "does not hold labels as EDM"),
     ],
 )  # fmt: skip
