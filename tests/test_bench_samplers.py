@@ -258,6 +258,10 @@ def test_names_groups_and_globs():
     assert len(set(NAMES)) == len(NAMES)
     with pytest.raises(ConfigError, match=r"'huen' is not known; did you mean heun"):
         samplers.find("huen")
+    with pytest.raises(
+        ConfigError, match=r"globs such as 'heun\*' or groups \(all, .*\); did you mean .*heun.*\?$"
+    ):
+        samplers.select("huen")
     with pytest.raises(ConfigError, match=r"glob.*group"):
         samplers.select("all", "xyzzy")
     with pytest.raises(RestartValueError, match="nfe must be"):

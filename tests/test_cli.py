@@ -86,6 +86,21 @@ def test_repeat_gives_the_same_files(tmp_path, capsys):
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
+def test_repeat_takes_the_folder_of_a_run(tmp_path, capsys):
+    first, second = tmp_path / "a", tmp_path / "b"
+    command = ["generate", "--steps", "2", "--seeds", "0-1", "--restart", "none", "--out", str(first)]
+    assert run(command, capsys)[0] == 0
+    assert run(["generate", "--repeat", str(first), "--out", str(second)], capsys)[0] == 0
+    for seed in ("000000.png", "000001.png"):
+        assert (first / "samples" / seed).read_bytes() == (second / "samples" / seed).read_bytes()
+
+
+def test_a_class_is_named_in_the_last_place(tmp_path, capsys):
+    command = ["generate", "--class", "sneakers", "--seeds", "0", "--out", str(tmp_path / "x")]
+    code, _, err = run(command, capsys)
+    assert code == 2 and err.rstrip().endswith("Ankle boot); did you mean 'Sneaker'?")
+
+
 def test_repeat_refuses_other_weights(tmp_path, capsys):
     first = tmp_path / "a"
     run(["generate", "--steps", "2", "--seeds", "0", "--out", str(first)], capsys)
@@ -329,10 +344,14 @@ def test_status_and_verify(tmp_path, capsys):
 
 @pytest.mark.parametrize("command", ["status", "verify"])
 def test_a_folder_without_a_run(command, tmp_path, capsys):
-    for folder in (tmp_path, tmp_path / "nothing"):
+    nothing = tmp_path / "nothing"
+    for folder, message in (
+        (tmp_path, "does not hold a run (there is no run.json)"),
+        (nothing, f"there is no folder {nothing}"),
+    ):
         code, _, err = run([command, str(folder)], capsys)
         assert code == 2
-        assert "does not hold a run of ours (there is no run.json)" in err
+        assert message in err
         assert err.count("\n") == 1
 
 

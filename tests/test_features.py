@@ -192,7 +192,11 @@ def test_another_version_of_a_file_has_another_name(mine):
         ),
         ("mine.py:Mean", RestartValueError, "has no attribute 'Mean'.*mine.py defines Means"),
         ("mine.py:fails", RestartValueError, r"RuntimeError: no weights \(mine\.py, line 9\)$"),
-        ("mine.py:needs", RestartValueError, "missing 1 required positional argument"),
+        (
+            "mine.py:needs",
+            RestartValueError,
+            "missing 1 required positional argument: '[a-z]+'; NAME is .* without arguments",
+        ),
         ("gone.py:Means", RestartValueError, "^cannot read the features' file gone.py"),
         ("bad.py:Means", RestartValueError, r"SyntaxError: .* \(bad\.py, line 1\)"),
         ("nowhere:Means", RestartValueError, "No module named 'nowhere'"),

@@ -141,6 +141,8 @@ def test_one_integer_as_seeds_is_refused_with_both_readings(name):
             match=r"got 4 alone: write range\(4\) for 4 samples, or \[4\] for the sample of seed 4",
         ):
             TAKE_SEEDS[name](n)
+    with pytest.raises(rs.SeedError, match=r"≥ 0 and < 2\^63, got -1 alone$"):
+        TAKE_SEEDS[name](-1)
     for wrong in (None, 0.5, True, {1: 2}, {1, 2}, b"12", "a-b", [None], ["1"], [[1, 2]], torch.ones(2), [2**63], [-1],
                   torch.ones(1, 2).long(), np.array([1.0]), np.array(["a"]), np.array([-1]), range(-3, 2),
                   torch.tensor([True])):  # fmt: skip

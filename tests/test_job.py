@@ -294,7 +294,7 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
     with pytest.raises(OutputError, match=r"not empty .* and holds no run"):
         draw(tmp_path)
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(OutputError, match="does not hold a run of ours"):
+    with pytest.raises(OutputError, match="does not hold a run"):
         draw(tmp_path)
     assert (tmp_path / "photo.jpg").read_text() == "mine"
 

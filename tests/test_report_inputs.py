@@ -381,3 +381,11 @@ def test_page_and_numbers_in_one_command(tmp_path, capsys):
     assert code == 0 and all(name.stat().st_size > 1000 for name in names), err
     code, _, err = call(capsys, "report", folder(tmp_path, made_rows()), "--csv", tmp_path)
     assert code == 2 and err.count("\n") == 1 and "report.csv" in err
+
+
+def test_a_folder_without_rows_is_named(tmp_path, capsys):
+    code, _, err = call(capsys, "report", tmp_path, "--csv", tmp_path / "points.csv")
+    assert code == 0
+    assert (
+        f"note: there are no rows in {tmp_path}; `restart-sampling bench --out {tmp_path}` writes some" in err
+    )

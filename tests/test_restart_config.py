@@ -214,6 +214,24 @@ def test_refused(given, message):
     assert str(caught.value).count("restart config:") == 1
 
 
+@pytest.mark.parametrize("of", [np.array, torch.tensor])
+def test_arrays_are_lists(of):
+    """An array of float64 holds the values of the list; of one dimension, one interval."""
+    for values in ([3.0, 2.0, 0.06, 0.3], [[3.0, 2.0, 0.06, 0.3], [3.0, 1.0, 0.3, 0.59]]):
+        array = of(values) if of is np.array else of(values, dtype=torch.float64)
+        rows = values if isinstance(values[0], list) else [values]
+        listed = [[int(N), int(K), t_min, t_max] for N, K, t_min, t_max in rows]
+        assert parse(array).intervals == parse(listed).intervals
+
+
+@pytest.mark.parametrize("wrong", [np.array([2.5, 1, 0.1, 0.2]), np.array([np.nan, 1, 0.1, 0.2]),
+                                   np.array(["a"]), np.ones((1, 1, 4)), np.array([np.inf, 1, 0.1, 0.2]),
+                                   torch.tensor([True, False]), np.array([1j, 2, 3, 4])])  # fmt: skip
+def test_arrays_of_something_else_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        parse(wrong)
+
+
 def test_a1111_rule_refuses_a_bad_step_count():
     for steps in (1, 2.5, True, "30"):
         with pytest.raises(ConfigError, match="steps must be an integer ≥ 2"):

@@ -18,7 +18,7 @@ from restart_sampling.bench.image_sets import open_images
 from restart_sampling.bench.judge import Judge, Stats
 from restart_sampling.cli import main
 from restart_sampling.errors import ConfigError, OutputError, RestartValueError
-from restart_sampling.output.record import seal
+from restart_sampling.output.record import digest
 from restart_sampling.training import data
 
 pytest.importorskip("torchmetrics")
@@ -86,6 +86,16 @@ def in_parquet(folder, images, labels):
     return folder / "x.parquet"
 
 
+def record_of(format="png", pixels="uint8", samples=""):
+    """A run.json of the bundled model, complete."""
+    plan = {"steps": 18}
+    return {
+        "model": "fashion-mnist", "model_sha256": None, "plan": plan, "plan_digest": digest(plan), "nfe": 35, "seeds": "100-189",
+        "class": None, "batch": 8, "device": "cpu", "dtype": "fp32", "backend": "auto", "format": format, "pixels": pixels,
+        "shard_size": 60, "samples": samples, "subfolders": False, "noise": "philox-v1",
+    }  # fmt: skip
+
+
 def in_run(format, pixels="uint8", under=""):
     """As `generate` writes it, with a contact sheet that is no sample; `under`: the folder of the samples."""
 
@@ -94,7 +104,7 @@ def in_run(format, pixels="uint8", under=""):
         from restart_sampling.output.writers import ShardData, find
         from restart_sampling.seeds import parse_seeds
 
-        (folder / "run.json").write_text(json.dumps(record(format, pixels, under)))
+        (folder / "run.json").write_text(json.dumps(record_of(format, pixels, under)))
         for name in ("grid.png", "sheets/000000.png", "preview.png"):
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(encoded(torch.zeros(1, 90, 90, dtype=torch.uint8)))
@@ -184,6 +194,15 @@ def test_a_label_that_is_missing_leaves_out_what_needs_it(judges, drawn):
         score.score(judges, [(images, labels + 10 - labels.max() + 0)])
 
 
+@pytest.mark.parametrize("n", [2, 6, 7])
+def test_few_images_leave_out_what_needs_neighbours(n, judges, drawn):
+    """The sixth-nearest neighbour of an image needs six other images."""
+    images, labels = (x[:n] for x in drawn)
+    scorer = score.score([judge for judge in judges if judge.real is not None][:1], [(images, labels)])[0]
+    assert ("precision" in scorer.result()) == (n >= 7)
+    assert any("need at least 7 images" in note for note in scorer.notes()) == (n < 7)
+
+
 def test_the_command(tmp_path, capsys, drawn, monkeypatch):
     """All shipped extractors on a file, without the data set; the same numbers as a table, as JSON and as rows."""
     real = data.fashion_mnist
@@ -199,17 +218,6 @@ def test_the_command(tmp_path, capsys, drawn, monkeypatch):
     main_ok("score", path, "--features", "fashion-mnist-resnet")
     out = capsys.readouterr().out
     assert f"{found[1]['fd_balanced']:.4g}" in out and "FD, equal classes" in out and "classifier" not in out
-
-
-def record(format="png", pixels="uint8", samples=""):
-    """run.json of a job of the bundled model, its samples in that folder of the job's."""
-    plan = rs.Plan.build(steps=3)
-    whole = {
-        "model": "fashion-mnist", "model_sha256": None, "seeds": "100-189", "class": None, "batch": 8, "device": None,
-        "dtype": "fp32", "backend": "auto", "plan": plan.config.to_dict(), "plan_digest": plan.digest, "nfe": plan.nfe,
-        "format": format, "pixels": pixels, "shard_size": 60, "subfolders": False, "noise": "philox-v1", "samples": samples,
-    }  # fmt: skip
-    return seal(whole)
 
 
 def main_ok(*words):
@@ -278,8 +286,8 @@ def written(path, content):
         (lambda t, d: saved(t / "a.npz", arr_0=np.full((3, 1, 28, 28), np.nan, np.float32)), "NaN or infinite"),
         (lambda t, d: written(t / "a.tar", b"\0" * 100), "a.tar cannot be read"),
         (lambda t, d: written(t / "d" / "a.png", b"\x89PNG\r\n").parent, "is not a picture that can be read"),
-        (lambda t, d: written(t / "d" / "run.json", b"[]").parent, "run.json is not as a run wrote it"),
-        (lambda t, d: written(t / "d" / "run.json", json.dumps(record()).encode()).parent, "holds no samples yet"),
+        (lambda t, d: written(t / "d" / "run.json", b"[]").parent, r"does not hold a run \(run.json is not"),
+        (lambda t, d: written(t / "d" / "run.json", json.dumps(record_of()).encode()).parent, "holds no samples yet"),
         (lambda t, d: written(in_folder(t, *d) / "dataset.json", b"{}").parent, "does not hold labels as EDM"),
     ],
 )  # fmt: skip

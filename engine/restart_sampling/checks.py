@@ -105,8 +105,9 @@ def choice(
     """Return `value` if it is one of the names `allowed`; the message lists them, and the closest one."""
     if isinstance(value, str) and value in allowed:
         return value
+    last = str(value).rsplit(".", 1)[-1]  # torch.bfloat16 is close to bf16
     raise error(
-        f"{name} must be one of {', '.join(allowed)}, got {shown(value)}{did_you_mean(value, allowed)}"
+        f"{name} must be one of {', '.join(allowed)}, got {shown(value)}{did_you_mean(last, allowed)}"
     )
 
 

@@ -40,6 +40,8 @@ def seed_tensor(seeds: str | Iterable[int] | Tensor, device: str | torch.device 
     """
     if is_integer(seeds):
         n = int(scalar(seeds))
+        if n < 0:
+            raise SeedError(f"seeds must be a list of integers ≥ 0 and < 2^63, got {shown(n)} alone")
         raise SeedError(
             f"seeds must be a list of integers, got {shown(n)} alone: write range({shown(n)}) for {shown(n)} samples, "
             f"or [{shown(n)}] for the sample of seed {shown(n)}"

@@ -27,6 +27,7 @@ interval.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import numbers
@@ -195,9 +196,26 @@ def _from_text(text: str, steps: int | None, rule: str | None) -> RestartConfig:
     return _from_object(read.value, rule, read.steps, source)
 
 
+def _of_array(values: list[Any]) -> list[Any]:
+    """The values of an array of floats, with whole numbers as integers, since N and K are integers in a list."""
+    return [
+        _of_array(value)
+        if isinstance(value, list)
+        else int(value)
+        if isinstance(value, float) and value.is_integer()
+        else value
+        for value in values
+    ]
+
+
 def _from_object(obj: Any, rule: str | None, steps: int | None = None, source: str = "") -> RestartConfig:
     if isinstance(obj, os.PathLike):
         raise ConfigError(f"{shown(obj)} is a path; read the file and pass its text")
+    if getattr(obj, "ndim", 0) and hasattr(obj, "tolist"):  # arrays of NumPy and tensors
+        with contextlib.suppress(
+            RuntimeError, TypeError
+        ):  # a tensor without values stays what it is, and is refused
+            obj = _of_array(obj.tolist())
     if isinstance(obj, Mapping):
         intervals, kind = _from_mapping(obj, rule)
     elif isinstance(obj, RestartInterval):

@@ -73,7 +73,7 @@ class Sampler:
         denoiser: what `rs.load` or `Denoiser.from_function` gives.
         plan: what `rs.Plan.build` or `rs.preset` gives. `sampler.plan` is the plan as bound to this network.
         batch_size: samples per network call, or "auto": from the network's activations (`autobatch.py`).
-        backend: "auto", "reference", "triton" or "native": who runs the fused step.
+        backend: "auto", "reference", "triton" or "native": the implementation of the fused step.
         graph: "auto", "off", "step", "loop", "trajectory" or "while" (experimental): how evaluations are launched,
             see `executors/graph.py`. "auto" is "loop" on CUDA and "off" elsewhere. Under graphs or torch.compile a batch
             smaller than batch_size runs on the next larger of 1, 2, 4, … lanes, each captured and compiled on first need.
@@ -173,7 +173,7 @@ class Sampler:
         )
 
     def describe(self) -> str:
-        """One line: who runs what, e.g. "native on cpu, graph off, network fp32, eager, contiguous"."""
+        """What runs, in one line, e.g. "native on cpu, graph off, network fp32, eager, contiguous"."""
         network = self.network.describe() if isinstance(self.network, PreparedNetwork) else "float64"
         return f"{self.backend} on {self.device}, graph {self.executor.describe()}, network {network}"
 

@@ -124,7 +124,7 @@ def class_number(denoiser: Denoiser, text: str) -> int:
     hint = f"; did you mean {denoiser.classes[lowered.index(close[0])]!r}?" if close else ""
     named = f" ({listed(denoiser.classes, 20)})" if lowered else ", by number alone: it has no names for them"
     raise RestartValueError(
-        f"class {shown(text)} does not exist{hint}: {denoiser.name!r} has classes 0..{denoiser.label_dim - 1}{named}"
+        f"class {shown(text)} does not exist: {denoiser.name!r} has classes 0..{denoiser.label_dim - 1}{named}{hint}"
     )
 
 

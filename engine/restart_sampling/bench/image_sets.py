@@ -139,7 +139,7 @@ def _folder(path: Path) -> ImageSet:
 
 
 def _run(path: Path) -> ImageSet:
-    """The samples of a run of ours, without its contact sheets and what is half written."""
+    """The samples of a run of `generate`, without its contact sheets and unfinished files."""
     definition = Definition.read(path)
     kind = definition.format.name
     suffix = FORMATS[kind]

@@ -187,7 +187,7 @@ def manifolds(real: Tensor, fake: Tensor) -> dict[str, float]:
         x[torch.from_numpy(np.sort(rng.choice(len(x), min(MOST, len(x)), replace=False)))].numpy()
         for x in (real, fake)
     ]
-    if min(map(len, sides)) <= NEAREST:
+    if min(map(len, sides)) <= NEAREST + 1:  # prdc looks one neighbour further
         return {}
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter(

@@ -115,8 +115,8 @@ def select(*names: str) -> tuple[Contender, ...]:
         if not found:
             groups = ["all", "presets", *FAMILIES, *MAKERS]
             raise ConfigError(
-                f"sampler {name!r} is not known; {_hint(name, [c.name for c in everyone], groups)}, "
-                f"or give a glob such as 'heun*' or a group: {', '.join(groups)}"
+                f"sampler {name!r} is not known; give names, globs such as 'heun*' or groups ({', '.join(groups)}); "
+                f"{_hint(name, [c.name for c in everyone], groups)}"
             )
         chosen |= found
     return tuple(contender for contender in everyone if contender.name in chosen)

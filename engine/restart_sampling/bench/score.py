@@ -21,9 +21,10 @@ from torch import Tensor
 
 from ..errors import RestartValueError
 from . import shipped
-from .judge import Judge, Stats, kid, manifolds
+from .judge import NEAREST, Judge, Stats, kid, manifolds
 
 KEPT = 10_000
+FEWEST = NEAREST + 2  # prdc takes NEAREST + 1 neighbours of an image among all others
 
 
 @dataclass
@@ -99,7 +100,9 @@ class Scorer:
             found["fd_balanced"] = self.judge.fd_of(balanced(list(self.classes.values())))
         if self.kept is not None and self.judge.real is not None:
             fake = torch.cat(self.kept)
-            found |= kid(self.judge.real, fake) | manifolds(self.judge.real, fake)
+            found |= kid(self.judge.real, fake)
+            if self.n >= FEWEST:
+                found |= manifolds(self.judge.real, fake)
         if self.judge.classifier is not None and labelled:
             found["accuracy"] = self.right / self.n
         return found
@@ -118,6 +121,8 @@ class Scorer:
             )
         if self.kept is None and self.judge.real is not None:
             found.append(f"kernel distance, precision and recall are left out of more than {KEPT:,} images")
+        if self.n < FEWEST and self.judge.real is not None:
+            found.append(f"precision, recall, density and coverage need at least {FEWEST} images")
         return found
 
 

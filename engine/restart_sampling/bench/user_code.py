@@ -46,21 +46,24 @@ def load(text: str) -> tuple[nn.Module, str]:
             f"features must be the name of a shipped extractor, FILE.py:NAME, package.module:NAME or a TorchScript file, "
             f"got {text!r}"
         )
+    made: Any
+    path = Path(where).expanduser()
+    name = f"{path.name}:{attribute} {_digest(path)}" if where.endswith(".py") else text
     try:
-        made: Any
         if where.endswith(".py"):
-            path = Path(where).expanduser()
-            name = f"{path.name}:{attribute} {_digest(path)}"
             with _folder(path.resolve().parent):
                 made = getattr(_from_file(path), attribute)()
         else:
-            name = text
             with _folder(Path.cwd()):
                 made = getattr(importlib.import_module(where), attribute)()
     except RestartError:
         raise
     except RAISED as error:
-        hint = _choices(Path(where)) if isinstance(error, AttributeError) and where.endswith(".py") else ""
+        hint = ""
+        if isinstance(error, AttributeError) and where.endswith(".py"):
+            hint = _choices(path)
+        elif isinstance(error, TypeError):
+            hint = "; NAME is a class or a function that is called without arguments and returns an nn.Module"
         raise RestartValueError(f"features {text!r} cannot be made: {explain(error)}{hint}") from error
     if not isinstance(made, nn.Module):
         raise RestartTypeError(f"features {text!r} must return an nn.Module, got {type(made).__name__}")
@@ -70,7 +73,7 @@ def load(text: str) -> tuple[nn.Module, str]:
 def explain(error: BaseException) -> str:
     """The kind of an exception, its first line, and the line of code that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith("<")]
+    own = [frame for frame in frames if not frame.filename.startswith("<") and frame.filename != __file__]
     line = (str(error).strip().splitlines() or ["no message"])[0]
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg} ({Path(error.filename).name}, line {error.lineno})"

@@ -79,7 +79,7 @@ def generate(
         int,
         typer.Option(help="Workers of Ray Data, one for each GPU or share of the CPU; 1 is this process."),
     ] = 1,
-    address: Annotated[str | None, typer.Option(help="Of a Ray cluster, for --workers.")] = None,
+    address: Annotated[str | None, typer.Option(help="Address of a Ray cluster, for --workers.")] = None,
     preview: Annotated[
         bool, typer.Option("--preview", help="Keep preview.png, a sheet of the latest samples, up to date.")
     ] = False,
@@ -93,7 +93,9 @@ def generate(
     backend: o.Backend = None,
     graph: o.Graph = None,
     compile: o.Compile = None,
-    repeat: Annotated[Path | None, typer.Option(help="Do again what this run.json records.")] = None,
+    repeat: Annotated[
+        Path | None, typer.Option(help="Do again what this run.json records; its folder may be given.")
+    ] = None,
 ) -> None:
     """Draw samples into OUT/samples; beside it a contact sheet (grid.png) and run.json with everything needed to repeat the run.
 
@@ -122,7 +124,7 @@ def generate(
                 f"--repeat takes everything from {repeat} (but --model may say where the weights are now); leave out "
                 f"--{asked[0].rstrip('_').replace('_', '-')}"
             )
-        run, plan, recorded = _read_run(repeat, model)
+        run, plan, recorded = _read_run(repeat / "run.json" if repeat.is_dir() else repeat, model)
         if worker().world > 1 and str(run["device"]).startswith("cuda"):
             run["device"] = "cuda"  # the GPU that is recorded was that of one worker
         layout = {name: recorded[name] if value is None else value for name, value in layout.items()}

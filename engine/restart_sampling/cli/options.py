@@ -42,7 +42,8 @@ Batch = Annotated[
 ]
 Dtype = Annotated[str | None, typer.Option(help="Network precision: fp32, tf32, bf16 or fp16. Default fp32.")]
 Backend = Annotated[
-    str | None, typer.Option(help="Who runs the fused step: auto, native, triton or reference. Default auto.")
+    str | None,
+    typer.Option(help="Implementation of the fused step: auto, native, triton or reference. Default auto."),
 ]
 Graph = Annotated[
     str | None,

@@ -77,6 +77,11 @@ def report(
     folders = results or [*filter(Path.is_dir, map(Path, ("bench", "tune")))] or [Path("bench")]
     found = [row for folder in folders for row in rows_.read_all(folder)]
     told = ", ".join(map(str, folders))
+    if not found:
+        typer.echo(
+            f"note: there are no rows in {told}; `restart-sampling bench --out {folders[0]}` writes some",
+            err=True,
+        )
     if out is not None:
         from ..report import make_page
 

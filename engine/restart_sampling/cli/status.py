@@ -49,9 +49,8 @@ def status(
         print(json.dumps(found, indent=2))
         return
     say(f"{found['model']}, plan {found['plan']}, {found['nfe']} NFE, format {found['format']}")
-    say(
-        f"{images:,} of {total:,} images ({images / total:.1%}) in {len(finished):,} shards, {size(found['bytes'])}"
-    )
+    counted = f"{len(finished):,} {'shard' if len(finished) == 1 else 'shards'}"
+    say(f"{images:,} of {total:,} images ({images / total:.1%}) in {counted}, {size(found['bytes'])}")
     if kept:
         say(f"of these, {kept:,} are of unfinished shards, kept for a resume to go on after them")
     for shard, why in islice(broken.items(), 10):

@@ -37,7 +37,7 @@ def tune(
     finalists: Annotated[
         int,
         typer.Option(
-            help="So many of a budget's lowest plans are drawn again, on seeds behind the search's, to choose one."
+            help="How many of the best plans of a budget are drawn again, on seeds after those of the search, to choose one."
         ),
     ] = 3,
     final_n: Annotated[
@@ -60,9 +60,10 @@ def tune(
         str | None, typer.Option(help="The study: an SQLite file or a database's URL. Default OUT/tune.db.")
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="Start no trial after so many minutes; what was found is confirmed.")
+        float | None,
+        typer.Option(help="Start no trial after this many minutes; what was found is confirmed."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the search.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     halving: Annotated[
         bool, typer.Option(help="Draw a quarter of the images first and give up plans that are far off.")
     ] = True,

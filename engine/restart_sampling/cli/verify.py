@@ -49,7 +49,8 @@ def verify(
         if report.missing:
             seeds = sum(count for _, count in report.missing)
             some = [shard for shard, _ in report.missing]
-            say(f"missing    {seeds:,} seeds in {len(some):,} shards: {listed(some)}")
+            shards = "shard" if len(some) == 1 else "shards"
+            say(f"missing    {seeds:,} seeds in {len(some):,} {shards}: {listed(some)}")
         if report.kept:
             say(
                 f"kept       {report.kept:,} seeds of unfinished shards, drawn already: a resume goes on after them"

@@ -52,12 +52,14 @@ class Definition:
         """Read that of a folder. Raises OutputError if there is none, or it is not as a run wrote it."""
         path = folder / "run.json"
         if not os.path.exists(path):  # false also for names that no file can have
-            raise OutputError(f"{folder} does not hold a run of ours (there is no run.json)")
+            if not os.path.exists(folder):
+                raise OutputError(f"there is no folder {folder}")
+            raise OutputError(f"{folder} does not hold a run (there is no run.json)")
         try:
             definition = cls(read_record(path))
             _ = definition.format
         except OutputError as error:
-            raise OutputError(f"{folder} does not hold a run of ours ({error})") from None
+            raise OutputError(f"{folder} does not hold a run ({error})") from None
         return definition
 
     @property

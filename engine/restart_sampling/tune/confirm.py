@@ -152,8 +152,8 @@ def confirm(
         common: fields that every row has (model, features, environment …).
         n, first_seed: the fresh seeds. Up to BLOCK of them are one distance; more are a distance for every BLOCK, whose mean
             is reported with its standard deviation, and n must be a multiple of BLOCK (else RestartValueError).
-        finalists: how many plans of a budget are drawn again before one is chosen, on the seeds behind the search's own.
-        final_n: so many of these, a multiple of what one distance takes (else RestartValueError); default one distance.
+        finalists: how many plans of a budget are drawn again before one is chosen, on the seeds after those of the search.
+        final_n: number of these seeds, a multiple of what one distance takes (else RestartValueError); default one distance.
     """
     block = min(n, BLOCK)
     final_n = block if final_n is None else final_n
@@ -191,7 +191,7 @@ def confirm(
     }
 
     def final(trial: FrozenTrial) -> float:
-        """A finalist's distance behind the seeds of the search; infinite where it has none. With one finalist, of no use."""
+        """A finalist's distance on the seeds after those of the search; infinite if it has none. Not used with one finalist."""
         if finalists == 1:
             return math.inf
         if trial.number not in repeated:
