@@ -44,7 +44,6 @@ LARGEST = 256 << 20  # bytes of one image; a file may claim any size, and what i
 ENCODINGS = (
     "PNG",
     "JPEG",
-    "MPO",
     "WEBP",
     "BMP",
     "GIF",

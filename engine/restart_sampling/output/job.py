@@ -273,6 +273,7 @@ def read_job(folder: Path, rank: int = 0) -> tuple[Definition, Manifest]:
     """
     definition, manifest = Definition.read(folder), Manifest.read(folder, rank)
     shards, strange = definition.shards, []
+    manifest.choose(shards)
     for index, line in manifest.lines.items():
         seeds = shards[index].seeds
         if line.seeds != str(seeds) and not _within(line.seeds, seeds):
