@@ -10,12 +10,14 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import restart_sampling as rs
-from restart_sampling.bench import image_sets
+from restart_sampling.bench import image_sets, user_code
+from restart_sampling.bench.features import Features
 from restart_sampling.bench.image_sets import open_images
-from restart_sampling.errors import OutputError
+from restart_sampling.errors import OutputError, RestartError
 from restart_sampling.output.generate import run_job
 from restart_sampling.output.verify import verify
 
@@ -155,3 +157,23 @@ def test_whole_numbers_are_classes_however_they_are_kept(tmp_path):
     for label in ([3, 0], [3.0, 0.0], ["3", "0"]):
         ((_, labels),) = open_images(table(tmp_path / "a.parquet", sample=ROW, label=label)).batches()
         assert labels.tolist() == [3, 0]
+
+
+USER = {
+    "an exception of its own": ("class E(Exception): pass\nraise E('no')", "cannot be made: E: no"),
+    "a call that stops": ("def F(): raise StopIteration", "cannot be made: StopIteration"),
+    "no memory": ("def F(): raise MemoryError", "cannot be made: MemoryError"),
+    "features of no width": (
+        "class F(nn.Module):\n def forward(self, x): return x.float().flatten(1)[:, :0]",
+        "must map",
+    ),
+    "complex features": ("class F(nn.Module):\n def forward(self, x): return x.flatten(1) * 1j", "must map"),
+}
+
+
+@pytest.mark.parametrize("name", USER)
+def test_features_of_a_user_that_fail_are_one_sentence(name, tmp_path):
+    code, message = USER[name]
+    (tmp_path / "mine.py").write_text(f"from torch import nn\n{code}\n")
+    with pytest.raises(RestartError, match=message):
+        Features(*user_code.load(f"{tmp_path / 'mine.py'}:F"), torch.zeros(1, 8, 8, dtype=torch.uint8))
