@@ -127,6 +127,18 @@ def test_workers_take_over_what_others_kept(want, tmp_path):
     assert not parts_of(tmp_path)
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_shard_that_another_worker_finished_is_finished(format, want, tmp_path):
+    """Rank 1 stops within its shard, and one process ends the job: the line of rank 1, read last, is an old one."""
+    for rank in (0, 1):
+        draw(tmp_path, slot=Slot(2), who=Worker(rank, 2), format=format)
+    draw(tmp_path, format=format)
+    assert killing.tree(tmp_path) == want[format]
+    assert (report(tmp_path).exit_code, report(tmp_path).images) == (0, 80)
+    assert draw(tmp_path, format=format).samples == 0
+    fingerprint(tmp_path)
+
+
 def test_pieces_of_several_workers_need_not_be_in_order(want, tmp_path):
     """The middle of a shard by one worker, its beginning by another: the files are those of an ordered shard."""
     draw(tmp_path / "a", slot=Slot(2), format="npz")

@@ -57,7 +57,13 @@ class Features(nn.Module):
             raise RestartTypeError(
                 f"features {self.name!r} failed on uint8 images {tuple(images.shape)}: {user_code.explain(error)}"
             ) from error
-        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images):
+        if (
+            not isinstance(found, Tensor)
+            or found.ndim != 2
+            or len(found) != len(images)
+            or not found.shape[1]
+            or found.is_complex()
+        ):
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise RestartTypeError(
                 f"features {self.name!r} must map uint8 {tuple(images.shape)} to [{len(images)}, d], got {shape}"

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import tarfile
 import zipfile
@@ -28,16 +29,28 @@ from typing import IO, Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from .. import noise
 from ..errors import OutputError
+from ..files import NPZ_DAMAGE
 from ..output.images import to_uint8
 from ..output.job import Definition
 from . import shipped
 
 BATCH = 500
+LARGEST = 256 << 20  # bytes of one image; a file may claim any size, and what it claims is not allocated
+ENCODINGS = (
+    "PNG",
+    "JPEG",
+    "WEBP",
+    "BMP",
+    "GIF",
+    "TIFF",
+)  # what a picture may be, whatever its name says
+# What the readers of archives and pictures raise for files that are damaged or something else.
+DAMAGE = (*NPZ_DAMAGE, tarfile.TarError, Image.DecompressionBombError)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 KINDS = {".npz": "npz", ".tar": "wds", ".parquet": "parquet"}
 FORMATS = {"png": ".png", **{kind: suffix for suffix, kind in KINDS.items()}}
@@ -70,7 +83,7 @@ class ImageSet:
                         f"{file} holds an image of {_size(image.shape)}, and {first[0]} one of {_size(first[1])}; "
                         f"all must have one size"
                     )
-                kept.append((image, label))
+                kept.append((image, _class(label, file)))
                 if len(kept) == size:
                     yield _stacked(kept)
                     kept = []
@@ -89,10 +102,10 @@ class ImageSet:
             return
         try:
             yield from {"npz": _npz, "wds": _wds, "parquet": _parquet}[self.kind](file)
-        except (OSError, ValueError, KeyError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
-            if isinstance(error, OutputError):
-                raise
-            raise OutputError(f"{file} cannot be read: {error}") from error
+        except OutputError:
+            raise
+        except DAMAGE as error:
+            raise OutputError(f"{file} cannot be read: {_reason(error)}") from error
 
 
 def open_images(path: str | Path) -> ImageSet:
@@ -186,7 +199,7 @@ def _edm_labels(folder: Path) -> Label:
     try:
         pairs = json.loads(path.read_text())["labels"] or []
         known = {Path(str(file)).name: int(label) for file, label in pairs}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise OutputError(
             f"{path} does not hold labels as EDM writes them ({error}); mend or remove it"
         ) from error
@@ -218,18 +231,36 @@ def _npz(file: Path) -> Iterator[Sample]:
 
 def _rows(member: IO[bytes], what: str) -> Iterator[Any]:
     """(shape, dtype) of an .npy stream, then its rows."""
-    version = np.lib.format.read_magic(member)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(member)
-    if (fortran and len(shape) > 1) or dtype.hasobject or not shape:
+    shape, dtype, fortran = _header(member, what)
+    if (fortran and len(shape) > 1) or not shape:
         raise OutputError(f"{what} is not an array in C order; save it with numpy.savez")
     yield shape, dtype
-    size = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+    size = _bytes_of(shape[1:], dtype, what)
     for _ in range(shape[0]):
         content = member.read(size)
         if len(content) != size:
             raise OutputError(f"{what} ends before its {shape[0]:,} rows do: the file is cut off")
         yield np.frombuffer(content, dtype).reshape(shape[1:])
+
+
+def _header(member: IO[bytes], what: str) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+    """(shape, dtype, Fortran order) of an .npy stream, read up to its data."""
+    version = np.lib.format.read_magic(member)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(member)
+    if dtype.hasobject:
+        raise OutputError(f"{what} holds Python objects; save it as an array of numbers")
+    return shape, dtype, fortran
+
+
+def _bytes_of(shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> int:
+    """Bytes of an array. OutputError: it has none, or more than an image can have."""
+    size = math.prod(shape) * dtype.itemsize
+    if not all(n > 0 for n in shape) or not 0 < size <= LARGEST:
+        raise OutputError(
+            f"{what} claims images of {list(shape)}; an image has 1 byte to {LARGEST >> 20} MiB"
+        )
+    return size
 
 
 def _classes(archive: zipfile.ZipFile, name: str | None, n: int, file: Path) -> Iterator[int | None]:
@@ -262,6 +293,10 @@ def _wds(file: Path) -> Iterator[Sample]:
                     yield _sample(members, f"{file}, {key}")
                 key, members = f"{folder}/{stem}", {}
             if f".{suffix.lower()}" in (*PICTURES, ".npy", ".cls"):
+                if member.size > LARGEST:
+                    raise OutputError(
+                        f"{file}, {member.name} has {member.size:,} bytes; an image has at most {LARGEST >> 20} MiB"
+                    )
                 content = archive.extractfile(member)
                 members[suffix.lower()] = content.read() if content is not None else b""
         if members:
@@ -276,11 +311,20 @@ def _sample(members: dict[str, bytes], what: str) -> Sample:
             raise OutputError(f"{what}: the class is {text[:20]!r}; it is an integer")
         label = int(text)
     if "npy" in members:
-        return _bytes(np.load(io.BytesIO(members["npy"]), allow_pickle=False), what), label
+        return _bytes(_array(members["npy"], what), what), label
     suffix = next((suffix for suffix in members if suffix != "cls"), None)
     if suffix is None:
         raise OutputError(f"{what} has a class and no image")
     return _picture(lambda: members[suffix], what), label
+
+
+def _array(content: bytes, what: str) -> np.ndarray:
+    """The array of an .npy file. Its header is checked first: NumPy allocates what it claims."""
+    stream = io.BytesIO(content)
+    shape, dtype, _ = _header(stream, what)
+    _bytes_of(shape, dtype, what)
+    stream.seek(0)
+    return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 def _parquet(file: Path) -> Iterator[Sample]:
@@ -322,14 +366,16 @@ def _parquet(file: Path) -> Iterator[Sample]:
 def _picture(read: Callable[[], bytes], what: str) -> np.ndarray:
     """uint8 [H, W, C], C = 1 for grey and 3 for colour."""
     try:
-        with Image.open(io.BytesIO(read())) as image:
+        with Image.open(io.BytesIO(read()), formats=ENCODINGS) as image:
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 raise OutputError(f"{what} is transparent; put it on a background first")
             if image.mode.startswith(("I", "F")):
                 raise OutputError(f"{what} has more than 8 bits a channel; convert it to 8 bits first")
             array = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise OutputError(f"{what} is not a picture that can be read: {error}") from error
+    except OutputError:
+        raise
+    except DAMAGE as error:
+        raise OutputError(f"{what} is not a picture that can be read: {_reason(error)}") from error
     return array[..., None] if array.ndim == 2 else array
 
 
@@ -351,6 +397,22 @@ def _stacked(samples: list[Sample]) -> tuple[Tensor, Tensor]:
     return images, torch.tensor(
         [-1 if label is None else int(label) for _, label in samples], dtype=torch.int64
     )
+
+
+def _class(label: Any, file: Path) -> int | None:
+    """The class of an image. OutputError: it is not a whole number that a class can be."""
+    if label is None:
+        return None
+    whole = (type(label) is int) or (isinstance(label, float) and label.is_integer())
+    if isinstance(label, str):
+        whole = re.fullmatch("-?[0-9]{1,9}", label) is not None
+    if not whole or abs(int(label)) >= 2**31:
+        raise OutputError(f"{file} has the class {str(label)[:40]!r}; a class is an integer below 2^31")
+    return int(label)
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -22,11 +22,8 @@ from torch import nn
 
 from ..errors import RestartError, RestartTypeError, RestartValueError
 
-# What code that does not fit raises. KeyboardInterrupt, SystemExit and the like pass through.
-RAISED = (
-    ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError, LookupError, OSError, RuntimeError,
-    ArithmeticError, AssertionError,
-)  # fmt: skip
+# What a user's code raises: its own exceptions as well as Python's. KeyboardInterrupt, SystemExit and the like pass through.
+RAISED = (Exception,)
 
 
 def load(text: str) -> tuple[nn.Module, str]:

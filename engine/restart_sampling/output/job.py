@@ -171,6 +171,11 @@ class JobFolder:
             )
         if "run.json" in others:
             _remove(self.path)
+        elif any(name.startswith("manifest-") or name == PARTS for name in others):
+            raise OutputError(  # its lines would be read as those of the new run
+                f"folder {self.path} holds what a run has drawn, but not its run.json, so --overwrite does not know what to "
+                f"remove; restore run.json, empty the folder, or choose another"
+            )
         if self.rank == 0 or not (self.path / "run.json").exists():
             subfolders = record["format"] == "png" and len(parse_seeds(record["seeds"])) > SUBFOLDERS_FROM
             self._write({**record, "samples": SAMPLES, "subfolders": subfolders})
@@ -270,6 +275,7 @@ def read_job(folder: Path, rank: int = 0) -> tuple[Definition, Manifest]:
     """
     definition, manifest = Definition.read(folder), Manifest.read(folder, rank)
     shards, strange = definition.shards, []
+    manifest.choose(shards)
     for index, line in manifest.lines.items():
         seeds = shards[index].seeds
         if line.seeds != str(seeds) and not _within(line.seeds, seeds):
@@ -294,6 +300,16 @@ def _within(text: str, seeds: Seeds) -> bool:
         part[0] in seeds and part[-1] in seeds and (len(part) <= 2 or part[1] in seeds)
         for part in found.parts
     )
+
+
+def _named(line: Line, size: int) -> Seeds:
+    """The seeds a manifest's line names; none if they are not of its shard, so that a changed line is not followed."""
+    try:
+        found = parse_seeds(line.seeds)
+    except SeedError:
+        return Seeds()
+    whole = range(line.shard * size, (line.shard + 1) * size)
+    return found if all(part[0] in whole and part[-1] in whole for part in found.parts) else Seeds()
 
 
 def _usable(path: Path) -> None:
@@ -365,7 +381,7 @@ def _remove(folder: Path) -> None:
     samples, folders = folder / definition.samples, {folder / definition.samples}
     for shard in definition.shards:
         line = manifest.lines.get(shard.index)
-        seeds = [*shard.seeds, *(parse_seeds(line.seeds) if line else ())]
+        seeds = [*shard.seeds, *(_named(line, definition.shards.size) if line else ())]
         for name in definition.format.files(shard, seeds, definition.subfolders):
             (samples / name).unlink(missing_ok=True)
             folders.add((samples / name).parent)

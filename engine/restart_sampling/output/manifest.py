@@ -19,6 +19,7 @@ from typing import IO
 from ..errors import OutputError
 from ..files import append_line, flush_folder, write_atomically
 from ..seeds import SEED_LIMIT, Seeds
+from .shards import Shards
 
 _SEEDS, _SHA256 = re.compile(r"[0-9][0-9,:-]*"), re.compile(r"[0-9a-f]{64}")
 
@@ -53,11 +54,16 @@ _REQUIRED = {entry.name for entry in dataclasses.fields(Line) if entry.default i
 
 @dataclass
 class Manifest:
-    """All lines of a folder, and the file that this worker appends to."""
+    """The lines of a folder, and the file that this worker appends to.
+
+    A shard may have several lines, in files of several workers: one stopped within it, and another finished it in a later run.
+    The order of the files says nothing about the order of these, so `choose` prefers the line of the whole shard.
+    """
 
     folder: Path
     rank: int = 0
     lines: dict[int, Line] = field(default_factory=dict)
+    others: dict[int, list[Line]] = field(default_factory=dict)  # more lines of the same shards
     damaged: list[str] = field(default_factory=list)
     aside: set[int] = field(default_factory=set)  # shards whose lines were set aside
 
@@ -74,8 +80,18 @@ class Manifest:
                 except ValueError:
                     manifest.damaged.append(f"{path.name}, line {number}")
                 else:
+                    if line.shard in manifest.lines:
+                        manifest.others.setdefault(line.shard, []).append(manifest.lines[line.shard])
                     manifest.lines[line.shard] = line
         return manifest
+
+    def choose(self, shards: Shards) -> None:
+        """Of several lines of a shard, take the one that speaks of all its seeds, if there is one, else the last."""
+        for index, others in self.others.items():
+            whole = str(shards[index].seeds)
+            for line in [*others, self.lines[index]]:
+                if line.seeds == whole:
+                    self.lines[index] = line
 
     def paths(self) -> list[Path]:
         """The manifests of all workers."""
