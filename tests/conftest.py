@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+from contextlib import contextmanager
 
 import pytest
 
@@ -51,12 +52,25 @@ def trials(request: pytest.FixtureRequest) -> Trials:
     return Trials(request.config.getoption("--trial-seed"), request.config.getoption("--trials"))
 
 
-@pytest.fixture
-def two_threads():
-    """PyTorch runs on two threads during the test, whatever the machine has."""
+@contextmanager
+def threads(number: int):
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(number)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread():
+    """PyTorch runs on one thread during the test: networks as small as those of tests only lose by more."""
+    with threads(1):
+        yield
+
+
+@pytest.fixture
+def two_threads():
+    """PyTorch runs on two threads during the test, whatever the machine has."""
+    with threads(2):
+        yield

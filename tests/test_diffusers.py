@@ -23,18 +23,12 @@ from restart_sampling.integrations.diffusers import (
     SchedulerError,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SD = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)
 RANGE = dict(grid="karras", sigma_min=0.5, sigma_max=5.0, initial_noise="engine")
 JUMPS = "[3, 2, 0.6, 2.0]"
 SHAPE = (2, 4, 4)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def sd_levels() -> np.ndarray:

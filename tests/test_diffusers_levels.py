@@ -20,17 +20,11 @@ from restart_sampling.integrations.diffusers import (
     SchedulerError,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 diffusers.utils.logging.set_verbosity_error()
 SD = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 PLAIN = dict(restart=None, solver="euler")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # Levels that a library gives

@@ -23,18 +23,12 @@ from restart_sampling.integrations.diffusers import (
     draw,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 diffusers.utils.logging.set_verbosity_error()
 SEEDS = [3, 4]
 VP = dict(restart="[3, 2, 0.3, 1.0]", grid="karras", steps_are="main", initial_noise="engine")
 FLOW = dict(restart="[3, 2, 0.4, 0.8]", steps_are="main")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def start(seeds=SEEDS) -> torch.Tensor:

@@ -18,6 +18,8 @@ from restart_sampling.errors import CheckpointError, RestartTypeError, RestartVa
 from restart_sampling.models import build_network
 from restart_sampling.models.layers import Block, ResampleConv2d, low_pass, resample
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CIFAR = {
     "class_name": "EDMPrecond", "model_type": "SongUNet", "img_resolution": 32, "img_channels": 3,
     "augment_dim": 9, "channel_mult": [2, 2, 2],
@@ -59,15 +61,6 @@ VARIANTS = {
     "adm": ADM,
     "adm unconditional": {**ADM, "label_dim": 0, "class_name": "EDMPrecond"},
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Networks this small only lose by threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 ROUNDING = 1e-5  # float32 through these networks; a wrong formula shows as 1e-3 or more

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pickle_forge as forge
 import pytest
-import torch
 from pickle_attacks import ATTACKS, TINY, sketch
 
 from restart_sampling.errors import CheckpointError
@@ -23,16 +22,9 @@ from restart_sampling.models import build_network
 from restart_sampling.models.pickles import read
 from restart_sampling.models.pickles.machine import OPCODES
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Networks this small only lose by threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,8 @@ from restart_sampling.models.pickles.machine import Machine
 from restart_sampling.models.pickles.sources import SOURCES, Source
 from restart_sampling.models.pickles.tensors import Budget, number, tensor
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).resolve().parents[1]
 SONG = {
     "model_type": "SongUNet",
@@ -67,15 +69,6 @@ KINDS = [
     for i, (name, kind) in enumerate((c, a) for c in CLASSES for a in ARCHITECTURES)
     for labels, form in ((0, list(FORMS)[i % 5]), (4, list(FORMS)[(i + 2) % 5]))
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Networks this small only lose by threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def made(class_name: str, kind: str, labels: int, seed: int = 0):

@@ -31,21 +31,14 @@ from restart_sampling.training.data import (
 from restart_sampling.training.export import export_network
 from restart_sampling.training.train import main, network_config
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RNG = np.random.default_rng(0)
 LABELS = np.arange(40) % 3
 RAMP = np.add.outer(np.arange(8), 2 * np.arange(8))  # smooth pictures, so that there is something to learn
 PIXELS = (60 * LABELS[:, None, None] + 5 * RAMP + RNG.integers(0, 20, (40, 1, 1))).astype(np.uint8)
 DATA = Images("tiny", PIXELS[:, None], LABELS.astype(np.int64), ("a", "b", "c"))
 OPTIONS = loop.Options(batch=4, lr=1e-2, warmup_steps=1, decay_steps=2)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Networks this small only lose by threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -27,16 +27,10 @@ from restart_sampling.tune.space import Refused, Space
 optuna = pytest.importorskip("optuna")
 pytest.importorskip("plotly")
 pytest.importorskip("matplotlib")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 DENOISER = rs.Denoiser.from_function(gaussian(), shape=(1, 4, 4), sigma_min=0.002, sigma_max=80.0)
 COMMON = {"model": "made-up", "model_sha256": "", "dtype": "fp32", "n": 8, "first_seed": 0}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Known:

@@ -189,7 +189,7 @@ class GraphExecutor:
 
     def _launches(self, spans: Sequence[Span]) -> list[tuple[Span, list[int]]]:
         """Return the spans as they are launched, each with the captured lengths that make it up."""
-        mixed = any(span.name == "mixed" for span in spans)  # its rows come from the company, not from a plan
+        mixed = any(span.name == "mixed" for span in spans)  # its length depends on the other samples
         if self.name == "step":
             return [(span, [1] * span.rows) for span in spans]
         if self.name == "loop" or mixed:
