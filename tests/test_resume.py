@@ -246,6 +246,16 @@ def test_a_piece_that_could_not_be_written_whole_spoils_no_other(tmp_path, monke
     assert [int(p.images[0, 0, 0, 0]) for p in found] == [3, 5]
 
 
+def test_status_counts_seeds_without_an_image_that_are_kept(tmp_path, capsys):
+    """A seed that became NaN before a kill is not drawn again, so it is not left to draw."""
+    draw(tmp_path, slot=Slot(3), format="npz")
+    identity, nothing = Definition.read(tmp_path).identity, np.zeros((0, 8, 8, 1), np.uint8)
+    Parts(tmp_path, "r0", identity).keep(1, [Piece(np.zeros(0, np.int64), None, nothing, (70,))])
+    found = json.loads("\n".join(main_says(capsys, ["status", str(tmp_path), "--json"])))
+    assert (found["images"], found["nonfinite"], found["left"]) == (24, [70], 55)
+    assert sum(left for _, left in report(tmp_path).missing) == 55
+
+
 # --- what is said ------------------------------------------------------------------------------------------------
 
 

@@ -34,7 +34,8 @@ def status(
     ]
     kept = sum(map(len, definition.kept(folder, manifest).values()))
     images = sum(line.count for line in finished) + kept
-    nonfinite = sorted(seed for line in lines for seed in line.nonfinite)
+    bad = definition.kept(folder, manifest, nonfinite=True)
+    nonfinite = sorted({seed for line in lines for seed in line.nonfinite}.union(*bad.values()))
     rate = images_per_second(tail(folder / "log.jsonl"))
     left = total - images - len(nonfinite)
     broken = glance(folder, definition, manifest)

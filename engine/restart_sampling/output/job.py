@@ -89,10 +89,10 @@ class Definition:
         text = json.dumps([self.record.get(name) for name in SAME], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def kept(self, folder: Path, manifest: Manifest) -> dict[int, set[int]]:
-        """Seeds with an image in part files, by unfinished shard: the next run does not draw them again."""
+    def kept(self, folder: Path, manifest: Manifest, *, nonfinite: bool = False) -> dict[int, set[int]]:
+        """Seeds with an image in part files, or those without one, by unfinished shard: the next run does not draw them again."""
         found = {}
-        for index, seeds in kept(folder, self.identity).items():
+        for index, seeds in kept(folder, self.identity, nonfinite=nonfinite).items():
             if not manifest.done(index, shard := self.shards[index].seeds):
                 found[index] = {seed for seed in seeds if seed in shard}
         return found

@@ -147,12 +147,15 @@ class Parts:
         self.ends[path] = end
 
 
-def kept(folder: Path, job: str) -> dict[int, set[int]]:
-    """The seeds with an image in part files, by shard; headers and lengths are checked, not every byte."""
+def kept(folder: Path, job: str, *, nonfinite: bool = False) -> dict[int, set[int]]:
+    """The seeds with an image in part files, by shard, or those that became NaN or infinite.
+
+    Headers and lengths are checked, not every byte.
+    """
     found: dict[int, set[int]] = {}
     for shard, path in part_files(folder):
         for header, _ in _headers(path, job):
-            found.setdefault(shard, set()).update(_seeds(header))
+            found.setdefault(shard, set()).update(header["nonfinite"] if nonfinite else _seeds(header))
     return found
 
 
