@@ -131,7 +131,7 @@ def _common(groups: Sequence[select.Group]) -> str:
 
 
 def speed(rows: Iterable[select.Row], path: Path) -> bool:
-    """Samples per second at one budget, by who runs it. False where there are no rows."""
+    """Samples per second at one budget, by library. False where there are no rows."""
     found = select.groups(select.speed_rows(rows), (*select.SPEED_GROUP, "nfe_asked"))
     if not found:
         return False

@@ -156,7 +156,7 @@ def name(axes: Any, series: Sequence[Series], x: str) -> None:
 
 
 def floor(axes: Any, value: float, label: str) -> None:
-    """A dashed line that says what it is: the distance of the training images, or of two samples of the data."""
+    """Draw a line with its name: the distance of the training images, or of two samples of the data."""
     axes.axhline(value, color=LOOKS["data"].colour, linewidth=1, linestyle=FLOOR_LINE)
     axes.annotate(label, (1, value), xycoords=("axes fraction", "data"), xytext=(-2, 3), textcoords="offset points",
                   fontsize=SMALL, ha="right", color=LOOKS["data"].colour)  # fmt: skip

@@ -1,4 +1,4 @@
-"""How things look, in every picture of the package: one colour and one marker for each family, one pattern for who runs it.
+"""How things look, in every picture of the package: one colour and one marker for each family, one pattern for its library.
 
 All pictures take their looks from here: the report's page (plotly), the pictures of `tune`, and those in the documentation
 (matplotlib, through canvas.py). The colours are Okabe and Ito's, which people with any colour vision can tell apart; and no
@@ -28,7 +28,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Maker:
-    """Who runs a sampler: a name, hatches of bars in matplotlib (`hatch`) and plotly (`pattern`), and lines (`line`, `dash`)."""
+    """The library that runs a sampler: a name, hatches of bars in matplotlib (`hatch`) and plotly (`pattern`), and lines (`line`, `dash`)."""
 
     label: str
     hatch: str
@@ -55,7 +55,7 @@ INK, QUIET, GRID, EDGE = "#222222", "#555555", "#e4e4e4", "#999999"
 NEUTRAL = "#bbbbbb"  # a swatch that shows a pattern and no family
 NETWORK, OUTSIDE = "#b8c4d0", "#a3195b"  # the time of an evaluation: in the network, and everything else
 SHADES = "Cividis_r"  # of heat maps
-FLOOR_LINE, FLOOR_DASH = (0, (6, 4)), "longdash"  # the distance of the training images
+FLOOR_LINE, FLOOR_DASH = "-", "solid"  # the distance of the training images: dashes tell the libraries apart
 DISTURBED = 0.45  # opacity of a speed that was measured while other processes took the processor
 HOLLOW = "hollow: one block, spread not known"
 SDE_SOLVERS = ("edm-stochastic", "ddpm")
