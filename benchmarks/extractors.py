@@ -11,7 +11,8 @@ from restart_sampling.bench.rows import find
 
 SAMPLERS = {
     "dpm++2m@18": "DPM-Solver++(2M)", "preset:fashion-mnist-22@22": "Restart, `fashion-mnist-22`", "heun@35": "Heun",
-    "preset:cifar10-vp-55@55": "Restart, `cifar10-vp-55`", "edm-stochastic@127": "EDM stochastic",
+    "preset:cifar10-vp-55@55": "Restart, `cifar10-vp-55`", "preset:cifar10-vp-75@75": "Restart, `cifar10-vp-75`",
+    "edm-stochastic@127": "EDM stochastic",
 }  # fmt: skip
 BEST_SDE = "edm-stochastic@127"
 Values = dict[tuple[str, str], dict[int, float]]  # (sampler, extractor) → {first seed of the block: distance}
