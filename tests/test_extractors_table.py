@@ -33,7 +33,8 @@ def test_differences_are_paired_on_shared_blocks():
     mean, error = extractors.paired(found, shared, "heun@35", shipped.NAMES[2])
     names = list(extractors.SAMPLERS)
     apart = names.index("heun@35") - names.index(extractors.BEST_SDE)
-    less = np.array([apart * (1 + 0.01 * k) for k in range(4)])  # the noise of a block is common to both, and drops out
+    # The noise of a block is common to both, and drops out.
+    less = np.array([apart * (1 + 0.01 * k) for k in range(4)])
     assert mean == pytest.approx(less.mean()) and error == pytest.approx(less.std(ddof=1) / 2)
 
 

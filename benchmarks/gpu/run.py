@@ -4,7 +4,7 @@ r"""Everything that needs a GPU, in three steps that each take less than ten min
     python benchmarks/gpu/run.py --step kernels
     python benchmarks/gpu/run.py --stages launches,profile
     python benchmarks/gpu/run.py --list
-    python benchmarks/gpu/run.py --device cpu --quick --stages kernels,launches,images --out /tmp/dry    # a dry run
+    python benchmarks/gpu/run.py --device cpu --quick --stages kernels,launches,images --out dry    # a dry run
 
 Every stage is a process of its own with a time limit, so a fault or a hang in one does not cost the others. Rows go to
 benchmarks/results/gpu_CARD.json the moment they are measured; a rerun replaces rows with the same key. Logs are in runs/gpu.
