@@ -28,7 +28,10 @@ class Look:
 
 @dataclass(frozen=True)
 class Maker:
-    """The library that runs a sampler: a name, hatches of bars in matplotlib (`hatch`) and plotly (`pattern`), and lines (`line`, `dash`)."""
+    """The library that runs a sampler.
+
+    Its name, hatches of bars in matplotlib (`hatch`) and plotly (`pattern`), and lines (`line`, `dash`).
+    """
 
     label: str
     hatch: str
