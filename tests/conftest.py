@@ -46,6 +46,10 @@ class Trials:
         """A generator of its own for each test, named so that a failure can be repeated with the same options."""
         return random.Random(f"{name} {self.seed}")
 
+    def start(self, usual: int) -> int:
+        """The seed `usual`, or another one under --trial-seed."""
+        return usual + 1_000_003 * self.seed
+
 
 @pytest.fixture(scope="session")
 def trials(request: pytest.FixtureRequest) -> Trials:

@@ -218,10 +218,10 @@ def outcome(content: bytes) -> str:
 
 
 @pytest.mark.parametrize("protocol, rounds", [(2, 5000), (4, 5000)])
-def test_thousands_of_mutated_sketches(protocol, rounds):
+def test_thousands_of_mutated_sketches(protocol, rounds, trials):
     """Small enough for thousands: machine, storages, walk and schema. Nothing but a CheckpointError ever comes out."""
-    content = sketch(protocol)
-    generator, counts = random.Random(protocol), Counter()
+    content, rounds = sketch(protocol), trials.count(rounds)
+    generator, counts = random.Random(trials.start(protocol)), Counter()
     places = opcode_places(content)
     with pytest.raises(CheckpointError, match="tensors missing"):
         load(content)
@@ -240,24 +240,26 @@ def test_thousands_of_mutated_sketches(protocol, rounds):
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_hundreds_of_mutated_snapshots(protocol, tiny):
+def test_hundreds_of_mutated_snapshots(protocol, tiny, trials):
     content = forge.snapshot(tiny, protocol)
-    generator, places = random.Random(protocol), opcode_places(content)
-    counts = Counter(outcome(mutated(content, generator, places)) for _ in range(500))
+    generator, places = random.Random(trials.start(protocol)), opcode_places(content)
+    counts = Counter(outcome(mutated(content, generator, places)) for _ in range(trials.count(500)))
     assert counts["refused"] > 300 and counts["loaded"] > 10
 
 
-def test_mutated_zip_archives(state):
+def test_mutated_zip_archives(state, trials):
     """The directory and the members of a .pt, then its pickle inside of an archive that is in order."""
-    generator = random.Random(0)
+    generator = random.Random(trials.start(0))
     start = struct.unpack_from("<I", state, state.rfind(b"PK\x05\x06") + 16)[0]  # of the directory
     places = [*range(start, len(state)), *range(60)]
-    counts = Counter(outcome(mutated(state, generator, places)) for _ in range(600))
+    counts = Counter(outcome(mutated(state, generator, places)) for _ in range(trials.count(600)))
     assert counts["refused"] > 400 and counts["loaded"] > 10
     with zipfile.ZipFile(io.BytesIO(state)) as file:
         members = {name.removeprefix("archive/"): file.read(name) for name in file.namelist()}
     code = members.pop("data.pkl")
     storages = {n.removeprefix("data/"): v for n, v in members.items() if n.startswith("data/")}
     places = opcode_places(code)
-    counts = Counter(outcome(forge.archive(mutated(code, generator, places), storages)) for _ in range(500))
+    counts = Counter(
+        outcome(forge.archive(mutated(code, generator, places), storages)) for _ in range(trials.count(500))
+    )
     assert counts["refused"] > 250 and counts["loaded"] > 2

@@ -41,18 +41,19 @@ def random_plan(rng, guided):
         return rs.Plan.build(**options | {"restart": None})
 
 
-def random_case(rng):
-    """(options of a network, plans, options of a Sampler, mode or None). Guided plans and plain ones are not mixed: weight 1
-    of a guided batch is F_u + (F_c − F_u), which is F_c but for rounding."""
-    mode = rng.choice([None, *MODES])
+def random_case(rng, trial):
+    """(options of a network, plans, options of a Sampler, mode or None): modes in turn, every tenth case in slices.
+
+    Guided plans and plain ones are not mixed: weight 1 of a guided batch is F_u + (F_c − F_u), which is F_c but for rounding.
+    """
+    mode, sliced = (None, *MODES)[trial % (1 + len(MODES))], trial % 10 == 0
     label_dim = rng.choice([0, 4])
-    network = dict(
-        label_dim=label_dim, augmented_dim=rng.choice([None, None, 16]), concurrent=rng.random() < 0.5
-    )
+    augmented_dim = None if sliced else rng.choice([None, None, 16])
+    network = dict(label_dim=label_dim, augmented_dim=augmented_dim, concurrent=sliced or rng.random() < 0.5)
     guided = bool(label_dim) and rng.random() < 0.5
     plans = [random_plan(rng, guided) for _ in range(rng.randint(1, 3))]
     batch_size = rng.choice([1, 3, 4, 8, 12, 20])
-    return network, plans, dict(batch_size=batch_size, batch_invariant=rng.random() < 0.3), mode
+    return network, plans, dict(batch_size=batch_size, batch_invariant=sliced or rng.random() < 0.3), mode
 
 
 def make(network, plan, **options):
@@ -94,7 +95,7 @@ def test_every_mode_gives_the_bits_of_eager_batches(trials, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # slices are made, on any machine
     rng, seen = trials.random("modes"), set()
     for trial in range(trials.count(30)):
-        network, plans, options, mode = random_case(rng)
+        network, plans, options, mode = random_case(rng, trial)
         where = f"trial {trial} of seed {trials.seed}: {network}, {options}, graph {mode}, {plans}"
         seeds = rng.sample(range(2**40), 24)
         labels = [rng.randrange(4) for _ in seeds] if network["label_dim"] and rng.random() < 0.5 else None

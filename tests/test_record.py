@@ -293,10 +293,10 @@ def mutant(rng, value):
     return rng.choice([*VALUES, [value], {"x": value}])
 
 
-def test_mutants_of_a_record_are_read_or_refused_in_a_sentence(job):
-    rng, good = random.Random(15), json.loads((job / "run.json").read_text())
+def test_mutants_of_a_record_are_read_or_refused_in_a_sentence(job, trials):
+    rng, good = random.Random(trials.start(15)), json.loads((job / "run.json").read_text())
     path, found = job / "mutant.json", {"read": 0, "refused": 0}
-    for k in range(600):
+    for k in range(trials.count(600)):
         values = mutant(rng, good)
         if isinstance(values, dict) and k % 3 and isinstance(values.get("plan"), dict):
             values["plan_digest"] = record.digest(values["plan"])
@@ -317,10 +317,10 @@ def test_mutants_of_a_record_are_read_or_refused_in_a_sentence(job):
     assert min(found.values()) > 20, found
 
 
-def test_mutants_of_a_manifest_s_lines_cost_their_shards_and_no_more(job, capsys):
-    rng, manifest = random.Random(16), job / "manifest-0.jsonl"
+def test_mutants_of_a_manifest_s_lines_cost_their_shards_and_no_more(job, capsys, trials):
+    rng, manifest = random.Random(trials.start(16)), job / "manifest-0.jsonl"
     good = [json.loads(line) for line in manifest.read_text().splitlines()]
-    for _ in range(30):
+    for _ in range(trials.count(30)):
         lines = [json.dumps(mutant(rng, line)) if k == 1 else json.dumps(line) for k, line in enumerate(good)]
         if rng.random() < 0.2:
             lines.append(NESTED)
@@ -329,6 +329,17 @@ def test_mutants_of_a_manifest_s_lines_cost_their_shards_and_no_more(job, capsys
         found = json.loads(out)
         assert code == 0 and 6 <= found["images"] + len(found["nonfinite"]) <= 10
         assert run(capsys, "verify", job)[0] in (0, 1, 3)
+
+
+@pytest.mark.parametrize("changed", [{"count": 10**12}, {"count": 0}, {"nonfinite": [10**6]}])
+def test_a_line_that_does_not_count_its_seeds_is_damaged(job, capsys, changed):
+    manifest = job / "manifest-0.jsonl"
+    first, *others = (json.loads(line) for line in manifest.read_text().splitlines())
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in (first | changed, *others)))
+    found = json.loads(run(capsys, "status", job, "--json")[1])
+    assert found["images"] == sum(line["count"] for line in others) and found["nonfinite"] == []
+    assert "its counts are not those of its seeds" in found["damaged"][0]
+    assert run(capsys, "verify", job)[0] == 3
 
 
 # --- where the model is ------------------------------------------------------------------------------------------

@@ -268,8 +268,8 @@ class JobFolder:
 def read_job(folder: Path, rank: int = 0) -> tuple[Definition, Manifest]:
     """Read what a folder is to hold and what is finished, and compare the two.
 
-    A line of the manifest that speaks of seeds which are not the job's is set aside as damaged. In folders without a
-    `job_digest` the seeds of run.json may as well be what was changed, and nothing is drawn or removed on a guess.
+    A line of the manifest that speaks of seeds which are not the job's, or does not count its seeds, is set aside as damaged. In
+    folders without a `job_digest` the seeds of run.json may as well be what was changed, and nothing is drawn or removed on a guess.
 
     Raises OutputError: there is no job, it is not as a run wrote it, or record and manifest contradict each other.
     """
@@ -287,6 +287,12 @@ def read_job(folder: Path, rank: int = 0) -> tuple[Definition, Manifest]:
         )
     for index in strange:
         manifest.set_aside(index, "its seeds are not of this job")
+    for index, line in [*manifest.lines.items()]:
+        seeds = shards[index].seeds if line.seeds == str(shards[index].seeds) else parse_seeds(line.seeds)
+        if line.count + len(line.nonfinite) != len(seeds) or not all(
+            seed in seeds for seed in line.nonfinite
+        ):
+            manifest.set_aside(index, "its counts are not those of its seeds")
     return definition, manifest
 
 
