@@ -269,7 +269,8 @@ def read_job(folder: Path, rank: int = 0) -> tuple[Definition, Manifest]:
     """Read what a folder is to hold and what is finished, and compare the two.
 
     A line of the manifest that speaks of seeds which are not the job's, or does not count its seeds, is set aside as damaged.
-    In folders without a `job_digest` the seeds of run.json may as well be what was changed, and nothing is drawn or removed on a guess.
+    In folders without a `job_digest` the seeds of run.json may as well be what was changed, and nothing is drawn or removed on
+    a guess.
 
     Raises OutputError: there is no job, it is not as a run wrote it, or record and manifest contradict each other.
     """
