@@ -113,10 +113,11 @@ def cluster() -> Iterator[None]:
 def write(rows: list[dict[str, Any]]) -> None:
     """Replace these rows in the results; those of other launchers and numbers of workers stay."""
     path = RESULTS / "kill_trials.json"
-    made = {(row["by"], row["workers"]) for row in rows}
+    made, about = {(row["by"], row["workers"]) for row in rows}, environment()
+    rows = [{**row, "commit": about["commit"]} for row in rows]
     kept = [row for row in json.loads(path.read_text())["rows"] if (row["by"], row["workers"]) not in made]
     rows = sorted([*kept, *rows], key=lambda row: (list(BY).index(row["by"]), row["workers"]))
-    (RESULTS / "kill_trials.json").write_text(json.dumps({**environment(), "rows": rows}, indent=1) + "\n")
+    (RESULTS / "kill_trials.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
