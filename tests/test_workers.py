@@ -45,7 +45,7 @@ def cluster():
             os.environ.get("PYTHONPATH", ""),
         ]
     )
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
              runtime_env={"env_vars": {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}})  # fmt: skip
     yield ray
     ray.shutdown()
