@@ -26,6 +26,7 @@ from ...restart import RestartConfig, RestartInterval
 from ...solvers import get_solver
 from ...solvers.trace import Position, Tracer, X
 from .budget import fit
+from .keys import read
 from .tape import Registers, Tape, Timesteps, tail
 
 STEPS_ARE = ("nfe", "main")
@@ -53,7 +54,19 @@ class TapeScheduler:
     """
 
     order = 1  # one entry of timesteps is one network call, whatever the solver
+    kind: str  # of the models that it is for, as keys.py names them
     config: Any
+
+    @classmethod
+    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """The scheduler of a model, from the config of any scheduler for it. See keys.py for what becomes of each key.
+
+        Raises:
+            ConfigError: the config is of a model of another kind, or asks for levels that are not supported.
+        """
+        if isinstance(config, dict):
+            config = read(config, cls, cls.kind, kwargs)
+        return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)  # type: ignore[misc]
 
     def _reset(self) -> None:
         self._tape: Tape | None = None

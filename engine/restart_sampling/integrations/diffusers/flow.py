@@ -34,12 +34,12 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
 from ...aliases import restart_of
-from ...checks import integer
+from ...checks import choice, integer, real
 from ...errors import ConfigError
 from ...parameterization import Parameterization, flow
 from ...plan import Plan
 from .adapter import STEPS_ARE, TapeScheduler, jsonable, without_repeats
-from .keys import read, refuse_keys
+from .keys import refuse_keys
 
 SHIFT_TYPES = ("exponential", "linear")
 
@@ -66,6 +66,7 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         "FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "UniPCMultistepScheduler",
         "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler", "SASolverScheduler",
     ]  # fmt: skip
+    kind = "flow"
 
     @register_to_config
     def __init__(
@@ -100,31 +101,14 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
             raise ConfigError(
                 "restart='auto' is the paper's recipe for Stable Diffusion; there is none for flow models: give intervals"
             )
-        for name, value, allowed in (
-            ("steps_are", steps_are, STEPS_ARE),
-            ("time_shift_type", time_shift_type, SHIFT_TYPES),
-        ):
-            if value not in allowed:
-                raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-        refuse_keys(self.config, type(self), "flow")
+        choice("steps_are", steps_are, STEPS_ARE)
+        choice("time_shift_type", time_shift_type, SHIFT_TYPES)
+        refuse_keys(self.config, type(self), self.kind)
         for name in ("shift", "flow_shift"):
-            value = self.config[name]
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-                raise ConfigError(f"{name} must be a finite number > 0, got {value!r}")
+            real(name, self.config[name], 0.0, open_low=True)
         self._shift = float(flow_shift if use_flow_sigmas else shift)
         self._reset()
         self.set_seeds(seeds)
-
-    @classmethod
-    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """The scheduler of a flow model, from the config of any scheduler for it. See keys.py for what becomes of each key.
-
-        Raises:
-            ConfigError: the config is of a model of another kind, or asks for levels that are not supported.
-        """
-        if isinstance(config, dict):
-            config = read(config, cls, "flow", kwargs)
-        return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)
 
     @property
     def parameterization(self) -> Parameterization:

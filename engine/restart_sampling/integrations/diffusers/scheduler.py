@@ -25,7 +25,7 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from torch import Tensor
 
 from ...aliases import restart_of
-from ...checks import integer
+from ...checks import choice, integer
 from ...errors import ConfigError
 from ...limits import inside, stop_at_last_level
 from ...parameterization import Parameterization, discrete
@@ -35,7 +35,7 @@ from ...schedule import sd_sigmas
 from .adapter import STEPS_ARE, TapeScheduler, jsonable, without_repeats
 from .betas import beta_grid, log_linear_grid, model_sigmas, sigma_of, spaced, timesteps_above
 from .budget import DEFAULT_GUIDANCE, automatic, nearest_published
-from .keys import read, refuse_keys, refuse_other_kinds
+from .keys import refuse_keys, refuse_other_kinds
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 GRIDS = ("model", "karras", "exponential", "beta")
@@ -79,6 +79,7 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
     """
 
     _compatibles = [e.name for e in KarrasDiffusionSchedulers]  # noqa: RUF012  # the name and type diffusers reads
+    kind = "betas"
 
     @register_to_config
     def __init__(
@@ -116,6 +117,10 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
     ) -> None:
         restart = restart_of(restart, restart_list, "auto")
         self.register_to_config(restart=jsonable(restart), restart_list=None)
+        if prediction_type == "flow_prediction":
+            raise ConfigError(
+                "prediction_type 'flow_prediction' is of a flow model; flow models take FlowMatchRestartScheduler"
+            )
         for name, value, allowed in (
             ("prediction_type", prediction_type, tuple(PREDICTIONS)),
             ("grid", grid or "model", GRIDS),
@@ -125,9 +130,7 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
             ("final_sigmas_type", final_sigmas_type, FINAL),
             ("interpolation_type", interpolation_type, INTERPOLATIONS),
         ):
-            if value not in allowed:
-                hint = "; flow models take FlowMatchRestartScheduler" if value == "flow_prediction" else ""
-                raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}{hint}")
+            choice(name, value, allowed)
         if rescale_betas_zero_snr and prediction_type == "epsilon":
             raise ConfigError(
                 "rescale_betas_zero_snr needs a model that predicts v or the sample: at zero signal epsilon tells nothing; "
@@ -140,17 +143,6 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         self.alphas_cumprod = torch.from_numpy(1 / (1 + self._levels**2)).float()
         self._reset()
         self.set_seeds(seeds)
-
-    @classmethod
-    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """The scheduler of a model, from the config of any scheduler for it. See keys.py for what becomes of each key.
-
-        Raises:
-            ConfigError: the config is of a model of another kind, or asks for levels that are not supported.
-        """
-        if isinstance(config, dict):
-            config = read(config, cls, "betas", kwargs)
-        return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)
 
     @property
     def init_noise_sigma(self) -> float:
@@ -316,5 +308,5 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
 
     def refuse_other_models(self) -> None:
         """Raise ConfigError where the config says that the model is of another kind, or wants what is not supported."""
-        refuse_other_kinds(self.config, type(self), "betas")
-        refuse_keys(self.config, type(self), "betas")
+        refuse_other_kinds(self.config, type(self), self.kind)
+        refuse_keys(self.config, type(self), self.kind)
