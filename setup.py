@@ -1,8 +1,8 @@
 """Build hook: metadata lives in pyproject.toml, the native library in CMakeLists.txt.
 
-The library is optional. Without a C++ compiler, or when compiling fails, the Python packages are installed all the same, and
-one line says what was left out and why; so does one when only its CUDA module does not compile. RESTART_NATIVE=0 leaves all
-out on purpose.
+The library is optional. Without a C++ compiler, or when compiling fails, the Python packages are installed all the
+same, and one line says what was left out and why; so does one when only its CUDA module does not compile.
+RESTART_NATIVE=0 leaves all out on purpose.
 
     python setup.py build_ext --inplace      # a bare checkout: the modules go next to bindings/restart_bindings/__init__.py
 """
@@ -56,27 +56,17 @@ class BuildNative(build_ext):
         configure += [f"-DPython_EXECUTABLE={sys.executable}", f"-Dnanobind_DIR={nanobind()}"]
         configure += [f"-DRESTART_OUTPUT={out}"]
         compile_ = [cmake, "--build", str(build), "--parallel", str(os.cpu_count() or 1)]
-        steps = {
-            "configuring": configure,
-            "compiling": [*compile_, "--target", MODULES[0]],
-            "the rest": compile_,
-        }
+        steps = {"configuring": configure, "compiling": [*compile_, "--target", MODULES[0]], "the rest": compile_}
         log = ""
         for what, command in steps.items():
-            result = subprocess.run(
-                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-            )
+            result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
             log += result.stdout
             if result.returncode:
-                with tempfile.NamedTemporaryFile(
-                    "w", prefix="restart-native-", suffix=".log", delete=False
-                ) as file:
+                with tempfile.NamedTemporaryFile("w", prefix="restart-native-", suffix=".log", delete=False) as file:
                     file.write(log)
                 if what == "the rest":
                     (out / f"{MODULES[1]}{SUFFIX}").unlink(missing_ok=True)  # of an earlier build
-                    say(
-                        f"native CUDA module left out (compiling failed, see {file.name}); Triton does the work"
-                    )
+                    say(f"native CUDA module left out (compiling failed, see {file.name}); Triton does the work")
                 else:
                     raise LeftOut(f"{what} failed, see {file.name}")
 

@@ -1,4 +1,5 @@
-r"""Ablations of Restart on the bundled model: K in two intervals, the interval, N_main. FD-classifier, the same seeds for all.
+r"""Ablations of Restart on the bundled model: K in two intervals, the interval, N_main. FD-classifier, the same seeds
+for all.
 
 python benchmarks/ablations.py     # resumable; appends to results/ablation.jsonl and draws results/ablation.png
 
@@ -51,21 +52,14 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=1_000_000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument(
-        "--plot-only", action="store_true", help="draw the picture of the rows that are there"
-    )
+    parser.add_argument("--plot-only", action="store_true", help="draw the picture of the rows that are there")
     arguments = parser.parse_args()
     if arguments.plot_only:
         rows = find(read(arguments.out / "ablation.jsonl"), kind="ablation", n=arguments.n)
         plot(rows, rows[-1], arguments.out / "ablation.png")
         return
     denoiser, judge = rs.load(MODEL), judge_for(MODEL)
-    keys = {
-        "model": MODEL,
-        "model_sha256": str(denoiser.info["sha256"])[:12],
-        "dtype": "fp32",
-        "n": arguments.n,
-    }
+    keys = {"model": MODEL, "model_sha256": str(denoiser.info["sha256"])[:12], "dtype": "fp32", "n": arguments.n}
     keys |= {"features": judge.features, "reference": judge.reference}
     work = [
         (*what, arguments.first_seed + block * arguments.n)
@@ -104,23 +98,21 @@ def main() -> None:
             "nfe_asked": plan.nfe,
             "batch": arguments.batch,
         }
-        row |= {
-            "config": plan.config.to_dict(),
-            "restart": plan.config.restart.to_json() if plan.intervals else "",
-        }
+        row |= {"config": plan.config.to_dict(), "restart": plan.config.restart.to_json() if plan.intervals else ""}
         row |= {name: round(measured[name], 6) for name in ("fd", "fd_balanced", "accuracy")} | where
         append(arguments.out / "ablation.jsonl", row)
-        print(
-            f"{experiment} = {value}: {plan.nfe} NFE, seeds {first_seed} …, FD {row['fd_balanced']:.3f}",
-            flush=True,
-        )
+        print(f"{experiment} = {value}: {plan.nfe} NFE, seeds {first_seed} …, FD {row['fd_balanced']:.3f}", flush=True)
     plot(find(read(arguments.out / "ablation.jsonl"), **keys), keys, arguments.out / "ablation.png")
 
 
 def plot(rows: list[dict[str, Any]], keys: dict[str, Any], path: Path) -> None:
     """FD with equal classes, mean and standard deviation over the blocks of seeds, with the NFE under each value."""
-    titles = {"K": "K jumps, interval 0.3 to 1", PAPER: f"{PAPER[0]} jumps, interval 0.06 to 0.3",
-              "interval": "interval, two jumps", "N_main": "main grid's points, one jump"}  # fmt: skip
+    titles = {
+        "K": "K jumps, interval 0.3 to 1",
+        PAPER: f"{PAPER[0]} jumps, interval 0.06 to 0.3",
+        "interval": "interval, two jumps",
+        "N_main": "main grid's points, one jump",
+    }
     every = [point for point in ablation_points(rows) if "equal classes" in point["basis"]]
     with canvas.drawing():
         figure, axes = canvas.figure(5.6, 2, 2, sharey=True)
@@ -129,16 +121,17 @@ def plot(rows: list[dict[str, Any]], keys: dict[str, Any], path: Path) -> None:
             for family in sorted({family_of(p) for p in points}):
                 some = [(x, p) for x, p in enumerate(points) if family_of(p) == family]
                 canvas.points(
-                    ax, [x for x, _ in some], [p["fd"] for _, p in some], family, yerr=[p["std"] for _, p in some],
+                    ax,
+                    [x for x, _ in some],
+                    [p["fd"] for _, p in some],
+                    family,
+                    yerr=[p["std"] for _, p in some],
                     linestyle="" if name == "interval" else "-",
-                )  # fmt: skip
+                )
             ax.set_xticks(range(len(points)), [_tick(p) for p in points], fontsize=canvas.SMALL)
             ax.margins(x=0.12, y=0.12)
             blocks = points[0]["blocks"] if points else 1
-            ax.set(
-                title=title,
-                xlabel="same 1,000 seeds" if blocks == 1 else f"same {blocks} blocks of 1,000 seeds",
-            )
+            ax.set(title=title, xlabel="same 1,000 seeds" if blocks == 1 else f"same {blocks} blocks of 1,000 seeds")
         for ax in axes[:, 0]:
             ax.set_ylabel("FD, equal classes\n(lower is better)")
         canvas.legend(figure, [family_of(p) for p in every], one_block=canvas.has_hollow(every))

@@ -1,4 +1,5 @@
-"""pytest-benchmark suite of what happens before a run: compiling a plan, choosing one for a budget, binding it to a network.
+"""pytest-benchmark suite of what happens before a run: compiling a plan, choosing one for a budget, binding it to a
+network.
 
 pytest benchmarks/bench_plan.py --benchmark-only
 """

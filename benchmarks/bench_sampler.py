@@ -3,9 +3,9 @@
     pytest benchmarks/bench_sampler.py --benchmark-only
     pytest benchmarks/bench_sampler.py --benchmark-only -k "engine and threads 1"
 
-The shape is [64, 3, 32, 32], CIFAR-10 at batch 64, the budget 35 evaluations; `extra_info` has the evaluations that really run.
-The network returns one ready tensor, so a time is the loop's: preconditioning, noise, steps. Nothing is built in it.
-"""
+The shape is [64, 3, 32, 32], CIFAR-10 at batch 64, the budget 35 evaluations; `extra_info` has the evaluations that
+really run. The network returns one ready tensor, so a time is the loop's: preconditioning, noise, steps. Nothing is
+built in it."""
 
 from __future__ import annotations
 

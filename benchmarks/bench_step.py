@@ -22,9 +22,7 @@ from restart_sampling.bench.timing import threads
 
 SHAPE = (64, 3, 32, 32)
 CALLS = 1000  # of `advance` in one round: a call takes less than a timer shows
-BACKENDS = [
-    name for name in rk.available_backends("cpu") if name != "triton"
-]  # its interpreter is no backend to time
+BACKENDS = [name for name in rk.available_backends("cpu") if name != "triton"]  # its interpreter is no backend to time
 ROWS = {
     "predictor": L.READ_X | L.READ_F | L.STORE_H | L.STORE_NET,
     "corrector": L.READ_H | L.READ_F | L.STORE_X | L.STORE_NET,
@@ -46,9 +44,16 @@ def machine(flags: int, s: float) -> rk.Machine:
     code[:, L.FLAGS], code[:, L.DRAW] = flags, 1
     x, batch = torch.randn(SHAPE), SHAPE[0]
     return rk.Machine(
-        x=x, h=x.clone(), net_in=x.clone(), coef=coef, code=code, cursor=torch.zeros(1, dtype=torch.int32),
-        seeds=torch.arange(batch), first_bad=torch.full((batch,), L.NEVER, dtype=torch.int32), c_noise=torch.zeros(1),
-    )  # fmt: skip
+        x=x,
+        h=x.clone(),
+        net_in=x.clone(),
+        coef=coef,
+        code=code,
+        cursor=torch.zeros(1, dtype=torch.int32),
+        seeds=torch.arange(batch),
+        first_bad=torch.full((batch,), L.NEVER, dtype=torch.int32),
+        c_noise=torch.zeros(1),
+    )
 
 
 @pytest.mark.parametrize("row", ROWS)

@@ -1,8 +1,10 @@
-r"""Loading a checkpoint of CIFAR-10's size (55.7 million parameters, 213 MiB): this package's reader against plain pickle.
+r"""Loading a checkpoint of CIFAR-10's size (55.7 million parameters, 213 MiB): this package's reader against plain
+pickle.
 
-The file is forged in EDM's format (tests/pickle_forge.py), DDPM++ with the published arguments. Plain pickle reads the same bytes
-with Python's own C unpickler, executes none of the code in them and builds no network; this package's time is
-that of `rs.load`: SHA-256 of the file, reading, checking every tensor, the network. In rotation, medians and quartiles.
+The file is forged in EDM's format (tests/pickle_forge.py), DDPM++ with the published arguments. Plain pickle reads the
+same bytes with Python's own C unpickler, executes none of the code in them and builds no network; this package's time
+is that of `rs.load`: SHA-256 of the file, reading, checking every tensor, the network. In rotation, medians and
+quartiles.
 
     python benchmarks/checkpoint_loading.py              # writes results/checkpoint_loading.json
 """
@@ -26,9 +28,13 @@ from restart_sampling.bench.timing import interleaved, quartiles, ratios
 from restart_sampling.models import build_network
 
 CIFAR10 = {
-    "class_name": "EDMPrecond", "model_type": "SongUNet", "img_resolution": 32, "img_channels": 3,
-    "augment_dim": 9, "channel_mult": [2, 2, 2],
-}  # fmt: skip
+    "class_name": "EDMPrecond",
+    "model_type": "SongUNet",
+    "img_resolution": 32,
+    "img_channels": 3,
+    "augment_dim": 9,
+    "channel_mult": [2, 2, 2],
+}
 
 
 def main() -> None:
@@ -49,9 +55,10 @@ def main() -> None:
             "mib": round(path.stat().st_size / 2**20, 1),
             "seconds": {name: [round(v, 3) for v in quartiles(seconds[name])] for name in ("ours", "pickle")},
             "times_plain_pickle": {"q1": round(q1, 2), "median": round(median, 2), "q3": round(q3, 2)},
-            "rounds": arguments.rounds, "disturbed": seconds.disturbed,
+            "rounds": arguments.rounds,
+            "disturbed": seconds.disturbed,
             "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        }  # fmt: skip
+        }
     print(json.dumps(row, indent=1))
     (RESULTS / "checkpoint_loading.json").write_text(json.dumps({**environment(), **row}, indent=1) + "\n")
 

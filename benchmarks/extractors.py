@@ -10,10 +10,13 @@ from restart_sampling.bench import shipped
 from restart_sampling.bench.rows import find
 
 SAMPLERS = {
-    "dpm++2m@18": "DPM-Solver++(2M)", "preset:fashion-mnist-22@22": "Restart, `fashion-mnist-22`", "heun@35": "Heun",
-    "preset:cifar10-vp-55@55": "Restart, `cifar10-vp-55`", "preset:cifar10-vp-75@75": "Restart, `cifar10-vp-75`",
+    "dpm++2m@18": "DPM-Solver++(2M)",
+    "preset:fashion-mnist-22@22": "Restart, `fashion-mnist-22`",
+    "heun@35": "Heun",
+    "preset:cifar10-vp-55@55": "Restart, `cifar10-vp-55`",
+    "preset:cifar10-vp-75@75": "Restart, `cifar10-vp-75`",
     "edm-stochastic@127": "EDM stochastic",
-}  # fmt: skip
+}
 BEST_SDE = "edm-stochastic@127"
 Values = dict[tuple[str, str], dict[int, float]]  # (sampler, extractor) → {first seed of the block: distance}
 
@@ -21,9 +24,7 @@ Values = dict[tuple[str, str], dict[int, float]]  # (sampler, extractor) → {fi
 def values(rows: Iterable[dict[str, Any]]) -> tuple[Values, list[int]]:
     """Distances with equal classes of blocks of 1,000, and the first seeds of the blocks that all have."""
     found: Values = {}
-    for row in find(
-        rows, kind="quality", n=1000, model="fashion-mnist", dtype="fp32", reference=shipped.REFERENCE
-    ):
+    for row in find(rows, kind="quality", n=1000, model="fashion-mnist", dtype="fp32", reference=shipped.REFERENCE):
         name = f"{row['sampler']}@{row['nfe']}"
         if name in SAMPLERS and row["features"] in shipped.NAMES and "fd_balanced" in row:
             found.setdefault((name, row["features"]), {})[row["first_seed"]] = row["fd_balanced"]

@@ -40,9 +40,7 @@ def lawson(basis: Array, target: Array, weight: Array, iterations: int = 400) ->
     return best
 
 
-def fit(
-    x: Array, target: Array, degree: int, weight: Array, fixed: tuple[float, ...] = ()
-) -> tuple[Array, float]:
+def fit(x: Array, target: Array, degree: int, weight: Array, fixed: tuple[float, ...] = ()) -> tuple[Array, float]:
     """Float32 coefficients of a polynomial, lowest power first, and its weighted error; `fixed` ones are kept."""
     a, scale = list(fixed), float(np.abs(x).max())
     while len(a) <= degree:
@@ -90,10 +88,7 @@ def exact(wa: torch.Tensor, wb: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
 
 def main() -> None:
     for name, a, error, used in fits():
-        print(
-            f"{name}: error {error:.1e}, {'as in' if tuple(a) == used else 'NOT as in'} coefficients.py",
-            a.tolist(),
-        )
+        print(f"{name}: error {error:.1e}, {'as in' if tuple(a) == used else 'NOT as in'} coefficients.py", a.tolist())
     absolute = relative = 0.0
     for words in every_u():
         zero = torch.zeros_like(words)  # angle 0: the first normal is r itself
@@ -105,11 +100,7 @@ def main() -> None:
     for turn in range(100):
         wa = torch.randint(0, 4096, (n,), generator=generator)
         if turn % 2:
-            wa = (
-                torch.exp2(32 * torch.rand(n, generator=generator, dtype=torch.float64))
-                .long()
-                .clamp(max=2**32 - 1)
-            )
+            wa = torch.exp2(32 * torch.rand(n, generator=generator, dtype=torch.float64)).long().clamp(max=2**32 - 1)
         wb = torch.randint(0, 2**32, (n,), generator=generator)
         for z, e in zip(box_muller(wa, wb), exact(wa, wb), strict=True):
             worst = max(worst, float((z - e).abs().max()))

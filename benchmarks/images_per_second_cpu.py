@@ -2,16 +2,17 @@ r"""Images per second of the bundled model on a CPU, and where the time goes.
 
 The plan is the preset `fashion-mnist-43` for all: the engine, the plain float64 Restart loop and the float32 loop of
 `restart_sampling/bench/loops.py`, with the same network, batch and number of evaluations, in rotation in one process.
-"compiled" is the engine's compile="on" against the float64 loop with torch.compile around the network. Every network call is
-timed, so a row also says what the rest of an evaluation costs: the sampler, in a program whose caches the network has just
-filled.
+"compiled" is the engine's compile="on" against the float64 loop with torch.compile around the network. Every network
+call is timed, so a row also says what the rest of an evaluation costs: the sampler, in a program whose caches the
+network has just filled.
 
 The engine cuts a batch into slices, one thread each, where the network allows it; "one slice" is the engine without
-that, each operator on all threads as in the loops. So the first shows what a user gains, the second what the sampler alone does.
+that, each operator on all threads as in the loops. So the first shows what a user gains, the second what the sampler
+alone does.
 
-The breakdown of the network is of its eager form, by torch function, and counts time inside these functions only: convolution
-(with resampling; 1×1 projections too), group norm, attention (scaled dot product and the products of its q, k, v), embedding
-(noise level, class and the layers fed by them), SiLU, and the rest (sums, concatenations, copies).
+The breakdown of the network is of its eager form, by torch function, and counts time inside these functions only:
+convolution (with resampling; 1×1 projections too), group norm, attention (scaled dot product and the products of its q,
+k, v), embedding (noise level, class and the layers fed by them), SiLU, and the rest (sums, concatenations, copies).
 
     python benchmarks/images_per_second_cpu.py             # writes results/images_per_second_cpu.json
     python benchmarks/images_per_second_cpu.py --quick     # one small batch, writes nothing
@@ -42,10 +43,16 @@ from restart_sampling.executors import threads as slices
 
 PRESET = "fashion-mnist-43"
 PARTS = {
-    "conv2d": "convolution", "conv_transpose2d": "convolution", "avg_pool2d": "convolution", "interpolate": "convolution",
-    "group_norm": "group norm", "scaled_dot_product_attention": "attention", "silu": "SiLU", "sin": "embedding",
+    "conv2d": "convolution",
+    "conv_transpose2d": "convolution",
+    "avg_pool2d": "convolution",
+    "interpolate": "convolution",
+    "group_norm": "group norm",
+    "scaled_dot_product_attention": "attention",
+    "silu": "SiLU",
+    "sin": "embedding",
     "cos": "embedding",
-}  # fmt: skip
+}
 
 
 class Timed:
@@ -125,14 +132,23 @@ def measure(plan: rs.Plan, batch: int, rounds: int, compiled: bool) -> list[dict
         share = quartiles([r / s for r, s in zip(rest, seconds[name], strict=True)])[1]
         rows.append(
             {
-                "benchmark": "images_per_second_cpu", "sampler": name, "batch": batch, "nfe": plan.nfe,
-                "images_per_s": round(batch / median, 4), "q1": round(batch / q3, 4), "q3": round(batch / q1, 4),
-                "ratio": round(ratio, 4), "ratio_q1": round(r1, 4), "ratio_q3": round(r3, 4),
-                "sampler_us": round(sampler_us, 1), "sampler_percent": round(100 * share, 3), "rounds": rounds,
+                "benchmark": "images_per_second_cpu",
+                "sampler": name,
+                "batch": batch,
+                "nfe": plan.nfe,
+                "images_per_s": round(batch / median, 4),
+                "q1": round(batch / q3, 4),
+                "q3": round(batch / q1, 4),
+                "ratio": round(ratio, 4),
+                "ratio_q1": round(r1, 4),
+                "ratio_q3": round(r3, 4),
+                "sampler_us": round(sampler_us, 1),
+                "sampler_percent": round(100 * share, 3),
+                "rounds": rounds,
                 "disturbed": seconds.disturbed,
                 **environment(),
             }
-        )  # fmt: skip
+        )
     return rows
 
 
@@ -171,7 +187,7 @@ def breakdown(batch: int, calls: int, sampler_percent: float) -> list[dict[str, 
     return [
         {"benchmark": "breakdown_cpu", "part": part, "batch": batch, "percent": round(percent, 2), **environment()}
         for part, percent in sorted(percents.items(), key=lambda item: -item[1])
-    ]  # fmt: skip
+    ]
 
 
 def show(rows: list[dict[str, Any]], parts: list[dict[str, Any]], console: Console) -> None:
@@ -188,10 +204,14 @@ def show(rows: list[dict[str, Any]], parts: list[dict[str, Any]], console: Conso
         table.add_column(column, justify="left" if column == "sampler" else "right")
     for row in rows:
         table.add_row(
-            str(row["batch"]), row["sampler"], f"{row['images_per_s']:.2f}", f"{row['q1']:.2f} – {row['q3']:.2f}",
-            f"{row['ratio']:.3f}  ({row['ratio_q1']:.3f} – {row['ratio_q3']:.3f})", f"{row['sampler_us']:.0f}",
+            str(row["batch"]),
+            row["sampler"],
+            f"{row['images_per_s']:.2f}",
+            f"{row['q1']:.2f} – {row['q3']:.2f}",
+            f"{row['ratio']:.3f}  ({row['ratio_q1']:.3f} – {row['ratio_q3']:.3f})",
+            f"{row['sampler_us']:.0f}",
             f"{row['sampler_percent']:.2f} %",
-        )  # fmt: skip
+        )
     console.print(table)
     console.print(quietness(rows))
     console.print(
@@ -203,17 +223,13 @@ def show(rows: list[dict[str, Any]], parts: list[dict[str, Any]], console: Conso
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 16, 32, 64])
-    parser.add_argument(
-        "--compile", type=int, nargs="*", default=[1, 16, 64], help="batches that are also compiled"
-    )
+    parser.add_argument("--compile", type=int, nargs="*", default=[1, 16, 64], help="batches that are also compiled")
     parser.add_argument(
         "--rounds", type=int, default=5, help="at the largest batches; smaller ones get up to 4 times as many"
     )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch threads")
     parser.add_argument("--out", type=Path, default=RESULTS / "images_per_second_cpu.json")
-    parser.add_argument(
-        "--quick", action="store_true", help="a few evaluations at batch 2, 1 thread, nothing written"
-    )
+    parser.add_argument("--quick", action="store_true", help="a few evaluations at batch 2, 1 thread, nothing written")
     options = parser.parse_args(arguments)
     plan = rs.preset(PRESET)
     if options.quick:
@@ -222,9 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
     rows: list[dict[str, Any]] = []
     with threads(options.threads):
         for batch in options.batches:
-            rounds = (
-                options.rounds if options.quick else max(options.rounds, min(4, 16 // batch) * options.rounds)
-            )
+            rounds = options.rounds if options.quick else max(options.rounds, min(4, 16 // batch) * options.rounds)
             rows += measure(plan, batch, rounds, batch in options.compile)
             print(f"batch {batch}: done", flush=True)
         last = options.batches[-1]

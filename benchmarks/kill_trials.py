@@ -1,7 +1,8 @@
-r"""Jobs killed with SIGKILL at random moments and resumed, against an undisturbed run: are the trees equal, byte for byte?
+r"""Jobs killed with SIGKILL at random moments and resumed, against an undisturbed run: are the trees equal, byte for
+byte?
 
-Every trial starts the job (300 samples, 15 shards) and kills it at a random moment, with a random batch size, checking that
-nothing which reads as finished is broken; then the job runs to its end. By whom it runs and who is killed:
+Every trial starts the job (300 samples, 15 shards) and kills it at a random moment, with a random batch size, checking
+that nothing which reads as finished is broken; then the job runs to its end. By whom it runs and who is killed:
 
 * processes: forked workers with torchrun's variables, all killed at once, three times a trial; moments of the start are hit too;
 * torchrun: the real launcher; in half of the runs one rank is killed, in half the launcher and all ranks;
@@ -33,8 +34,10 @@ from where import RESULTS, environment
 
 # The trial, about how long the job lasts by one worker from its first sign, and kills in a trial.
 BY = {
-    "processes": (killing.trial, 0.9, 3), "torchrun": (killing.torchrun_trial, 2.5, 1), "ray": (killing.ray_trial, 2.5, 1),
-}  # fmt: skip
+    "processes": (killing.trial, 0.9, 3),
+    "torchrun": (killing.torchrun_trial, 2.5, 1),
+    "ray": (killing.ray_trial, 2.5, 1),
+}
 
 
 def main() -> None:
@@ -53,17 +56,13 @@ def main() -> None:
             with cluster() if by == "ray" else nullcontext():
                 for workers in arguments.workers:
                     out = Path(folder) / f"{by}-{workers}"
-                    rows.append(
-                        trials(by, workers, arguments.trials, arguments.seed, arguments.format, out, want)
-                    )
+                    rows.append(trials(by, workers, arguments.trials, arguments.seed, arguments.format, out, want))
                     write(rows)
     if any(row["equal"] < row["trials"] for row in rows):
         raise SystemExit("some trees differ")
 
 
-def trials(
-    by: str, workers: int, n: int, seed: int, format: str, out: Path, want: dict[str, str]
-) -> dict[str, Any]:
+def trials(by: str, workers: int, n: int, seed: int, format: str, out: Path, want: dict[str, str]) -> dict[str, Any]:
     """A row of the results."""
     trial, lasts, kills = BY[by]
     rng, equal, half = random.Random(seed), 0, 0
@@ -75,14 +74,17 @@ def trials(
         job = out / str(k)
         leftovers = [str(path) for path in (*job.rglob(".*.tmp"), *job.glob(".parts/*"))]
         assert not leftovers, leftovers
-    print(
-        f"{by}, {workers} workers: {equal} of {n} trees equal; {half} were half done at the last kill",
-        flush=True,
-    )
+    print(f"{by}, {workers} workers: {equal} of {n} trees equal; {half} were half done at the last kill", flush=True)
     return {
-        "by": by, "workers": workers, "trials": n, "kills": kills * n, "equal": equal, "half_done": half, "format": format,
+        "by": by,
+        "workers": workers,
+        "trials": n,
+        "kills": kills * n,
+        "equal": equal,
+        "half_done": half,
+        "format": format,
         "seconds": round(time.perf_counter() - started, 1),
-    }  # fmt: skip
+    }
 
 
 @contextmanager
@@ -91,23 +93,12 @@ def cluster() -> Iterator[None]:
     ray = shutil.which("ray", path=str(Path(sys.executable).parent)) or "ray"
     paths = os.pathsep.join(path for path in sys.path if path)
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    start = [
-        ray,
-        "start",
-        "--head",
-        "--num-cpus",
-        "4",
-        "--include-dashboard",
-        "false",
-        "--disable-usage-stats",
-    ]
+    start = [ray, "start", "--head", "--num-cpus", "4", "--include-dashboard", "false", "--disable-usage-stats"]
     subprocess.run(start, env=environment, check=True, stdout=subprocess.DEVNULL)
     try:
         yield
     finally:
-        subprocess.run(
-            [ray, "stop", "--force"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        subprocess.run([ray, "stop", "--force"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def write(rows: list[dict[str, Any]]) -> None:

@@ -2,9 +2,9 @@ r"""How far a distance moves between machines: blocks that another machine measu
 
 python benchmarks/machines.py --sampler preset:cifar10-vp-55 --nfe 55     # writes results/machines.json
 
-The noise bits are the same everywhere; the network's sums are taken in another order. Quality rows of different machines are
-compared (`restart_sampling.report.select`) because of what this shows. Images in the cache count as drawn here.
-"""
+The noise bits are the same everywhere; the network's sums are taken in another order. Quality rows of different
+machines are compared (`restart_sampling.report.select`) because of what this shows. Images in the cache count as drawn
+here."""
 
 from __future__ import annotations
 
@@ -32,14 +32,19 @@ def main() -> None:
     arguments = parser.parse_args()
     denoiser, judge, here = rs.load(MODEL), judge_for(MODEL), environment()
     known = find(
-        read(arguments.rows), kind="quality", sampler=arguments.sampler, nfe=arguments.nfe, model=MODEL, dtype="fp32",
-        model_sha256=str(denoiser.info["sha256"])[:12], features=judge.features, reference=judge.reference,
-    )  # fmt: skip
+        read(arguments.rows),
+        kind="quality",
+        sampler=arguments.sampler,
+        nfe=arguments.nfe,
+        model=MODEL,
+        dtype="fp32",
+        model_sha256=str(denoiser.info["sha256"])[:12],
+        features=judge.features,
+        reference=judge.reference,
+    )
     elsewhere = [row for row in known if row["device"] != here["device"]]
     if not elsewhere:
-        raise SystemExit(
-            f"{arguments.rows} has no block of {arguments.sampler} from another machine than this"
-        )
+        raise SystemExit(f"{arguments.rows} has no block of {arguments.sampler} from another machine than this")
     blocks = []
     for row in elsewhere:
         runner = sampler(row["sampler"]).runner(denoiser, row["nfe_asked"], batch_size=row["batch"])
@@ -55,9 +60,7 @@ def main() -> None:
         blocks.append(block)
         print(f"seeds {row['first_seed']} …: {row['fd_balanced']} there, {block['fd_balanced_here']} here")
     moved = max(abs(b[f"{name}_here"] - b[name]) for b in blocks for name in ("fd", "fd_balanced"))
-    arguments.out.write_text(
-        json.dumps({"moved": round(moved, 6), "here": here, "blocks": blocks}, indent=1) + "\n"
-    )
+    arguments.out.write_text(json.dumps({"moved": round(moved, 6), "here": here, "blocks": blocks}, indent=1) + "\n")
     print(f"at most {moved:.2g} apart")
 
 

@@ -2,10 +2,9 @@ r"""What an NVTX range costs when no profiler listens, in ns per range.
 
     python benchmarks/marks.py        # writes results/marks.json
 
-A run enters one range for each stretch of the plan, not one for each evaluation. Rows: the engine's own range as executors
-enter it (looked up by name), the same without the nvtx package, and for comparison what others would use. The loop around a
-range is timed too and taken off, round by round.
-"""
+A run enters one range for each stretch of the plan, not one for each evaluation. Rows: the engine's own range as
+executors enter it (looked up by name), the same without the nvtx package, and for comparison what others would use. The
+loop around a range is timed too and taken off, round by round."""
 
 from __future__ import annotations
 
@@ -87,15 +86,19 @@ def main() -> None:
     for provider, of_ranges in seconds.items():
         if provider == "loop":
             continue
-        q1, median, q3 = timing.quartiles(
-            [(a - b) / n * 1e9 for a, b in zip(of_ranges, seconds["loop"], strict=True)]
-        )
+        q1, median, q3 = timing.quartiles([(a - b) / n * 1e9 for a, b in zip(of_ranges, seconds["loop"], strict=True)])
         rows.append(
             {
-                "provider": provider, "ns": round(median, 1), "q1": round(q1, 1), "q3": round(q3, 1),
-                "rounds": options.rounds, "disturbed": seconds.disturbed, "nvtx": version("nvtx"), **here,
+                "provider": provider,
+                "ns": round(median, 1),
+                "q1": round(q1, 1),
+                "q3": round(q3, 1),
+                "rounds": options.rounds,
+                "disturbed": seconds.disturbed,
+                "nvtx": version("nvtx"),
+                **here,
             }
-        )  # fmt: skip
+        )
         print(f"{provider:34} {median:8.0f} ns  ({q1:.0f} to {q3:.0f})")
     print(timing.quietness(rows))
     (timing.RESULTS / "marks.json").write_text(json.dumps(rows, indent=1) + "\n")

@@ -1,9 +1,10 @@
 r"""Continuous batching on a mixed workload: (seed, plan) pairs against running plan by plan.
 
-The workload is a parameter sweep, as `tune` would run it: one plan for each K and each interval, a handful of samples of
-each, so every plan has another NFE. Plan by plan, each plan fills a batch of its own, the last one partly; mixed, a lane that
-finishes takes the next sample. Counted: network calls, and samples per call (the batch is full at `--batch`). Timed: seconds of
-both in alternation, the median of the ratios. Same images either way: noise depends on the seed alone.
+The workload is a parameter sweep, as `tune` would run it: one plan for each K and each interval, a handful of samples
+of each, so every plan has another NFE. Plan by plan, each plan fills a batch of its own, the last one partly; mixed, a
+lane that finishes takes the next sample. Counted: network calls, and samples per call (the batch is full at `--batch`).
+Timed: seconds of both in alternation, the median of the ratios. Same images either way: noise depends on the seed
+alone.
 
     python benchmarks/mixed_plans.py --per-plan 4 --batch 32        # writes results/mixed_plans.json
 """
@@ -93,25 +94,39 @@ def main(arguments: list[str] | None = None) -> int:
     for name in ways:
         calls, samples = counts[name]
         row = {
-            "benchmark": "mixed_plans", "way": name, "samples": len(pairs), "plans": len(plans), "batch": options.batch,
-            "network_calls": calls, "samples_per_call": round(samples / calls, 2), "evaluations": samples,
-            "median_s": round(statistics.median(seconds[name]), 3), "min_s": round(min(seconds[name]), 3),
-            "max_s": round(max(seconds[name]), 3), "rounds": options.rounds, "device": str(sampler.device),
-            "torch": torch.__version__, "cpu": platform.processor() or platform.machine(),
+            "benchmark": "mixed_plans",
+            "way": name,
+            "samples": len(pairs),
+            "plans": len(plans),
+            "batch": options.batch,
+            "network_calls": calls,
+            "samples_per_call": round(samples / calls, 2),
+            "evaluations": samples,
+            "median_s": round(statistics.median(seconds[name]), 3),
+            "min_s": round(min(seconds[name]), 3),
+            "max_s": round(max(seconds[name]), 3),
+            "rounds": options.rounds,
+            "device": str(sampler.device),
+            "torch": torch.__version__,
+            "cpu": platform.processor() or platform.machine(),
             "threads": torch.get_num_threads(),
-        }  # fmt: skip
+        }
         rows.append(row)
-        print(
-            f"{name:13} {calls:5} network calls, {samples / calls:5.1f} samples each, median {row['median_s']} s"
-        )
+        print(f"{name:13} {calls:5} network calls, {samples / calls:5.1f} samples each, median {row['median_s']} s")
     print(
         f"speed-up, median of {len(ratios)} rounds: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
     )
-    print(
-        f"largest difference of an image value: {difference:.2g} (the network's rounding at other batch sizes)"
+    print(f"largest difference of an image value: {difference:.2g} (the network's rounding at other batch sizes)")
+    rows.append(
+        {
+            "benchmark": "mixed_plans",
+            "way": "speed-up",
+            "median": round(statistics.median(ratios), 3),
+            "min": round(min(ratios), 3),
+            "max": round(max(ratios), 3),
+            "largest_difference": difference,
+        }
     )
-    rows.append({"benchmark": "mixed_plans", "way": "speed-up", "median": round(statistics.median(ratios), 3),
-                 "min": round(min(ratios), 3), "max": round(max(ratios), 3), "largest_difference": difference})  # fmt: skip
     options.out.write_text(json.dumps(rows, indent=1) + "\n")
     return 0
 

@@ -2,11 +2,10 @@
 
     python benchmarks/network_cpu.py [--compile]          writes benchmarks/results/network_cpu.json
 
-Every round runs all variants of one batch size in turn, so that a change of the machine meets all of them. Rounds in which
-other processes took more than a tenth of the processors are marked as disturbed and left out of the medians while at least
-three others remain; `disturbed` says how many there were. `pool` is one thread per half of the batch, each with
-single-threaded operations, against `threads=2`, where every operation is shared by two.
-"""
+Every round runs all variants of one batch size in turn, so that a change of the machine meets all of them. Rounds in
+which other processes took more than a tenth of the processors are marked as disturbed and left out of the medians while
+at least three others remain; `disturbed` says how many there were. `pool` is one thread per half of the batch, each
+with single-threaded operations, against `threads=2`, where every operation is shared by two."""
 
 from __future__ import annotations
 
@@ -44,9 +43,7 @@ def inputs(batch: int) -> tuple[Tensor, Tensor, Tensor]:
     return x, torch.zeros(1), torch.eye(10)[torch.arange(batch) % 10]
 
 
-def rounds(
-    variants: dict[str, Callable[[], object]], seconds: float
-) -> dict[str, tuple[float, float, int, int]]:
+def rounds(variants: dict[str, Callable[[], object]], seconds: float) -> dict[str, tuple[float, float, int, int]]:
     """Median seconds, median seconds of processor time, rounds and disturbed rounds of each variant."""
     times: dict[str, list[tuple[bool, float, float]]] = {name: [] for name in variants}
     for run in variants.values():
@@ -108,9 +105,7 @@ def operations(network: Callable, batch: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--compile", action="store_true", help="also torch.compile, about two minutes per batch size"
-    )
+    parser.add_argument("--compile", action="store_true", help="also torch.compile, about two minutes per batch size")
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     args = parser.parse_args()
@@ -143,9 +138,7 @@ def main() -> None:
             )
         networks.pop("compiled", None)
     parts = {str(batch): operations(network, batch) for batch in (1, 8, 32)}
-    machine = dict(
-        processor=platform.processor() or platform.machine(), cpus=threads, torch=torch.__version__
-    )
+    machine = dict(processor=platform.processor() or platform.machine(), cpus=threads, torch=torch.__version__)
     RESULT.write_text(json.dumps(dict(machine=machine, rows=rows, operations_ms=parts), indent=1) + "\n")
     for batch, table in parts.items():
         print(f"batch {batch}: " + ", ".join(f"{k.removeprefix('aten::')} {v:.2f}" for k, v in table.items()))

@@ -1,16 +1,17 @@
 r"""What the sampler itself costs on a CPU: µs per network evaluation with a network that costs nothing.
 
-A free network returns a tensor made beforehand, so all the time is the sampler's: noise, update, preconditioning, Python. The
-plans are CIFAR-10's, 43 evaluations with Restart and 35 with Heun alone, on [64, 3, 32, 32]. The engine is used through its
-public API and does everything it always does (noise of philox-v1, preconditioning, its checks for NaN). The baselines
-(`restart_sampling/bench/loops.py`) run
+A free network returns a tensor made beforehand, so all the time is the sampler's: noise, update, preconditioning,
+Python. The plans are CIFAR-10's, 43 evaluations with Restart and 35 with Heun alone, on [64, 3, 32, 32]. The engine is
+used through its public API and does everything it always does (noise of philox-v1, preconditioning, its checks for
+NaN). The baselines (`restart_sampling/bench/loops.py`) run
 
     D free        the denoiser D costs nothing: the loop pays no preconditioning, the engine does
     F free        the raw network F costs nothing and D is EDM's preconditioning in plain torch, what users run
     …, lean       the same without the draws that are multiplied by zero or thrown away
 
-All ways run in one process in rotation; times are the median of whole runs divided by their NFE, ratios are taken round by round.
-malloc keeps what is freed, which is kind to the loops: they make some ten temporaries for each evaluation, and the engine none.
+All ways run in one process in rotation; times are the median of whole runs divided by their NFE, ratios are taken round
+by round. malloc keeps what is freed, which is kind to the loops: they make some ten temporaries for each evaluation,
+and the engine none.
 
     python benchmarks/overhead_cpu.py              # writes results/overhead_cpu.json
     python benchmarks/overhead_cpu.py --quick      # a few rounds on a small shape, writes nothing
@@ -35,15 +36,14 @@ from restart_sampling import parameterization
 from restart_sampling.bench import loops
 from restart_sampling.bench.timing import interleaved, keep_memory, quartiles, quietness, ratios, threads
 
-TARGETS = {
-    "restart": 5.0,
-    "heun": 2.0,
-}  # how many times cheaper than the loop of that name the engine is meant to be
+TARGETS = {"restart": 5.0, "heun": 2.0}  # how many times cheaper than the loop of that name the engine is meant to be
 Way = Callable[[], Tensor]
 
 
 def ways_of(name: str, batch: int, shape: tuple[int, ...], backend: str) -> tuple[dict[str, Way], int, str]:
-    """The engine first, then its baselines, on the plan "restart" or "heun"; the NFE of one run of any; the engine's backend."""
+    """The engine first, then its baselines, on the plan "restart" or "heun"; the NFE of one run of any; the engine's
+    backend.
+    """
     plan = rs.preset("cifar10-edm-43" if name == "restart" else "cifar10-edm-heun-35")
     seeds = range(batch)
     free = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
@@ -57,9 +57,7 @@ def ways_of(name: str, batch: int, shape: tuple[int, ...], backend: str) -> tupl
     def fp64(D: loops.D, unused: bool) -> Way:
         def run() -> Tensor:
             noise = loops.SampleGenerators(seeds)
-            return loops.restart_loop_fp64(
-                D, noise.latents(shape), t_steps, intervals, noise, unused_draws=unused
-            )
+            return loops.restart_loop_fp64(D, noise.latents(shape), t_steps, intervals, noise, unused_draws=unused)
 
         return run
 
@@ -90,21 +88,28 @@ def measure(name: str, batch: int, shape: tuple[int, ...], rounds: int, backend:
         r1, ratio, r3 = ratios(seconds[way], seconds["engine"])
         rows.append(
             {
-                "benchmark": f"overhead_cpu/{name}", "sampler": way, "backend": used if way == "engine" else "torch",
-                "shape": [batch, *shape], "nfe": nfe, "median_us": round(median, 2), "q1": round(q1, 2), "q3": round(q3, 2),
-                "ratio": round(ratio, 3), "ratio_q1": round(r1, 3), "ratio_q3": round(r3, 3), "rounds": rounds,
+                "benchmark": f"overhead_cpu/{name}",
+                "sampler": way,
+                "backend": used if way == "engine" else "torch",
+                "shape": [batch, *shape],
+                "nfe": nfe,
+                "median_us": round(median, 2),
+                "q1": round(q1, 2),
+                "q3": round(q3, 2),
+                "ratio": round(ratio, 3),
+                "ratio_q1": round(r1, 3),
+                "ratio_q3": round(r3, 3),
+                "rounds": rounds,
                 "disturbed": seconds.disturbed,
                 **environment(),
             }
-        )  # fmt: skip
+        )
     return rows
 
 
 def show(rows: list[dict[str, Any]], judged: bool) -> None:
     """A table; the targets are judged at the shape they are stated for only."""
-    table = Table(
-        title=f"µs per evaluation, free network, {rows[0]['shape']}, {rows[0]['threads']} thread(s)"
-    )
+    table = Table(title=f"µs per evaluation, free network, {rows[0]['shape']}, {rows[0]['threads']} thread(s)")
     for column in ("plan", "sampler", "NFE", "median", "quartiles", "time / engine's", "target"):
         table.add_column(column, justify="left" if column in ("plan", "sampler") else "right")
     for row in rows:
@@ -113,11 +118,14 @@ def show(rows: list[dict[str, Any]], judged: bool) -> None:
         style = "fp64" if name == "restart" else "fp32"
         target = TARGETS[name] if judged and row["sampler"].startswith(style) else None
         table.add_row(
-            name, f"engine ({row['backend']})" if engine else row["sampler"], str(row["nfe"]),
-            f"{row['median_us']:.1f}", f"{row['q1']:.1f} – {row['q3']:.1f}",
+            name,
+            f"engine ({row['backend']})" if engine else row["sampler"],
+            str(row["nfe"]),
+            f"{row['median_us']:.1f}",
+            f"{row['q1']:.1f} – {row['q3']:.1f}",
             "" if engine else f"{row['ratio']:.2f}  ({row['ratio_q1']:.2f} – {row['ratio_q3']:.2f})",
             "" if target is None else f"≥ {target:g}: {'met' if row['ratio'] >= target else 'not met'}",
-        )  # fmt: skip
+        )
     console = Console(width=130)
     console.print(table)
     console.print(quietness(rows))

@@ -2,10 +2,9 @@
 
     python benchmarks/pictures.py [RESULTS_DIR] [OUT_DIR]     # quality-nfe.png, quality-speed.png, samples-per-second.png
 
-FD against NFE, FD against samples per second, and samples per second at one budget with quartiles. Each shows the largest group
-of rows that may be compared (`restart_sampling.report.select`), and says which; distances are of the same seeds, in one panel of
-all samplers on the blocks that all have, and in another of those with the most blocks.
-"""
+FD against NFE, FD against samples per second, and samples per second at one budget with quartiles. Each shows the
+largest group of rows that may be compared (`restart_sampling.report.select`), and says which; distances are of the same
+seeds, in one panel of all samplers on the blocks that all have, and in another of those with the most blocks."""
 
 from __future__ import annotations
 
@@ -18,15 +17,7 @@ from typing import Any
 from restart_sampling.bench.rows import read_all
 from restart_sampling.report import canvas, select
 from restart_sampling.report.series import series_of
-from restart_sampling.report.style import (
-    DISTURBED,
-    colour,
-    disturbed,
-    family_of,
-    maker,
-    maker_rank,
-    number,
-)
+from restart_sampling.report.style import DISTURBED, colour, disturbed, family_of, maker, maker_rank, number
 from restart_sampling.report.tables import title_of
 
 ABOVE = 3  # a panel ends at so many times the median distance
@@ -51,9 +42,7 @@ def main(arguments: Sequence[str]) -> int:
 def quality(rows: Iterable[select.Row], path: Path) -> bool:
     """FD against NFE, the engine's samplers and other libraries'. False where there are no rows."""
     rows = list(rows)
-    mine = [
-        row for row in rows if row.get("by") != "torch"
-    ]  # plain loops are the engine's samplers once more
+    mine = [row for row in rows if row.get("by") != "torch"]  # plain loops are the engine's samplers once more
     return _distances(select.quality_groups(mine), rows, path, "nfe", "NFE, network evaluations per sample")
 
 
@@ -64,9 +53,7 @@ def quality_speed(rows: Iterable[select.Row], path: Path) -> bool:
     return _distances(found, rows, path, "samples_per_s", "samples per second (more is better)")
 
 
-def _distances(
-    found: Sequence[select.Group], rows: Sequence[select.Row], path: Path, x: str, title: str
-) -> bool:
+def _distances(found: Sequence[select.Group], rows: Sequence[select.Row], path: Path, x: str, title: str) -> bool:
     """FD along `x`: a panel of all samplers on the blocks that all have, and where some have more blocks, one of those."""
     groups = select.panels(found)
     if not groups:
@@ -75,9 +62,7 @@ def _distances(
     with canvas.drawing():
         heights = [4.6, *[2.7] * (len(groups) - 1)]
         several = len({group.rows[0].get("features") for group in groups}) > 1
-        figure, axes = canvas.figure(
-            sum(heights) + 0.9, len(groups), squeeze=False, sharex=True, height_ratios=heights
-        )
+        figure, axes = canvas.figure(sum(heights) + 0.9, len(groups), squeeze=False, sharex=True, height_ratios=heights)
         for group, panel in zip(groups, axes[:, 0], strict=True):
             first, train = group.rows[0], select.train_row(rows, group)
             lines = series_of(group.rows)
@@ -91,9 +76,7 @@ def _distances(
                 canvas.curve(panel, line, x, *(("samples_per_s_q1", "samples_per_s_q3") if speed else ()))
             if train is not None:
                 canvas.floor(panel, train["fd"], "training images")
-            panel.set_ylabel(
-                "FD" + ", equal classes" * bool(first.get("equal_classes")) + "\n(lower is better)"
-            )
+            panel.set_ylabel("FD" + ", equal classes" * bool(first.get("equal_classes")) + "\n(lower is better)")
             more = ", ".join(f"{title_of(r)} at {number(r['nfe'])} NFE, FD {r['fd']:.3g}" for r in above)
             on = f"{first.get('features')}: " * several
             panel.set_title(on + _blocks(first) + f"\nabove the picture: {more}" * bool(above))
@@ -114,11 +97,7 @@ def _distances(
 def _blocks(row: select.Row) -> str:
     """ "the same 10 blocks of 1,000 seeds"."""
     blocks, n = row.get("blocks") or 1, row.get("n_block") or row.get("n")
-    return (
-        f"the same {number(blocks)} blocks of {number(n)} seeds"
-        if blocks > 1
-        else f"the same {number(n)} seeds"
-    )
+    return f"the same {number(blocks)} blocks of {number(n)} seeds" if blocks > 1 else f"the same {number(n)} seeds"
 
 
 def _common(groups: Sequence[select.Group]) -> str:
@@ -136,9 +115,7 @@ def speed(rows: Iterable[select.Row], path: Path) -> bool:
     if not found:
         return False
     group = found[0]
-    bars = sorted(
-        group.rows, key=lambda r: (-maker_rank(r.get("by")), r["samples_per_s"])
-    )  # from the bottom up
+    bars = sorted(group.rows, key=lambda r: (-maker_rank(r.get("by")), r["samples_per_s"]))  # from the bottom up
     place = [float(n) for n in range(len(bars))]
     for n in range(1, len(bars)):  # a gap between the engine, diffusers and plain loops
         if bars[n].get("by") != bars[n - 1].get("by"):
@@ -149,18 +126,21 @@ def speed(rows: Iterable[select.Row], path: Path) -> bool:
     with canvas.drawing():
         figure, axes = canvas.figure(1.5 + 0.21 * len(bars))
         made = axes.barh(
-            place, mid, xerr=(low, high), color=[colour(family_of(r)) for r in bars], edgecolor="white", linewidth=0,
-            hatch=[maker(r).hatch for r in bars], error_kw={"capsize": 2, "elinewidth": 1}, height=0.8,
-        )  # fmt: skip
+            place,
+            mid,
+            xerr=(low, high),
+            color=[colour(family_of(r)) for r in bars],
+            edgecolor="white",
+            linewidth=0,
+            hatch=[maker(r).hatch for r in bars],
+            error_kw={"capsize": 2, "elinewidth": 1},
+            height=0.8,
+        )
         for bar, row in zip(made, bars, strict=True):
             bar.set_alpha(DISTURBED if disturbed(row) else 1.0)
         names = [f"{title_of(r)} ({number(r.get('nfe'))})" + _note(r) for r in bars]
         axes.set_yticks(place, names, fontsize=canvas.SMALL)
-        axes.set(
-            xlabel="samples per second (NFE that ran in brackets)",
-            xlim=(0, None),
-            ylim=(-0.7, place[-1] + 0.7),
-        )
+        axes.set(xlabel="samples per second (NFE that ran in brackets)", xlim=(0, None), ylim=(-0.7, place[-1] + 0.7))
         axes.grid(axis="y", visible=False)
         canvas.legend(figure, [family_of(r) for r in bars], [str(r.get("by")) for r in bars], bars=True)
         rounds = number(group.rows[0].get("rounds"))
@@ -172,11 +152,7 @@ def _note(row: Any) -> str:
     return f"\n{disturbed(row)}" if disturbed(row) else ""
 
 
-PICTURES = (
-    (quality, "quality-nfe.png"),
-    (quality_speed, "quality-speed.png"),
-    (speed, "samples-per-second.png"),
-)
+PICTURES = ((quality, "quality-nfe.png"), (quality_speed, "quality-speed.png"), (speed, "samples-per-second.png"))
 
 
 if __name__ == "__main__":

@@ -83,10 +83,7 @@ def quality() -> str:
 
 def _ablations(rows: list[dict[str, Any]]) -> str:
     """Means over blocks with their standard deviation, in the order of the rows."""
-    lines = [
-        "| varied | value | NFE | FD, equal classes | right class | blocks |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = ["| varied | value | NFE | FD, equal classes | right class | blocks |", "|---|---|---|---|---|---|"]
     for point in select.ablation_points(rows):
         if "equal classes" in point["basis"]:
             spread = f" ± {point['std']:.2f}" if point["std"] is not None else ""
@@ -98,7 +95,9 @@ def _ablations(rows: list[dict[str, Any]]) -> str:
 
 
 def _pooled(rows: list[dict[str, Any]]) -> str:
-    """The contenders that were drawn on more than one block, with the distance of all their samples together, by how many."""
+    """The contenders that were drawn on more than one block, with the distance of all their samples together, by how
+    many.
+    """
     several = {
         (r["sampler"], r["nfe"], r["key"], r["features"], r["n"]): r for r in rows if r["blocks"] > 1
     }  # the last row of equal samples counts
@@ -108,12 +107,8 @@ def _pooled(rows: list[dict[str, Any]]) -> str:
         "",
     ]
     many = len({r["features"] for r in several.values()}) > 1
-    for features, n in sorted(
-        {(r["features"], r["n"]) for r in several.values()}, key=lambda key: (key[0], -key[1])
-    ):
-        mine = sorted(
-            (r for r in several.values() if (r["features"], r["n"]) == (features, n)), key=_distance
-        )
+    for features, n in sorted({(r["features"], r["n"]) for r in several.values()}, key=lambda key: (key[0], -key[1])):
+        mine = sorted((r for r in several.values() if (r["features"], r["n"]) == (features, n)), key=_distance)
         told = ", ".join(f"{r['title']}{_interval(r)} at {r['nfe']} NFE {_distance(r):.2f}" for r in mine)
         lines.append(f"* {features + ', ' if many else ''}{n:,} samples: {told}.")
     return "\n".join(lines)
@@ -132,9 +127,7 @@ def synthetic() -> str:
     rows = synthetic_curves.load(RESULTS / "synthetic_curves.csv")
     found = synthetic_curves.claim(rows)
     every = synthetic_curves.means(rows, experiment="curve")
-    best = {
-        name: min((r for r in every if r["family"] == name), key=lambda r: r["total"]) for name in FAMILIES
-    }
+    best = {name: min((r for r in every if r["family"] == name), key=lambda r: r["total"]) for name in FAMILIES}
     base = statistics.fmean(r["total"] for r in find(rows, family=synthetic_curves.FLOOR))
     lowest = ", ".join(
         f"{title} {r['total']:.3f} ± {r['std']:.3f} at {r['nfe']} NFE"
@@ -336,10 +329,7 @@ def machines() -> str:
 PAGES = {
     "README.md": PLACES,
     "docs/scale.md": {"scale": scale},
-    "docs/quality.md": {
-        "machines": machines,
-        "extractors": lambda: extractors.table(read(RESULTS / "quality.jsonl")),
-    },
+    "docs/quality.md": {"machines": machines, "extractors": lambda: extractors.table(read(RESULTS / "quality.jsonl"))},
 }
 
 

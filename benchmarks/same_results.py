@@ -2,9 +2,9 @@ r"""What two revisions compute, compared to the bit: noise, plans, rows as they 
 
 python benchmarks/same_results.py REVISION        # this working tree against a commit; exit 1 names what differs
 
-A change that only moves or mends code must leave all of it alone. Each revision computes SHA-256 digests in a process of its own,
-by public names only, so the layout of the code may differ. Files of jobs are compared by their bytes, wherever they lie.
-"""
+A change that only moves or mends code must leave all of it alone. Each revision computes SHA-256 digests in a process
+of its own, by public names only, so the layout of the code may differ. Files of jobs are compared by their bytes,
+wherever they lie."""
 
 from __future__ import annotations
 

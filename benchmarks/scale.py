@@ -54,13 +54,18 @@ def sizes(counts: list[int], formats: list[str], folder: Path) -> list[dict[str,
             seconds = time.perf_counter() - started
             files = [p for p in (out / "samples").rglob("*") if p.is_file()]
             manifest = sum(p.stat().st_size for p in out.glob("manifest-*"))
-            rows.append({
-                "what": "job", "format": format, "samples": n, "seconds": round(seconds, 3),
-                "us_per_sample": round(1e6 * seconds / n, 1),
-                "bytes_per_sample": round(sum(p.stat().st_size for p in files) / n, 1),
-                "manifest_bytes_per_shard": round(manifest / (n / 1000), 1),
-                "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "what": "job",
+                    "format": format,
+                    "samples": n,
+                    "seconds": round(seconds, 3),
+                    "us_per_sample": round(1e6 * seconds / n, 1),
+                    "bytes_per_sample": round(sum(p.stat().st_size for p in files) / n, 1),
+                    "manifest_bytes_per_shard": round(manifest / (n / 1000), 1),
+                    "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+                }
+            )
             print(rows[-1], flush=True)
             shutil.rmtree(out)
     return rows
@@ -82,22 +87,38 @@ def writing(n: int, rounds: int, folder: Path) -> dict[str, Any]:
     seconds = interleaved({"job": job, "sampler": alone}, rounds, warm=1)
     q1, median, q3 = ratios(seconds["sampler"], seconds["job"])
     return {
-        "what": "writing", "model": "fashion-mnist", "nfe": plan.nfe, "samples": n, "rounds": rounds,
-        "disturbed": seconds.disturbed, "share_of_speed": {"q1": round(q1, 4), "median": round(median, 4), "q3": round(q3, 4)},
+        "what": "writing",
+        "model": "fashion-mnist",
+        "nfe": plan.nfe,
+        "samples": n,
+        "rounds": rounds,
+        "disturbed": seconds.disturbed,
+        "share_of_speed": {"q1": round(q1, 4), "median": round(median, 4), "q3": round(q3, 4)},
         "images_per_s": round(n / quartiles(seconds["job"])[1], 2),
-    }  # fmt: skip
+    }
 
 
 def starting(shards: list[int], folder: Path) -> list[dict[str, Any]]:
     """Seconds until the first unfinished shard is known."""
-    base = {"model_sha256": None, "plan": {}, "plan_digest": digest({}), "class": None, "dtype": "fp32", "format": "wds",
-            "pixels": "uint8", "shard_size": 1000, "noise": "philox-v1", "model": "free", "nfe": 3, "batch": 256,
-            "device": "cpu", "backend": "auto"}  # fmt: skip
+    base = {
+        "model_sha256": None,
+        "plan": {},
+        "plan_digest": digest({}),
+        "class": None,
+        "dtype": "fp32",
+        "format": "wds",
+        "pixels": "uint8",
+        "shard_size": 1000,
+        "noise": "philox-v1",
+        "model": "free",
+        "nfe": 3,
+        "batch": 256,
+        "device": "cpu",
+        "backend": "auto",
+    }
     rows = []
     for name, seeds in (("64 seeds", "0-63"), ("10^9 seeds", "0-999999999")):
-        rows.append(
-            {"what": "start", "job": name, "ms": _ms(partial(_open, folder / "s", base | {"seeds": seeds}))}
-        )
+        rows.append({"what": "start", "job": name, "ms": _ms(partial(_open, folder / "s", base | {"seeds": seeds}))})
         print(rows[-1], flush=True)
     for k in shards:
         out = folder / "r"
@@ -107,13 +128,7 @@ def starting(shards: list[int], folder: Path) -> list[dict[str, Any]]:
         with (out / "manifest-0.jsonl").open("w") as file:
             for i in range(k):
                 line = Line(
-                    i,
-                    f"{1000 * i}-{1000 * i + 999}",
-                    1000,
-                    (f"shard-{i:06d}.tar",),
-                    3_000_000,
-                    "0" * 64,
-                    batch=256,
+                    i, f"{1000 * i}-{1000 * i + 999}", 1000, (f"shard-{i:06d}.tar",), 3_000_000, "0" * 64, batch=256
                 )
                 file.write(_text(line) + "\n")
         size = (out / "manifest-0.jsonl").stat().st_size
@@ -153,11 +168,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--largest", type=int, default=100_000, help="samples of the largest job")
     parser.add_argument(
-        "--parts",
-        nargs="*",
-        choices=PARTS,
-        default=PARTS,
-        help="what to measure; other rows stay as they are",
+        "--parts", nargs="*", choices=PARTS, default=PARTS, help="what to measure; other rows stay as they are"
     )
     arguments = parser.parse_args()
     quick, parts = arguments.quick, arguments.parts

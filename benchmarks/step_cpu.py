@@ -1,11 +1,12 @@
-r"""The native CPU step against this machine's own memory: bandwidth of Heun's rows, speed of the normals, cost of a call.
+r"""The native CPU step against this machine's own memory: bandwidth of Heun's rows, speed of the normals, cost of a
+call.
 
-A row's bytes are those it says it reads and writes: Heun's first stage reads x and F and stores h and net_in, its last stage
-reads x, h and F and stores x and net_in. Beside each row run two triads a = b + s·c of the same library on the same threads, 12
-bytes an element: one on as many bytes as the row, which may lie in the caches as the row's do, and one on three arrays of
-144 MB, more than four times the last cache of the machine that made the rows, as STREAM asks ("memory triad"). Neither counts
-the lines that a plain store first fetches. Targets: 80 % of the triad for rows without noise, normals as fast as
-torch.randn(out=). All ways of one table run in rotation; ratios are taken round by round.
+A row's bytes are those it says it reads and writes: Heun's first stage reads x and F and stores h and net_in, its last
+stage reads x, h and F and stores x and net_in. Beside each row run two triads a = b + s·c of the same library on the
+same threads, 12 bytes an element: one on as many bytes as the row, which may lie in the caches as the row's do, and one
+on three arrays of 144 MB, more than four times the last cache of the machine that made the rows, as STREAM asks
+("memory triad"). Neither counts the lines that a plain store first fetches. Targets: 80 % of the triad for rows without
+noise, normals as fast as torch.randn(out=). All ways of one table run in rotation; ratios are taken round by round.
 
     python benchmarks/step_cpu.py              # writes results/step_cpu.json
     python benchmarks/step_cpu.py --quick      # a few rounds, writes nothing
@@ -46,9 +47,7 @@ def row_bytes(flags: int, dtype: torch.dtype) -> int:
     """Bytes an element."""
     float32 = (L.READ_X, L.READ_H, L.STORE_X, L.STORE_H)
     network = (L.READ_F, L.STORE_NET)
-    return 4 * sum(flags & bit != 0 for bit in float32) + dtype.itemsize * sum(
-        flags & b != 0 for b in network
-    )
+    return 4 * sum(flags & bit != 0 for bit in float32) + dtype.itemsize * sum(flags & b != 0 for b in network)
 
 
 def step_of(shape: tuple[int, ...], flags: int, dtype: torch.dtype, s: float) -> Way:
@@ -109,17 +108,26 @@ def bandwidths(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
             triad = [total / s * 1e-9 for s in seconds["triad"]]
             for s in (0.0, 0.5):
                 step = seconds[f"s={s}"]
-                rows.append({
-                    "what": "step", "threads": torch.get_num_threads(), "shape": list(shape),
-                    "stage": stage, "network": name, "noise": s != 0,
-                    "bytes_per_element": total // numel, "megabytes": round(total / 1e6, 1),
-                    "us": three(quartiles(step), 1e6),
-                    "GB_per_s": three(quartiles([total / t * 1e-9 for t in step])),
-                    "triad_GB_per_s": three(quartiles(triad)),
-                    "of_triad": three(ratios(seconds["triad"], step)),
-                    "memory_triad_GB_per_s": three(quartiles(memory)),
-                    "of_memory_triad": round(statistics.median(total / t * 1e-9 for t in step) / statistics.median(memory), 4),
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "what": "step",
+                        "threads": torch.get_num_threads(),
+                        "shape": list(shape),
+                        "stage": stage,
+                        "network": name,
+                        "noise": s != 0,
+                        "bytes_per_element": total // numel,
+                        "megabytes": round(total / 1e6, 1),
+                        "us": three(quartiles(step), 1e6),
+                        "GB_per_s": three(quartiles([total / t * 1e-9 for t in step])),
+                        "triad_GB_per_s": three(quartiles(triad)),
+                        "of_triad": three(ratios(seconds["triad"], step)),
+                        "memory_triad_GB_per_s": three(quartiles(memory)),
+                        "of_memory_triad": round(
+                            statistics.median(total / t * 1e-9 for t in step) / statistics.median(memory), 4
+                        ),
+                    }
+                )
     return rows
 
 
@@ -135,20 +143,21 @@ def normals(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
         return run
 
     try:
-        seconds = measured(
-            {"torch": lambda: torch.randn(shape, out=out)} | {n: of(n) for n in rb.simds()}, rounds
-        )
+        seconds = measured({"torch": lambda: torch.randn(shape, out=out)} | {n: of(n) for n in rb.simds()}, rounds)
     finally:
         rb.set_simd(default)
     return [
         {
-            "what": "normals", "threads": torch.get_num_threads(), "shape": list(shape), "simd": name,
+            "what": "normals",
+            "threads": torch.get_num_threads(),
+            "shape": list(shape),
+            "simd": name,
             "ns_per_normal": three(quartiles(seconds[name]), 1e9 / out.numel()),
             "torch_ns_per_normal": three(quartiles(seconds["torch"]), 1e9 / out.numel()),
             "times_torch": three(ratios(seconds["torch"], seconds[name])),
         }
         for name in rb.simds()
-    ]  # fmt: skip
+    ]
 
 
 def overhead(rounds: int) -> list[dict[str, Any]]:
@@ -171,8 +180,11 @@ def overhead(rounds: int) -> list[dict[str, Any]]:
         advance()
 
     ways: dict[str, Way] = {
-        "nothing": lambda: None, "step": lambda: step(F), "zero_": lambda: back(), "zero_, advance": back_and_advance,
-    }  # fmt: skip
+        "nothing": lambda: None,
+        "step": lambda: step(F),
+        "zero_": lambda: back(),
+        "zero_, advance": back_and_advance,
+    }
     seconds = measured(ways, rounds)
     return [{"what": "call", "name": name, "us": three(quartiles(seconds[name]), 1e6)} for name in ways]
 
@@ -192,9 +204,7 @@ def line(row: dict[str, Any]) -> str:
     noise = "noise" if row["noise"] else "     "
     name = f"{where} {row['stage']:5} {row['network']:8} {noise} {row['megabytes']:5.1f} MB"
     speed = f"{row['us']['median']:8.0f} µs {spread(row['GB_per_s'], 1):18} GB/s"
-    return (
-        f"{name} {speed} = {spread(row['of_triad'])} of triad, {row['of_memory_triad']:.2f} of memory triad"
-    )
+    return f"{name} {speed} = {spread(row['of_triad'])} of triad, {row['of_memory_triad']:.2f} of memory triad"
 
 
 def main() -> None:

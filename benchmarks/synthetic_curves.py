@@ -1,9 +1,9 @@
 r"""Quality against NFE on the paper's synthetic mixture: ODE, SDE and Restart, and Restart's K, interval and main grid.
 
-Data and network are those of synthetic_mixture.py (arXiv 2306.14878, section 5.1); every sampler walks EDM's grid. The error is
-W1(samples, data) by minimum-weight matching; two samples of the data have one too, the floor. Every family is swept as the paper
-sweeps it (appendix C.5), each configuration on the same seeds, and a family's curve is the lowest mean error with at most so many
-evaluations. The claim is computed as for images (`restart_sampling.bench.claims`).
+Data and network are those of synthetic_mixture.py (arXiv 2306.14878, section 5.1); every sampler walks EDM's grid. The
+error is W1(samples, data) by minimum-weight matching; two samples of the data have one too, the floor. Every family is
+swept as the paper sweeps it (appendix C.5), each configuration on the same seeds, and a family's curve is the lowest
+mean error with at most so many evaluations. The claim is computed as for images (`restart_sampling.bench.claims`).
 
     python benchmarks/synthetic_curves.py            # about half an hour on 2 cores; resumable; writes results/synthetic_curves.*
 """
@@ -81,16 +81,7 @@ def configurations() -> Iterator[Configuration]:
     yield Configuration("K", "ode", "euler", 36)
     for K in (1, 2, 5, 10, 20, 40):
         yield Configuration("K", "restart", "euler", 36, 0.0, 3, K, t_min, t_max)
-    for low, high in (
-        (0.1, 0.15),
-        (0.1, 0.6),
-        (0.5, 0.75),
-        (0.5, 1.0),
-        (1.0, 1.5),
-        (1.0, 3.0),
-        (3.0, 4.5),
-        (3.0, 9.0),
-    ):
+    for low, high in ((0.1, 0.15), (0.1, 0.6), (0.5, 0.75), (0.5, 1.0), (1.0, 1.5), (1.0, 3.0), (3.0, 4.5), (3.0, 9.0)):
         yield Configuration("interval", "restart", "euler", 36, 0.0, 3, 10, low, high)
     for steps in (12, 18, 24, 36, 72, 144):
         yield Configuration("N_main", "restart", "euler", steps, 0.0, 3, 10, t_min, t_max)
@@ -129,24 +120,28 @@ def measure(n: int, runs: int, train_steps: int, path: Path) -> None:
             writer.writerows(some)
 
     if not any(row["family"] == FLOOR for row in rows):
-        write([
-            {**dict.fromkeys(COLUMNS, 0), "experiment": FLOOR, "family": FLOOR, "solver": "data", "seed": seed, "n": n,
-             "total": round(synthetic.floor(n, seed), 5)} for seed in range(runs)
-        ])  # fmt: skip
+        write(
+            [
+                {
+                    **dict.fromkeys(COLUMNS, 0),
+                    "experiment": FLOOR,
+                    "family": FLOOR,
+                    "solver": "data",
+                    "seed": seed,
+                    "n": n,
+                    "total": round(synthetic.floor(n, seed), 5),
+                }
+                for seed in range(runs)
+            ]
+        )
     with ProcessPoolExecutor(2) as pool:  # the matching is what takes long, not the sampling
         for c in configurations():
             plan, own = c.plan(), {k: getattr(c, k) for k in COLUMNS[:9]}
             missing = [s for s in range(runs) if (c.experiment, *(own[k] for k in KEY), s, n) not in done]
-            values = {
-                s: known[own_key] for s in missing if (own_key := (*(own[k] for k in KEY), s, n)) in known
-            }
+            values = {s: known[own_key] for s in missing if (own_key := (*(own[k] for k in KEY), s, n)) in known}
             fresh = [s for s in missing if s not in values]
-            values |= zip(
-                fresh, pool.map(total, [draw(denoiser, plan, n, s) for s in fresh], fresh), strict=True
-            )
-            some = [
-                {**own, "nfe": plan.nfe, "seed": s, "n": n, "total": round(values[s], 5)} for s in missing
-            ]
+            values |= zip(fresh, pool.map(total, [draw(denoiser, plan, n, s) for s in fresh], fresh), strict=True)
+            some = [{**own, "nfe": plan.nfe, "seed": s, "n": n, "total": round(values[s], 5)} for s in missing]
             if some:
                 write(some)
                 known |= {(*(own[k] for k in KEY), row["seed"], n): row["total"] for row in some}
@@ -168,12 +163,22 @@ def load(path: Path) -> list[dict[str, Any]]:
 
 
 def as_quality(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of the curve as `claims.fraction` reads them: W1 in place of the Fréchet distance, a run in place of a block."""
+    """Rows of the curve as `claims.fraction` reads them: W1 in place of the Fréchet distance, a run in place of a
+    block.
+    """
     return [
-        {"kind": "quality", "family": r["family"], "nfe": r["nfe"], "fd": r["total"], "first_seed": r["seed"], "n": r["n"],
-         "sampler": Configuration(**{k: r[k] for k in COLUMNS[:9]}).sampler}
-        for r in rows if r["experiment"] == "curve"
-    ]  # fmt: skip
+        {
+            "kind": "quality",
+            "family": r["family"],
+            "nfe": r["nfe"],
+            "fd": r["total"],
+            "first_seed": r["seed"],
+            "n": r["n"],
+            "sampler": Configuration(**{k: r[k] for k in COLUMNS[:9]}).sampler,
+        }
+        for r in rows
+        if r["experiment"] == "curve"
+    ]
 
 
 def claim(rows: list[dict[str, Any]]) -> Fraction:
@@ -227,9 +232,14 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
                 ms=2.5,
             )
             canvas.points(
-                curve, [r["nfe"] for r in best], [r["total"] for r in best], family, yerr=[r["std"] for r in best],
-                linestyle="-", markersize=4,
-            )  # fmt: skip
+                curve,
+                [r["nfe"] for r in best],
+                [r["total"] for r in best],
+                family,
+                yerr=[r["std"] for r in best],
+                linestyle="-",
+                markersize=4,
+            )
         canvas.log_axis(curve, "x", [r["nfe"] for r in rows if r["experiment"] == "curve"])
         curve.set(xlabel="NFE", title="lowest within so many NFE")
         for axis, experiment, title, tick in (
@@ -243,26 +253,34 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             for family in sorted({r["family"] for r in some}):
                 mine = [(x, r) for x, r in enumerate(some) if r["family"] == family]
                 canvas.points(
-                    axis, [x for x, _ in mine], [r["total"] for _, r in mine], family, yerr=[r["std"] for _, r in mine],
+                    axis,
+                    [x for x, _ in mine],
+                    [r["total"] for _, r in mine],
+                    family,
+                    yerr=[r["std"] for _, r in mine],
                     linestyle="-" if key else "",
-                )  # fmt: skip
+                )
             axis.set_xticks(
-                range(len(some)),
-                [f"{tick.format(**r)}\n({r['nfe']})" for r in some],
-                fontsize=canvas.SMALL - 0.5,
+                range(len(some)), [f"{tick.format(**r)}\n({r['nfe']})" for r in some], fontsize=canvas.SMALL - 0.5
             )
             axis.set(title=title, xlabel="(NFE under the value)")
         intervals.axhline(without["total"], color=look("ode").colour, lw=1)
-        intervals.annotate("no Restart, same grid", (1, without["total"]), xycoords=("axes fraction", "data"), xytext=(-2, -10),
-                           textcoords="offset points", ha="right", fontsize=canvas.SMALL, color=look("ode").colour)  # fmt: skip
+        intervals.annotate(
+            "no Restart, same grid",
+            (1, without["total"]),
+            xycoords=("axes fraction", "data"),
+            xytext=(-2, -10),
+            textcoords="offset points",
+            ha="right",
+            fontsize=canvas.SMALL,
+            color=look("ode").colour,
+        )
         for axis in (curve, ks, intervals, mains):
             canvas.floor(axis, base, "two samples of the data")
         for axis in (curve, intervals):
             axis.set_ylabel("W1 to the data\n(lower is better)")
         canvas.legend(figure, list(FAMILIES))
-        canvas.save(
-            figure, path, f"Euler in the ablations. Bars: standard deviation over {runs} runs. SDE: churn."
-        )
+        canvas.save(figure, path, f"Euler in the ablations. Bars: standard deviation over {runs} runs. SDE: churn.")
 
 
 def main() -> None:
@@ -271,9 +289,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="repetitions with other seeds")
     parser.add_argument("--train-steps", type=int, default=6000)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument(
-        "--plot-only", action="store_true", help="draw the picture of the rows that are there"
-    )
+    parser.add_argument("--plot-only", action="store_true", help="draw the picture of the rows that are there")
     arguments = parser.parse_args()
     path = arguments.out / "synthetic_curves.csv"
     arguments.out.mkdir(parents=True, exist_ok=True)

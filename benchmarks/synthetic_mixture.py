@@ -1,15 +1,16 @@
 r"""The paper's synthetic experiment (arXiv 2306.14878, section 5.1 and appendix C.5), through the engine.
 
-Data: 2,000 points of a 4-D mixture 0.3·N(a, I) + 0.7·N(−a, I), a = (3, 3, 3, 3), sent to 20-D by a Gaussian matrix, each
-coordinate scaled to variance 1. Denoiser: a four-layer MLP of width 64 with EDM preconditioning, trained by denoising score
-matching. Sampler: first-order steps (Euler) on a fixed grid, and K Restart iterations in [t_min, t_max] = [1.0, 1.5].
+Data: 2,000 points of a 4-D mixture 0.3·N(a, I) + 0.7·N(−a, I), a = (3, 3, 3, 3), sent to 20-D by a Gaussian matrix,
+each coordinate scaled to variance 1. Denoiser: a four-layer MLP of width 64 with EDM preconditioning, trained by
+denoising score matching. Sampler: first-order steps (Euler) on a fixed grid, and K Restart iterations in [t_min, t_max]
+= [1.0, 1.5].
 
 Errors, all W1 at t = 0 by minimum-weight matching of equal-size samples (appendix C.5):
     total       W1(p, data)   p: the sampler from pure noise
     contracted  W1(p, q)      q: the same sampler started from the true p_tmax at t_max; an exact solver would make it 0
     additional  W1(q, data)   what discretisation and the network add
-with total ≤ contracted + additional. The paper prints no values, so what is checked is its finding: with K the contracted
-error falls and the additional error grows.
+with total ≤ contracted + additional. The paper prints no values, so what is checked is its finding: with K the
+contracted error falls and the additional error grows.
 
     python benchmarks/synthetic_mixture.py            # about ten minutes on 2 cores; writes results/synthetic_mixture.*
 """
@@ -40,9 +41,8 @@ RESULTS = Path(__file__).parent / "results"
 def make_data(n: int, seed: int) -> np.ndarray:
     """n points in R^20 (section 5.1). The projection is the same for every seed.
 
-    Exactly 30 % of the points are in the first mode: W1 between two samples would otherwise mostly measure the luck of the
-    draw (one percent of the mass moved between the modes costs 0.08).
-    """
+    Exactly 30 % of the points are in the first mode: W1 between two samples would otherwise mostly measure the luck of
+    the draw (one percent of the mass moved between the modes costs 0.08)."""
     rng = np.random.default_rng(seed)
     sign = rng.permutation(np.where(np.arange(n) < 0.3 * n, 1.0, -1.0))
     S1 = sign[:, None] * 3.0 + rng.standard_normal((n, 4))
@@ -64,15 +64,18 @@ class MLP(nn.Module):
     def __init__(self, dim: int = 20, width: int = 64) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(dim + 1, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
-            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, dim),
-        )  # fmt: skip
+            nn.Linear(dim + 1, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, dim),
+        )
 
     def forward(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None = None) -> Tensor:
         flat = net_in.reshape(len(net_in), -1)
-        return self.layers(torch.cat([flat, c_noise.reshape(-1, 1).expand(len(flat), 1)], dim=1)).view(
-            net_in.shape
-        )
+        return self.layers(torch.cat([flat, c_noise.reshape(-1, 1).expand(len(flat), 1)], dim=1)).view(net_in.shape)
 
 
 def train(steps: int, seed: int = 0, batch: int = 1000) -> rs.Denoiser:
@@ -136,9 +139,7 @@ def rs_karras(n: int, low: float, high: float) -> np.ndarray:
     return get_schedule("edm").segment(low, high, n)
 
 
-def errors(
-    denoiser: rs.Denoiser, grid: Grid, K: int, n: int, seed: int, **options: object
-) -> dict[str, float]:
+def errors(denoiser: rs.Denoiser, grid: Grid, K: int, n: int, seed: int, **options: object) -> dict[str, float]:
     """total, contracted and additional error of one configuration."""
     restart = [[grid.inside + 1, K, T_MIN, T_MAX]] if K else None
     common: dict[str, object] = dict(solver="euler", restart=restart, **options)
@@ -158,9 +159,7 @@ def errors(
         range(base + 5_000_000, base + 5_000_000 + n), 0, (20, 1, 1)
     )
     q = draw(from_t_max, base + 5_000_000, x_t_max)
-    return {
-        "nfe": from_noise.nfe, "total": W1(p, data), "contracted": W1(p, q), "additional": W1(q, data),
-    }  # fmt: skip
+    return {"nfe": from_noise.nfe, "total": W1(p, data), "contracted": W1(p, q), "additional": W1(q, data)}
 
 
 def floor(n: int, seed: int) -> float:
@@ -212,36 +211,41 @@ def plot(rows: list[dict[str, object]], path: Path, baseline: float) -> None:
         for key, line, above in (("total", "-", 12), ("contracted", "--", -16), ("additional", ":", -16)):
             at, error = mean("restart", key)
             spread = [
-                float(
-                    np.std(
-                        [r[key] for r in rows if r["family"] == "restart" and float(r["value"]) == v], ddof=1
-                    )
-                )  # type: ignore[misc, arg-type]
+                float(np.std([r[key] for r in rows if r["family"] == "restart" and float(r["value"]) == v], ddof=1))  # type: ignore[misc, arg-type]
                 for v in at
             ]
             canvas.points(left, at, error, "restart", yerr=spread, linestyle=line)
-            left.annotate(f"{key} error", (at[-1], error[-1]), xytext=(-4, above), textcoords="offset points", ha="right",
-                          fontsize=canvas.SMALL, color=restart.colour)  # fmt: skip
+            left.annotate(
+                f"{key} error",
+                (at[-1], error[-1]),
+                xytext=(-4, above),
+                textcoords="offset points",
+                ha="right",
+                fontsize=canvas.SMALL,
+                color=restart.colour,
+            )
         canvas.floor(left, baseline, "two samples of the data")
-        left.set(
-            xlabel="K, jumps in [1.0, 1.5]",
-            ylabel="W1 (lower is better)",
-            title="errors of Restart against K",
-        )
+        left.set(xlabel="K, jumps in [1.0, 1.5]", ylabel="W1 (lower is better)", title="errors of Restart against K")
         for family, line, name, at_end in (
-            ("ode", "-", "ODE", (4, -10)), ("sde", "-", "SDE (churn)", (6, -3)), ("restart", "-", "Restart", (-4, 7)),
+            ("ode", "-", "ODE", (4, -10)),
+            ("sde", "-", "SDE (churn)", (6, -3)),
+            ("restart", "-", "Restart", (-4, 7)),
             ("restart, grid × 2", "--", "Restart, twice the grid", (-4, 7)),
-        ):  # fmt: skip
+        ):
             x, y = mean(family, "additional")[1], mean(family, "contracted")[1]
             shown = look(family.split(",")[0])
             right.plot(x, y, line, color=shown.colour, marker=shown.marker)
-            right.annotate(name, (x[-1], y[-1]), xytext=at_end, textcoords="offset points", fontsize=canvas.SMALL,
-                           color=shown.colour)  # fmt: skip
+            right.annotate(
+                name,
+                (x[-1], y[-1]),
+                xytext=at_end,
+                textcoords="offset points",
+                fontsize=canvas.SMALL,
+                color=shown.colour,
+            )
         right.margins(x=0.15)
         right.set(
-            xlabel="additional error, W1",
-            ylabel="contracted error, W1",
-            title="contraction against what is added",
+            xlabel="additional error, W1", ylabel="contracted error, W1", title="contraction against what is added"
         )
         runs = len({r["seed"] for r in rows})
         canvas.legend(figure, ["ode", "sde", "restart"])
@@ -265,9 +269,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="repetitions with other seeds")
     parser.add_argument("--train-steps", type=int, default=6000)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument(
-        "--plot-only", action="store_true", help="draw the picture of the rows that are there"
-    )
+    parser.add_argument("--plot-only", action="store_true", help="draw the picture of the rows that are there")
     arguments = parser.parse_args()
     baseline = float(np.mean([floor(arguments.n, seed) for seed in range(arguments.runs)]))
     if arguments.plot_only:
@@ -280,9 +282,7 @@ def main() -> None:
     with (arguments.out / "synthetic_mixture.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
-        writer.writerows(
-            [{k: (round(v, 5) if isinstance(v, float) else v) for k, v in r.items()} for r in rows]
-        )
+        writer.writerows([{k: (round(v, 5) if isinstance(v, float) else v) for k, v in r.items()} for r in rows])
     plot(rows, arguments.out / "synthetic_mixture.png", baseline)
 
 

@@ -15,6 +15,9 @@ RESULTS = Path(__file__).parent / "results"
 def environment() -> dict[str, object]:
     """Fields of every row."""
     return {
-        "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version(),
-        "cpu": cpu(), "commit": commit(),
-    }  # fmt: skip
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cpu": cpu(),
+        "commit": commit(),
+    }

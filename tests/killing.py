@@ -45,8 +45,17 @@ def job(out: Path, who: Worker, format: str = "wds", batch: int = 16, delay: flo
     """One run of the job by one worker; every batch is kept as it is drawn, so that kills find part files."""
     plan = rs.Plan.build(**PLAN)
     run_job(
-        denoiser(delay), plan, SEEDS, out, batch=batch, format=format, shard_size=20, who=who, sheets=0, keep_seconds=0.0
-    )  # fmt: skip
+        denoiser(delay),
+        plan,
+        SEEDS,
+        out,
+        batch=batch,
+        format=format,
+        shard_size=20,
+        who=who,
+        sheets=0,
+        keep_seconds=0.0,
+    )
 
 
 def fork(work: Callable[[], None]) -> int:
@@ -67,9 +76,7 @@ def fork(work: Callable[[], None]) -> int:
 
 def run(out: Path, workers: int, kill_after: float | None = None, **options: object) -> list[int]:
     """Run the job with some workers, all killed after `kill_after` seconds; their exit codes (−9 for a killed one)."""
-    children = [
-        fork(lambda rank=rank: job(out, Worker(rank, workers, rank), **options)) for rank in range(workers)
-    ]  # type: ignore[misc]
+    children = [fork(lambda rank=rank: job(out, Worker(rank, workers, rank), **options)) for rank in range(workers)]  # type: ignore[misc]
     if kill_after is not None:
         time.sleep(kill_after)
         for child in children:
@@ -87,9 +94,7 @@ def tree(out: Path) -> dict[str, str]:
     }
 
 
-def trial(
-    out: Path, rng: random.Random, workers: int, lasts: float, format: str = "wds", kills: int = 3
-) -> int:
+def trial(out: Path, rng: random.Random, workers: int, lasts: float, format: str = "wds", kills: int = 3) -> int:
     """Kill a run at a random moment, `kills` times, then let it end; the number of shards that the kills left finished."""
     finished = 0
     for _ in range(kills):
@@ -118,9 +123,11 @@ def torchrun(out: Path, workers: int, format: str, batch: int, delay: float) -> 
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
     return subprocess.Popen(
         [sys.executable, *launcher, __file__, str(out), format, str(batch), str(delay)],
-        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
 
 
 def at_work(out: Path) -> dict[str, int]:
@@ -184,16 +191,25 @@ def ray_job(out: Path, workers: int, format: str, batch: int, delay: float) -> N
     """The job by `workers` actors on the Ray cluster that runs on this machine."""
     plan = rs.Plan.build(**PLAN)
     run_job(
-        denoiser(), plan, SEEDS, out, batch=batch, format=format, shard_size=20, sheets=0, workers=workers,
-        address="auto", load=partial(denoiser, delay), options={"device": "cpu"}, keep_seconds=0.0,
-    )  # fmt: skip
+        denoiser(),
+        plan,
+        SEEDS,
+        out,
+        batch=batch,
+        format=format,
+        shard_size=20,
+        sheets=0,
+        workers=workers,
+        address="auto",
+        load=partial(denoiser, delay),
+        options={"device": "cpu"},
+        keep_seconds=0.0,
+    )
 
 
-def ray_trial(
-    out: Path, rng: random.Random, workers: int, lasts: float, format: str = "wds", kills: int = 1
-) -> int:
-    """As `trial`. In half of the runs an actor is killed first, and Ray replaces it; the driver is killed in all but the last,
-    in which an actor is killed and the job ends all the same."""
+def ray_trial(out: Path, rng: random.Random, workers: int, lasts: float, format: str = "wds", kills: int = 1) -> int:
+    """As `trial`. In half of the runs an actor is killed first, and Ray replaces it; the driver is killed in all but
+    the last, in which an actor is killed and the job ends all the same."""
     finished = 0
     for last in (*[False] * kills, True):
         batch = rng.choice([3, 16, 40])

@@ -1,10 +1,8 @@
 r"""A literal float64 reading of the papers' algorithms on tensors, independent of the plan compiler.
 
-Restart (arXiv 2306.14878) Algorithms 1–3 with EDM's churn inside and outside intervals (arXiv 2206.00364 Algorithm 2). Noise
-comes from `draw(k)` → ε of the k-th injection. Lifts at the same point without an evaluation between them (a jump followed by
-churn, say) are one Gaussian with the sum of the variances, so they take one
-draw, as in our scheme.
-"""
+Restart (arXiv 2306.14878) Algorithms 1–3 with EDM's churn inside and outside intervals (arXiv 2206.00364 Algorithm 2).
+Noise comes from `draw(k)` → ε of the k-th injection. Lifts at the same point without an evaluation between them (a jump
+followed by churn, say) are one Gaussian with the sum of the variances, so they take one draw, as in our scheme."""
 
 from __future__ import annotations
 
@@ -73,8 +71,23 @@ def dpm3_step(D, x, t, s):
     return x - s * (math.exp(h) - 1) * e0 - s / r2 * ((math.exp(h) - 1) / h - 1) * d2
 
 
-def restart(D, draw, steps=18, low=0.002, high=80.0, rho=7.0, intervals=(), s_noise=1.0, s_churn=0.0, s_min=0.0,
-            s_max=math.inf, restart_gamma=0.0, step=heun_step, both=True, schedule=karras):  # fmt: skip
+def restart(
+    D,
+    draw,
+    steps=18,
+    low=0.002,
+    high=80.0,
+    rho=7.0,
+    intervals=(),
+    s_noise=1.0,
+    s_churn=0.0,
+    s_min=0.0,
+    s_max=math.inf,
+    restart_gamma=0.0,
+    step=heun_step,
+    both=True,
+    schedule=karras,
+):
     """`intervals`: (N, K, t_min, t_max). Returns the sample; counts nothing."""
     grid = torch.cat([schedule(steps, low, high, rho), torch.zeros(1, dtype=torch.float64)]).tolist()
     attached = {}

@@ -10,9 +10,15 @@ import torch
 from pickle_forge import Call, Emitter, Global, New, Raw, persistent, scalar
 
 TINY = {
-    "class_name": "EDMPrecond", "model_type": "SongUNet", "img_resolution": 4, "img_channels": 1, "model_channels": 4,
-    "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [],
-}  # fmt: skip
+    "class_name": "EDMPrecond",
+    "model_type": "SongUNet",
+    "img_resolution": 4,
+    "img_channels": 1,
+    "model_channels": 4,
+    "channel_mult": [1],
+    "num_blocks": 1,
+    "attn_resolutions": [],
+}
 ARGUMENTS = {n: v for n, v in TINY.items() if n != "class_name"}
 
 
@@ -91,12 +97,18 @@ ATTACKS = {
     "exec": (emitted({"ema": Call("builtins.exec", ("1",))}), GLOBAL.format("builtins.exec")),
     "getattr": (emitted({"ema": Call("builtins.getattr", (1, "real"))}), GLOBAL.format("builtins.getattr")),
     "torch.load": (emitted({"ema": Call("torch.load", ("x",))}), GLOBAL.format("torch.load")),
-    "inductor": (emitted(Call("torch._inductor.codecache.PyCodeCache")), "refused the global torch._inductor.codecache.Py"),
+    "inductor": (
+        emitted(Call("torch._inductor.codecache.PyCodeCache")),
+        "refused the global torch._inductor.codecache.Py",
+    ),
     "dotted path after an allowed name": (
         emitted(Raw(Emitter(4).value("collections") + Emitter(4).text("OrderedDict.fromkeys") + b"\x93")),
         GLOBAL.format("collections.OrderedDict.fromkeys"),
     ),
-    "a name with content": (emitted(Global("os.sys\x1b[31mtem")), "refused the global .a name that is not a plain word."),
+    "a name with content": (
+        emitted(Global("os.sys\x1b[31mtem")),
+        "refused the global .a name that is not a plain word.",
+    ),
     "globals of other types": (pickled(b"K\x01K\x02\x93."), "refused the global"),
     "evil pickle in the storage": (with_storage(b"\x80\x02" + EVIL), GLOBAL.format("os.system")),
     "evil pickle behind the magic number": (with_storage(GOOD[:15] + b"\x80\x02" + EVIL), GLOBAL.format("os.system")),
@@ -129,7 +141,10 @@ ATTACKS = {
     "protocol 6": (b"\x80\x06N.", "not a pickle of protocol 2 to 5"),
     "protocol twice": (pickled(b"\x80\x04N."), "not a pickle of protocol 2 to 5"),
     # lengths
-    "BINBYTES8 2^40": (pickled(b"\x8e" + struct.pack("<Q", 2**40) + b"x."), "1099511627776 bytes are promised, 2 are left"),
+    "BINBYTES8 2^40": (
+        pickled(b"\x8e" + struct.pack("<Q", 2**40) + b"x."),
+        "1099511627776 bytes are promised, 2 are left",
+    ),
     "BINBYTES8 2^62": (pickled(b"\x8e" + HUGE + b"x."), "bytes are promised"),
     "BINUNICODE 4 GiB": (pickled(b"X\xff\xff\xff\xffx."), "4294967295 bytes are promised"),
     "FRAME 2^40": (pickled(b"\x95" + struct.pack("<Q", 2**40) + b"N."), "bytes are promised"),
@@ -144,7 +159,8 @@ ATTACKS = {
     "deep tuple as an element": (pickled(b"\x8f()" + b"\x85" * 200_000 + b"\x90."), "an element of a set is neither"),
     "deep tuple as a module": (emitted({"ema": nested(200_000)}), "not a persistent object|a module is needed"),
     "deep tuple as an argument": (
-        emitted({"ema": module(_init_kwargs={"img_resolution": nested(200_000)})}), "made with arguments that are no"
+        emitted({"ema": module(_init_kwargs={"img_resolution": nested(200_000)})}),
+        "made with arguments that are no",
     ),
     "memo list bomb": (pickled(b"]q\x00" + b"(" + b"h\x00" * 1000 + b"e."), "does not hold a dict"),
     "a dict in itself": (pickled(b"}q\x00X\x03\x00\x00\x00emah\x00s."), "a module is needed"),
@@ -164,9 +180,13 @@ ATTACKS = {
     "storage without bytes": (with_storage(b""), "ends inside a pickle"),
     "storage with two lengths": (with_storage(GOOD[:-24] + struct.pack("<q", 9) + GOOD[-16:]), "two lengths"),
     "storage of 2^40 numbers": (
-        with_storage(forge.storage_blob(GOOD[-16:], torch.float32, numel=2**40)), "needs 4398046511104 bytes and has 16"
+        with_storage(forge.storage_blob(GOOD[-16:], torch.float32, numel=2**40)),
+        "needs 4398046511104 bytes and has 16",
     ),
-    "storage big-endian": (with_storage(GOOD.replace(b"little_endianq\x01\x88", b"little_endianq\x01\x89")), "not little-endian"),
+    "storage big-endian": (
+        with_storage(GOOD.replace(b"little_endianq\x01\x88", b"little_endianq\x01\x89")),
+        "not little-endian",
+    ),
     "offset past the end": (with_storage(GOOD, offset=1), "reaches outside of its storage"),
     "negative offset": (with_storage(GOOD, offset=-1), "not lists of natural numbers"),
     "negative stride": (with_storage(GOOD, stride=(-1,)), "not lists of natural numbers"),
@@ -175,7 +195,10 @@ ATTACKS = {
     "float sizes": (with_storage(GOOD, size=(4.0,)), "not lists of natural numbers"),
     "stride-0 expansion": (with_storage(GOOD, size=(2**40,), stride=(0,)), "reaches outside of its storage"),
     "stride past the end": (with_storage(GOOD, size=(2,), stride=(4,)), "reaches outside of its storage"),
-    "size product over 2^64": (with_storage(GOOD, size=(2**32, 2**32), stride=(0, 0)), "reaches outside of its storage"),
+    "size product over 2^64": (
+        with_storage(GOOD, size=(2**32, 2**32), stride=(0, 0)),
+        "reaches outside of its storage",
+    ),
     "tensor without storage": (rebuilt(None, 0, (1,), (1,), False, None), "has no storage"),
     "tensor with metadata": (rebuilt(None, 0, (1,), (1,), False, None, {"neg": True}), "arguments that torch does not"),
     "a number for a tensor": (inner({"w": 3}), "a tensor is needed"),
@@ -186,10 +209,16 @@ ATTACKS = {
     "version True": (emitted({"ema": persistent("EDMPrecond", {}, version=True)}), "another version than 6"),
     "type function": (emitted({"ema": persistent("EDMPrecond", {}, type="function")}), "another version"),
     "no source": (emitted({"ema": persistent("EDMPrecond", {}, source=None)}), "no module_src"),
-    "record of a list": (emitted({"ema": Call("torch_utils.persistence._reconstruct_persistent_obj", ([],))}), "not one dict"),
+    "record of a list": (
+        emitted({"ema": Call("torch_utils.persistence._reconstruct_persistent_obj", ([],))}),
+        "not one dict",
+    ),
     "class name with content": (emitted({"ema": persistent("EDM\nPrecond", {})}), "no class_name"),
     "EDM2": (emitted({"ema": module(class_name="Precond")}), "EDM2 networks are not supported"),
-    "another class": (emitted({"ema": module(class_name="Generator")}), "class Generator is not supported, only EDMPrecond"),
+    "another class": (
+        emitted({"ema": module(class_name="Generator")}),
+        "class Generator is not supported, only EDMPrecond",
+    ),
     "module cycle": (cycle(), "nested deeper than a network"),
     "2^60 ways to one module": (emitted({"ema": doubled(60)}), "the modules are more than a network's can be"),
     "no ema": (emitted({"G_ema": None, "step": 3}), "neither ema nor net, .*; its keys are G_ema, step"),
@@ -200,29 +229,33 @@ ATTACKS = {
     "trailing bytes": (emitted({}) + b"\0", "bytes follow the end of the pickle"),
     "no inner network": (emitted({"ema": module()}), "no inner network under the name model"),
     "positional arguments": (emitted({"ema": module(_init_args=(32,))}), "arguments that have no names"),
-    "no modules dict": (emitted({"ema": persistent("EDMPrecond", {"_parameters": {}, "_buffers": {}})}), "a module has no dict"),
+    "no modules dict": (
+        emitted({"ema": persistent("EDMPrecond", {"_parameters": {}, "_buffers": {}})}),
+        "a module has no dict",
+    ),
     "name with a dot": (emitted({"ema": module(buffers={"a.b": None, "": None})}), "not a plain word"),
     "unknown argument": (emitted({"ema": module(_init_kwargs={"img_resolutio": 4})}), "did you mean img_resolution"),
-    "absurd width": (emitted({"ema": module(_init_kwargs=ARGUMENTS | {"model_channels": 2**40})}), "model_channels must be"),
+    "absurd width": (
+        emitted({"ema": module(_init_kwargs=ARGUMENTS | {"model_channels": 2**40})}),
+        "model_channels must be",
+    ),
     "old torch.save": (GOOD, "torch.save's old format"),
-}  # fmt: skip
+}
 
 
 def sketch(pickle_protocol: int) -> bytes:
     """A checkpoint with all parts of a real one and few of each: it reads well, and is refused for its missing weights."""
     conv = module(
-        {"weight": torch.nn.Parameter(torch.ones(4, 1, 3, 3)), "bias": None}, {"resample_filter": torch.ones(1, 1, 2, 2)},
-        class_name="Conv2d", _non_persistent_buffers_set={"passing"}, skip_scale=scalar(0.5**0.5),
-    )  # fmt: skip
+        {"weight": torch.nn.Parameter(torch.ones(4, 1, 3, 3)), "bias": None},
+        {"resample_filter": torch.ones(1, 1, 2, 2)},
+        class_name="Conv2d",
+        _non_persistent_buffers_set={"passing"},
+        skip_scale=scalar(0.5**0.5),
+    )
     enc = New(
-        "torch.nn.modules.container.ModuleDict",
-        {"_parameters": {}, "_buffers": {}, "_modules": {"4x4_conv": conv}},
+        "torch.nn.modules.container.ModuleDict", {"_parameters": {}, "_buffers": {}, "_modules": {"4x4_conv": conv}}
     )
     root = module(
-        modules={"model": module(modules={"enc": enc}, class_name="SongUNet")},
-        sigma_min=0.0,
-        sigma_max=math.inf,
+        modules={"model": module(modules={"enc": enc}, class_name="SongUNet")}, sigma_min=0.0, sigma_max=math.inf
     )
-    return Emitter(pickle_protocol).pickle(
-        {"ema": root, "loss_fn": New("dnnlib.util.EasyDict", items={"a": 1})}
-    )
+    return Emitter(pickle_protocol).pickle({"ema": root, "loss_fn": New("dnnlib.util.EasyDict", items={"a": 1})})

@@ -1,8 +1,8 @@
 """Checkpoints of EDM and PFGM++, emitted by hand, opcode by opcode.
 
-No such file may be committed, because each embeds its network's source text, and the code that writes them may not be copied.
-So these are put together from the description of the format: `Emitter` writes pickle opcodes of protocol 2 to 5,
-:func:`snapshot` a `.pkl` and :func:`training_state` a `.pt`, whose zip archive torch's own writer makes.
+No such file may be committed, because each embeds its network's source text, and the code that writes them may not be
+copied. So these are put together from the description of the format: `Emitter` writes pickle opcodes of protocol 2 to
+5, :func:`snapshot` a `.pkl` and :func:`training_state` a `.pt`, whose zip archive torch's own writer makes.
 `tests/test_pickles.py` also reads them with the standard library's pickle, so a slip here does not pass for the format.
 """
 
@@ -20,9 +20,14 @@ from torch import Tensor
 
 SOURCE = "raise SystemExit('the source text of a checkpoint was run')\n"
 STORAGE = {
-    torch.float32: "FloatStorage", torch.float16: "HalfStorage", torch.float64: "DoubleStorage",
-    torch.bfloat16: "BFloat16Storage", torch.int64: "LongStorage", torch.int32: "IntStorage", torch.uint8: "ByteStorage",
-}  # fmt: skip
+    torch.float32: "FloatStorage",
+    torch.float16: "HalfStorage",
+    torch.float64: "DoubleStorage",
+    torch.bfloat16: "BFloat16Storage",
+    torch.int64: "LongStorage",
+    torch.int32: "IntStorage",
+    torch.uint8: "ByteStorage",
+}
 
 
 @dataclass(frozen=True)
@@ -72,14 +77,7 @@ def scalar(value: float, module: str = "numpy.core.multiarray") -> Call:
 
 def persistent(class_name: str, state: Any, source: str = SOURCE, **meta: Any) -> Call:
     """A persistence record."""
-    record = {
-        "type": "class",
-        "version": 6,
-        "module_src": source,
-        "class_name": class_name,
-        "state": state,
-        **meta,
-    }
+    record = {"type": "class", "version": 6, "module_src": source, "class_name": class_name, "state": state, **meta}
     return Call("torch_utils.persistence._reconstruct_persistent_obj", (record,))
 
 
@@ -163,11 +161,7 @@ class Emitter:
 
     def tuple(self, value: tuple[Any, ...]) -> bytes:
         items = b"".join(map(self.value, value))
-        return (
-            items + bytes([0x84 + len(value)])
-            if 1 <= len(value) <= 3
-            else (b"(" + items + b"t" if value else b")")
-        )
+        return items + bytes([0x84 + len(value)]) if 1 <= len(value) <= 3 else (b"(" + items + b"t" if value else b")")
 
     def set(self, value: list[Any]) -> bytes:
         if self.protocol >= 4:
@@ -217,17 +211,11 @@ def raw_storage(t: Tensor) -> bytes:
     return torch.empty(0, dtype=torch.uint8).set_(t.detach().untyped_storage()).numpy().tobytes()
 
 
-def storage_blob(
-    raw: bytes, dtype: torch.dtype, *, numel: int | None = None, key: str = "94275310525376"
-) -> bytes:
+def storage_blob(raw: bytes, dtype: torch.dtype, *, numel: int | None = None, key: str = "94275310525376") -> bytes:
     """A storage as an old-style torch.save file."""
     e = [Emitter(2) for _ in range(4)]
     numel = len(raw) // dtype.itemsize if numel is None else numel
-    system = {
-        "protocol_version": 1001,
-        "little_endian": True,
-        "type_sizes": {"short": 2, "int": 4, "long": 4},
-    }
+    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
     identity = ("storage", Global(f"torch.{STORAGE[dtype]}"), key, "cpu", numel, None)
     parts = [e[0].pickle(0x1950A86A20F9469CFC6C), e[0].pickle(1001), e[1].pickle(system)]
     parts += [b"\x80\x02" + e[2].tuple(identity) + b"Q.", e[3].pickle([key])]
@@ -250,7 +238,10 @@ def tree(names: Iterable[str]) -> dict[str, Any]:
 
 
 class Forge:
-    """Emits the modules of a network from its state dict. `network` is one of ours; only names, tensors and config are read."""
+    """Emits the modules of a network from its state dict.
+
+    `network` is one of ours; only names, tensors and config are read.
+    """
 
     def __init__(self, network: Any, source: str = SOURCE, kwargs: Mapping[str, Any] | None = None) -> None:
         self.source, self.config = source, network.config
@@ -261,12 +252,7 @@ class Forge:
 
     def arguments(self) -> dict[str, Any]:
         """What a training script passes to the class."""
-        own = {
-            "EDMPrecond": ("sigma_data",),
-            "VEPrecond": (),
-            "VPPrecond": ("beta_d",),
-            "iDDPMPrecond": ("M",),
-        }
+        own = {"EDMPrecond": ("sigma_data",), "VEPrecond": (), "VPPrecond": ("beta_d",), "iDDPMPrecond": ("M",)}
         left = {
             "class_name",
             "sigma_min",
@@ -308,10 +294,7 @@ class Forge:
                 "adaptive_scale": self.adm,
             }
         if "norm" in path.rpartition(".")[2]:
-            return {
-                "eps": 1e-5 if self.adm else 1e-6,
-                "num_groups": min(32, len(self.tensors[f"{path}.weight"]) // 4),
-            }
+            return {"eps": 1e-5 if self.adm else 1e-6, "num_groups": min(32, len(self.tensors[f"{path}.weight"]) // 4)}
         return {}
 
     def class_name(self, node: Mapping[str, Any], path: str) -> str:
@@ -337,9 +320,7 @@ class Forge:
             children = {"map_noise": {}, **children}  # positional: a module without a tensor
         state: dict[str, Any] = {"training": False}
         state["_parameters"] = {
-            n: torch.nn.Parameter(self.tensors[v], requires_grad=False)
-            for n, v in own.items()
-            if v in self.parameters
+            n: torch.nn.Parameter(self.tensors[v], requires_grad=False) for n, v in own.items() if v in self.parameters
         }
         state["_buffers"] = {n: self.tensors[v] for n, v in own.items() if v not in self.parameters}
         if "weight" in own and "resample_filter" not in own:
@@ -366,17 +347,17 @@ class Forge:
         return self.module(tree(self.tensors))
 
 
-def snapshot(
-    network: Any, protocol: int = 4, *, source: str = SOURCE, key: str = "ema", **kwargs: Any
-) -> bytes:
+def snapshot(network: Any, protocol: int = 4, *, source: str = SOURCE, key: str = "ema", **kwargs: Any) -> bytes:
     """A `.pkl` snapshot of `network`; the loss has EasyDict options, as in PFGM++ files."""
     loss = {"opts": New("dnnlib.util.EasyDict", items={"P_mean": -1.2, "P_std": 1.2})}
-    return Emitter(protocol).pickle({
-        key: Forge(network, source, **kwargs).root(),
-        "loss_fn": persistent("EDMLoss", loss, source),
-        "augment_pipe": None,
-        "dataset_kwargs": {"path": "data.zip", "xflip": True, "max_size": 50_000},
-    })  # fmt: skip
+    return Emitter(protocol).pickle(
+        {
+            key: Forge(network, source, **kwargs).root(),
+            "loss_fn": persistent("EDMLoss", loss, source),
+            "augment_pipe": None,
+            "dataset_kwargs": {"path": "data.zip", "xflip": True, "max_size": 50_000},
+        }
+    )
 
 
 def training_state(network: Any, *, source: str = SOURCE, key: str = "net", **kwargs: Any) -> bytes:
@@ -385,10 +366,7 @@ def training_state(network: Any, *, source: str = SOURCE, key: str = "net", **kw
     adam = {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(4)}}
     content = {
         key: Forge(network, source, **kwargs).root(),
-        "optimizer_state": {
-            "state": adam,
-            "param_groups": [{"lr": 1e-3, "betas": (0.9, 0.999), "params": [0]}],
-        },
+        "optimizer_state": {"state": adam, "param_groups": [{"lr": 1e-3, "betas": (0.9, 0.999), "params": [0]}]},
         "step": 70_000,
     }
     return archive(Emitter(2, storages).pickle(content), storages)

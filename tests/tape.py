@@ -1,8 +1,9 @@
-"""A capture without a GPU: operations are recorded once with their addresses, and replayed without the Python around them.
+"""A capture without a GPU: operations are recorded once with their addresses, and replayed without the Python around
+them.
 
-What a CUDA graph would hold is what the tape holds: the operators, their arguments and the memory their results went to.
-Whatever the host decided or read while recording is frozen, so a loop that asks the host anything gives another result.
-"""
+What a CUDA graph would hold is what the tape holds: the operators, their arguments and the memory their results went
+to. Whatever the host decided or read while recording is frozen, so a loop that asks the host anything gives another
+result."""
 
 from __future__ import annotations
 

@@ -37,12 +37,7 @@ def reports():
     advance, pixels, tail = rows.pop(), rows.pop(), rows.pop()
     assert (advance["variant"], advance["spills"], advance["shared"]) == (aot.ADVANCE, 0, 0)
     # three channels: every sample is read once, 16 bytes are written at once, nothing goes through shared memory
-    assert (pixels["variant"], pixels["spills"], pixels["shared"], pixels["contracted"]) == (
-        aot.PIXELS,
-        0,
-        0,
-        [],
-    )
+    assert (pixels["variant"], pixels["spills"], pixels["shared"], pixels["contracted"]) == (aot.PIXELS, 0, 0, [])
     assert pixels["accesses"] == {"ld.global.b32": 16, "st.global.v4.b32": 1}
     assert pixels["registers"] <= 32  # so that 64 warps fit on a multiprocessor
     # samples of one element: compiled, without a vector and with every rounding
@@ -84,14 +79,8 @@ def test_memory_moves_in_full_vectors(reports):
         accesses = row["accesses"]
         quads = row["elements_per_thread"] / 4
         guided = "guided" in name
-        wide = {
-            kind: sum(n for a, n in accesses.items() if a.startswith(kind) and ".v4" in a)
-            for kind in ("ld", "st")
-        }
-        half = {
-            kind: sum(n for a, n in accesses.items() if a.startswith(kind) and ".v2" in a)
-            for kind in ("ld", "st")
-        }
+        wide = {kind: sum(n for a, n in accesses.items() if a.startswith(kind) and ".v4" in a) for kind in ("ld", "st")}
+        half = {kind: sum(n for a, n in accesses.items() if a.startswith(kind) and ".v2" in a) for kind in ("ld", "st")}
         if name == "normal":
             assert (wide["st"], half["st"]) == (quads, 0)
             continue
@@ -113,10 +102,7 @@ def test_no_product_is_contracted(reports):
 
 def test_the_contraction_check_sees_contractions():
     exact, not_exact = "0f2F800000", "0f3F000000"
-    assert (
-        aot.contracted(f"\tfma.rn.f32 \t%f3, %f1, {exact}, 0f2F000000;\n\tmul.rn.f32 \t%f1, %f2, %f3;\n")
-        == []
-    )
+    assert aot.contracted(f"\tfma.rn.f32 \t%f3, %f1, {exact}, 0f2F000000;\n\tmul.rn.f32 \t%f1, %f2, %f3;\n") == []
     assert len(aot.contracted(f"\tfma.rn.f32 \t%f3, %f1, {not_exact}, %f2;\n")) == 1
     assert len(aot.contracted("\tmul.f32 \t%f1, %f2, %f3;\n")) == 1
     assert len(aot.contracted("\tsqrt.approx.ftz.f32 \t%f1, %f2;\n")) == 1
@@ -129,8 +115,7 @@ def test_paths_are_counted_through_branches():
     lines = ["MOV R1, R2", "MOV R3, R4", "@!P0 BRA `(.L_x_1)", "FADD R1, R2, R3", "FADD R1, R2, R3"]
     lines += ["@P1 BRA `(.L_x_1)", "CALL.REL.NOINC `(slow)", ".L_x_1", "FMUL R1, R2, R3", "NOP", "EXIT"]
     text = "\n".join(
-        f"{line}:" if line.startswith(".L") else f"        /*{i:04x}*/    {line} ;"
-        for i, line in enumerate(lines)
+        f"{line}:" if line.startswith(".L") else f"        /*{i:04x}*/    {line} ;" for i, line in enumerate(lines)
     )
     assert aot.path_lengths(aot.basic_blocks(text)) == (8, 5)
 

@@ -6,14 +6,7 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.autobatch import (
-    ALIVE,
-    CPU_BYTES,
-    CUDA_BYTES,
-    CUDA_SHARE,
-    choose_batch,
-    largest_activation,
-)
+from restart_sampling.autobatch import ALIVE, CPU_BYTES, CUDA_BYTES, CUDA_SHARE, choose_batch, largest_activation
 from restart_sampling.errors import RestartValueError
 from restart_sampling.models import build_network
 
@@ -73,13 +66,25 @@ def test_free_memory_bounds_the_batch_on_cuda(bundled):
 def test_the_memory_that_is_assumed_holds_for_the_networks(bundled):
     """Skip connections alive together, of networks shaped like the published ones, stay below half of ALIVE."""
     cifar = {
-        "class_name": "EDMPrecond", "model_type": "SongUNet", "img_resolution": 32, "img_channels": 3,
-        "model_channels": 16, "channel_mult": [2, 2, 2], "num_blocks": 4, "attn_resolutions": [16],
-    }  # fmt: skip
+        "class_name": "EDMPrecond",
+        "model_type": "SongUNet",
+        "img_resolution": 32,
+        "img_channels": 3,
+        "model_channels": 16,
+        "channel_mult": [2, 2, 2],
+        "num_blocks": 4,
+        "attn_resolutions": [16],
+    }
     adm = {
-        "class_name": "EDMPrecond", "model_type": "DhariwalUNet", "img_resolution": 64, "img_channels": 3,
-        "model_channels": 64, "channel_mult": [1, 2, 3, 4], "num_blocks": 3, "attn_resolutions": [16, 8],
-    }  # fmt: skip
+        "class_name": "EDMPrecond",
+        "model_type": "DhariwalUNet",
+        "img_resolution": 64,
+        "img_channels": 3,
+        "model_channels": 64,
+        "channel_mult": [1, 2, 3, 4],
+        "num_blocks": 3,
+        "attn_resolutions": [16, 8],
+    }
     networks = [build_network(config) for config in (cifar, adm)]
     for network in [*networks, bundled.network]:
         r = network.img_resolution

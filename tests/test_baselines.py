@@ -1,8 +1,7 @@
 """The baselines are right: each draws what rs.Sampler draws from the same noise, at the NFE the plan states.
 
-So a benchmark compares two ways of computing the same thing. The sampler has float64 registers here; the analytic denoiser is
-exact, and only the bundled network runs in float32.
-"""
+So a benchmark compares two ways of computing the same thing. The sampler has float64 registers here; the analytic
+denoiser is exact, and only the bundled network runs in float32."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ INTERVALS = {
     "five": [(10, 1, 19.35, 40.79), (6, 1, 1.09, 1.92), (4, 2, 0.59, 1.09), (4, 3, 0.30, 0.59), (3, 2, 0.06, 0.30)],
     "two at one point": [(3, 2, 0.14, 0.30), (4, 1, 0.13, 0.59)],
     "none": [],
-}  # fmt: skip
+}
 
 
 class EngineNoise:
@@ -87,7 +86,10 @@ def test_restart_fp64(name):
 
 @pytest.mark.parametrize("name", INTERVALS)
 def test_heun_fp32(name):
-    """Restart in the float32 style; with no interval it is k-diffusion's Heun. Float64 input shows the algorithm exactly."""
+    """Restart in the float32 style; with no interval it is k-diffusion's Heun.
+
+    Float64 input shows the algorithm exactly.
+    """
     plan = rs.Plan.build(restart=[list(i) for i in INTERVALS[name]] or None)
     for dtype, tolerance in ((torch.float64, 1e-6), (torch.float32, 1e-4)):
         D, denoiser = exact()
@@ -120,9 +122,7 @@ def test_edm_stochastic(loop):
 
 def test_restart_gamma_is_churn_inside_the_intervals():
     """The engine merges a jump and the churn right after it into one draw of the summed variance; here they are two."""
-    options = dict(
-        restart_gamma=0.05, s_min=0.01, s_max=0.25
-    )  # the jump's first step, from 0.30, is not churned
+    options = dict(restart_gamma=0.05, s_min=0.01, s_max=0.25)  # the jump's first step, from 0.30, is not churned
     plan = rs.Plan.build(restart=[4, 2, 0.14, 0.30], **options)
     D, denoiser = exact()
     noise = EngineNoise()

@@ -36,9 +36,7 @@ def quality(monkeypatch):
             row = {"sampler": contender.name, "nfe": nfe}
             for fd in (12.0, 13.0):
                 balanced = {"fd_balanced": fd - 2} if nfe == 9 or not asked.get("mixed") else {}
-                found.append(
-                    {**row, **balanced, "kind": "quality", "features": "f", "fd": fd, "n": options["n"] // 2}
-                )
+                found.append({**row, **balanced, "kind": "quality", "features": "f", "fd": fd, "n": options["n"] // 2})
             found.append(
                 {
                     **row,
@@ -81,10 +79,31 @@ def test_speed_of_a_few_samplers(tmp_path, capsys):
 
 def test_quality_gets_what_was_asked(tmp_path, capsys, quality):
     code, out, err = run(
-        ["bench", "--samplers", "heun,heun+restart", "--nfe", "9,18", "--rounds", "0", "--n", "50", "--block", "20",
-         "--first-seed", "7", "--batch", "5", "--out", str(tmp_path), "--cache", str(tmp_path / "c"), "--features", "f:g"],
+        [
+            "bench",
+            "--samplers",
+            "heun,heun+restart",
+            "--nfe",
+            "9,18",
+            "--rounds",
+            "0",
+            "--n",
+            "50",
+            "--block",
+            "20",
+            "--first-seed",
+            "7",
+            "--batch",
+            "5",
+            "--out",
+            str(tmp_path),
+            "--cache",
+            str(tmp_path / "c"),
+            "--features",
+            "f:g",
+        ],
         capsys,
-    )  # fmt: skip
+    )
     assert code == 0, err
     assert quality["work"] == [("heun", 9), ("heun+restart", 9), ("heun", 18), ("heun+restart", 18)]
     assert (quality["n"], quality["block"], quality["first_seed"], quality["batch"]) == (50, 20, 7, 5)
@@ -177,9 +196,18 @@ def test_against_prints_ratios_and_keeps_them(tmp_path, capsys, monkeypatch):
     def measure(revision, model, plans, **options):
         asked.update(options, revision=revision, plans=plans)
         return [
-            {"kind": "against", "sampler": name, "nfe": plan.nfe, "seconds": 2.0, "seconds_old": 3.0, "ratio": 1.5,
-             "ratio_q1": 1.4, "ratio_q3": 1.6} for name, plan in plans
-        ]  # fmt: skip
+            {
+                "kind": "against",
+                "sampler": name,
+                "nfe": plan.nfe,
+                "seconds": 2.0,
+                "seconds_old": 3.0,
+                "ratio": 1.5,
+                "ratio_q1": 1.4,
+                "ratio_q3": 1.6,
+            }
+            for name, plan in plans
+        ]
 
     monkeypatch.setattr(against, "measure", measure)
     code, out, err = run(
@@ -199,10 +227,7 @@ def test_against_prints_ratios_and_keeps_them(tmp_path, capsys, monkeypatch):
         capsys,
     )
     assert code == 0, err
-    assert [(name, plan.nfe) for name, plan in asked["plans"]] == [
-        ("heun", 9),
-        ("heun+restart", 9),
-    ]  # 10 buys no more
+    assert [(name, plan.nfe) for name, plan in asked["plans"]] == [("heun", 9), ("heun+restart", 9)]  # 10 buys no more
     assert (asked["revision"], asked["rounds"]) == ("v1", 3)
     assert "1.500" in out
     assert [row["ratio"] for row in rows.read(tmp_path / "against.jsonl")] == [1.5, 1.5]
@@ -210,10 +235,6 @@ def test_against_prints_ratios_and_keeps_them(tmp_path, capsys, monkeypatch):
 
 def test_help_is_fast_to_import():
     """The command's file itself imports neither torch nor the measuring code."""
-    names = (
-        vars(command)
-        if isinstance(command, types.ModuleType)
-        else vars(sys.modules["restart_sampling.cli.bench"])
-    )
+    names = vars(command) if isinstance(command, types.ModuleType) else vars(sys.modules["restart_sampling.cli.bench"])
     assert "torch" not in names
     assert "speed" not in names

@@ -108,24 +108,16 @@ def test_equal_classes_are_weights():
     np.testing.assert_allclose(
         found.mu, np.average(values.double().numpy(), axis=0, weights=weights.numpy()), atol=1e-12
     )
-    np.testing.assert_allclose(
-        found.sigma, np.cov(values.double().numpy().T, aweights=weights.numpy()), atol=1e-12
-    )
+    np.testing.assert_allclose(found.sigma, np.cov(values.double().numpy().T, aweights=weights.numpy()), atol=1e-12)
     even = torch.arange(40) % 4
-    np.testing.assert_allclose(
-        stats_of(values, equal_classes(even)).sigma, stats_of(values).sigma, atol=1e-12
-    )
+    np.testing.assert_allclose(stats_of(values, equal_classes(even)).sigma, stats_of(values).sigma, atol=1e-12)
 
 
 def test_the_balanced_distance_does_not_see_how_often_a_class_is_drawn():
     """Dark and bright images, 1:1 in the reference: drawn 3:1, they are far off by `fd`, and not by `fd_balanced`."""
     dark, bright = pictures(800, 0) // 4, pictures(800, 1) // 4 + 190
     known = Judge(
-        Features(Pixels(), "pixels", dark[0]),
-        torch.cat([dark[:400], bright[:400]]),
-        None,
-        "made up",
-        balanced=True,
+        Features(Pixels(), "pixels", dark[0]), torch.cat([dark[:400], bright[:400]]), None, "made up", balanced=True
     )
     drawn, labels = torch.cat([dark[400:700], bright[400:500]]), torch.tensor([0] * 300 + [1] * 100)
     found = known.measure(drawn, labels)
@@ -152,7 +144,11 @@ def test_accuracy():
     [
         (lambda t: judge().fd(torch.zeros(3, 1, 4, 4)), RestartTypeError, "images must be uint8"),
         (lambda t: judge().fd(pictures(1, 0)), RestartValueError, "at least 2 images, got 1"),
-        (lambda t: Features(nn.Identity(), "id", pictures(1, 0)[0]), RestartTypeError, r"must map uint8 .* to \[2, d\]"),
+        (
+            lambda t: Features(nn.Identity(), "id", pictures(1, 0)[0]),
+            RestartTypeError,
+            r"must map uint8 .* to \[2, d\]",
+        ),
         (lambda t: load_features("nothing"), RestartValueError, "package.module:NAME or a TorchScript file"),
         (lambda t: load_features("math:pi2"), RestartValueError, "cannot be made"),
         (lambda t: load_features("builtins:dict"), RestartTypeError, "must return an nn.Module, got dict"),
@@ -161,7 +157,7 @@ def test_accuracy():
         (lambda t: judge_for("cifar.pkl"), ConfigError, "needs --features"),
         (lambda t: judge(stats_of(torch.randn(9, 7))), RestartValueError, "gives 4; use the extractor"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_judged(make, error, message, tmp_path):
     with pytest.raises(error, match=message):
         make(tmp_path)
@@ -189,9 +185,7 @@ def test_networks_in_torchscript(tmp_path, monkeypatch):
     assert torch.equal(around(images), want) and around.num_features == want.shape[1]
     direct = torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.Flatten())
     torch.jit.trace(lambda x: direct(x.float()), images).save(str(tmp_path / "traced.pt"))
-    assert torch.equal(
-        Features(load_features(str(tmp_path / "traced.pt")), "traced", images[0])(images), want
-    )
+    assert torch.equal(Features(load_features(str(tmp_path / "traced.pt")), "traced", images[0])(images), want)
 
 
 def test_a_file_that_is_no_torchscript(tmp_path):
@@ -226,9 +220,7 @@ def setting(tmp_path):
     denoiser.info["sha256"] = "f" * 64
     runner = Counting()
     contender = samplers.Contender("made-up", "ode", "torch", "Made up", "here", lambda *a: runner)
-    options = dict(
-        first_seed=100, block=20, out=tmp_path / "out", cache=tmp_path / "cache", batch=8, judge=judge()
-    )
+    options = dict(first_seed=100, block=20, out=tmp_path / "out", cache=tmp_path / "cache", batch=8, judge=judge())
 
     def measure(n):
         return quality.measure(denoiser, "made-up", [(contender, 9)], n=n, **options)
@@ -301,11 +293,7 @@ def test_rows_from_before_a_metric_are_measured_again(setting, monkeypatch):
     assert found == rows.read(folder / "out" / "quality.jsonl")[-3:] == measure(40)
     kept = [np.load(path) for path in sorted((folder / "cache").rglob("*.npz"))]
     images, labels = (torch.cat([torch.from_numpy(f[name]) for f in kept]) for name in ("images", "labels"))
-    assert (
-        found[2]["fd_balanced"]
-        == round(measure.judge.fd_balanced(images, labels.long()), 6)
-        != found[2]["fd"]
-    )
+    assert found[2]["fd_balanced"] == round(measure.judge.fd_balanced(images, labels.long()), 6) != found[2]["fd"]
     both = [row["fd_balanced"] for row in found[:2]]
     assert found[2]["fd_balanced_block_mean"] == pytest.approx(sum(both) / 2, abs=2e-6)
 
@@ -382,7 +370,8 @@ def test_the_sentence_is_of_the_rows_with_the_most_blocks():
     _, several = witnesses.sentences(some)
     assert "63 NFE, s" in several and "3 blocks" in several
     assert "1 further SDE and Restart row on fewer blocks left out" in several
-    # Rows of one family alone do not count, however many blocks they have: what both share is one block, too little to tell.
+    # Rows of one family alone do not count, however many blocks they have: what both share is one block, too little to
+    # tell.
     some = [row for row in some if row["family"] == "restart" or row["first_seed"] == 0]
     _, one = witnesses.sentences(some)
     assert "too little to tell, 1 block of 1,000 samples" in one
@@ -399,18 +388,20 @@ def test_rows_of_other_plans_are_other_contenders():
 def test_pairs_share_their_seeds():
     """Differences block by block against numpy; the nearest NFE of the same solver, and the SDE with the lowest mean."""
     rows_ = pooled_rows(
-        {("sde", "s"): [(63, 7.0), (127, 5.0)], ("restart", "h+restart"): [(40, 4.5)], ("ode", "h"): [(35, 6.0), (9, 4.0)],
-         ("ode", "other"): [(40, 1.0)]}
-    )  # fmt: skip
+        {
+            ("sde", "s"): [(63, 7.0), (127, 5.0)],
+            ("restart", "h+restart"): [(40, 4.5)],
+            ("ode", "h"): [(35, 6.0), (9, 4.0)],
+            ("ode", "other"): [(40, 1.0)],
+        }
+    )
     rows_ = [row for row in rows_ if row["sampler"] != "s" or row["first_seed"] != 0]
     noise = iter(np.random.default_rng(0).normal(size=2 * len(rows_)))
     rows_ = [{**row, "fd": row["fd"] + next(noise), "fd_balanced": row["fd"] + next(noise)} for row in rows_]
     beside_heun, beside_sde = claims.pairs(rows_)
 
     def values(sampler, nfe):
-        return np.array(
-            [row["fd_balanced"] for row in rows_ if (row["sampler"], row["nfe"]) == (sampler, nfe)]
-        )
+        return np.array([row["fd_balanced"] for row in rows_ if (row["sampler"], row["nfe"]) == (sampler, nfe)])
 
     for pair, other, mine in (
         (beside_heun, values("h", 35), values("h+restart", 40)),
@@ -422,13 +413,11 @@ def test_pairs_share_their_seeds():
         assert pair.error == pytest.approx(less.std(ddof=1) / len(less) ** 0.5)
         assert pair.lower == (less < 0).sum()
     assert (beside_heun.other["nfe"], beside_sde.other["nfe"]) == (35, 127)
-    named = [
-        {**r, "sampler": "preset:p", "config": {"solver": "h"}} if r["family"] == "restart" else r
-        for r in rows_
-    ]
+    named = [{**r, "sampler": "preset:p", "config": {"solver": "h"}} if r["family"] == "restart" else r for r in rows_]
     assert [(p.one["sampler"], p.other["sampler"], p.mean) for p in claims.pairs(named)] == [
-        ("preset:p", "h", beside_heun.mean), ("preset:p", "s", beside_sde.mean)
-    ]  # fmt: skip
+        ("preset:p", "h", beside_heun.mean),
+        ("preset:p", "s", beside_sde.mean),
+    ]
     assert claims.pairs([row for row in rows_ if row["first_seed"] == 0]) == []
     assert claims.pairs([{**row, "model_sha256": row["family"]} for row in rows_]) == []
 
@@ -437,10 +426,18 @@ def test_the_best_sde_is_chosen_on_shared_blocks():
     """Two easy blocks alone give the worse SDE the lower mean; on the blocks that it shares it is above the other."""
     fd = {"r": [5.0] * 2 + [8.0] * 8, "worse": [5.2] * 2, "better": [4.6] * 2 + [7.6] * 8}
     rows_ = [
-        {"kind": "quality", "family": "restart" if name == "r" else "sde", "sampler": name, "nfe": 50, "n": 1000,
-         "first_seed": 1000 * k, "fd": value}
-        for name, values in fd.items() for k, value in enumerate(values)
-    ]  # fmt: skip
+        {
+            "kind": "quality",
+            "family": "restart" if name == "r" else "sde",
+            "sampler": name,
+            "nfe": 50,
+            "n": 1000,
+            "first_seed": 1000 * k,
+            "fd": value,
+        }
+        for name, values in fd.items()
+        for k, value in enumerate(values)
+    ]
     (pair,) = claims.pairs(rows_)
     assert (pair.other["sampler"], pair.blocks) == ("better", 10) and pair.mean == pytest.approx(0.4)
 

@@ -1,4 +1,6 @@
-"""Contenders: every one draws what it says, with the network calls it says, on data whose answer is known in closed form."""
+"""Contenders: every one draws what it says, with the network calls it says, on data whose answer is known in closed
+form.
+"""
 
 from __future__ import annotations
 
@@ -43,9 +45,7 @@ class Raw:
 
 
 def denoiser(D, label_dim=0, labels_matter=False):
-    return rs.Denoiser(
-        Raw(D, labels_matter), parameterization.edm(SIGMA_DATA), SHAPE, label_dim, name="exact"
-    )
+    return rs.Denoiser(Raw(D, labels_matter), parameterization.edm(SIGMA_DATA), SHAPE, label_dim, name="exact")
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +121,9 @@ def test_plain_loops_draw_what_the_engine_draws(name):
 
 @pytest.mark.parametrize("name", [c.name for c in EVERYONE if c.by == "torch"])
 def test_plain_loops_begin_from_draw_0_of_the_seed(name):
-    """The first thing the network is asked: 80 times the engine's latents, since there is no churn at the top of the grid."""
+    """The first thing the network is asked: 80 times the engine's latents, since there is no churn at the top of the
+    grid.
+    """
     asked = []
 
     def D(x, sigma):
@@ -143,17 +145,13 @@ def test_rows_of_loops_with_other_latents_are_known_by_their_key():
 
 @pytest.mark.parametrize("name", NOISY)
 def test_stochastic_samplers_draw_gaussian_data_with_its_variance(name):
-    # Nine points in the interval: the rule has three and 13 repeats at this budget, and every repeat adds the error of its steps
-    # (ddpm: std 0.38, with nine points 0.46, with 21 points 0.49).
+    # Nine points in the interval: the rule has three and 13 repeats at this budget, and every repeat adds the error of
+    # its steps (ddpm: std 0.38, with nine points 0.46, with 21 points 0.49).
     restart = [9, 2, 0.06, 0.30] if samplers.find(name).family == "restart" else None
-    runner = samplers.find(name).runner(
-        denoiser(problems.gaussian(0.5)), 127, batch_size=1000, restart=restart
-    )
+    runner = samplers.find(name).runner(denoiser(problems.gaussian(0.5)), 127, batch_size=1000, restart=restart)
     x, _ = runner.draw(range(1000))
     std = float(x.double().std())  # of 16,000 numbers: known to 0.6 %
-    tolerance = (
-        0.05 if name == "ddpm+restart" else 0.02 if restart else 0.035
-    )  # ancestral steps are of first order
+    tolerance = 0.05 if name == "ddpm+restart" else 0.02 if restart else 0.035  # ancestral steps are of first order
     assert abs(std - 0.5) < tolerance
     assert abs(float(x.double().mean())) < 0.02
 
@@ -249,18 +247,12 @@ def test_names_groups_and_globs():
     assert {c.by for c in samplers.select("torch")} == {"torch"}
     assert {c.family for c in samplers.select("sde")} == {"sde"}
     assert [c.name for c in samplers.select("heun*")] == ["heun", "heun+restart"]
-    assert [c.name for c in samplers.select("dpm++2m", "heun", "heun*")] == [
-        "heun",
-        "dpm++2m",
-        "heun+restart",
-    ]
+    assert [c.name for c in samplers.select("dpm++2m", "heun", "heun*")] == ["heun", "dpm++2m", "heun+restart"]
     assert len(samplers.select("preset:imagenet64-edm-*")) > 10
     assert len(set(NAMES)) == len(NAMES)
     with pytest.raises(ConfigError, match=r"'huen' is not known; did you mean heun"):
         samplers.find("huen")
-    with pytest.raises(
-        ConfigError, match=r"globs such as 'heun\*' or groups \(all, .*\); did you mean .*heun.*\?$"
-    ):
+    with pytest.raises(ConfigError, match=r"globs such as 'heun\*' or groups \(all, .*\); did you mean .*heun.*\?$"):
         samplers.select("huen")
     with pytest.raises(ConfigError, match=r"glob.*group"):
         samplers.select("all", "xyzzy")
@@ -274,8 +266,10 @@ def test_a_name_may_have_a_budget_of_its_own():
 
     assert named("heun", "euler@35", "heun@18") == [("heun", 9), ("heun", 18), ("euler", 35)]
     assert named("euler@35", "dpm*@9", "preset:cifar10-edm-43@43", budgets=()) == [
-        *((c.name, 9) for c in samplers.select("dpm*")), ("euler", 35), ("preset:cifar10-edm-43", 43)
-    ]  # fmt: skip
+        *((c.name, 9) for c in samplers.select("dpm*")),
+        ("euler", 35),
+        ("preset:cifar10-edm-43", 43),
+    ]
     for bad in ("heun@", "heun@x", "heun@0", "@9"):
         with pytest.raises(ConfigError, match=r"heun@35|not known"):
             named(bad)
@@ -323,14 +317,7 @@ def _environment():
 def test_rows_are_written_whole_and_read_back(tmp_path):
     path = tmp_path / "new" / "speed.jsonl"
     rows.append(
-        path,
-        {
-            "kind": "speed",
-            "fd": float("nan"),
-            "most": float("inf"),
-            "config": {"s_max": float("inf")},
-            "n": 3,
-        },
+        path, {"kind": "speed", "fd": float("nan"), "most": float("inf"), "config": {"s_max": float("inf")}, "n": 3}
     )
     rows.append(path, {"kind": "quality", "text": "σ\n<b>"})
     first, second = rows.read(path)
@@ -367,11 +354,7 @@ def test_a_line_that_is_no_row_is_an_error_with_its_place(tmp_path):
 
 
 def test_find_and_same():
-    found = [
-        {"sampler": "heun", "nfe": 9},
-        {"sampler": "heun", "nfe": 18},
-        {"sampler": "euler", "nfe": 9, "n": None},
-    ]
+    found = [{"sampler": "heun", "nfe": 9}, {"sampler": "heun", "nfe": 18}, {"sampler": "euler", "nfe": 9, "n": None}]
     assert rows.find(found, sampler="heun", nfe=18) == [found[1]]
     assert rows.find(found, nfe=9) == [found[0], found[2]]
     assert rows.same(found[0], found[2], ("nfe", "n"))

@@ -14,11 +14,40 @@ from restart_sampling.bench import against, costs, rows, samplers, speed, timing
 from restart_sampling.errors import BackendError, ConfigError
 
 FIELDS = {
-    "kind", "sampler", "title", "family", "by", "nfe", "nfe_asked", "plan", "config", "restart", "model", "model_sha256",
-    "dtype", "batch", "device", "threads", "torch", "python", "restart_sampling", "git", "samples_per_s", "samples_per_s_q1",
-    "samples_per_s_q3", "ms_per_evaluation", "ms_outside_network", "launches_per_evaluation", "bytes_per_evaluation",
-    "first_result_s", "peak_memory_mb", "rounds", "disturbed", "ratio", "rotation",
-}  # fmt: skip
+    "kind",
+    "sampler",
+    "title",
+    "family",
+    "by",
+    "nfe",
+    "nfe_asked",
+    "plan",
+    "config",
+    "restart",
+    "model",
+    "model_sha256",
+    "dtype",
+    "batch",
+    "device",
+    "threads",
+    "torch",
+    "python",
+    "restart_sampling",
+    "git",
+    "samples_per_s",
+    "samples_per_s_q1",
+    "samples_per_s_q3",
+    "ms_per_evaluation",
+    "ms_outside_network",
+    "launches_per_evaluation",
+    "bytes_per_evaluation",
+    "first_result_s",
+    "peak_memory_mb",
+    "rounds",
+    "disturbed",
+    "ratio",
+    "rotation",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -99,9 +128,7 @@ def test_together_all_budgets_take_turns(monkeypatch):
         with monkeypatch.context() as patch:
             measured((), 9, patch, seconds)  # puts the made-up seconds in place
             made = speed.interleaved
-            patch.setattr(
-                speed, "interleaved", lambda ways, *given: rotations.append(list(ways)) or made(ways, *given)
-            )
+            patch.setattr(speed, "interleaved", lambda ways, *given: rotations.append(list(ways)) or made(ways, *given))
             work = samplers.work(["heun@5", "heun", "euler@9"], [9])
             return speed.measure(
                 denoiser(problems.gaussian()),
@@ -186,7 +213,9 @@ def test_the_engine_launches_two_kernels_for_an_evaluation():
 
 
 def test_bytes_are_those_of_the_plan_s_rows():
-    """A Heun step moves 32 bytes per element with a float32 network: x, h and F read (x and F twice), x, h and net_in (twice)."""
+    """A Heun step moves 32 bytes per element with a float32 network: x, h and F read (x and F twice), x, h and net_in
+    (twice).
+    """
     den = denoiser(problems.gaussian())
     moved = {}
     for nfe in (17, 19):
@@ -256,13 +285,7 @@ def test_two_revisions_take_turns(checkout, tmp_path):
     heard, log = [], tmp_path / "log"
     plans = [("heun", rs.Plan.build(steps=3)), ("dpm3", rs.Plan.build(solver="dpm3", steps=3))]
     (row,) = against.measure("HEAD", str(log), plans, rounds=4, batch=2, progress=heard.append)
-    assert (row["sampler"], row["nfe"], row["ratio"], row["seconds"], row["seconds_old"]) == (
-        "heun",
-        5,
-        1.5,
-        2.0,
-        3.0,
-    )
+    assert (row["sampler"], row["nfe"], row["ratio"], row["seconds"], row["seconds_old"]) == ("heun", 5, 1.5, 2.0, 3.0)
     turns = log.read_text().split("\n")[:-1]
     assert turns[:2] == ["new builds", "old builds"]
     assert turns[2:10] == ["new", "old", "old", "new", "new", "old", "old", "new"]

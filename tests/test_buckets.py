@@ -1,5 +1,5 @@
-"""How many lanes and captures a run takes: buckets of 1, 2, 4, … lanes, chunks of 8, 4, 2 and 1 evaluations, and what is kept of
-them. Captures are tapes (`tape.py`); batches are counted in the network."""
+"""How many lanes and captures a run takes: buckets of 1, 2, 4, … lanes, chunks of 8, 4, 2 and 1 evaluations, and what
+is kept of them. Captures are tapes (`tape.py`); batches are counted in the network."""
 
 from __future__ import annotations
 
@@ -233,8 +233,11 @@ class OutOfMemory(TapeCapture):
 
 @pytest.mark.parametrize(
     "error",
-    [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), RuntimeError("CUDA error: out of memory")],
-)  # fmt: skip
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: out of memory"),
+    ],
+)
 def test_a_capture_without_memory_is_out_of_memory(error):
     """Not slow launches in silence: a job then halves its batch, and another capture is tried."""
     capture = OutOfMemory(error)
@@ -252,9 +255,12 @@ def test_a_capture_without_memory_is_out_of_memory(error):
 def test_a_job_draws_smaller_batches_when_a_capture_runs_out_of_memory():
     events = []
     source = SamplerSource(
-        denoiser(), rs.Plan.build(steps=2), 16, {"device": "cpu", "graph": "off"},
+        denoiser(),
+        rs.Plan.build(steps=2),
+        16,
+        {"device": "cpu", "graph": "off"},
         note=lambda event, details: events.append((event, details["batch"], details["next"])),
-    )  # fmt: skip
+    )
     with_graph(source.sampler, "loop", OutOfMemory(torch.OutOfMemoryError("CUDA out of memory")))
     assert source.draw(parse_seeds("0-15")).fetch().shape[0] == 16
     assert events == [("out of memory", 16, 8)]

@@ -1,6 +1,7 @@
-"""CUDA capture on a stand-in for CUDA: what a capture leaves behind, above all one that fails. `torch.cuda.graph` is PyTorch's
-own; below it is a device that behaves as PyTorch's C++ does: a capture that was broken raises at its end, and then neither
-leaves its stream nor gives back the allocator and the random generator. The same on a GPU is in test_graph.py."""
+"""CUDA capture on a stand-in for CUDA: what a capture leaves behind, above all one that fails. `torch.cuda.graph` is
+PyTorch's own; below it is a device that behaves as PyTorch's C++ does: a capture that was broken raises at its end, and
+then neither leaves its stream nor gives back the allocator and the random generator. The same on a GPU is in
+test_graph.py."""
 
 from __future__ import annotations
 
@@ -128,16 +129,24 @@ def gpu(monkeypatch):
         device.allocating.remove(pool)
 
     replaced = {
-        "CUDAGraph": fake_graph_class(device), "Stream": Stream, "stream": OnStream, "current_stream": lambda d=None: Stream(d),
-        "synchronize": lambda d=None: None, "empty_cache": device.empty_cache, "current_device": lambda: 0,
-        "graph_pool_handle": lambda: ("shared pool",), "mem_get_info": lambda d=None: (device.free, 1 << 33),
-    }  # fmt: skip
+        "CUDAGraph": fake_graph_class(device),
+        "Stream": Stream,
+        "stream": OnStream,
+        "current_stream": lambda d=None: Stream(d),
+        "synchronize": lambda d=None: None,
+        "empty_cache": device.empty_cache,
+        "current_device": lambda: 0,
+        "graph_pool_handle": lambda: ("shared pool",),
+        "mem_get_info": lambda d=None: (device.free, 1 << 33),
+    }
     for name, value in replaced.items():
         monkeypatch.setattr(torch.cuda, name, value)
     for name, function in {
-        "_host_emptyCache": lambda: None, "_cuda_endAllocateToPool": end_allocation, "_cuda_releasePool": lambda i, p: None,
+        "_host_emptyCache": lambda: None,
+        "_cuda_endAllocateToPool": end_allocation,
+        "_cuda_releasePool": lambda i, p: None,
         "_cuda_clearCublasWorkspaces": lambda: device.log.append("clear"),
-    }.items():  # fmt: skip
+    }.items():
         monkeypatch.setattr(torch._C, name, function, raising=False)
     monkeypatch.setattr(torch, "zeros", lambda *a, **k: zeros(*a, **{**k, "device": "cpu"}))
     monkeypatch.setattr(module, "_runtime", lambda: Runtime)

@@ -106,9 +106,7 @@ def test_repeat_refuses_other_weights(tmp_path, capsys):
     run(["generate", "--steps", "2", "--seeds", "0", "--out", str(first)], capsys)
     record = json.loads((first / "run.json").read_text())
     (first / "run.json").write_text(json.dumps(record | {"model_sha256": "0" * 64}))
-    code, _, err = run(
-        ["generate", "--repeat", str(first / "run.json"), "--out", str(tmp_path / "b")], capsys
-    )
+    code, _, err = run(["generate", "--repeat", str(first / "run.json"), "--out", str(tmp_path / "b")], capsys)
     assert code == 2
     assert "are not those of the recorded run" in err
 
@@ -117,8 +115,7 @@ def test_image_n_does_not_depend_on_the_batch(tmp_path, capsys):
     """Same seed, other batch: the same picture up to the network's float rounding (one grey level)."""
     for name, seeds, batch in (("a", "0-4", "5"), ("b", "4", "1")):
         code, _, err = run(
-            ["generate", "--steps", "4", "--seeds", seeds, "--batch", batch, "--out", str(tmp_path / name)],
-            capsys,
+            ["generate", "--steps", "4", "--seeds", seeds, "--batch", batch, "--out", str(tmp_path / name)], capsys
         )
         assert code == 0, err
     a, b = (np.asarray(Image.open(tmp_path / n / "samples" / "000004.png"), dtype=int) for n in "ab")
@@ -127,9 +124,7 @@ def test_image_n_does_not_depend_on_the_batch(tmp_path, capsys):
 
 
 def test_npz(tmp_path, capsys):
-    code, _, err = run(
-        ["generate", *FAST, "--seeds", "0-2", "--format", "npz", "--out", str(tmp_path / "n")], capsys
-    )
+    code, _, err = run(["generate", *FAST, "--seeds", "0-2", "--format", "npz", "--out", str(tmp_path / "n")], capsys)
     assert code == 0, err
     data = np.load(tmp_path / "n" / "samples" / "shard-000000.npz")
     assert data["arr_0"].shape == (3, 28, 28, 1)
@@ -193,18 +188,14 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(module.Sampler, "iterate", interrupted)
     out = tmp_path / "stopped"
-    code, _, _ = run(
-        ["generate", "--steps", "3", "--batch", "2", "--seeds", "0-5", "--out", str(out)], capsys
-    )
+    code, _, _ = run(["generate", "--steps", "3", "--batch", "2", "--seeds", "0-5", "--out", str(out)], capsys)
     assert code == 130
     assert files(out) == ["grid.png", *RECORDS]
     assert files(out / "samples") == ["000000.png", "000001.png"]
     (line,) = (out / "manifest-0.jsonl").read_text().splitlines()
     assert json.loads(line)["seeds"] == "0-1"
     monkeypatch.undo()
-    code, _, _ = run(
-        ["generate", "--steps", "3", "--batch", "2", "--seeds", "0-5", "--out", str(out)], capsys
-    )
+    code, _, _ = run(["generate", "--steps", "3", "--batch", "2", "--seeds", "0-5", "--out", str(out)], capsys)
     assert code == 0
     assert files(out / "samples") == [f"{seed:06d}.png" for seed in range(6)]
 
@@ -357,32 +348,26 @@ def test_a_folder_without_a_run(command, tmp_path, capsys):
 
 @pytest.mark.parametrize("how", ["cut short", "a bit of its header", "other weights", "another model"])
 def test_a_checkpoint_that_changed_under_a_run_is_refused(tmp_path, capsys, how):
-    """One line that names the reason, exit code 2, and the run in the folder stays as it was; the old file goes on with it."""
+    """One line that names the reason, exit code 2, and the run in the folder stays as it was; the old file goes on with
+    it.
+    """
     from restart_sampling.models.registry import find
 
     good = find("fashion-mnist").read_bytes()
     model, out = tmp_path / "model.safetensors", tmp_path / "a"
     model.write_bytes(good)
-    command = [
-        "generate",
-        "--model",
-        str(model),
-        "--steps",
-        "2",
-        "--batch",
-        "8",
-        "--out",
-        str(out),
-        "--seeds",
-    ]
+    command = ["generate", "--model", str(model), "--steps", "2", "--batch", "8", "--out", str(out), "--seeds"]
     assert run([*command, "0-3"], capsys)[0] == 0
     before = {p.name: p.read_bytes() for p in out.rglob("*") if p.suffix in (".png", ".jsonl", ".json")}
     swapped, said = {
         "cut short": (good[:-1000], "model.safetensors"),
         "a bit of its header": (bytes([good[0] ^ 64]) + good[1:], "model.safetensors"),
         "other weights": (good[:-1] + bytes([good[-1] ^ 1]), "model_sha256 is"),
-        "another model": (find("fashion-mnist").with_name("fashion-mnist-classifier.safetensors").read_bytes(), "model"),
-    }[how]  # fmt: skip
+        "another model": (
+            find("fashion-mnist").with_name("fashion-mnist-classifier.safetensors").read_bytes(),
+            "model",
+        ),
+    }[how]
     model.write_bytes(swapped)
     code, _, err = run([*command, "0-7"], capsys)
     assert code == 2

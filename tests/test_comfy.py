@@ -66,14 +66,16 @@ class Masked:
 
 
 class KSAMPLER:
-    """comfy.samplers.KSAMPLER as far as a sampler function sees it: state from noise, masks, k_callback, options as keywords."""
+    """comfy.samplers.KSAMPLER as far as a sampler function sees it: state from noise, masks, k_callback, options as
+    keywords.
+    """
 
     def __init__(self, sampler_function, extra_options=None, inpaint_options=None):
         self.sampler_function, self.extra_options = sampler_function, extra_options or {}
 
     def sample(
         self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=True
-    ):  # fmt: skip
+    ):
         extra_args["denoise_mask"] = denoise_mask
         image = torch.zeros_like(noise) if latent_image is None else latent_image
         flow = isinstance(model_wrap.inner_model.inner_model.model_sampling, CONST)
@@ -81,9 +83,14 @@ class KSAMPLER:
         total = len(sigmas) - 1
         told = lambda info: callback(info["i"], info["denoised"], info["x"], total)  # noqa: E731
         return self.sampler_function(
-            Masked(model_wrap, noise, image), x, sigmas, extra_args=extra_args, callback=told, disable=disable_pbar,
+            Masked(model_wrap, noise, image),
+            x,
+            sigmas,
+            extra_args=extra_args,
+            callback=told,
+            disable=disable_pbar,
             **self.extra_options,
-        )  # fmt: skip
+        )
 
 
 @pytest.fixture
@@ -129,13 +136,10 @@ def test_a_run_of_the_node(comfy, restart):
     node = comfyui.RestartSamplerNode()
     (sampler,) = node.get_sampler(**defaults(node) | {"restart": restart})
     model, bar, noise = guider(EPS()), [], torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
-    found = sampler.sample(
-        model, SIGMAS, {"model_options": {}, "seed": 99}, lambda *told: bar.append(told), noise
-    )
+    found = sampler.sample(model, SIGMAS, {"model_options": {}, "seed": 99}, lambda *told: bar.append(told), noise)
     want = sample_restart(
-        lambda x, s: D(x, s), noise * SIGMAS[0], SIGMAS, restart=restart, s_noise=1.01, seeds=[99, 100],
-        disable=True,
-    )  # fmt: skip
+        lambda x, s: D(x, s), noise * SIGMAS[0], SIGMAS, restart=restart, s_noise=1.01, seeds=[99, 100], disable=True
+    )
     assert torch.equal(found, want)
     assert len(model.calls) == restart_plan(SIGMAS, restart).nfe <= 39
     assert [i for i, *_ in bar] == list(range(steps(SIGMAS, restart)))
@@ -262,9 +266,14 @@ def test_registration_happens_once(comfy):
     sampler = KSAMPLER(functions.sample_restart)
     found = sampler.sample(guider(EPS()), SIGMAS, {"seed": 5}, lambda *told: None, noise)
     want = sample_restart(
-        lambda x, s: D(x, s), noise * SIGMAS[0], SIGMAS, restart="[3, 2, 0.3, 1.0]", s_noise=1.01, seeds=[5, 6],
+        lambda x, s: D(x, s),
+        noise * SIGMAS[0],
+        SIGMAS,
+        restart="[3, 2, 0.3, 1.0]",
+        s_noise=1.01,
+        seeds=[5, 6],
         disable=True,
-    )  # fmt: skip
+    )
     assert torch.equal(found, want)
 
 

@@ -57,9 +57,7 @@ def test_lanes_are_refilled_so_that_the_batch_stays_full():
     plan_of = {id(short): short, id(long): long}
     sizes = calls(lambda den: rs.Sampler(den, short, batch_size=8).run(pairs))
     work = sum(plan_of[id(plan)].nfe for _, plan in pairs)
-    assert (
-        sum(sizes) == work
-    )  # no evaluation of an idle lane: the batch narrows when nothing is left to start
+    assert sum(sizes) == work  # no evaluation of an idle lane: the batch narrows when nothing is left to start
     assert sizes.count(8) * 8 >= 0.9 * work
 
 
@@ -79,12 +77,8 @@ def test_results_come_in_the_order_of_the_request_and_say_where_they_belong():
 
 def test_guided_and_plain_plans_share_a_batch(device):
     plain, guided = rs.Plan.build(steps=4), rs.Plan.build(steps=6, guidance_scale=3.0)
-    x = rs.Sampler(denoiser(4), plain, batch_size=4, device=device).run(
-        [(0, plain), (1, guided), (2, guided)]
-    )
-    expected = [
-        rs.sample(denoiser(4), plan, [i], device=device) for i, plan in enumerate((plain, guided, guided))
-    ]
+    x = rs.Sampler(denoiser(4), plain, batch_size=4, device=device).run([(0, plain), (1, guided), (2, guided)])
+    expected = [rs.sample(denoiser(4), plan, [i], device=device) for i, plan in enumerate((plain, guided, guided))]
     assert torch.equal(x[1:], torch.cat(expected[1:]))
     # weight 1 of the guided form is F_u + (F_c − F_u): equal to rounding, not to the bit
     assert torch.allclose(x[:1], expected[0], rtol=0, atol=1e-4)

@@ -20,13 +20,25 @@ from restart_sampling.models import build_network
 from restart_sampling.models.weights import KEY, tensors_sha256
 
 CONFIG = {
-    "class_name": "EDMPrecond", "model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "label_dim": 3,
+    "class_name": "EDMPrecond",
+    "model_type": "SongUNet",
+    "img_resolution": 8,
+    "img_channels": 1,
+    "label_dim": 3,
     "augment_dim": 9,
-    "model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4], "sigma_min": 0.001, "sigma_data": 0.7,
-}  # fmt: skip
+    "model_channels": 8,
+    "channel_mult": [1, 2],
+    "num_blocks": 1,
+    "attn_resolutions": [4],
+    "sigma_min": 0.001,
+    "sigma_data": 0.7,
+}
 IDDPM = {k: v for k, v in CONFIG.items() if k != "sigma_data"} | {
-    "class_name": "iDDPMPrecond", "M": 40, "sigma_min": 0.0064, "sigma_max": 2e4,
-}  # fmt: skip
+    "class_name": "iDDPMPrecond",
+    "M": 40,
+    "sigma_min": 0.0064,
+    "sigma_max": 2e4,
+}
 PFGM = CONFIG | {"pfgmpp": True, "D": 2048}
 
 
@@ -77,9 +89,7 @@ def test_a_converted_file_is_the_same_network(tmp_path, capsys, config, form):
         card = json.loads(file.metadata()[KEY])["card"]
     assert card["source"]["sha256"] == sha256(source) and card["source"]["file"] == source.name
     assert card["tensors_sha256"] == digest and "ask its publisher" in card["licence"]["weights"]
-    assert tmp_path.as_posix() not in json.dumps(
-        card
-    )  # no path of this machine goes into a file that may travel
+    assert tmp_path.as_posix() not in json.dumps(card)  # no path of this machine goes into a file that may travel
 
 
 def test_samples_of_a_checkpoint(source):
@@ -145,10 +155,7 @@ def test_inspect_says_what_is_inside(tmp_path, source, capsys):
     assert rows["sample"] == "1 × 8 × 8" and rows["labels"] == "3" and rows["sigma"] == "0.001 .. inf"
     assert rows["parameters"].startswith(f"{sum(p.numel() for p in network.parameters()):,} in")
     assert rows["code"] == f"unknown, SHA-256 {hashlib.sha256(forge.SOURCE.encode()).hexdigest()}"
-    assert (
-        rows["sha256"] == sha256(source)
-        and rows["tensors"] == f"SHA-256 {tensors_sha256(network.state_dict())}"
-    )
+    assert rows["sha256"] == sha256(source) and rows["tensors"] == f"SHA-256 {tensors_sha256(network.state_dict())}"
     assert rows["D"] == "none (diffusion)" and rows["loadable"] == "yes"
     assert "not a known version" in rows["note"]
 
@@ -192,27 +199,48 @@ ELSE = {
     "empty": ("x.pkl", b"", "the file is empty"),
     "web page": ("x.pkl", b"<!DOCTYPE html><html></html>", "this is a web page, not weights"),
     "login page": ("x.safetensors", b"\n<html>log in</html>", "this is a web page, not weights"),
-    "Git LFS": ("x.pkl", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer, not weights"),
+    "Git LFS": (
+        "x.pkl",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+        "Git LFS pointer, not weights",
+    ),
     "text": ("x.pkl", b"hello", "not a pickle of protocol 2 to 5, and not a torch.save file"),
     "protocol 0": ("x.pkl", b"(dp0\nS'ema'\np1\nNs.", "not a pickle of protocol 2 to 5"),
     "something": ("x.weights", b"\0" * 99, "not a safetensors file"),
-    "old torch.save": ("x.pt", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.", "torch.save's old format"),
-    "StyleGAN": ("x.pkl", pickled({"G": None, "D": None, "G_ema": None}), "neither ema nor net.*its keys are D, G, G_ema"),
+    "old torch.save": (
+        "x.pt",
+        b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.",
+        "torch.save's old format",
+    ),
+    "StyleGAN": (
+        "x.pkl",
+        pickled({"G": None, "D": None, "G_ema": None}),
+        "neither ema nor net.*its keys are D, G, G_ema",
+    ),
     "Stable Diffusion .ckpt": (
-        "sd.ckpt", zipped(pickled({"state_dict": {}, "global_step": 1}, 2)), "its keys are global_step, state_dict; .*diffusers"
+        "sd.ckpt",
+        zipped(pickled({"state_dict": {}, "global_step": 1}, 2)),
+        "its keys are global_step, state_dict; .*diffusers",
     ),
     "lightning .ckpt": (
-        "sd.ckpt", zipped(pickled({"callbacks": forge.Call("pytorch_lightning.callbacks.ModelCheckpoint")}, 2)),
+        "sd.ckpt",
+        zipped(pickled({"callbacks": forge.Call("pytorch_lightning.callbacks.ModelCheckpoint")}, 2)),
         "refused the global pytorch_lightning.callbacks.ModelCheckpoint.*diffusers",
     ),
     "a state dict": ("x.pth", zipped(pickled({"conv.weight": 1}, 2)), "its keys are conv.weight"),
     "another zip": ("x.npz", b"PK\x05\x06" + b"\0" * 18, "not a safetensors file|without a data.pkl"),
     "somebody's safetensors": (
-        "x.safetensors", save({"weight": torch.zeros(1)}), "no 'restart_sampling' entry.*`restart-sampling convert`"
+        "x.safetensors",
+        save({"weight": torch.zeros(1)}),
+        "no 'restart_sampling' entry.*`restart-sampling convert`",
     ),
-    "Stable Diffusion safetensors": ("x.safetensors", save(KEYS), "Stable Diffusion or diffusers file: load it with diffusers"),
+    "Stable Diffusion safetensors": (
+        "x.safetensors",
+        save(KEYS),
+        "Stable Diffusion or diffusers file: load it with diffusers",
+    ),
     "PyTorch zip cut": ("x.pt", zipped(b"\x80\x02N.")[:-30], "the file is incomplete"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ELSE)
@@ -267,8 +295,7 @@ def test_the_hash_of_tensors_goes_by_name_shape_and_bits():
     others = [{"a": a.T, "b": b}, {"a": a, "c": b}, {"a": a.double(), "b": b}, {"a": a, "b": -b}, {"a": a}]
     assert len({one, *map(tensors_sha256, others)}) == 6
     text = b"".join(
-        json.dumps([n, "torch.float32", list(t.shape)]).encode()
-        + struct.pack(f"<{t.numel()}f", *t.flatten().tolist())
+        json.dumps([n, "torch.float32", list(t.shape)]).encode() + struct.pack(f"<{t.numel()}f", *t.flatten().tolist())
         for n, t in (("a", a), ("b", b))
     )
     assert one == hashlib.sha256(text).hexdigest()

@@ -25,9 +25,16 @@ from restart_sampling.training.data import load_images
 from restart_sampling.training.extractors import load_extractor
 
 SMALL = dict(
-    class_name="EDMPrecond", model_type="SongUNet", img_resolution=8, img_channels=1, label_dim=0, model_channels=8,
-    channel_mult=[1, 2], num_blocks=1, attn_resolutions=[],
-)  # fmt: skip
+    class_name="EDMPrecond",
+    model_type="SongUNet",
+    img_resolution=8,
+    img_channels=1,
+    label_dim=0,
+    model_channels=8,
+    channel_mult=[1, 2],
+    num_blocks=1,
+    attn_resolutions=[],
+)
 
 
 def mutants(content, n, seed):
@@ -56,11 +63,7 @@ def test_arrays(tmp_path, trials):
     path, pixels = tmp_path / "a.npz", np.arange(4 * 64, dtype=np.uint8).reshape(4, 1, 8, 8)
     compressed, plain = io.BytesIO(), io.BytesIO()
     arrays = dict(
-        images=pixels,
-        labels=np.arange(4),
-        arr_0=pixels.transpose(0, 2, 3, 1),
-        mu=np.zeros(3),
-        sigma=np.eye(3),
+        images=pixels, labels=np.arange(4), arr_0=pixels.transpose(0, 2, 3, 1), mu=np.zeros(3), sigma=np.eye(3)
     )
     np.savez_compressed(compressed, **arrays)
     np.savez(plain, **arrays)
@@ -76,9 +79,10 @@ def test_arrays(tmp_path, trials):
         found = images.read(path, 4, (1, 8, 8))
         whole += found is not None
         for read, error in (
-            (lambda: judge.load_reference(path), RestartError), (lambda: load_images(str(path)), RestartError),
+            (lambda: judge.load_reference(path), RestartError),
+            (lambda: load_images(str(path)), RestartError),
             (lambda: find("npz").check(path), ValueError),
-        ):  # fmt: skip
+        ):
             try:
                 read()
             except error as problem:
@@ -161,10 +165,13 @@ SPARSE = 1 << 30  # bytes that are promised and take no room
 @pytest.mark.parametrize(
     "name, head",
     [
-        ("a.pkl", b"\x80\x04\xff"), ("b.pkl", b"\x00\x00"), ("c.pt", b"PK\x03\x04"), ("d.safetensors", b"\x10\0\0\0\0\0\0\0{}"),
+        ("a.pkl", b"\x80\x04\xff"),
+        ("b.pkl", b"\x00\x00"),
+        ("c.pt", b"PK\x03\x04"),
+        ("d.safetensors", b"\x10\0\0\0\0\0\0\0{}"),
         ("e.safetensors", b"\0" * 8),
     ],
-)  # fmt: skip
+)
 def test_what_is_refused_by_its_first_bytes_is_not_read(name, head, tmp_path, monkeypatch):
     path, counting = tmp_path / name, Counting()
     with path.open("wb") as file:
@@ -179,9 +186,7 @@ def test_what_is_refused_by_its_first_bytes_is_not_read(name, head, tmp_path, mo
 
 
 def test_somebody_else_s_safetensors_file_is_refused_by_its_header(tmp_path, monkeypatch):
-    header = json.dumps(
-        {"unet.w": {"dtype": "F32", "shape": [SPARSE // 4], "data_offsets": [0, SPARSE]}}
-    ).encode()
+    header = json.dumps({"unet.w": {"dtype": "F32", "shape": [SPARSE // 4], "data_offsets": [0, SPARSE]}}).encode()
     path, counting = tmp_path / "sd.safetensors", Counting()
     with path.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)

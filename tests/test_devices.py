@@ -1,7 +1,8 @@
-"""Devices: "cuda" means one with an index, every run makes its own current, and workers take the GPU of their local rank.
+"""Devices: "cuda" means one with an index, every run makes its own current, and workers take the GPU of their local
+rank.
 
-What CUDA would do is emulated: two visible GPUs of which the second is current, and a context that notes who is current.
-"""
+What CUDA would do is emulated: two visible GPUs of which the second is current, and a context that notes who is
+current."""
 
 from __future__ import annotations
 
@@ -71,12 +72,15 @@ def test_without_a_gpu_cuda_is_refused(process):
 @pytest.mark.parametrize(
     ("asked", "local_rank", "gpus", "wanted"),
     [
-        (None, 0, 2, 0), (None, 1, 2, 1), ("cuda", 1, 2, 1), (torch.device("cuda"), 1, 2, 1),
+        (None, 0, 2, 0),
+        (None, 1, 2, 1),
+        ("cuda", 1, 2, 1),
+        (torch.device("cuda"), 1, 2, 1),
         ("cuda:0", 1, 2, 0),  # asked for by name: all workers share it
         (None, 3, 1, 0),  # a launcher that shows each worker its own GPU alone
         ("cuda", 5, 4, 1),  # more workers than GPUs
     ],
-)  # fmt: skip
+)
 def test_workers_take_the_gpu_of_their_local_rank(process, asked, local_rank, gpus, wanted):
     process.gpus = gpus
     assert select_device(asked, local_rank) == torch.device("cuda", wanted)
@@ -182,9 +186,7 @@ def test_latents_of_the_current_gpu_are_those_of_cuda(process):
         sampler_inputs.latents(given, 2, (4,), device)
 
 
-@pytest.mark.parametrize(
-    ("given", "wanted"), [([], 1), (["--device", "cuda"], 1), (["--device", "cuda:0"], 0)]
-)
+@pytest.mark.parametrize(("given", "wanted"), [([], 1), (["--device", "cuda"], 1), (["--device", "cuda:0"], 0)])
 def test_the_command_selects_the_gpu_of_its_worker(process, given, wanted, tmp_path, monkeypatch):
     """Under torchrun: with and without --device cuda."""
     assert drawn_on(["--batch", "4", *given], tmp_path, monkeypatch) == f"cuda:{wanted}"
@@ -194,10 +196,23 @@ def test_the_command_selects_the_gpu_of_its_worker(process, given, wanted, tmp_p
 def test_a_repeated_run_does_not_put_all_workers_on_the_recorded_gpu(process, tmp_path, monkeypatch):
     plan = rs.Plan.build(steps=3)
     record = {
-        "model": "fashion-mnist", "seeds": "0-3", "batch": 4, "dtype": "fp32", "backend": "auto", "device": "cuda:0",
-        "class": None, "model_sha256": None, "plan": plan.config.to_dict(), "plan_digest": plan.digest, "nfe": plan.nfe,
-        "format": "png", "pixels": "uint8", "shard_size": 1000, "subfolders": False, "noise": "philox-v1",
-    }  # fmt: skip
+        "model": "fashion-mnist",
+        "seeds": "0-3",
+        "batch": 4,
+        "dtype": "fp32",
+        "backend": "auto",
+        "device": "cuda:0",
+        "class": None,
+        "model_sha256": None,
+        "plan": plan.config.to_dict(),
+        "plan_digest": plan.digest,
+        "nfe": plan.nfe,
+        "format": "png",
+        "pixels": "uint8",
+        "shard_size": 1000,
+        "subfolders": False,
+        "noise": "philox-v1",
+    }
     (tmp_path / "run.json").write_text(json.dumps(record))
     assert drawn_on(["--repeat", str(tmp_path / "run.json")], tmp_path, monkeypatch) == "cuda:1"
     assert process.selected == [1]

@@ -1,4 +1,6 @@
-"""The diffusers schedulers against closed forms, the engine's sampler and diffusers' own schedulers; no network is involved."""
+"""The diffusers schedulers against closed forms, the engine's sampler and diffusers' own schedulers; no network is
+involved.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,7 @@ pytest.importorskip("diffusers")
 
 import restart_sampling as rs
 from restart_sampling.errors import RestartError
-from restart_sampling.integrations.diffusers import (
-    FlowMatchRestartScheduler,
-    RestartScheduler,
-    SchedulerError,
-)
+from restart_sampling.integrations.diffusers import FlowMatchRestartScheduler, RestartScheduler, SchedulerError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -67,9 +65,7 @@ def run(scheduler, F, latents, generator=None, timesteps=None):
     """A pipeline's loop."""
     x = latents * scheduler.init_noise_sigma
     for t in scheduler.timesteps if timesteps is None else timesteps:
-        x = scheduler.step(
-            F(scheduler.scale_model_input(x, t), t), t, x, generator=generator, return_dict=False
-        )[0]
+        x = scheduler.step(F(scheduler.scale_model_input(x, t), t), t, x, generator=generator, return_dict=False)[0]
     return x
 
 
@@ -83,9 +79,7 @@ def latents(n: int = 3) -> torch.Tensor:
 @pytest.mark.parametrize("state", ["vp", "ve"])
 @pytest.mark.parametrize("solver", ["heun", "euler", "dpm2", "dpm3", "dpm++2m", "ddpm"])
 def test_equals_the_engine(solver, state):
-    s = RestartScheduler(
-        **SD, **RANGE, restart=JUMPS, solver=solver, state=state, steps_are="main", seeds=[0, 1, 2]
-    )
+    s = RestartScheduler(**SD, **RANGE, restart=JUMPS, solver=solver, state=state, steps_are="main", seeds=[0, 1, 2])
     s.set_timesteps(8)
     F = network(problems.mixture(SHAPE, c=0.8))
     got = run(s, F, latents())
@@ -197,7 +191,8 @@ def test_euler_without_restart_is_diffusers_euler(spacing):
     for t in theirs.timesteps:
         a = theirs.step(F(theirs.scale_model_input(a, t), t), t, a).prev_sample
     b = run(ours, F, x / ours.init_noise_sigma)
-    # linspace: diffusers interpolates sigma linearly between timesteps that it rounds nowhere, here ln sigma is interpolated
+    # linspace: diffusers interpolates sigma linearly between timesteps that it rounds nowhere, here ln sigma is
+    # interpolated
     assert (a - b).abs().max() <= (1e-3 if spacing == "linspace" else 2e-5) * a.abs().max()
 
 
@@ -282,7 +277,9 @@ def test_from_config_of_the_schedulers_models_come_with(name):
 
 @pytest.mark.parametrize("asked", [9, 21, 35, 50, 66, 100])
 def test_num_inference_steps_is_the_number_of_calls(asked):
-    """DDIM with Heun inside intervals always fits; Heun everywhere is odd, so even requests run one call less and say so."""
+    """DDIM with Heun inside intervals always fits; Heun everywhere is odd, so even requests run one call less and say
+    so.
+    """
     s = RestartScheduler(**SD, solver="euler", restart_solver="heun", restart="[3, 1, 1.0, 2.0]")
     s.set_timesteps(asked)
     assert len(s.timesteps) == s.plan.nfe == s.num_inference_steps == asked
@@ -291,9 +288,7 @@ def test_num_inference_steps_is_the_number_of_calls(asked):
         s.set_timesteps(asked)
         assert len(s.timesteps) == asked
     else:
-        with pytest.warns(
-            UserWarning, match=f"{asked} network calls were asked for and {asked - 1} will run"
-        ):
+        with pytest.warns(UserWarning, match=f"{asked} network calls were asked for and {asked - 1} will run"):
             s.set_timesteps(asked)
         assert len(s.timesteps) == asked - 1 == s.plan.nfe
 
@@ -360,9 +355,7 @@ def test_a_run_that_begins_later_begins_at_a_step_and_is_whole(restart, steps_ar
         levels.append(float(s.sigmas[0]))
         calls.append(len(cut))
         assert len(cut) == s.plan.nfe
-        assert (
-            np.abs(np.array(grid) - levels[-1]).min() <= 1e-6 * levels[-1]
-        )  # a point of the whole run's grid
+        assert np.abs(np.array(grid) - levels[-1]).min() <= 1e-6 * levels[-1]  # a point of the whole run's grid
         assert s.sigmas.max() <= levels[-1] * (1 + 1e-6)  # nothing is lifted above the level where it begins
         assert s.plan.nfe == 2 * s.plan.config.steps - 1 + sum(2 * i.K * (i.N - 1) for i in s.plan.intervals)
     assert levels == sorted(levels, reverse=True) and calls == sorted(calls, reverse=True)
@@ -466,9 +459,7 @@ def test_half_precision_keeps_its_registers_in_float32():
 
 
 def test_save_and_load(tmp_path):
-    s = RestartScheduler(
-        **SD, restart={0.1: [10, 2, 2]}, solver="euler", restart_solver="heun", s_noise=1.003
-    )
+    s = RestartScheduler(**SD, restart={0.1: [10, 2, 2]}, solver="euler", restart_solver="heun", s_noise=1.003)
     s.save_pretrained(tmp_path)
     again = RestartScheduler.from_pretrained(tmp_path)
     s.set_timesteps(66)

@@ -1,4 +1,6 @@
-"""Every key of the configs of diffusers' schedulers: honoured, refused or without effect; diffusers' levels are the oracle."""
+"""Every key of the configs of diffusers' schedulers: honoured, refused or without effect; diffusers' levels are the
+oracle.
+"""
 
 from __future__ import annotations
 
@@ -108,9 +110,7 @@ def test_a_config_from_a_file_gets_the_defaults_of_its_class():
     ours = RestartScheduler.from_config({"_class_name": "CogVideoXDDIMScheduler", "clip_sample": False})
     want = diffusers.CogVideoXDDIMScheduler().alphas_cumprod.double().numpy()
     assert np.abs(ours.alphas_cumprod.double().numpy() - want).max() <= 5e-6
-    flow = FlowMatchRestartScheduler.from_config(
-        {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
-    )
+    flow = FlowMatchRestartScheduler.from_config({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0})
     assert flow.shift == 3.0
 
 
@@ -123,9 +123,7 @@ def levels(scheduler, n, **how) -> np.ndarray:
 
 
 @pytest.mark.parametrize("n", [2, 5, 12])
-@pytest.mark.parametrize(
-    "flag", ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"]
-)
+@pytest.mark.parametrize("flag", ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"])
 def test_grids_are_those_of_dpm_solver(flag, n):
     theirs = diffusers.DPMSolverMultistepScheduler(**SD, **{flag: True})
     ours = RestartScheduler.from_config(theirs.config, **PLAIN)
@@ -139,9 +137,7 @@ def test_ends_of_a_grid_are_those_of_euler(flag):
     assert np.allclose(levels(ours, 7), levels(theirs, 7), rtol=2e-5)
 
 
-@pytest.mark.parametrize(
-    "betas", [SD, {}, dict(beta_schedule="squaredcos_cap_v2")], ids=["sd", "linear", "cosine"]
-)
+@pytest.mark.parametrize("betas", [SD, {}, dict(beta_schedule="squaredcos_cap_v2")], ids=["sd", "linear", "cosine"])
 @pytest.mark.parametrize("offset", [0, 1])
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
 def test_spacing_is_that_of_ddim(spacing, offset, betas):
@@ -173,9 +169,7 @@ def test_lambda_min_clipped_cuts_the_top(spacing):
     assert spacing == "leading" or levels(whole, 10)[0] > np.exp(5.1)
 
 
-@pytest.mark.parametrize(
-    "state, name", [("ve", "EulerDiscreteScheduler"), ("vp", "DPMSolverMultistepScheduler")]
-)
+@pytest.mark.parametrize("state, name", [("ve", "EulerDiscreteScheduler"), ("vp", "DPMSolverMultistepScheduler")])
 @pytest.mark.parametrize("flag", [{}, dict(use_karras_sigmas=True)], ids=["model", "karras"])
 def test_final_sigmas_type_sigma_min(state, name, flag):
     """The run ends at the model's lowest level, noise and all: the same image as with the first order of their solver."""
@@ -215,11 +209,11 @@ def test_final_sigma_of_a_later_run():
 # Flow models
 
 
-@pytest.mark.parametrize(
-    "name", ["UniPCMultistepScheduler", "DPMSolverMultistepScheduler", "DEISMultistepScheduler"]
-)
+@pytest.mark.parametrize("name", ["UniPCMultistepScheduler", "DPMSolverMultistepScheduler", "DEISMultistepScheduler"])
 def test_flow_shift_with_use_flow_sigmas(name):
-    """Theirs leave out the lowest or highest thousandth of the times before the shift; ours are the same grid but for that."""
+    """Theirs leave out the lowest or highest thousandth of the times before the shift; ours are the same grid but for
+    that.
+    """
     theirs = getattr(diffusers, name)(use_flow_sigmas=True, flow_shift=5.0, prediction_type="flow_prediction")
     ours = FlowMatchRestartScheduler.from_config(theirs.config, solver="euler")
     got = levels(ours, 4)
@@ -249,9 +243,7 @@ def test_flow_levels_are_those_of_flow_euler(theirs, n):
     want = np.array(levels(theirs, None, sigmas=given, **mu))
     assert np.allclose(levels(ours, None, sigmas=given, **mu), want, rtol=1e-5)
     uneven = [1.0, 0.7, 0.2]
-    assert np.allclose(
-        levels(ours, None, sigmas=uneven, **mu), levels(theirs, None, sigmas=uneven, **mu), rtol=1e-5
-    )
+    assert np.allclose(levels(ours, None, sigmas=uneven, **mu), levels(theirs, None, sigmas=uneven, **mu), rtol=1e-5)
 
 
 def test_sd3_ends_where_diffusers_does():
@@ -291,9 +283,10 @@ def test_a_flow_config_is_refused_by_restart_scheduler(theirs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "theirs", [diffusers.DDIMScheduler(**SD), diffusers.PNDMScheduler(**SD), RestartScheduler(**SD)],
+    "theirs",
+    [diffusers.DDIMScheduler(**SD), diffusers.PNDMScheduler(**SD), RestartScheduler(**SD)],
     ids=lambda s: type(s).__name__,
-)  # fmt: skip
+)
 def test_a_config_with_betas_is_refused_by_flow(theirs, tmp_path):
     with pytest.raises(RestartError, match="model with DDPM betas; use RestartScheduler"):
         FlowMatchRestartScheduler.from_config(theirs.config)
@@ -333,9 +326,7 @@ def test_refused_keys_of_flow_models(key):
 def test_refused_keys_of_models_with_betas(key):
     config = dict(diffusers.DDIMScheduler(**SD).config)
     value = "continuous" if key == "timestep_type" else another(KEYS[key][0])
-    with pytest.raises(
-        RestartError, match=f"{key} is not supported|continuous EDM noise|flow-matching model"
-    ):
+    with pytest.raises(RestartError, match=f"{key} is not supported|continuous EDM noise|flow-matching model"):
         RestartScheduler.from_config({**config, key: value})
     for neutral in (None, *KEYS[key][0].neutral):
         RestartScheduler.from_config({**config, key: neutral}, restart=None).set_timesteps(5)
@@ -378,10 +369,7 @@ def test_values_that_mean_nothing(options, message):
 
 
 def test_restart_list_is_restart():
-    a, b = (
-        RestartScheduler(**SD, restart_list={0.1: [10, 2, 2]}),
-        RestartScheduler(**SD, restart={0.1: [10, 2, 2]}),
-    )
+    a, b = (RestartScheduler(**SD, restart_list={0.1: [10, 2, 2]}), RestartScheduler(**SD, restart={0.1: [10, 2, 2]}))
     for s in (a, b):
         s.set_timesteps(65)
     assert a.config.restart == b.config.restart and a.plan.digest == b.plan.digest

@@ -14,11 +14,7 @@ import diffusers_pipelines as tiny
 from diffusers.schedulers import AysSchedules
 
 from restart_sampling.errors import RestartError
-from restart_sampling.integrations.diffusers import (
-    FlowMatchRestartScheduler,
-    RestartScheduler,
-    SchedulerError,
-)
+from restart_sampling.integrations.diffusers import FlowMatchRestartScheduler, RestartScheduler, SchedulerError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -54,13 +50,7 @@ SCHEDULES = {
 def test_levels_of_every_schedule_of_diffusers_are_taken(name, how):
     theirs = SCHEDULES[name]
     theirs.set_timesteps(12)
-    given = (
-        theirs.sigmas
-        if how == "torch"
-        else theirs.sigmas.numpy()
-        if how == "numpy"
-        else theirs.sigmas.tolist()
-    )
+    given = theirs.sigmas if how == "torch" else theirs.sigmas.numpy() if how == "numpy" else theirs.sigmas.tolist()
     ours = RestartScheduler.from_config(diffusers.DDIMScheduler(**SD).config, **PLAIN)
     ours.set_timesteps(sigmas=given)
     want = np.unique(theirs.sigmas.numpy()[theirs.sigmas.numpy() > 0])[::-1]
@@ -129,9 +119,7 @@ def test_one_step_begins_at_the_highest_level(options, solver):
 
 
 def test_one_step_of_leading_timesteps_says_that_two_are_the_least():
-    with pytest.raises(
-        RestartError, match="two steps are the least there, or use timestep_spacing='trailing'"
-    ):
+    with pytest.raises(RestartError, match="two steps are the least there, or use timestep_spacing='trailing'"):
         RestartScheduler(**SD, **PLAIN).set_timesteps(1)
 
 
@@ -167,8 +155,12 @@ def test_euler_without_restart_is_ddim(prediction, spacing):
 
 def test_euler_without_restart_is_ddim_with_zero_snr():
     theirs = diffusers.DDIMScheduler(
-        **SD, clip_sample=False, prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True
-    )  # fmt: skip
+        **SD,
+        clip_sample=False,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=True,
+    )
     ours = RestartScheduler.from_config(theirs.config, **PLAIN)
     x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     a, b = walked(theirs, 20, x), walked(ours, 20, x)
@@ -177,10 +169,10 @@ def test_euler_without_restart_is_ddim_with_zero_snr():
 
 @pytest.mark.parametrize("beta_end", [0.02, 0.03])
 def test_zero_snr_of_betas_whose_other_levels_pass_the_last(beta_end):
-    """DDPM's own betas: σ is 15,406 one below the last, which diffusers sets to 4,096. DDIM's ᾱ there is 0, ours nearly."""
-    config = dict(
-        beta_start=1e-4, beta_end=beta_end, prediction_type="v_prediction", rescale_betas_zero_snr=True
-    )
+    """DDPM's own betas: σ is 15,406 one below the last, which diffusers sets to 4,096. DDIM's ᾱ there is 0, ours
+    nearly.
+    """
+    config = dict(beta_start=1e-4, beta_end=beta_end, prediction_type="v_prediction", rescale_betas_zero_snr=True)
     theirs = diffusers.DDIMScheduler(**config, clip_sample=False, timestep_spacing="trailing")
     ours = RestartScheduler.from_config(theirs.config, **PLAIN)
     below, last = ours._levels[-2:]
@@ -257,16 +249,12 @@ def test_the_smallest_strength_in_numbers(sd_pipe):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(
-    "options", [dict(restart=None), dict(restart="auto"), dict(restart="[3, 2, 0.3, 1.0]")]
-)
+@pytest.mark.parametrize("options", [dict(restart=None), dict(restart="auto"), dict(restart="[3, 2, 0.3, 1.0]")])
 def test_within_the_calls_it_is_the_nearest_point(sd_pipe, options):
     """Heun has half as many points for the same calls; the point nearest to diffusers' level is taken."""
     config = dict(**SD, steps_offset=1)
     for strength in STRENGTHS:
-        want, _ = begun(
-            diffusers.EulerDiscreteScheduler(**config, timestep_spacing="leading"), sd_pipe, strength, 50
-        )
+        want, _ = begun(diffusers.EulerDiscreteScheduler(**config, timestep_spacing="leading"), sd_pipe, strength, 50)
         ours = RestartScheduler(**config, **options)
         ours.set_timesteps(50)
         points = np.log(ours.plan.grid[:-1])
@@ -289,17 +277,15 @@ def test_strength_of_flow_models(strength):
 def test_a_strength_below_one_step_is_said_in_the_users_words(sd_pipe, strength):
     sd_pipe.scheduler = RestartScheduler(**SD, steps_offset=1, restart=None)
     with pytest.raises(SchedulerError, match=r"strength times the 5 steps .* raise strength to 0.2 or more"):
-        sd_pipe(
-            image=torch.rand(1, 3, 16, 16), **tiny.embeddings(1), strength=strength, num_inference_steps=5
-        )
+        sd_pipe(image=torch.rand(1, 3, 16, 16), **tiny.embeddings(1), strength=strength, num_inference_steps=5)
 
 
 def test_an_image_at_the_smallest_strength(sd_pipe):
     sd_pipe.scheduler = RestartScheduler(**SD, steps_offset=1, restart=None)
     calls = tiny.counted(sd_pipe.unet)
     out = sd_pipe(
-        image=torch.rand(1, 3, 16, 16), **tiny.embeddings(1), strength=0.2, num_inference_steps=5, output_type="pt",
-    ).images  # fmt: skip
+        image=torch.rand(1, 3, 16, 16), **tiny.embeddings(1), strength=0.2, num_inference_steps=5, output_type="pt"
+    ).images
     assert len(calls) == 1 and out.isfinite().all()
 
 
@@ -311,9 +297,7 @@ def test_a_loop_from_an_entry_names_set_begin_index(as_list):
     ours, x = RestartScheduler(**SD, **PLAIN), torch.zeros(1, 1, 2, 2)
     ours.set_timesteps(50)
     later = list(ours.timesteps)[25:] if as_list else ours.timesteps[25:]
-    with pytest.raises(
-        SchedulerError, match=r"call set_begin_index\(25\) first and loop over timesteps\[25:\]"
-    ):
+    with pytest.raises(SchedulerError, match=r"call set_begin_index\(25\) first and loop over timesteps\[25:\]"):
         ours.step(x, later[0], x)
     ours.set_begin_index(25)
     for t in ours.timesteps[25:]:

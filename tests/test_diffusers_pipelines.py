@@ -79,9 +79,7 @@ def test_flux():
     pipe.scheduler = FlowMatchRestartScheduler.from_config(pipe.scheduler.config, restart=None)
     calls, size = tiny.counted(pipe.transformer), dict(height=16, width=16)
     packed = pipe._pack_latents(start(), 2, 4, 8, 8)
-    a = pipe(
-        **texts, **size, latents=packed, num_inference_steps=11, output_type="latent", guidance_scale=3.0
-    ).images
+    a = pipe(**texts, **size, latents=packed, num_inference_steps=11, output_type="latent", guidance_scale=3.0).images
     assert calls == [2] * 11 and pipe.scheduler.plan.config.steps == 6
     a = pipe._unpack_latents(a, 16, 16, pipe.vae_scale_factor)
     b = draw(pipe, **texts, **size, plan=pipe.scheduler.plan, seeds=SEEDS, guidance_scale=3.0, decode=False)
@@ -97,9 +95,12 @@ def test_dit():
     pipe.scheduler = RestartScheduler.from_config(pipe.scheduler.config, seeds=SEEDS, **VP)
     calls = tiny.counted(pipe.transformer)
     a = pipe(
-        class_labels=[1, 207], num_inference_steps=6, output_type="pt", guidance_scale=3.0,
+        class_labels=[1, 207],
+        num_inference_steps=6,
+        output_type="pt",
+        guidance_scale=3.0,
         generator=[torch.Generator().manual_seed(s) for s in SEEDS],
-    ).images  # fmt: skip
+    ).images
     assert calls == [4] * 19 == [4] * pipe.scheduler.plan.nfe and a.shape == (2, 3, 16, 16)
     # DiTPipeline draws its start itself, from the generators
     noise = torch.cat([torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(s)) for s in SEEDS])
@@ -112,12 +113,7 @@ def test_dit():
 
     b = decoded(pipe, sampler.run(SEEDS, [1, 207], latents=noise * scale))
     assert (a - b).abs().max() <= 1e-4
-    assert draw(pipe, plan=plan, seeds=SEEDS, class_labels=[1, 207], guidance_scale=3.0).shape == (
-        2,
-        3,
-        16,
-        16,
-    )
+    assert draw(pipe, plan=plan, seeds=SEEDS, class_labels=[1, 207], guidance_scale=3.0).shape == (2, 3, 16, 16)
 
 
 def test_ddpm_pipeline():
@@ -139,9 +135,11 @@ def test_batch_of_one_equals_its_row():
 
     def sampled(rows):
         return pipe(
-            **{k: v[rows] for k, v in texts.items()}, num_inference_steps=5, output_type="latent",
+            **{k: v[rows] for k, v in texts.items()},
+            num_inference_steps=5,
+            output_type="latent",
             generator=[torch.Generator().manual_seed(50 + r) for r in rows],
-        ).images  # fmt: skip
+        ).images
 
     assert close(sampled([1])[0], sampled([0, 1, 2])[1], 1e-4)
 
@@ -158,8 +156,12 @@ def test_image_to_image(strength, main, jumps):
     )
     calls = tiny.counted(pipe.unet)
     out = pipe(
-        image=torch.rand(2, 3, 16, 16), **tiny.embeddings(2), strength=strength, num_inference_steps=12, output_type="pt"
-    ).images  # fmt: skip
+        image=torch.rand(2, 3, 16, 16),
+        **tiny.embeddings(2),
+        strength=strength,
+        num_inference_steps=12,
+        output_type="pt",
+    ).images
     assert out.isfinite().all()
     assert len(calls) == pipe.scheduler.plan.nfe == 2 * main - 1 + jumps * 4
     assert pipe.scheduler.plan.draws == jumps
@@ -176,9 +178,16 @@ def test_inpainting(strength):
     image = torch.rand(1, 3, 16, 16) * 2 - 1
     g = torch.Generator().manual_seed(0)
     out = pipe(
-        image=image, mask_image=mask, **tiny.embeddings(1), strength=strength, num_inference_steps=8, height=16, width=16,
-        output_type="latent", generator=g,
-    ).images  # fmt: skip
+        image=image,
+        mask_image=mask,
+        **tiny.embeddings(1),
+        strength=strength,
+        num_inference_steps=8,
+        height=16,
+        width=16,
+        output_type="latent",
+        generator=g,
+    ).images
     kept = pipe._encode_vae_image(image, generator=torch.Generator().manual_seed(0))
     mean = pipe.vae.encode(image).latent_dist.mean * pipe.vae.config.scaling_factor
     std = pipe.vae.encode(image).latent_dist.std * pipe.vae.config.scaling_factor
@@ -225,9 +234,13 @@ def test_draw_depends_on_seed_and_prompt_alone(sd):
     whole = draw(sd, **texts, plan=PLAN, seeds=[7, 8, 9], decode=False)
     parts = draw(sd, **texts, plan=PLAN, seeds=[7, 8, 9], batch_size=2, decode=False)
     one = draw(
-        sd, prompt_embeds=texts["prompt_embeds"][1:2], negative_prompt_embeds=texts["negative_prompt_embeds"][:1],
-        plan=PLAN, seeds=[8], decode=False,
-    )  # fmt: skip
+        sd,
+        prompt_embeds=texts["prompt_embeds"][1:2],
+        negative_prompt_embeds=texts["negative_prompt_embeds"][:1],
+        plan=PLAN,
+        seeds=[8],
+        decode=False,
+    )
     assert close(parts, whole, 1e-4) and close(one[0], whole[1], 1e-4)
     other = draw(sd, **{k: v.flip(0) for k, v in texts.items()}, plan=PLAN, seeds=[7, 8, 9], decode=False)
     assert close(other[1], whole[1], 1e-4) and not close(other[0], whole[0], 1e-2)
@@ -245,9 +258,7 @@ def test_guidance_is_the_formula(sd):
     for t, s in pairwise(plan.grid):
         c = known.coefficients(t)
         F = [
-            sd.unet(
-                float(c.c_in) * x, torch.tensor(float(c.c_noise)), encoder_hidden_states=e, return_dict=False
-            )[0]
+            sd.unet(float(c.c_in) * x, torch.tensor(float(c.c_noise)), encoder_hidden_states=e, return_dict=False)[0]
             for e in (texts["negative_prompt_embeds"], texts["prompt_embeds"])
         ]
         x = x + (s - t) * (F[0] + w * (F[1] - F[0]))
@@ -279,9 +290,7 @@ def plan_without_guidance(plan: rs.Plan) -> rs.Plan:
 def test_prompts_go_through_the_pipelines_encoder(sd, monkeypatch):
     asked = []
 
-    def encode_prompt(
-        prompt, device, num_images_per_prompt, do_classifier_free_guidance, negative_prompt=None
-    ):
+    def encode_prompt(prompt, device, num_images_per_prompt, do_classifier_free_guidance, negative_prompt=None):
         asked.append((prompt, do_classifier_free_guidance, negative_prompt))
         texts = tiny.embeddings(len(prompt) if isinstance(prompt, list) else 1)
         return texts["prompt_embeds"], texts["negative_prompt_embeds"]
@@ -336,11 +345,16 @@ def test_in_half_precision(sd):
 def test_rs_load_takes_a_pipeline(sd):
     """Two lines: the denoiser of a pipeline, and samples from it."""
     denoiser = rs.load(sd, **tiny.embeddings(1))
-    x = rs.sample(
-        denoiser, rs.Plan.build(steps=2, sigma_min=0.1, sigma_max=5.0), seeds=range(2), class_labels=0
+    x = rs.sample(denoiser, rs.Plan.build(steps=2, sigma_min=0.1, sigma_max=5.0), seeds=range(2), class_labels=0)
+    assert torch.equal(
+        x,
+        rs.sample(
+            denoiser_of(sd, **tiny.embeddings(1)),
+            rs.Plan.build(steps=2, sigma_min=0.1, sigma_max=5.0),
+            seeds=range(2),
+            class_labels=0,
+        ),
     )
-    assert torch.equal(x, rs.sample(denoiser_of(sd, **tiny.embeddings(1)), rs.Plan.build(steps=2, sigma_min=0.1, sigma_max=5.0),
-                                    seeds=range(2), class_labels=0))  # fmt: skip
     with pytest.raises(rs.CheckpointError, match="sha256 pins a file"):
         rs.load(sd, sha256="0" * 64)
     with pytest.raises(rs.CheckpointError, match="prompt is only for diffusers pipelines"):
@@ -348,9 +362,7 @@ def test_rs_load_takes_a_pipeline(sd):
 
 
 def test_draw_says_how_a_plan_and_seeds_are_given():
-    with pytest.raises(
-        rs.RestartError, match=r"plan must be a Plan, got 'sd15-w8'; use rs.preset\('sd15-w8'\)"
-    ):
+    with pytest.raises(rs.RestartError, match=r"plan must be a Plan, got 'sd15-w8'; use rs.preset\('sd15-w8'\)"):
         draw(None, "a cat", plan="sd15-w8", seeds=[0])
     with pytest.raises(rs.SeedError, match=r"write range\(8\) for 8 samples"):
         draw(tiny.ddpm(), plan=rs.Plan.build(steps=5), seeds=8)

@@ -22,11 +22,14 @@ TRIALS = 60
 def model(rng):
     """Betas and prediction, and how timesteps are placed."""
     return dict(
-        num_train_timesteps=rng.choice([1000, 1000, 997, 500, 100]), beta_start=rng.choice([1e-4, 0.00085, 0.002]),
-        beta_end=rng.choice([0.02, 0.012, 0.03]), beta_schedule=rng.choice(["linear", "scaled_linear", "squaredcos_cap_v2"]),
-        prediction_type=rng.choice(["v_prediction", "sample"]), timestep_spacing=rng.choice(["leading", "linspace", "trailing"]),
+        num_train_timesteps=rng.choice([1000, 1000, 997, 500, 100]),
+        beta_start=rng.choice([1e-4, 0.00085, 0.002]),
+        beta_end=rng.choice([0.02, 0.012, 0.03]),
+        beta_schedule=rng.choice(["linear", "scaled_linear", "squaredcos_cap_v2"]),
+        prediction_type=rng.choice(["v_prediction", "sample"]),
+        timestep_spacing=rng.choice(["leading", "linspace", "trailing"]),
         rescale_betas_zero_snr=rng.choice([True, False]),
-    )  # fmt: skip
+    )
 
 
 def ddim(rng):
@@ -48,9 +51,11 @@ def flow(rng):
     """A static shift, or one for the size of the image."""
     dynamic = rng.random() < 0.5
     theirs = diffusers.FlowMatchEulerDiscreteScheduler(
-        num_train_timesteps=rng.choice([1000, 500]), shift=rng.choice([0.5, 1.0, 3.0, 7.0]), use_dynamic_shifting=dynamic,
+        num_train_timesteps=rng.choice([1000, 500]),
+        shift=rng.choice([0.5, 1.0, 3.0, 7.0]),
+        use_dynamic_shifting=dynamic,
         time_shift_type=rng.choice(["exponential", "linear"]),
-    )  # fmt: skip
+    )
     return theirs, dict(mu=rng.choice([0.5, 1.15, 2.0])) if dynamic else {}
 
 
@@ -87,7 +92,8 @@ def test_levels_of_random_configs(kind):
             continue  # their highest level is below the next one
         assert len(want) == len(got), theirs.config
         known = np.isfinite(want)
-        # Theirs are of float32 products: σ² = (1 − ᾱ)/ᾱ has errors of some 1e-7, which a rule's grid takes from its lowest level.
+        # Theirs are of float32 products: σ² = (1 − ᾱ)/ᾱ has errors of some 1e-7, which a rule's grid takes from its
+        # lowest level.
         spread = 5e-7 / got[-1] ** 2 if kind is grid else 0
         assert np.allclose(got[known] ** 2, want[known] ** 2, rtol=2e-4 + spread, atol=1e-6), theirs.config
         assert (got[~known] > 4095).all() and ours.sigmas[-1] == 0

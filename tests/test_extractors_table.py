@@ -12,19 +12,20 @@ from restart_sampling.bench import shipped
 def rows_of(blocks):
     """Rows with made-up distances: base of the sampler + noise of the block, which all samplers share."""
     noise = np.random.default_rng(0).normal(size=9)
-    common = {
-        "kind": "quality",
-        "n": 1000,
-        "model": "fashion-mnist",
-        "dtype": "fp32",
-        "reference": shipped.REFERENCE,
-    }
+    common = {"kind": "quality", "n": 1000, "model": "fashion-mnist", "dtype": "fp32", "reference": shipped.REFERENCE}
     return [
-        {**common, "sampler": name.rpartition("@")[0], "nfe": int(name.rpartition("@")[2]), "features": features,
-         "first_seed": 1000 * k, "fd_balanced": 5 + i + noise[k] + 0.01 * k * (i + 1)}
-        for i, name in enumerate(extractors.SAMPLERS) for features in shipped.NAMES
+        {
+            **common,
+            "sampler": name.rpartition("@")[0],
+            "nfe": int(name.rpartition("@")[2]),
+            "features": features,
+            "first_seed": 1000 * k,
+            "fd_balanced": 5 + i + noise[k] + 0.01 * k * (i + 1),
+        }
+        for i, name in enumerate(extractors.SAMPLERS)
+        for features in shipped.NAMES
         for k in range(blocks + (name == extractors.BEST_SDE))
-    ]  # fmt: skip
+    ]
 
 
 def test_differences_are_paired_on_shared_blocks():

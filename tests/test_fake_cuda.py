@@ -1,5 +1,6 @@
-"""An evaluation on CUDA tensors that have a device, a dtype and a shape but no data: no operator mixes devices, every dtype
-is as documented, and the host reads nothing. Runs where there is no GPU; the fused step is the reference's masked form."""
+"""An evaluation on CUDA tensors that have a device, a dtype and a shape but no data: no operator mixes devices, every
+dtype is as documented, and the host reads nothing. Runs where there is no GPU; the fused step is the reference's masked
+form."""
 
 from __future__ import annotations
 
@@ -21,9 +22,17 @@ from restart_sampling.table import bind
 aten = torch.ops.aten
 CUDA = torch.device("cuda", 0)
 NETWORK = {
-    "class_name": "EDMPrecond", "model_type": "SongUNet", "img_resolution": 8, "img_channels": 3, "label_dim": 4,
-    "model_channels": 16, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4], "dropout": 0.0,
-}  # fmt: skip
+    "class_name": "EDMPrecond",
+    "model_type": "SongUNet",
+    "img_resolution": 8,
+    "img_channels": 3,
+    "label_dim": 4,
+    "model_channels": 16,
+    "channel_mult": [1, 2],
+    "num_blocks": 1,
+    "attn_resolutions": [4],
+    "dropout": 0.0,
+}
 
 
 HOST_READS = [getattr(torch.Tensor, f"__{kind}__") for kind in ("bool", "int", "float")]
@@ -76,9 +85,7 @@ class Devices(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.calls += 1
         out = func(*args, **(kwargs or {}))
-        tensors = [
-            t for t in torch.utils._pytree.tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor)
-        ]
+        tensors = [t for t in torch.utils._pytree.tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor)]
         if any(t.device.type != "cuda" and t.ndim for t in tensors):
             self.mixed.append(str(func))
         return out
@@ -91,9 +98,7 @@ def on_the_gpu(network):
             for name, t in owner.items():
                 if t is not None:
                     new = torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=CUDA)
-                    owner[name] = (
-                        torch.nn.Parameter(new, requires_grad=False) if owner is module._parameters else new
-                    )
+                    owner[name] = torch.nn.Parameter(new, requires_grad=False) if owner is module._parameters else new
     return network
 
 
@@ -133,8 +138,11 @@ def test_an_evaluation_stays_on_the_gpu(dtype, guidance, per_sample):
         assert devices.calls > 100
         assert devices.mixed == []
         assert {name: t.dtype for name, t in seen.items()} == {
-            "net_in": dtype, "c_noise": torch.float32, "labels": torch.float32, "F": dtype,
-        }  # fmt: skip
+            "net_in": dtype,
+            "c_noise": torch.float32,
+            "labels": torch.float32,
+            "F": dtype,
+        }
         assert len(seen["c_noise"]) == ((4 if guidance != 1.0 else 2) if per_sample else 1)
         m = evaluation.machine
         assert (m.x.dtype, m.h.dtype, m.net_in.dtype, m.coef.dtype) == (

@@ -46,7 +46,9 @@ def no_data(monkeypatch, tmp_path):
 @needs_data
 @pytest.mark.parametrize("name", shipped.NAMES)
 def test_shipped_statistics_are_those_of_the_images(name):
-    """The distance to the shipped mean and covariance is that to the test set's images, to 1e-3; so is it with equal classes."""
+    """The distance to the shipped mean and covariance is that to the test set's images, to 1e-3; so is it with equal
+    classes.
+    """
     test, train_ = data.fashion_mnist("test"), data.fashion_mnist("train")
     images, labels = torch.from_numpy(train_.images[:300]), torch.from_numpy(train_.labels[:300])
     network = Features(shipped.extractor(name), name, images[0])
@@ -57,9 +59,7 @@ def test_shipped_statistics_are_those_of_the_images(name):
         assert found > 0.01
     reference = Judge(network, by_images, balanced=True)
     assert by_file.fd(images) == pytest.approx(reference.fd(images), rel=1e-3)
-    assert by_file.fd_balanced(images, labels) == pytest.approx(
-        reference.fd_balanced(images, labels), rel=1e-3
-    )
+    assert by_file.fd_balanced(images, labels) == pytest.approx(reference.fd_balanced(images, labels), rel=1e-3)
 
 
 @needs_data
@@ -75,9 +75,7 @@ def test_a_shipped_extractor_tells_good_from_bad(name):
     for s in (0.6, 0.9, 1.3):
         kernel = torch.exp(-(torch.arange(-4.0, 5) ** 2) / (2 * s * s))
         kernel = torch.outer(kernel, kernel)[None, None] / kernel.sum() ** 2
-        blurred.append(
-            judge.fd(F.conv2d(images.float(), kernel, padding=4).round().clamp(0, 255).to(torch.uint8))
-        )
+        blurred.append(judge.fd(F.conv2d(images.float(), kernel, padding=4).round().clamp(0, 255).to(torch.uint8)))
     for values in (noisy, blurred):
         assert values == sorted(values) and values[-1] > 3 * values[0], values
 
@@ -89,9 +87,7 @@ def test_shipped_extractors_differ_and_say_how_they_were_made():
         assert len({card[key] for card in cards}) == 3
     for card in cards:
         recipe = RECIPES[card["name"]]
-        assert all(
-            card[name] == getattr(recipe, name) for name in ("architecture", "task", "epochs", "seed", "lr")
-        )
+        assert all(card[name] == getattr(recipe, name) for name in ("architecture", "task", "epochs", "seed", "lr"))
     assert {card["task"] for card in cards} == {"classes", "denoising"}
     assert all(card["test_accuracy"] > 0.88 for card in cards if card["task"] == "classes")
     for name in shipped.NAMES:
@@ -116,9 +112,7 @@ def test_training_is_repeatable_and_learns(architecture, tmp_path):
     state = torch.random.get_rng_state()
     one, two = (train("made up", images, test, recipe) for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert all(
-        torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
     assert one.card.get("test_accuracy", 1) > 0.9 and one.card.get("test_mse", 0) < 0.25
     save_extractor(one, tmp_path / "x.safetensors")
     again = load_extractor(tmp_path / "x.safetensors")
@@ -243,17 +237,22 @@ def test_several_judges_share_the_images(tmp_path, monkeypatch):
 
     g = torch.Generator().manual_seed(1)
     real = torch.randint(0, 256, (90, 1, 4, 4), generator=g, dtype=torch.uint8)
-    judges = [
-        Judge(Features(Some(k), f"some-{k}", real[0]), real, None, "r", balanced=k == 4) for k in (0, 4)
-    ]
+    judges = [Judge(Features(Some(k), f"some-{k}", real[0]), real, None, "r", balanced=k == 4) for k in (0, 4)]
     runner, denoiser = Runner(), rs.Denoiser.from_function(lambda x, sigma: x, (1, 4, 4))
     contender = samplers.Contender("made-up", "ode", "torch", "Made up", "here", lambda *a: runner)
 
     def measure(judge, out):
         return quality.measure(
-            denoiser, "made-up", [(contender, 9)], n=40, first_seed=0, block=20, out=tmp_path / out, judge=judge,
+            denoiser,
+            "made-up",
+            [(contender, 9)],
+            n=40,
+            first_seed=0,
+            block=20,
+            out=tmp_path / out,
+            judge=judge,
             cache=tmp_path / "cache",
-        )  # fmt: skip
+        )
 
     denoiser.info["sha256"] = "f" * 64
     read = []
@@ -262,9 +261,13 @@ def test_several_judges_share_the_images(tmp_path, monkeypatch):
     both = measure(judges, "both")
     assert runner.drawn == 40 and len(read) == 2 + 4  # each block once for both, and for either to pool
     assert [(row["kind"], row["features"]) for row in both] == [
-        ("quality", "some-0"), ("quality", "some-4"), ("quality", "some-0"), ("quality", "some-4"),
-        ("pooled", "some-0"), ("pooled", "some-4"),
-    ]  # fmt: skip
+        ("quality", "some-0"),
+        ("quality", "some-4"),
+        ("quality", "some-0"),
+        ("quality", "some-4"),
+        ("pooled", "some-0"),
+        ("pooled", "some-4"),
+    ]
     assert ["fd_balanced" in row for row in both] == [False, True] * 3
     assert measure(judges, "both") == both == rows.read(tmp_path / "both" / "quality.jsonl")
     for judge in judges:
@@ -275,9 +278,7 @@ def test_several_judges_share_the_images(tmp_path, monkeypatch):
 def test_all_stands_for_the_shipped_ones(no_data):
     found = judges_for("fashion-mnist", "all,fashion-mnist-resnet")
     assert [judge.features for judge in found] == list(shipped.NAMES)
-    assert {judge.reference for judge in found} == {"fashion-mnist test"} and all(
-        judge.balanced for judge in found
-    )
+    assert {judge.reference for judge in found} == {"fashion-mnist test"} and all(judge.balanced for judge in found)
     with pytest.raises(RestartValueError, match="names no extractor"):
         judges_for("fashion-mnist", " , ")
     with pytest.raises(ConfigError, match="needs --reference"):
@@ -288,8 +289,7 @@ def test_all_stands_for_the_shipped_ones(no_data):
 def test_a_machine_without_the_data_set_measures_the_same_distance(monkeypatch, tmp_path):
     """The row has the same names, so that it stands beside others; what needs real images is left out and said so."""
     images, labels = (
-        torch.from_numpy(x[:300])
-        for x in (data.fashion_mnist("train").images, data.fashion_mnist("train").labels)
+        torch.from_numpy(x[:300]) for x in (data.fashion_mnist("train").images, data.fashion_mnist("train").labels)
     )
     here = judge_for("fashion-mnist", "fashion-mnist-autoencoder")
     real = data.fashion_mnist
@@ -306,8 +306,22 @@ def test_bench_and_tune_run_without_the_data_set(no_data, tmp_path, capsys):
     """`bench --n` by two extractors, and `tune` by the one that is its default."""
     common = ["--first-seed", "5", "--batch", "8", "--device", "cpu", "--cache", str(tmp_path / "cache")]
     code, out, err = run(
-        ["bench", "--samplers", "euler@2", "--n", "8", "--rounds", "0", "--out", str(tmp_path / "b"), *common,
-         "--features", "fashion-mnist-classifier,fashion-mnist-resnet"], capsys)  # fmt: skip
+        [
+            "bench",
+            "--samplers",
+            "euler@2",
+            "--n",
+            "8",
+            "--rounds",
+            "0",
+            "--out",
+            str(tmp_path / "b"),
+            *common,
+            "--features",
+            "fashion-mnist-classifier,fashion-mnist-resnet",
+        ],
+        capsys,
+    )
     assert code == 0, err
     assert err.count("kernel distance, precision, recall and training images are left out") == 1
     found = rows.read(tmp_path / "b" / "quality.jsonl")
@@ -316,15 +330,32 @@ def test_bench_and_tune_run_without_the_data_set(no_data, tmp_path, capsys):
     shown = [line for line in out.splitlines() if "euler" in line]
     assert "resnet" in out and all(f"{row['fd_balanced']:.4g}" in shown[0] for row in found[:2])
     code, out, err = run(
-        ["tune", "--budget", "4", "--trials", "1", "--n", "8", "--min-nfe", "3", "--max-nfe", "5", "--solver", "euler",
-         "--no-confirm", "--out", str(tmp_path / "t"), *common], capsys)  # fmt: skip
+        [
+            "tune",
+            "--budget",
+            "4",
+            "--trials",
+            "1",
+            "--n",
+            "8",
+            "--min-nfe",
+            "3",
+            "--max-nfe",
+            "5",
+            "--solver",
+            "euler",
+            "--no-confirm",
+            "--out",
+            str(tmp_path / "t"),
+            *common,
+        ],
+        capsys,
+    )
     assert code == 0, err
     (row,) = [json.loads(line) for line in (tmp_path / "t" / "tune.jsonl").read_text().splitlines()]
     assert row["features"] == shipped.TUNER and row["reference"] == "fashion-mnist test"
 
 
 def test_own_features_without_the_data_set_say_what_is_missing(no_data, mine):
-    with pytest.raises(
-        ConfigError, match=r"need the images of the reference, or --reference: .*apt-get install"
-    ):
+    with pytest.raises(ConfigError, match=r"need the images of the reference, or --reference: .*apt-get install"):
         judge_for("fashion-mnist", "mine.py:Means")

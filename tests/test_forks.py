@@ -108,12 +108,7 @@ def test_slices_start_a_pool_of_their_own(two_threads):
 
 def test_noise_in_a_child(two_threads):
     expected = rs.noise.normal(range(16), shape=SHAPE, backend="reference")
-    assert (
-        in_a_child(
-            lambda: torch.equal(rs.noise.normal(range(16), shape=SHAPE, backend="reference"), expected)
-        )
-        == 0
-    )
+    assert in_a_child(lambda: torch.equal(rs.noise.normal(range(16), shape=SHAPE, backend="reference"), expected)) == 0
 
 
 class Drawn(torch.utils.data.Dataset):

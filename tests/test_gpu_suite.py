@@ -26,7 +26,7 @@ def call(*arguments, out=None):
     environment |= {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, str(HERE / "run.py"), *arguments], env=environment, capture_output=True, text=True, check=False
-    )  # fmt: skip
+    )
 
 
 def test_the_stages_are_listed():
@@ -67,14 +67,14 @@ def test_steps_run_in_order_and_a_failure_does_not_stop_them(tmp_path, monkeypat
     assert ran == [name for stages in driver.STEPS.values() for name in stages]
     said = capsys.readouterr().out
     assert [line for line in said.splitlines() if line.startswith("#####")] == [
-        "##### tests", "##### kernels", "##### images",
-    ]  # fmt: skip
+        "##### tests",
+        "##### kernels",
+        "##### images",
+    ]
     assert re.search(r"tests +FAILED", said)
     assert re.search(r"sanitize +skipped", said)
     ran.clear()
-    monkeypatch.setattr(
-        sys, "argv", ["run.py", "--device", "cpu", "--out", str(tmp_path), "--step", "kernels"]
-    )
+    monkeypatch.setattr(sys, "argv", ["run.py", "--device", "cpu", "--out", str(tmp_path), "--step", "kernels"])
     assert driver.main() == 0
     assert ran == ["environment", "kernels", "launches", "profile"]
 
@@ -97,16 +97,11 @@ def test_what_is_missing_is_said_and_the_step_goes_on(tmp_path, monkeypatch):
     assert driver.sanitize(context, 60) is None
     assert driver.profile(context, 60) is None
     assert driver.environment(context, 60) is True
-    said = {
-        (row["stage"], row["what"]): row["value"] for row in json.loads((tmp_path / "r.json").read_text())
-    }
+    said = {(row["stage"], row["what"]): row["value"] for row in json.loads((tmp_path / "r.json").read_text())}
     assert said["tests", "result"] == "skipped: the package pytest is not installed"
     assert said["profile", "result"] == "skipped: the package typer and the package rich are not installed"
     assert said["sanitize", "result"].startswith("skipped: ")
-    assert (
-        said["environment", "build of the native library"]
-        == "native library left out (nanobind is not installed)"
-    )
+    assert said["environment", "build of the native library"] == "native library left out (nanobind is not installed)"
 
 
 @pytest.mark.parametrize(
@@ -142,9 +137,7 @@ def test_a_dry_run_measures_everything(tmp_path):
     assert all({*rows.KEY, "unit", "card", "torch", "triton", "commit"} <= set(row) for row in found)
     keys = [tuple(row[name] for name in rows.KEY) for row in found]
     assert len(keys) == len(set(keys))
-    assert {"bandwidth", "normals", "launches per trajectory", "images per second"} <= {
-        row["what"] for row in found
-    }
+    assert {"bandwidth", "normals", "launches per trajectory", "images per second"} <= {row["what"] for row in found}
     assert json.loads((tmp_path / "out" / "gpu_cpu.json").read_text()) == found
     assert "images per second" in (tmp_path / "out" / "logs.txt").read_text()
 
@@ -172,10 +165,14 @@ def test_a_stage_that_hangs_is_ended_and_said_so(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "slug"),
     [
-        ("NVIDIA H100 80GB HBM3", "h100"), ("NVIDIA H200", "h200"), ("NVIDIA A100-SXM4-40GB", "a100"), ("NVIDIA L4", "l4"),
-        ("NVIDIA GeForce RTX 4090", "rtx-4090"), ("Odd Card", "odd-card"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA A100-SXM4-40GB", "a100"),
+        ("NVIDIA L4", "l4"),
+        ("NVIDIA GeForce RTX 4090", "rtx-4090"),
+        ("Odd Card", "odd-card"),
     ],
-)  # fmt: skip
+)
 def test_results_are_named_after_the_card(name, slug, monkeypatch):
     monkeypatch.setattr(rows, "nvidia_smi", lambda query, device: name)
     assert rows.card_slug("cuda") == slug
@@ -190,13 +187,18 @@ def test_a_trace_is_summed_up():
 
     seen = measure.summarize(
         [
-            event("kernel", "conv", 10.0, 10.0), event("kernel", "step_kernel", 15.0, 10.0),
-            event("gpu_memcpy", "Memcpy HtoD", 30.0, 5.0), event("cuda_runtime", "cudaLaunchKernel", 1.0, 1.0),
-            event("cuda_driver", "cuLaunchKernelEx", 2.0, 1.0), event("cuda_runtime", "cudaGraphLaunch", 3.0, 1.0),
-            event("cuda_runtime", "cudaMemcpyAsync", 4.0, 1.0), event("cuda_runtime", "cudaStreamSynchronize", 5.0, 1.0),
-            event("cuda_runtime", "cudaDeviceSynchronize", 50.0, 1.0), event("cpu_op", "aten::conv2d", 0.0, 9.0),
+            event("kernel", "conv", 10.0, 10.0),
+            event("kernel", "step_kernel", 15.0, 10.0),
+            event("gpu_memcpy", "Memcpy HtoD", 30.0, 5.0),
+            event("cuda_runtime", "cudaLaunchKernel", 1.0, 1.0),
+            event("cuda_driver", "cuLaunchKernelEx", 2.0, 1.0),
+            event("cuda_runtime", "cudaGraphLaunch", 3.0, 1.0),
+            event("cuda_runtime", "cudaMemcpyAsync", 4.0, 1.0),
+            event("cuda_runtime", "cudaStreamSynchronize", 5.0, 1.0),
+            event("cuda_runtime", "cudaDeviceSynchronize", 50.0, 1.0),
+            event("cpu_op", "aten::conv2d", 0.0, 9.0),
         ]
-    )  # fmt: skip
+    )
     assert (seen.wall_us, seen.busy_us, len(seen.kernels)) == (25.0, 20.0, 3)
     assert (seen.launches, seen.waits) == (4, 1)
     assert seen.share() == pytest.approx(10 / 25)
@@ -204,19 +206,14 @@ def test_a_trace_is_summed_up():
 
 
 def test_outcomes_are_read_from_a_log_that_may_be_cut_short():
-    plain = (
-        "tests/test_a.py::test_x[1-2] PASSED      [ 50%]\ntests/test_a.py::test_y SKIPPED (no GPU)   [100%]\n"
-    )
+    plain = "tests/test_a.py::test_x[1-2] PASSED      [ 50%]\ntests/test_a.py::test_y SKIPPED (no GPU)   [100%]\n"
     parallel = (
         "[gw0] [ 33%] PASSED tests/test_a.py::test_x[a b] \n[gw1] [ 66%] FAILED tests/test_a.py::test_y \n"
         "tests/test_a.py::test_z \nFAILED tests/test_a.py::test_y - AssertionError: 1 != 2\n"
     )
     assert driver.outcomes(plain) == ({"passed": 1, "skipped": 1}, [])
     counts, failing = driver.outcomes(parallel)
-    assert (counts, failing) == (
-        {"passed": 1, "failed": 1},
-        ["tests/test_a.py::test_y: AssertionError: 1 != 2"],
-    )
+    assert (counts, failing) == ({"passed": 1, "failed": 1}, ["tests/test_a.py::test_y: AssertionError: 1 != 2"])
     counts, failing = driver.outcomes("ERROR tests/test_a.py::test_q - RuntimeError: boom\n")
     assert failing == ["tests/test_a.py::test_q: RuntimeError: boom"]
 

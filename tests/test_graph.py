@@ -246,9 +246,7 @@ def test_graphs_are_refused_where_there_are_none():
     for mode in MODES:
         with pytest.raises(rs.RestartError, match=f"graph='{mode}' needs a CUDA device"):
             rs.Sampler(denoiser(), rs.Plan.build(), graph=mode, device="cpu")
-    with pytest.raises(
-        rs.RestartError, match="graph must be one of auto, off, step, loop, trajectory, while"
-    ):
+    with pytest.raises(rs.RestartError, match="graph must be one of auto, off, step, loop, trajectory, while"):
         rs.Sampler(denoiser(), rs.Plan.build(), graph="cuda")
 
 
@@ -262,9 +260,17 @@ def test_idle_lanes_are_left_alone_by_a_padded_batch(capture, device):
 # What only a GPU can show.
 
 SONG = {
-    "class_name": "EDMPrecond", "model_type": "SongUNet", "img_resolution": 8, "img_channels": 3, "label_dim": 0,
-    "model_channels": 16, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4], "dropout": 0.0,
-}  # fmt: skip
+    "class_name": "EDMPrecond",
+    "model_type": "SongUNet",
+    "img_resolution": 8,
+    "img_channels": 3,
+    "label_dim": 0,
+    "model_channels": 16,
+    "channel_mult": [1, 2],
+    "num_blocks": 1,
+    "attn_resolutions": [4],
+    "dropout": 0.0,
+}
 
 
 @pytest.fixture
@@ -341,9 +347,7 @@ def test_another_thread_may_use_the_device_during_a_capture(cuda):
         try:
             while not stop.is_set():
                 torch.ones(size, device=cuda).sum().cpu()
-                size = (
-                    1 << 20 if size > 1 << 26 else size + (1 << 21)
-                )  # new blocks, so that the driver is called
+                size = 1 << 20 if size > 1 << 26 else size + (1 << 21)  # new blocks, so that the driver is called
         except RuntimeError as error:
             errors.append(error)
 
@@ -351,9 +355,7 @@ def test_another_thread_may_use_the_device_during_a_capture(cuda):
     thread.start()
     try:
         plan = rs.Plan.build(**PLAN)
-        expected = rs.Sampler(song(), plan, batch_size=4, graph="off", device=cuda, compile="off").run(
-            range(4)
-        )
+        expected = rs.Sampler(song(), plan, batch_size=4, graph="off", device=cuda, compile="off").run(range(4))
         for _ in range(5):
             sampler = rs.Sampler(song(), plan, batch_size=4, graph="loop", device=cuda, compile="off")
             assert torch.equal(sampler.run(range(4)), expected)

@@ -1,4 +1,6 @@
-"""Folders and archives that were changed or made to harm: a command answers in one sentence, and nothing of another run stays."""
+"""Folders and archives that were changed or made to harm: a command answers in one sentence, and nothing of another run
+stays.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +34,7 @@ def test_overwrite_without_run_json_counts_nothing_of_the_old_run(tmp_path):
     """Its manifest would say that the shards of the new plan are finished, and their samples would be those of the old."""
     draw(tmp_path)
     (tmp_path / "run.json").unlink()
-    with pytest.raises(
-        OutputError, match=r"but not its run\.json, so --overwrite does not know what to remove"
-    ):
+    with pytest.raises(OutputError, match=r"but not its run\.json, so --overwrite does not know what to remove"):
         draw(tmp_path, steps=3, overwrite=True)
     assert not (tmp_path / "run.json").exists()
 
@@ -110,26 +110,39 @@ def png(kind="PNG"):
 
 ROW = [[0.0] * 64] * 2
 BLACK = np.zeros((9, 8, 8, 1), np.uint8)
-PROGRAM = (
-    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n"  # Pillow would start Ghostscript
-)
+PROGRAM = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n"  # Pillow would start Ghostscript
 HOSTILE = {
     "npz: deflate data damaged": (lambda t: zipped(t / "a.npz", 39, arr_0=npy(BLACK)), "cannot be read"),
-    "npz: an image of a terabyte": (lambda t: zipped(t / "a.npz", arr_0=claim((2, 10**6, 10**6, 1))), "claims images of"),
+    "npz: an image of a terabyte": (
+        lambda t: zipped(t / "a.npz", arr_0=claim((2, 10**6, 10**6, 1))),
+        "claims images of",
+    ),
     "npz: a negative size": (lambda t: zipped(t / "a.npz", arr_0=claim((2, -8, 8, 1))), "claims images of"),
     "npz: images of no bytes": (lambda t: zipped(t / "a.npz", arr_0=claim((10**12, 8, 0, 1))), "claims images of"),
     "tar: a header that ends early": (lambda t: packed(t / "a.tar", a_npy=claim("(1, 8")), "cannot be read"),
     "tar: an array of a terabyte": (lambda t: packed(t / "a.tar", a_npy=claim((1, 10**6, 10**6))), "claims images of"),
-    "parquet: a class that is a dict": (lambda t: table(t / "a.parquet", sample=ROW, label=[{"a": 1}] * 2), "has the class"),
-    "parquet: a class that is NaN": (lambda t: table(t / "a.parquet", sample=ROW, label=[float("nan")] * 2), "has the class"),
+    "parquet: a class that is a dict": (
+        lambda t: table(t / "a.parquet", sample=ROW, label=[{"a": 1}] * 2),
+        "has the class",
+    ),
+    "parquet: a class that is NaN": (
+        lambda t: table(t / "a.parquet", sample=ROW, label=[float("nan")] * 2),
+        "has the class",
+    ),
     "parquet: a class of 2^40": (lambda t: table(t / "a.parquet", sample=ROW, label=[2**40] * 2), "has the class"),
     "parquet: a class of 1.5": (lambda t: table(t / "a.parquet", sample=ROW, label=[1.5] * 2), "has the class"),
     "parquet: a sample that is a dict": (lambda t: table(t / "a.parquet", sample=[{"a": 1}] * 2), "cannot be read"),
     "a picture of another kind": (lambda t: picture(t / "d", png("PPM")), "is not a picture that can be read"),
     "a picture that is a program": (lambda t: picture(t / "d", PROGRAM), "is not a picture that can be read"),
-    "labels that are infinite": (lambda t: picture(t / "d", png(), '{"labels": [["a.png", 1e999]]}'), "does not hold labels"),
-    "a label of 10^20": (lambda t: picture(t / "d", png(), '{"labels": [["a.png", 100000000000000000000]]}'), "has the class"),
-}  # fmt: skip
+    "labels that are infinite": (
+        lambda t: picture(t / "d", png(), '{"labels": [["a.png", 1e999]]}'),
+        "does not hold labels",
+    ),
+    "a label of 10^20": (
+        lambda t: picture(t / "d", png(), '{"labels": [["a.png", 100000000000000000000]]}'),
+        "has the class",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", HOSTILE)

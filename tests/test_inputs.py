@@ -1,4 +1,6 @@
-"""What people pass in from Python: every kind of number is alike, and everything wrong is a RestartError of one sentence."""
+"""What people pass in from Python: every kind of number is alike, and everything wrong is a RestartError of one
+sentence.
+"""
 
 from __future__ import annotations
 
@@ -60,8 +62,18 @@ def test_integers_of_every_library(of):
 
 @pytest.mark.parametrize("of", REALS)
 def test_reals_of_every_library(of):
-    options = dict(sigma_min=0.25, sigma_max=64.0, rho=8.0, s_noise=1.5, s_churn=0.5, s_min=0.25, s_max=32.0,
-                   restart_gamma=0.125, eta=0.5, guidance_scale=2.0)  # fmt: skip
+    options = dict(
+        sigma_min=0.25,
+        sigma_max=64.0,
+        rho=8.0,
+        s_noise=1.5,
+        s_churn=0.5,
+        s_min=0.25,
+        s_max=32.0,
+        restart_gamma=0.125,
+        eta=0.5,
+        guidance_scale=2.0,
+    )
     interval = (0.25, 8.0)
     given = {name: of(value) for name, value in options.items()}
     plan = rs.Plan.build(steps=4, guidance_interval=tuple(map(of, interval)), **given)
@@ -77,17 +89,13 @@ def test_reals_of_every_library(of):
     )
 
 
-@pytest.mark.parametrize(
-    "wrong", [True, np.bool_(True), torch.tensor(True), "3", None, 2.0, math.nan, [3], 1j]
-)
+@pytest.mark.parametrize("wrong", [True, np.bool_(True), torch.tensor(True), "3", None, 2.0, math.nan, [3], 1j])
 def test_what_is_no_integer(wrong):
     with pytest.raises(rs.ConfigError, match="n must be an integer ≥ 2, got"):
         checks.integer("n", wrong, 2)
 
 
-@pytest.mark.parametrize(
-    "wrong", [True, np.bool_(False), torch.tensor(True), "3", None, [3.0], 1j, torch.zeros(2)]
-)
+@pytest.mark.parametrize("wrong", [True, np.bool_(False), torch.tensor(True), "3", None, [3.0], 1j, torch.zeros(2)])
 def test_what_is_no_number(wrong):
     with pytest.raises(rs.ConfigError, match="n must be a number, got"):
         checks.real("n", wrong)
@@ -108,8 +116,18 @@ def test_what_is_out_of_range(wrong):
 def test_seeds_in_every_form():
     den = denoiser(classes=False)
     expected = rs.sample(den, PLAN, [0, 1, 2, 3])
-    for seeds in (range(4), "0-3", rs.parse_seeds("0-3"), np.arange(4), np.arange(4, dtype=np.uint64), torch.arange(4),
-                  torch.arange(4, dtype=torch.uint8), (0, 1, 2, 3), iter(range(4)), [(s, PLAN) for s in range(4)]):  # fmt: skip
+    for seeds in (
+        range(4),
+        "0-3",
+        rs.parse_seeds("0-3"),
+        np.arange(4),
+        np.arange(4, dtype=np.uint64),
+        torch.arange(4),
+        torch.arange(4, dtype=torch.uint8),
+        (0, 1, 2, 3),
+        iter(range(4)),
+        [(s, PLAN) for s in range(4)],
+    ):
         assert torch.equal(rs.sample(den, PLAN, seeds), expected), seeds
 
 
@@ -137,15 +155,32 @@ TAKE_SEEDS = {
 def test_one_integer_as_seeds_is_refused_with_both_readings(name):
     for n in (4, np.int64(4), torch.tensor(4)):
         with pytest.raises(
-            rs.SeedError,
-            match=r"got 4 alone: write range\(4\) for 4 samples, or \[4\] for the sample of seed 4",
+            rs.SeedError, match=r"got 4 alone: write range\(4\) for 4 samples, or \[4\] for the sample of seed 4"
         ):
             TAKE_SEEDS[name](n)
     with pytest.raises(rs.SeedError, match=r"≥ 0 and < 2\^63, got -1 alone$"):
         TAKE_SEEDS[name](-1)
-    for wrong in (None, 0.5, True, {1: 2}, {1, 2}, b"12", "a-b", [None], ["1"], [[1, 2]], torch.ones(2), [2**63], [-1],
-                  torch.ones(1, 2).long(), np.array([1.0]), np.array(["a"]), np.array([-1]), range(-3, 2),
-                  torch.tensor([True])):  # fmt: skip
+    for wrong in (
+        None,
+        0.5,
+        True,
+        {1: 2},
+        {1, 2},
+        b"12",
+        "a-b",
+        [None],
+        ["1"],
+        [[1, 2]],
+        torch.ones(2),
+        [2**63],
+        [-1],
+        torch.ones(1, 2).long(),
+        np.array([1.0]),
+        np.array(["a"]),
+        np.array([-1]),
+        range(-3, 2),
+        torch.tensor([True]),
+    ):
         with pytest.raises(rs.RestartError):
             TAKE_SEEDS[name](wrong)
 
@@ -252,10 +287,7 @@ def test_reprs_are_short():
     ):
         assert len(repr(thing)) < 700, thing
         assert "\n" not in repr(thing)
-    assert (
-        repr(rs.preset("fashion-mnist-22"))
-        == "Plan(22 NFE, dpm++2m, 18 points, sigma 80 → 0.002, 1 interval)"
-    )
+    assert repr(rs.preset("fashion-mnist-22")) == "Plan(22 NFE, dpm++2m, 18 points, sigma 80 → 0.002, 1 interval)"
     assert repr(batch) == "Batch(x=[2, 2, 3, 4] on cpu)"
     assert str(sampler.plan) == sampler.plan.explain()
 
@@ -303,32 +335,132 @@ def test_more_plans_in_one_run_than_are_kept(monkeypatch):
 # --- fuzzing ------------------------------------------------------------------------------------------------------------
 
 WRONG = (
-    None, True, -1, 0, 3, 2**63, 10**400, 0.5, math.nan, math.inf, -math.inf, 1j,
-    "", "x", "0-3", "\ufeff", "\ud800", b"1", bytearray(b"1"), memoryview(b"12"),
-    [], (), {}, set(), [None], [[]], [[1]], ["a"], [math.nan], [1, None], {"a": 1}, {1: 2}, range(0), range(5, 0),
-    iter([]), iter([1]), (i for i in "ab"), slice(3), object(), object, len, lambda *a, **k: None,
-    Path("x"), Ellipsis, NotImplemented, Fraction(1, 3), ValueError("x"), PLAN, PLAN.config,
-    np.float32("nan"), np.bool_(True), np.datetime64("2020-01-01"), np.zeros(0), np.zeros((2, 2)), np.array("a"),
-    np.array([None]), torch.float16, torch.device("cpu"), torch.zeros(0), torch.zeros(2, 2), torch.tensor(math.nan),
-    torch.tensor(1j), torch.ones((), device="meta"), torch.ones(3, device="meta"),
-    torch.zeros(1, *SHAPE, device="meta"), torch.zeros(1, *SHAPE).to_sparse(),
-)  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    3,
+    2**63,
+    10**400,
+    0.5,
+    math.nan,
+    math.inf,
+    -math.inf,
+    1j,
+    "",
+    "x",
+    "0-3",
+    "\ufeff",
+    "\ud800",
+    b"1",
+    bytearray(b"1"),
+    memoryview(b"12"),
+    [],
+    (),
+    {},
+    set(),
+    [None],
+    [[]],
+    [[1]],
+    ["a"],
+    [math.nan],
+    [1, None],
+    {"a": 1},
+    {1: 2},
+    range(0),
+    range(5, 0),
+    iter([]),
+    iter([1]),
+    (i for i in "ab"),
+    slice(3),
+    object(),
+    object,
+    len,
+    lambda *a, **k: None,
+    Path("x"),
+    Ellipsis,
+    NotImplemented,
+    Fraction(1, 3),
+    ValueError("x"),
+    PLAN,
+    PLAN.config,
+    np.float32("nan"),
+    np.bool_(True),
+    np.datetime64("2020-01-01"),
+    np.zeros(0),
+    np.zeros((2, 2)),
+    np.array("a"),
+    np.array([None]),
+    torch.float16,
+    torch.device("cpu"),
+    torch.zeros(0),
+    torch.zeros(2, 2),
+    torch.tensor(math.nan),
+    torch.tensor(1j),
+    torch.ones((), device="meta"),
+    torch.ones(3, device="meta"),
+    torch.zeros(1, *SHAPE, device="meta"),
+    torch.zeros(1, *SHAPE).to_sparse(),
+)
 
 CALLS = {
-    **{f"plan.{name}": (lambda v, name=name: rs.Plan.build(**{"steps": 3, name: v}))
-       for name in ("steps", "solver", "sigma_min", "sigma_max", "rho", "restart", "s_noise", "s_churn", "s_min", "s_max",
-                    "restart_gamma", "schedule", "restart_solver", "restart_schedule", "on_collision", "eta", "guidance_scale",
-                    "guidance_interval", "schedule_options", "sigmas")},
-    **{f"sampler.{name}": (lambda v, name=name: rs.Sampler(**{"denoiser": denoiser(), "plan": PLAN, name: v}))
-       for name in ("denoiser", "plan", "batch_size", "backend", "graph", "compile", "device", "dtype", "register_dtype")},
-    **{f"sample.{name}": (lambda v, name=name: rs.sample(**{"denoiser": denoiser(), "plan": PLAN, "seeds": [0], name: v}))
-       for name in ("seeds", "class_labels", "latents", "callback", "progress")},
-    **{f"normal.{name}": (lambda v, name=name: rs.noise.normal(**{"seeds": [0], "shape": (2,), name: v}))
-       for name in ("seeds", "draw", "shape", "device", "backend")},
-    **{f"function.{name}": (lambda v, name=name: rs.Denoiser.from_function(**{"fn": len, "shape": (2,), name: v}))
-       for name in ("fn", "shape", "sigma_min", "sigma_max", "label_dim", "process", "augmented_dim")},
-    **{f"parity.{name}": (lambda v, name=name: rs.parity(denoiser(), PLAN, **{"seeds": [0], "dtype": "fp32", name: v}))
-       for name in ("dtype", "compile", "device", "batch_size", "memory_format")},
+    **{
+        f"plan.{name}": (lambda v, name=name: rs.Plan.build(**{"steps": 3, name: v}))
+        for name in (
+            "steps",
+            "solver",
+            "sigma_min",
+            "sigma_max",
+            "rho",
+            "restart",
+            "s_noise",
+            "s_churn",
+            "s_min",
+            "s_max",
+            "restart_gamma",
+            "schedule",
+            "restart_solver",
+            "restart_schedule",
+            "on_collision",
+            "eta",
+            "guidance_scale",
+            "guidance_interval",
+            "schedule_options",
+            "sigmas",
+        )
+    },
+    **{
+        f"sampler.{name}": (lambda v, name=name: rs.Sampler(**{"denoiser": denoiser(), "plan": PLAN, name: v}))
+        for name in (
+            "denoiser",
+            "plan",
+            "batch_size",
+            "backend",
+            "graph",
+            "compile",
+            "device",
+            "dtype",
+            "register_dtype",
+        )
+    },
+    **{
+        f"sample.{name}": (
+            lambda v, name=name: rs.sample(**{"denoiser": denoiser(), "plan": PLAN, "seeds": [0], name: v})
+        )
+        for name in ("seeds", "class_labels", "latents", "callback", "progress")
+    },
+    **{
+        f"normal.{name}": (lambda v, name=name: rs.noise.normal(**{"seeds": [0], "shape": (2,), name: v}))
+        for name in ("seeds", "draw", "shape", "device", "backend")
+    },
+    **{
+        f"function.{name}": (lambda v, name=name: rs.Denoiser.from_function(**{"fn": len, "shape": (2,), name: v}))
+        for name in ("fn", "shape", "sigma_min", "sigma_max", "label_dim", "process", "augmented_dim")
+    },
+    **{
+        f"parity.{name}": (lambda v, name=name: rs.parity(denoiser(), PLAN, **{"seeds": [0], "dtype": "fp32", name: v}))
+        for name in ("dtype", "compile", "device", "batch_size", "memory_format")
+    },
     "pairs": lambda v: rs.sample(denoiser(), PLAN, [(0, v)]),
     "interval": lambda v: rs.RestartInterval(v, v, v, v),
     "parse": rs.RestartConfig.parse,
@@ -339,7 +471,7 @@ CALLS = {
     "schedule": lambda v: get_schedule("edm", rho=v),
     "labels": lambda v: rs.noise.class_labels([0], v),
     "chunks": lambda v: list(rs.parse_seeds("0-3").chunks(v)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CALLS)

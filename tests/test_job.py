@@ -135,10 +135,7 @@ def test_float32_samples(tmp_path):
     x = rs.Sampler(killing.denoiser(), PLAN, batch_size=50).run(range(20)).numpy()
     draw(tmp_path / "npz", "0-19", format="npz", pixels="float32")
     assert np.array_equal(
-        np.concatenate(
-            [np.load(tmp_path / "npz" / "samples" / f"shard-{k:06d}.npz")["arr_0"] for k in (0, 1)]
-        ),
-        x,
+        np.concatenate([np.load(tmp_path / "npz" / "samples" / f"shard-{k:06d}.npz")["arr_0"] for k in (0, 1)]), x
     )
     draw(tmp_path / "wds", "0-19", format="wds", pixels="float32")
     with tarfile.open(tmp_path / "wds" / "samples" / "shard-000001.tar") as archive:
@@ -202,15 +199,7 @@ def test_the_bundled_model_gives_equal_files_at_any_batch(tmp_path):
     denoiser, plan = rs.load("fashion-mnist"), rs.Plan.build(steps=2)
     trees = []
     for batch in (1, 5, 13, 32):
-        draw(
-            tmp_path / str(batch),
-            "0-25",
-            denoiser=denoiser,
-            plan=plan,
-            batch=batch,
-            format="npz",
-            pixels="float32",
-        )
+        draw(tmp_path / str(batch), "0-25", denoiser=denoiser, plan=plan, batch=batch, format="npz", pixels="float32")
         trees.append(killing.tree(tmp_path / str(batch)))
     assert all(tree == trees[0] for tree in trees)
 
@@ -354,9 +343,11 @@ def test_a_torn_or_damaged_line_costs_its_shard_only(tmp_path):
     lines[1] = lines[1].replace("sha256", "sha2566")
     path.write_text("\n".join(lines)[:-20])
     found = report(tmp_path)
-    assert (found.exit_code, len(found.damaged), [k for k, _ in found.missing]) == (3, 2, sorted(
-        {0, 1, 2, 3, 4} - set(Manifest.read(tmp_path).lines)
-    ))  # fmt: skip
+    assert (found.exit_code, len(found.damaged), [k for k, _ in found.missing]) == (
+        3,
+        2,
+        sorted({0, 1, 2, 3, 4} - set(Manifest.read(tmp_path).lines)),
+    )
     counting = Counting()
     draw(tmp_path, denoiser=counting.denoiser, format="npz")
     assert counting.samples == 24 * PLAN.nfe
@@ -635,11 +626,7 @@ def test_a_stop_within_a_shard_keeps_what_was_drawn(tmp_path):
 def test_workers_as_torchrun_names_them():
     assert worker({}) == Worker(0, 1, 0)
     assert worker({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}) == Worker(3, 8, 1)
-    for bad in (
-        {"RANK": "8", "WORLD_SIZE": "8"},
-        {"RANK": "a", "WORLD_SIZE": "8"},
-        {"RANK": "-1", "WORLD_SIZE": "2"},
-    ):
+    for bad in ({"RANK": "8", "WORLD_SIZE": "8"}, {"RANK": "a", "WORLD_SIZE": "8"}, {"RANK": "-1", "WORLD_SIZE": "2"}):
         with pytest.raises(RestartValueError, match="0 ≤ RANK < WORLD_SIZE"):
             worker(bad)
 

@@ -70,9 +70,7 @@ def test_equals_the_engine(solver, restart):
     z = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(3))
     denoiser = rs.Denoiser.from_function(lambda x, s: MIXTURE(x, s), SHAPE)
     want = rs.Sampler(denoiser, plan, 3).run(seeds, latents=z)
-    found = sample_restart(
-        model, z * sigmas[0], sigmas, restart=restart, solver=solver, seeds=seeds, disable=True
-    )
+    found = sample_restart(model, z * sigmas[0], sigmas, restart=restart, solver=solver, seeds=seeds, disable=True)
     torch.testing.assert_close(found, want, rtol=0, atol=2e-6)
     torch.testing.assert_close(
         sample_plan(model, z * sigmas[0], plan, seeds=seeds, disable=True), found, rtol=0, atol=0
@@ -114,9 +112,7 @@ def test_a_jump_gives_the_law_of_its_level():
 
     x = start(sigmas, batch=4000, shape=(2, 4, 4))
     x = x / sigmas[0] * (0.25 + sigmas[0] ** 2).sqrt()  # the law at the top, data included
-    sample_restart(
-        watched, x, sigmas, restart="[3, 2, 0.3, 2.0]", budget="extra", seeds=range(4000), disable=True
-    )
+    sample_restart(watched, x, sigmas, restart="[3, 2, 0.3, 2.0]", budget="extra", seeds=range(4000), disable=True)
     jumps = [now for last, now in itertools.pairwise(seen) if now[0] > last[0]]
     assert [level for level, _ in jumps] == pytest.approx([2.0, 2.0])
     for level, variance in jumps:
@@ -126,9 +122,15 @@ def test_a_jump_gives_the_law_of_its_level():
 # --- the budget --------------------------------------------------------------------------------------------------
 
 NOTATIONS = [
-    "default", "none", "a1111", "[3, 2, 0.06, 0.3]", '{"0": [5, 4, 0.1, 2.0], "1": [4, 3, 2.0, 9.0]}',
-    "[10,30,0.06,0.20],[3,1,0.30,0.59]", {0.1: [10, 2, 2]}, "18 {\"0\": [3, 2, 0.14, 0.30]}",
-]  # fmt: skip
+    "default",
+    "none",
+    "a1111",
+    "[3, 2, 0.06, 0.3]",
+    '{"0": [5, 4, 0.1, 2.0], "1": [4, 3, 2.0, 9.0]}',
+    "[10,30,0.06,0.20],[3,1,0.30,0.59]",
+    {0.1: [10, 2, 2]},
+    '18 {"0": [3, 2, 0.14, 0.30]}',
+]
 
 
 @pytest.mark.parametrize("restart", NOTATIONS, ids=str)
@@ -140,9 +142,7 @@ def test_never_more_calls_than_heun_takes_on_these_sigmas(restart):
             assert plan.nfe <= 2 * n - 1, n
 
 
-@pytest.mark.parametrize(
-    "budget, restart, nfe", [("steps", "default", 39), ("extra", "[3, 2, 0.3, 1]", 39 + 8)]
-)
+@pytest.mark.parametrize("budget, restart, nfe", [("steps", "default", 39), ("extra", "[3, 2, 0.3, 1]", 39 + 8)])
 def test_the_calls_are_those_of_the_plan(budget, restart, nfe):
     sigmas, calls = grid(20), []
 
@@ -179,19 +179,22 @@ def test_calls_and_callbacks_counted_in_a_run(n, zero):
 @pytest.mark.parametrize(
     "n, main, R, K, t_min, t_max",
     [
-        (20, 11, 9, 1, 0.0744, 2.2322), (25, 16, 9, 1, 0.0990, 2.2322), (30, 21, 9, 1, 0.1137, 2.2322),
-        (36, 18, 9, 2, 0.0867, 2.0944), (40, 20, 10, 2, 0.1213, 1.9909), (50, 26, 12, 2, 0.0884, 1.7933),
+        (20, 11, 9, 1, 0.0744, 2.2322),
+        (25, 16, 9, 1, 0.0990, 2.2322),
+        (30, 21, 9, 1, 0.1137, 2.2322),
+        (36, 18, 9, 2, 0.0867, 2.0944),
+        (40, 20, 10, 2, 0.1213, 1.9909),
+        (50, 26, 12, 2, 0.0884, 1.7933),
     ],
-)  # fmt: skip
+)
 def test_a1111s_rule(n, main, R, K, t_min, t_max):
-    """Its table for Stable Diffusion 1.5: R intervals and K jumps by step count, both ends at grid points, n steps in all."""
+    """Its table for Stable Diffusion 1.5: R intervals and K jumps by step count, both ends at grid points, n steps in
+    all.
+    """
     plan = restart_plan(grid(n), "a1111")
     (interval,) = plan.intervals
     assert (len(plan.grid) - 1, interval.N - 1, interval.K) == (main, R, K)
-    assert (interval.t_min, interval.t_max) == (
-        pytest.approx(t_min, rel=2e-3),
-        pytest.approx(t_max, rel=2e-3),
-    )
+    assert (interval.t_min, interval.t_max) == (pytest.approx(t_min, rel=2e-3), pytest.approx(t_max, rel=2e-3))
     assert plan.nfe == 2 * n - 1 and len(plan.steps) == n
 
 
@@ -220,9 +223,7 @@ def test_the_first_segment_wins_in_comfyuis_notation_only():
 
 
 def test_a_budget_that_is_too_small_says_what_it_does():
-    with pytest.warns(
-        RestartWarning, match=r"\[3, 10, 0.06, 0.3\]: runs with K = \d to keep to 39 evaluations"
-    ):
+    with pytest.warns(RestartWarning, match=r"\[3, 10, 0.06, 0.3\]: runs with K = \d to keep to 39 evaluations"):
         plan = restart_plan(grid(20), "[3, 10, 0.06, 0.3]")
     assert plan.nfe <= 39 and plan.intervals[0].K < 10
     assert any("to keep to 39" in note for note in plan.notes)
@@ -244,9 +245,12 @@ def test_a_run_that_does_not_go_to_zero():
     """The rest is another sampler's: it ends at the last level, with the state of that level."""
     sigmas, levels = grid(20)[:12], []
     sample_restart(
-        lambda x, s: levels.append(float(s[0])) or model(x, s), start(sigmas), sigmas, restart="[3, 1, 2, 5]",
+        lambda x, s: levels.append(float(s[0])) or model(x, s),
+        start(sigmas),
+        sigmas,
+        restart="[3, 1, 2, 5]",
         disable=True,
-    )  # fmt: skip
+    )
     plan = restart_plan(sigmas, "[3, 1, 2, 5]")
     assert min(levels) == levels[-1] == pytest.approx(float(sigmas[-1]))
     assert plan.nfe <= 22 and any("no step to 0" in note for note in plan.notes)
@@ -392,9 +396,7 @@ def test_noise_samplers_are_asked_for_ascending_pairs_and_used():
     found = sample_restart(model, x, sigmas, noise_sampler=noise_sampler, **options)
     (interval,) = restart_plan(sigmas, "[3, 2, 0.3, 1.0]").intervals
     assert pairs == [pytest.approx((interval.t_min, interval.t_max))] * 2
-    torch.testing.assert_close(
-        found, sample_restart(model, x, sigmas, seeds=seeds, **options), rtol=0, atol=3e-6
-    )
+    torch.testing.assert_close(found, sample_restart(model, x, sigmas, seeds=seeds, **options), rtol=0, atol=3e-6)
 
 
 def test_without_seeds_torch_makes_the_noise():
@@ -422,7 +424,9 @@ def test_samples_that_break_are_counted():
 
 
 def test_the_extension_for_a1111(monkeypatch):
-    """The page's own code against what A1111 and Forge have: a list of samplers, and `torch` replaced in one module only."""
+    """The page's own code against what A1111 and Forge have: a list of samplers, and `torch` replaced in one module
+    only.
+    """
     page = Path(__file__).resolve().parents[1] / "docs" / "k_diffusion.md"
     (code,) = (c for c in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S) if "modules" in c)
     sigmas, seeds, draws = grid(20), [4, 5, 6], []
@@ -441,8 +445,13 @@ def test_the_extension_for_a1111(monkeypatch):
             k_diffusion.sampling.torch = Hijack()
             given = {"cond": 1, "uncond": 2, "cond_scale": 7.0, "image_cond": None, "s_min_uncond": 0.0}
             return self.function(
-                lambda x, s, **kwargs: model(x, s), x, extra_args=given, disable=True, callback=lambda d: None, sigmas=sigmas
-            )  # fmt: skip
+                lambda x, s, **kwargs: model(x, s),
+                x,
+                extra_args=given,
+                disable=True,
+                callback=lambda d: None,
+                sigmas=sigmas,
+            )
 
     k_diffusion = types.SimpleNamespace(sampling=types.SimpleNamespace(torch=torch))
     samplers = types.SimpleNamespace(all_samplers=[], all_samplers_map={}, set_samplers=lambda: None)
@@ -451,9 +460,11 @@ def test_the_extension_for_a1111(monkeypatch):
     )
     host = types.SimpleNamespace(sd_samplers=samplers, sd_samplers_common=common)
     for name, module in {
-        "k_diffusion": k_diffusion, "k_diffusion.sampling": k_diffusion.sampling, "modules": host,
+        "k_diffusion": k_diffusion,
+        "k_diffusion.sampling": k_diffusion.sampling,
+        "modules": host,
         "modules.sd_samplers_kdiffusion": types.SimpleNamespace(KDiffusionSampler=KDiffusionSampler),
-    }.items():  # fmt: skip
+    }.items():
         monkeypatch.setitem(sys.modules, name, module)
     for _ in range(2):  # scripts are loaded again when the interface reloads
         exec(code, {})
@@ -487,7 +498,7 @@ def test_the_extension_for_a1111(monkeypatch):
         ([1.0, 0.5, 0.0], {"extra_args": {"seed": -1}}, SeedError, "seed in extra_args"),
         ([1.0, 0.5, 0.0], {"seeds": [1, 2, 3], "noise_sampler": len}, SeedError, "two sources of noise"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_named(sigmas, options, error, message):
     with pytest.raises(error, match=message):
         sample_restart(lambda x, s, **k: x, torch.zeros(3, 4), sigmas, disable=True, **options)

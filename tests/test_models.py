@@ -21,13 +21,19 @@ from restart_sampling.models.layers import Block, ResampleConv2d, low_pass, resa
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CIFAR = {
-    "class_name": "EDMPrecond", "model_type": "SongUNet", "img_resolution": 32, "img_channels": 3,
-    "augment_dim": 9, "channel_mult": [2, 2, 2],
-}  # fmt: skip
+    "class_name": "EDMPrecond",
+    "model_type": "SongUNet",
+    "img_resolution": 32,
+    "img_channels": 3,
+    "augment_dim": 9,
+    "channel_mult": [2, 2, 2],
+}
 NCSNPP = {
-    "embedding_type": "fourier", "encoder_type": "residual", "channel_mult_noise": 2,
+    "embedding_type": "fourier",
+    "encoder_type": "residual",
+    "channel_mult_noise": 2,
     "resample_filter": [1, 3, 3, 1],
-}  # fmt: skip
+}
 FFHQ = {**CIFAR, "img_resolution": 64, "channel_mult": [1, 2, 2, 2]}
 IMAGENET = {"class_name": "EDMPrecond", "img_resolution": 64, "img_channels": 3, "label_dim": 1000}
 OLD = {**CIFAR, "channel_mult": [1, 2, 2, 2], "augment_dim": 0}
@@ -45,13 +51,27 @@ PUBLISHED = {
     "baseline imagenet64 adm": ({**IMAGENET, "class_name": "iDDPMPrecond"}, 295_904_454, 554),
 }
 SMALL = {
-    "class_name": "EDMPrecond", "model_type": "SongUNet", "img_resolution": 16, "img_channels": 3, "label_dim": 4,
-    "model_channels": 16, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [8],
-}  # fmt: skip
+    "class_name": "EDMPrecond",
+    "model_type": "SongUNet",
+    "img_resolution": 16,
+    "img_channels": 3,
+    "label_dim": 4,
+    "model_channels": 16,
+    "channel_mult": [1, 2],
+    "num_blocks": 1,
+    "attn_resolutions": [8],
+}
 ADM = {
-    "class_name": "iDDPMPrecond", "model_type": "DhariwalUNet", "img_resolution": 16, "img_channels": 3,
-    "label_dim": 4, "model_channels": 32, "channel_mult": [1, 4], "num_blocks": 1, "attn_resolutions": [8],
-}  # fmt: skip
+    "class_name": "iDDPMPrecond",
+    "model_type": "DhariwalUNet",
+    "img_resolution": 16,
+    "img_channels": 3,
+    "label_dim": 4,
+    "model_channels": 32,
+    "channel_mult": [1, 4],
+    "num_blocks": 1,
+    "attn_resolutions": [8],
+}
 VARIANTS = {
     "ddpm++": SMALL,
     "ncsn++": {**SMALL, **NCSNPP},
@@ -105,10 +125,16 @@ def test_names_order_and_shapes_of_song_unet():
     shapes = {name: tuple(t.shape) for name, t in state.items()}
     names = list(shapes)
     assert names[:9] == [
-        "model.map_noise.freqs", "model.map_label.weight", "model.map_label.bias", "model.map_augment.weight",
-        "model.map_layer0.weight", "model.map_layer0.bias", "model.map_layer1.weight", "model.map_layer1.bias",
+        "model.map_noise.freqs",
+        "model.map_label.weight",
+        "model.map_label.bias",
+        "model.map_augment.weight",
+        "model.map_layer0.weight",
+        "model.map_layer0.bias",
+        "model.map_layer1.weight",
+        "model.map_layer1.bias",
         "model.enc.16x16_conv.weight",
-    ]  # fmt: skip
+    ]
     assert shapes["model.map_noise.freqs"] == (16,)
     assert shapes["model.map_label.weight"] == (32, 4)
     assert shapes["model.map_augment.weight"] == (32, 9)
@@ -116,16 +142,29 @@ def test_names_order_and_shapes_of_song_unet():
     assert shapes["model.enc.8x8_aux_residual.weight"] == (16, 3, 3, 3)
     inside = [n.removeprefix("model.enc.8x8_down.") for n in names if n.startswith("model.enc.8x8_down.")]
     assert inside == [
-        "norm0.weight", "norm0.bias", "conv0.weight", "conv0.bias", "conv0.resample_filter", "affine.weight",
-        "affine.bias", "norm1.weight", "norm1.bias", "conv1.weight", "conv1.bias", "skip.weight", "skip.bias",
+        "norm0.weight",
+        "norm0.bias",
+        "conv0.weight",
+        "conv0.bias",
+        "conv0.resample_filter",
+        "affine.weight",
+        "affine.bias",
+        "norm1.weight",
+        "norm1.bias",
+        "conv1.weight",
+        "conv1.bias",
+        "skip.weight",
+        "skip.bias",
         "skip.resample_filter",
-    ]  # fmt: skip
+    ]
     assert names.index("model.enc.8x8_down.norm0.weight") < names.index("model.enc.8x8_aux_residual.weight")
     assert names.index("model.dec.8x8_in0.qkv.weight") < names.index("model.dec.16x16_up.norm0.weight")
     assert [n for n in names if "aux_norm" in n or "aux_conv" in n] == [
-        "model.dec.16x16_aux_norm.weight", "model.dec.16x16_aux_norm.bias", "model.dec.16x16_aux_conv.weight",
+        "model.dec.16x16_aux_norm.weight",
+        "model.dec.16x16_aux_norm.bias",
+        "model.dec.16x16_aux_conv.weight",
         "model.dec.16x16_aux_conv.bias",
-    ]  # fmt: skip
+    ]
     # Attention in the decoder: in0 always, then only the last block of a level.
     attention = [n.split(".")[2] for n in names if n.startswith("model.dec.") and n.endswith("qkv.weight")]
     assert attention == ["8x8_in0", "8x8_block1"]
@@ -143,9 +182,7 @@ def test_names_of_adm_and_the_levels_first():
         "model.out_conv.bias",
     ]
     assert state["model.out_conv.weight"].shape == (6, 32, 3, 3)
-    assert (
-        "model.enc.8x8_down.skip.resample_filter" in names and "model.enc.8x8_down.skip.weight" not in names
-    )
+    assert "model.enc.8x8_down.skip.resample_filter" in names and "model.enc.8x8_down.skip.weight" not in names
     attention = [n.split(".")[2] for n in names if n.startswith("model.dec.") and n.endswith("qkv.weight")]
     assert attention == ["8x8_in0", "8x8_block0", "8x8_block1"]
 
@@ -222,9 +259,7 @@ def test_gradient_mode_and_memory_format_do_not_change_the_result(name):
 
 
 @pytest.mark.parametrize("name", ["ddpm++", "ncsn++", "adm"])
-@pytest.mark.parametrize(
-    "dtype, bound", [(torch.float64, 1e-5), (torch.bfloat16, 0.1), (torch.float16, 0.02)]
-)
+@pytest.mark.parametrize("dtype, bound", [(torch.float64, 1e-5), (torch.bfloat16, 0.1), (torch.float16, 0.02)])
 def test_the_input_chooses_the_dtype(name, dtype, bound):
     network = random_network(VARIANTS[name])
     x, c_noise, labels = inputs(network)
@@ -306,9 +341,7 @@ def test_parameterization_of_each_class():
     c = edm.coefficients(1.0)
     assert edm.name == "edm" and math.isclose(c.c_skip, 0.49 / 1.49) and edm.sigma_max == math.inf
     vp = build_network({**SMALL, "class_name": "VPPrecond", "sigma_min": 0.0009765625}).parameterization
-    assert (
-        vp.name == "vp" and vp.sigma_min == 0.0009765625 and math.isclose(vp.sigma_max, 152.167, rel_tol=1e-5)
-    )
+    assert vp.name == "vp" and vp.sigma_min == 0.0009765625 and math.isclose(vp.sigma_max, 152.167, rel_tol=1e-5)
     ve = build_network({**SMALL, "class_name": "VEPrecond"}).parameterization
     assert (ve.name, ve.sigma_min, ve.sigma_max) == ("ve", 0.02, 100.0)
     network = build_network(ADM)
@@ -337,10 +370,20 @@ def test_passes_over_the_activations_of_the_bundled_network():
     with torch.no_grad(), Operations(B * 16 * 49) as operations:
         network(x, torch.zeros(1), labels)
     most = {
-        "convolution": 63, "native_group_norm": 47, "add_": 46, "silu_": 43, "mul_": 25, "cat": 9, "avg_pool2d": 4,
-        "upsample_nearest2d": 4, "_scaled_dot_product_flash_attention_for_cpu": 4,
-        "addmm": 4, "bmm": 4, "_unsafe_view": 4, "add": 4,  # the products of q, k and v, in one way or another
-    }  # fmt: skip
+        "convolution": 63,
+        "native_group_norm": 47,
+        "add_": 46,
+        "silu_": 43,
+        "mul_": 25,
+        "cat": 9,
+        "avg_pool2d": 4,
+        "upsample_nearest2d": 4,
+        "_scaled_dot_product_flash_attention_for_cpu": 4,
+        "addmm": 4,
+        "bmm": 4,
+        "_unsafe_view": 4,
+        "add": 4,  # the products of q, k and v, in one way or another
+    }
     more = {name: n for name, n in operations.count.items() if n > most.get(name, 0)}
     assert not more  # above all no clone and no copy: activations keep their layout and dtype
 
@@ -397,7 +440,7 @@ BAD_CONFIGS = [
     ({"pfgm": True}, "pfgm=true"),
     ({"model_channels": 18}, "do not divide"),
     ({"model_channels": 5}, "even width"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("change, message", BAD_CONFIGS)
@@ -419,9 +462,7 @@ def test_a_complete_config_builds_the_same_network():
     network = build_network(VARIANTS["ncsn++"])
     again = build_network(network.config)
     assert again.config == network.config
-    assert {n: t.shape for n, t in again.state_dict().items()} == {
-        n: t.shape for n, t in network.state_dict().items()
-    }
+    assert {n: t.shape for n, t in again.state_dict().items()} == {n: t.shape for n, t in network.state_dict().items()}
 
 
 def test_wrong_inputs_are_named():

@@ -51,9 +51,7 @@ def assert_native_is_the_reference(case):
 @pytest.mark.parametrize("numel", SIZES)
 def test_the_step_at_awkward_sizes(simd, numel):
     for batch, guided in ((1, True), (3, False)):
-        assert_native_is_the_reference(
-            Batch(batch, numel, table([ALL], seed=numel), guided=guided, seed=numel)
-        )
+        assert_native_is_the_reference(Batch(batch, numel, table([ALL], seed=numel), guided=guided, seed=numel))
 
 
 @pytest.mark.parametrize("F_dtype", [F32, BF16, F16])
@@ -235,9 +233,7 @@ def test_a_forked_child_steps_with_threads_of_its_own():
 def test_empty_batches():
     for batch, numel in ((0, 5), (3, 0)):
         case = Batch(batch, numel, table([ALL]), cursor=[0])
-        run = rb.Step(
-            case.x, case.h, case.net_in, case.coef, case.code, case.cursor, case.seeds, case.first_bad
-        )
+        run = rb.Step(case.x, case.h, case.net_in, case.coef, case.code, case.cursor, case.seeds, case.first_bad)
         run.step(case.F)
         run.advance()
         assert case.cursor.tolist() == [1]
@@ -270,9 +266,7 @@ def test_normals(simd, threads, numel):
     for draw, stream in ((0, 0), (5, 1), (2**32 - 1, 2)):
         found = torch.full((4, numel), torch.nan)
         rb.normal(found, seeds, draw, stream)
-        assert torch.equal(
-            bits(found), bits(rk.normal(seeds, draw, numel, stream=stream, backend="reference"))
-        )
+        assert torch.equal(bits(found), bits(rk.normal(seeds, draw, numel, stream=stream, backend="reference")))
 
 
 # --- what does not fit -----------------------------------------------------------------------------------------

@@ -65,9 +65,7 @@ def twin_path(scheme):
         f"-I{scheme}",
     ]
     source = str(SOURCES / "host_twin.cpp")
-    done = subprocess.run(
-        [compiler, *options, source, "-o", str(library)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([compiler, *options, source, "-o", str(library)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return library
 
@@ -94,9 +92,14 @@ def step(twin, m, F, F_uncond):
     dtypes = (DTYPES.index(m.net_in.dtype if F is None else F.dtype), DTYPES.index(m.net_in.dtype))
     pointers = (m.x, m.h, F, F_uncond, m.net_in, m.coef, m.code, m.cursor, m.seeds, m.first_bad)
     name = twin.twin_step(
-        *map(address, pointers), int64(batch), int64(m.x.numel() // batch), len(m.coef), int(m.cursor.shape[0] > 1), *dtypes,
+        *map(address, pointers),
+        int64(batch),
+        int64(m.x.numel() // batch),
+        len(m.coef),
+        int(m.cursor.shape[0] > 1),
+        *dtypes,
         m.guided,
-    )  # fmt: skip
+    )
     return name.decode()
 
 
@@ -116,9 +119,7 @@ def test_words_of_the_twin(twin, seed, draw, stream):
     assert np.array_equal(out, expected.numpy().astype(np.uint32))
 
 
-@pytest.mark.parametrize(
-    "batch, numel", [(1, 1), (3, 63), (2, 1028), (65536 + 3, 5), (1, 3 * 2**17), (4, 2**18)]
-)
+@pytest.mark.parametrize("batch, numel", [(1, 1), (3, 63), (2, 1028), (65536 + 3, 5), (1, 3 * 2**17), (4, 2**18)])
 def test_normals_of_the_twin(twin, batch, numel):
     seeds = torch.arange(batch) + 2**40
     for draw, stream in ((0, 0), (2**32 - 1, 1)):
@@ -134,9 +135,7 @@ def test_normals_of_the_twin(twin, batch, numel):
 def test_steps_of_the_twin_at_awkward_sizes(twin, numel):
     kernel = "StepVectorsIf" if numel % 4 == 0 else "StepElements"
     for batch, guided in ((1, True), (3, False)):
-        assert_step_equal(
-            twin, Batch(batch, numel, table([ALL], seed=numel), guided=guided, seed=numel), kernel
-        )
+        assert_step_equal(twin, Batch(batch, numel, table([ALL], seed=numel), guided=guided, seed=numel), kernel)
 
 
 @pytest.mark.parametrize("F_dtype", DTYPES)
@@ -172,12 +171,7 @@ def test_every_combination_of_flags_in_the_twin(twin, numel, guided):
     rows = table(list(range(n)), s=torch.where(torch.arange(n) % 3 == 0, 0.0, 0.5))
     case = Batch(n, numel, rows, BF16, BF16, guided, cursor=range(n))
     for b in range(n):
-        for bit, register in (
-            (L.READ_X, case.x),
-            (L.READ_H, case.h),
-            (L.READ_F, case.F),
-            (L.READ_F, case.F_uncond),
-        ):
+        for bit, register in ((L.READ_X, case.x), (L.READ_H, case.h), (L.READ_F, case.F), (L.READ_F, case.F_uncond)):
             if register is not None and not b & bit:
                 register[b] = torch.nan
     assert_step_equal(twin, case)
@@ -253,9 +247,7 @@ def test_the_twin_has_batches_beyond_an_axis_of_the_grid(twin, batch):
 def test_advance_in_the_twin(twin, cursor):
     last = ALL | L.END
     case = Batch(len(cursor), 1, table([ALL, ALL, last, ALL, last]), cursor=cursor)
-    m, other = (
-        case.machine(cursor=case.cursor.clone(), c_noise=torch.full((len(cursor),), 7.0)) for _ in range(2)
-    )
+    m, other = (case.machine(cursor=case.cursor.clone(), c_noise=torch.full((len(cursor),), 7.0)) for _ in range(2))
     rk.bind(other, "reference").advance()
     pointers = map(address, (m.coef, m.code, m.cursor, m.c_noise))
     twin.twin_advance(*pointers, int64(len(cursor)), len(m.coef))
@@ -274,9 +266,7 @@ def test_conversions_of_the_twin(twin, dtype):
     between = (finite[1:].double() + finite[:-1].double()).div(2).float()
     inf = torch.tensor(math.inf)
     near = torch.cat([between, torch.nextafter(between, inf), torch.nextafter(between, -inf)])
-    random = torch.randint(-(2**31), 2**31, (10**6,), generator=torch.Generator().manual_seed(0)).to(
-        torch.int32
-    )
+    random = torch.randint(-(2**31), 2**31, (10**6,), generator=torch.Generator().manual_seed(0)).to(torch.int32)
     x = torch.cat([wide, near, random.view(F32)])
     narrow, back = torch.empty(len(x), dtype=dtype), torch.empty(len(x))
     twin.twin_convert(DTYPES.index(dtype), address(x), address(narrow), address(back), int64(len(x)))
@@ -372,9 +362,7 @@ def tool(name):
     if path := shutil.which(name):
         return path
     spec = importlib.util.find_spec("triton")
-    bundled = (
-        Path(spec.origin).parent / "backends" / "nvidia" / "bin" / name if spec and spec.origin else None
-    )
+    bundled = Path(spec.origin).parent / "backends" / "nvidia" / "bin" / name if spec and spec.origin else None
     if bundled is None or not bundled.exists():
         pytest.skip(f"no {name}, neither on the PATH nor in triton")
     return str(bundled)
@@ -409,24 +397,9 @@ def compiled(scheme):
     assert architectures, known
     generate = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures]
     generate.append(f"-gencode=arch=compute_{architectures[-1]},code=compute_{architectures[-1]}")
-    options = [
-        "-std=c++17",
-        *cmake_list("RESTART_CUDA_FLAGS"),
-        *generate,
-        "--threads=0",
-        "-Werror=all-warnings",
-    ]
+    options = ["-std=c++17", *cmake_list("RESTART_CUDA_FLAGS"), *generate, "--threads=0", "-Werror=all-warnings"]
     out = scheme / "step.o"
-    command = [
-        nvcc,
-        *options,
-        f"-I{scheme}",
-        f"-I{SOURCES.parent}",
-        "-c",
-        str(SOURCES / "step.cu"),
-        "-o",
-        str(out),
-    ]
+    command = [nvcc, *options, f"-I{scheme}", f"-I{SOURCES.parent}", "-c", str(SOURCES / "step.cu"), "-o", str(out)]
     output(*command)
     return out, architectures
 
@@ -452,9 +425,7 @@ def hot(blocks):
     return [aot._opcode(line) for _, lines in blocks[:end] for line in lines]
 
 
-STEPS = [
-    f"step-{t}-{q}{g}" for t in ("float", "BFloat16", "Float16") for q in (1, 2, 4) for g in ("", "-guided")
-]
+STEPS = [f"step-{t}-{q}{g}" for t in ("float", "BFloat16", "Float16") for q in (1, 2, 4) for g in ("", "-guided")]
 NAMES = [*STEPS, "step-any", "step-any-guided", "normal-1", "normal-2", "normal-4", "normal-any", "advance"]
 
 
@@ -491,17 +462,15 @@ def test_no_product_is_contracted(compiled):
     text = ptx.read_text(encoding="utf-8")
     assert aot.contracted(text) == []
     fmas = len(re.findall(r"fma\.rn\.f32", text))
-    quads = sum(
-        1 if "any" in name else int(name.split("-")[-2 if "guided" in name else -1]) for name in NAMES[:-1]
-    )
+    quads = sum(1 if "any" in name else int(name.split("-")[-2 if "guided" in name else -1]) for name in NAMES[:-1])
     assert fmas == 4 * quads, "the two exact ones of each pair of words"
     assert len(re.findall(r"sqrt\.rn\.f32", text)) == 2 * quads
 
 
 @pytest.mark.slow
 def test_fused_instructions_are_the_exact_ones_and_those_of_the_root(code):
-    """For each pair of words: u, e·LN2_HI, and two of the root that ptxas writes for sqrt.rn. One call for each root, of its
-    slow path, which the scheme takes only where u = 1 and so r = 0."""
+    """For each pair of words: u, e·LN2_HI, and two of the root that ptxas writes for sqrt.rn. One call for each root,
+    of its slow path, which the scheme takes only where u = 1 and so r = 0."""
     for (name, architecture), blocks in code.items():
         if name == "advance":
             continue
@@ -522,10 +491,7 @@ def test_vectors_move_in_full_width(code):
         for (_, architecture), blocks in ((key, b) for key, b in code.items() if key[0] == name):
             found = Counter((o[:3], ".128" in o, ".64" in o) for o in hot(blocks) if o[:3] in ("LDG", "STG"))
             wide, half = (2 + network, 0) if "float" in name else (2, network)
-            assert found["LDG", True, False] == found["STG", True, False] == wide * quads, (
-                name,
-                architecture,
-            )
+            assert found["LDG", True, False] == found["STG", True, False] == wide * quads, (name, architecture)
             assert found["LDG", False, True] == half * quads + 1, (name, architecture)
             assert found["STG", False, True] == half * quads, (name, architecture)
             assert found["STG", False, False] == 0, (name, architecture)
@@ -534,8 +500,8 @@ def test_vectors_move_in_full_width(code):
 
 @pytest.mark.slow
 def test_instructions_per_element_stay_below_the_issue_limit(code):
-    """On the longest path through the kernels that fill a GPU, with noise and a stored h, by `aot.path_lengths`: predicated
-    instructions count, the slow path of the root and the atomic of first_bad do not."""
+    """On the longest path through the kernels that fill a GPU, with noise and a stored h, by `aot.path_lengths`:
+    predicated instructions count, the slow path of the root and the atomic of first_bad do not."""
     for (name, architecture), blocks in code.items():
         if re.search(r"-4", name):
             longest = aot.path_lengths(blocks)[0] / 16
@@ -630,17 +596,7 @@ def gpu(device):
     return device
 
 
-GPU_SIZES = [
-    (1, 1),
-    (3, 63),
-    (2, 257),
-    (5, 784),
-    (64, 3072),
-    (65537, 5),
-    (1, 2**19),
-    (1, 2**20 + 4),
-    (86, 12288),
-]
+GPU_SIZES = [(1, 1), (3, 63), (2, 257), (5, 784), (64, 3072), (65537, 5), (1, 2**19), (1, 2**20 + 4), (86, 12288)]
 
 
 @pytest.mark.parametrize("batch, numel", GPU_SIZES)
@@ -666,14 +622,10 @@ def test_native_in_a_captured_graph(gpu):
     case = Batch(4, 3072, (coef, code), BF16, BF16, cursor=[0, 1, 2, 3], device=gpu)
     names = ("x", "h", "net_in", "first_bad", "cursor")
     machines = [
-        case.machine(
-            **{name: getattr(case, name).clone() for name in names}, c_noise=torch.zeros(4, device=gpu)
-        )
+        case.machine(**{name: getattr(case, name).clone() for name in names}, c_noise=torch.zeros(4, device=gpu))
         for _ in range(2)
     ]
-    native, reference = (
-        rk.bind(m, backend) for m, backend in zip(machines, ("native", "reference"), strict=True)
-    )
+    native, reference = (rk.bind(m, backend) for m, backend in zip(machines, ("native", "reference"), strict=True))
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         native.step(case.F)

@@ -23,9 +23,16 @@ from restart_sampling.parameterization import edm
 
 SHAPE = (3, 8, 8)
 CONFIG = dict(
-    class_name="EDMPrecond", model_type="SongUNet", img_resolution=8, img_channels=3, label_dim=4,
-    model_channels=8, channel_mult=[1, 2], num_blocks=1, attn_resolutions=[4],
-)  # fmt: skip
+    class_name="EDMPrecond",
+    model_type="SongUNet",
+    img_resolution=8,
+    img_channels=3,
+    label_dim=4,
+    model_channels=8,
+    channel_mult=[1, 2],
+    num_blocks=1,
+    attn_resolutions=[4],
+)
 TORCH = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PLAN = dict(steps=4, restart=[2, 1, 0.3, 2.0], sigma_min=0.02, sigma_max=20.0)
 
@@ -138,9 +145,7 @@ def test_no_weight_is_cast_while_sampling(unet, dtype, device):
 
 def inner(network: PreparedNetwork) -> nn.Module:
     """The copy a prepared network runs."""
-    (module,) = [
-        c.cell_contents for c in network._eager.__closure__ if isinstance(c.cell_contents, nn.Module)
-    ]
+    (module,) = [c.cell_contents for c in network._eager.__closure__ if isinstance(c.cell_contents, nn.Module)]
     return module
 
 
@@ -196,9 +201,7 @@ def test_the_border_is_contiguous(unet, memory_format, device):
     weight = inner(network).model.enc["8x8_conv"].weight
     assert weight.is_contiguous(memory_format=getattr(torch, f"{memory_format}_format", torch.channels_last))
     F = network(*inputs(device, labels=True))
-    want = prepare(unet, device=device, compile="off", memory_format="contiguous")(
-        *inputs(device, labels=True)
-    )
+    want = prepare(unet, device=device, compile="off", memory_format="contiguous")(*inputs(device, labels=True))
     assert F.is_contiguous()
     assert (F - want).norm() <= rounding(unet, inputs(device, labels=True), want, 1e-5)
     assert network.memory_format == memory_format
@@ -214,8 +217,8 @@ def test_auto_keeps_the_layout_of_the_file(device):
 
 @torch.no_grad()
 def rounding(denoiser, arguments, F, on_cpu):
-    """How far another order of operations may be from F: `on_cpu` of it, or on a GPU, whose convolutions are chosen by layout
-    and size, four times as far as F itself is from float64."""
+    """How far another order of operations may be from F: `on_cpu` of it, or on a GPU, whose convolutions are chosen by
+    layout and size, four times as far as F itself is from float64."""
     if F.device.type == "cpu":
         return on_cpu * F.norm()
     network = copy.deepcopy(denoiser.network).double().cpu()
@@ -348,7 +351,9 @@ def test_a_compiled_unet_equals_the_eager_one(device):
 
 @pytest.mark.compiles
 def test_one_compilation_whatever_the_plan(device):
-    """Full and partial batches, two plans: one compilation; one more for samplers that give each sample its own c_noise."""
+    """Full and partial batches, two plans: one compilation; one more for samplers that give each sample its own
+    c_noise.
+    """
     network = prepare(tiny(device), device=device, compile="on")
     denoiser = rs.Denoiser(network, edm(0.5), SHAPE)
     with torch.inference_mode(), warnings.catch_warnings():
@@ -367,12 +372,7 @@ def test_one_compilation_whatever_the_plan(device):
 def test_samplers_compile_once(device):
     """Through the public sampler with one batch size: what is not full is padded, a new plan is a new table."""
     sampler = rs.Sampler(
-        tiny(device),
-        rs.Plan.build(**PLAN),
-        batch_size=4,
-        compile="on",
-        device=device,
-        batch_invariant=True,
+        tiny(device), rs.Plan.build(**PLAN), batch_size=4, compile="on", device=device, batch_invariant=True
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
@@ -557,18 +557,14 @@ def test_parity_measures_a_known_error(device):
 
 
 def test_parity_with_itself_is_exact(unet, device):
-    report = rs.parity(
-        unet, rs.Plan.build(**PLAN), dtype="fp32", compile="off", seeds=range(2), device=device
-    )
+    report = rs.parity(unet, rs.Plan.build(**PLAN), dtype="fp32", compile="off", seeds=range(2), device=device)
     assert {(row.rms, row.max) for row in report.rows} == {(0.0, 0.0)}
     assert (report.image_rms, report.image_max, report.psnr, report.changed) == (0, 0, math.inf, 0)
 
 
 def test_parity_of_bfloat16_is_of_its_precision(unet, device):
     """Between an eighth of one rounding (2^−9) and some tens of them, at every noise level."""
-    report = rs.parity(
-        unet, rs.Plan.build(**PLAN), dtype="bf16", compile="off", seeds=range(2), device=device
-    )
+    report = rs.parity(unet, rs.Plan.build(**PLAN), dtype="bf16", compile="off", seeds=range(2), device=device)
     assert all(2**-12 < row.rms < 2**-4 for row in report.rows), str(report)
     assert 0 < report.image_rms < 0.1
 
@@ -584,12 +580,7 @@ def test_parity_counts_samples_that_broke(device):
 
 def test_parity_under_guidance(unet, device):
     report = rs.parity(
-        unet,
-        rs.Plan.build(**PLAN, guidance_scale=2.0),
-        dtype="bf16",
-        compile="off",
-        seeds=range(2),
-        device=device,
+        unet, rs.Plan.build(**PLAN, guidance_scale=2.0), dtype="bf16", compile="off", seeds=range(2), device=device
     )
     assert len(str(report).splitlines()) < 30
     assert 0 < report.image_rms < 0.2

@@ -40,7 +40,7 @@ WRONG = {
     "complex": (lambda D: D.to(torch.complex64), "got torch.complex64"),
     "fp8": (lambda D: D.to(torch.float8_e4m3fn), "got torch.float8_e4m3fn"),
     "device": (lambda D: D.to("meta"), "on cpu and returned one on meta"),
-}  # fmt: skip
+}
 
 
 class Module(torch.nn.Module):
@@ -80,9 +80,7 @@ def test_guided_pairs_and_plain_calls_are_checked_too(name):
 
 def test_parity_checks_the_other_network():
     den = rs.Denoiser(
-        Module(lambda F: F.transpose(-1, -2)),
-        rs.Denoiser.from_function(shrink, SHAPE).parameterization,
-        SHAPE,
+        Module(lambda F: F.transpose(-1, -2)), rs.Denoiser.from_function(shrink, SHAPE).parameterization, SHAPE
     )
     with pytest.raises(rs.RestartError, match="height and width"):
         rs.parity(den, rs.Plan.build(**PLAN), seeds=range(2))
@@ -130,12 +128,8 @@ def test_weights_in_float8_run_in_the_dtype_of_the_sampler():
     wide.load_state_dict({name: t.float() for name, t in stored.state_dict().items()})
     stored, wide = (rs.Denoiser(network, levels, SHAPE) for network in (stored, wide))
     for options in ({}, {"dtype": "bf16"}, {"batch_size": "auto"}):
-        assert torch.equal(
-            rs.sample(stored, plan, range(2), **options), rs.sample(wide, plan, range(2), **options)
-        )
-    with pytest.raises(
-        rs.RestartError, match=r"weights are torch.float8_e4m3fn; convert it with network.double\(\)"
-    ):
+        assert torch.equal(rs.sample(stored, plan, range(2), **options), rs.sample(wide, plan, range(2), **options))
+    with pytest.raises(rs.RestartError, match=r"weights are torch.float8_e4m3fn; convert it with network.double\(\)"):
         rs.sample(stored, plan, range(2), register_dtype=torch.float64)
 
 
@@ -188,9 +182,7 @@ def test_classifier_guidance_by_autograd_is_the_closed_form(backend):
     expected = rs.sample(classifier_guidance(0.3, 1.0, False), plan, range(3), register_dtype=torch.float64)
     assert not found.requires_grad
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
-    assert not torch.allclose(
-        found, rs.sample(classifier_guidance(0.0, 1.0, False), plan, range(3)), atol=0.1
-    )
+    assert not torch.allclose(found, rs.sample(classifier_guidance(0.0, 1.0, False), plan, range(3)), atol=0.1)
 
 
 @pytest.mark.parametrize("inference", [False, True])
@@ -211,9 +203,7 @@ def test_a_function_runs_without_recording():
     seen = []
 
     def fn(x, sigma):
-        seen.append(
-            (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), x.is_inference(), x.requires_grad)
-        )
+        seen.append((torch.is_grad_enabled(), torch.is_inference_mode_enabled(), x.is_inference(), x.requires_grad))
         x.requires_grad_()
         return shrink(x.detach(), sigma)
 

@@ -48,9 +48,7 @@ def test_t_max_equal_to_t_min_is_the_identity(name):
     data = problems.mixture(SHAPE, c=0.8)
     plain = rs.Plan.build(steps=12, solver=name, **RANGE)
     t_m = plan_level = plain.grid[6]
-    detour = rs.Plan.build(
-        steps=12, solver=name, restart=[4, 3, t_m, plan_level * (1 + 1e-9)], s_noise=0.0, **RANGE
-    )
+    detour = rs.Plan.build(steps=12, solver=name, restart=[4, 3, t_m, plan_level * (1 + 1e-9)], s_noise=0.0, **RANGE)
     assert detour.nfe > plain.nfe
     x, y = final_state(plain, data), final_state(detour, data)
     # A multistep solver starts a fresh history after a jump, which costs it one first-order step.

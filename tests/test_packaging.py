@@ -19,10 +19,33 @@ from restart_sampling.bench import shipped
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLIC = [
-    "BackendError", "Batch", "CheckpointError", "ConfigError", "Denoiser", "NonFiniteError", "OutputError", "Parameterization",
-    "Parity", "Plan", "Preset", "Progress", "RestartConfig", "RestartError", "RestartInterval", "Sampler", "SeedError", "Seeds",
-    "__version__", "load", "noise", "parity", "parse_seeds", "preset", "presets", "sample",
-]  # fmt: skip
+    "BackendError",
+    "Batch",
+    "CheckpointError",
+    "ConfigError",
+    "Denoiser",
+    "NonFiniteError",
+    "OutputError",
+    "Parameterization",
+    "Parity",
+    "Plan",
+    "Preset",
+    "Progress",
+    "RestartConfig",
+    "RestartError",
+    "RestartInterval",
+    "Sampler",
+    "SeedError",
+    "Seeds",
+    "__version__",
+    "load",
+    "noise",
+    "parity",
+    "parse_seeds",
+    "preset",
+    "presets",
+    "sample",
+]
 
 
 def test_public_names_are_frozen():
@@ -55,18 +78,13 @@ def test_plans_need_no_tensor_library():
     )
     path = ":".join(str(ROOT / p) for p in ("engine", "kernels", "bindings"))
     assert (
-        subprocess.run(
-            [sys.executable, "-c", code], env={"PYTHONPATH": path, "PATH": ""}, check=False
-        ).returncode
-        == 0
+        subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": path, "PATH": ""}, check=False).returncode == 0
     )
 
 
 def copy_of_the_sources(tmp_path):
     source = tmp_path / "source"
-    tracked = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split()
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     for name in tracked:
         target = source / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -94,8 +112,12 @@ def test_one_line_says_why_the_native_library_was_left_out(tmp_path, why):
     source = copy_of_the_sources(tmp_path)
     result = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
-        cwd=source, env=environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=source,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     (said,) = [line for line in result.stderr.splitlines() if "restart-sampling" in line]
     assert f"native library left out ({why}" in said
     assert not list((source / "bindings" / "restart_bindings").glob("*.so"))
@@ -116,8 +138,12 @@ def test_without_a_working_nvcc_there_is_still_the_cpu_module(tmp_path):
     (source / "bindings" / "csrc" / "cuda" / "step.cu").write_text("no CUDA\n")
     result = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
-        cwd=source, env=os.environ | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=source,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     (said,) = [line for line in result.stderr.splitlines() if "restart-sampling" in line]
     assert "native CUDA module left out (compiling failed, see" in said
     (module,) = (source / "bindings" / "restart_bindings").glob("*.so")
@@ -136,18 +162,15 @@ def test_wheel_and_sdist_hold_what_they_should(tmp_path):
     # Compiling takes half a minute and is not what is tested.
     environment = os.environ | {"RESTART_NATIVE": "0"}
     subprocess.run(
-        [sys.executable, "-c", build, str(tmp_path)],
-        cwd=source, check=True, capture_output=True, env=environment,
-    )  # fmt: skip
+        [sys.executable, "-c", build, str(tmp_path)], cwd=source, check=True, capture_output=True, env=environment
+    )
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"restart_sampling", "restart_kernels", "restart_bindings"}
     assert "restart_sampling/models/data/fashion-mnist.safetensors" in names
     for name in shipped.NAMES:  # what `score`, `bench` and `tune` need on a machine without the data set
-        assert {
-            f"restart_sampling/models/data/{name}{end}" for end in (".safetensors", "-reference.npz")
-        } <= set(names)
+        assert {f"restart_sampling/models/data/{name}{end}" for end in (".safetensors", "-reference.npz")} <= set(names)
     assert "restart_sampling/py.typed" in names
     assert not [n for n in names if "test" in n.lower()]
     (sdist,) = tmp_path.glob("*.tar.gz")

@@ -10,13 +10,7 @@ import torch
 import restart_sampling as rs
 
 SHAPE = (1, 4, 4)
-IMAGENET_623 = [
-    (10, 3, 19.35, 40.79),
-    (10, 3, 1.09, 1.92),
-    (7, 6, 0.59, 1.09),
-    (7, 6, 0.30, 0.59),
-    (7, 25, 0.06, 0.30),
-]
+IMAGENET_623 = [(10, 3, 19.35, 40.79), (10, 3, 1.09, 1.92), (7, 6, 0.59, 1.09), (7, 6, 0.30, 0.59), (7, 25, 0.06, 0.30)]
 
 CASES = {
     "heun": dict(),
@@ -26,9 +20,7 @@ CASES = {
     "order_given_does_not_matter": dict(intervals=IMAGENET_623[::-1], steps=36, s_noise=1.003),
     "same_grid_point": dict(intervals=[(3, 2, 0.59, 1.09), (4, 1, 1.09, 1.92)], steps=14),
     "main_churn": dict(s_churn=40.0, s_min=0.05, s_max=50.0, s_noise=1.003),
-    "restart_churn": dict(
-        intervals=[(3, 2, 0.14, 0.30)], restart_gamma=0.05, s_min=0.01, s_max=1.0, s_noise=1.003
-    ),
+    "restart_churn": dict(intervals=[(3, 2, 0.14, 0.30)], restart_gamma=0.05, s_min=0.01, s_max=1.0, s_noise=1.003),
     "both_churns": dict(intervals=[(4, 3, 0.59, 1.09)], s_churn=20.0, restart_gamma=0.05, s_noise=1.003),
     "s_noise_0": dict(intervals=[(3, 2, 0.14, 0.30)], s_noise=0.0),
     "K_0_is_plain_heun": dict(intervals=[(3, 0, 0.14, 0.30)]),
@@ -64,7 +56,8 @@ def test_equals_the_papers_algorithm(name, precision, device):
 
     def D(y, level):
         sigma = torch.full((len(y),), level, dtype=torch.float64)
-        # With float32 registers the network gets sigma in float32; read it the same way so that only the sampler is compared.
+        # With float32 registers the network gets sigma in float32; read it the same way so that only the sampler is
+        # compared.
         return data(y, sigma.float().double() if precision == "float32" else sigma)
 
     options = dict(case)
@@ -82,8 +75,10 @@ def test_official_reading_of_a_collision_is_an_option(device):
     data = problems.mixture(SHAPE)
     want = paper.restart(
         lambda y, level: data(y, torch.full((len(y),), level, dtype=torch.float64)),
-        lambda k: rs.noise.normal(seeds, k, SHAPE).double(), both=False, **options,
-    )  # fmt: skip
+        lambda k: rs.noise.normal(seeds, k, SHAPE).double(),
+        both=False,
+        **options,
+    )
     assert (x - want).abs().max() <= 1e-12 * want.abs().max()
     assert "only interval 1 runs" in plan.explain()
 
@@ -92,9 +87,7 @@ def test_dpm3_equals_its_papers_algorithm(device):
     """The VP configuration of the Restart paper: order 3, then 2, then Euler; intervals always order 3."""
     case = dict(steps=8, intervals=[(3, 1, 0.06, 0.3)], low=0.010486, high=152.167)
     data = problems.mixture(SHAPE)
-    plan = rs.Plan.build(
-        steps=8, solver="dpm3", sigma_min=0.010486, sigma_max=152.167, restart=[3, 1, 0.06, 0.3]
-    )
+    plan = rs.Plan.build(steps=8, solver="dpm3", sigma_min=0.010486, sigma_max=152.167, restart=[3, 1, 0.06, 0.3])
     assert plan.nfe == 27
     seeds = [0, 1, 2]
     denoiser = rs.Denoiser.from_function(data, shape=SHAPE)
@@ -108,6 +101,8 @@ def test_dpm3_equals_its_papers_algorithm(device):
 
     want = paper.restart(
         lambda y, level: data(y, torch.full((len(y),), level, dtype=torch.float64)),
-        lambda k: rs.noise.normal(seeds, k, SHAPE).double(), step=step, **case,
-    )  # fmt: skip
+        lambda k: rs.noise.normal(seeds, k, SHAPE).double(),
+        step=step,
+        **case,
+    )
     assert (x - want).abs().max() <= 1e-11 * want.abs().max()

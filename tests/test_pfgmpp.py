@@ -25,7 +25,9 @@ def still(D: int | None, shape=(1, 2, 3), **options) -> rs.Denoiser:
 
 
 def literal(rng, t_0: float, t_1: float, N: int, D: int, n: int, root: int) -> np.ndarray:
-    """The move of x, [n, N]: the augmented point walks along a Gaussian direction from the r_0 sphere to the r_1 sphere."""
+    """The move of x, [n, N]: the augmented point walks along a Gaussian direction from the r_0 sphere to the r_1
+    sphere.
+    """
     r_0, r_1 = t_0 * math.sqrt(D), t_1 * math.sqrt(D)
     z = rng.standard_normal((n, D))
     z *= r_0 / np.linalg.norm(z, axis=1, keepdims=True)
@@ -68,9 +70,7 @@ def test_the_prior_radius_is_beta_prime(D):
     assert stats.kstest(radius, stats.betaprime(3, D / 2).cdf).pvalue > 1e-3
 
 
-@pytest.mark.parametrize(
-    "D, spread, rms", [(2048, 0.020, 0.2655), (64, 0.11, 0.2708)], ids=["D=2048", "D=64"]
-)
+@pytest.mark.parametrize("D, spread, rms", [(2048, 0.020, 0.2655), (64, 0.11, 0.2708)], ids=["D=2048", "D=64"])
 def test_the_spread_of_a_jump(D, spread, rms):
     """[0.14, 0.30]: the std of the move over samples, against values that were computed with the reference's formula."""
     table = bind(rs.Plan.build(steps=18, restart="[3, 1, 0.14, 0.30]"), still(D).parameterization)

@@ -307,6 +307,4 @@ def test_words_are_uniform(device, stats):
     w = rk.words(torch.arange(64, device=device), 0, 1 << 14, stream=1).cpu()
     assert int(w.min()) >= 0 and int(w.max()) < 2**32
     for shift in (0, 8, 16, 24):
-        assert (
-            stats.chisquare(torch.bincount((w >> shift).flatten() & 255, minlength=256).numpy()).pvalue > 0.01
-        )
+        assert stats.chisquare(torch.bincount((w >> shift).flatten() & 255, minlength=256).numpy()).pvalue > 0.01

@@ -1,4 +1,6 @@
-"""Nothing in a checkpoint is run, and nothing but a CheckpointError comes out: attacks, a tripwire, thousands of mutations."""
+"""Nothing in a checkpoint is run, and nothing but a CheckpointError comes out: attacks, a tripwire, thousands of
+mutations.
+"""
 
 from __future__ import annotations
 
@@ -152,9 +154,21 @@ def test_the_reader_names_nothing_that_runs(name):
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             used |= {getattr(node, "module", None) or "", *(a.name for a in node.names)}
     assert not used & {
-        "exec", "eval", "compile", "__import__", "importlib", "pickle", "_pickle", "marshal", "subprocess", "torch.load",
-        "os.system", "runpy", "ctypes", "globals",
-    }  # fmt: skip
+        "exec",
+        "eval",
+        "compile",
+        "__import__",
+        "importlib",
+        "pickle",
+        "_pickle",
+        "marshal",
+        "subprocess",
+        "torch.load",
+        "os.system",
+        "runpy",
+        "ctypes",
+        "globals",
+    }
 
 
 # Mutations
@@ -175,11 +189,7 @@ def mutated(content: bytes, generator: random.Random, places: list[int]) -> byte
     if kind in ("change", "step"):
         for _ in range(generator.choice((1, 1, 1, 2, 4, 16))):
             i = place()
-            data[i] = (
-                generator.randrange(256)
-                if kind == "change"
-                else (data[i] + generator.choice((1, -1, 128))) % 256
-            )
+            data[i] = generator.randrange(256) if kind == "change" else (data[i] + generator.choice((1, -1, 128))) % 256
     elif kind == "delete":
         i = place()
         del data[i : i + generator.choice((1, 1, 2, 8, 100))]

@@ -66,9 +66,18 @@ ZIPS = {
     "big-endian": (lambda c: rezipped(c, lambda m: m.update({"archive/byteorder": b"big"})), "not little-endian"),
     "no pickle": (lambda c: rezipped(c, lambda m: m.pop("archive/data.pkl")), "without a data.pkl"),
     "two pickles": (lambda c: rezipped(c, lambda m: m.update({"other/data.pkl": b""})), "without a data.pkl"),
-    "path": (lambda c: rezipped(c, lambda m: m.update({"archive/../x y": b""})), "a name that torch.save does not give"),
-    "storage missing": (lambda c: rezipped(c, lambda m: m.pop("archive/data/3")), "a storage is named that the zip archive does"),
-    "storage short": (lambda c: rezipped(c, lambda m: m.update({"archive/data/3": b"1234"})), "needs [0-9]+ bytes and has 4"),
+    "path": (
+        lambda c: rezipped(c, lambda m: m.update({"archive/../x y": b""})),
+        "a name that torch.save does not give",
+    ),
+    "storage missing": (
+        lambda c: rezipped(c, lambda m: m.pop("archive/data/3")),
+        "a storage is named that the zip archive does",
+    ),
+    "storage short": (
+        lambda c: rezipped(c, lambda m: m.update({"archive/data/3": b"1234"})),
+        "needs [0-9]+ bytes and has 4",
+    ),
     "truncated": (lambda c: c[:-1], "the file is incomplete"),
     "half": (lambda c: c[: len(c) // 2], "the file is incomplete"),
     "trailing bytes": (lambda c: c + b"x" * 100, "the file is incomplete, or has bytes behind"),
@@ -80,7 +89,7 @@ ZIPS = {
     "directory": (lambda c: patched(wide(c), c.rfind(b"PK\x06\x06") + 48, b"\xff" * 8), "does not fit in the file"),
     "no locator": (lambda c: patched(wide(c), c.rfind(b"PK\x06\x07"), b"xxxx"), "directory cannot be found"),
     "no end": (lambda c: patched(wide(c), c.rfind(b"PK\x06\x06"), b"xxxx"), "directory cannot be found"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ZIPS)

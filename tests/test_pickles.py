@@ -1,8 +1,7 @@
 """EDM and PFGM++ checkpoints: what is read is right, and whatever else a file holds does nothing.
 
-The fixtures are forged by hand (`pickle_forge.py`), read here by the standard library's pickle and by torch.load as well, and the
-networks are judged by `edm_reference.py`, which states their formulas a second time in float64.
-"""
+The fixtures are forged by hand (`pickle_forge.py`), read here by the standard library's pickle and by torch.load as
+well, and the networks are judged by `edm_reference.py`, which states their formulas a second time in float64."""
 
 from __future__ import annotations
 
@@ -43,8 +42,11 @@ SONG = {
     "attn_resolutions": [8],
 }
 FOURIER = {
-    "embedding_type": "fourier", "encoder_type": "residual", "channel_mult_noise": 2, "resample_filter": [1, 3, 3, 1],
-}  # fmt: skip
+    "embedding_type": "fourier",
+    "encoder_type": "residual",
+    "channel_mult_noise": 2,
+    "resample_filter": [1, 3, 3, 1],
+}
 ARCHITECTURES = {
     "ddpm++": SONG,
     "ncsn++": SONG | FOURIER,
@@ -172,9 +174,9 @@ def test_the_forged_files_are_what_pickle_and_torch_read(form):
     assert theirs.keys() == want.keys() == mine.keys()
     for name, t in want.items():
         assert torch.equal(theirs[name], t) and torch.equal(mine[name], t), name
-    block = value["ema"]["state"]["_modules"]["model"]["state"]["_modules"]["enc"].__dict__["_modules"][
-        "16x16_block0"
-    ]["state"]
+    block = value["ema"]["state"]["_modules"]["model"]["state"]["_modules"]["enc"].__dict__["_modules"]["16x16_block0"][
+        "state"
+    ]
     assert block["skip_scale"] == np.sqrt(0.5) and type(block["_non_persistent_buffers_set"]) is set
 
 
@@ -182,10 +184,16 @@ def test_tensors_of_torch_save():
     """Files by torch itself: every dtype, strides, offsets, shared storages, no elements, no dimensions."""
     base = torch.arange(24.0).reshape(2, 3, 4)
     values = {
-        "plain": base, "view": base[1, 1:], "strided": base.transpose(0, 2), "row": base[:, 1], "scalar": torch.tensor(3.0),
-        "empty": torch.zeros(0, 3), "last": torch.randn(2, 8, 3, 3).to(memory_format=torch.channels_last),
-        "one": base[:1, :1, 3:].expand(1, 1, 1), "parameter": torch.nn.Parameter(torch.ones(3)),
-    }  # fmt: skip
+        "plain": base,
+        "view": base[1, 1:],
+        "strided": base.transpose(0, 2),
+        "row": base[:, 1],
+        "scalar": torch.tensor(3.0),
+        "empty": torch.zeros(0, 3),
+        "last": torch.randn(2, 8, 3, 3).to(memory_format=torch.channels_last),
+        "one": base[:1, :1, 3:].expand(1, 1, 1),
+        "parameter": torch.nn.Parameter(torch.ones(3)),
+    }
     types = (
         torch.float16,
         torch.bfloat16,
@@ -207,19 +215,14 @@ def test_tensors_of_torch_save():
     for name, want in values.items():
         t = tensor(found[name], archive, Budget(10**6), 0).make()
         assert t.dtype == want.dtype and torch.equal(t, want.detach()) and t.is_contiguous(), name
-    for (
-        name,
-        want,
-    ) in values.items():  # and inside a plain pickle, where each storage is a file of torch's own
+    for name, want in values.items():  # and inside a plain pickle, where each storage is a file of torch's own
         content = io.BytesIO()
         pickle.dump(want, content, protocol=4)
         value = Machine(memoryview(content.getvalue())).run().value
         assert torch.equal(tensor(value, None, Budget(10**6), 0).make(), want.detach()), name
 
 
-@pytest.mark.parametrize(
-    "value", [0.5**0.5, np.float32(0.25), np.int64(-7), np.bool_(True), np.float64(1e300)]
-)
+@pytest.mark.parametrize("value", [0.5**0.5, np.float32(0.25), np.int64(-7), np.bool_(True), np.float64(1e300)])
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_numbers_of_numpy(value, protocol):
     content = pickle.dumps(value, protocol=protocol)
@@ -227,12 +230,38 @@ def test_numbers_of_numpy(value, protocol):
 
 
 PLAIN = [
-    None, True, False, 0, 255, 256, 65535, 65536, -1, 2**31 - 1, -(2**31), 2**40, -(2**62), 0.1, float("inf"),
-    "", "σ" * 300, (),
-    (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), [], [1], list(range(3000)), {},
-    {"a": 1, 2: "b"}, {str(i): i for i in range(2500)}, set(),
-    {1, 2, "x"}, [[["deep"], {}], ({"k": [None]},)],
-]  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    255,
+    256,
+    65535,
+    65536,
+    -1,
+    2**31 - 1,
+    -(2**31),
+    2**40,
+    -(2**62),
+    0.1,
+    float("inf"),
+    "",
+    "σ" * 300,
+    (),
+    (1,),
+    (1, 2),
+    (1, 2, 3),
+    (1, 2, 3, 4),
+    [],
+    [1],
+    list(range(3000)),
+    {},
+    {"a": 1, 2: "b"},
+    {str(i): i for i in range(2500)},
+    set(),
+    {1, 2, "x"},
+    [[["deep"], {}], ({"k": [None]},)],
+]
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -371,9 +400,7 @@ def test_weights_that_do_not_fit_are_named(tiny, snapshot):
     for value in (math.nan, math.inf):
         bad = build_network(TINY, seed=0)
         bad.model.map_layer0.weight[0, 0] = value
-        with pytest.raises(
-            CheckpointError, match=r"1 tensors not finite .NaN or Inf.: model.map_layer0.weight"
-        ):
+        with pytest.raises(CheckpointError, match=r"1 tensors not finite .NaN or Inf.: model.map_layer0.weight"):
             load(forge.snapshot(bad))
     whole = build_network(TINY, seed=0)
     whole.model.map_layer0.weight.data = whole.model.map_layer0.weight.to(torch.int32)
@@ -382,10 +409,7 @@ def test_weights_that_do_not_fit_are_named(tiny, snapshot):
     half = build_network(TINY, seed=0).half()
     half.model.dec["4x4_in0"].conv1.weight.data = half.model.dec["4x4_in0"].conv1.weight.double()
     mine = load(forge.snapshot(half)).state_dict()
-    assert all(
-        torch.equal(mine[n], t.float()) and mine[n].dtype == torch.float32
-        for n, t in half.state_dict().items()
-    )
+    assert all(torch.equal(mine[n], t.float()) and mine[n].dtype == torch.float32 for n, t in half.state_dict().items())
 
 
 def test_noise_levels_have_to_fall():

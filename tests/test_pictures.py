@@ -67,21 +67,11 @@ def literals(path):
 
 def test_all_code_that_draws_takes_its_looks_from_one_module():
     names = {path.name for path in DRAWING}
-    assert {
-        "figures.py",
-        "studies.py",
-        "samples.py",
-        "pareto.py",
-        "canvas.py",
-        "pictures.py",
-        "ablations.py",
-    } <= names
+    assert {"figures.py", "studies.py", "samples.py", "pareto.py", "canvas.py", "pictures.py", "ablations.py"} <= names
     assert {"synthetic_curves.py", "synthetic_mixture.py"} <= names
     for path in DRAWING:
         if path.name not in ALLOWED:
-            own = [
-                found for found in literals(path) if found[2] != "circle-open"
-            ]  # of the legend's hollow marker
+            own = [found for found in literals(path) if found[2] != "circle-open"]  # of the legend's hollow marker
             if path.name == "canvas.py":
                 own = [found for found in own if found[1:] != ("marker", "o")]
             assert own == [], f"{path.relative_to(ROOT)}: colours and markers belong into report/style.py"
@@ -106,11 +96,7 @@ def families_of(figure):
         colour = getattr(trace.marker, "color", None)
         colour = colour[0] if isinstance(colour, (tuple, list)) else colour
         symbols = getattr(trace.marker, "symbol", None)
-        if (
-            colour in by_colour
-            and symbols is not None
-            and not (trace.name or "").startswith(("front", style.HOLLOW))
-        ):
+        if colour in by_colour and symbols is not None and not (trace.name or "").startswith(("front", style.HOLLOW)):
             yield by_colour[colour], {symbols} if isinstance(symbols, str) else set(symbols), trace.name
 
 
@@ -152,8 +138,9 @@ def test_trials_and_what_was_measured_again_have_a_panel_each():
     for trace in figure.data:
         axes[trace.xaxis].add(trace.name.split(",")[0])
     assert {frozenset(names) for names in axes.values()} == {
-        frozenset({"trials", "front of the trials"}), frozenset({"fresh seeds"})
-    }  # fmt: skip
+        frozenset({"trials", "front of the trials"}),
+        frozenset({"fresh seeds"}),
+    }
     titles = [a.text for a in figure.layout.annotations if "seeds" in a.text]
     assert titles == [
         "the search, n = 1,000, the same seeds for all",
@@ -175,9 +162,7 @@ def test_a_distance_of_one_block_is_hollow_and_the_legend_says_so():
 
 
 def test_disturbed_speeds_are_pale_and_say_so():
-    rows = [
-        {**r, "disturbed": 2 if r["sampler"] == "heun" else 0} for r in made_rows() if r["kind"] == "speed"
-    ]
+    rows = [{**r, "disturbed": 2 if r["sampler"] == "heun" else 0} for r in made_rows() if r["kind"] == "speed"]
     group = select.groups(select.speed_rows(rows), (*select.SPEED_GROUP, "nfe_asked"))[0]
     found = {}
     for trace in figures.speed_bars(group.rows).data:
@@ -194,31 +179,28 @@ def test_every_set_of_features_has_a_panel(tmp_path):
 
     rows = [r for r in made_rows() if r["kind"] == "quality"]
     rows = [r for r in rows if r["first_seed"] == 1_000_000 or r["sampler"] in ("heun", "ddpm")]
-    rows += [
-        {**r, "features": name} for name in ("resnet", "autoencoder") for r in rows if r["by"] == "engine"
-    ]
+    rows += [{**r, "features": name} for name in ("resnet", "autoencoder") for r in rows if r["by"] == "engine"]
     found = select.panels(select.quality_groups(rows))
     assert [(g.rows[0]["features"], g.rows[0]["blocks"]) for g in found] == [
-        ("fashion-mnist-classifier", 1), ("fashion-mnist-classifier", 4), ("autoencoder", 4), ("resnet", 4),
-    ]  # fmt: skip
+        ("fashion-mnist-classifier", 1),
+        ("fashion-mnist-classifier", 4),
+        ("autoencoder", 4),
+        ("resnet", 4),
+    ]
     assert pictures.quality(rows, tmp_path / "quality.png")
 
 
 def test_points_of_other_intervals_are_not_joined():
-    common = {
-        "by": "engine",
-        "sampler": "heun+restart",
-        "title": "Heun + Restart",
-        "family": "restart",
-        "fd": 3.0,
-    }
+    common = {"by": "engine", "sampler": "heun+restart", "title": "Heun + Restart", "family": "restart", "fd": 3.0}
     rows = [
-        {**common, "nfe": 43, "restart": "[3, 2, 0.06, 0.3]"}, {**common, "nfe": 63, "restart": "[3, 3, 0.3, 1]"},
+        {**common, "nfe": 43, "restart": "[3, 2, 0.06, 0.3]"},
+        {**common, "nfe": 63, "restart": "[3, 3, 0.3, 1]"},
         {**common, "nfe": 43, "restart": "[3, 2, 0.3, 1]"},
-    ]  # fmt: skip
+    ]
     assert {s.name: [r["nfe"] for r in s.rows] for s in series_of(rows)} == {
-        "Heun + Restart, 0.06–0.3": [43], "Heun + Restart, 0.3–1": [43, 63]
-    }  # fmt: skip
+        "Heun + Restart, 0.06–0.3": [43],
+        "Heun + Restart, 0.3–1": [43, 63],
+    }
     assert [s.name for s in series_of(rows[1:])] == ["Heun + Restart"]
 
 

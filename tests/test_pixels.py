@@ -1,4 +1,6 @@
-"""Samples to pixels: the rule in numpy's float32, every backend to the last bit, and what the compiler makes of the kernel."""
+"""Samples to pixels: the rule in numpy's float32, every backend to the last bit, and what the compiler makes of the
+kernel.
+"""
 
 from __future__ import annotations
 
@@ -40,14 +42,7 @@ def test_ends_and_borders(backend, device):
     near = borders.to(torch.float32)
     far = torch.tensor([torch.inf])
     values = torch.cat(
-        [
-            -far,
-            torch.tensor([-1e30, -1.0, 0.0, 1.0, 1e30]),
-            far,
-            near,
-            near.nextafter(far),
-            near.nextafter(-far),
-        ]
+        [-far, torch.tensor([-1e30, -1.0, 0.0, 1.0, 1e30]), far, near, near.nextafter(far), near.nextafter(-far)]
     )
     x = values.reshape(1, 1, 1, -1)
     made = rk.pixels(x.to(device), backend=backend).cpu().numpy()

@@ -25,15 +25,7 @@ def test_presets_have_their_published_nfe(preset):
 
 @pytest.mark.parametrize(
     ("solver", "nfe"),
-    [
-        ("euler", 18),
-        ("heun", 35),
-        ("edm-stochastic", 35),
-        ("ddpm", 18),
-        ("dpm2", 35),
-        ("dpm3", 51),
-        ("dpm++2m", 18),
-    ],
+    [("euler", 18), ("heun", 35), ("edm-stochastic", 35), ("ddpm", 18), ("dpm2", 35), ("dpm3", 51), ("dpm++2m", 18)],
 )
 def test_nfe_of_each_solver(solver, nfe):
     assert rs.Plan.build(steps=18, solver=solver).nfe == nfe
@@ -49,22 +41,7 @@ def test_restart_on_top_of_any_solver(solver):
 
 def test_grid_is_the_papers():
     grid = rs.Plan.build(steps=18).grid
-    want = [
-        80,
-        57.586,
-        40.786,
-        28.375,
-        19.353,
-        12.910,
-        8.4009,
-        5.3152,
-        3.2568,
-        1.9233,
-        1.0882,
-        0.5853,
-        0.2964,
-        0.1395,
-    ]
+    want = [80, 57.586, 40.786, 28.375, 19.353, 12.910, 8.4009, 5.3152, 3.2568, 1.9233, 1.0882, 0.5853, 0.2964, 0.1395]
     assert np.allclose(grid[:14], want, rtol=4e-4)  # printed to four digits
     assert grid[-2:] == (pytest.approx(0.002), 0.0)
 
@@ -103,15 +80,7 @@ def test_same_grid_point_runs_both_and_says_so():
 
 def test_explain_shows_asked_and_used(capsys):
     text = rs.Plan.build(steps=36, restart=[7, 25, 0.06, 0.30], s_noise=1.003).explain()
-    for piece in (
-        "371 NFE",
-        "0.06",
-        "0.055484",
-        "25 × 12 = 300",
-        "t_min moved from 0.06",
-        "S_noise 1.003",
-        "Heun",
-    ):
+    for piece in ("371 NFE", "0.06", "0.055484", "25 × 12 = 300", "t_min moved from 0.06", "S_noise 1.003", "Heun"):
         assert piece in text, piece
 
 
@@ -179,9 +148,15 @@ def test_K_0_is_noted():
 
 def test_config_round_trips():
     options = dict(
-        steps=14, solver="dpm2", restart='{"0": [3, 2, 0.59, 1.09], "1": [4, 1, 1.09, 1.92]}', s_noise=1.003,
-        on_collision="last", restart_gamma=0.05, s_max=1.0, guidance_scale=2.0,
-    )  # fmt: skip
+        steps=14,
+        solver="dpm2",
+        restart='{"0": [3, 2, 0.59, 1.09], "1": [4, 1, 1.09, 1.92]}',
+        s_noise=1.003,
+        on_collision="last",
+        restart_gamma=0.05,
+        s_max=1.0,
+        guidance_scale=2.0,
+    )
     plan = rs.Plan.build(**options)
     assert rs.Plan.build(**plan.config.to_dict()) == plan
 
@@ -277,13 +252,7 @@ def test_restart_schedule_sets_the_grid_inside_intervals():
 
 @pytest.mark.parametrize(
     ("schedule", "low", "high"),
-    [
-        ("edm", 0.002, 80),
-        ("vp", 0.010486, 152.167),
-        ("ve", 0.02, 100),
-        ("sd", 0.0292, 14.6146),
-        ("flow", 1e-3, 1.0),
-    ],
+    [("edm", 0.002, 80), ("vp", 0.010486, 152.167), ("ve", 0.02, 100), ("sd", 0.0292, 14.6146), ("flow", 1e-3, 1.0)],
 )
 def test_each_schedule_has_its_own_range(schedule, low, high):
     plan = rs.Plan.build(schedule=schedule, steps=12)

@@ -34,9 +34,7 @@ def test_gpu_events_become_parts_busy_time_and_gaps():
         event("kernel", "step_kernel", 14, 3),
         event("kernel", "advance_kernel", 17, 1),
         event("kernel", "void cudnn::conv(float)", 20, 10),
-        event(
-            "kernel", "void restart::cuda::(anonymous namespace)::run<restart::cuda::StepVectors<4>>", 30, 6
-        ),
+        event("kernel", "void restart::cuda::(anonymous namespace)::run<restart::cuda::StepVectors<4>>", 30, 6),
         event("kernel", "void restart::cuda::(anonymous namespace)::run<restart::cuda::Advance>", 36, 1),
         event("gpu_memcpy", "Memcpy DtoD", 39, 1),
         event("cuda_runtime", "cudaGraphLaunch", 0, 2),
@@ -78,16 +76,12 @@ def test_cpu_ranges_of_two_slices():
 def test_a_heun_step_moves_24_bytes_with_a_16_bit_network():
     """Main steps alone: each adds 24 bytes per element, and the table's flags say so."""
     den = rs.Denoiser.from_function(lambda x, sigma: x, shape=(1,))
-    short, long = (
-        sum(p.step_bytes(bind(rs.Plan.build(steps=n), den.parameterization), 2, 2)) for n in (10, 20)
-    )
+    short, long = (sum(p.step_bytes(bind(rs.Plan.build(steps=n), den.parameterization), 2, 2)) for n in (10, 20))
     assert long - short == 10 * 24
     table = bind(rs.Plan.build(steps=10), den.parameterization)
     by_hand = 0
     for flags in table.code[:, layout.FLAGS]:
-        by_hand += 4 * bin(flags & (layout.READ_X | layout.READ_H | layout.STORE_X | layout.STORE_H)).count(
-            "1"
-        )
+        by_hand += 4 * bin(flags & (layout.READ_X | layout.READ_H | layout.STORE_X | layout.STORE_H)).count("1")
         by_hand += 2 * bin(flags & (layout.READ_F | layout.STORE_NET)).count("1")
     assert short == by_hand
 
@@ -141,30 +135,101 @@ def test_a_written_trace_is_read_back(tmp_path):
 def test_the_commands_of_nsys_and_ncu():
     job = ["python", "job.py"]
     assert p.nsys_command("nsys", Path("out/restart"), job) == [
-        "nsys", "profile", "-t", "cuda,nvtx", "--cuda-graph-trace=node", "--sample=none", "--cpuctxsw=none",
-        "--capture-range=nvtx", "--nvtx-capture=profile@restart_sampling", "--capture-range-end=stop",
-        "-e", "NSYS_NVTX_PROFILER_REGISTER_ONLY=0", "-o", "out/restart", "-f", "true", "python", "job.py",
-    ]  # fmt: skip
+        "nsys",
+        "profile",
+        "-t",
+        "cuda,nvtx",
+        "--cuda-graph-trace=node",
+        "--sample=none",
+        "--cpuctxsw=none",
+        "--capture-range=nvtx",
+        "--nvtx-capture=profile@restart_sampling",
+        "--capture-range-end=stop",
+        "-e",
+        "NSYS_NVTX_PROFILER_REGISTER_ONLY=0",
+        "-o",
+        "out/restart",
+        "-f",
+        "true",
+        "python",
+        "job.py",
+    ]
     assert p.nsys_stats_command("nsys", Path("r.nsys-rep")) == [
-        "nsys", "stats", "-r", "cuda_gpu_trace", "--format", "csv", "--force-export=true", "r.nsys-rep",
-    ]  # fmt: skip
+        "nsys",
+        "stats",
+        "-r",
+        "cuda_gpu_trace",
+        "--format",
+        "csv",
+        "--force-export=true",
+        "r.nsys-rep",
+    ]
     assert p.ncu_command("ncu", Path("out/step"), job) == [
-        "ncu", "--nvtx", "--nvtx-include", "restart_sampling@profile/",
-        "-k", "regex:^(step_kernel|advance_kernel|run)$", "--launch-count", "10", "--graph-profiling", "node",
-        "--set", "full", "-o", "out/step", "-f", "python", "job.py",
-    ]  # fmt: skip
+        "ncu",
+        "--nvtx",
+        "--nvtx-include",
+        "restart_sampling@profile/",
+        "-k",
+        "regex:^(step_kernel|advance_kernel|run)$",
+        "--launch-count",
+        "10",
+        "--graph-profiling",
+        "node",
+        "--set",
+        "full",
+        "-o",
+        "out/step",
+        "-f",
+        "python",
+        "job.py",
+    ]
     assert p.nsys_command("nsys", Path("out/restart"), job, nvtx=False) == [
-        "nsys", "profile", "-t", "cuda,nvtx", "--cuda-graph-trace=node", "--sample=none", "--cpuctxsw=none",
-        "--capture-range=cudaProfilerApi", "--capture-range-end=stop", "-o", "out/restart", "-f", "true", "python", "job.py",
-    ]  # fmt: skip
+        "nsys",
+        "profile",
+        "-t",
+        "cuda,nvtx",
+        "--cuda-graph-trace=node",
+        "--sample=none",
+        "--cpuctxsw=none",
+        "--capture-range=cudaProfilerApi",
+        "--capture-range-end=stop",
+        "-o",
+        "out/restart",
+        "-f",
+        "true",
+        "python",
+        "job.py",
+    ]
     assert p.ncu_command("ncu", Path("out/step"), job, nvtx=False) == [
-        "ncu", "--profile-from-start", "off", "-k", "regex:^(step_kernel|advance_kernel|run)$", "--launch-count", "10",
-        "--graph-profiling", "node", "--set", "full", "-o", "out/step", "-f", "python", "job.py",
-    ]  # fmt: skip
+        "ncu",
+        "--profile-from-start",
+        "off",
+        "-k",
+        "regex:^(step_kernel|advance_kernel|run)$",
+        "--launch-count",
+        "10",
+        "--graph-profiling",
+        "node",
+        "--set",
+        "full",
+        "-o",
+        "out/step",
+        "-f",
+        "python",
+        "job.py",
+    ]
     assert p.job_command("python", dict(steps=2, restart=None, guidance_scale=1.5, tool="job")) == [
-        "python", "-c", "from restart_sampling.cli import main; main()", "profile",
-        "--steps", "2", "--guidance-scale", "1.5", "--tool", "job",
-    ]  # fmt: skip
+        "python",
+        "-c",
+        "from restart_sampling.cli import main; main()",
+        "profile",
+        "--steps",
+        "2",
+        "--guidance-scale",
+        "1.5",
+        "--tool",
+        "job",
+    ]
 
 
 def test_kernels_have_the_names_that_are_looked_for():
@@ -181,13 +246,9 @@ def test_kernels_have_the_names_that_are_looked_for():
 
 def test_the_job_runs_in_a_process_of_its_own(tmp_path):
     """What nsys and ncu would start."""
-    command = p.job_command(
-        sys.executable, dict(steps=2, batch=1, device="cpu", out=tmp_path / "none", tool="job")
-    )
+    command = p.job_command(sys.executable, dict(steps=2, batch=1, device="cpu", out=tmp_path / "none", tool="job"))
     paths = os.pathsep.join(sys.path)
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert not (tmp_path / "none").exists()
@@ -267,10 +328,18 @@ def test_without_a_gpu_the_command_is_shown(tool, tmp_path, monkeypatch, capsys)
 @pytest.mark.parametrize(
     ("us", "text"),
     [
-        (0.0, "0.00 µs"), (0.5, "0.50 µs"), (12.34, "12.3 µs"), (999.4, "999 µs"), (999.6, "1.00 ms"), (4567, "4.57 ms"),
-        (45_670, "45.7 ms"), (2_823_646, "2.82 s"), (123_456_789, "123 s"), (9_999_999_999, "10,000 s"),
+        (0.0, "0.00 µs"),
+        (0.5, "0.50 µs"),
+        (12.34, "12.3 µs"),
+        (999.4, "999 µs"),
+        (999.6, "1.00 ms"),
+        (4567, "4.57 ms"),
+        (45_670, "45.7 ms"),
+        (2_823_646, "2.82 s"),
+        (123_456_789, "123 s"),
+        (9_999_999_999, "10,000 s"),
     ],
-)  # fmt: skip
+)
 def test_times_have_the_unit_of_their_size(us, text):
     assert p.duration(us) == text
 
@@ -285,9 +354,7 @@ def test_the_profiler_says_nothing_of_its_own(tmp_path):
     )
     environment = {k: v for k, v in os.environ.items() if k != "KINETO_LOG_LEVEL"}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
 
 
@@ -348,21 +415,7 @@ def test_a_profile_of_the_bundled_model(tmp_path, capsys, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        main(
-            [
-                "profile",
-                "--steps",
-                "2",
-                "--batch",
-                "16",
-                "--device",
-                "cpu",
-                "--out",
-                str(tmp_path),
-                "--tool",
-                "torch",
-            ]
-        )
+        main(["profile", "--steps", "2", "--batch", "16", "--device", "cpu", "--out", str(tmp_path), "--tool", "torch"])
     except SystemExit as end:
         assert end.code in (0, None)
     finally:
@@ -384,10 +437,7 @@ def test_a_profile_of_the_bundled_model(tmp_path, capsys, threads):
     ("arguments", "message"),
     [
         (["--tool", "perf"], "--tool must be one of auto, torch, nsys, ncu"),
-        (
-            ["--tool", "nsys", "--device", "cpu"],
-            "--tool nsys cannot run: nsys profiles CUDA devices, not cpu",
-        ),
+        (["--tool", "nsys", "--device", "cpu"], "--tool nsys cannot run: nsys profiles CUDA devices, not cpu"),
         (["--tool", "ncu", "--device", "cpu"], "--tool ncu cannot run: ncu profiles CUDA devices, not cpu"),
         (["--batches", "0"], "--batches must be ≥ 1"),
         (["--batch", "none"], "--batch must be a number"),
@@ -414,7 +464,4 @@ def test_a_tool_that_is_not_installed_beside_a_gpu_is_an_error(tool, capsys, mon
     with pytest.raises(SystemExit) as end:
         main(["profile", "--tool", tool])
     assert end.value.code == 2
-    assert (
-        f"--tool {tool} cannot run: {tool} was not found on the PATH; use --tool torch"
-        in capsys.readouterr().err
-    )
+    assert f"--tool {tool} cannot run: {tool} was not found on the PATH; use --tool torch" in capsys.readouterr().err

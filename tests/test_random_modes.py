@@ -44,8 +44,8 @@ def random_plan(rng, guided):
 def random_case(rng, trial):
     """(options of a network, plans, options of a Sampler, mode or None): modes in turn, every tenth case in slices.
 
-    Guided plans and plain ones are not mixed: weight 1 of a guided batch is F_u + (F_c − F_u), which is F_c but for rounding.
-    """
+    Guided plans and plain ones are not mixed: weight 1 of a guided batch is F_u + (F_c − F_u), which is F_c but for
+    rounding."""
     mode, sliced = (None, *MODES)[trial % (1 + len(MODES))], trial % 10 == 0
     label_dim = rng.choice([0, 4])
     augmented_dim = None if sliced else rng.choice([None, None, 16])
@@ -59,8 +59,12 @@ def random_case(rng, trial):
 def make(network, plan, **options):
     base = rs.Denoiser.from_function(lambda x, sigma: x, shape=SHAPE)
     den = rs.Denoiser(
-        Network(network["concurrent"]), base.parameterization, SHAPE, network["label_dim"], augmented_dim=network["augmented_dim"]
-    )  # fmt: skip
+        Network(network["concurrent"]),
+        base.parameterization,
+        SHAPE,
+        network["label_dim"],
+        augmented_dim=network["augmented_dim"],
+    )
     return rs.Sampler(den, plan, graph="off", device="cpu", **options)
 
 
@@ -68,11 +72,13 @@ def expected(network, plans, seeds, labels):
     """Each plan's samples of all seeds in one eager batch, [plans, seeds, …]."""
     return torch.stack(
         [make(network | {"concurrent": False}, plan, batch_size=len(seeds)).run(seeds, labels) for plan in plans]
-    )  # fmt: skip
+    )
 
 
 def one_run(rng, sampler, plans, want, seeds, labels, where):
-    """One random call of a sampler: a plan for all or a plan for each, some of the seeds in any order, warmed up or not."""
+    """One random call of a sampler: a plan for all or a plan for each, some of the seeds in any order, warmed up or
+    not.
+    """
     picked = rng.sample(range(len(seeds)), rng.randint(1, len(seeds)))
     some = None if labels is None else [labels[i] for i in picked]
     which = rng.randrange(len(plans))
@@ -112,11 +118,7 @@ def test_every_mode_gives_the_bits_of_eager_batches(trials, monkeypatch):
 @pytest.mark.parametrize("wrong", ["seed", "row"])
 def test_the_comparison_above_can_fail(wrong, trials):
     """Another seed, or another plan, is another sample."""
-    network, plans, seeds = (
-        dict(label_dim=0, augmented_dim=None, concurrent=False),
-        [rs.Plan.build(steps=4)],
-        [3, 4],
-    )
+    network, plans, seeds = (dict(label_dim=0, augmented_dim=None, concurrent=False), [rs.Plan.build(steps=4)], [3, 4])
     want = expected(network, plans, seeds, None)
     if wrong == "seed":
         want = want.flip(1)

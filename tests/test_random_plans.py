@@ -1,4 +1,6 @@
-"""Random plans against the papers' algorithms in float64: `pytest tests/test_random_plans.py --trials 100 --trial-seed 7`."""
+"""Random plans against the papers' algorithms in float64: `pytest tests/test_random_plans.py --trials 100 --trial-seed
+7`.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,15 @@ def random_case(rng):
         same |= dict(s_churn=rng.choice([0.0, 5.0, 40.0, 1000.0]))
     plan = dict(steps=steps, sigma_min=low, sigma_max=high, rho=rho, solver=solver, restart=intervals, **same)
     name = {"edm-stochastic": "heun"}.get(solver, solver)
-    loop = dict(steps=steps, low=low, high=high, rho=rho, intervals=[tuple(i) for i in intervals],
-                step=getattr(paper, f"{name}_step"), **same)  # fmt: skip
+    loop = dict(
+        steps=steps,
+        low=low,
+        high=high,
+        rho=rho,
+        intervals=[tuple(i) for i in intervals],
+        step=getattr(paper, f"{name}_step"),
+        **same,
+    )
     return plan, loop
 
 

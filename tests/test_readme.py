@@ -50,7 +50,9 @@ def test_the_tests_that_docs_name_exist():
 
 
 def test_the_kills_that_docs_count():
-    """docs/production.md: forty trials each for processes, torchrun and Ray with one, two and three workers; all trees equal."""
+    """docs/production.md: forty trials each for processes, torchrun and Ray with one, two and three workers; all trees
+    equal.
+    """
     rows = json.loads((readme.RESULTS / "kill_trials.json").read_text())["rows"]
     assert {(row["by"], row["workers"]) for row in rows} == {
         (by, n) for by in ("processes", "torchrun", "ray") for n in (1, 2, 3)

@@ -1,4 +1,6 @@
-"""run.json, log.jsonl and manifests that people or chance have changed: one sentence and exit code 2, or the right numbers."""
+"""run.json, log.jsonl and manifests that people or chance have changed: one sentence and exit code 2, or the right
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,16 @@ from restart_sampling.output.generate import run_job
 from restart_sampling.output.shards import Shards, check_number
 
 SMALL = dict(
-    class_name="EDMPrecond", model_type="SongUNet", img_resolution=8, img_channels=1, label_dim=3, model_channels=8,
-    channel_mult=[1, 2], num_blocks=1, attn_resolutions=[],
-)  # fmt: skip
+    class_name="EDMPrecond",
+    model_type="SongUNet",
+    img_resolution=8,
+    img_channels=1,
+    label_dim=3,
+    model_channels=8,
+    channel_mult=[1, 2],
+    num_blocks=1,
+    attn_resolutions=[],
+)
 OPTIONS = ["--steps", "2", "--seeds", "0-9", "--shard-size", "4", "--format", "npz", "--batch", "4"]
 
 
@@ -40,10 +49,7 @@ def finished(tmp_path_factory):
     """A folder with a model file and a finished job of it, 10 seeds in shards of 4; not to be changed."""
     base = tmp_path_factory.mktemp("job")
     save_safetensors(
-        base / "m.safetensors",
-        build_network(SMALL, seed=0),
-        {"classes": ["cat", "dog", "Sneaker"]},
-        torch.float32,
+        base / "m.safetensors", build_network(SMALL, seed=0), {"classes": ["cat", "dog", "Sneaker"]}, torch.float32
     )
     with pytest.raises(SystemExit) as stop:
         main(["generate", "--model", str(base / "m.safetensors"), *OPTIONS, "--out", str(base / "job")])
@@ -108,7 +114,10 @@ WRONG = {
     "seeds a number": ({"seeds": 5}, "'seeds' must be text"),
     "seeds no seeds": ({"seeds": "a-b", "job_digest": ...}, "bad part 'a-b'"),
     "all seeds there are": ({"seeds": "0-9223372036854775806", "job_digest": ...}, "a job has at most"),
-    "a seed in each shard": ({"seeds": "0-99999999999:1001", "shard_size": 1000, "job_digest": ...}, "a job has at most"),
+    "a seed in each shard": (
+        {"seeds": "0-99999999999:1001", "shard_size": 1000, "job_digest": ...},
+        "a job has at most",
+    ),
     "shard size 0": ({"shard_size": 0}, "'shard_size' must be an integer from 1"),
     "format of another program": ({"format": "bmp", "job_digest": ...}, "format must be one of png"),
     "format of a later version": ({"format_version": 99}, "format version 99"),
@@ -118,7 +127,7 @@ WRONG = {
     "another class": ({"class": "dog"}, "'job_digest' is that of other values"),
     "other evaluations": ({"nfe": 99}, "'job_digest' is that of other values"),
     "another scheme": ({"noise": "philox-v2"}, "'job_digest' is that of other values"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -150,9 +159,7 @@ def test_a_file_that_is_no_record(content, message, finished, job, tmp_path, cap
         assert message in refused(capsys, *command), command
 
 
-def test_steps_that_were_changed_pass_nowhere_not_even_with_a_new_plan_digest(
-    finished, job, tmp_path, capsys
-):
+def test_steps_that_were_changed_pass_nowhere_not_even_with_a_new_plan_digest(finished, job, tmp_path, capsys):
     """The digests are those of the plan as the engine names it, so a made-up one does not help."""
     values = json.loads((job / "run.json").read_text())
     assert values["plan_digest"] == rs.Plan.build(**values["plan"]).digest == record.digest(values["plan"])
@@ -183,14 +190,13 @@ def test_fewer_seeds_than_the_manifest_has_are_a_contradiction(command, job, fin
     change(job, old=True, seeds="0-1")
     manifest = (job / "manifest-0.jsonl").read_bytes()
     arguments = {
-        "status": ("status", job), "verify": ("verify", job), "repair": ("verify", job, "--repair"),
+        "status": ("status", job),
+        "verify": ("verify", job),
+        "repair": ("verify", job, "--repair"),
         "resume": ("generate", "--repeat", job / "run.json", "--out", job),
-    }[command]  # fmt: skip
+    }[command]
     message = refused(capsys, *arguments)
-    assert (
-        "contradicts itself: run.json asks for seeds 0-1, and the manifest has shard 0 with seeds 0-3"
-        in message
-    )
+    assert "contradicts itself: run.json asks for seeds 0-1, and the manifest has shard 0 with seeds 0-3" in message
     assert (job / "manifest-0.jsonl").read_bytes() == manifest
 
 
@@ -228,9 +234,7 @@ def test_status_looks_at_the_files(how, why, job, capsys):
 
 
 @pytest.mark.parametrize("batch", [10**12, 10**30])
-def test_a_batch_that_no_record_may_have_is_refused_before_anything_is_written(
-    batch, finished, tmp_path, capsys
-):
+def test_a_batch_that_no_record_may_have_is_refused_before_anything_is_written(batch, finished, tmp_path, capsys):
     model = finished / "m.safetensors"
     message = refused(capsys, "generate", "--model", model, *OPTIONS[:-1], batch, "--out", tmp_path / "a")
     assert "the job cannot be recorded in run.json: 'batch' must be an integer from 1 to" in message
@@ -275,9 +279,33 @@ def test_shards_of_many_parts_are_found_by_bisection():
 # --- mutants -----------------------------------------------------------------------------------------------------
 
 VALUES = [
-    None, True, 0, -1, 5, 2**31, 10**12, 2**63 - 2, 10**400, 1.5, math.inf, math.nan, "", "x", "\0", "a" * 5000, "\ud800",
-    "[/x]", "0-9223372036854775806", "0-9223372036854775806:1001", "1,1", [], [[]], {}, {"a": []}, {"steps": 10**9},
-]  # fmt: skip
+    None,
+    True,
+    0,
+    -1,
+    5,
+    2**31,
+    10**12,
+    2**63 - 2,
+    10**400,
+    1.5,
+    math.inf,
+    math.nan,
+    "",
+    "x",
+    "\0",
+    "a" * 5000,
+    "\ud800",
+    "[/x]",
+    "0-9223372036854775806",
+    "0-9223372036854775806:1001",
+    "1,1",
+    [],
+    [[]],
+    {},
+    {"a": []},
+    {"steps": 10**9},
+]
 
 
 def mutant(rng, value):
@@ -354,10 +382,7 @@ def test_a_relative_model_is_found_from_another_folder(finished, tmp_path, capsy
     monkeypatch.chdir(project)
     assert run(capsys, "generate", "--model", "m.safetensors", *OPTIONS, "--out", "runs/a")[0] == 0
     values = json.loads((project / "runs/a/run.json").read_text())
-    assert (values["model"], values["model_path"]) == (
-        "m.safetensors",
-        str((project / "m.safetensors").resolve()),
-    )
+    assert (values["model"], values["model_path"]) == ("m.safetensors", str((project / "m.safetensors").resolve()))
     monkeypatch.chdir(elsewhere)
 
     def repeat(*more, out):
@@ -381,10 +406,7 @@ def test_a_relative_model_is_found_from_another_folder(finished, tmp_path, capsy
     assert code == 2 and "say with --model where it is now" in err
     assert repeat("--model", tmp_path / "weights.safetensors", out="d")[0] == 0
     (project / "runs/a/samples/shard-000001.npz").unlink()
-    assert (
-        run(capsys, "verify", project / "runs/a", "--repair", "--model", tmp_path / "weights.safetensors")[0]
-        == 0
-    )
+    assert run(capsys, "verify", project / "runs/a", "--repair", "--model", tmp_path / "weights.safetensors")[0] == 0
     code, _, err = repeat("--model", "fashion-mnist", out="e")
     assert code == 2 and "are not those of the recorded run" in err
     code, _, err = repeat("--steps", "3", out="e")
@@ -392,15 +414,7 @@ def test_a_relative_model_is_found_from_another_folder(finished, tmp_path, capsy
 
 
 def test_a_class_that_is_nearly_right(finished, tmp_path, capsys):
-    arguments = (
-        "generate",
-        "--model",
-        finished / "m.safetensors",
-        *OPTIONS,
-        "--out",
-        tmp_path / "a",
-        "--class",
-    )
+    arguments = ("generate", "--model", finished / "m.safetensors", *OPTIONS, "--out", tmp_path / "a", "--class")
     message = refused(capsys, *arguments, "sneakers")
     assert "class 'sneakers' does not exist" in message
     assert "(cat, dog, Sneaker); did you mean 'Sneaker'?" in message
@@ -415,19 +429,17 @@ def shards(folder):
 
 def test_parquet_says_to_datasets_what_its_columns_are(tmp_path):
     """The schema's entry "huggingface", as the documentation of `datasets` has it: the image column is an Image."""
-    parquet = pytest.importorskip(
-        "pyarrow.parquet", reason="pyarrow is in the extra `parquet`, which tests install"
-    )
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is in the extra `parquet`, which tests install")
     options = dict(batch=10, shard_size=10, format="parquet", sheets=0)
     run_job(killing.denoiser(), rs.Plan.build(**killing.PLAN), "0-9", tmp_path / "a", **options)
-    run_job(
-        killing.denoiser(), rs.Plan.build(**killing.PLAN), "0-9", tmp_path / "b", **options, pixels="float32"
-    )
+    run_job(killing.denoiser(), rs.Plan.build(**killing.PLAN), "0-9", tmp_path / "b", **options, pixels="float32")
     (image,), (sample,) = (list((tmp_path / name).rglob("shard-000000.parquet")) for name in "ab")
     features = json.loads(parquet.read_schema(image).metadata[b"huggingface"])["info"]["features"]
     assert features == {
-        "seed": {"dtype": "int64", "_type": "Value"}, "plan": {"dtype": "string", "_type": "Value"}, "image": {"_type": "Image"},
-    }  # fmt: skip
+        "seed": {"dtype": "int64", "_type": "Value"},
+        "plan": {"dtype": "string", "_type": "Value"},
+        "image": {"_type": "Image"},
+    }
     assert list(features) == parquet.read_schema(image).names
     features = json.loads(parquet.read_schema(sample).metadata[b"huggingface"])["info"]["features"]
     assert features["sample"]["length"] == 64 and features["sample"]["feature"]["dtype"] == "float32"
@@ -435,9 +447,7 @@ def test_parquet_says_to_datasets_what_its_columns_are(tmp_path):
 
 def test_a_job_keeps_the_format_it_began_with(tmp_path):
     """A resume of an older job, and a repeat of it, write the bytes of then: all shards of a job are alike."""
-    parquet = pytest.importorskip(
-        "pyarrow.parquet", reason="pyarrow is in the extra `parquet`, which tests install"
-    )
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is in the extra `parquet`, which tests install")
     plan, options = rs.Plan.build(**killing.PLAN), dict(batch=10, shard_size=10, format="parquet", sheets=0)
     run_job(killing.denoiser(), plan, "0-29", tmp_path / "old", **options, format_version=1)
     run_job(killing.denoiser(), plan, "0-9", tmp_path / "begun", **options, format_version=1)
@@ -446,9 +456,9 @@ def test_a_job_keeps_the_format_it_began_with(tmp_path):
     assert shards(tmp_path / "begun") == shards(tmp_path / "old")
     assert all(not parquet.read_schema(p).metadata for p in (tmp_path / "old").rglob("*.parquet"))
     run_job(killing.denoiser(), plan, "0-29", tmp_path / "new", **options)
-    assert set(shards(tmp_path / "new")) == set(shards(tmp_path / "old")) and shards(
-        tmp_path / "new"
-    ) != shards(tmp_path / "old")
+    assert set(shards(tmp_path / "new")) == set(shards(tmp_path / "old")) and shards(tmp_path / "new") != shards(
+        tmp_path / "old"
+    )
 
 
 # --- log.jsonl ---------------------------------------------------------------------------------------------------
@@ -459,18 +469,26 @@ def log(*lines):
 
 
 ODD = [
-    "[1, 2]", "5", '"text"', "null", "{", NESTED, '{"event": "shard"}', '{"time": 5}', '{"time": "5", "event": "shard"}',
-    '{"time": 1e999, "event": "shard"}', '{"time": 5, "event": []}', '{"time": 5, "event": "shard", "count": "many"}',
-    '{"time": 5, "event": "shard", "count": -1}', '{"time": true, "event": "start"}',
+    "[1, 2]",
+    "5",
+    '"text"',
+    "null",
+    "{",
+    NESTED,
+    '{"event": "shard"}',
+    '{"time": 5}',
+    '{"time": "5", "event": "shard"}',
+    '{"time": 1e999, "event": "shard"}',
+    '{"time": 5, "event": []}',
+    '{"time": 5, "event": "shard", "count": "many"}',
+    '{"time": 5, "event": "shard", "count": -1}',
+    '{"time": true, "event": "start"}',
     '{"time": 5, "event": "shard", "drawn": []}',
-]  # fmt: skip
+]
 
 
 def test_lines_of_the_log_that_are_no_events(job, capsys):
-    start, shard = (
-        {"time": 100.0, "event": "start"},
-        {"time": 110.0, "event": "shard", "count": 50, "drawn": 50},
-    )
+    start, shard = ({"time": 100.0, "event": "start"}, {"time": 110.0, "event": "shard", "count": 50, "drawn": 50})
     (job / "log.jsonl").write_text(log(*ODD, start, *ODD, shard, *ODD))
     code, out, _ = run(capsys, "status", job, "--json")
     assert code == 0 and json.loads(out)["images_per_s"] == 5.0
@@ -490,25 +508,24 @@ def steady(per_second, start, shards, size=100, rank=0, warm=0.0, drawn=0):
     yield {"time": start, "event": "start", "rank": rank}
     for k in range(1, shards + 1):
         yield {
-            "time": start + warm + k * size / per_second, "event": "shard", "rank": rank, "count": size,
+            "time": start + warm + k * size / per_second,
+            "event": "shard",
+            "rank": rank,
+            "count": size,
             "drawn": k * size - drawn,
-        }  # fmt: skip
+        }
 
 
 def test_the_speed_is_that_of_the_workers_and_not_of_the_pauses():
     """Each case by construction: a worker that draws 10 a second does so whatever happened before."""
     assert rate(*steady(10, 0, 5)) == pytest.approx(10)
     assert rate(*steady(10, 0, 5, warm=300)) == pytest.approx(10)  # compiling is not drawing
-    assert rate(*steady(1, 0, 5), *steady(10, 100_000, 5)) == pytest.approx(
-        10
-    )  # after a restart, the new run's
+    assert rate(*steady(1, 0, 5), *steady(10, 100_000, 5)) == pytest.approx(10)  # after a restart, the new run's
     assert rate(*steady(10, 0, 5, drawn=90)) == pytest.approx(10)  # a shard that an earlier run had begun
     assert rate(*steady(0.01, 0, 3)) == pytest.approx(0.01)  # shards longer than the window
     assert rate(*steady(10, 0, 1)) == pytest.approx(10)
     assert rate(*steady(10, 0, 5, rank=0), *steady(30, 3, 15, rank=1)) == pytest.approx(40)
-    assert rate(*steady(50, 0, 9, rank=1), *steady(10, 9000, 5, rank=0)) == pytest.approx(
-        10
-    )  # worker 1 is gone
+    assert rate(*steady(50, 0, 9, rank=1), *steady(10, 9000, 5, rank=0)) == pytest.approx(10)  # worker 1 is gone
     assert rate(*steady(10, 0, 0)) is None and rate() is None
     burst = [{"time": 10.0 + k / 1e6, "event": "shard", "count": 25, "drawn": 100} for k in range(4)]
     assert rate({"time": 0.0, "event": "start"}, *burst) == pytest.approx(10)  # four shards of one batch

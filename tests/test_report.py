@@ -73,9 +73,7 @@ def live():
 
     def contender(title, **options):
         def runner(denoiser, nfe, *, batch_size=64, dtype="fp32"):
-            sampler = rs.Sampler(
-                denoiser, rs.Plan.build(steps=(nfe + 1) // 2, **options), batch_size=batch_size
-            )
+            sampler = rs.Sampler(denoiser, rs.Plan.build(steps=(nfe + 1) // 2, **options), batch_size=batch_size)
             return SimpleNamespace(
                 nfe=sampler.plan.nfe, plan=sampler.plan, draw=lambda seeds: (sampler.run(seeds), None)
             )
@@ -108,9 +106,19 @@ def test_every_section_has_a_figure_or_images(whole):
     page = Page(whole)
     sections = [a["id"] for tag, a in page.tags if tag == "section"]
     assert sections == [
-        "quality", "speed-quality", "speed", "time", "samples", "trajectory", "ablation-K", "ablation-interval",
-        "ablation-N-main", "tuning", "environment", "again",
-    ]  # fmt: skip
+        "quality",
+        "speed-quality",
+        "speed",
+        "time",
+        "samples",
+        "trajectory",
+        "ablation-K",
+        "ablation-interval",
+        "ablation-N-main",
+        "tuning",
+        "environment",
+        "again",
+    ]
     assert sum(tag == "img" for tag, _ in page.tags) == 4  # two samplers, two budgets
     assert len(page.figures) == len([a for _, a in page.tags if a.get("class") == "plot"]) >= 9
 
@@ -133,15 +141,7 @@ def test_text_of_rows_is_escaped(live):
     bad = "</script><b>bold</b>&amp;<img src=x onerror=alert(1)>"
     for row in rows:
         if row.get("sampler") in ("heun", "heun+restart"):
-            row |= {
-                "sampler": bad,
-                "title": bad,
-                "restart": bad,
-                "plan": bad,
-                "git": bad,
-                "device": bad,
-                "value": bad,
-            }
+            row |= {"sampler": bad, "title": bad, "restart": bad, "plan": bad, "git": bad, "device": bad, "value": bad}
     text = make_page(rows, title=bad, folders=[bad], live=live)
     page = Page(text)
     assert page.open == []
@@ -164,9 +164,7 @@ def test_numbers_of_tables_and_traces_are_those_of_the_rows(whole):
     assert dict(zip(trace["x"], trace["y"], strict=True))[35] == row["fd"]
     speeds = next(t for t in page.tables if "samples/s" in t[0] and "rounds" in t[0])
     line = next(dict(zip(speeds[0], s, strict=True)) for s in speeds[1:] if s[0] == "Heun")
-    row = next(
-        r for r in rows if r["kind"] == "speed" and r["sampler"] == "heun" and str(r["nfe"]) == line["NFE"]
-    )
+    row = next(r for r in rows if r["kind"] == "speed" and r["sampler"] == "heun" and str(r["nfe"]) == line["NFE"])
     assert line["samples/s"] == f"{row['samples_per_s']:.4g}"
 
 
@@ -182,8 +180,13 @@ def test_blocks_without_a_pooled_row_become_their_mean_and_spread():
 def test_what_cannot_be_compared_is_not_in_one_figure():
     """Two feature sets, two references, two precisions, two block sizes, two models: a group each, and a selector."""
     rows = [r for r in made_rows() if r["kind"] == "quality" and r["sampler"] != "train set"]
-    other = [{"features": "inception"}, {"reference": "train"}, {"dtype": "bf16"}, {"n": 500},
-             {"model_sha256": "000000000000"}]  # fmt: skip
+    other = [
+        {"features": "inception"},
+        {"reference": "train"},
+        {"dtype": "bf16"},
+        {"n": 500},
+        {"model_sha256": "000000000000"},
+    ]
     rows += [{**r, **change} for change in other for r in rows if r["sampler"] == "heun"]
     found = select.quality_groups(rows)
     assert len(found) == 6
@@ -196,24 +199,36 @@ def test_what_cannot_be_compared_is_not_in_one_figure():
 
 
 def test_a_mean_stands_only_beside_means_over_the_same_seeds():
-    """Ten blocks of three samplers, five of a fourth, one of a fifth, one of other seeds: four pictures, each of equal seeds."""
+    """Ten blocks of three samplers, five of a fourth, one of a fifth, one of other seeds: four pictures, each of equal
+    seeds.
+    """
 
     def drawn(sampler, blocks):
         return [
-            {"kind": "quality", "sampler": sampler, "family": "ode", "by": "engine", "nfe": 35, "n": 1000,
-             "fd": 3.0 + 0.1 * b * len(sampler), "first_seed": 1000 * b, "features": "f", "reference": "r"}
+            {
+                "kind": "quality",
+                "sampler": sampler,
+                "family": "ode",
+                "by": "engine",
+                "nfe": 35,
+                "n": 1000,
+                "fd": 3.0 + 0.1 * b * len(sampler),
+                "first_seed": 1000 * b,
+                "features": "f",
+                "reference": "r",
+            }
             for b in blocks
-        ]  # fmt: skip
+        ]
 
     rows = [r for name in ("a", "bb", "ccc") for r in drawn(name, range(10))]
     rows += drawn("dddd", range(5)) + drawn("eeeee", [0]) + drawn("ffffff", [77])
-    found = {
-        group.rows[0]["seeds"]: {p["sampler"]: p for p in group.rows} for group in select.quality_groups(rows)
-    }
+    found = {group.rows[0]["seeds"]: {p["sampler"]: p for p in group.rows} for group in select.quality_groups(rows)}
     assert {seeds: set(points) for seeds, points in found.items()} == {
-        "0-999": {"a", "bb", "ccc", "dddd", "eeeee"}, "0-4999": {"a", "bb", "ccc", "dddd"}, "0-9999": {"a", "bb", "ccc"},
+        "0-999": {"a", "bb", "ccc", "dddd", "eeeee"},
+        "0-4999": {"a", "bb", "ccc", "dddd"},
+        "0-9999": {"a", "bb", "ccc"},
         "77000-77999": {"ffffff"},
-    }  # fmt: skip
+    }
     for seeds, blocks in (("0-999", 1), ("0-4999", 5), ("0-9999", 10)):
         for name, point in found[seeds].items():
             assert point["fd"] == pytest.approx(3.0 + 0.1 * len(name) * (blocks - 1) / 2)
@@ -245,12 +260,7 @@ def test_distances_of_two_machines_are_one_contender():
     """Blocks that another machine drew are more blocks; the same block from both counts once, the later row."""
     rows = [r for r in made_rows() if r["kind"] == "quality" and r["sampler"] == "heun" and r["nfe"] == 35]
     other = [
-        {
-            **r,
-            "device": "Another",
-            "fd": r["fd"] + 1,
-            "first_seed": r["first_seed"] + 4000 * (r is not rows[0]),
-        }
+        {**r, "device": "Another", "fd": r["fd"] + 1, "first_seed": r["first_seed"] + 4000 * (r is not rows[0])}
         for r in rows
     ]
     (point,) = select.quality_points([*rows, *other])
@@ -274,9 +284,7 @@ def test_a_repeated_measurement_replaces_the_older():
     rows = [r for r in made_rows() if r["kind"] == "speed"]
     again = {**rows[0], "samples_per_s": 99.0, "git": "newer"}
     found = [
-        r
-        for r in select.speed_rows([*rows, again])
-        if r["sampler"] == again["sampler"] and r["nfe"] == again["nfe"]
+        r for r in select.speed_rows([*rows, again]) if r["sampler"] == again["sampler"] and r["nfe"] == again["nfe"]
     ]
     assert [r["samples_per_s"] for r in found] == [99.0]
 
@@ -302,9 +310,10 @@ def test_front_is_what_no_point_beats():
     points = [{"nfe": float(a), "fd": float(b)} for a, b in draw.random((60, 2))]
     for sign in (1, -1):
         best = [
-            p for p in points
+            p
+            for p in points
             if not any(sign * q["nfe"] <= sign * p["nfe"] and q["fd"] <= p["fd"] and q is not p for q in points)
-        ]  # fmt: skip
+        ]
         found = select.front(points, more_is_better=sign < 0)
         assert sorted(p["nfe"] for p in found) == sorted(p["nfe"] for p in best)
 
@@ -326,13 +335,7 @@ def test_pairs_are_a_table_of_the_quality_section():
         found.columns[0] == "Restart"
         and len(found.cells)
         == 2
-        * len(
-            [
-                r
-                for r in made_rows()
-                if r["kind"] == "pooled" and r["family"] == "restart" and r["by"] == "engine"
-            ]
-        )
+        * len([r for r in made_rows() if r["kind"] == "pooled" and r["family"] == "restart" and r["by"] == "engine"])
         - 5
     )  # dpm3 was not drawn without Restart
     page = Page(make_page(made_rows()))
@@ -344,14 +347,11 @@ def test_markdown_tables_for_the_readme():
     rows = made_rows()
     lines = quality_table(rows, by="engine").splitlines()
     assert (
-        lines[0]
-        == "| sampler | restart [N, K, t_min, t_max] | NFE | FD of n = 4,000 samples | right class | blocks |"
+        lines[0] == "| sampler | restart [N, K, t_min, t_max] | NFE | FD of n = 4,000 samples | right class | blocks |"
     )
     assert lines[2].startswith("| train set | – | – | 2.31")
     row = next(r for r in rows if r["kind"] == "pooled" and r["sampler"] == "heun+restart" and r["nfe"] == 35)
-    wanted = (
-        f"| Heun + Restart | [3, 1, 0.3, 1] | 35 | {row['fd']:.2f} ± {row['fd_block_std']:.2f} | 78.0 % | 4 |"
-    )
+    wanted = f"| Heun + Restart | [3, 1, 0.3, 1] | 35 | {row['fd']:.2f} ± {row['fd_block_std']:.2f} | 78.0 % | 4 |"
     assert wanted in lines
     assert not any("diffusers" in line for line in lines)
     lines = speed_table(rows).splitlines()
@@ -369,20 +369,12 @@ def test_markdown_tables_for_the_readme():
 
 
 def test_the_strip_has_an_arrow_at_every_jump_and_a_column_for_every_step():
-    """Heun over 4 levels, with one jump from 1 to 3 where the walk arrives at 1: evaluations as the loop would ask for them."""
+    """Heun over 4 levels, with one jump from 1 to 3 where the walk arrives at 1: evaluations as the loop would ask for
+    them.
+    """
     from restart_sampling.report import samples as s
 
-    sigmas = [
-        8.0,
-        4.0,
-        4.0,
-        1.0,
-        3.0,
-        1.0,
-        1.0,
-        0.5,
-        0.5,
-    ]  # 8→4, 4→1, jump to 3, 3→1, 1→0.5, the last step to 0
+    sigmas = [8.0, 4.0, 4.0, 1.0, 3.0, 1.0, 1.0, 0.5, 0.5]  # 8→4, 4→1, jump to 3, 3→1, 1→0.5, the last step to 0
     images = torch.linspace(-1, 1, 2 * 64).reshape(2, 1, 8, 8)
     visits = [s.Visit(sigma, images, images) for sigma in sigmas]
     assert s.jumps(visits) == [4]
@@ -403,9 +395,7 @@ def test_a_recorded_run_visits_the_levels_of_the_plan():
     assert [v.sigma for v in visits] == pytest.approx([row.sigma for row in plan.rows])
     assert len(s.jumps(visits)) == 2
     assert x.shape == visits[0].x.shape == visits[0].D.shape == (2, 1, 28, 28)
-    assert torch.allclose(
-        visits[-1].D.double(), x, rtol=0, atol=1e-12
-    )  # the last step goes to sigma 0, where x = D
+    assert torch.allclose(visits[-1].D.double(), x, rtol=0, atol=1e-12)  # the last step goes to sigma 0, where x = D
 
 
 @pytest.fixture
@@ -490,15 +480,22 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 @pytest.mark.parametrize("width", [1280, 500])
 def test_a_browser_draws_every_figure_and_reports_no_error(whole, tmp_path, width):
     (tmp_path / "report.html").write_text(whole)
-    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={width},3000",
-               "--enable-logging=stderr", "--virtual-time-budget=8000", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
-               f"file://{tmp_path}/report.html"]  # fmt: skip
+    command = [
+        CHROMIUM,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--window-size={width},3000",
+        "--enable-logging=stderr",
+        "--virtual-time-budget=8000",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--dump-dom",
+        f"file://{tmp_path}/report.html",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert console == []
     shown = re.findall(r'<div class="view">.*?</figure>', done.stdout, re.S)
     assert len(shown) == 8  # one in each section with a figure; the other views are hidden until chosen
     assert all("main-svg" in view for view in shown)
-    assert "Share chart" not in " ".join(
-        re.findall(r'data-title="[^"]*"', done.stdout)
-    )  # plotly's own default
+    assert "Share chart" not in " ".join(re.findall(r'data-title="[^"]*"', done.stdout))  # plotly's own default

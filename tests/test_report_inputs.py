@@ -79,8 +79,13 @@ def test_a_search_is_made_again_by_its_own_features():
     assert "--features fashion-mnist-classifier --out" in tune(trial)
     assert "--features" not in tune({**trial, "features": "fashion-mnist-patches"})
     own = "--features fashion-mnist-patches --reference mine.npz"
-    (line,) = (c.tune for c in commands.commands_for([{**trial, "model": "m.pkl", "features": "fashion-mnist-patches",
-               "reference": "mine.npz 0123456789ab"}], ["rows"]))  # fmt: skip
+    (line,) = (
+        c.tune
+        for c in commands.commands_for(
+            [{**trial, "model": "m.pkl", "features": "fashion-mnist-patches", "reference": "mine.npz 0123456789ab"}],
+            ["rows"],
+        )
+    )
     assert own in line
 
 
@@ -120,9 +125,7 @@ def test_features_stand_side_by_side():
 def test_a_table_of_unequal_blocks_has_a_column_that_compares():
     """Heun alone has four blocks: its mean over them stands beside the one block that all share."""
     rows = [
-        r
-        for r in made_rows()
-        if r["kind"] == "quality" and (r["first_seed"] == 1_000_000 or r["sampler"] == "heun")
+        r for r in made_rows() if r["kind"] == "quality" and (r["first_seed"] == 1_000_000 or r["sampler"] == "heun")
     ]
     heading, _, *lines = quality_table(rows, by="engine").splitlines()
     assert "FD of one block of n = 1,000 samples | over all its blocks" in heading
@@ -142,9 +145,7 @@ def drawn(monkeypatch):
 
     asked = []
     monkeypatch.setattr(
-        report,
-        "_draw",
-        lambda denoiser, model, notes: asked.append((model, notes)) or Live(model, notes=notes),
+        report, "_draw", lambda denoiser, model, notes: asked.append((model, notes)) or Live(model, notes=notes)
     )
     return asked
 
@@ -163,22 +164,14 @@ def test_the_images_are_of_the_model_that_was_measured(tmp_path, capsys, drawn):
     assert drawn == [("fashion-mnist", ())]
     for rows, note in (
         (made_rows()[:40], "fashion-mnist has other weights now"),
-        (
-            [{**r, **OTHER} for r in some],
-            "runs/my model.pkl could not be loaded, so no images of it are here",
-        ),
+        ([{**r, **OTHER} for r in some], "runs/my model.pkl could not be loaded, so no images of it are here"),
         ([*some, *({**r, **OTHER} for r in some)], "The rows are of 2 models; --model chooses one."),
         ([], "No row names a model"),
     ):
         assert call(capsys, "report", folder(tmp_path, rows), "--out", out)[0] == 0
         assert note in Page(out.read_text()).text
     assert len(drawn) == 1
-    assert (
-        call(capsys, "report", folder(tmp_path, made_rows()[:40]), "--out", out, "--model", "fashion-mnist")[
-            0
-        ]
-        == 0
-    )
+    assert call(capsys, "report", folder(tmp_path, made_rows()[:40]), "--out", out, "--model", "fashion-mnist")[0] == 0
     assert drawn[-1][1][0].startswith("Mind that fashion-mnist has other weights now")
     code, _, err = call(capsys, "report", folder(tmp_path, some), "--out", out, "--model", "nothing.pkl")
     assert code == 2 and "nothing.pkl" in err
@@ -189,9 +182,7 @@ def test_the_images_are_of_the_model_that_was_measured(tmp_path, capsys, drawn):
 ODD = {
     "one sampler": lambda r: r.get("sampler") == "heun",
     "no SDE": lambda r: r.get("family") != "sde",
-    "one block of 256": lambda r: (
-        r["kind"] == "quality" and r["first_seed"] == 1_000_000 and r.update(n=256) is None
-    ),
+    "one block of 256": lambda r: r["kind"] == "quality" and r["first_seed"] == 1_000_000 and r.update(n=256) is None,
     "the training images alone": lambda r: r.get("sampler") == "train set",
     "no seeds": lambda r: r["kind"] == "quality" and r.pop("first_seed") is not None,
     "no plain fields": lambda r: (
@@ -258,9 +249,10 @@ def test_what_is_left_out_is_counted_with_the_reason():
     kept, why = cleaned(rows)
     assert kept == rows[:3]
     assert why == [
-        "2 rows left out: kind quality without a usable nfe.", "1 row left out: not written by bench or tune.",
+        "2 rows left out: kind quality without a usable nfe.",
+        "1 row left out: not written by bench or tune.",
         "1 row left out: not an object.",
-    ]  # fmt: skip
+    ]
     assert cleaned(made_rows())[1] == []
     assert cleaned(made_rows())[0] == [{k: v for k, v in r.items() if v is not None} for r in made_rows()]
 
@@ -281,14 +273,7 @@ def test_rows_nested_without_end_are_named(tmp_path):
 def test_a_title_that_is_no_text(tmp_path, capsys):
     out = tmp_path / "page.html"
     code, _, err = call(
-        capsys,
-        "report",
-        folder(tmp_path, made_rows()[:9]),
-        "--no-samples",
-        "--out",
-        out,
-        "--title",
-        SURROGATE,
+        capsys, "report", folder(tmp_path, made_rows()[:9]), "--no-samples", "--out", out, "--title", SURROGATE
     )
     assert code == 0, err
     assert Page(out.read_text()).text.startswith("x?y")
@@ -313,20 +298,12 @@ def test_the_csv_has_every_point_at_full_precision(tmp_path, capsys):
     assert code == 0, err
     assert not (tmp_path / "report.html").exists() and "points of" in said
     lines = list(csv.DictReader(io.StringIO(out.read_text())))
-    row = next(
-        r for r in made_rows() if r["kind"] == "speed" and r["sampler"] == "heun" and r["nfe_asked"] == 35
-    )
-    (line,) = [
-        x for x in lines if x["point"] == "speed" and x["sampler"] == "heun" and x["nfe_asked"] == "35"
-    ]
+    row = next(r for r in made_rows() if r["kind"] == "speed" and r["sampler"] == "heun" and r["nfe_asked"] == 35)
+    (line,) = [x for x in lines if x["point"] == "speed" and x["sampler"] == "heun" and x["nfe_asked"] == "35"]
     assert float(line["samples_per_s"]) == row["samples_per_s"] and line["rotation"] == ""
-    values = [
-        r["fd"] for r in made_rows() if r["kind"] == "quality" and r["sampler"] == "heun" and r["nfe"] == 35
-    ]
+    values = [r["fd"] for r in made_rows() if r["kind"] == "quality" and r["sampler"] == "heun" and r["nfe"] == 35]
     (line,) = [
-        x
-        for x in lines
-        if x["point"] == "distance" and x["sampler"] == "heun" and x["nfe"] == "35" and x["n_block"]
+        x for x in lines if x["point"] == "distance" and x["sampler"] == "heun" and x["nfe"] == "35" and x["n_block"]
     ]
     assert float(line["fd"]) == pytest.approx(sum(values) / 4, rel=1e-14)
     assert (line["blocks"], line["seeds"], line["restart"]) == ("4", "1000000-1003999", "")
@@ -341,9 +318,7 @@ def test_a_spreadsheet_runs_nothing_of_the_csv():
 
 def test_latex_tables_are_whole_and_escaped(tmp_path, capsys):
     out = tmp_path / "tables.tex"
-    rows = [
-        {**r, "title": "50 % & $x_1$ \\input{y}"} if r.get("sampler") == "heun" else r for r in made_rows()
-    ]
+    rows = [{**r, "title": "50 % & $x_1$ \\input{y}"} if r.get("sampler") == "heun" else r for r in made_rows()]
     code, said, err = call(capsys, "report", folder(tmp_path, rows), "--latex", out)
     assert code == 0 and "tables of" in said, err
     text = out.read_text()
@@ -356,12 +331,8 @@ def test_latex_tables_are_whole_and_escaped(tmp_path, capsys):
         for line in body.replace(r"\midrule", "").strip().splitlines():
             if line:
                 assert len(re.findall(r"(?<!\\)&", line)) == columns - 1 and line.endswith(r"\\")
-    value = next(
-        r for r in made_rows() if r["kind"] == "pooled" and r["sampler"] == "heun+restart" and r["nfe"] == 35
-    )
-    assert (
-        f"Heun + Restart & [3, 1, 0.3, 1] & 35 & {value['fd']:.4g} $\\pm$ {value['fd_block_std']:.4g}" in text
-    )
+    value = next(r for r in made_rows() if r["kind"] == "pooled" and r["sampler"] == "heun+restart" and r["nfe"] == 35)
+    assert f"Heun + Restart & [3, 1, 0.3, 1] & 35 & {value['fd']:.4g} $\\pm$ {value['fd_block_std']:.4g}" in text
 
 
 def test_page_and_numbers_in_one_command(tmp_path, capsys):
@@ -386,6 +357,4 @@ def test_page_and_numbers_in_one_command(tmp_path, capsys):
 def test_a_folder_without_rows_is_named(tmp_path, capsys):
     code, _, err = call(capsys, "report", tmp_path, "--csv", tmp_path / "points.csv")
     assert code == 0
-    assert (
-        f"note: there are no rows in {tmp_path}; `restart-sampling bench --out {tmp_path}` writes some" in err
-    )
+    assert f"note: there are no rows in {tmp_path}; `restart-sampling bench --out {tmp_path}` writes some" in err

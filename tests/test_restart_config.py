@@ -206,7 +206,7 @@ PLACE = r"^restart config: line 1 column \d+: "
         ("configs/params_vp.txt", "looks like a file name; read the file and pass its text"),
         (pathlib.Path("params.json"), "is a path; read the file and pass its text"),
     ],
-)  # fmt: skip
+)
 def test_refused(given, message):
     with pytest.raises(ConfigError, match=message) as caught:
         parse(given)
@@ -224,9 +224,18 @@ def test_arrays_are_lists(of):
         assert parse(array).intervals == parse(listed).intervals
 
 
-@pytest.mark.parametrize("wrong", [np.array([2.5, 1, 0.1, 0.2]), np.array([np.nan, 1, 0.1, 0.2]),
-                                   np.array(["a"]), np.ones((1, 1, 4)), np.array([np.inf, 1, 0.1, 0.2]),
-                                   torch.tensor([True, False]), np.array([1j, 2, 3, 4])])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.array([2.5, 1, 0.1, 0.2]),
+        np.array([np.nan, 1, 0.1, 0.2]),
+        np.array(["a"]),
+        np.ones((1, 1, 4)),
+        np.array([np.inf, 1, 0.1, 0.2]),
+        torch.tensor([True, False]),
+        np.array([1j, 2, 3, 4]),
+    ],
+)
 def test_arrays_of_something_else_are_refused(wrong):
     with pytest.raises(ConfigError):
         parse(wrong)
@@ -274,8 +283,11 @@ def test_snap_counts_the_final_0_and_takes_the_first_on_a_tie():
 levels = st.floats(0, 1e3, allow_nan=False).map(lambda v: v + 0.0)
 intervals = st.builds(
     lambda N, K, a, b: RestartInterval(N, K, min(a, b), max(a, b) + (a == b)),
-    st.integers(2, 40), st.integers(0, 40), levels, levels,
-)  # fmt: skip
+    st.integers(2, 40),
+    st.integers(0, 40),
+    levels,
+    levels,
+)
 
 
 @settings
@@ -325,9 +337,7 @@ def test_a_damaged_text_is_read_or_refused(data):
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.floats() | st.text(max_size=3),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3) | st.floats(), inner, max_size=3)
-    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3) | st.floats(), inner, max_size=3),
     max_leaves=8,
 )
 
@@ -361,7 +371,7 @@ FORMS = [[3, 2, 0.06, 0.30], [3, 1, 0.30, 0.59]]
         ('# vp\n18 {"0": [3, 2, 0.06, 0.30], "1": [3, 1, 0.30, 0.59]}  # of the paper\n\n', 18),
         ("29 ((3, 2, 0.06, 0.30), (3, 1, 0.30, 0.59))", 29),
     ],
-)  # fmt: skip
+)
 def test_what_people_paste(text, steps):
     config = parse(text)
     assert [[v.N, v.K, v.t_min, v.t_max] for v in config.intervals] == FORMS
@@ -383,11 +393,11 @@ def test_what_people_paste(text, steps):
         ("(3, 2, 0.1, 0.3]", r"column 16: expected ',' or '\)', got '\]'"),
         ("[3, 2,, 0.1, 0.3]", "column 7: expected a number or a list, got ','"),
         ("[,]", "column 2: expected a number or a list, got ','"),
-        ('# one\n/* two\n */ [3, 2, x, 1]', "line 3 column 12: expected a number or a list, got 'x'"),
+        ("# one\n/* two\n */ [3, 2, x, 1]", "line 3 column 12: expected a number or a list, got 'x'"),
         ('{"0#1": [3, 2, 0.1, 0.3], "2": 3}', "unknown key '0#1'"),
         ("/* open [3, 2, 0.1, 0.3]", "line 1 column 1: "),
     ],
-)  # fmt: skip
+)
 def test_what_people_paste_wrongly(text, message):
     with pytest.raises(ConfigError, match=message):
         parse(text)

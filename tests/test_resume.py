@@ -269,9 +269,7 @@ def test_status_and_verify_count_what_is_kept(tmp_path, capsys):
         ]
         found = json.loads("\n".join(main_says(capsys, ["status", str(tmp_path), "--json"])))
         assert (found["images"], found["kept"], found["left"]) == (24, 24, 56)
-        assert "kept       24 seeds of unfinished shards" in "\n".join(
-            main_says(capsys, ["verify", str(tmp_path)], 1)
-        )
+        assert "kept       24 seeds of unfinished shards" in "\n".join(main_says(capsys, ["verify", str(tmp_path)], 1))
         checked = report(tmp_path)
         assert (checked.finished, checked.kept, checked.exit_code) == (0, 24, 1)
         assert checked.missing == [(0, 16), (1, 40)]
@@ -284,7 +282,9 @@ def test_status_and_verify_count_what_is_kept(tmp_path, capsys):
 
 
 def test_status_promises_no_image_that_is_drawn_again(tmp_path, capsys):
-    """A shard that has grown, or was cut short by an earlier version, is drawn anew: its images are there, and do not count."""
+    """A shard that has grown, or was cut short by an earlier version, is drawn anew: its images are there, and do not
+    count.
+    """
     draw(tmp_path, "0-19,40-79", format="npz")
     assert "60 of 60 images (100.0%) in 2 shards" in main_says(capsys, ["status", str(tmp_path)])[1]
     slot = Slot()
@@ -310,9 +310,7 @@ def test_a_resume_says_what_is_kept(tmp_path):
     text = io.StringIO()
     draw(tmp_path, slot=Slot(3), format="npz")
     draw(tmp_path, slot=Slot(1), format="npz", display=Display(Console(file=text, width=200)))
-    assert (
-        "going on: 0 of 80 seeds are finished, and 24 images of unfinished shards are kept" in text.getvalue()
-    )
+    assert "going on: 0 of 80 seeds are finished, and 24 images of unfinished shards are kept" in text.getvalue()
     events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [(e["count"], e["before"]) for e in events if e["event"] == "shard"] == [(24, 0), (32, 24)]
     assert [e["images"] for e in events if e["event"] in ("stop", "end")] == [24, 8]
@@ -320,12 +318,7 @@ def test_a_resume_says_what_is_kept(tmp_path):
 
 # --- kills -------------------------------------------------------------------------------------------------------
 
-WRITES = {
-    "fsync": "os.fsync",
-    "rename": "os.replace",
-    "open": "pathlib.Path.open",
-    "unlink": "pathlib.Path.unlink",
-}
+WRITES = {"fsync": "os.fsync", "rename": "os.replace", "open": "pathlib.Path.open", "unlink": "pathlib.Path.unlink"}
 
 
 @pytest.mark.parametrize(
@@ -340,11 +333,7 @@ def test_killed_at_every_write_inside_a_shard(format, operation, want, tmp_path)
         assert code in (0, -signal.SIGKILL)
         if (out / "run.json").exists():
             assert not report(out).broken
-        held = (
-            sum(map(len, kept(out, Definition.read(out).identity).values()))
-            if (out / "run.json").exists()
-            else 0
-        )
+        held = sum(map(len, kept(out, Definition.read(out).identity).values())) if (out / "run.json").exists() else 0
         rest = draw(out, format=format, batch=10)
         assert killing.tree(out) == want[format]
         assert rest.samples <= (80 - held + 9) * PLAN.nfe or code == 0
@@ -403,7 +392,9 @@ def test_short_shards_are_not_kept_at_all(tmp_path, monkeypatch):
 
 
 def test_a_piece_costs_one_fsync(tmp_path, monkeypatch):
-    """Three for the first: of the file and of the two folders that then have a new name. Its bytes are those of the pixels."""
+    """Three for the first: of the file and of the two folders that then have a new name. Its bytes are those of the
+    pixels.
+    """
     calls = []
     monkeypatch.setattr("os.fsync", calls.append)
     parts = Parts(tmp_path, "r0", "j")
@@ -416,9 +407,7 @@ def test_a_piece_costs_one_fsync(tmp_path, monkeypatch):
     assert counts[-1][1] < 1.01 * 300 * 28 * 28
     parts.remove(0)
     assert not parts_of(tmp_path)
-    parts.keep(
-        0, [Piece(np.array([7]), None, images[:1])]
-    )  # begins anew, also where another process removed the file
+    parts.keep(0, [Piece(np.array([7]), None, images[:1])])  # begins anew, also where another process removed the file
     parts_of(tmp_path)[0].unlink()
     parts.keep(0, [Piece(np.array([8]), None, images[:1])])
     assert [piece.seeds.tolist() for piece in parts.load(0, parse_seeds("0-9"))] == [[8]]
@@ -510,8 +499,14 @@ def test_a_walk_of_the_samples_finds_samples_only(tmp_path):
     draw(tmp_path, "0-39", shard_size=10, sheets=1, preview=True)
     assert len(list((tmp_path / "samples").rglob("*"))) == 40
     assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == [
-        "grid.png", "log.jsonl", "manifest-0.jsonl", "preview.png", "run.json", "samples", "sheets",
-    ]  # fmt: skip
+        "grid.png",
+        "log.jsonl",
+        "manifest-0.jsonl",
+        "preview.png",
+        "run.json",
+        "samples",
+        "sheets",
+    ]
     assert len(list((tmp_path / "sheets").iterdir())) == 3
 
 

@@ -1,4 +1,6 @@
-"""The ring of pinned buffers, with stand-ins for the GPU's copies: buffers are used again, and copies end early or late."""
+"""The ring of pinned buffers, with stand-ins for the GPU's copies: buffers are used again, and copies end early or
+late.
+"""
 
 from __future__ import annotations
 
@@ -76,9 +78,7 @@ def images_of(network, batch, seeds, ring=None):
         return Written((), 0, "")
 
     shards = Shards(parse_seeds(seeds), 50)
-    result = pipeline.run(
-        iter(shards), source, write, lambda line, data, before: None, PLAN.digest, pipeline.Stop()
-    )
+    result = pipeline.run(iter(shards), source, write, lambda line, data, before: None, PLAN.digest, pipeline.Stop())
     assert result.images == len(written)
     return written, source.batch
 
@@ -87,12 +87,7 @@ def images_of(network, batch, seeds, ring=None):
 @pytest.mark.parametrize(
     ("fits", "batch", "count", "failures"),
     [
-        (
-            16,
-            64,
-            128,
-            2,
-        ),  # 64 samples as 16 + 16 + 32; 32 images of the batch before it were once lost
+        (16, 64, 128, 2),  # 64 samples as 16 + 16 + 32; 32 images of the batch before it were once lost
         (8, 9, 18, 1),  # 9 samples as 4 + 4 + 1; here one image was lost
         (8, 40, 120, 3),  # 40, 20, 10, 5: pieces that do not divide
     ],
@@ -124,7 +119,9 @@ def test_a_batch_is_never_overwritten_whatever_the_order_of_fetching(slots, when
 
 
 def test_batches_that_are_fetched_in_time_make_nobody_wait():
-    """As the pipeline does it: the next batch is taken, then the last one fetched, which is when its copy is waited for."""
+    """As the pipeline does it: the next batch is taken, then the last one fetched, which is when its copy is waited
+    for.
+    """
     copies = Copies("late")
     ring = HostRing("uint8", slots=3, copies=copies)
     before, first = None, None
@@ -188,8 +185,12 @@ def test_the_event_is_recorded_on_the_stream_of_the_copy(monkeypatch):
     event = ring_module.PinnedCopies().start(OnGpu1(), Buffer())
     event.synchronize()
     assert log == [
-        ("enter", "cuda:1"), ("copy", "cuda:1", True), ("record", "stream of cuda:1"), ("leave", "cuda:1"), ("wait",),
-    ]  # fmt: skip
+        ("enter", "cuda:1"),
+        ("copy", "cuda:1", True),
+        ("record", "stream of cuda:1"),
+        ("leave", "cuda:1"),
+        ("wait",),
+    ]
 
 
 def test_a_sampler_that_did_not_fit_is_let_go(tmp_path):

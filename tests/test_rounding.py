@@ -1,4 +1,6 @@
-"""Plans that multiply rounding errors: the fused step loses no more than a plain float32 loop, and the plan says what is lost."""
+"""Plans that multiply rounding errors: the fused step loses no more than a plain float32 loop, and the plan says what
+is lost.
+"""
 
 from __future__ import annotations
 

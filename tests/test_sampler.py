@@ -23,11 +23,7 @@ def make(**options):
 def elementwise(x, sigma, class_labels=None):
     """A denoiser whose rows cannot feel each other, to the last bit."""
     s2 = sigma.view(-1, 1, 1, 1) ** 2
-    shift = (
-        0
-        if class_labels is None
-        else (class_labels @ torch.arange(float(class_labels.shape[1]), device=x.device))
-    )
+    shift = 0 if class_labels is None else (class_labels @ torch.arange(float(class_labels.shape[1]), device=x.device))
     return x / (1 + s2) + (shift.view(-1, 1, 1, 1) if class_labels is not None else 0)
 
 
@@ -195,9 +191,8 @@ class Allocations(TorchDispatchMode):
 def test_no_allocation_and_no_read_per_evaluation(per_sample, device):
     """With the real step of the backend that this device runs by default, and a network that makes nothing itself.
 
-    The PyTorch reference makes temporaries; it is the statement that the others are checked against, and runs by default
-    only where nothing else can.
-    """
+    The PyTorch reference makes temporaries; it is the statement that the others are checked against, and runs by
+    default only where nothing else can."""
     still = torch.zeros(2, *SHAPE, device=device)
     denoiser = rs.Denoiser.from_function(lambda x, sigma: still, shape=SHAPE)
     sampler = rs.Sampler(denoiser, rs.Plan.build(**PLAN), batch_size=2, graph="off", device=device)
@@ -244,7 +239,7 @@ REFUSED = {
     "function": (lambda: rs.Denoiser.from_function(3, shape=(1,)), "needs a function"),
     "noise_draw": (lambda: rs.noise.normal([0], draw=-1, shape=(2,)), "draw must be an integer ≥ 0"),
     "noise_shape": (lambda: rs.noise.normal([0], shape=(-2,)), "shape must be"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -39,16 +39,7 @@ def test_main_grid_of_the_paper():
     grid = schedule.karras(18, 0.002, 80.0)
     np.testing.assert_allclose(grid, expected, rtol=4e-3)
     np.testing.assert_allclose(grid[:9], expected[:9], rtol=5e-5)
-    for point, named in {
-        2: 40.79,
-        4: 19.35,
-        9: 1.92,
-        10: 1.09,
-        11: 0.59,
-        12: 0.30,
-        13: 0.14,
-        14: 0.06,
-    }.items():
+    for point, named in {2: 40.79, 4: 19.35, 9: 1.92, 10: 1.09, 11: 0.59, 12: 0.30, 13: 0.14, 14: 0.06}.items():
         assert round(float(grid[point]), 2) == named
 
 
@@ -128,9 +119,7 @@ def test_sd_linspace_and_trailing():
 
 
 def test_sd_takes_the_nearest_levels_to_its_ends():
-    assert np.array_equal(
-        schedule.sd(30, 0.002, 80.0), schedule.sd(30, 0.02916753850480225, 14.614643096923828)
-    )
+    assert np.array_equal(schedule.sd(30, 0.002, 80.0), schedule.sd(30, 0.02916753850480225, 14.614643096923828))
     assert len(schedule.sd(1000, 0.002, 80.0)) == 1000
     assert timesteps(schedule.sd(10, 0.1, 2.0))[0] == 562
 
@@ -144,9 +133,7 @@ def test_sd_segment_is_linear_in_timestep(t_min, t_max, N, first, last):
     levels = get_schedule("sd", segment="timestep").segment(float(sigmas[last]), float(sigmas[first]), N)
     assert (round(levels[-1], 3), round(levels[0], 3)) == (round(t_min, 3), t_max)
     assert timesteps(levels) == np.round(np.linspace(first, last, N)).astype(int).tolist()
-    assert np.array_equal(
-        levels, get_schedule("sd", segment="own").segment(float(levels[-1]), float(levels[0]), N)
-    )
+    assert np.array_equal(levels, get_schedule("sd", segment="own").segment(float(levels[-1]), float(levels[0]), N))
 
 
 def test_flow_shift_1_is_linear():
@@ -242,7 +229,7 @@ def test_names():
         (lambda: get_schedule("edm").segment(0.0, 0.06, 3), "t_min must be a finite number > 0"),
         (lambda: get_schedule("edm").segment(0.1, 0.2, 1), "N must be an integer ≥ 2"),
     ],
-)  # fmt: skip
+)
 def test_refused(call, message):
     with pytest.raises(ConfigError, match=message):
         call()

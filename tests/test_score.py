@@ -90,10 +90,24 @@ def record_of(format="png", pixels="uint8", samples=""):
     """A run.json of the bundled model, complete."""
     plan = {"steps": 18}
     return {
-        "model": "fashion-mnist", "model_sha256": None, "plan": plan, "plan_digest": digest(plan), "nfe": 35, "seeds": "100-189",
-        "class": None, "batch": 8, "device": "cpu", "dtype": "fp32", "backend": "auto", "format": format, "pixels": pixels,
-        "shard_size": 60, "samples": samples, "subfolders": False, "noise": "philox-v1",
-    }  # fmt: skip
+        "model": "fashion-mnist",
+        "model_sha256": None,
+        "plan": plan,
+        "plan_digest": digest(plan),
+        "nfe": 35,
+        "seeds": "100-189",
+        "class": None,
+        "batch": 8,
+        "device": "cpu",
+        "dtype": "fp32",
+        "backend": "auto",
+        "format": format,
+        "pixels": pixels,
+        "shard_size": 60,
+        "samples": samples,
+        "subfolders": False,
+        "noise": "philox-v1",
+    }
 
 
 def in_run(format, pixels="uint8", under=""):
@@ -127,11 +141,15 @@ def in_run(format, pixels="uint8", under=""):
 
 
 WAYS = {
-    "npz": in_npz, "cache": in_cache, "folder": in_folder, "tars": in_tars, "parquet": in_parquet,
+    "npz": in_npz,
+    "cache": in_cache,
+    "folder": in_folder,
+    "tars": in_tars,
+    "parquet": in_parquet,
     **{f"run of {f}": in_run(f) for f in ("png", "npz", "wds", "parquet")},
     **{f"run of {f}, samples apart": in_run(f, under="samples") for f in ("png", "wds")},
     **{f"run of {f}, float32": in_run(f, "float32") for f in ("npz", "wds", "parquet")},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -150,10 +168,7 @@ def judges():
     networks = [(name, shipped.extractor(name)) for name in shipped.NAMES[:2]]
     stats = Stats(*shipped.statistics(shipped.NAMES[1]))
     (a, one), (b, two) = ((name, Features(network, name, real[0])) for name, network in networks)
-    return [
-        Judge(one, real, shipped.classifier(), a, balanced=True),
-        Judge(two, stats, None, b, balanced=True),
-    ]
+    return [Judge(one, real, shipped.classifier(), a, balanced=True), Judge(two, stats, None, b, balanced=True)]
 
 
 def test_a_stream_scores_as_all_at_once(judges, drawn):
@@ -235,9 +250,7 @@ def test_own_features_and_reference(tmp_path, capsys, monkeypatch, drawn):
         "import torch\nclass Means(torch.nn.Module):\n    def forward(self, x):\n        return x.float().mean((2, 3)) / 8\n"
     )
     g = torch.Generator().manual_seed(2)
-    real, fake = (
-        torch.randint(0, top, (40, 32, 32, 3), generator=g, dtype=torch.uint8).numpy() for top in (256, 200)
-    )
+    real, fake = (torch.randint(0, top, (40, 32, 32, 3), generator=g, dtype=torch.uint8).numpy() for top in (256, 200))
     np.savez("real.npz", arr_0=real)
     np.savez("fake.npz", arr_0=fake)
     main_ok("score", "fake.npz", "--features", "./mine.py:Means", "--reference", "real.npz", "--json")
@@ -282,7 +295,10 @@ def written(path, content):
         (lambda t, d: cut(in_cache(t, *d)), "x.npz cannot be read"),
         (lambda t, d: saved(t / "a.npz", mu=np.zeros(3)), r"holds mu; images are arr_0"),
         (lambda t, d: saved(t / "a.npz", arr_0=np.zeros((3, 4, 4, 1))), "is float64"),
-        (lambda t, d: saved(t / "a.npz", arr_0=np.zeros((3, 28, 28, 1), np.uint8), arr_1=np.zeros(2, int)), "classes are"),
+        (
+            lambda t, d: saved(t / "a.npz", arr_0=np.zeros((3, 28, 28, 1), np.uint8), arr_1=np.zeros(2, int)),
+            "classes are",
+        ),
         (lambda t, d: saved(t / "a.npz", arr_0=np.full((3, 1, 28, 28), np.nan, np.float32)), "NaN or infinite"),
         (lambda t, d: written(t / "a.tar", b"\0" * 100), "a.tar cannot be read"),
         (lambda t, d: written(t / "d" / "a.png", b"\x89PNG\r\n").parent, "is not a picture that can be read"),
@@ -290,7 +306,7 @@ def written(path, content):
         (lambda t, d: written(t / "d" / "run.json", json.dumps(record_of()).encode()).parent, "holds no samples yet"),
         (lambda t, d: written(in_folder(t, *d) / "dataset.json", b"{}").parent, "does not hold labels as EDM"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_read_is_one_sentence(make, message, tmp_path, drawn):
     with pytest.raises(OutputError, match=message):
         list(open_images(make(tmp_path, drawn)).batches())
@@ -300,13 +316,10 @@ def test_sizes_and_channels_that_do_not_fit(tmp_path, drawn, judges):
     images = drawn[0]
     (tmp_path / "a.png").write_bytes(encoded(images[0]))
     (tmp_path / "b.png").write_bytes(encoded(images[1, :, :20]))
-    with pytest.raises(
-        OutputError, match=r"b\.png holds an image of 20×28 with 1 channel, and .*a\.png one of 28×28"
-    ):
+    with pytest.raises(OutputError, match=r"b\.png holds an image of 20×28 with 1 channel, and .*a\.png one of 28×28"):
         list(open_images(tmp_path).batches())
     with pytest.raises(
-        RestartValueError,
-        match=r"takes images of 28×28 with 1 channel, and these are of 32×32 with 3 channels",
+        RestartValueError, match=r"takes images of 28×28 with 1 channel, and these are of 32×32 with 3 channels"
     ):
         score.score(judges, [(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.zeros(2).long())])
     Image.new("RGBA", (28, 28)).save(tmp_path / "b.png")

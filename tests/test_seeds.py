@@ -172,23 +172,16 @@ fast = settings(deadline=None, derandomize=True, database=None, max_examples=100
 
 
 @fast
-@given(
-    st.lists(st.integers(0, 60) | st.integers(0, TOP), unique=True, min_size=1, max_size=40),
-    st.integers(1, 50),
-)
+@given(st.lists(st.integers(0, 60) | st.integers(0, TOP), unique=True, min_size=1, max_size=40), st.integers(1, 50))
 def test_lists_round_trip(values, n):
     seeds = parse_seeds(values)
     assert list(seeds) == values == list(parse_seeds(str(seeds)))
     assert list(itertools.chain.from_iterable(seeds.chunks(n))) == values
-    assert all(
-        seeds[i:j] == parse_seeds(values[i:j]) for i in range(len(values)) for j in (i + 1, len(values))
-    )
+    assert all(seeds[i:j] == parse_seeds(values[i:j]) for i in range(len(values)) for j in (i + 1, len(values)))
     assert set(range(62)) & set(values) == {v for v in range(62) if v in seeds}
 
 
-ranges = st.builds(
-    lambda a, n, s: range(a, a + n, s), st.integers(0, 30), st.integers(1, 30), st.integers(1, 7)
-)
+ranges = st.builds(lambda a, n, s: range(a, a + n, s), st.integers(0, 30), st.integers(1, 30), st.integers(1, 7))
 
 
 @fast

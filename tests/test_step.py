@@ -47,18 +47,7 @@ def table(flags, seed=0, s=None, device="cpu"):
 class Batch:
     """Registers of a batch, what drives them, and a way to step a copy of them on a backend."""
 
-    def __init__(
-        self,
-        batch,
-        numel,
-        rows,
-        F_dtype=F32,
-        net_dtype=F32,
-        guided=False,
-        cursor=None,
-        seed=0,
-        device="cpu",
-    ):
+    def __init__(self, batch, numel, rows, F_dtype=F32, net_dtype=F32, guided=False, cursor=None, seed=0, device="cpu"):
         generator = torch.Generator().manual_seed(seed)
 
         def random(n=batch):
@@ -202,9 +191,7 @@ def test_a_sample_does_not_depend_on_its_batch(backend, device):
     for name in ("x", "h", "F", "F_uncond", "seeds"):
         setattr(case, name, getattr(case, name)[order])
     case.net_in = case.net_in[torch.cat((order, order + 4))]
-    assert_equal_bits(
-        case.step(backend), (x[order], h[order], net_in[torch.cat((order, order + 4))], first_bad)
-    )
+    assert_equal_bits(case.step(backend), (x[order], h[order], net_in[torch.cat((order, order + 4))], first_bad))
 
 
 def test_signed_zeros(backend, device):
@@ -374,17 +361,7 @@ def test_offsets_beyond_two_billion_elements(device):
 
 @pytest.mark.parametrize(
     "numel, batch",
-    [
-        (1, 1),
-        (4, 1),
-        (784, 3),
-        (3072, 64),
-        (3072, 100_000),
-        (12288, 256),
-        (16384, 256),
-        (2**30, 2),
-        (2, 10**6),
-    ],
+    [(1, 1), (4, 1), (784, 3), (3072, 64), (3072, 100_000), (12288, 256), (16384, 256), (2**30, 2), (2, 10**6)],
 )
 def test_the_grid_covers_each_sample_once(numel, batch):
     config = launch.configure(numel, batch)
@@ -442,9 +419,7 @@ assert {"draw", "stream"} <= {p.name for p in normal_kernel.params if p.do_not_s
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     root = Path(rk.__file__).parents[2]
     environment["PYTHONPATH"] = os.pathsep.join(str(root / folder) for folder in ("kernels", "bindings"))
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "TRITON_INTERPRET=1" in done.stdout or "not installed" in done.stdout
 
@@ -526,9 +501,7 @@ def test_a_shared_cursor_serves_batches_beyond_one_chunk_of_normals(batch, numel
 def test_a_float64_machine_of_64_samples_takes_the_masked_form():
     case = Batch(64, 3072, table([ALL], s=[0.5]))
     wide = {name: getattr(case, name).double() for name in ("x", "h", "coef")}
-    machines = [
-        case.machine(**{k: v.clone() for k, v in wide.items()}, net_in=case.net_in.clone()) for _ in range(2)
-    ]
+    machines = [case.machine(**{k: v.clone() for k, v in wide.items()}, net_in=case.net_in.clone()) for _ in range(2)]
     reference._step_masked(machines[0], case.F)
     rk.bind(machines[1], "reference").step(case.F)
     for name in ("x", "h"):

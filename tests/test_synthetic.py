@@ -15,9 +15,7 @@ def errors():
     """Errors of K = 0 and K = 16 with an exact denoiser spoiled by a fixed 20 % error, coarse Euler steps, 300 samples."""
     denoiser = synthetic.exact_denoiser(error=0.2, n=500)
     grid = synthetic.Grid(above=3, inside=2, below=10)
-    return {
-        K: [synthetic.errors(denoiser, grid, K, n=300, seed=seed) for seed in range(RUNS)] for K in (0, 16)
-    }
+    return {K: [synthetic.errors(denoiser, grid, K, n=300, seed=seed) for seed in range(RUNS)] for K in (0, 16)}
 
 
 def mean(errors, K, key):
@@ -99,7 +97,8 @@ def test_the_curves_claim_is_the_share_of_the_sde_s_evaluations(few, tmp_path):
     found = curves.claim(curves.load(path))  # 1/22 from the data is nearer than 1/12
     assert (found.nfe_sde, found.nfe_restart, found.blocks) == (12, 22.0, 2)
     assert found.fraction == pytest.approx(22 / 12)
-    curves.plot(curves.load(path) + [
-        {**curves.load(path)[-1], "experiment": e} for e in ("N_main", "interval")
-    ], tmp_path / "curves.png")  # fmt: skip
+    curves.plot(
+        curves.load(path) + [{**curves.load(path)[-1], "experiment": e} for e in ("N_main", "interval")],
+        tmp_path / "curves.png",
+    )
     assert (tmp_path / "curves.png").stat().st_size > 10_000

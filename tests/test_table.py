@@ -17,9 +17,7 @@ from restart_sampling.table import bind
 
 SHAPE = (1, 3, 5)
 SEEDS = list(range(8))
-PLAN = dict(
-    steps=8, sigma_min=0.03, sigma_max=14.0, restart=[[4, 2, 0.3, 2.0], [3, 1, 2.0, 6.0]], s_noise=1.003
-)
+PLAN = dict(steps=8, sigma_min=0.03, sigma_max=14.0, restart=[[4, 2, 0.3, 2.0], [3, 1, 2.0, 6.0]], s_noise=1.003)
 KINDS = {
     "edm": lambda: parameterization.edm(0.5),
     "vp": parameterization.vp,
@@ -89,21 +87,13 @@ def test_flow_matching_gives_gaussian_data(solver):
 def test_float32_error_is_at_most_twice_a_plain_loops(device):
     """EDM network, five intervals: error against float64 of the fused float32 rows and of a plain float32 loop."""
     data, p = problems.mixture((3, 8, 8)), parameterization.edm(0.5)
-    intervals = [
-        (4, 2, 19.35, 40.79),
-        (4, 2, 1.09, 1.92),
-        (5, 3, 0.59, 1.09),
-        (5, 3, 0.30, 0.59),
-        (5, 8, 0.06, 0.30),
-    ]
+    intervals = [(4, 2, 19.35, 40.79), (4, 2, 1.09, 1.92), (5, 3, 0.59, 1.09), (5, 3, 0.30, 0.59), (5, 8, 0.06, 0.30)]
     plan = rs.Plan.build(steps=36, restart=[list(i) for i in intervals])
     network = as_network(data, p)
 
     def run(register_dtype):
         denoiser = rs.Denoiser(network, p, (3, 8, 8))
-        return (
-            rs.Sampler(denoiser, plan, register_dtype=register_dtype, device=device).run(SEEDS).double().cpu()
-        )
+        return rs.Sampler(denoiser, plan, register_dtype=register_dtype, device=device).run(SEEDS).double().cpu()
 
     def D(x, level):
         c = p.coefficients(level)
@@ -113,10 +103,7 @@ def test_float32_error_is_at_most_twice_a_plain_loops(device):
     exact = run(torch.float64)
     fused = (run(torch.float32) - exact).abs()
     plain = (
-        paper.restart(
-            D, lambda k: rs.noise.normal(SEEDS, k, (3, 8, 8)), steps=36, intervals=intervals
-        ).double()
-        - exact
+        paper.restart(D, lambda k: rs.noise.normal(SEEDS, k, (3, 8, 8)), steps=36, intervals=intervals).double() - exact
     )
     assert fused.max() <= 2 * plain.abs().max()
     assert fused.mean() <= 2 * plain.abs().mean()

@@ -22,9 +22,16 @@ from restart_sampling.models.weights import KEY
 
 ENGINE = Path(terminal.__file__).parent
 SMALL = dict(
-    class_name="EDMPrecond", model_type="SongUNet", img_resolution=8, img_channels=1, label_dim=2, model_channels=8,
-    channel_mult=[1, 2], num_blocks=1, attn_resolutions=[],
-)  # fmt: skip
+    class_name="EDMPrecond",
+    model_type="SongUNet",
+    img_resolution=8,
+    img_channels=1,
+    label_dim=2,
+    model_channels=8,
+    channel_mult=[1, 2],
+    num_blocks=1,
+    attn_resolutions=[],
+)
 
 
 # --- the mechanism -----------------------------------------------------------------------------------------------
@@ -35,9 +42,7 @@ def test_consoles_are_made_in_one_place():
     for path in ENGINE.rglob("*.py"):
         text = path.read_text()
         if path.name != "terminal.py":
-            assert not re.search(
-                r"\b(Console|TextColumn)\(|rich\.print|from rich import print|from_markup", text
-            ), path
+            assert not re.search(r"\b(Console|TextColumn)\(|rich\.print|from rich import print|from_markup", text), path
 
 
 @pytest.mark.parametrize("text", ["[/nonsense]", "[red]x[/red]", ":smile:", "[link=x]", "a[b", "[/]"])
@@ -151,11 +156,20 @@ def test_names_that_look_like_markup_in_errors(name, odd, capsys, monkeypatch):
 def test_names_that_no_file_can_have(name, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for command in (
-        (*GENERATE, "--out", name), (*GENERATE, "--model", name, "--out", "x"), ("status", name), ("verify", name),
-        ("verify", name, "--repair"), ("generate", "--repeat", name), ("models", name), ("models", "inspect", name),
-        ("convert", name, "x.safetensors"), ("convert", "fashion-mnist", name + ".safetensors"), ("report", name),
-        ("report", name, "--out", "x.html"), ("plan", "--restart", f"@{name}"),
-    ):  # fmt: skip
+        (*GENERATE, "--out", name),
+        (*GENERATE, "--model", name, "--out", "x"),
+        ("status", name),
+        ("verify", name),
+        ("verify", name, "--repair"),
+        ("generate", "--repeat", name),
+        ("models", name),
+        ("models", "inspect", name),
+        ("convert", name, "x.safetensors"),
+        ("convert", "fashion-mnist", name + ".safetensors"),
+        ("report", name),
+        ("report", name, "--out", "x.html"),
+        ("plan", "--restart", f"@{name}"),
+    ):
         code, _, err = run(capsys, *command)
         assert code == 2, (command[:2], err)
         assert err.startswith("error: ") and err.count("\n") == 1, (command[:2], err)
@@ -182,9 +196,7 @@ def rewritten(path, **changes):
     """A model file whose metadata entry says something else; `raw` replaces it whole."""
     network = build_network(SMALL, seed=0)
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    meta = {"format": 1, "config": network.config, "card": {}} | {
-        k: v for k, v in changes.items() if k != "raw"
-    }
+    meta = {"format": 1, "config": network.config, "card": {}} | {k: v for k, v in changes.items() if k != "raw"}
     path.write_bytes(save(tensors, metadata={KEY: changes.get("raw") or json.dumps(meta)}))
     return path
 
@@ -198,7 +210,7 @@ CARDS = {
     "nesting": (dict(raw='{"format": 1, "card": ' + "[" * 10**5 + "]" * 10**5 + "}"), "nested too deeply"),
     "a key of two lines": (dict(config=SMALL | {"a\nb\ud7ff\x1b[2J": 1}), "has no a"),
     "huge numbers": (dict(config=SMALL | {"label_dim": 10**400}), "label_dim must be an integer"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -245,12 +257,8 @@ runpy.run_module("restart_sampling", run_name="__main__")
     ],
 )
 def test_an_interrupt_while_modules_are_imported_leaves_no_traceback(module, arguments):
-    script = INTERRUPTING.format(
-        module=module, arguments=arguments, how="os.kill(os.getpid(), signal.SIGINT)"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
-    )
+    script = INTERRUPTING.format(module=module, arguments=arguments, how="os.kill(os.getpid(), signal.SIGINT)")
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode in (130, -signal.SIGINT), result.stderr
     assert "Traceback" not in result.stderr and "KeyboardInterrupt" not in result.stderr
     assert result.returncode == -signal.SIGINT or result.stderr == "stopped\n"

@@ -50,9 +50,7 @@ def config(label_dropout: float = 0.1) -> dict:
 
 
 def start(seed: int = 0) -> loop.Run:
-    return loop.start(
-        config(), loop.Options(**{**OPTIONS.__dict__, "seed": seed}), "tiny", torch.device("cpu")
-    )
+    return loop.start(config(), loop.Options(**{**OPTIONS.__dict__, "seed": seed}), "tiny", torch.device("cpu"))
 
 
 def weights(network) -> torch.Tensor:
@@ -117,9 +115,7 @@ def test_missing_fashion_mnist_names_the_package(tmp_path):
         fashion_mnist("valid")
 
 
-@pytest.mark.skipif(
-    not FASHION_MNIST.exists(), reason="Debian package dataset-fashion-mnist is not installed"
-)
+@pytest.mark.skipif(not FASHION_MNIST.exists(), reason="Debian package dataset-fashion-mnist is not installed")
 def test_fashion_mnist():
     test = fashion_mnist("test")
     assert test.images.shape == (10000, 1, 28, 28) and test.labels is not None
@@ -131,9 +127,7 @@ def test_sigma_is_stratified_log_normal():
     z = np.sort((np.log(sigma) + 1.2) / 1.5)
     share = np.array([0.5 * (1 + math.erf(v / math.sqrt(2))) for v in z])
     # One draw in each thousandth of probability, so the k-th smallest lies in [k, k+1]/1000.
-    assert (share >= np.arange(1000) / 1000 - 1e-9).all() and (
-        share <= np.arange(1, 1001) / 1000 + 1e-9
-    ).all()
+    assert (share >= np.arange(1000) / 1000 - 1e-9).all() and (share <= np.arange(1, 1001) / 1000 + 1e-9).all()
     assert not np.array_equal(sigma, np.sort(sigma))
 
 
@@ -174,14 +168,14 @@ def test_bad_options(bad):
 def test_training_lowers_the_loss(tmp_path):
     run = start()
     seen: list[float] = []
-    loop.train(
-        run, DATA, tmp_path, minutes=1, max_steps=24, every=8, report=lambda _, loss, __: seen.append(loss)
-    )
+    loop.train(run, DATA, tmp_path, minutes=1, max_steps=24, every=8, report=lambda _, loss, __: seen.append(loss))
     assert len(seen) == 3 and seen[-1] < 0.8 * seen[0]
     lines = (tmp_path / "loss.csv").read_text().splitlines()
-    assert lines[0] == "step,seconds,loss,lr,grad_norm" and [
-        int(line.split(",")[0]) for line in lines[1:]
-    ] == [8, 16, 24]
+    assert lines[0] == "step,seconds,loss,lr,grad_norm" and [int(line.split(",")[0]) for line in lines[1:]] == [
+        8,
+        16,
+        24,
+    ]
 
 
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path):
@@ -263,16 +257,7 @@ def test_command_line(tmp_path):
     np.savez(tmp_path / "d.npz", images=PIXELS, labels=LABELS)
     app = typer.Typer()
     app.command()(main)
-    small = [
-        "--data",
-        str(tmp_path / "d.npz"),
-        "--out",
-        str(tmp_path / "run"),
-        "--model-channels",
-        "8",
-        "--attn",
-        "4",
-    ]
+    small = ["--data", str(tmp_path / "d.npz"), "--out", str(tmp_path / "run"), "--model-channels", "8", "--attn", "4"]
     small += ["--channel-mult", "1,2", "--num-blocks", "1", "--batch", "4"]
     out = str(tmp_path / "n.safetensors")
     assert CliRunner().invoke(app, [*small, "--steps", "2", "--export", out]).exit_code == 0
@@ -289,9 +274,7 @@ def test_command_line(tmp_path):
 def test_classifier_learns_and_survives_its_file(tmp_path):
     level = np.array([20, 120, 220])[np.arange(300) % 3]
     noise = RNG.integers(-15, 16, (300, 1, 28, 28))
-    images = Images(
-        "grey", (level[:, None, None, None] + noise).astype(np.uint8), np.arange(300) % 3, ("x", "y", "z")
-    )
+    images = Images("grey", (level[:, None, None, None] + noise).astype(np.uint8), np.arange(300) % 3, ("x", "y", "z"))
     state = torch.get_rng_state()
     classifier = train_classifier(images, epochs=2, batch=25)
     assert torch.equal(torch.get_rng_state(), state)
@@ -319,16 +302,11 @@ def test_bundled_model_is_small_and_says_what_it_is():
     network, card = load_safetensors(path)
     assert path.stat().st_size < 4 * 2**20 and card["classes"] == list(FASHION_MNIST_CLASSES)
     assert (network.img_resolution, network.img_channels, network.label_dim) == (28, 1, 10)
-    assert (
-        card["parameters"] == sum(p.numel() for p in network.parameters())
-        and card["training"]["steps"] > 1000
-    )
+    assert card["parameters"] == sum(p.numel() for p in network.parameters()) and card["training"]["steps"] > 1000
     assert network.config["sigma_data"] == 0.826 and network.parameterization.name == "edm"
 
 
-@pytest.mark.skipif(
-    not FASHION_MNIST.exists(), reason="Debian package dataset-fashion-mnist is not installed"
-)
+@pytest.mark.skipif(not FASHION_MNIST.exists(), reason="Debian package dataset-fashion-mnist is not installed")
 def test_bundled_model_denoises_and_uses_the_class():
     network, _ = load_safetensors(BUNDLED / "fashion-mnist.safetensors")
     test = fashion_mnist("test")
@@ -346,9 +324,7 @@ def test_bundled_model_denoises_and_uses_the_class():
             assert right < none < wrong
 
 
-@pytest.mark.skipif(
-    not FASHION_MNIST.exists(), reason="Debian package dataset-fashion-mnist is not installed"
-)
+@pytest.mark.skipif(not FASHION_MNIST.exists(), reason="Debian package dataset-fashion-mnist is not installed")
 def test_bundled_classifier_is_as_good_as_its_card():
     classifier = load_classifier(BUNDLED / "fashion-mnist-classifier.safetensors")
     test = fashion_mnist("test")

@@ -134,8 +134,7 @@ def test_two_orders_of_intervals_are_one_plan():
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["fashion-mnist-43", "cifar10-edm-43", "cifar10-vp-75", "imagenet64-edm-39", "cifar10-edm-heun-35"],
+    "name", ["fashion-mnist-43", "cifar10-edm-43", "cifar10-vp-75", "imagenet64-edm-39", "cifar10-edm-heun-35"]
 )
 def test_presets_are_points_of_the_space(name):
     plan = rs.Plan.build(**find(name).plan_options)
@@ -199,15 +198,13 @@ def test_starts_are_different_and_fit():
 
 
 def test_starts_carry_the_presets_to_other_solvers_and_budgets():
-    """DPM-Solver++(2M) on the main walk with the preset's Heun inside; as many repeats as a budget pays for, and no more."""
+    """DPM-Solver++(2M) on the main walk with the preset's Heun inside; as many repeats as a budget pays for, and no
+    more.
+    """
     where, known = Space(solvers=("dpm++2m", "heun"), max_nfe=63), Known()
     plans = [rs.Plan.build(**start.options) for start in starts.starts(where, [43, 63], known.key)]
     wanted = (
-        {
-            "solver": "dpm++2m",
-            "restart_solver": "heun",
-            "restart": [3, 5, 0.06, 0.3],
-        },  # cifar10-vp-55, its own repeats
+        {"solver": "dpm++2m", "restart_solver": "heun", "restart": [3, 5, 0.06, 0.3]},  # cifar10-vp-55, its own repeats
         {"solver": "dpm++2m", "restart_solver": "heun", "restart": [3, 6, 0.06, 0.3]},  # 18 + 4 K ≤ 43
         {"solver": "dpm++2m", "restart_solver": "heun", "restart": [3, 10, 0.06, 0.3]},  # K ≤ 10 in the space
         {"solver": "dpm++2m", "restart": [3, 2, 0.14, 0.3]},
@@ -227,10 +224,7 @@ def test_the_search_finds_the_known_best():
     """No start is within 3 octaves of [2, 8], and a plan within 1.5 is found, at every budget that has room for one."""
     where, known = Space(solvers=("heun",), levels=1, max_nfe=63), Known()
     found, begin = study.open_study(None, settings()), starts.starts(where, [43], known.key)[:6]
-    assert (
-        min(worth(rs.Plan.build(**s.options)) - 4 / math.sqrt(rs.Plan.build(**s.options).nfe) for s in begin)
-        > 3
-    )
+    assert min(worth(rs.Plan.build(**s.options)) - 4 / math.sqrt(rs.Plan.build(**s.options).nfe) for s in begin) > 3
     study.enqueue(found, begin, 6)
     assert study.search(found, where, known, 70) == "done"
     for budget in (43, 63):
@@ -246,9 +240,7 @@ def test_every_other_turn_is_for_a_budget_in_rotation(monkeypatch):
     """Such a turn asks for plans within its budget; without budgets there are no such turns."""
     where, turns = Space(solvers=("heun",), levels=1, max_nfe=63), []
     real = study._point_within
-    monkeypatch.setattr(
-        study, "_point_within", lambda budget, *given: turns.append(budget) or real(budget, *given)
-    )
+    monkeypatch.setattr(study, "_point_within", lambda budget, *given: turns.append(budget) or real(budget, *given))
     found, known = study.open_study(None, settings()), Known()
     study.search(found, where, known, study.RANDOM + 41, budgets=(20, 43))
     drawn = [
@@ -369,9 +361,7 @@ def test_samples_that_are_not_finite_fail_the_trial_with_the_reason():
     events = []
     study.search(found, Space(max_nfe=40), broken, 3, on_trial=events.append)
     assert [event.why for event in events] == ["seed 3 became NaN"] * 3
-    assert all(
-        t.state == optuna.trial.TrialState.FAIL for t in study.finished(found) if "failed" in t.user_attrs
-    )
+    assert all(t.state == optuna.trial.TrialState.FAIL for t in study.finished(found) if "failed" in t.user_attrs)
     assert study.complete(found) == []
     assert len({plan.digest for plan in broken.plans}) == 3
 
@@ -473,9 +463,7 @@ def test_tuned_rows(tmp_path):
         assert row["fd_heun"] == pytest.approx(worth(heun) + 0.25, abs=1e-6)
         assert row["heun"] == heun.digest
         assert (row["kind"], row["n"], row["first_seed"]) == ("tuned", 8, 100)
-        assert row["code"] == confirm.python(plan) and row.get("python") == COMMON.get(
-            "python"
-        )  # the version stays
+        assert row["code"] == confirm.python(plan) and row.get("python") == COMMON.get("python")  # the version stays
     tried = [t for t in study.complete(found) if t.user_attrs.get("preset") and t.values[0] <= 43]
     best = min(tried, key=lambda t: t.values[1])
     assert made[1]["best_preset"] == best.user_attrs["preset"]
@@ -493,9 +481,7 @@ def test_fresh_seeds_in_blocks(tmp_path):
     found = study.open_study(None, settings())
     study.enqueue(found, starts.starts(where, [12, 43], known.key), 10)
     study.search(found, where, known, 25)
-    (row,) = confirm.confirm(
-        found, where, known, [43], COMMON, tmp_path / "tune.jsonl", n=3000, first_seed=1000
-    )
+    (row,) = confirm.confirm(found, where, known, [43], COMMON, tmp_path / "tune.jsonl", n=3000, first_seed=1000)
     plan, heun = rs.Plan.build(**row["config"]), rs.Plan.build(steps=22)
     assert (row["n"], row["blocks"], row["first_seed"]) == (1000, 3, 1000)
     assert set(known.blocks) == {(1000, 1000), (2000, 1000), (3000, 1000)}
@@ -509,19 +495,11 @@ def test_fresh_seeds_in_blocks(tmp_path):
     for bad in ({"n": 2500}, {"n": 3000, "final_n": 2500}):
         with pytest.raises(RestartValueError, match="multiple of 1000, got 2500"):
             confirm.confirm(found, where, known, [43], COMMON, tmp_path / "x.jsonl", **bad)
-    # A confirmation with other finalists is a new row, and draws them alone: plan, preset and Heun were measured on these seeds.
+    # A confirmation with other finalists is a new row, and draws them alone: plan, preset and Heun were measured on
+    # these seeds.
     known.blocks.clear()
     (again,) = confirm.confirm(
-        found,
-        where,
-        known,
-        [43],
-        COMMON,
-        tmp_path / "tune.jsonl",
-        n=3000,
-        first_seed=1000,
-        final_n=2000,
-        finalists=2,
+        found, where, known, [43], COMMON, tmp_path / "tune.jsonl", n=3000, first_seed=1000, final_n=2000, finalists=2
     )
     assert known.blocks == [(8, 1000), (1008, 1000)] * 2
     assert (again["plan"], again["final_n"]) == (row["plan"], 2000)
@@ -530,7 +508,9 @@ def test_fresh_seeds_in_blocks(tmp_path):
 
 
 def test_the_final_is_on_other_seeds(tmp_path):
-    """The luckiest of the search loses where it is not the best on the seeds behind the search's; each finalist is drawn once."""
+    """The luckiest of the search loses where it is not the best on the seeds behind the search's; each finalist is
+    drawn once.
+    """
     where, known = Space(solvers=("heun",), levels=1, max_nfe=63), Known()
     found = study.open_study(None, settings())
     study.enqueue(found, starts.starts(where, [12, 43], known.key), 10)
@@ -546,9 +526,17 @@ def test_the_final_is_on_other_seeds(tmp_path):
 
     again, lines = Unlucky(), []
     made = confirm.confirm(
-        found, where, again, [43, 63], {**COMMON, "first_seed": 50}, tmp_path / "t.jsonl", n=1000, first_seed=1000,
-        finalists=3, progress=lines.append,
-    )  # fmt: skip
+        found,
+        where,
+        again,
+        [43, 63],
+        {**COMMON, "first_seed": 50},
+        tmp_path / "t.jsonl",
+        n=1000,
+        first_seed=1000,
+        finalists=3,
+        progress=lines.append,
+    )
     assert [(row["trial"], row["finalists"]) for row in made][1] == (best[1].number, 3)
     assert made[1]["fd_search"] == pytest.approx(best[1].values[1], abs=1e-6)
     assert made[1]["fd_final"] == pytest.approx(best[1].values[1] + 0.25 * 0.58, abs=1e-6)
@@ -556,13 +544,19 @@ def test_the_final_is_on_other_seeds(tmp_path):
     assert len({line for line in lines if line.startswith("finalist")}) == again.blocks.count((58, 1000))
     more = Unlucky()
     made = confirm.confirm(
-        found, where, more, [63], {**COMMON, "first_seed": 50}, tmp_path / "t.jsonl", n=1000, first_seed=4000,
-        finalists=2, final_n=3000,
-    )  # fmt: skip
+        found,
+        where,
+        more,
+        [63],
+        {**COMMON, "first_seed": 50},
+        tmp_path / "t.jsonl",
+        n=1000,
+        first_seed=4000,
+        finalists=2,
+        final_n=3000,
+    )
     assert {(58, 1000), (1058, 1000), (2058, 1000)} <= set(more.blocks)
-    assert made[0]["fd_final"] == pytest.approx(
-        best[1].values[1] + 0.25 * 10.58, abs=1e-6
-    )  # the mean of three
+    assert made[0]["fd_final"] == pytest.approx(best[1].values[1] + 0.25 * 10.58, abs=1e-6)  # the mean of three
     assert made[0]["final_n"] == 3000
 
 
@@ -601,7 +595,9 @@ def search_with_rows(tmp_path, trials=22):
 
 
 def test_a_search_is_made_again_from_its_rows(tmp_path):
-    """Numbers, states, values and points are those of the database; the search then goes on without drawing a plan twice."""
+    """Numbers, states, values and points are those of the database; the search then goes on without drawing a plan
+    twice.
+    """
     old, written, where = search_with_rows(tmp_path)
     new = study.open_study(None, settings())
     common = {**COMMON, "classes": None, "features": None, "reference": None}
@@ -628,10 +624,19 @@ def test_a_search_is_made_again_from_its_rows(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"trial": "3"}, {"trial": 10**12}, {"trial": []}, {"trial": None}, {"config": 5}, {"config": {"steps": "x"}},
-        {"config": {"nonsense": 1}}, {"fd": "low"}, {"fd": []}, {"nfe": None}, {"nfe": "x", "fd": 1.0},
+        {"trial": "3"},
+        {"trial": 10**12},
+        {"trial": []},
+        {"trial": None},
+        {"config": 5},
+        {"config": {"steps": "x"}},
+        {"config": {"nonsense": 1}},
+        {"fd": "low"},
+        {"fd": []},
+        {"nfe": None},
+        {"nfe": "x", "fd": 1.0},
     ],
-)  # fmt: skip
+)
 def test_rows_that_were_changed_are_named(change, rows_of_a_search):
     """A line of tune.jsonl that is not as it was written: one sentence, and no trial is made of it."""
     written, where = rows_of_a_search
@@ -697,15 +702,7 @@ def test_command_lines_and_python_give_the_plan_back(monkeypatch):
 
 def test_pictures(tmp_path):
     trial = {"kind": "trial", "nfe": 20, "fd": 9.0, "config": {"solver": "heun"}, "restart": ""}
-    tuned = {
-        "kind": "tuned",
-        "budget": 20,
-        "nfe": 19,
-        "fd": 9.5,
-        "fd_heun": 11.0,
-        "fd_best_preset": None,
-        "heun": "x",
-    }
+    tuned = {"kind": "tuned", "budget": 20, "nfe": 19, "fd": 9.5, "fd_heun": 11.0, "fd_best_preset": None, "heun": "x"}
     html, png = pareto.pictures(tmp_path, [trial, {**trial, "fd": None}], [tuned], "a <title>")
     assert png.read_bytes().startswith(b"\x89PNG")
     page = html.read_text()
@@ -725,16 +722,37 @@ def judged(monkeypatch):
 
 
 def arguments(tmp_path, *more, n=3, trials=2):
-    return ["tune", "--budget", "3,7", "--max-nfe", "7", "--min-nfe", "3", "--n", str(n), "--trials", str(trials), "--out",
-            str(tmp_path / "out"), "--cache", str(tmp_path / "cache"), "--device", "cpu", *more]  # fmt: skip
+    return [
+        "tune",
+        "--budget",
+        "3,7",
+        "--max-nfe",
+        "7",
+        "--min-nfe",
+        "3",
+        "--n",
+        str(n),
+        "--trials",
+        str(trials),
+        "--out",
+        str(tmp_path / "out"),
+        "--cache",
+        str(tmp_path / "cache"),
+        "--device",
+        "cpu",
+        *more,
+    ]
 
 
 def test_tune_from_the_command_line(tmp_path, capsys, judged):
     code, out, err = run(arguments(tmp_path), capsys)
     assert code == 0, err
     assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.name[0] != ".") == [
-        "pareto.html", "pareto.png", "tune.db", "tune.jsonl",
-    ]  # fmt: skip
+        "pareto.html",
+        "pareto.png",
+        "tune.db",
+        "tune.jsonl",
+    ]
     written = rows.read(tmp_path / "out" / "tune.jsonl")
     assert [row["kind"] for row in written[:2]] == ["trial", "trial"]
     best = [row for row in written if row["kind"] == "tuned"]
@@ -790,16 +808,7 @@ def test_own_plans_are_tried_first(tmp_path, capsys, judged):
         (["--confirm-n", "1500"], "--confirm-n"),
         (["--final-n", "4"], "--final-n must be a multiple of 3"),
         (
-            [
-                "--confirm-seed",
-                "1999000",
-                "--confirm-n",
-                "1000",
-                "--first-seed",
-                "1996000",
-                "--final-n",
-                "3000",
-            ],
+            ["--confirm-seed", "1999000", "--confirm-n", "1000", "--first-seed", "1996000", "--final-n", "3000"],
             "overlap",
         ),
         (["--trials", "0"], "--trials"),

@@ -18,8 +18,11 @@ PAIRS = [(seed, (SHORT, MIDDLE, LONG)[seed % 3]) for seed in range(9)]
 def make(augmented_dim=None, **options):
     base = denoiser(4)
     den = rs.Denoiser.from_function(
-        lambda x, sigma, class_labels: base.network(x, sigma, class_labels), SHAPE, label_dim=4, augmented_dim=augmented_dim
-    )  # fmt: skip
+        lambda x, sigma, class_labels: base.network(x, sigma, class_labels),
+        SHAPE,
+        label_dim=4,
+        augmented_dim=augmented_dim,
+    )
     return rs.Sampler(den, MIDDLE, batch_size=4, device="cpu", **options)
 
 
@@ -95,9 +98,7 @@ def test_a_warmup_of_pfgmpp_makes_room_for_the_tables_of_a_whole_batch():
     """Each sample has one: a program that grows in the run would be captured again."""
     capture = TapeCapture()
     den = rs.Denoiser.from_function(lambda x, sigma: 0.5 * x, SHAPE, augmented_dim=64)
-    sampler = with_graph(
-        rs.Sampler(den, rs.Plan.build(steps=18), batch_size=64, graph="off"), "step", capture
-    )
+    sampler = with_graph(rs.Sampler(den, rs.Plan.build(steps=18), batch_size=64, graph="off"), "step", capture)
     sampler.warmup()
     assert len(capture.recorded) == 1
     sampler.run(range(130))

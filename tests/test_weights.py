@@ -16,9 +16,17 @@ from restart_sampling.models import build_network, load_safetensors, save_safete
 from restart_sampling.models.weights import KEY, load_weights
 
 CONFIG = {
-    "class_name": "EDMPrecond", "model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "label_dim": 3,
-    "model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4], "sigma_data": 0.7,
-}  # fmt: skip
+    "class_name": "EDMPrecond",
+    "model_type": "SongUNet",
+    "img_resolution": 8,
+    "img_channels": 1,
+    "label_dim": 3,
+    "model_channels": 8,
+    "channel_mult": [1, 2],
+    "num_blocks": 1,
+    "attn_resolutions": [4],
+    "sigma_data": 0.7,
+}
 CARD = {"name": "test", "classes": ["a", "b", "c"], "σ": 0.25, "nested": {"x": [1, None, True]}}
 
 
@@ -103,9 +111,7 @@ def test_saving_refuses_what_could_not_be_loaded(tmp_path, network):
     with pytest.raises(CheckpointError, match="dtype must be one of"):
         save_safetensors(path, network, {}, torch.int8)
     network.model.map_layer0.weight[0, 0] = 1e6
-    with pytest.raises(
-        CheckpointError, match=r"1 tensors not finite in torch.float16: model.map_layer0.weight"
-    ):
+    with pytest.raises(CheckpointError, match=r"1 tensors not finite in torch.float16: model.map_layer0.weight"):
         save_safetensors(path, network, {})
     with pytest.raises(CheckpointError, match="cannot be written"):
         save_safetensors(tmp_path / "absent" / "x.safetensors", network, {}, torch.float32)
@@ -153,19 +159,14 @@ def test_metadata(path):
         ({KEY: '{"format": 1, "config": {}, "card": 3}'}, "not supported"),
         ({KEY: '{"format": 1, "config": {}, "card": {"a": NaN}}'}, "NaN is not allowed"),
         ({KEY: '{"format": 1, "card": {}}'}, "class_name must be one of"),
-        (
-            {KEY: json.dumps({"format": 1, "config": {**CONFIG, "num_blocks": 10**9}, "card": {}})},
-            "num_blocks",
-        ),
+        ({KEY: json.dumps({"format": 1, "config": {**CONFIG, "num_blocks": 10**9}, "card": {}})}, "num_blocks"),
     ]:
         refused(rewritten(path, dict, metadata=metadata), message)
 
 
 def test_missing_unexpected_and_misshaped_tensors(path):
     whole = path.read_bytes()
-    message = refused(
-        rewritten(path, lambda t: {n: v for n, v in t.items() if ".enc." not in n}), "tensors missing"
-    )
+    message = refused(rewritten(path, lambda t: {n: v for n, v in t.items() if ".enc." not in n}), "tensors missing")
     count = int(re.search(r"(\d+) tensors missing", message).group(1))
     assert count > 20 and message.count("model.enc.") == 20 and message.endswith(f"and {count - 20} more")
     names = re.findall(r"model\.[\w.]+", message)
@@ -176,8 +177,7 @@ def test_missing_unexpected_and_misshaped_tensors(path):
     path.write_bytes(whole)
     name = "model.map_layer0.bias"
     refused(
-        rewritten(path, lambda t: t | {name: torch.zeros(5)}),
-        r"wrong shape: .*bias \(file \[5\], network \[32\]\)",
+        rewritten(path, lambda t: t | {name: torch.zeros(5)}), r"wrong shape: .*bias \(file \[5\], network \[32\]\)"
     )
 
 
@@ -187,18 +187,13 @@ def test_wrong_numbers(path):
     for value in (float("nan"), float("inf")):
         refused(rewritten(path, lambda t, v=value: t | {name: t[name] + v}), f"not finite.*: {name}$")
         path.write_bytes(whole)
-    refused(
-        rewritten(path, lambda t: t | {name: t[name].to(torch.int32)}), r"not floating point: .*torch.int32"
-    )
+    refused(rewritten(path, lambda t: t | {name: t[name].to(torch.int32)}), r"not floating point: .*torch.int32")
     path.write_bytes(whole)
     other = {**CONFIG, "resample_filter": [1, 3]}  # the config is checked too
     refused(rewritten(path, dict, config=other), "resample_filter must be symmetric")
     path.write_bytes(whole)
     name = "model.enc.4x4_down.conv0.resample_filter"
-    refused(
-        rewritten(path, lambda t: t | {name: t[name] * 2}),
-        f"not the filter that the config describes: {name}",
-    )
+    refused(rewritten(path, lambda t: t | {name: t[name] * 2}), f"not the filter that the config describes: {name}")
 
 
 def test_a_refused_file_leaves_the_network_as_it_was(network):

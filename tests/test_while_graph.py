@@ -1,5 +1,6 @@
 """graph="while" as far as it can be shown without a GPU: the condition's kernel compiles, and the graph is built in the
-order that CUDA wants, with the calls of both generations of cuda.bindings. What it does on a GPU is in test_graph.py."""
+order that CUDA wants, with the calls of both generations of cuda.bindings. What it does on a GPU is in
+test_graph.py."""
 
 from __future__ import annotations
 
@@ -46,17 +47,13 @@ def only_thread_0_calls(ptx):
 
 
 def test_the_condition_compiles_without_a_gpu():
-    """The call is in the PTX, made by one thread, and its symbol in the cubin for the driver to link; one warp, no shared
-    memory."""
+    """The call is in the PTX, made by one thread, and its symbol in the cubin for the driver to link; one warp, no
+    shared memory."""
     pytest.importorskip("triton")
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     root = Path(rs.__file__).parents[2]
-    environment["PYTHONPATH"] = os.pathsep.join(
-        str(root / name) for name in ("engine", "kernels", "bindings")
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=False
-    )
+    environment["PYTHONPATH"] = os.pathsep.join(str(root / name) for name in ("engine", "kernels", "bindings"))
+    done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for report in map(json.loads, done.stdout.splitlines()):
         assert report["names"] == ["handle_ptr", "cursor_ptr", "n", "BLOCK"]
@@ -154,10 +151,16 @@ def on_device(device):
 
 
 BUILT = [
-    "launch, handle 0", "cudaGraphCreate", "cudaGraphConditionalHandleCreate", "cudaGraphAddNode",
-    "cudaGraphAddChildGraphNode", "cudaStreamBeginCaptureToGraph", "launch, handle 0", "cudaStreamEndCapture",
+    "launch, handle 0",
+    "cudaGraphCreate",
+    "cudaGraphConditionalHandleCreate",
+    "cudaGraphAddNode",
+    "cudaGraphAddChildGraphNode",
+    "cudaStreamBeginCaptureToGraph",
+    "launch, handle 0",
+    "cudaStreamEndCapture",
     "cudaGraphInstantiate",
-]  # fmt: skip
+]
 
 
 @pytest.fixture
@@ -223,9 +226,13 @@ CALLS = {
     "cudaGraphConditionalHandleCreate": ["graph", "defaultLaunchValue", "flags"],
     "cudaGraphAddChildGraphNode": ["graph", "pDependencies", "numDependencies", "childGraph"],
     "cudaStreamBeginCaptureToGraph": ["stream", "graph", "dependencies", "dependencyData", "numDependencies", "mode"],
-    "cudaStreamEndCapture": ["stream"], "cudaGraphInstantiate": ["graph", "flags"], "cudaGraphLaunch": ["graphExec", "stream"],
-    "cudaGraphExecDestroy": ["graphExec"], "cudaGraphDestroy": ["graph"], "cudaGraphGetNodes": ["graph", "numNodes"],
-}  # fmt: skip
+    "cudaStreamEndCapture": ["stream"],
+    "cudaGraphInstantiate": ["graph", "flags"],
+    "cudaGraphLaunch": ["graphExec", "stream"],
+    "cudaGraphExecDestroy": ["graphExec"],
+    "cudaGraphDestroy": ["graph"],
+    "cudaGraphGetNodes": ["graph", "numNodes"],
+}
 PACKAGES = {
     "12.9.4": CALLS
     | {"cudaGraphAddNode_v2": ADD_NODE, "cudaGraphAddNode": [a for a in ADD_NODE if a != "dependencyData"]},
@@ -234,9 +241,7 @@ PACKAGES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("runtime", "version"), [(Runtime12, "12.9.4"), (Runtime, "13.0.3"), (Runtime, "13.5.0")]
-)
+@pytest.mark.parametrize(("runtime", "version"), [(Runtime12, "12.9.4"), (Runtime, "13.0.3"), (Runtime, "13.5.0")])
 def test_the_stand_ins_take_what_the_package_takes(runtime, version):
     """Otherwise the tests above would accept a call that the package of that version refuses."""
     for name, arguments in PACKAGES[version].items():

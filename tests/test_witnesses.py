@@ -11,28 +11,31 @@ COMMON = {"kind": "quality", "model": "m", "model_sha256": "a", "reference": "r"
 
 def judged(features, restart, sde=5.0, blocks=3, **more):
     """The best SDE at 127 evaluations, and Restart's FD by NFE, on so many blocks of seeds."""
-    points = [
-        ("sde", "edm-stochastic", 127, sde),
-        *(("restart", "heun+restart", *p) for p in restart.items()),
-    ]
+    points = [("sde", "edm-stochastic", 127, sde), *(("restart", "heun+restart", *p) for p in restart.items())]
     return [
-        {**COMMON, "features": features, "family": family, "sampler": sampler, "nfe": nfe, "first_seed": 1000 * k,
-         "fd": fd + 0.01 * k, **more}
+        {
+            **COMMON,
+            "features": features,
+            "family": family,
+            "sampler": sampler,
+            "nfe": nfe,
+            "first_seed": 1000 * k,
+            "fd": fd + 0.01 * k,
+            **more,
+        }
         for family, sampler, nfe, fd in points
         for k in range(blocks)
-    ]  # fmt: skip
+    ]
 
 
 def test_a_claim_goes_as_far_as_all_witnesses_agree():
-    """One says 22 evaluations are enough, the other 36: the claim is of 36, with both distances, and of a measured number."""
+    """One says 22 evaluations are enough, the other 36: the claim is of 36, with both distances, and of a measured
+    number.
+    """
     rows = judged("one", {22: 4.0, 36: 3.5}) + judged("other", {22: 6.0, 36: 4.5}, sde=5.5)
     verdict, one, other = witnesses.sentences(rows)
-    assert verdict.startswith(
-        "Restart at 36 NFE (heun+restart) is as good as the best SDE on all 2 sets of features"
-    )
-    assert (
-        "one FD 3.51 beside 5.01 at 127 NFE" in verdict and "other FD 4.51 beside 5.51 at 127 NFE" in verdict
-    )
+    assert verdict.startswith("Restart at 36 NFE (heun+restart) is as good as the best SDE on all 2 sets of features")
+    assert "one FD 3.51 beside 5.01 at 127 NFE" in verdict and "other FD 4.51 beside 5.51 at 127 NFE" in verdict
     assert "0.28 of the SDE's evaluations" in verdict
     assert "Restart at 22 NFE (FD 4.01" in one and "interpolated between" not in one
     assert "Restart at 36 NFE (FD 4.51" in other and "interpolated between 22 and 36 NFE it is so at" in other
@@ -57,9 +60,7 @@ def test_features_that_tuned_are_shown_but_do_not_count(kind):
     assert "Plans were chosen by one, so what it says is shown but does not count" in verdict
     assert witness.startswith("On other: ") and tuner.startswith("On one, by which plans were chosen: ")
     # A third set makes two again; and the search of another model does not touch this one.
-    assert witnesses.sentences([*rows, *judged("third", {22: 4.0}), search])[0].startswith(
-        "Restart at 22 NFE"
-    )
+    assert witnesses.sentences([*rows, *judged("third", {22: 4.0}), search])[0].startswith("Restart at 22 NFE")
     assert witnesses.sentences([*rows, {**search, "model_sha256": "b"}])[0].startswith("Restart at 22 NFE")
 
 
@@ -90,19 +91,21 @@ def test_too_few_samples_make_no_claim_and_are_said_to_be_too_few(blocks, n):
 
 
 def test_rows_of_other_seeds_do_not_take_the_shared_blocks_away():
-    """As many blocks of other seeds, as a second run with --first-seed has, or some that overlap: both share ten with nobody."""
+    """As many blocks of other seeds, as a second run with --first-seed has, or some that overlap: both share ten with
+    nobody.
+    """
     rows = [r for name in ("one", "other") for r in judged(name, {22: 4.0}, blocks=10)]
     want = witnesses.sentences(rows)
     assert want[0].startswith("Restart at 22 NFE") and "10 blocks" in want[1]
     for shift in (10, 8):
         more = [
-            {**r, "nfe": 18, "fd": 3.0, "first_seed": r["first_seed"] + 1000 * shift} for r in rows if r["family"] == "restart"
-        ]  # fmt: skip
+            {**r, "nfe": 18, "fd": 3.0, "first_seed": r["first_seed"] + 1000 * shift}
+            for r in rows
+            if r["family"] == "restart"
+        ]
         found = witnesses.sentences([*rows, *more])
         assert found[0] == want[0]
-        assert (
-            "10 blocks of 1,000 samples; 1 further SDE and Restart row on fewer blocks left out" in found[1]
-        )
+        assert "10 blocks of 1,000 samples; 1 further SDE and Restart row on fewer blocks left out" in found[1]
         worse = [{**r, "fd": r["fd"] + 2 * (r["family"] == "restart")} for r in rows]
         assert "no measured Restart row on these blocks is as good" in witnesses.sentences([*worse, *more])[0]
 
@@ -110,8 +113,7 @@ def test_rows_of_other_seeds_do_not_take_the_shared_blocks_away():
 def test_models_are_told_apart():
     rows = [r for name in ("one", "other") for r in judged(name, {22: 4.0})]
     more = [
-        {**r, "model": "mine.pkl", "model_sha256": "b", "fd": r["fd"] + (r["family"] == "restart") * 9}
-        for r in rows
+        {**r, "model": "mine.pkl", "model_sha256": "b", "fd": r["fd"] + (r["family"] == "restart") * 9} for r in rows
     ]
     said = witnesses.sentences([*rows, *more])
     assert len(said) == 6

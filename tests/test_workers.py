@@ -40,13 +40,16 @@ def cluster():
     """Ray on this machine, once for all tests: it takes seconds to start. Workers import what these tests import."""
     ray = pytest.importorskip("ray")
     path = os.pathsep.join(
-        [
-            *(str(ROOT / p) for p in ("engine", "kernels", "bindings", "tests")),
-            os.environ.get("PYTHONPATH", ""),
-        ]
+        [*(str(ROOT / p) for p in ("engine", "kernels", "bindings", "tests")), os.environ.get("PYTHONPATH", "")]
     )
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
-             runtime_env={"env_vars": {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}})  # fmt: skip
+    ray.init(
+        "local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        runtime_env={"env_vars": {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}},
+    )
     yield ray
     ray.shutdown()
 
@@ -95,7 +98,9 @@ def test_a_killed_actor_is_replaced(cluster, want, tmp_path):
 
 @pytest.mark.slow
 def test_a_stopped_job_of_ray_goes_on_inside_its_shards(cluster, want, tmp_path):
-    """Two long shards and two actors, stopped while they draw: what is kept is not drawn again, with another batch size."""
+    """Two long shards and two actors, stopped while they draw: what is kept is not drawn again, with another batch
+    size.
+    """
     stop, job = pipeline.Stop(), JOB | {"shard_size": 160, "batch": 8}
     one = tmp_path / "one"
     run_job(killing.denoiser(), PLAN, killing.SEEDS, one, **job)
@@ -107,16 +112,12 @@ def test_a_stopped_job_of_ray_goes_on_inside_its_shards(cluster, want, tmp_path)
 
     threading.Thread(target=wait_and_stop, daemon=True).start()
     many, load = tmp_path / "many", partial(killing.denoiser, 0.02)
-    run_job(
-        killing.denoiser(), PLAN, killing.SEEDS, many, workers=2, load=load, stop=stop, keep_seconds=0.0, **job
-    )  # fmt: skip
+    run_job(killing.denoiser(), PLAN, killing.SEEDS, many, workers=2, load=load, stop=stop, keep_seconds=0.0, **job)
     manifest = Manifest.read(many)
     kept = Definition.read(many).kept(many, manifest)
     assert kept
     # The driver had the answers: what is kept is in the manifest too, so no batch in flight was cut off.
-    assert {shard: len(seeds) for shard, seeds in kept.items()} == {
-        k: line.count for k, line in manifest.lines.items()
-    }
+    assert {shard: len(seeds) for shard, seeds in kept.items()} == {k: line.count for k, line in manifest.lines.items()}
     assert all(0 < len(seeds) < 140 for seeds in kept.values())
     calls = [0]
 
@@ -140,12 +141,8 @@ def noted(folder: str) -> rs.Denoiser:
 
 @pytest.mark.slow
 def test_an_error_in_a_worker_is_one_line_and_a_resume_ends_the_job(cluster, want, tmp_path):
-    with pytest.raises(
-        BackendError, match=r"a worker failed: .*the network is gone.*; the same command goes on"
-    ):
-        run_job(
-            killing.denoiser(), PLAN, killing.SEEDS, tmp_path, workers=1, address="auto", load=broken, **JOB
-        )
+    with pytest.raises(BackendError, match=r"a worker failed: .*the network is gone.*; the same command goes on"):
+        run_job(killing.denoiser(), PLAN, killing.SEEDS, tmp_path, workers=1, address="auto", load=broken, **JOB)
     assert not complete(tmp_path)
     run_job(killing.denoiser(), PLAN, killing.SEEDS, tmp_path, **JOB)
     assert killing.tree(tmp_path) == want
@@ -182,9 +179,7 @@ def test_a_shard_that_lasts_longer_than_the_patience_is_no_hang(tmp_path):
             parts.keep(0, [Piece(np.array([seed]), None, np.zeros((1, 2, 2, 1), np.uint8))])
         yield "shard"
 
-    assert list(ray_workers._watched(slow(), 1.0, pipeline.Stop(), ray_workers._Actors(tmp_path))) == [
-        "shard"
-    ]
+    assert list(ray_workers._watched(slow(), 1.0, pipeline.Stop(), ray_workers._Actors(tmp_path))) == ["shard"]
 
 
 def test_a_signal_is_heard_while_waiting():
@@ -203,17 +198,14 @@ def test_a_signal_is_heard_while_waiting():
 
 def test_without_ray(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(
-        BackendError, match=r"need Ray; install it with: pip install 'restart-sampling\[ray\]'"
-    ):
+    with pytest.raises(BackendError, match=r"need Ray; install it with: pip install 'restart-sampling\[ray\]'"):
         run_job(killing.denoiser(), PLAN, "0-9", tmp_path, workers=2, **JOB)
 
 
 def test_workers_alive_are_counted_by_their_locks(tmp_path):
     """Three ranks, one of which dies: two are alive. What dead workers of Ray left counts for nothing."""
     ranks = [
-        killing.fork(lambda rank=rank: killing.job(tmp_path, Worker(rank, 3, rank), delay=0.05))
-        for rank in range(3)
+        killing.fork(lambda rank=rank: killing.job(tmp_path, Worker(rank, 3, rank), delay=0.05)) for rank in range(3)
     ]
     try:
         deadline = time.time() + 30
@@ -270,8 +262,11 @@ def test_torchrun(tmp_path):
     for name, start in (("many", ["-m", "torch.distributed.run", "--nproc-per-node", "3"]), ("one", [])):
         subprocess.run(
             [sys.executable, *start, str(script), *command, str(tmp_path / name)],
-            env=environment, check=True, capture_output=True, timeout=240,
-        )  # fmt: skip
+            env=environment,
+            check=True,
+            capture_output=True,
+            timeout=240,
+        )
     assert killing.tree(tmp_path / "many") == killing.tree(tmp_path / "one")
     assert len(Manifest.read(tmp_path / "many").paths()) == 3
     assert complete(tmp_path / "many")

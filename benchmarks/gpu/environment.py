@@ -10,9 +10,12 @@ from measure import stage_options
 from rows import Rows, _version, nvidia_smi
 
 QUERIES = {
-    "clocks now (SM, memory)": "clocks.sm,clocks.mem", "clocks at most (SM, memory)": "clocks.max.sm,clocks.max.mem",
-    "power limit": "power.limit", "memory": "memory.total", "temperature": "temperature.gpu",
-}  # fmt: skip
+    "clocks now (SM, memory)": "clocks.sm,clocks.mem",
+    "clocks at most (SM, memory)": "clocks.max.sm,clocks.max.mem",
+    "power limit": "power.limit",
+    "memory": "memory.total",
+    "temperature": "temperature.gpu",
+}
 PACKAGES = ("numpy", "nvtx", "cuda-bindings", "nanobind", "pytest", "scipy", "hypothesis")
 
 

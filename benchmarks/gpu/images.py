@@ -1,10 +1,9 @@
 r"""Images per second by batch, precision and launch mode, on a CIFAR-10-size EDM network with random weights.
 
 Per configuration all ways draw the same seeds in rotation (A B C C B A), after each was warmed and its images compared:
-those of every graph mode must be those of eager launches to the bit. `paper` is the float64 loop around the same network,
-with `+compile` the same compiled one, so what differs is the sampler alone. Configurations come in order of worth; those
-for which no time is left have a row that says so.
-"""
+those of every graph mode must be those of eager launches to the bit. `paper` is the float64 loop around the same
+network, with `+compile` the same compiled one, so what differs is the sampler alone. Configurations come in order of
+worth; those for which no time is left have a row that says so."""
 
 from __future__ import annotations
 
@@ -76,22 +75,11 @@ def configuration(rows: Rows, runs: Runs, ways: tuple[str, ...], case: str) -> N
         synchronize(device)
         rows.add("first run", time.perf_counter() - started, "s", case=case, way=way)
         if device.type == "cuda":
-            rows.add(
-                "peak memory",
-                torch.cuda.max_memory_reserved(device) / 2**20,
-                "MiB reserved",
-                case=case,
-                way=way,
-            )
+            rows.add("peak memory", torch.cuda.max_memory_reserved(device) / 2**20, "MiB reserved", case=case, way=way)
         if way != "paper" and runs.note:
             rows.add("note", runs.note, case=case, way=way)
         if way in MODES and "eager" in images:
-            rows.add(
-                "same bits as eager launches",
-                int(torch.equal(images[way], images["eager"])),
-                case=case,
-                way=way,
-            )
+            rows.add("same bits as eager launches", int(torch.equal(images[way], images["eager"])), case=case, way=way)
         running.append(way)
 
     def timed(way: str):
@@ -110,15 +98,7 @@ def configuration(rows: Rows, runs: Runs, ways: tuple[str, ...], case: str) -> N
         rows.add("images per second", [runs.batch / s for s in seconds[way]], "/s", case=case, way=way)
         if way != "paper" and "paper" in running:
             q1, median, q3 = ratios(seconds["paper"], seconds[way])
-            rows.add(
-                "speed over the float64 loop",
-                median,
-                "x",
-                case=case,
-                way=way,
-                q1=round(q1, 3),
-                q3=round(q3, 3),
-            )
+            rows.add("speed over the float64 loop", median, "x", case=case, way=way, q1=round(q1, 3), q3=round(q3, 3))
     for way in running:
         if rows.left() < 3:
             break

@@ -1,8 +1,7 @@
 r"""Copy bandwidth, the fused step by kind of row, normals and pixels: bytes moved over time, behind a flushed L2.
 
-A row of a Heun step reads and writes 2 registers and 2 tensors of the network's dtype: 12 bytes an element with a bf16 network,
-16 with fp32. Shares are of the best copy measured on the same card.
-"""
+A row of a Heun step reads and writes 2 registers and 2 tensors of the network's dtype: 12 bytes an element with a bf16
+network, 16 with fp32. Shares are of the best copy measured on the same card."""
 
 from __future__ import annotations
 
@@ -46,16 +45,22 @@ def traffic(flags: int, numel: int, F_bytes: int, guided: bool) -> int:
 
 def step_of(
     shape: Sequence[int], flags: int, noise: bool, dtype: torch.dtype, guided: bool, backend: str, device: torch.device
-):  # fmt: skip
+):
     """A function that runs the row once on every sample."""
     B, *rest = shape
     coef, code = one_row(flags, noise, device)
     x, h = (torch.randn(shape, device=device) for _ in range(2))
     F = torch.randn((2 * B if guided else B, *rest), device=device).to(dtype)
     machine = rk.Machine(
-        x, h, torch.empty_like(F), coef, code, torch.zeros(1, dtype=torch.int32, device=device),
-        torch.arange(B, device=device), torch.full((B,), L.NEVER, dtype=torch.int32, device=device),
-    )  # fmt: skip
+        x,
+        h,
+        torch.empty_like(F),
+        coef,
+        code,
+        torch.zeros(1, dtype=torch.int32, device=device),
+        torch.arange(B, device=device),
+        torch.full((B,), L.NEVER, dtype=torch.int32, device=device),
+    )
     stepper = rk.bind(machine, backend)
     return (lambda: stepper.step(F[:B], F[B:])) if guided else (lambda: stepper.step(F))
 
@@ -91,16 +96,19 @@ def main() -> None:
                     share = sorted(rates)[len(rates) // 2] / best
                     case = f"{'x'.join(map(str, shape))} {dtype}{' guided' if guided else ''}"
                     rows.add(
-                        f"bandwidth, {kind}", rates, "GB/s", case=case, way=backend, share_of_copy=round(share, 3),
-                        us=round(1e6 * sorted(times)[len(times) // 2], 2), bytes_per_element=moved // numel,
-                    )  # fmt: skip
+                        f"bandwidth, {kind}",
+                        rates,
+                        "GB/s",
+                        case=case,
+                        way=backend,
+                        share_of_copy=round(share, 3),
+                        us=round(1e6 * sorted(times)[len(times) // 2], 2),
+                        bytes_per_element=moved // numel,
+                    )
 
     B, numel = (4, 1 << 10) if options.quick else (1024, 1 << 16)
     seeds, out = torch.arange(B, device=device), torch.empty(B, numel, device=device)
-    ways = {
-        name: (lambda name=name: rk.normal(seeds, 0, numel, backend=name))
-        for name in backends or ["reference"]
-    }
+    ways = {name: (lambda name=name: rk.normal(seeds, 0, numel, backend=name)) for name in backends or ["reference"]}
     ways["torch.randn"] = out.normal_
     for name, run in ways.items():
         rates = [B * numel / s / 1e9 for s in seconds_of(run, device, n)]
@@ -112,9 +120,13 @@ def main() -> None:
         times = seconds_of(lambda name=name: rk.pixels(x, backend=name), device, n)
         rates = [5 * x.numel() / s / 1e9 for s in times]  # 4 bytes read, 1 written, whatever else is moved
         rows.add(
-            "pixels", rates, "GB/s", case="x".join(map(str, shape)), way=name,
+            "pixels",
+            rates,
+            "GB/s",
+            case="x".join(map(str, shape)),
+            way=name,
             share_of_copy=round(sorted(rates)[len(rates) // 2] / best, 3),
-        )  # fmt: skip
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 r"""Launches, GPU kernels, waits and allocations of one trajectory, by how evaluations are launched.
 
-Counted by the profiler (CUDA activities), by PyTorch's synchronization check and by the caching allocator. "besides the network"
-are GPU kernels of the trajectory less those of NFE network calls alone.
-"""
+Counted by the profiler (CUDA activities), by PyTorch's synchronization check and by the caching allocator. "besides the
+network" are GPU kernels of the trajectory less those of NFE network calls alone."""
 
 from __future__ import annotations
 
@@ -49,7 +48,7 @@ def main() -> None:
         rows.add("GPU kernels per evaluation", len(seen.kernels) / nfe, case=case, way=way)
         rows.add(
             "kernels besides the network, per evaluation", len(seen.kernels) / nfe - network_kernels, case=case, way=way
-        )  # fmt: skip
+        )
         with counted_waits(device) as waits:
             runs(way)
         rows.add("waits per trajectory", len(waits), case=case, way=way, where=sorted(set(waits))[:4])

@@ -21,8 +21,8 @@ from rows import Rows
 from restart_sampling.devices import select_device
 from restart_sampling.profiling import torch_profiler
 
-# Many times the L2 of any card. Filling it takes a third of a millisecond at 3 TB/s: the host, which needs up to a tenth of
-# one to launch a Triton kernel from Python, is then always ahead, and what is timed is the kernel alone.
+# Many times the L2 of any card. Filling it takes a third of a millisecond at 3 TB/s: the host, which needs up to a
+# tenth of one to launch a Triton kernel from Python, is then always ahead, and what is timed is the kernel alone.
 FLUSH_BYTES = 1 << 30
 SAMPLER_KERNELS = ("step_kernel", "advance_kernel", "restart::")  # of the triton and native backends
 
@@ -39,9 +39,7 @@ def stage_options(description: str) -> tuple[argparse.Namespace, torch.device]:
     return options, select_device(options.device)
 
 
-def seconds_of(
-    run: Callable[[], object], device: torch.device, n: int = 50, flush: bool = True
-) -> list[float]:
+def seconds_of(run: Callable[[], object], device: torch.device, n: int = 50, flush: bool = True) -> list[float]:
     """Seconds of each of `n` runs. The flush before a run also keeps the GPU busy while the host launches it."""
     if device.type != "cuda":
         return [_host_seconds(run) for _ in range(n)]
@@ -101,8 +99,7 @@ def trace(run: Callable[[], object], device: torch.device) -> Trace:
 def summarize(events: list[dict[str, Any]]) -> Trace:
     """A Trace of the complete events of a Chrome trace."""
     device = sorted(
-        (e for e in events if e.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")),
-        key=lambda e: float(e["ts"]),
+        (e for e in events if e.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")), key=lambda e: float(e["ts"])
     )
     busy, end = 0.0, float("-inf")
     for event in device:

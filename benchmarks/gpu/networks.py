@@ -11,9 +11,17 @@ from restart_sampling.executors.graph import make_executor
 from restart_sampling.models.edm import build_network
 
 CIFAR10 = {
-    "class_name": "EDMPrecond", "model_type": "SongUNet", "img_resolution": 32, "img_channels": 3, "label_dim": 0,
-    "model_channels": 128, "channel_mult": [2, 2, 2], "num_blocks": 4, "attn_resolutions": [16], "dropout": 0.0,
-}  # fmt: skip
+    "class_name": "EDMPrecond",
+    "model_type": "SongUNet",
+    "img_resolution": 32,
+    "img_channels": 3,
+    "label_dim": 0,
+    "model_channels": 128,
+    "channel_mult": [2, 2, 2],
+    "num_blocks": 4,
+    "attn_resolutions": [16],
+    "dropout": 0.0,
+}
 TINY = {
     **CIFAR10,
     "img_resolution": 8,
@@ -47,12 +55,16 @@ class Runs:
     """
 
     def __init__(
-        self, model: rs.Denoiser, plan: rs.Plan, batch: int, device: torch.device, dtype: str = "fp32", compile: str = "off"
-    ) -> None:  # fmt: skip
+        self,
+        model: rs.Denoiser,
+        plan: rs.Plan,
+        batch: int,
+        device: torch.device,
+        dtype: str = "fp32",
+        compile: str = "off",
+    ) -> None:
         self.batch, self.device, self.seeds = batch, device, range(batch)
-        self.sampler = rs.Sampler(
-            model, plan, batch, graph="off", compile=compile, device=device, dtype=dtype
-        )
+        self.sampler = rs.Sampler(model, plan, batch, graph="off", compile=compile, device=device, dtype=dtype)
         self.eager = self.sampler.executor
         self.executors = {"eager": self.eager}
         prepared = self.sampler.network
@@ -82,6 +94,4 @@ class Runs:
         return "; ".join(note for note in (self.sampler.executor.note, *self._network_notes()) if note)
 
     def _network_notes(self) -> tuple[str, ...]:
-        return tuple(
-            n for n in getattr(self.sampler.network, "notes", ()) if "runs eagerly" in n or "again" in n
-        )
+        return tuple(n for n in getattr(self.sampler.network, "notes", ()) if "runs eagerly" in n or "again" in n)

@@ -1,4 +1,7 @@
-"""Keyed rows of results in one JSON file a card. A row is written the moment it is measured, so a killed run keeps its rows."""
+"""Keyed rows of results in one JSON file a card.
+
+A row is written the moment it is measured, so a killed run keeps its rows.
+"""
 
 from __future__ import annotations
 
@@ -57,16 +60,26 @@ class Rows:
     def __init__(self, path: Path, stage: str, seconds: float, device: str = "cuda") -> None:
         self.path, self.stage, self.end = path, stage, time.monotonic() + seconds
         self.common: dict[str, Any] = {
-            "card": nvidia_smi("name", device) or "none", "driver": nvidia_smi("driver_version", device),
-            "torch": _version("torch"), "triton": _version("triton"), "commit": _commit(),
-        }  # fmt: skip
+            "card": nvidia_smi("name", device) or "none",
+            "driver": nvidia_smi("driver_version", device),
+            "torch": _version("torch"),
+            "triton": _version("triton"),
+            "commit": _commit(),
+        }
 
     def left(self) -> float:
         return self.end - time.monotonic()
 
     def add(
-        self, what: str, values: float | str | Sequence[float], unit: str = "", *, case: str = "", way: str = "", **more: Any
-    ) -> None:  # fmt: skip
+        self,
+        what: str,
+        values: float | str | Sequence[float],
+        unit: str = "",
+        *,
+        case: str = "",
+        way: str = "",
+        **more: Any,
+    ) -> None:
         """Write a row: `what` was measured of `way` in `case`; several values become median, quartiles and n."""
         row: dict[str, Any] = {"stage": self.stage, "what": what, "case": case, "way": way}
         if isinstance(values, (int, float, str)):

@@ -1,4 +1,5 @@
-r"""Everything that needs a GPU, in three steps that each take less than ten minutes. `make gpu` runs them; docs/gpu.md says more.
+r"""Everything that needs a GPU, in three steps that each take less than ten minutes. `make gpu` runs them; docs/gpu.md
+says more.
 
     python benchmarks/gpu/run.py                         # the steps tests, kernels and images, one after the other
     python benchmarks/gpu/run.py --step kernels
@@ -7,10 +8,10 @@ r"""Everything that needs a GPU, in three steps that each take less than ten min
     python benchmarks/gpu/run.py --device cpu --quick --stages kernels,launches,images --out dry    # a dry run
 
 Every stage is a process of its own with a time limit, so a fault or a hang in one does not cost the others. Rows go to
-benchmarks/results/gpu_CARD.json the moment they are measured; a rerun replaces rows with the same key. Logs are in runs/gpu.
-If the environment has OUT, results and logs are copied there after each stage. Works from a bare checkout; nothing is
-installed: what a stage needs and is not there is said in a row, and the next stage runs. Exit status 1 if a test failed.
-"""
+benchmarks/results/gpu_CARD.json the moment they are measured; a rerun replaces rows with the same key. Logs are in
+runs/gpu. If the environment has OUT, results and logs are copied there after each stage. Works from a bare checkout;
+nothing is installed: what a stage needs and is not there is said in a row, and the next stage runs. Exit status 1 if a
+test failed."""
 
 from __future__ import annotations
 
@@ -46,16 +47,16 @@ class Group(NamedTuple):
 
 
 TESTS = {
-    "kernels and graphs": Group(
-        ("philox", "step", "pixels", "ring", "devices", "graph", "continuous", "while_graph")
-    ),
+    "kernels and graphs": Group(("philox", "step", "pixels", "ring", "devices", "graph", "continuous", "while_graph")),
     "more": Group(("sampler", "native_cuda", "network")),
     "compiled networks": Group(("network", "graph"), "compiles"),  # minutes of inductor: last
 }
 
 
 class Stage(NamedTuple):
-    """`run(context, seconds)` returns whether it went well, None if it could not run; `seconds` is its share of its step."""
+    """`run(context, seconds)` returns whether it went well, None if it could not run; `seconds` is its share of its
+    step.
+    """
 
     name: str
     about: str
@@ -72,17 +73,10 @@ class Context(NamedTuple):
     def call(self, name: str, command: list[str], seconds: float) -> int:
         """Run a command with its output in logs/NAME.log and at the end here; its status, 124 if the time was over."""
         log = self.logs / f"{name}.log"
-        environment = dict(
-            os.environ, PYTHONUNBUFFERED="1", PYTHONPATH=os.pathsep.join(str(ROOT / f) for f in FOLDERS)
-        )
+        environment = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONPATH=os.pathsep.join(str(ROOT / f) for f in FOLDERS))
         with log.open("w") as file:
             process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=environment,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+                command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
             )
             try:
                 status = process.wait(seconds)
@@ -98,21 +92,8 @@ class Context(NamedTuple):
 
     def script(self, name: str, seconds: float) -> bool:
         """Run benchmarks/gpu/NAME.py, which stops by itself before its time is over."""
-        command = [
-            sys.executable,
-            str(HERE / f"{name}.py"),
-            "--device",
-            self.device,
-            "--results",
-            str(self.results),
-        ]
-        command += [
-            "--logs",
-            str(self.logs),
-            "--seconds",
-            str(max(5, seconds - 15)),
-            *["--quick"] * self.quick,
-        ]
+        command = [sys.executable, str(HERE / f"{name}.py"), "--device", self.device, "--results", str(self.results)]
+        command += ["--logs", str(self.logs), "--seconds", str(max(5, seconds - 15)), *["--quick"] * self.quick]
         return self.call(name, command, seconds) == 0
 
     def note(self, stage: str, what: str, text: str | float) -> None:
@@ -138,7 +119,10 @@ def environment(context: Context, seconds: float) -> bool:
 
 
 def tests(context: Context, seconds: float) -> bool | None:
-    """The kernels and the graphs first. Results are read from the log as it grows, so time that runs out costs only the rest."""
+    """The kernels and the graphs first.
+
+    Results are read from the log as it grows, so time that runs out costs only the rest.
+    """
     if absent := missing("pytest"):
         context.note("tests", "result", f"skipped: {absent}")
         return None
@@ -154,14 +138,10 @@ def tests(context: Context, seconds: float) -> bool | None:
         if find_spec("xdist") is not None:
             command += ["-n", "6", "--dist", "loadfile" if group == "more" else "load"]
         status = context.call(f"tests-{group.split()[0]}", command, left)
-        counts, failing = outcomes(
-            (context.logs / f"tests-{group.split()[0]}.log").read_text(errors="replace")
-        )
+        counts, failing = outcomes((context.logs / f"tests-{group.split()[0]}.log").read_text(errors="replace"))
         said = {0: "passed", 124: "stopped: no time left"}.get(status, f"failed ({status})")
         context.note("tests", group, said)
-        context.note(
-            "tests", f"{group}, counts", ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
-        )
+        context.note("tests", f"{group}, counts", ", ".join(f"{n} {name}" for name, n in sorted(counts.items())))
         context.note("tests", f"{group}, failing", "\n".join(failing) or "none")
         good = good and not failing and status in (0, 124)
     return good
@@ -203,7 +183,9 @@ def sanitize(context: Context, seconds: float) -> bool | None:
 
 
 def profile(context: Context, seconds: float) -> bool | None:
-    """`restart-sampling profile` with each of its tools; the first one's table goes to gpu_CARD_profile.txt beside the rows."""
+    """`restart-sampling profile` with each of its tools; the first one's table goes to gpu_CARD_profile.txt beside the
+    rows.
+    """
     if absent := missing("typer", "rich"):
         context.note("profile", "result", f"skipped: {absent}")
         return None
@@ -235,15 +217,10 @@ STAGES = (
     Stage("tests", "the suite's GPU tests: pytest --device cuda", 370, tests),
     Stage("sanitize", "compute-sanitizer on the native CUDA step", 90, sanitize),
     Stage("kernels", "copy bandwidth, the fused step by kind of row, normals", 200, script("kernels")),
-    Stage(
-        "launches", "launches, waits and allocations per trajectory and evaluation", 130, script("launches")
-    ),
+    Stage("launches", "launches, waits and allocations per trajectory and evaluation", 130, script("launches")),
     Stage("profile", "restart-sampling profile", 120, profile),
     Stage(
-        "images",
-        "images/s by batch, precision and mode; GPU busy, the sampler's share, memory",
-        450,
-        script("images"),
+        "images", "images/s by batch, precision and mode; GPU busy, the sampler's share, memory", 450, script("images")
     ),
 )
 # The environment is part of each: a step may be the first on its machine.
@@ -259,9 +236,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--step", choices=tuple(STEPS), help="one of the three; default: all, in order")
     parser.add_argument("--stages", help=f"these alone, comma-separated, of {', '.join(names)}")
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results"
-    )
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="for a step, or the stages named")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the code")

@@ -3,9 +3,8 @@
     python benchmarks/gpu/sanitize.py                 # memcheck, initcheck, racecheck and synccheck, one after the other
     python benchmarks/gpu/sanitize.py --tool memcheck
 
-Exit code 0: no tool found anything, and every result equals the reference on the CPU. Each tensor is an allocation of its own
-(PYTORCH_NO_CUDA_MEMORY_CACHING), so that one element too far is an error and not the neighbour.
-"""
+Exit code 0: no tool found anything, and every result equals the reference on the CPU. Each tensor is an allocation of
+its own (PYTORCH_NO_CUDA_MEMORY_CACHING), so that one element too far is an error and not the neighbour."""
 
 from __future__ import annotations
 
@@ -60,9 +59,7 @@ def check(batch: int, numel: int, dtypes: tuple[torch.dtype, ...], guided: bool)
         "net_in": torch.zeros((1 + guided) * batch, numel, dtype=net_dtype),
         "coef": coef,
         "code": code,
-        "cursor": (torch.arange(batch) % 3 - 1).to(torch.int32)
-        if batch > 1
-        else torch.zeros(1, dtype=torch.int32),
+        "cursor": (torch.arange(batch) % 3 - 1).to(torch.int32) if batch > 1 else torch.zeros(1, dtype=torch.int32),
         "seeds": torch.arange(batch) + 2**33,
         "first_bad": torch.full((batch,), L.NEVER, dtype=torch.int32),
         "c_noise": torch.zeros(batch),
@@ -87,9 +84,7 @@ def payload() -> None:
         try:
             check(batch, numel, dtypes, guided)
         except AssertionError as error:
-            raise SystemExit(
-                f"{error} differs: batch {batch}, numel {numel}, {dtypes}, guided {guided}"
-            ) from error
+            raise SystemExit(f"{error} differs: batch {batch}, numel {numel}, {dtypes}, guided {guided}") from error
     torch.cuda.synchronize()
     print(f"{len(SIZES) * len(DTYPES) * 2} machines equal the reference")
 

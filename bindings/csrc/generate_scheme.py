@@ -28,9 +28,7 @@ def constant(name: str, value: int | float | tuple[float, ...], integer: str) ->
         return f"constexpr float {name}[{len(value)}] = {{{', '.join(map(literal, value))}}};"
     if isinstance(value, float):
         return f"constexpr float {name} = {literal(value)};"
-    return (
-        f"constexpr {integer} {name} = {value:#x};" if value > 9 else f"constexpr {integer} {name} = {value};"
-    )
+    return f"constexpr {integer} {name} = {value:#x};" if value > 9 else f"constexpr {integer} {name} = {value};"
 
 
 def namespace(name: str, source: Path, integer: str) -> str:

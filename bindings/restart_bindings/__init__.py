@@ -1,8 +1,8 @@
 """The Python face of the native library: the fused step and the normals in C++ and CUDA.
 
-The library is optional; `available` says whether it is there and `reason` why not. Its modules are loaded when they are first
-asked for, one for each type of device. Arguments are tensors that restart_kernels has checked: see `Machine` there.
-"""
+The library is optional; `available` says whether it is there and `reason` why not. Its modules are loaded when they are
+first asked for, one for each type of device. Arguments are tensors that restart_kernels has checked: see `Machine`
+there."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ def _load(device_type: str) -> tuple[ModuleType | None, str]:
     try:
         module = importlib.import_module(f".{name}", __name__)
     except ModuleNotFoundError:
-        how = "`pip install .` builds it where it finds a C++ compiler" + ", and nvcc" * (
-            device_type == "cuda"
-        )
+        how = "`pip install .` builds it where it finds a C++ compiler" + ", and nvcc" * (device_type == "cuda")
         return None, f"the native library was not built for {device_type}: {how}"
     except ImportError as error:
         return None, f"the native library does not load: {' '.join(str(error).split())}"
@@ -69,9 +67,8 @@ def _cuda_stream(device: Any) -> int:
 class Step:
     """The fused step on static tensors, kept alive and read once; see `Stepper` in restart_kernels for the meaning.
 
-    The step runs on as many threads as torch uses, on CUDA in the current stream. On the CPU a cursor beyond the table is
-    an IndexError, and what does not fit otherwise a TypeError, before any memory is touched.
-    """
+    The step runs on as many threads as torch uses, on CUDA in the current stream. On the CPU a cursor beyond the table
+    is an IndexError, and what does not fit otherwise a TypeError, before any memory is touched."""
 
     __slots__ = ("advance", "step")
 
@@ -96,10 +93,7 @@ class Step:
         native = _module(x.device.type)
         if x.device.type == "cpu":
             run = native.Step(*tensors, torch.get_num_threads)
-            self.step, self.advance = (
-                run.step,
-                run.advance,
-            )  # as they are: a Python call in between costs as much
+            self.step, self.advance = (run.step, run.advance)  # as they are: a Python call in between costs as much
             return
         run = native.Step(*tensors)
         device = x.device

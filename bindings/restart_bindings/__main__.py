@@ -1,4 +1,6 @@
-"""`python -m restart_bindings`: one line for each type of device, what the native library does there or why it is missing."""
+"""`python -m restart_bindings`: one line for each type of device, what the native library does there or why it is
+missing.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The base of every error that the three packages raise on purpose. It stands in the lowest one, so that all can use it."""
+"""The base of every error that the three packages raise on purpose.
+
+It stands in the lowest one, so that all can use it.
+"""
 
 from __future__ import annotations
 

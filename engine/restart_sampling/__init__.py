@@ -1,4 +1,5 @@
-"""Restart sampling (arXiv 2306.14878) for diffusion models: exact plans, one fused step, noise that depends on the seed alone.
+"""Restart sampling (arXiv 2306.14878) for diffusion models: exact plans, one fused step, noise that depends on the seed
+alone.
 
 >>> import restart_sampling as rs
 >>> den = rs.load("fashion-mnist")

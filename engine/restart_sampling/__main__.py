@@ -10,7 +10,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def _quiet_interrupts() -> Iterator[None]:
-    """Let Ctrl-C end the process at once and without a traceback, as it does in any program, while modules are imported."""
+    """Let Ctrl-C end the process at once and without a traceback, as it does in any program, while modules are
+    imported.
+    """
     try:
         before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     except ValueError:  # not the main thread

@@ -1,8 +1,7 @@
 """Checks of numbers that users pass in: one place says what counts as an integer and as a number.
 
-Numbers of Python, NumPy and PyTorch are alike (a tensor or array of no dimension is its value). A bool is not a number, and
-NaN never is one.
-"""
+Numbers of Python, NumPy and PyTorch are alike (a tensor or array of no dimension is its value). A bool is not a number,
+and NaN never is one."""
 
 from __future__ import annotations
 
@@ -93,22 +92,16 @@ def real(
     if bad or (math.isinf(found) and not infinite):
         above = f" {'>' if open_low else '≥'} {low:g}" if math.isfinite(low) else ""
         below = f"{' and' if above else ''} ≤ {high:g}" if math.isfinite(high) else ""
-        raise error(
-            f"{name} must be a {'' if infinite else 'finite '}number{above}{below}, got {show(number)}"
-        )
+        raise error(f"{name} must be a {'' if infinite else 'finite '}number{above}{below}, got {show(number)}")
     return found
 
 
-def choice(
-    name: str, value: Any, allowed: Collection[str], *, error: type[RestartError] = ConfigError
-) -> str:
+def choice(name: str, value: Any, allowed: Collection[str], *, error: type[RestartError] = ConfigError) -> str:
     """Return `value` if it is one of the names `allowed`; the message lists them, and the closest one."""
     if isinstance(value, str) and value in allowed:
         return value
     last = str(value).rsplit(".", 1)[-1]  # torch.bfloat16 is close to bf16
-    raise error(
-        f"{name} must be one of {', '.join(allowed)}, got {shown(value)}{did_you_mean(last, allowed)}"
-    )
+    raise error(f"{name} must be one of {', '.join(allowed)}, got {shown(value)}{did_you_mean(last, allowed)}")
 
 
 def did_you_mean(given: object, known: Collection[str], otherwise: str = "") -> str:

@@ -28,9 +28,9 @@ class PlanConfig:
         restart_solver, restart_schedule: solver and grid inside intervals; default: those of the main walk.
         on_collision: what to do when intervals snap to one grid point: "both" run in the given order (default), the
             "last" one only (what the official code does), the "first" one only, or "error".
-        eta: noise of ancestral sampling; 0 is DDIM.
-        guidance_scale: w of classifier-free guidance; 1 is off. `guidance_interval`: levels where it acts.
-        sigmas: the main grid itself, one level or more, descending, with or without a final 0; replaces steps, sigma_min,
+        eta: noise of ancestral sampling; 0 is DDIM. guidance_scale: w of classifier-free guidance; 1 is off.
+        `guidance_interval`: levels where it acts. sigmas: the main grid itself, one level or more, descending, with or
+        without a final 0; replaces steps, sigma_min,
             sigma_max and rho.
     """
 
@@ -80,9 +80,7 @@ class PlanConfig:
             steps = _steps(steps, values["sigmas"])
         if values["sigmas"]:
             if steps not in (None, len(values["sigmas"])):
-                raise ConfigError(
-                    f"steps = {steps} was given with {len(values['sigmas'])} sigmas; leave out steps"
-                )
+                raise ConfigError(f"steps = {steps} was given with {len(values['sigmas'])} sigmas; leave out steps")
             steps = len(values["sigmas"])
             values["sigma_min"], values["sigma_max"] = values["sigmas"][-1], values["sigmas"][0]
         restart = RestartConfig.parse(values.pop("restart", None), steps=steps)
@@ -110,9 +108,7 @@ def _grid(sigmas: Any) -> tuple[float, ...]:
     except TypeError:
         values = None
     if values is None or isinstance(sigmas, str):
-        raise ConfigError(
-            f"sigmas must be a list of descending levels such as [80, 10, 1], got {shown(sigmas)}"
-        )
+        raise ConfigError(f"sigmas must be a list of descending levels such as [80, 10, 1], got {shown(sigmas)}")
     levels = tuple(real("each of sigmas", t, 0.0) for t in values)
     if not levels:
         return ()
@@ -160,9 +156,7 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     values["sigma_min"] = real("sigma_min", values.get("sigma_min", schedule.sigma_min), 0.0, open_low=True)
     values["sigma_max"] = real("sigma_max", values.get("sigma_max", schedule.sigma_max), 0.0, open_low=True)
     if values["sigma_min"] >= values["sigma_max"] and len(levels) != 1:
-        raise ConfigError(
-            f"sigma_min must be below sigma_max, got {values['sigma_min']:g} and {values['sigma_max']:g}"
-        )
+        raise ConfigError(f"sigma_min must be below sigma_max, got {values['sigma_min']:g} and {values['sigma_max']:g}")
     if schedule.process == "flow" and inside(values["sigma_max"], 0.0, 1.0) is None:
         raise ConfigError(f"a flow schedule runs over t in (0, 1], got sigma_max = {values['sigma_max']:g}")
     for name in ("s_noise", "s_churn", "s_min", "s_max", "restart_gamma"):
@@ -186,9 +180,7 @@ def _guidance_interval(given: Any) -> tuple[float, float]:
         high = math.inf if high is None else real("the upper level", high, 0.0, infinite=True)
     except (TypeError, ValueError) as error:  # ConfigError is a ValueError
         why = f"; {error}" if isinstance(error, ConfigError) else ""
-        raise ConfigError(
-            f"guidance_interval must be two levels, 0 ≤ low < high, got {shown(given)}{why}"
-        ) from None
+        raise ConfigError(f"guidance_interval must be two levels, 0 ≤ low < high, got {shown(given)}{why}") from None
     if low >= high:
         raise ConfigError(f"guidance_interval must be two levels, 0 ≤ low < high, got {shown(given)}")
     return low, high
@@ -202,19 +194,13 @@ def _options(given: Any) -> tuple[tuple[str, Any], ...]:
             raise TypeError
         return tuple(sorted((name, scalar(value)) for name, value in pairs))
     except (TypeError, ValueError):
-        raise ConfigError(
-            f"schedule_options must be a dict such as {{'shift': 3.0}}, got {shown(given)}"
-        ) from None
+        raise ConfigError(f"schedule_options must be a dict such as {{'shift': 3.0}}, got {shown(given)}") from None
 
 
 def _check_combination(values: dict[str, Any], solvers: tuple[Solver, Solver], process: str) -> None:
     for solver, churn in zip(solvers, ("s_churn", "restart_gamma"), strict=True):
         if process not in solver.processes:
-            raise ConfigError(
-                f"solver {solver.name!r} does not handle {process!r} states; use euler, heun or dpm++2m"
-            )
+            raise ConfigError(f"solver {solver.name!r} does not handle {process!r} states; use euler, heun or dpm++2m")
         if values[churn] > 0 and (solver.noisy or solver.multistep):
             kind = "injects its own noise" if solver.noisy else "keeps a history"
-            raise ConfigError(
-                f"{churn} cannot be combined with solver {solver.name!r}, which {kind}; set {churn} to 0"
-            )
+            raise ConfigError(f"{churn} cannot be combined with solver {solver.name!r}, which {kind}; set {churn} to 0")

@@ -77,19 +77,19 @@ class Denoiser:
         """Wrap any denoiser function.
 
         Args:
-            fn: called as fn(x [B, *shape] float32, sigma float32 [B], **cond), returns D of the shape of x, in any floating
-                dtype. `cond` is class_labels=one-hot [B, label_dim] when label_dim > 0. (With float64 registers x and sigma
-                are float64.) It runs under torch.no_grad; inside `with torch.enable_grad()` it may take gradients, see
-                docs/denoisers.md. x is a buffer that the next evaluation overwrites: clone what is to be kept.
+            fn: called as fn(x [B, *shape] float32, sigma float32 [B], **cond), returns D of the shape of x, in any
+            floating
+                dtype. `cond` is class_labels=one-hot [B, label_dim] when label_dim > 0. (With float64 registers x and
+                sigma are float64.) It runs under torch.no_grad; inside `with torch.enable_grad()` it may take
+                gradients, see docs/denoisers.md. x is a buffer that the next evaluation overwrites: clone what is to be
+                kept.
             shape: shape of one sample, e.g. (3, 32, 32).
             sigma_min, sigma_max: noise levels fn knows.
             process: "ve" if x = x₀ + σε, "flow" if x = (1 − t)x₀ + tε (sigma is then t).
             augmented_dim: D of a PFGM++ denoiser.
         """
         if not callable(fn):
-            raise RestartTypeError(
-                f"from_function needs a function fn(x, sigma, **cond), got {type(fn).__name__}"
-            )
+            raise RestartTypeError(f"from_function needs a function fn(x, sigma, **cond), got {type(fn).__name__}")
 
         def network(net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None) -> Tensor:
             sigma = c_noise.expand(net_in.shape[0])
@@ -106,9 +106,13 @@ class Denoiser:
         choice("process", process, ("ve", "flow"), error=RestartValueError)
         levels = replace(parameterizations.denoiser(low, high), process=process)
         return cls(
-            network, levels, shape, label_dim, name=name or str(getattr(fn, "__name__", "function")),
+            network,
+            levels,
+            shape,
+            label_dim,
+            name=name or str(getattr(fn, "__name__", "function")),
             augmented_dim=augmented_dim,
-        )  # fmt: skip
+        )
 
     def __repr__(self) -> str:
         classes = f", {self.label_dim} classes" if self.label_dim else ""
@@ -145,8 +149,8 @@ class Denoiser:
     def __call__(self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None) -> Tensor:
         """D(x; σ) evaluated plainly: x [B, *shape], sigma a number or [B], labels one-hot. For training and tests.
 
-        The coefficients are made on the host, so a `sigma` on a GPU is copied to the CPU (a sync). Samplers do not come here.
-        """
+        The coefficients are made on the host, so a `sigma` on a GPU is copied to the CPU (a sync). Samplers do not come
+        here."""
         levels = torch.as_tensor(sigma, dtype=torch.float64).reshape(-1).cpu().numpy()
         shape = (-1,) + (1,) * (x.ndim - 1)
         c_skip, c_out, c_in, c_noise = (
@@ -165,6 +169,4 @@ def _sizes(shape: Any) -> tuple[int, ...]:
             raise TypeError
         return tuple(integer("a size", size, 1, error=RestartValueError) for size in sizes)
     except (TypeError, RestartValueError):
-        raise RestartValueError(
-            f"shape must be positive integers such as (3, 32, 32), got {shown(shape)}"
-        ) from None
+        raise RestartValueError(f"shape must be positive integers such as (3, 32, 32), got {shown(shape)}") from None

@@ -1,10 +1,10 @@
 r"""Devices: which one is meant, and making it the current one where CUDA looks at that.
 
-PyTorch's own operators run on the device of their tensors. Three things do not: an event that is recorded without a stream, a
-kernel that is launched by hand (Triton's, or a user's network), and memory that is asked for "on cuda". They take the device that
-is current in the process, GPU 0 unless somebody changed it. So a device always has its index here ("cuda" becomes "cuda:0" where
-GPU 0 is current), every run makes its own device the current one, and a process with one device for all it does selects it once.
-"""
+PyTorch's own operators run on the device of their tensors. Three things do not: an event that is recorded without a
+stream, a kernel that is launched by hand (Triton's, or a user's network), and memory that is asked for "on cuda". They
+take the device that is current in the process, GPU 0 unless somebody changed it. So a device always has its index here
+("cuda" becomes "cuda:0" where GPU 0 is current), every run makes its own device the current one, and a process with one
+device for all it does selects it once."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ def check_device(device: str | torch.device) -> torch.device:
     if device.type == "cuda":
         visible = visible_gpus()
         if (device.index or 0) >= visible:
-            raise BackendError(
-                f"device {device} was asked for, but {visible} CUDA devices are visible; use cpu"
-            )
+            raise BackendError(f"device {device} was asked for, but {visible} CUDA devices are visible; use cpu")
         if device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())
     elif device.type not in ("cpu", "meta"):

@@ -34,9 +34,7 @@ def explain(plan: Plan, width: int = 100) -> str:
 
     walk = Table(box=box.SIMPLE_HEAD, title="The walk", title_justify="left", pad_edge=False)
     for name in ("segment", "sigma", "steps", "K", "evaluations", "noise injected on arrival"):
-        walk.add_column(
-            name, justify="left" if name in ("segment", "sigma", "noise injected on arrival") else "right"
-        )
+        walk.add_column(name, justify="left" if name in ("segment", "sigma", "noise injected on arrival") else "right")
     used = {i.number: i for i in plan.intervals}
     at = plan.grid[0]
     for group in _groups(plan):
@@ -62,23 +60,20 @@ def explain(plan: Plan, width: int = 100) -> str:
     out.print(walk)
     if plan.intervals:
         table = Table(box=box.SIMPLE_HEAD, title="Restart intervals", title_justify="left", pad_edge=False)
-        for name in (
-            "#",
-            "N",
-            "K",
-            "t_min asked",
-            "t_min used",
-            "grid point",
-            "t_max asked",
-            "t_max used",
-            "NFE",
-        ):
+        for name in ("#", "N", "K", "t_min asked", "t_min used", "grid point", "t_max asked", "t_max used", "NFE"):
             table.add_column(name, justify="right")
         for i in plan.intervals:
             table.add_row(
-                str(i.number), str(i.N), str(i.K), level(i.asked.t_min), level(i.t_min), str(i.index),
-                level(i.asked.t_max), level(i.t_max), str(i.nfe),
-            )  # fmt: skip
+                str(i.number),
+                str(i.N),
+                str(i.K),
+                level(i.asked.t_min),
+                level(i.t_min),
+                str(i.index),
+                level(i.asked.t_max),
+                level(i.t_max),
+                str(i.nfe),
+            )
         out.print(table)
     for line in _options(plan):
         out.print(line, soft_wrap=True)
@@ -125,7 +120,5 @@ def _options(plan: Plan) -> list[str]:
     if config.guided:
         low, high = config.guidance_interval
         where = "" if (low, high) == (0, math.inf) else f" while {low:g} ≤ sigma ≤ {high:g}"
-        lines.append(
-            f"guidance scale {config.guidance_scale:g}{where}: every evaluation runs the network on 2 inputs"
-        )
+        lines.append(f"guidance scale {config.guidance_scale:g}{where}: every evaluation runs the network on 2 inputs")
     return lines

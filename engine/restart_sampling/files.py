@@ -13,9 +13,21 @@ from typing import IO
 
 # What NumPy raises for an .npz that is damaged, cut short or something else: one list for all who read one.
 NPZ_DAMAGE = (
-    OSError, ValueError, LookupError, AttributeError, EOFError, TypeError, ArithmeticError, RuntimeError, MemoryError,
-    SyntaxError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
-)  # fmt: skip
+    OSError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    EOFError,
+    TypeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    tokenize.TokenError,
+)
 
 
 def temporary_name(name: str, tag: str | int | None = None) -> str:
@@ -44,7 +56,10 @@ def write_atomically(
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line and flush it to the disk. What a crash left of an earlier line is ended first, so it spoils no other."""
+    """Append a line and flush it to the disk.
+
+    What a crash left of an earlier line is ended first, so it spoils no other.
+    """
     with path.open("ab+") as file:
         end = file.seek(0, os.SEEK_END)
         if end:

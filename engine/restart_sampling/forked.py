@@ -1,9 +1,9 @@
 """What a forked child may use of PyTorch's threads: none.
 
-A fork copies the calling thread alone. OpenMP, which runs PyTorch's operators, does not notice: the first operator that is
-shared out among threads waits for ever for workers that the child does not have. So a child gets one thread for PyTorch, as
-the workers of a DataLoader do. It is decided when sampling begins, since the parent may have used its threads anywhere.
-"""
+A fork copies the calling thread alone. OpenMP, which runs PyTorch's operators, does not notice: the first operator that
+is shared out among threads waits for ever for workers that the child does not have. So a child gets one thread for
+PyTorch, as the workers of a DataLoader do. It is decided when sampling begins, since the parent may have used its
+threads anywhere."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 r"""Restart intervals on a grid: where they attach, the levels they walk, and what happens when two meet.
 
-An interval [N, K, t_min, t_max] attaches to the point of the main grid nearest to t_min (the final 0 counts as a point, as in
-the official code, but attaching there is refused); t_max is used as given. Every interval that could not run as written is a
-ConfigError, never skipped in silence.
-"""
+An interval [N, K, t_min, t_max] attaches to the point of the main grid nearest to t_min (the final 0 counts as a point,
+as in the official code, but attaching there is refused); t_max is used as given. Every interval that could not run as
+written is a ConfigError, never skipped in silence."""
 
 from __future__ import annotations
 
@@ -94,9 +93,7 @@ def settle_collisions(intervals: list[Interval], rule: str, notes: list[str]) ->
         names = " and ".join(str(i.number) for i in group)
         point = f"intervals {names} both snap to grid point {index} (sigma {group[0].t_min:.6g})"
         if rule == "error":
-            raise ConfigError(
-                f"{point}; move a t_min, use more steps, or set on_collision to both, last or first"
-            )
+            raise ConfigError(f"{point}; move a t_min, use more steps, or set on_collision to both, last or first")
         if rule == "both":
             notes.append(f"{point}; all run there, in the given order")
         else:

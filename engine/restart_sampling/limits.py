@@ -1,8 +1,8 @@
 """Levels that a user or a library gives, and the range of levels that a network or a process knows.
 
-Other libraries compute their noise levels in float32, and print them with a few digits. Such levels leave the exact range by a
-relative 1e-7 to 1e-5 where no one meant them to. So a level that is outside by at most `ROUNDING` of itself is the end of the
-range: it is moved there, and a note says so. A level farther outside is a mistake, and an error.
+Other libraries compute their noise levels in float32, and print them with a few digits. Such levels leave the exact
+range by a relative 1e-7 to 1e-5 where no one meant them to. So a level that is outside by at most `ROUNDING` of itself
+is the end of the range: it is moved there, and a note says so. A level farther outside is a mistake, and an error.
 
 Limiting cases: levels inside the range come back unchanged, bit for bit; ROUNDING = 0 would refuse every float32 table.
 """
@@ -48,13 +48,9 @@ def within(config: PlanConfig, low: float, high: float) -> tuple[PlanConfig, tup
         )
     notes = []
     if new_low != config.sigma_min:
-        notes.append(
-            f"sigma_min raised from {config.sigma_min:g} to {new_low:g}, the lowest the network knows"
-        )
+        notes.append(f"sigma_min raised from {config.sigma_min:g} to {new_low:g}, the lowest the network knows")
     if new_high != config.sigma_max:
-        notes.append(
-            f"sigma_max lowered from {config.sigma_max:g} to {new_high:g}, the highest the network knows"
-        )
+        notes.append(f"sigma_max lowered from {config.sigma_max:g} to {new_high:g}, the highest the network knows")
     return (replace(config, sigma_min=new_low, sigma_max=new_high) if notes else config), tuple(notes)
 
 
@@ -74,15 +70,10 @@ def _given(config: PlanConfig, low: float, high: float) -> tuple[PlanConfig, tup
         return config, ()
     notes = tuple(
         f"sigmas: {given:.9g} moved by rounding to {end:.9g}, the {name} level the network knows"
-        for given, end, name in (
-            (config.sigma_max, levels[0], "highest"),
-            (config.sigma_min, levels[-1], "lowest"),
-        )
+        for given, end, name in ((config.sigma_max, levels[0], "highest"), (config.sigma_min, levels[-1], "lowest"))
         if given != end
     )
-    moved = replace(
-        config, sigmas=tuple(levels), steps=len(levels), sigma_min=levels[-1], sigma_max=levels[0]
-    )
+    moved = replace(config, sigmas=tuple(levels), steps=len(levels), sigma_min=levels[-1], sigma_max=levels[0])
     return moved, notes
 
 

@@ -1,12 +1,13 @@
 r"""NVTX ranges of domain `restart_sampling`: what a profiler shows of a run.
 
-Ranges: `batch`, `main`, `restart i iteration k`, `trajectory`, `mixed`, `capture`, `write`, and `profile` around the job of
+Ranges: `batch`, `main`, `restart i iteration k`, `trajectory`, `mixed`, `capture`, `write`, and `profile` around the
+job of
 `restart-sampling profile`. Names are registered and attributes made once, and nothing is formatted in the loop: what a range
-costs when nobody listens is in `benchmarks/results/marks.json`. A range is host-side: in a captured graph it covers the replay
-that a span launches.
+costs when nobody listens is in `benchmarks/results/marks.json`. A range is host-side: in a captured graph it covers the
+replay that a span launches.
 
-Without the nvtx package they are PyTorch's own NVTX ranges, where it was built with CUDA; those know no domains, so the domain
-is in their names, "restart_sampling: batch". Without both there are no ranges, and everything else is the same.
+Without the nvtx package they are PyTorch's own NVTX ranges, where it was built with CUDA; those know no domains, so the
+domain is in their names, "restart_sampling: batch". Without both there are no ranges, and everything else is the same.
 """
 
 from __future__ import annotations

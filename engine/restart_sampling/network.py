@@ -1,7 +1,7 @@
 r"""The network as it runs: its precision, its memory format, compiled or not.
 
-:func:`prepare` takes a denoiser's network and gives back F as the executors call it. The caller's module is never changed,
-so one denoiser may serve several samplers, each with its own precision:
+:func:`prepare` takes a denoiser's network and gives back F as the executors call it. The caller's module is never
+changed, so one denoiser may serve several samplers, each with its own precision:
 
 | dtype | net_in   | weights                                   | float32 products inside |
 |-------|----------|-------------------------------------------|-------------------------|
@@ -10,18 +10,17 @@ so one denoiser may serve several samplers, each with its own precision:
 | bf16  | bfloat16 | a bfloat16 copy; embedding kept float32   | IEEE float32            |
 | fp16  | float16  | a float16 copy; embedding kept float32    | IEEE float32            |
 
-PyTorch's TF32 switches belong to the process: cuDNN convolutions use TF32 unless told otherwise, matrix products do not.
-Here they are set around each call and put back after it, so "fp32" is float32 whatever the program chose elsewhere. (A
-plain function on the CPU is left alone.)
+PyTorch's TF32 switches belong to the process: cuDNN convolutions use TF32 unless told otherwise, matrix products do
+not. Here they are set around each call and put back after it, so "fp32" is float32 whatever the program chose
+elsewhere. (A plain function on the CPU is left alone.)
 
 Compiled means torch.compile(fullgraph=True, dynamic=False) by inductor without CUDA graphs of its own; capturing is the
-executor's business. Only the network is in there: preconditioning, guidance and the choice of c_noise are the fused step's,
-so σ is never a Python number and a new plan compiles nothing. A sampler feeds a few batch sizes, each compiled when it is first
-needed; see `PreparedNetwork.recompiles`.
+executor's business. Only the network is in there: preconditioning, guidance and the choice of c_noise are the fused
+step's, so σ is never a Python number and a new plan compiles nothing. A sampler feeds a few batch sizes, each compiled
+when it is first needed; see `PreparedNetwork.recompiles`.
 
-The border (`network_output.py`): net_in arrives contiguous and F leaves contiguous, both [B, C, H, W] in element order. Under
-channels_last the change of layout is inside, where a compiled network fuses it with its first and last layer.
-"""
+The border (`network_output.py`): net_in arrives contiguous and F leaves contiguous, both [B, C, H, W] in element order.
+Under channels_last the change of layout is inside, where a compiled network fuses it with its first and last layer."""
 
 from __future__ import annotations
 
@@ -46,16 +45,13 @@ from .network_output import checked
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 COMPILE = ("auto", "on", "off")
 MEMORY_FORMATS = ("auto", "channels_last", "contiguous")
-FLOAT32_LAYERS = (
-    Linear,
-    NoiseEmbedding,
-)  # the embedding of noise level and class: small, and F is sensitive to it
+FLOAT32_LAYERS = (Linear, NoiseEmbedding)  # the embedding of noise level and class: small, and F is sensitive to it
 EXACT = ("ieee", "none")  # of a precision switch; none: it follows a more general one that says nothing
 INDUCTOR = {"triton.cudagraphs": False}
 
 _backends: Any = torch.backends
-# cuDNN's convolutions and recurrent layers go together: where they differ, `torch.backends.cudnn.flags()` and `.allow_tf32`
-# raise, in a user's network too.
+# cuDNN's convolutions and recurrent layers go together: where they differ, `torch.backends.cudnn.flags()` and
+# `.allow_tf32` raise, in a user's network too.
 CUDA_SWITCHES: tuple[Any, ...] = (_backends.cuda.matmul, _backends.cudnn.conv, _backends.cudnn.rnn)
 CPU_SWITCHES: tuple[Any, ...] = (_backends.mkldnn.matmul, _backends.mkldnn.conv, _backends.mkldnn.rnn)
 SWITCHES = (*CUDA_SWITCHES, *CPU_SWITCHES)
@@ -90,16 +86,17 @@ def prepare(
 
 
 class PreparedNetwork:
-    """F on one device in one precision. Call it once with the executor's buffers before capturing or timing: it compiles then.
+    """F on one device in one precision. Call it once with the executor's buffers before capturing or timing: it
+    compiles then.
 
     Attributes:
-        net_dtype: dtype of net_in. F comes in whatever the network returns, usually the same.
-        memory_format: "channels_last" or "contiguous", inside the network.
-        compiled: whether torch.compile is in use; False again once "auto" has fallen back.
-        compilations: how often the network was compiled.
-        recompiles: how many of them were unexpected. Expected are one for c_noise [1] and one for c_noise [B], at the batch
-            size of the first call and at those announced with `expect`. Each unexpected one is also a RuntimeWarning and a
-            note. Besides another batch size, tensors made inside and outside of inference mode differ for the compiler:
+        net_dtype: dtype of net_in. F comes in whatever the network returns, usually the same. memory_format:
+        "channels_last" or "contiguous", inside the network. compiled: whether torch.compile is in use; False again once
+        "auto" has fallen back. compilations: how often the network was compiled. recompiles: how many of them were
+        unexpected. Expected are one for c_noise [1] and one for c_noise [B], at the batch
+            size of the first call and at those announced with `expect`. Each unexpected one is also a RuntimeWarning
+            and a note. Besides another batch size, tensors made inside and outside of inference mode differ for the
+            compiler:
             use one sort.
         notes: what differs from what one may expect, one line each.
     """
@@ -115,9 +112,7 @@ class PreparedNetwork:
         self.recompiles = 0
         self._notes: list[str] = []
         self._compiled_for: list[tuple[int, bool]] = []  # (batch, whether one c_noise serves all)
-        self._batches: dict[
-            int, Callable[..., Tensor] | None
-        ] = {}  # announced sizes, each with its compiled form
+        self._batches: dict[int, Callable[..., Tensor] | None] = {}  # announced sizes, each with its compiled form
         self._required = compile == "on"
         self._precision = self._choose_precision()
         self.memory_format = self._choose_memory_format(network, memory_format)
@@ -139,9 +134,7 @@ class PreparedNetwork:
         Raises:
             BackendError: compile="on" and the network cannot be compiled.
         """
-        if self.device.type == "cpu" and (
-            not self.is_module or cpu_is_exact()
-        ):  # changing switches takes 10 µs
+        if self.device.type == "cpu" and (not self.is_module or cpu_is_exact()):  # changing switches takes 10 µs
             return self._call(net_in, c_noise, class_labels)
         with float32_products(self._precision, self.device):
             return self._call(net_in, c_noise, class_labels)
@@ -238,7 +231,8 @@ class PreparedNetwork:
             exc.TorchDynamoException,
             getattr(exc, "FailOnRecompileLimitHit", exc.TorchDynamoException),
         )
-        # Dynamo keeps what it compiled, and counts it against its limit, per code object: this network gets one of its own.
+        # Dynamo keeps what it compiled, and counts it against its limit, per code object: this network gets one of its
+        # own.
         own = types.FunctionType(fn.__code__.replace(), fn.__globals__, fn.__name__, None, fn.__closure__)
         return torch.compile(own, fullgraph=True, dynamic=False, backend=self._inductor)
 
@@ -299,17 +293,10 @@ def _with_border(network: NetworkFunction, channels_last: bool) -> Any:
     return forward
 
 
-def inference_copy(
-    module: nn.Module, device: torch.device, dtype: torch.dtype, memory_format: str
-) -> nn.Module:
+def inference_copy(module: nn.Module, device: torch.device, dtype: torch.dtype, memory_format: str) -> nn.Module:
     """A copy in eval mode on `device`, weights in `dtype`. Tensors that need no change are shared, not copied."""
     layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
-    keep = {
-        id(t)
-        for m in module.modules()
-        if isinstance(m, FLOAT32_LAYERS)
-        for t in (*m.parameters(), *m.buffers())
-    }
+    keep = {id(t) for m in module.modules() if isinstance(m, FLOAT32_LAYERS) for t in (*m.parameters(), *m.buffers())}
     converted: dict[int, Any] = {}
     for tensor in (*module.parameters(), *module.buffers()):
         to = dtype if tensor.is_floating_point() and id(tensor) not in keep else tensor.dtype
@@ -333,21 +320,21 @@ def cpu_is_exact() -> bool:
 
 @contextmanager
 def float32_products(precision: str, device: torch.device) -> Iterator[None]:
-    """float32 products at `precision` ("ieee" or "tf32", on CUDA) inside, as before outside: matrices, convolutions, RNNs.
+    """float32 products at `precision` ("ieee" or "tf32", on CUDA) inside, as before outside: matrices, convolutions,
+    RNNs.
 
-    What is put back are the values that were read: a general switch (`torch.backends.fp32_precision`) that is changed later does
-    not reach cuDNN's any more, as after `torch.backends.cudnn.flags()`.
+    What is put back are the values that were read: a general switch (`torch.backends.fp32_precision`) that is changed
+    later does not reach cuDNN's any more, as after `torch.backends.cudnn.flags()`.
 
-    The switches belong to the process, so threads whose networks need them changed take turns; on CUDA that is while they
-    launch, not while the GPU computes. On the CPU oneDNN's bfloat16 and TF32 products are kept out.
-    """
+    The switches belong to the process, so threads whose networks need them changed take turns; on CUDA that is while
+    they launch, not while the GPU computes. On the CPU oneDNN's bfloat16 and TF32 products are kept out."""
     if device.type != "cuda":
         precision = "ieee"
     with _switches_lock:
         old = [slot.fp32_precision for slot in SWITCHES]
-        # The older ways to set them, set_float32_matmul_precision and cudnn.allow_tf32, keep values of their own, which parts of
-        # the compiler and users' networks read. The first can be read while the switches ask for no more, the second while
-        # they agree with it. Old and new are kept in step.
+        # The older ways to set them, set_float32_matmul_precision and cudnn.allow_tf32, keep values of their own, which
+        # parts of the compiler and users' networks read. The first can be read while the switches ask for no more, the
+        # second while they agree with it. Old and new are kept in step.
         for slot in SWITCHES:
             slot.fp32_precision = "ieee"
         legacy = torch.get_float32_matmul_precision()

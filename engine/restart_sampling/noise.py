@@ -1,10 +1,9 @@
 r"""Seeds and noise: scheme `philox-v1`.
 
-ε(seed, draw, element) is a pure function: Philox4x32-10 (Salmon et al., SC 2011) on key = seed and counter =
-(element // 4, draw, stream, 0), then Box–Muller on our own polynomials, so the same bits come out on every backend, whatever
-the batch, the order or the rank. draw 0 is the initial latent, draw k the k-th injection of a trajectory. Stream 0 holds the
-Gaussian noise, stream 1 the class labels, stream 2 is kept for PFGM++.
-"""
+ε(seed, draw, element) is a pure function: Philox4x32-10 (Salmon et al., SC 2011) on key = seed and counter = (element
+// 4, draw, stream, 0), then Box–Muller on our own polynomials, so the same bits come out on every backend, whatever the
+batch, the order or the rank. draw 0 is the initial latent, draw k the k-th injection of a trajectory. Stream 0 holds
+the Gaussian noise, stream 1 the class labels, stream 2 is kept for PFGM++."""
 
 from __future__ import annotations
 
@@ -53,9 +52,7 @@ def seed_tensor(seeds: str | Iterable[int] | Tensor, device: str | torch.device 
     if isinstance(seeds, (Tensor, np.ndarray)):
         return _of_array(seeds).to(device)
     if isinstance(seeds, (dict, bytes, set, frozenset)) or not isinstance(seeds, Iterable):
-        raise SeedError(
-            f"seeds must be a range or a list of integers, such as range(4) or [3, 5], got {shown(seeds)}"
-        )
+        raise SeedError(f"seeds must be a range or a list of integers, such as range(4) or [3, 5], got {shown(seeds)}")
     return torch.tensor([_seed(value) for value in seeds], dtype=torch.int64, device=device)
 
 
@@ -66,21 +63,15 @@ def _of_runs(seeds: range | Seeds) -> Tensor:
     # Not by len, which ends at 2^63 − 1.
     count = len(seeds) if isinstance(seeds, Seeds) else (last - first) // seeds.step + 1
     if count > MOST_SEEDS:
-        raise SeedError(
-            f"{count:,} seeds in one call are too many, at most {MOST_SEEDS:,}; draw them in parts"
-        )
-    values = (
-        seeds.numpy() if isinstance(seeds, Seeds) else np.arange(count, dtype=np.int64) * seeds.step + first
-    )
+        raise SeedError(f"{count:,} seeds in one call are too many, at most {MOST_SEEDS:,}; draw them in parts")
+    values = seeds.numpy() if isinstance(seeds, Seeds) else np.arange(count, dtype=np.int64) * seeds.step + first
     return torch.from_numpy(values)
 
 
 def _of_array(seeds: Any) -> Tensor:
     """Of a tensor or an array: 1-d integers."""
     if seeds.ndim != 1 or not _holds_integers(seeds):
-        raise SeedError(
-            f"seeds must be a 1-d integer tensor or array, got {seeds.dtype} of shape {tuple(seeds.shape)}"
-        )
+        raise SeedError(f"seeds must be a 1-d integer tensor or array, got {seeds.dtype} of shape {tuple(seeds.shape)}")
     if not len(seeds):
         return torch.zeros(0, dtype=torch.int64)
     if isinstance(seeds, Tensor) and seeds.dtype != torch.uint64:

@@ -76,9 +76,7 @@ def edm(sigma_data: float = 0.5, sigma_min: float = 0.0, sigma_max: float = floa
 
     def function(sigma: Array) -> Coefficients:
         total = np.sqrt(sigma**2 + sigma_data**2)
-        return Coefficients(
-            sigma_data**2 / total**2, sigma * sigma_data / total, 1 / total, np.log(sigma) / 4
-        )
+        return Coefficients(sigma_data**2 / total**2, sigma * sigma_data / total, 1 / total, np.log(sigma) / 4)
 
     return Parameterization("edm", function, sigma_min, sigma_max)
 
@@ -138,9 +136,7 @@ def iddpm_levels(M: int = 1000, C_1: float = 0.001, C_2: float = 0.008) -> Array
     return u
 
 
-def iddpm(
-    u: Array | None = None, sigma_min: float | None = None, sigma_max: float | None = None
-) -> Parameterization:
+def iddpm(u: Array | None = None, sigma_min: float | None = None, sigma_max: float | None = None) -> Parameterization:
     """iDDPM preconditioning on the M+1 levels `u` (descending, last one 0); take `u` from the checkpoint."""
     u = np.asarray(iddpm_levels() if u is None else u, dtype=np.float64)
     M = len(u) - 1
@@ -152,9 +148,7 @@ def iddpm(
 
     def function(sigma: Array) -> Coefficients:
         j = _nearest(u, sigma).reshape(sigma.shape)
-        return Coefficients(
-            np.ones_like(sigma), -sigma, 1 / np.sqrt(sigma**2 + 1), (M - 1 - j).astype(np.float64)
-        )
+        return Coefficients(np.ones_like(sigma), -sigma, 1 / np.sqrt(sigma**2 + 1), (M - 1 - j).astype(np.float64))
 
     low = float(u[M - 1]) if sigma_min is None else sigma_min
     high = float(u[0]) if sigma_max is None else sigma_max
@@ -168,9 +162,7 @@ def discrete(sigmas: Array, prediction: str = "eps") -> Parameterization:
     """
     sigmas = np.asarray(sigmas, dtype=np.float64)
     if sigmas.ndim != 1 or len(sigmas) < 2 or not (np.diff(sigmas) > 0).all() or sigmas[0] <= 0:
-        raise ConfigError(
-            "discrete sigmas must be a 1-d, strictly ascending list of at least 2 positive levels"
-        )
+        raise ConfigError("discrete sigmas must be a 1-d, strictly ascending list of at least 2 positive levels")
     if prediction not in ("eps", "v", "x0"):
         raise ConfigError(f"prediction must be one of eps, v, x0; got {prediction!r}")
     log_sigmas = np.log(sigmas)

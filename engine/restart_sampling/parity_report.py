@@ -47,13 +47,11 @@ class Parity:
     """What `parity` found; `str` of it is a small table.
 
     Attributes:
-        network, reference: what was compared, in words.
-        rows: relative errors of F, highest noise level first.
-        samples: how many were drawn; failures: how many of them became NaN or infinite in either run, and are left out below.
-        image_rms, image_max: difference of the finished samples, in their own units ([−1, 1] for images).
-        psnr: in dB at 8 bits, infinite if the 8-bit images are equal.
-        changed: share of 8-bit values (one per pixel and channel) that differ.
-        notes: of the network.
+        network, reference: what was compared, in words. rows: relative errors of F, highest noise level first. samples:
+        how many were drawn; failures: how many of them became NaN or infinite in either run, and are left out below.
+        image_rms, image_max: difference of the finished samples, in their own units ([−1, 1] for images). psnr: in dB
+        at 8 bits, infinite if the 8-bit images are equal. changed: share of 8-bit values (one per pixel and channel)
+        that differ. notes: of the network.
     """
 
     network: str
@@ -78,9 +76,7 @@ class Parity:
         )
         lines.append(f"at 8 bits: PSNR {self.psnr:.1f} dB, {100 * self.changed:.2f} % of the values change")
         if self.failures:
-            lines.append(
-                f"{self.failures} of {self.samples} samples became NaN or infinite; they are left out"
-            )
+            lines.append(f"{self.failures} of {self.samples} samples became NaN or infinite; they are left out")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def _shown(self) -> list[ParityRow]:
@@ -131,8 +127,14 @@ def parity(
 
     def draw(function: _Tap | PreparedNetwork, dtype: str) -> tuple[Tensor, list[float]]:
         sampler = Sampler(
-            replace(denoiser, network=function), plan, batch_size, graph="off", compile="off", device=device, dtype=dtype
-        )  # fmt: skip
+            replace(denoiser, network=function),
+            plan,
+            batch_size,
+            graph="off",
+            compile="off",
+            device=device,
+            dtype=dtype,
+        )
         try:
             x = sampler.run(seeds, callback=tap.record if function is tap else None)
         except NonFiniteError as error:
@@ -143,9 +145,14 @@ def parity(
     y, _ = draw(network, dtype)
     good = (torch.isfinite(x) & torch.isfinite(y)).flatten(1).all(1)
     return Parity(
-        network.describe(), exact.describe(), tap.rows(sigma), count, count - int(good.sum()),
-        *_compare(x[good], y[good]), network.notes,
-    )  # fmt: skip
+        network.describe(),
+        exact.describe(),
+        tap.rows(sigma),
+        count,
+        count - int(good.sum()),
+        *_compare(x[good], y[good]),
+        network.notes,
+    )
 
 
 class _Tap:
@@ -176,9 +183,7 @@ class _Tap:
         for level in sorted(at, reverse=True):
             error, norm = torch.cat([part for row in at[level] for part in self.found[row]], dim=1)
             worst = max(map(_ratio, error.tolist(), norm.tolist()), key=lambda e: (math.isnan(e), e))
-            result.append(
-                ParityRow(level, len(at[level]), _ratio(float(error.sum()), float(norm.sum())), worst)
-            )
+            result.append(ParityRow(level, len(at[level]), _ratio(float(error.sum()), float(norm.sum())), worst))
         return tuple(result)
 
 

@@ -1,20 +1,21 @@
 r"""PFGM++ (Xu et al., arXiv 2302.04265): noise whose size is drawn for each sample.
 
-PFGM++ puts the data x (N dimensions) beside D further ones of norm r = σ√D and perturbs both: a draw of x at level σ is a
-Gaussian direction times a random size, and D → ∞ is diffusion. Restart lifts such a state from t_0 to t_1 by moving the
-augmented point, of norm r_0 = t_0·√D, along a random direction (g_N, g_D) with |g_D| = 1 until its norm is r_1 = t_1·√D.
-With q = r_0·u, u the cosine between the point's D part and g_D, the way is m = −q + √(q² + r_1² − r_0²), and
-x ← x + S_noise·m·g_N. (The other root, −q − √…, is as likely: g and −g are. So one suffices.)
+PFGM++ puts the data x (N dimensions) beside D further ones of norm r = σ√D and perturbs both: a draw of x at level σ is
+a Gaussian direction times a random size, and D → ∞ is diffusion. Restart lifts such a state from t_0 to t_1 by moving
+the augmented point, of norm r_0 = t_0·√D, along a random direction (g_N, g_D) with |g_D| = 1 until its norm is r_1 =
+t_1·√D. With q = r_0·u, u the cosine between the point's D part and g_D, the way is m = −q + √(q² + r_1² − r_0²), and x
+← x + S_noise·m·g_N. (The other root, −q − √…, is as likely: g and −g are. So one suffices.)
 
-Now g_N = ε/√χ²_D with ε standard normal in N dimensions and χ²_D the squared norm of D more normals, and u is one coordinate
-of a uniform unit vector in D dimensions. So the whole move is a Gaussian one with a std of its own for every sample and draw,
+Now g_N = ε/√χ²_D with ε standard normal in N dimensions and χ²_D the squared norm of D more normals, and u is one
+coordinate of a uniform unit vector in D dimensions. So the whole move is a Gaussian one with a std of its own for every
+sample and draw,
 
     c = √D·(−t_0·u + √(t_0²·u² + t_1² − t_0²)) / √χ²_D        for a lift, times S_noise,
     c = σ_max·√D / √χ²_D                                       for the initial latent,
 
-and nothing else of a plan changes: each sample gets a table of its own, which differs in the column S alone. χ² and u come
-from stream 2 of the seed: from normals 0 … D − 1 and D … 2D − 1 of the draw. Their squares are summed as integers, which
-is exact in any order, so the size depends on (seed, draw) alone, to the last bit, on any machine.
+and nothing else of a plan changes: each sample gets a table of its own, which differs in the column S alone. χ² and u
+come from stream 2 of the seed: from normals 0 … D − 1 and D … 2D − 1 of the draw. Their squares are summed as integers,
+which is exact in any order, so the size depends on (seed, draw) alone, to the last bit, on any machine.
 
 Limiting cases: D → ∞ is the diffusion table; t_1 = t_0 adds nothing; t_0 = 0 is the prior's form.
 """
@@ -92,7 +93,8 @@ def stds(table: Table, seeds: Sequence[int] | torch.Tensor, D: int) -> np.ndarra
         row += len(step.stages)
         if not step.noise:
             continue
-        # What a VE plan adds on arrival, as one lift from t_0 to t_1. Of a solver's own noise t_0 is below the step's end.
+        # What a VE plan adds on arrival, as one lift from t_0 to t_1. Of a solver's own noise t_0 is below the step's
+        # end.
         sigma = step.noise / plan.config.s_noise
         t_1 = max(step.lift_to, step.s)
         t_0 = np.sqrt(max((t_1 - sigma) * (t_1 + sigma), 0.0))

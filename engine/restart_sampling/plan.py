@@ -11,9 +11,9 @@ Glossary (the paper's symbols are the names, here and in every file)
     eta           noise of ancestral sampling; guidance_scale w: F = F_u + w(F_c − F_u)
     row           one network evaluation and the affine update after it (table.py)
 
-Algorithm (Restart, arXiv 2306.14878, Algorithm 2): walk the main grid t_0 > … > t_N = 0; when the walk arrives at the grid
-point nearest to an interval's t_min, jump up to t_max and walk the interval's own grid down again, K times; go on. Jumps and
-churn are noise added on arrival, so they cost no evaluation.
+Algorithm (Restart, arXiv 2306.14878, Algorithm 2): walk the main grid t_0 > … > t_N = 0; when the walk arrives at the
+grid point nearest to an interval's t_min, jump up to t_max and walk the interval's own grid down again, K times; go on.
+Jumps and churn are noise added on arrival, so they cost no evaluation.
 
 A plan is pure float64 numbers and needs no tensor library. Binding it to a network (`Plan.for_network`) first clips and
 rounds the grid to the levels the network knows, as EDM does, and says so in `notes`.
@@ -89,7 +89,8 @@ class Plan:
         """Compile a plan.
 
         Args:
-            steps: N_main, points of the main grid without the final 0; ≥ 2. Default 18, or what the Restart line says. One
+            steps: N_main, points of the main grid without the final 0; ≥ 2. Default 18, or what the Restart line says.
+            One
                 step alone is `sigmas=[sigma_max]`.
             solver: euler, heun, edm-stochastic, ddpm, dpm2, dpm3 or dpm++2m.
             sigma_min, sigma_max: ends of the main grid; default: the schedule's own, 0.002 and 80 for edm.
@@ -105,9 +106,19 @@ class Plan:
             ConfigError: the plan cannot run as written; the message says what to change.
         """
         config = PlanConfig.make(
-            steps=steps, solver=solver, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho, restart=restart,
-            s_noise=s_noise, s_churn=s_churn, s_min=s_min, s_max=s_max, restart_gamma=restart_gamma, **options,
-        )  # fmt: skip
+            steps=steps,
+            solver=solver,
+            sigma_min=sigma_min,
+            sigma_max=sigma_max,
+            rho=rho,
+            restart=restart,
+            s_noise=s_noise,
+            s_churn=s_churn,
+            s_min=s_min,
+            s_max=s_max,
+            restart_gamma=restart_gamma,
+            **options,
+        )
         return _compile(config)
 
     @property
@@ -140,23 +151,28 @@ class Plan:
                 last = k == len(step.stages) - 1
                 rows.append(
                     Row(
-                        len(rows), stage.level, k, step.t, step.s, step.interval, step.iteration,
-                        step.noise if last else 0.0, step.draw if last and step.noise else 0,
+                        len(rows),
+                        stage.level,
+                        k,
+                        step.t,
+                        step.s,
+                        step.interval,
+                        step.iteration,
+                        step.noise if last else 0.0,
+                        step.draw if last and step.noise else 0,
                     )
-                )  # fmt: skip
+                )
         return tuple(rows)
 
     def for_network(self, sigma_min: float, sigma_max: float, round_sigma: Round | None = None) -> Plan:
         """This plan on the levels a network knows: the grid is clipped to [sigma_min, sigma_max] and rounded.
 
-        Returns the same plan when nothing moves. Steps that rounding makes empty are dropped and noted. Levels that were given
-        one by one (`sigmas`) may leave the range by rounding alone, see limits.py; farther outside is a ConfigError.
-        """
+        Returns the same plan when nothing moves. Steps that rounding makes empty are dropped and noted. Levels that
+        were given one by one (`sigmas`) may leave the range by rounding alone, see limits.py; farther outside is a
+        ConfigError."""
         config, notes = within(self.config, sigma_min, sigma_max)
         same = config is self.config
-        if same and (
-            round_sigma is None or np.array_equal(round_sigma(np.array(self.grid[:-1])), self.grid[:-1])
-        ):
+        if same and (round_sigma is None or np.array_equal(round_sigma(np.array(self.grid[:-1])), self.grid[:-1])):
             return self
         moved = _compile(config, round_sigma)
         if self.steps[-1].s > 0:

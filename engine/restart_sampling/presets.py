@@ -98,22 +98,56 @@ _DPM3 = (
 _EDM = ((43, 1.90, 18, '{"0": [3, 2, 0.14, 0.30]}'),)
 _PFGMPP_ROWS = ((43, 1.88, 18, '{"0": [3, 2, 0.14, 0.30]}'),)
 _IMAGENET = (
-    (623, 1.36, 36, '{"0": [10, 3, 19.35, 40.79], "1": [10, 3, 1.09, 1.92], "2": [7, 6, 0.59, 1.09], '
-                    '"3": [7, 6, 0.30, 0.59], "4": [7, 25, 0.06, 0.30]}'),
-    (535, 1.39, 36, '{"0": [6, 1, 19.35, 40.79], "1": [6, 1, 1.09, 1.92], "2": [7, 6, 0.59, 1.09], '
-                    '"3": [7, 6, 0.30, 0.59], "4": [7, 25, 0.06, 0.30]}'),
-    (385, 1.41, 36, '{"0": [3, 1, 19.35, 40.79], "1": [6, 1, 1.09, 1.92], "2": [6, 5, 0.59, 1.09], '
-                    '"3": [6, 5, 0.30, 0.59], "4": [6, 20, 0.06, 0.30]}'),
-    (203, 1.46, 36, '{"0": [4, 1, 19.35, 40.79], "1": [4, 1, 1.09, 1.92], "2": [4, 5, 0.59, 1.09], '
-                    '"3": [4, 5, 0.30, 0.59], "4": [6, 6, 0.06, 0.30]}'),
-    (165, 1.51, 18, '{"0": [3, 1, 19.35, 40.79], "1": [4, 1, 1.09, 1.92], "2": [4, 5, 0.59, 1.09], '
-                    '"3": [4, 5, 0.30, 0.59], "4": [4, 10, 0.06, 0.30]}'),
-    (99, 1.71, 18, '{"0": [3, 1, 19.35, 40.79], "1": [4, 1, 1.09, 1.92], "2": [4, 4, 0.59, 1.09], '
-                   '"3": [4, 1, 0.30, 0.59], "4": [4, 4, 0.06, 0.30]}'),
-    (67, 1.95, 18, '{"0": [5, 1, 19.35, 40.79], "1": [5, 1, 1.09, 1.92], "2": [5, 1, 0.59, 1.09], '
-                   '"3": [5, 1, 0.06, 0.30]}'),
+    (
+        623,
+        1.36,
+        36,
+        '{"0": [10, 3, 19.35, 40.79], "1": [10, 3, 1.09, 1.92], "2": [7, 6, 0.59, 1.09], '
+        '"3": [7, 6, 0.30, 0.59], "4": [7, 25, 0.06, 0.30]}',
+    ),
+    (
+        535,
+        1.39,
+        36,
+        '{"0": [6, 1, 19.35, 40.79], "1": [6, 1, 1.09, 1.92], "2": [7, 6, 0.59, 1.09], '
+        '"3": [7, 6, 0.30, 0.59], "4": [7, 25, 0.06, 0.30]}',
+    ),
+    (
+        385,
+        1.41,
+        36,
+        '{"0": [3, 1, 19.35, 40.79], "1": [6, 1, 1.09, 1.92], "2": [6, 5, 0.59, 1.09], '
+        '"3": [6, 5, 0.30, 0.59], "4": [6, 20, 0.06, 0.30]}',
+    ),
+    (
+        203,
+        1.46,
+        36,
+        '{"0": [4, 1, 19.35, 40.79], "1": [4, 1, 1.09, 1.92], "2": [4, 5, 0.59, 1.09], '
+        '"3": [4, 5, 0.30, 0.59], "4": [6, 6, 0.06, 0.30]}',
+    ),
+    (
+        165,
+        1.51,
+        18,
+        '{"0": [3, 1, 19.35, 40.79], "1": [4, 1, 1.09, 1.92], "2": [4, 5, 0.59, 1.09], '
+        '"3": [4, 5, 0.30, 0.59], "4": [4, 10, 0.06, 0.30]}',
+    ),
+    (
+        99,
+        1.71,
+        18,
+        '{"0": [3, 1, 19.35, 40.79], "1": [4, 1, 1.09, 1.92], "2": [4, 4, 0.59, 1.09], '
+        '"3": [4, 1, 0.30, 0.59], "4": [4, 4, 0.06, 0.30]}',
+    ),
+    (
+        67,
+        1.95,
+        18,
+        '{"0": [5, 1, 19.35, 40.79], "1": [5, 1, 1.09, 1.92], "2": [5, 1, 0.59, 1.09], "3": [5, 1, 0.06, 0.30]}',
+    ),
     (39, 2.38, 14, '{"0": [3, 1, 19.35, 40.79], "1": [3, 1, 1.09, 1.92], "2": [3, 1, 0.06, 0.30]}'),
-)  # fmt: skip
+)
 # w, FID-5k, intervals, NFE by the formula; steps the published code runs, and its real intervals
 _SD = (
     (2, 13.16, '{"0": [5, 2, 1, 9], "1": [5, 2, 5, 10]}', 62, 62, "1.034 .. 8.992 and 4.951 .. 10.027"),
@@ -141,14 +175,22 @@ _CHURN = {
 
 _BUNDLED = tuple(
     Preset(
-        f"fashion-mnist-{nfe}", {"steps": 18, "s_noise": 1.0, **options}, nfe, None, "fashion-mnist", "the bundled model",
-        "this package", f"{note}; measured in benchmarks/results/quality.jsonl", tuned, "fashion-mnist-classifier",
+        f"fashion-mnist-{nfe}",
+        {"steps": 18, "s_noise": 1.0, **options},
+        nfe,
+        None,
+        "fashion-mnist",
+        "the bundled model",
+        "this package",
+        f"{note}; measured in benchmarks/results/quality.jsonl",
+        tuned,
+        "fashion-mnist-classifier",
     )
     for nfe, options, note, tuned in (
         (22, {"solver": "dpm++2m", "restart": '{"0": [3, 2, 0.06, 0.30]}'}, "what `generate` does by default", True),
         (43, {"restart": '{"0": [3, 2, 0.30, 1.0]}'}, "Heun with an interval at higher noise than the paper's", False),
     )
-)  # fmt: skip
+)
 
 
 def _all() -> Iterator[Preset]:
@@ -185,21 +227,37 @@ def _dpm3() -> Iterator[Preset]:
     )
     for nfe, fid, steps, restart in _DPM3:
         yield _make(
-            f"cifar10-vp-dpm3-{nfe}", "cifar10-vp", nfe, fid, "Restart Table 3", note,
-            solver="dpm3", sigma_min=float(vp_sigma(1e-3)), sigma_max=float(vp_sigma(1.0)),
-            steps=steps, restart=restart, restart_gamma=0.0,
-        )  # fmt: skip
+            f"cifar10-vp-dpm3-{nfe}",
+            "cifar10-vp",
+            nfe,
+            fid,
+            "Restart Table 3",
+            note,
+            solver="dpm3",
+            sigma_min=float(vp_sigma(1e-3)),
+            sigma_max=float(vp_sigma(1.0)),
+            steps=steps,
+            restart=restart,
+            restart_gamma=0.0,
+        )
 
 
 def _stable_diffusion() -> Iterator[Preset]:
     sigmas = sd_sigmas()
     for w, fid, restart, nfe, run, real in _SD:
         options = {
-            "steps": 30, "solver": "euler", "restart_solver": "heun", "restart": restart,
-            "restart_gamma": 0.0, "schedule": "sd",
-            "schedule_options": {"spacing": "leading", "segment": "timestep"}, "sigma_min": float(sigmas[0]),
-            "sigma_max": float(sigmas[-1]), "s_noise": 1.0, "guidance_scale": float(w),
-        }  # fmt: skip
+            "steps": 30,
+            "solver": "euler",
+            "restart_solver": "heun",
+            "restart": restart,
+            "restart_gamma": 0.0,
+            "schedule": "sd",
+            "schedule_options": {"spacing": "leading", "segment": "timestep"},
+            "sigma_min": float(sigmas[0]),
+            "sigma_max": float(sigmas[-1]),
+            "s_noise": 1.0,
+            "guidance_scale": float(w),
+        }
         note = (
             f"FID-5k on COCO captions; two network calls per evaluation. The published code runs {run} "
             f"steps (the paper quotes {47 if w == 8 else 66}), snaps t_max too, so that it restarts over "

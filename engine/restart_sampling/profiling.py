@@ -1,11 +1,12 @@
 r"""Where the time of a run goes: the network, the fused step, the cursor, and the gaps between them.
 
-Everything here is arithmetic on recorded events; `cli/profile.py` records them. An event is a complete event of a Chrome trace
-(`cat`, `name`, `ts` and `dur` in µs, `tid`), which is what torch.profiler exports and what rows of nsys become.
+Everything here is arithmetic on recorded events; `cli/profile.py` records them. An event is a complete event of a
+Chrome trace (`cat`, `name`, `ts` and `dur` in µs, `tid`), which is what torch.profiler exports and what rows of nsys
+become.
 
-On CUDA the events are GPU kernels and copies: the device is busy while one runs, and the gaps are what launching costs. On a CPU
-they are ranges around the network and the step, one set for each thread that runs a slice; the gaps are the sampler's own Python.
-"""
+On CUDA the events are GPU kernels and copies: the device is busy while one runs, and the gaps are what launching costs.
+On a CPU they are ranges around the network and the step, one set for each thread that runs a slice; the gaps are the
+sampler's own Python."""
 
 from __future__ import annotations
 
@@ -108,17 +109,18 @@ def profile_cpu(events: Iterable[Event]) -> Profile:
     # One evaluation of a lane; lanes run side by side.
     parts = {name: Part(launches[name], us[name] / evaluations) for name in PARTS}
     wall = (end - start) * lanes / evaluations
-    return Profile(
-        "cpu", evaluations, lanes, wall, parts, sum(us.values()) / evaluations / wall if wall else 0.0
-    )
+    return Profile("cpu", evaluations, lanes, wall, parts, sum(us.values()) / evaluations / wall if wall else 0.0)
 
 
 def _operators(events: Sequence[Event], ranges: Sequence[Event]) -> int:
     """Operators called by the network itself, those that they call not counted."""
     found = 0
     for tid in {e["tid"] for e in ranges}:
-        inside = sorted((float(e["ts"]), float(e["ts"]) + float(e["dur"])) for e in ranges
-                        if e["tid"] == tid and e["name"] == "network")  # fmt: skip
+        inside = sorted(
+            (float(e["ts"]), float(e["ts"]) + float(e["dur"]))
+            for e in ranges
+            if e["tid"] == tid and e["name"] == "network"
+        )
         operators = sorted(
             (e for e in events if e.get("cat") == "cpu_op" and e["tid"] == tid), key=lambda e: float(e["ts"])
         )
@@ -141,20 +143,28 @@ def step_bytes(table: Table, net_itemsize: int, F_itemsize: int) -> list[int]:
     """
     copies = 2 if table.plan.config.guided else 1
     cost = {
-        layout.READ_X: 4, layout.READ_H: 4, layout.STORE_X: 4, layout.STORE_H: 4,
-        layout.READ_F: copies * F_itemsize, layout.STORE_NET: copies * net_itemsize,
-    }  # fmt: skip
+        layout.READ_X: 4,
+        layout.READ_H: 4,
+        layout.STORE_X: 4,
+        layout.STORE_H: 4,
+        layout.READ_F: copies * F_itemsize,
+        layout.STORE_NET: copies * net_itemsize,
+    }
     return [sum(n for bit, n in cost.items() if flags & bit) for flags in table.code[:, layout.FLAGS]]
 
 
 def bytes_per_evaluation(rows: Sequence[int], steps: float) -> float:
-    """Of the bytes of a table's rows. `steps` launched per evaluation; those beyond one are row 0, where it was recorded."""
+    """Of the bytes of a table's rows.
+
+    `steps` launched per evaluation; those beyond one are row 0, where it was recorded.
+    """
     first, *rest = rows
     return sum(rest) / len(rest) + max(0.0, steps - 1) * first
 
 
 def torch_profiler(**options: Any) -> Any:
-    """Return a `torch.profiler.profile`, without the lines that its library prints at start and stop (they begin with USDT).
+    """Return a `torch.profiler.profile`, without the lines that its library prints at start and stop (they begin with
+    USDT).
 
     The library reads its variable at the first profile of a process; a value that the user has set stays.
     """
@@ -204,33 +214,51 @@ def read_nsys(text: str) -> list[Event]:
         stream = int(row.get("Strm") or 0)
         events.append(
             {"ph": "X", "cat": cat, "name": name, "ts": start / 1e3, "dur": duration / 1e3, "pid": 0, "tid": stream}
-        )  # fmt: skip
+        )
     return events
 
 
 def job_command(python: str, options: Mapping[str, object]) -> list[str]:
     """`restart-sampling profile` in a process of its own, with the options that were given: what nsys and ncu run."""
-    given = [word for name, value in options.items() if value is not None
-             for word in ("--" + name.replace("_", "-"), str(value))]  # fmt: skip
+    given = [
+        word
+        for name, value in options.items()
+        if value is not None
+        for word in ("--" + name.replace("_", "-"), str(value))
+    ]
     return [python, "-c", "from restart_sampling.cli import main; main()", "profile", *given]
 
 
 def nsys_command(nsys: str, out: Path, job: Sequence[str], nvtx: bool = True) -> list[str]:
     """Return the command that records `job` from its mark to the end of it, with one row for each kernel of a graph.
 
-    The mark is the NVTX range `profile` of our domain where the job has the package `nvtx`, and the calls cudaProfilerStart and
-    cudaProfilerStop, which the job makes too, where it does not: ranges of PyTorch's own have no domain to filter by.
-    """
+    The mark is the NVTX range `profile` of our domain where the job has the package `nvtx`, and the calls
+    cudaProfilerStart and cudaProfilerStop, which the job makes too, where it does not: ranges of PyTorch's own have no
+    domain to filter by."""
     window = ["--capture-range=cudaProfilerApi", "--capture-range-end=stop"]
     if nvtx:
         window = [
-            "--capture-range=nvtx", "--nvtx-capture=profile@restart_sampling", "--capture-range-end=stop",
-            "-e", "NSYS_NVTX_PROFILER_REGISTER_ONLY=0",
-        ]  # fmt: skip
+            "--capture-range=nvtx",
+            "--nvtx-capture=profile@restart_sampling",
+            "--capture-range-end=stop",
+            "-e",
+            "NSYS_NVTX_PROFILER_REGISTER_ONLY=0",
+        ]
     return [
-        nsys, "profile", "-t", "cuda,nvtx", "--cuda-graph-trace=node", "--sample=none", "--cpuctxsw=none",
-        *window, "-o", str(out), "-f", "true", *job,
-    ]  # fmt: skip
+        nsys,
+        "profile",
+        "-t",
+        "cuda,nvtx",
+        "--cuda-graph-trace=node",
+        "--sample=none",
+        "--cpuctxsw=none",
+        *window,
+        "-o",
+        str(out),
+        "-f",
+        "true",
+        *job,
+    ]
 
 
 def nsys_stats_command(nsys: str, report: Path) -> list[str]:
@@ -241,13 +269,22 @@ def nsys_stats_command(nsys: str, report: Path) -> list[str]:
 def ncu_command(ncu: str, out: Path, job: Sequence[str], launches: int = 10, nvtx: bool = True) -> list[str]:
     """Return the command that measures the first `launches` of our kernels after the job's mark, also those in graphs.
 
-    The mark is as for `nsys_command`. `run` is what the CUDA C++ kernels are called without namespace and template arguments,
-    which is how ncu compares.
-    """
-    window = (
-        ["--nvtx", "--nvtx-include", "restart_sampling@profile/"] if nvtx else ["--profile-from-start", "off"]
-    )
+    The mark is as for `nsys_command`. `run` is what the CUDA C++ kernels are called without namespace and template
+    arguments, which is how ncu compares."""
+    window = ["--nvtx", "--nvtx-include", "restart_sampling@profile/"] if nvtx else ["--profile-from-start", "off"]
     return [
-        ncu, *window, "-k", "regex:^(step_kernel|advance_kernel|run)$",
-        "--launch-count", str(launches), "--graph-profiling", "node", "--set", "full", "-o", str(out), "-f", *job,
-    ]  # fmt: skip
+        ncu,
+        *window,
+        "-k",
+        "regex:^(step_kernel|advance_kernel|run)$",
+        "--launch-count",
+        str(launches),
+        "--graph-profiling",
+        "node",
+        "--set",
+        "full",
+        "-o",
+        str(out),
+        "-f",
+        *job,
+    ]

@@ -1,8 +1,7 @@
 r"""The program: the tables of every plan a sampler runs, one after the other in one device table.
 
-Its addresses never change while it has room, so a captured graph serves every plan: a new plan is a copy of a few kilobytes
-and another first row for the cursor.
-"""
+Its addresses never change while it has room, so a captured graph serves every plan: a new plan is a copy of a few
+kilobytes and another first row for the cursor."""
 
 from __future__ import annotations
 
@@ -97,8 +96,8 @@ class Program:
 
 
 def write_latent_row(entry: Entry, coef: Tensor, code: Tensor) -> None:
-    """Row 0 for a given latent into device tables [1, 12] and [1, 4]: x already holds the latent, the row scales it by the
-    initial std and draws nothing."""
+    """Row 0 for a given latent into device tables [1, 12] and [1, 4]: x already holds the latent, the row scales it by
+    the initial std and draws nothing."""
     row, flags = entry.table.coef[:1].copy(), entry.table.code[:1].copy()
     row[0, layout.Y_X], row[0, layout.S] = entry.table.plan.initial_noise, 0.0
     flags[0, layout.FLAGS] |= layout.READ_X

@@ -43,9 +43,13 @@ def shown(
     from .terminal import plain_console, text_column
 
     columns = (
-        text_column("sampling"), BarColumn(), MofNCompleteColumn(), text_column("samples"),
-        text_column("evaluation {task.fields[row]} of {task.fields[nfe]}"), TimeRemainingColumn(),
-    )  # fmt: skip
+        text_column("sampling"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        text_column("samples"),
+        text_column("evaluation {task.fields[row]} of {task.fields[nfe]}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console or plain_console(stderr=True)) as bar:
         task = bar.add_task("", total=None, row=0, nfe=0)
 
@@ -54,8 +58,6 @@ def shown(
                 callback(where)
             # A batch counts evaluation by evaluation, so that the bar moves within it too.
             part = where.batch * where.row / where.nfe if where.row < where.nfe else 0.0
-            bar.update(
-                task, total=where.total, completed=int(where.done + part), row=where.row, nfe=where.nfe
-            )
+            bar.update(task, total=where.total, completed=int(where.done + part), row=where.row, nfe=where.nfe)
 
         yield move

@@ -47,16 +47,22 @@ MAX_EVALUATIONS = 10_000_000
 RULES = ("official", "a1111")
 _ORDER = ("N", "K", "t_min", "t_max")
 _FIELDS = {
-    "N": "N", "n": "N", "n_restart": "N", "N_restart": "N", "num_steps": "N",
-    "K": "K", "k": "K", "num_iterations": "K",
-    "t_min": "t_min", "start_time": "t_min",
-    "t_max": "t_max", "end_time": "t_max",
-}  # fmt: skip
+    "N": "N",
+    "n": "N",
+    "n_restart": "N",
+    "N_restart": "N",
+    "num_steps": "N",
+    "K": "K",
+    "k": "K",
+    "num_iterations": "K",
+    "t_min": "t_min",
+    "start_time": "t_min",
+    "t_max": "t_max",
+    "end_time": "t_max",
+}
 _REFINERS = {"num_steps", "num_iterations", "start_time", "end_time"}
 _NAMES = ("none", "default", "a1111")
-_FORMS = (
-    '[N, K, t_min, t_max], a list of these, an object {"0": [N, K, t_min, t_max]}, none, default or a1111'
-)
+_FORMS = '[N, K, t_min, t_max], a list of these, an object {"0": [N, K, t_min, t_max]}, none, default or a1111'
 _A1111_HINT = '; to write A1111\'s {t_min: [N, K, t_max]} use decimal keys, as in {"1.0": [9, 2, 3]}'
 _T_MAX_NOTE = "A1111 also snaps t_max to its grid; here t_max is used as given"
 
@@ -169,10 +175,7 @@ def a1111(steps: int | None) -> RestartConfig:
         return RestartConfig((), steps, "a1111", (f"a1111 rule: no restart below 20 steps, got {steps}",))
     R, K = (9, 1) if steps < 36 else (steps // 4, 2)
     main = steps - R * K
-    notes = (
-        f"a1111 rule: {steps} steps are {main} on the main grid and {K} × {R} in the interval",
-        _T_MAX_NOTE,
-    )
+    notes = (f"a1111 rule: {steps} steps are {main} on the main grid and {K} × {R} in the interval", _T_MAX_NOTE)
     return RestartConfig((RestartInterval(R + 1, K, 0.1, 2.0),), main, "a1111", notes)
 
 
@@ -212,9 +215,7 @@ def _from_object(obj: Any, rule: str | None, steps: int | None = None, source: s
     if isinstance(obj, os.PathLike):
         raise ConfigError(f"{shown(obj)} is a path; read the file and pass its text")
     if getattr(obj, "ndim", 0) and hasattr(obj, "tolist"):  # arrays of NumPy and tensors
-        with contextlib.suppress(
-            RuntimeError, TypeError
-        ):  # a tensor without values stays what it is, and is refused
+        with contextlib.suppress(RuntimeError, TypeError):  # a tensor without values stays what it is, and is refused
             obj = _of_array(obj.tolist())
     if isinstance(obj, Mapping):
         intervals, kind = _from_mapping(obj, rule)
@@ -225,9 +226,7 @@ def _from_object(obj: Any, rule: str | None, steps: int | None = None, source: s
         intervals, kind = [_interval(item, i) for i, item in enumerate(obj if many else [obj])], "list"
     else:
         raise ConfigError(f"expected {_FORMS}; got {shown(obj)}")
-    return RestartConfig(
-        tuple(intervals), steps, source or kind, (_T_MAX_NOTE,) if kind == "a1111-dict" else ()
-    )
+    return RestartConfig(tuple(intervals), steps, source or kind, (_T_MAX_NOTE,) if kind == "a1111-dict" else ())
 
 
 def _from_mapping(obj: Mapping[Any, Any], rule: str | None) -> tuple[list[RestartInterval], str]:
@@ -274,9 +273,7 @@ def _by_order(item: Sequence[Any], hint: str) -> dict[str, Any]:
     count = len(item)
     if count != 4:
         missing = f": {', '.join(_ORDER[count:])} missing" if count < 4 else ""
-        raise ConfigError(
-            f"[N, K, t_min, t_max] takes 4 numbers, got {count}{missing}{hint if count == 3 else ''}"
-        )
+        raise ConfigError(f"[N, K, t_min, t_max] takes 4 numbers, got {count}{missing}{hint if count == 3 else ''}")
     return dict(zip(_ORDER, item, strict=True))
 
 
@@ -306,9 +303,7 @@ def _refuse_comfy_units(name: str, value: Any) -> None:
         unit = f"{shown(value)} (for ComfyUI a negative number is a timestep)"
     else:
         return
-    raise ConfigError(
-        f"{name} must be ≥ 0, got {unit}; that needs a model's schedule: write the sigma it stands for"
-    )
+    raise ConfigError(f"{name} must be ≥ 0, got {unit}; that needs a model's schedule: write the sigma it stands for")
 
 
 def _integer(name: str, value: Any, least: int) -> int:

@@ -75,14 +75,15 @@ class Sampler:
         batch_size: samples per network call, or "auto": from the network's activations (`autobatch.py`).
         backend: "auto", "reference", "triton" or "native": the implementation of the fused step.
         graph: "auto", "off", "step", "loop", "trajectory" or "while" (experimental): how evaluations are launched,
-            see `executors/graph.py`. "auto" is "loop" on CUDA and "off" elsewhere. Under graphs or torch.compile a batch
-            smaller than batch_size runs on the next larger of 1, 2, 4, … lanes, each captured and compiled on first need.
-        compile: "auto", "on" or "off": whether torch.compile compiles the network, see `network.py`.
-        device: default: where the network is.
-        dtype: network precision, "fp32", "tf32", "bf16" or "fp16" (registers stay float32).
-        batch_invariant: under graphs or torch.compile, every batch runs on batch_size lanes, whatever the number of samples.
-            On a CPU, run a network that can be sliced with one thread for each slice, always: with 8 samples or more at a
-            time, oneDNN then gives a sample the same bits in any batch. Slower where cores outnumber the slices.
+            see `executors/graph.py`. "auto" is "loop" on CUDA and "off" elsewhere. Under graphs or torch.compile a
+            batch smaller than batch_size runs on the next larger of 1, 2, 4, … lanes, each captured and compiled on
+            first need.
+        compile: "auto", "on" or "off": whether torch.compile compiles the network, see `network.py`. device: default:
+        where the network is. dtype: network precision, "fp32", "tf32", "bf16" or "fp16" (registers stay float32).
+        batch_invariant: under graphs or torch.compile, every batch runs on batch_size lanes, whatever the number of
+        samples.
+            On a CPU, run a network that can be sliced with one thread for each slice, always: with 8 samples or more at
+            a time, oneDNN then gives a sample the same bits in any batch. Slower where cores outnumber the slices.
 
     Raises:
         RestartError: anything that cannot run, before any network call.
@@ -109,9 +110,7 @@ class Sampler:
         sampler_inputs.check_plan(plan)
         choice("dtype", dtype, DTYPES, error=BackendError)
         if str(register_dtype) not in ("torch.float32", "torch.float64"):
-            raise BackendError(
-                f"register_dtype must be torch.float32 or torch.float64, got {shown(register_dtype)}"
-            )
+            raise BackendError(f"register_dtype must be torch.float32 or torch.float64, got {shown(register_dtype)}")
         self.device = denoiser.device if device is None else check_device(device)
         forked.settle()
         exact = register_dtype == torch.float64  # the oracle: float64 throughout, on the reference
@@ -168,9 +167,7 @@ class Sampler:
         return tuple(note for note in notes if note)
 
     def __repr__(self) -> str:
-        return (
-            f"Sampler({self.denoiser.name!r}, {self.plan!r}, batch_size={self.batch_size}, {self.describe()})"
-        )
+        return f"Sampler({self.denoiser.name!r}, {self.plan!r}, batch_size={self.batch_size}, {self.describe()})"
 
     def describe(self) -> str:
         """What runs, in one line, e.g. "native on cpu, graph off, network fp32, eager, contiguous"."""
@@ -180,11 +177,11 @@ class Sampler:
     @torch.inference_mode(False)  # as a run: a network compiled in one mode is compiled again in the other
     @torch.no_grad()
     def warmup(self, n: int | None = None) -> Sampler:
-        """Compile and capture now what a run of `n` samples of the plan needs (default: batch_size), and return the sampler.
+        """Compile and capture now what a run of `n` samples of the plan needs (default: batch_size), and return the
+        sampler.
 
-        A run does this by itself on first need. Draws nothing and changes no result. Runs of (seed, plan) pairs compile and
-        capture other batch sizes on their way.
-        """
+        A run does this by itself on first need. Draws nothing and changes no result. Runs of (seed, plan) pairs compile
+        and capture other batch sizes on their way."""
         forked.settle()
         n = self.batch_size if n is None else integer("n", n, 1)
         D = self.denoiser.augmented_dim
@@ -198,9 +195,7 @@ class Sampler:
                 slices = None if per_sample else self._slices(samples)
                 if slices is not None:
                     self._threads()
-                for part in (
-                    slices.parts if slices else (self._evaluation(self._lanes_for(samples), per_sample),)
-                ):
+                for part in slices.parts if slices else (self._evaluation(self._lanes_for(samples), per_sample),):
                     if slices is None:
                         self._prepare(part, (entry,))
                     begin(part, entry)
@@ -221,13 +216,14 @@ class Sampler:
 
         Args:
             seeds: one integer in [0, 2^63) per sample, as a list, range, array, tensor or text such as "0-63,100"; or
-                (seed, plan) pairs: samples of different plans then share batches, and a lane that finishes takes the next
-                sample (continuous batching). One integer n alone is refused: it may mean range(n) or [n].
-            class_labels: a class for all, or one per seed, by number or name; default: drawn from the seed. Raises if the
+                (seed, plan) pairs: samples of different plans then share batches, and a lane that finishes takes the
+                next sample (continuous batching). One integer n alone is refused: it may mean range(n) or [n].
+            class_labels: a class for all, or one per seed, by number or name; default: drawn from the seed. Raises if
+            the
                 network is unconditional.
-            latents: standard-normal start [len(seeds), *shape] instead of the seed's draw 0.
-            progress: show a bar on stderr.
-            callback: called on the host with a :class:`Progress` as evaluations are launched: after every one of them, or
+            latents: standard-normal start [len(seeds), *shape] instead of the seed's draw 0. progress: show a bar on
+            stderr. callback: called on the host with a :class:`Progress` as evaluations are launched: after every one
+            of them, or
                 after every replay of a captured graph.
 
         Raises:
@@ -263,8 +259,9 @@ class Sampler:
     ) -> Iterator[Batch]:
         """As `run`, batch by batch, for results that should not be held all at once; reports failures, raises none.
 
-        Of (seed, plan) pairs a batch is what finished together, in running order; `Batch.index` says what is what. Their run
-        must end before another one of this sampler begins; other runs may be mixed, and keep the plan they began with.
+        Of (seed, plan) pairs a batch is what finished together, in running order; `Batch.index` says what is what.
+        Their run must end before another one of this sampler begins; other runs may be mixed, and keep the plan they
+        began with.
 
         Raises:
             RestartValueError: the sampler is in the middle of another run.
@@ -312,11 +309,7 @@ class Sampler:
             yield Batch(all_seeds[part], part_labels, x, failures, torch.arange(part.start, part.stop))
 
     def _mixed(
-        self,
-        seeds: Tensor,
-        tables: Sequence[Table],
-        labels: Tensor | None,
-        callback: Callable[[Progress], None] | None,
+        self, seeds: Tensor, tables: Sequence[Table], labels: Tensor | None, callback: Callable[[Progress], None] | None
     ) -> Iterator[Batch]:
         """Batches of samples with a table each, as they finish."""
         D, total = self.denoiser.augmented_dim, len(seeds)
@@ -327,12 +320,8 @@ class Sampler:
             own = tables[part] if D is None else pfgmpp.tables(tables[part], seeds[part], D)
             for finished in self._continuous(seeds[part], own, labels, start, total, callback):
                 index = torch.tensor([start + job.place for job in finished.jobs])
-                failures = self._failures(
-                    seeds[index], [job.entry for job in finished.jobs], finished.first_bad
-                )
-                yield Batch(
-                    seeds[index], None if labels is None else labels[index], finished.x, failures, index
-                )
+                failures = self._failures(seeds[index], [job.entry for job in finished.jobs], finished.first_bad)
+                yield Batch(seeds[index], None if labels is None else labels[index], finished.x, failures, index)
 
     def _continuous(
         self,
@@ -399,7 +388,7 @@ class Sampler:
     def _make_lanes(self, size: int, guided: bool) -> Lanes:
         return Lanes.make(
             size, self.denoiser.shape, self.denoiser.label_dim, guided, self.device, self.net_dtype, self.register_dtype
-        )  # fmt: skip
+        )
 
     def evaluations(self) -> tuple[Evaluation, ...]:
         """Every evaluation made so far, those of slices too; for profilers."""
@@ -449,14 +438,10 @@ class Sampler:
             assert self._lanes is not None
             if isinstance(self.network, PreparedNetwork):
                 self.network.expect(2 * n if self._lanes.guided else n)
-            self._evaluations[key] = Evaluation(
-                self.network, self.program, self._lanes, n, self.backend, per_sample
-            )
+            self._evaluations[key] = Evaluation(self.network, self.program, self._lanes, n, self.backend, per_sample)
         return self._evaluations[key]
 
-    def _failures(
-        self, seeds: Tensor, entries: Sequence[Entry], first_bad: Tensor
-    ) -> tuple[dict[str, Any], ...]:
+    def _failures(self, seeds: Tensor, entries: Sequence[Entry], first_bad: Tensor) -> tuple[dict[str, Any], ...]:
         rows = first_bad.tolist()  # the one read of a batch, with its result
         return tuple(
             {"seed": int(seed), "row": row - entry.base, "sigma": float(entry.table.sigma[row - entry.base])}
@@ -491,10 +476,10 @@ def describe_failures(failures: list[dict[str, Any]]) -> str:
     """One sentence naming the first few failed samples."""
     shown = ", ".join(f"seed {f['seed']} at row {f['row']} (sigma {f['sigma']:.4g})" for f in failures[:5])
     more = f" and {len(failures) - 5} more" if len(failures) > 5 else ""
-    return f"{len(failures)} samples became NaN or infinite: {shown}{more}; check the network's weights, or use dtype fp32"
+    return (
+        f"{len(failures)} samples became NaN or infinite: {shown}{more}; check the network's weights, or use dtype fp32"
+    )
 
 
-def _reporter(
-    callback: Callable[[Progress], None], done: int, total: int, n: int, nfe: int
-) -> Callable[[int], None]:
+def _reporter(callback: Callable[[Progress], None], done: int, total: int, n: int, nfe: int) -> Callable[[int], None]:
     return lambda row: callback(Progress(done + (n if row == nfe else 0), total, n, row, nfe))

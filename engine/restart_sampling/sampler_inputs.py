@@ -1,4 +1,6 @@
-"""What a sampler is given for a run: seeds or (seed, plan) pairs, class labels, latents. Checked before anything is drawn."""
+"""What a sampler is given for a run: seeds or (seed, plan) pairs, class labels, latents. Checked before anything is
+drawn.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,7 @@ Labels = int | str | Iterable[int] | Iterable[str] | Tensor | None
 
 def split(seeds: Any) -> tuple[Tensor, list[Plan] | None]:
     """Return the seeds int64 [n] and, when (seed, plan) pairs were given, their plans."""
-    if isinstance(seeds, (Tensor, np.ndarray, str, bytes, range, Mapping, Set)) or not isinstance(
-        seeds, Iterable
-    ):
+    if isinstance(seeds, (Tensor, np.ndarray, str, bytes, range, Mapping, Set)) or not isinstance(seeds, Iterable):
         return seed_tensor(seeds), None
     given = list(seeds)
     paired = [isinstance(item, (tuple, list)) for item in given]
@@ -105,9 +105,7 @@ def _numbers(denoiser: Denoiser, given: Any) -> Any:
                 f"class_labels[{i}] is {shown(item)}; give one class number for each seed, not one-hot rows"
             )
         else:
-            raise RestartTypeError(
-                f"class_labels[{i}] must be an integer or the name of a class, got {shown(item)}"
-            )
+            raise RestartTypeError(f"class_labels[{i}] must be an integer or the name of a class, got {shown(item)}")
     return torch.tensor(numbers, dtype=torch.int64)
 
 

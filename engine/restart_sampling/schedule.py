@@ -76,9 +76,7 @@ def vp(
     low, high = _range(n, sigma_min, sigma_max)
     top, bottom = math.log1p(high * high), math.log1p(low * low)
     if (beta_d is None) != (beta_min is None):
-        raise ConfigError(
-            "beta_d and beta_min are either both given or both None (derived from sigma_min, sigma_max)"
-        )
+        raise ConfigError("beta_d and beta_min are either both given or both None (derived from sigma_min, sigma_max)")
     if beta_d is None or beta_min is None:
         eps = _positive("epsilon_s", epsilon_s)
         if eps >= 1:
@@ -92,9 +90,7 @@ def vp(
         root = beta_min**2 + 2.0 * beta_d * log_total
         total = beta_min + math.sqrt(root) if root >= 0 else 0.0
         if total <= 0:
-            raise ConfigError(
-                f"beta_d = {beta_d:g}, beta_min = {beta_min:g} never reach the given sigma_max {high:g}"
-            )
+            raise ConfigError(f"beta_d = {beta_d:g}, beta_min = {beta_min:g} never reach the given sigma_max {high:g}")
         return 2.0 * log_total / total
 
     with np.errstate(all="ignore"):
@@ -134,9 +130,7 @@ def sd_sigmas() -> np.ndarray:
     return np.sqrt((1.0 - alpha_bar) / alpha_bar)
 
 
-def sd(
-    n: int, sigma_min: float, sigma_max: float, spacing: str = "linspace", steps_offset: int = 1
-) -> np.ndarray:
+def sd(n: int, sigma_min: float, sigma_max: float, spacing: str = "linspace", steps_offset: int = 1) -> np.ndarray:
     """n of Stable Diffusion's levels, from timestep a, nearest to sigma_min, to b, nearest to sigma_max.
 
     spacing, with T = b − a + 1: "linspace" rounds n even steps from b to a; "leading" is a + steps_offset +
@@ -148,9 +142,7 @@ def sd(
     a, b = _nearest_timestep(sigmas, low), _nearest_timestep(sigmas, high)
     T = b - a + 1
     if n > T:
-        raise ConfigError(
-            f"sd has {T} levels in [{low:g}, {high:g}], fewer than the {n} asked for; use fewer steps"
-        )
+        raise ConfigError(f"sd has {T} levels in [{low:g}, {high:g}], fewer than the {n} asked for; use fewer steps")
     spacing = spacing if isinstance(spacing, str) else shown(spacing)
     if spacing == "linspace":
         t = np.round(np.linspace(b, a, n)).astype(int)
@@ -264,9 +256,7 @@ def _default_range(name: str) -> tuple[float, float]:
     return {"ve": (0.02, 100.0), "iddpm": (0.002, 81.0), "flow": _FLOW_RANGE}.get(name, (0.002, 80.0))
 
 
-def _segment(
-    rule: Callable[[int, float, float], np.ndarray], t_min: float, t_max: float, N: int
-) -> np.ndarray:
+def _segment(rule: Callable[[int, float, float], np.ndarray], t_min: float, t_max: float, N: int) -> np.ndarray:
     """N levels of `rule` from t_max down to t_min, end points exact. N = 2 is the two end points."""
     low, high = _range(N, t_min, t_max, ("t_min", "t_max", "N"))
     return np.array([high, low]) if N == 2 else _with_ends(np.array(rule(N, low, high)), low, high)
@@ -275,9 +265,7 @@ def _segment(
 def _sd_timesteps(n: int, low: float, high: float) -> np.ndarray:
     """SD levels at n rounded timesteps, linear from the one nearest to `high` to the one nearest to `low`."""
     sigmas = sd_sigmas()
-    return sigmas[
-        np.round(np.linspace(_nearest_timestep(sigmas, high), _nearest_timestep(sigmas, low), n)).astype(int)
-    ]
+    return sigmas[np.round(np.linspace(_nearest_timestep(sigmas, high), _nearest_timestep(sigmas, low), n)).astype(int)]
 
 
 def _nearest_timestep(sigmas: np.ndarray, sigma: float) -> int:
@@ -298,9 +286,7 @@ def _descending(levels: np.ndarray) -> np.ndarray:
     return levels
 
 
-def _range(
-    n: int, low: float, high: float, names: tuple[str, ...] = ("sigma_min", "sigma_max")
-) -> tuple[float, float]:
+def _range(n: int, low: float, high: float, names: tuple[str, ...] = ("sigma_min", "sigma_max")) -> tuple[float, float]:
     """(low, high) as floats after the checks all grids share: n ≥ 2, both positive and finite, low < high."""
     integer(names[2] if len(names) > 2 else "n", n, 2)
     low, high = _positive(names[0], low), _positive(names[1], high)

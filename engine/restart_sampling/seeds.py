@@ -135,9 +135,7 @@ def parse_seeds(seeds: Any) -> Seeds:
         if isinstance(values, numbers.Number):
             values = [values]
         if isinstance(values, (set, frozenset, dict, bytes)) or not isinstance(values, Iterable):
-            raise SeedError(
-                f"seeds must be text, an int, a range or a list of ints, got {type(seeds).__name__}"
-            )
+            raise SeedError(f"seeds must be text, an int, a range or a list of ints, got {type(seeds).__name__}")
         parts = list(_runs(values))
     if not parts:
         raise SeedError(f"the seed list is empty; {_EXAMPLE}")
@@ -192,9 +190,7 @@ def _seed(value: Any) -> int:
         raise SeedError(f"a seed must be an integer, got {_short(repr(value))}")
     seed = int(value)
     if seed < 0:
-        raise SeedError(
-            f"a seed must be ≥ 0, got {seed if seed > -SEED_LIMIT else 'a large negative number'}"
-        )
+        raise SeedError(f"a seed must be ≥ 0, got {seed if seed > -SEED_LIMIT else 'a large negative number'}")
     if seed >= SEED_LIMIT:
         raise SeedError(f"a seed must be below 2^63, got {seed if seed < 10**30 else 'a much larger number'}")
     return seed

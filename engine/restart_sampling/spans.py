@@ -1,8 +1,7 @@
 r"""Spans: a plan's evaluations cut where a person would cut them, for captures, profiles and progress.
 
-A span is a stretch of the main grid or one iteration of one Restart interval. The K iterations of an interval are K spans of
-one length, which is what lets a graph captured once be replayed K times.
-"""
+A span is a stretch of the main grid or one iteration of one Restart interval. The K iterations of an interval are K
+spans of one length, which is what lets a graph captured once be replayed K times."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""JSON that people or chance may have changed: what `json.loads` lets through and later code trips over is refused here.
+"""JSON that people or chance may have changed: what `json.loads` lets through and later code trips over is refused
+here.
 
-Refused, always as ValueError with one short reason: NaN and infinities (also as `1e999`), text with lone surrogates (no terminal
-and no file takes it), and nesting beyond MAX_DEPTH.
-"""
+Refused, always as ValueError with one short reason: NaN and infinities (also as `1e999`), text with lone surrogates (no
+terminal and no file takes it), and nesting beyond MAX_DEPTH."""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
 r"""The table: a plan folded onto a network, one row per evaluation, ready for the fused step.
 
-A plan speaks of D. The machine (restart_kernels.step) has two registers x, h and the raw network output F, and one row does
+A plan speaks of D. The machine (restart_kernels.step) has two registers x, h and the raw network output F, and one row
+does
 
     y = Y_X·x + Y_H·h + Y_F·F + S·ε,   g = G_X·x + G_H·h + G_F·F,   x ← y,  h ← g,  net_in ← C_IN·y.
 
-Folding is linear algebra. Within one solver step every quantity is a vector over (x, P, F_0, F_1, …), x being the state at the
-start of the step and P the kept register of the step before; with D_k = c_skip(t_k)·z_k + c_out(t_k)·F_k each stage input and
-the result becomes such a vector. After evaluation k the machine may keep one vector in h, so what the later stages need of
-the F's known so far must be a multiple of one direction. That holds for every solver here. We keep the known part of the
-result (everything but the F's still to come), so a step's last row is y = h + Y_F·F and need not read x at all: Heun moves
-24 bytes per element and step with a bf16 network instead of 28.
+Folding is linear algebra. Within one solver step every quantity is a vector over (x, P, F_0, F_1, …), x being the state
+at the start of the step and P the kept register of the step before; with D_k = c_skip(t_k)·z_k + c_out(t_k)·F_k each
+stage input and the result becomes such a vector. After evaluation k the machine may keep one vector in h, so what the
+later stages need of the F's known so far must be a multiple of one direction. That holds for every solver here. We keep
+the known part of the result (everything but the F's still to come), so a step's last row is y = h + Y_F·F and need not
+read x at all: Heun moves 24 bytes per element and step with a bf16 network instead of 28.
 
-Row 0 of a table makes the initial latent, y = S·ε(draw 0); row i ≥ 1 follows network evaluation i. A row also holds c_in and
-c_noise of the evaluation that comes after it, and w of the evaluation before it.
-"""
+Row 0 of a table makes the initial latent, y = S·ε(draw 0); row i ≥ 1 follows network evaluation i. A row also holds
+c_in and c_noise of the evaluation that comes after it, and w of the evaluation before it."""
 
 from __future__ import annotations
 
@@ -61,9 +61,7 @@ def bind(plan: Plan, parameterization: Parameterization) -> Table:
             f"the plan walks {plan.process!r} states but the network is {parameterization.process!r}; "
             f"build the plan with schedule={'flow' if parameterization.process == 'flow' else 'edm'!r}"
         )
-    plan = plan.for_network(
-        parameterization.sigma_min, parameterization.sigma_max, parameterization.round_sigma
-    )
+    plan = plan.for_network(parameterization.sigma_min, parameterization.sigma_max, parameterization.round_sigma)
     rows = plan.rows
     sigma = np.array([rows[0].sigma, *(r.sigma for r in rows)])
     top = parameterization.sigma_max * (1 + 1e-9)

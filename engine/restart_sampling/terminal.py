@@ -1,9 +1,9 @@
 """What the terminal is given: text of users, files and models is shown as it is, and never interpreted.
 
 Two interpreters stand between a name and the screen. Rich reads `[red]` as markup, so a folder named `[/x]` would be a
-MarkupError; the terminal obeys control characters, so a class name in a model file could move the cursor. Every rich console
-of the package is made by :func:`plain_console`, which reads no markup, and every text goes through :func:`printable`.
-"""
+MarkupError; the terminal obeys control characters, so a class name in a model file could move the cursor. Every rich
+console of the package is made by :func:`plain_console`, which reads no markup, and every text goes through
+:func:`printable`."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 r"""Turns: one run at a time has a sampler's buffers.
 
-A sampler has one set of buffers. A run that begins inside another one (in its callback, or in a second thread) would overwrite
-the samples under way, so it is refused. A generator may be left between two batches. Where nothing of it is in the buffers then,
-other runs may come between; where samples are under way (plans that share batches), it must not go on after another run.
-"""
+A sampler has one set of buffers. A run that begins inside another one (in its callback, or in a second thread) would
+overwrite the samples under way, so it is refused. A generator may be left between two batches. Where nothing of it is
+in the buffers then, other runs may come between; where samples are under way (plans that share batches), it must not go
+on after another run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ class Turns:
             self._lock.release()
 
     def check_alone(self, before: int) -> None:
-        """Raise if this turn is not the one that followed turn `before`: the samples under way were overwritten in between."""
+        """Raise if this turn is not the one that followed turn `before`: the samples under way were overwritten in
+        between.
+        """
         if self.count != before + 1:
             raise RestartValueError(
                 "another run of this sampler came between two batches of this one, whose samples were under way; finish a run "

@@ -23,8 +23,8 @@ from .solvers.trace import D_PREVIOUS, Form, Position, Solver, Stage, Tracer, Up
 class Step:
     """One solver step from `t` to `s`, in terms of D, and the noise added on arrival.
 
-    The network is evaluated at each stage's level on its form; the new state is `result` (already scaled by the jump, if
-    one follows) + `noise`·ε. `lift_to` is the level the noise lifts the state to (= s without a jump or churn).
+    The network is evaluated at each stage's level on its form; the new state is `result` (already scaled by the jump,
+    if one follows) + `noise`·ε. `lift_to` is the level the noise lifts the state to (= s without a jump or churn).
     `interval` is None on the main grid, else the interval's number, with `iteration` counting its K repeats from 0.
     """
 
@@ -72,8 +72,15 @@ class Walk:
         """Start a fresh multistep history (after a jump)."""
         self.previous_level = None
 
-    def leg(self, levels: tuple[float, ...], solver: Solver, gammas: Callable[[float], float],
-            interval: int | None = None, iteration: int = 0, remaining: int | None = None) -> None:  # fmt: skip
+    def leg(
+        self,
+        levels: tuple[float, ...],
+        solver: Solver,
+        gammas: Callable[[float], float],
+        interval: int | None = None,
+        iteration: int = 0,
+        remaining: int | None = None,
+    ) -> None:
         """Walk the consecutive `levels`; `remaining` counts the steps to the end of the whole leg."""
         remaining = len(levels) - 1 if remaining is None else remaining
         for k, (t, s) in enumerate(pairwise(levels)):
@@ -85,19 +92,31 @@ class Walk:
             self.settle(t_hat)
             fresh = self.previous_level is None
             position = Position(
-                remaining - k, interval is not None, None if fresh else D_PREVIOUS,
-                self.previous_level, self.config.eta, self.config.process,
-            )  # fmt: skip
+                remaining - k,
+                interval is not None,
+                None if fresh else D_PREVIOUS,
+                self.previous_level,
+                self.config.eta,
+                self.config.process,
+            )
             tracer = Tracer()
             update: Update = solver.step(X, t_hat, s, tracer, position)
             self.previous_level = t_hat if update.keep is not None else None
             self.nfe += len(tracer.stages)
             self.steps.append(
                 Step(
-                    t_hat, s, tuple(tracer.stages), update.x, update.noise * self.config.s_noise, 0, s, update.keep,
-                    interval, iteration,
+                    t_hat,
+                    s,
+                    tuple(tracer.stages),
+                    update.x,
+                    update.noise * self.config.s_noise,
+                    0,
+                    s,
+                    update.keep,
+                    interval,
+                    iteration,
                 )
-            )  # fmt: skip
+            )
 
     def _churned(self, t: float, g: float) -> float:
         if g == 0:

@@ -31,17 +31,9 @@ from .philox import coefficients as c
 
 # A large batch of latents, so that the configuration is the one that fills a GPU; E is a multiple of the block.
 NUMEL, BATCH = 4 * 64 * 64, 256
-POINTERS = {
-    "coef_ptr": "fp32",
-    "code_ptr": "i32",
-    "cursor_ptr": "i32",
-    "seeds_ptr": "i64",
-    "first_bad_ptr": "i32",
-}
+POINTERS = {"coef_ptr": "fp32", "code_ptr": "i32", "cursor_ptr": "i32", "seeds_ptr": "i64", "first_bad_ptr": "i32"}
 NAMES = ("step-fp32", "step-bf16", "step-fp32-guided", "step-bf16-guided", "normal")
-TAIL = (
-    "step-fp16-tail"  # only on request: sizes that nothing divides, so no vectors; it must compile, no more
-)
+TAIL = "step-fp16-tail"  # only on request: sizes that nothing divides, so no vectors; it must compile, no more
 PIXELS = "pixels"  # on request: 3 channels
 ADVANCE = "advance"  # only on request: a few instructions for each sample, none for its elements
 COLD = ("CALL", "RED", "ATOM")
@@ -56,13 +48,7 @@ def variant(name: str) -> tuple[Any, dict[str, str], dict[str, Any]]:
     config = launch.configure(NUMEL, BATCH)
     block = {"QUADS": config.quads, "BATCH_AXIS": config.batch_axis, "EVEN": config.even}
     if name == ADVANCE:
-        types = {
-            "coef_ptr": "*fp32",
-            "code_ptr": "*i32",
-            "cursor_ptr": "*i32",
-            "c_noise_ptr": "*fp32",
-            "n": "i32",
-        }
+        types = {"coef_ptr": "*fp32", "code_ptr": "*i32", "cursor_ptr": "*i32", "c_noise_ptr": "*fp32", "n": "i32"}
         return advance_kernel, types, {"GIVE": True, "BLOCK": launch.ADVANCE_BLOCK}
     if name == "normal":
         types = {"out_ptr": "*fp32", "seeds_ptr": "*i64", "draw": "i32", "stream": "i32", "E": "i32"}
@@ -87,9 +73,7 @@ def compile_variant(kernel: Any, types: dict[str, str], constants: dict[str, Any
 
     names = kernel.arg_names
     signature = {name: "constexpr" if name in constants else types[name] for name in names}
-    aligned = [
-        name for name in types if types[name].startswith("*") or (name in ("E", "half") and constants["EVEN"])
-    ]
+    aligned = [name for name in types if types[name].startswith("*") or (name in ("E", "half") and constants["EVEN"])]
     attrs = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
     source = ASTSource(kernel, signature=signature, constexprs=constants, attrs=attrs)
     options = {"num_warps": launch.configure(NUMEL, BATCH).warps, "enable_fp_fusion": False}

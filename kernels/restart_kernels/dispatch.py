@@ -4,9 +4,8 @@ reference   plain PyTorch, any device: `step/reference.py`, `philox/reference.py
 triton      CUDA tensors; CPU tensors only in Triton's interpreter (TRITON_INTERPRET=1 before its import)
 native      C++ on CPU tensors and CUDA C++ on CUDA tensors, where restart_bindings was built
 
-All give the same bits (`philox/coefficients.py` says why), so "auto" is a choice of speed only: native on the CPU, triton
-on CUDA, and what is left where these are missing.
-"""
+All give the same bits (`philox/coefficients.py` says why), so "auto" is a choice of speed only: native on the CPU,
+triton on CUDA, and what is left where these are missing."""
 
 from __future__ import annotations
 
@@ -129,9 +128,7 @@ def bind(machine: Machine, backend: str = "auto") -> Stepper:
         raise KernelError(f"the {backend} backend has float32 registers, not float64; use 'reference'")
     elif backend == "native":
         m = machine
-        run = restart_bindings.Step(
-            m.x, m.h, m.net_in, m.coef, m.code, m.cursor, m.seeds, m.first_bad, m.c_noise
-        )
+        run = restart_bindings.Step(m.x, m.h, m.net_in, m.coef, m.code, m.cursor, m.seeds, m.first_bad, m.c_noise)
     else:
         from .launch import Step
 
@@ -173,7 +170,8 @@ def normal(
 
 
 def pixels(x: Tensor, *, backend: str = "auto") -> Tensor:
-    """Samples float [B, C, H, W] in [−1, 1] → pixels uint8 [B, H, W, C] on the same device, in one pass where triton runs.
+    """Samples float [B, C, H, W] in [−1, 1] → pixels uint8 [B, H, W, C] on the same device, in one pass where triton
+    runs.
 
     uint8 = clip(127.5·x + 128, 0, 255), truncated. There is no native backend: on a CPU "auto" is the reference.
     """
@@ -191,16 +189,12 @@ def pixels(x: Tensor, *, backend: str = "auto") -> Tensor:
     return run(x)
 
 
-def words(
-    seeds: Tensor, draw: int, count: int, *, stream: int = 0, device: torch.device | str | None = None
-) -> Tensor:
+def words(seeds: Tensor, draw: int, count: int, *, stream: int = 0, device: torch.device | str | None = None) -> Tensor:
     """The raw Philox words under the normals, int64 0 … 2³²−1, [B, count]; arguments as in `normal`."""
     return philox_reference.words(_check_draw(seeds, draw, count, stream, device), draw, count, stream=stream)
 
 
-def _check_draw(
-    seeds: Tensor, draw: int, count: int, stream: int, device: torch.device | str | None
-) -> Tensor:
+def _check_draw(seeds: Tensor, draw: int, count: int, stream: int, device: torch.device | str | None) -> Tensor:
     require(seeds.dtype == torch.int64 and seeds.dim() == 1, "seeds", seeds, "int64 [B]")
     for name, value, end in (("draw", draw, 2**32), ("stream", stream, 2**32), ("count", count, 2**34)):
         if not 0 <= value < end:

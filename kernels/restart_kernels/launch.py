@@ -47,9 +47,7 @@ def configure(numel: int, batch: int) -> Config:
     batch_axis = 1 if batch <= GRID_Y else 0
     grid = (blocks, batch) if batch_axis else (batch, blocks)
     if numel >= 2**31 or grid[1] > GRID_Y:
-        raise KernelError(
-            f"{batch} samples of {numel} elements are beyond the launch grid; use backend='reference'"
-        )
+        raise KernelError(f"{batch} samples of {numel} elements are beyond the launch grid; use backend='reference'")
     return Config(block, warps, grid, batch_axis, numel % (QUAD * block) == 0)
 
 

@@ -53,9 +53,7 @@ class Machine:
         x, net_in, coef, code, cursor = self.x, self.net_in, self.coef, self.code, self.cursor
         batch = x.shape[0]
         require(x.dtype in REGISTERS, "x", x, "float32, or float64 on the reference backend")
-        require(
-            self.h.shape == x.shape and self.h.dtype == x.dtype, "h", self.h, "of the shape and dtype of x"
-        )
+        require(self.h.shape == x.shape and self.h.dtype == x.dtype, "h", self.h, "of the shape and dtype of x")
         good = net_in.numel() in (x.numel(), 2 * x.numel()) and net_in.dtype in (*FLOATS, x.dtype)
         require(good, "net_in", net_in, "a float with x's number of elements, twice that under guidance")
         good = coef.dim() == 2 and coef.shape[1] == layout.NUM_COEF and coef.dtype in REGISTERS

@@ -1,10 +1,10 @@
-r"""Two revisions of this package against each other: the engine's contenders, alternating, each revision in a process of its own.
+r"""Two revisions of this package against each other: the engine's contenders, alternating, each revision in a process
+of its own.
 
-The other revision is checked out into a temporary worktree and put on the PYTHONPATH of its process, the working tree as it is
-on that of the other. Each is told the options of a plan and draws the same batch, A B B A …, so a ratio is taken within a round.
-The native library is not built: where its sources did not change its files are copied, otherwise the older revision's step runs
-on the reference, and a note says so.
-"""
+The other revision is checked out into a temporary worktree and put on the PYTHONPATH of its process, the working tree
+as it is on that of the other. Each is told the options of a plan and draws the same batch, A B B A …, so a ratio is
+taken within a round. The native library is not built: where its sources did not change its files are copied, otherwise
+the older revision's step runs on the reference, and a note says so."""
 
 from __future__ import annotations
 
@@ -63,9 +63,13 @@ class Revision:
     def __init__(self, root: Path, settings: Sequence[Any]) -> None:
         paths = os.pathsep.join(str(root / folder) for folder in ROOTS)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", CHILD, json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=os.environ | {"PYTHONPATH": paths}, cwd=root,
-        )  # fmt: skip
+            [sys.executable, "-c", CHILD, json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": paths},
+            cwd=root,
+        )
 
     def run(self, name: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
         """Draw the batch once; with `options` build the sampler first. {"seconds", "backend"} or {"error"}."""
@@ -111,9 +115,7 @@ def measure(
     root = _root()
     commit = _git(root, "rev-parse", "--verify", "--short", f"{revision}^{{commit}}")
     if commit is None:
-        raise ConfigError(
-            f"--against {revision!r}: git knows no such revision; give a commit, a tag or a branch"
-        )
+        raise ConfigError(f"--against {revision!r}: git knows no such revision; give a commit, a tag or a branch")
     settings = [str(Path(model).resolve()) if Path(model).exists() else model, device, dtype, batch, threads]
     found: list[Row] = []
     with worktree(root, commit) as other, ExitStack() as stack:
@@ -127,21 +129,12 @@ def measure(
             row = _compare(sides, name, plan, rounds, say)
             if row is not None:
                 found.append(
-                    {
-                        "kind": "against",
-                        "revision": commit,
-                        "model": model,
-                        "dtype": dtype,
-                        "batch": batch,
-                        **row,
-                    }
+                    {"kind": "against", "revision": commit, "model": model, "dtype": dtype, "batch": batch, **row}
                 )
     return found
 
 
-def _compare(
-    sides: dict[str, Revision], name: str, plan: Plan, rounds: int, say: Callable[[str], None]
-) -> Row | None:
+def _compare(sides: dict[str, Revision], name: str, plan: Plan, rounds: int, say: Callable[[str], None]) -> Row | None:
     options = plan.config.to_dict()
     first = {side: revision.run(f"{name} {plan.digest}", options) for side, revision in sides.items()}
     for side, reply in first.items():
@@ -158,11 +151,18 @@ def _compare(
             seconds[side].append(reply["seconds"])
     q1, ratio, q3 = ratios(seconds["old"], seconds["new"])
     return {
-        "sampler": name, "nfe": plan.nfe, "plan": plan.digest, "ratio": round(ratio, 4), "ratio_q1": round(q1, 4),
-        "ratio_q3": round(q3, 4), "seconds": round(quartiles(seconds["new"])[1], 6),
-        "seconds_old": round(quartiles(seconds["old"])[1], 6), "backend": first["new"]["backend"],
-        "backend_old": first["old"]["backend"], "rounds": rounds,
-    }  # fmt: skip
+        "sampler": name,
+        "nfe": plan.nfe,
+        "plan": plan.digest,
+        "ratio": round(ratio, 4),
+        "ratio_q1": round(q1, 4),
+        "ratio_q3": round(q3, 4),
+        "seconds": round(quartiles(seconds["new"])[1], 6),
+        "seconds_old": round(quartiles(seconds["old"])[1], 6),
+        "backend": first["new"]["backend"],
+        "backend_old": first["old"]["backend"],
+        "rounds": rounds,
+    }
 
 
 @contextmanager
@@ -171,19 +171,19 @@ def worktree(root: Path, commit: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="restart-sampling-against-") as folder:
         path = Path(folder) / "tree"
         done = subprocess.run(
-            ["git", "worktree", "add", "--detach", "--quiet", str(path), commit], cwd=root, capture_output=True, text=True,
+            ["git", "worktree", "add", "--detach", "--quiet", str(path), commit],
+            cwd=root,
+            capture_output=True,
+            text=True,
             check=False,
-        )  # fmt: skip
+        )
         if done.returncode:
             raise ConfigError(f"git could not check out {commit}: {done.stderr.strip()}")
         try:
             yield path
         finally:
             subprocess.run(
-                ["git", "worktree", "remove", "--force", str(path)],
-                cwd=root,
-                capture_output=True,
-                check=False,
+                ["git", "worktree", "remove", "--force", str(path)], cwd=root, capture_output=True, check=False
             )
 
 

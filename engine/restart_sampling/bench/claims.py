@@ -1,10 +1,10 @@
 r"""The paper's claim as a number: the share of the best SDE's evaluations with which Restart reaches its quality.
 
-Of the SDE family the row with the lowest mean FD over the blocks of seeds is the goal. The claim is the measured Restart row with
-the fewest evaluations whose mean FD is no higher. Beside it stands an interpolated number, and is called so: Restart's curve is
-the lowest mean FD among its samplers at each NFE, made monotone (more evaluations may always be left unused), and between two
-measured points FD is taken as linear in ln NFE. The spread is that of the interpolated number taken block by block. "Not reached"
-is an answer.
+Of the SDE family the row with the lowest mean FD over the blocks of seeds is the goal. The claim is the measured
+Restart row with the fewest evaluations whose mean FD is no higher. Beside it stands an interpolated number, and is
+called so: Restart's curve is the lowest mean FD among its samplers at each NFE, made monotone (more evaluations may
+always be left unused), and between two measured points FD is taken as linear in ln NFE. The spread is that of the
+interpolated number taken block by block. "Not reached" is an answer.
 
 Plain PyTorch loops are left out: they are the engine's samplers once more, with other noise.
 
@@ -12,9 +12,8 @@ The distance is `fd_balanced` where all these rows have it, else `fd` (bench/jud
 
 `pairs` compares two contenders block by block: they drew the same seeds, so most of the noise of a distance drops out.
 
-Rows are compared on seeds that all of them drew: those of both families that have the most blocks. What is said in words, and by
-how many sets of features it has to be confirmed, is in witnesses.py.
-"""
+Rows are compared on seeds that all of them drew: those of both families that have the most blocks. What is said in
+words, and by how many sets of features it has to be confirmed, is in witnesses.py."""
 
 from __future__ import annotations
 
@@ -37,12 +36,12 @@ class Fraction:
     """What `fraction` found.
 
     Attributes:
-        nfe_sde, fd_sde, sampler: the best SDE row. nfe_restart: evaluations with which Restart is as good, None if never.
-        fraction: their ratio; low, high: its range over blocks of seeds (None where a block does not reach it).
-        reached: of `blocks` blocks, in how many Restart reaches the SDE. n: samples of a block. fd_restart: Restart's lowest.
-        metric: "fd" or "fd_balanced", which all of it is of.
-        between: the measured NFE that `nfe_restart` is interpolated between, None where it was measured itself.
-        as_good: the Restart contenders whose mean FD is no higher than the SDE's, with that mean; fewest evaluations first.
+        nfe_sde, fd_sde, sampler: the best SDE row. nfe_restart: evaluations with which Restart is as good, None if
+        never. fraction: their ratio; low, high: its range over blocks of seeds (None where a block does not reach it).
+        reached: of `blocks` blocks, in how many Restart reaches the SDE. n: samples of a block. fd_restart: Restart's
+        lowest. metric: "fd" or "fd_balanced", which all of it is of. between: the measured NFE that `nfe_restart` is
+        interpolated between, None where it was measured itself. as_good: the Restart contenders whose mean FD is no
+        higher than the SDE's, with that mean; fewest evaluations first.
     """
 
     nfe_sde: int
@@ -62,7 +61,8 @@ class Fraction:
 
 
 def fraction(rows: Iterable[Row]) -> Fraction | None:
-    """From rows of kind "quality" of one group (model, device, features, reference, dtype, n); None where one side is missing.
+    """From rows of kind "quality" of one group (model, device, features, reference, dtype, n); None where one side is
+    missing.
 
     Only blocks that every row of both families has are used, so that all see the same seeds.
     """
@@ -74,8 +74,8 @@ class Pair:
     """Two contenders on the same blocks of seeds.
 
     Attributes:
-        one, other: a row of each. mean: FD of `one` less that of `other`, mean over the blocks; error: its standard error.
-        lower: in how many of `blocks` blocks of n samples `one` is lower. metric: "fd" or "fd_balanced".
+        one, other: a row of each. mean: FD of `one` less that of `other`, mean over the blocks; error: its standard
+        error. lower: in how many of `blocks` blocks of n samples `one` is lower. metric: "fd" or "fd_balanced".
     """
 
     one: Row
@@ -91,9 +91,9 @@ class Pair:
 def pairs(rows: Iterable[Row]) -> list[Pair]:
     """Every Restart contender beside its own solver without Restart, at the nearest NFE, and beside the best SDE.
 
-    From rows of kind "quality", of each group by itself. Only what shares two blocks of seeds or more is compared. The best SDE
-    is the one that is furthest below the contender on the blocks that both have: means over unlike blocks do not compare.
-    """
+    From rows of kind "quality", of each group by itself. Only what shares two blocks of seeds or more is compared. The
+    best SDE is the one that is furthest below the contender on the blocks that both have: means over unlike blocks do
+    not compare."""
     return [pair for group in _groups(rows) for pair in _pairs(table_of(group, ("ode", "sde", "restart")))]
 
 
@@ -121,16 +121,12 @@ def _solver(blocks: Mapping[int, Row]) -> str:
     return str((row.get("config") or {}).get("solver") or row["sampler"].removesuffix("+restart"))
 
 
-def _pair(
-    mine: Mapping[int, Row], theirs: Mapping[int, Row], blocks: Sequence[int], metric: str | None = None
-) -> Pair:
+def _pair(mine: Mapping[int, Row], theirs: Mapping[int, Row], blocks: Sequence[int], metric: str | None = None) -> Pair:
     metric = metric or _metric((mine, theirs))
     less = [mine[block][metric] - theirs[block][metric] for block in blocks]
     one, other = mine[blocks[0]], theirs[blocks[0]]
     error = statistics.stdev(less) / math.sqrt(len(less))
-    return Pair(
-        one, other, statistics.fmean(less), error, sum(d < 0 for d in less), len(less), one["n"], metric
-    )
+    return Pair(one, other, statistics.fmean(less), error, sum(d < 0 for d in less), len(less), one["n"], metric)
 
 
 def table_of(rows: Iterable[Row], families: Sequence[str] = ("sde", "restart")) -> Table:
@@ -153,13 +149,13 @@ def _metric(blocks: Iterable[Mapping[int, Row]]) -> str:
 
 
 def most_blocks(table: Table) -> Table:
-    """The contenders that were drawn on the most blocks that an SDE and a Restart contender share; empty where they share none.
+    """The contenders that were drawn on the most blocks that an SDE and a Restart contender share; empty where they
+    share none.
 
     Of equally many blocks those count that most contenders have.
     """
     sde, restart = (
-        {frozenset(found) for key, found in table.items() if key[0] == family}
-        for family in ("sde", "restart")
+        {frozenset(found) for key, found in table.items() if key[0] == family} for family in ("sde", "restart")
     )
 
     def drawn_on(blocks: frozenset[int]) -> Table:
@@ -196,10 +192,21 @@ def fraction_of(table: Table) -> Fraction | None:
     means = {key: _mean(found, blocks) for key, found in restart.items()}
     as_good = sorted((key for key, mean in means.items() if mean <= fd), key=lambda key: (key[2], means[key]))
     return Fraction(
-        nfe, fd, sampler, min(value for _, value in curve), at, None if at is None else at / nfe,
-        min(each) if each else None, max(each) if whole else None, len(each), len(blocks), n, metric, between,
+        nfe,
+        fd,
+        sampler,
+        min(value for _, value in curve),
+        at,
+        None if at is None else at / nfe,
+        min(each) if each else None,
+        max(each) if whole else None,
+        len(each),
+        len(blocks),
+        n,
+        metric,
+        between,
         tuple((key, means[key]) for key in as_good),
-    )  # fmt: skip
+    )
 
 
 def model_of(row: Row) -> str:
@@ -244,9 +251,6 @@ def _reached(curve: Sequence[tuple[int, float]], goal: float) -> tuple[float | N
             if before is None or before[1] <= fd or fd == goal:
                 return float(nfe), None
             share = (before[1] - goal) / (before[1] - fd)
-            return math.exp(math.log(before[0]) + share * (math.log(nfe) - math.log(before[0]))), (
-                before[0],
-                nfe,
-            )
+            return math.exp(math.log(before[0]) + share * (math.log(nfe) - math.log(before[0]))), (before[0], nfe)
         before = (nfe, fd)
     return None, None

@@ -1,16 +1,16 @@
 r"""What a draw costs beside time: launches, bytes, memory, and how long the first sample takes.
 
 launches_per_evaluation   outside the network, a batch's own spread over its evaluations. CPU: operators that torch dispatches,
-                          views too, and calls of the native step. CUDA: kernels and copies, those of the network taken off.
+                          views too, and calls of the native step. CUDA: kernels and copies, those of the network taken
+                          off.
 bytes_per_evaluation      what the engine's steps read and write for a batch, by the plan's rows (float32 registers, no caches);
                           None for other makers, whose temporaries only a profiler knows.
 first_result_s            to build everything anew and draw one sample, at this budget. On CUDA compiling is in it, and capturing.
 peak_memory_mb            of building anew and drawing a batch. CUDA: reserved by PyTorch. CPU: the most bytes that tensors made
                           meanwhile held at once, on one thread; what an operator needs inside itself is not in it.
 
-Classes are given, so drawing them is not in any figure.
-Memory does not depend on the number of evaluations, so it is taken at the first budget of SMALL that the contender can use.
-"""
+Classes are given, so drawing them is not in any figure. Memory does not depend on the number of evaluations, so it is
+taken at the first budget of SMALL that the contender can use."""
 
 from __future__ import annotations
 
@@ -36,15 +36,12 @@ SMALL = (5, 9, 18)
 
 
 def of(
-    contender: Contender,
-    runner: Runner,
-    denoiser: Denoiser,
-    nfe: int,
-    batch: int,
-    dtype: str,
-    restart: Any = None,
+    contender: Contender, runner: Runner, denoiser: Denoiser, nfe: int, batch: int, dtype: str, restart: Any = None
 ) -> Row:
-    """The cost fields of a speed row. `runner` has drawn before, so that nothing is compiled while launches are counted."""
+    """The cost fields of a speed row.
+
+    `runner` has drawn before, so that nothing is compiled while launches are counted.
+    """
     labels = labels_for(denoiser, batch)
     cuda = denoiser.device.type == "cuda"
     memory = _cuda_memory if cuda else _cpu_memory
@@ -186,10 +183,10 @@ def _kernels(work: Callable[[], object], device: torch.device) -> int:
 
 
 def network_alone(runner: Runner, device: torch.device, calls: int = 20) -> float:
-    """Seconds of one network call on CUDA, run the way the runner runs it: replayed from a graph, or launched one by one."""
-    batch = (
-        runner.sampler.batch_size if isinstance(runner, EngineRunner) else getattr(runner, "batch_size", 1)
-    )
+    """Seconds of one network call on CUDA, run the way the runner runs it: replayed from a graph, or launched one by
+    one.
+    """
+    batch = runner.sampler.batch_size if isinstance(runner, EngineRunner) else getattr(runner, "batch_size", 1)
     inputs = _network_inputs(runner, batch)
     run: Callable[[], object] = lambda: runner.network(*inputs)  # noqa: E731
     with torch.inference_mode(), made_current(device):

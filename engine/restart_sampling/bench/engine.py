@@ -4,9 +4,9 @@ What a budget of evaluations buys:
 
 * without Restart the main grid with the most points (`steps`) that fits;
 * with Restart one interval [N, K, t_min, t_max]: of all (steps, K ≥ 1) the ones that use the most of the budget, and of these the
-  one whose main walk is nearest to MAIN_SHARE of what is used. At 43 evaluations with Heun that is 18 steps and K = 2, the
-  shape of the paper's CIFAR-10 rows (arXiv 2306.14878, Table 3), and t_min and t_max are those of its VP rows. For another
-  interval give `restart=`, then only `steps` is chosen.
+  one whose main walk is nearest to MAIN_SHARE of what is used. At 43 evaluations with Heun that is 18 steps and K = 2,
+  the shape of the paper's CIFAR-10 rows (arXiv 2306.14878, Table 3), and t_min and t_max are those of its VP rows. For
+  another interval give `restart=`, then only `steps` is chosen.
 
 The stochastic sampler has the churn of the Restart paper's "Improved SDE" on CIFAR-10, at every number of steps, as the
 presets cifar10-edm-sde-*. Its Restart form churns on the main walk and jumps inside the interval, without churn there.
@@ -56,22 +56,24 @@ KINDS = (
     _Kind("dpm2", "ode", "DPM-Solver-2", "DPM-Solver, arXiv 2206.00927, Algorithm 1"),
     _Kind("dpm3", "ode", "DPM-Solver-3", "DPM-Solver, arXiv 2206.00927, Algorithm 2"),
     _Kind("dpm++2m", "ode", "DPM-Solver++(2M)", "DPM-Solver++, arXiv 2211.01095, Algorithm 2"),
-)  # fmt: skip
+)
 RESTART = "with Restart, arXiv 2306.14878, Algorithm 2"
 
 
 def contenders() -> tuple[Contender, ...]:
     """Each solver alone, then each with Restart."""
-    alone = [
-        Contender(k.solver, k.family, "engine", k.title, k.source, partial(_make, k, False)) for k in KINDS
-    ]
+    alone = [Contender(k.solver, k.family, "engine", k.title, k.source, partial(_make, k, False)) for k in KINDS]
     jumping = [
         Contender(
-            f"{k.solver}+restart", "restart", "engine", f"{k.title} + Restart", f"{k.source}; {RESTART}",
+            f"{k.solver}+restart",
+            "restart",
+            "engine",
+            f"{k.title} + Restart",
+            f"{k.source}; {RESTART}",
             partial(_make, k, True),
         )
         for k in KINDS
-    ]  # fmt: skip
+    ]
     return (*alone, *jumping)
 
 
@@ -79,10 +81,15 @@ def presets() -> tuple[Contender, ...]:
     """The published configurations. Each has one NFE; it fits any budget from there on."""
     return tuple(
         Contender(
-            f"preset:{p.name}", _family(p.plan_options), "engine", f"preset {p.name}", p.source, partial(_make_preset, p)
+            f"preset:{p.name}",
+            _family(p.plan_options),
+            "engine",
+            f"preset {p.name}",
+            p.source,
+            partial(_make_preset, p),
         )
         for p in published()
-    )  # fmt: skip
+    )
 
 
 def _family(options: dict[str, Any]) -> str:
@@ -153,9 +160,7 @@ def plan_of(contender: Contender, nfe: int, restart: Any = None) -> Plan | None:
     return plan_for(kind.solver, nfe, jumping, restart if jumping else None, kind.options)
 
 
-def plan_for(
-    solver: str, nfe: int, jumping: bool = False, restart: Any = None, options: Options = ()
-) -> Plan | None:
+def plan_for(solver: str, nfe: int, jumping: bool = False, restart: Any = None, options: Options = ()) -> Plan | None:
     """The plan of at most `nfe` evaluations that the module's rule chooses; None where not even the smallest fits.
 
     >>> plan_for("heun", 43, jumping=True).config.steps

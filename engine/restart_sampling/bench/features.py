@@ -69,9 +69,7 @@ class Features(nn.Module):
                 f"features {self.name!r} must map uint8 {tuple(images.shape)} to [{len(images)}, d], got {shape}"
             )
         if not bool(torch.isfinite(found).all()):
-            raise RestartValueError(
-                f"features {self.name!r} gave NaN or infinite values; distances would mean nothing"
-            )
+            raise RestartValueError(f"features {self.name!r} gave NaN or infinite values; distances would mean nothing")
         return found.float()
 
 
@@ -97,9 +95,7 @@ def named_features(text: str) -> tuple[nn.Module, str]:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     except (RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{text} is not a TorchScript file ({reason}); save one with torch.jit.save"
-        ) from None
+        raise CheckpointError(f"{text} is not a TorchScript file ({reason}); save one with torch.jit.save") from None
     return module, f"{path.name} {digest}"
 
 

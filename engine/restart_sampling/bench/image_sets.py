@@ -9,10 +9,9 @@ r"""Images that exist already, read in batches: what `restart-sampling score` lo
 | `.tar` | WebDataset: one picture or .npy for each key | `.cls` |
 | `.parquet` | `image`, encoded or as `datasets` keeps it, or `sample` | `class` or `label` |
 
-A picture of a run has no class in its file; it is that of run.json, or drawn from the seed in its name where the run is of the
-bundled model. Nothing is read whole: at most a batch is in memory, and of Parquet a row group. OutputError says which file is
-wrong.
-"""
+A picture of a run has no class in its file; it is that of run.json, or drawn from the seed in its name where the run is
+of the bundled model. Nothing is read whole: at most a batch is in memory, and of Parquet a row group. OutputError says
+which file is wrong."""
 
 from __future__ import annotations
 
@@ -41,14 +40,7 @@ from . import shipped
 
 BATCH = 500
 LARGEST = 256 << 20  # bytes of one image; a file may claim any size, and what it claims is not allocated
-ENCODINGS = (
-    "PNG",
-    "JPEG",
-    "WEBP",
-    "BMP",
-    "GIF",
-    "TIFF",
-)  # what a picture may be, whatever its name says
+ENCODINGS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # what a picture may be, whatever its name says
 # What the readers of archives and pictures raise for files that are damaged or something else.
 DAMAGE = (*NPZ_DAMAGE, tarfile.TarError, Image.DecompressionBombError)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -124,9 +116,7 @@ def open_images(path: str | Path) -> ImageSet:
     suffix = path.suffix.lower()
     if suffix in KINDS:
         return ImageSet(path, KINDS[suffix], (path,))
-    raise OutputError(
-        f"{path} is neither an .npz nor a .tar nor a .parquet file; pictures are scored by their folder"
-    )
+    raise OutputError(f"{path} is neither an .npz nor a .tar nor a .parquet file; pictures are scored by their folder")
 
 
 def _folder(path: Path) -> ImageSet:
@@ -142,9 +132,7 @@ def _folder(path: Path) -> ImageSet:
         )
     if len(found) > 1:
         counts = ", ".join(f"{len(some):,} of {kind}" for kind, some in found.items())
-        raise OutputError(
-            f"{path} holds files of several kinds ({counts}); give a folder of one kind, or the file"
-        )
+        raise OutputError(f"{path} holds files of several kinds ({counts}); give a folder of one kind, or the file")
     ((kind, some),) = found.items()
     if kind == "png":
         return ImageSet(path, kind, tuple(some), _edm_labels(path))
@@ -158,16 +146,12 @@ def _run(path: Path) -> ImageSet:
     suffix = FORMATS[kind]
     name = re.compile(r"[0-9]+\.png" if kind == "png" else rf"shard-[0-9]+\{suffix}")
     folder = path / definition.samples
-    files = sorted(
-        p for p in folder.rglob(f"*{suffix}") if name.fullmatch(p.name) and p.parent.name != "sheets"
-    )
+    files = sorted(p for p in folder.rglob(f"*{suffix}") if name.fullmatch(p.name) and p.parent.name != "sheets")
     if not files:
         raise OutputError(
             f"{path} holds no samples yet; draw them with: restart-sampling generate --repeat {path / 'run.json'}"
         )
-    return ImageSet(
-        path, kind, tuple(files), _run_labels(definition.record) if kind == "png" else lambda name: None
-    )
+    return ImageSet(path, kind, tuple(files), _run_labels(definition.record) if kind == "png" else lambda name: None)
 
 
 def _run_labels(record: dict[str, Any]) -> Label:
@@ -181,13 +165,7 @@ def _run_labels(record: dict[str, Any]) -> Label:
         return lambda name: int(noise.class_labels([int(Path(name).stem)], len(CLASSES))[0])
     names = [c.lower() for c in CLASSES]
     text = str(asked).lower()
-    place = (
-        names.index(text)
-        if text in names
-        else int(text)
-        if text.isdecimal() and int(text) < len(names)
-        else None
-    )
+    place = names.index(text) if text in names else int(text) if text.isdecimal() and int(text) < len(names) else None
     return lambda name: place
 
 
@@ -200,9 +178,7 @@ def _edm_labels(folder: Path) -> Label:
         pairs = json.loads(path.read_text())["labels"] or []
         known = {Path(str(file)).name: int(label) for file, label in pairs}
     except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
-        raise OutputError(
-            f"{path} does not hold labels as EDM writes them ({error}); mend or remove it"
-        ) from error
+        raise OutputError(f"{path} does not hold labels as EDM writes them ({error}); mend or remove it") from error
     return known.get
 
 
@@ -257,9 +233,7 @@ def _bytes_of(shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> int:
     """Bytes of an array. OutputError: it has none, or more than an image can have."""
     size = math.prod(shape) * dtype.itemsize
     if not all(n > 0 for n in shape) or not 0 < size <= LARGEST:
-        raise OutputError(
-            f"{what} claims images of {list(shape)}; an image has 1 byte to {LARGEST >> 20} MiB"
-        )
+        raise OutputError(f"{what} claims images of {list(shape)}; an image has 1 byte to {LARGEST >> 20} MiB")
     return size
 
 
@@ -271,9 +245,7 @@ def _classes(archive: zipfile.ZipFile, name: str | None, n: int, file: Path) -> 
         rows = _rows(member, f"{file}, {name}")
         shape, dtype = next(rows)
         if shape != (n,) or dtype.kind not in "iu":
-            raise OutputError(
-                f"{file}: classes are {dtype} {list(shape)} for {n:,} images; they are {n:,} integers"
-            )
+            raise OutputError(f"{file}: classes are {dtype} {list(shape)} for {n:,} images; they are {n:,} integers")
         for row in rows:
             yield int(row)
 
@@ -332,9 +304,7 @@ def _parquet(file: Path) -> Iterator[Sample]:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
-        raise OutputError(
-            "Parquet needs pyarrow; install it with: pip install 'restart-sampling[parquet]'"
-        ) from None
+        raise OutputError("Parquet needs pyarrow; install it with: pip install 'restart-sampling[parquet]'") from None
     try:
         with pq.ParquetFile(file) as table:
             names = table.schema_arrow.names
@@ -355,9 +325,7 @@ def _parquet(file: Path) -> Iterator[Sample]:
                         value = row.as_py()
                         content = value.get("bytes") if isinstance(value, dict) else value
                         if not isinstance(content, bytes):
-                            raise OutputError(
-                                f"{file}: its images are not in the file itself but {str(value)[:60]}"
-                            )
+                            raise OutputError(f"{file}: its images are not in the file itself but {str(value)[:60]}")
                         yield _picture(lambda content=content: content, str(file)), label  # type: ignore[misc]
     except pa.ArrowException as error:
         raise OutputError(f"{file} is not a Parquet file that can be read: {error}") from error
@@ -394,9 +362,7 @@ def _bytes(image: np.ndarray, what: Any) -> np.ndarray:
 
 def _stacked(samples: list[Sample]) -> tuple[Tensor, Tensor]:
     images = torch.from_numpy(np.stack([image for image, _ in samples])).permute(0, 3, 1, 2).contiguous()
-    return images, torch.tensor(
-        [-1 if label is None else int(label) for _, label in samples], dtype=torch.int64
-    )
+    return images, torch.tensor([-1 if label is None else int(label) for _, label in samples], dtype=torch.int64)
 
 
 def _class(label: Any, file: Path) -> int | None:

@@ -11,9 +11,8 @@ r"""The judge: how good images are, against a reference.
   k = 5, on at most 5,000 images of each side, chosen by a fixed seed: its time grows with the square.
 * accuracy: share of images that a classifier puts into the class that was asked for.
 
-With a reference of statistics alone (mu, sigma) there is only fd, fd_balanced and accuracy. The shipped extractors come with
-those of the Fashion-MNIST test set, which stand in where the data set is not on this machine.
-"""
+With a reference of statistics alone (mu, sigma) there is only fd, fd_balanced and accuracy. The shipped extractors come
+with those of the Fashion-MNIST test set, which stand in where the data set is not on this machine."""
 
 from __future__ import annotations
 
@@ -69,9 +68,7 @@ class Judge:
         self.extractor, self.classifier, self.reference = features, classifier, name
         self.balanced = balanced
         self.features = features.name
-        self.perfect: tuple[Tensor, Tensor] | None = (
-            None  # images and classes of the training set: a perfect sampler's
-        )
+        self.perfect: tuple[Tensor, Tensor] | None = None  # images and classes of the training set: a perfect sampler's
         self.note = ""  # what is left out, and why
         self.real: Tensor | None = None  # features of the reference's images
         if isinstance(reference, Stats):
@@ -89,9 +86,7 @@ class Judge:
     def embed(self, images: Tensor) -> Tensor:
         """Features float32 [n, d] of uint8 images [n, C, H, W]."""
         if images.dtype != torch.uint8 or images.ndim != 4:
-            raise RestartTypeError(
-                f"images must be uint8 [n, C, H, W], got {images.dtype} {tuple(images.shape)}"
-            )
+            raise RestartTypeError(f"images must be uint8 [n, C, H, W], got {images.dtype} {tuple(images.shape)}")
         return torch.cat([self.extractor(part) for part in images.split(CHUNK)])
 
     def fd(self, images: Tensor) -> float:
@@ -184,8 +179,7 @@ def manifolds(real: Tensor, fake: Tensor) -> dict[str, float]:
         ) from None
     rng = np.random.default_rng(0)
     sides = [
-        x[torch.from_numpy(np.sort(rng.choice(len(x), min(MOST, len(x)), replace=False)))].numpy()
-        for x in (real, fake)
+        x[torch.from_numpy(np.sort(rng.choice(len(x), min(MOST, len(x)), replace=False)))].numpy() for x in (real, fake)
     ]
     if min(map(len, sides)) <= NEAREST + 1:  # prdc looks one neighbour further
         return {}
@@ -257,18 +251,15 @@ def judge_for(model: str, features: str | None = None, reference: str | Path | N
         sample = found[0] if isinstance(found, Tensor) else torch.zeros(_shape(model), dtype=torch.uint8)
         return Judge(Features(network, name, sample), found, classifier, label)
     if not bundled:
-        raise ConfigError(
-            f"quality of {model!r} needs --reference, an .npz with images (arr_0) or with mu and sigma"
-        )
+        raise ConfigError(f"quality of {model!r} needs --reference, an .npz with images (arr_0) or with mu and sigma")
     return reference_judge(network, name, classifier)
 
 
 def reference_judge(network: nn.Module, name: str, classifier: nn.Module | None = None) -> Judge:
     """The judge by features `network`, called `name`, with Fashion-MNIST's test set as the reference.
 
-    Where the data set is not on this machine, a shipped extractor has the statistics of it; `note` then says what is left out.
-    ConfigError for other extractors.
-    """
+    Where the data set is not on this machine, a shipped extractor has the statistics of it; `note` then says what is
+    left out. ConfigError for other extractors."""
     from ..training.data import DataError, fashion_mnist
 
     try:
@@ -276,9 +267,7 @@ def reference_judge(network: nn.Module, name: str, classifier: nn.Module | None 
         perfect = _tensors(fashion_mnist("train"))
     except DataError as error:
         if name not in shipped.NAMES:
-            raise ConfigError(
-                f"features {name!r} need the images of the reference, or --reference: {error}"
-            ) from error
+            raise ConfigError(f"features {name!r} need the images of the reference, or --reference: {error}") from error
         sample = torch.zeros(shipped.SHAPE, dtype=torch.uint8)
         stats = Stats(*shipped.statistics(name))
         judge = Judge(Features(network, name, sample), stats, classifier, shipped.REFERENCE, balanced=True)

@@ -1,7 +1,7 @@
 r"""diffusers' schedulers as contenders, driven the way its pipelines do.
 
-Each drives the same network with the same EDM preconditioning on the same levels as the engine, n points from 80 down to
-0.002 with rho 7, and then 0. How the levels get there depends on the scheduler:
+Each drives the same network with the same EDM preconditioning on the same levels as the engine, n points from 80 down
+to 0.002 with rho 7, and then 0. How the levels get there depends on the scheduler:
 
 * the two EDM schedulers take sigma_min, sigma_max and rho, precondition by themselves and get the raw network;
 * Heun, DPM-Solver and UniPC know discrete VP levels, given by their betas. `trained_betas` puts these between 0.002 and 80, and
@@ -9,10 +9,10 @@ Each drives the same network with the same EDM preconditioning on the same level
   half a percent;
 * DDIM only walks the levels its betas give: it gets the n points themselves as betas, and `clip_sample=False`.
 
-VP schedulers hold x_vp = x/√(1 + σ²) and are given D(x; σ) as a "sample" prediction. Heun holds x and is given (x − D)/σ as
-epsilon. The initial latent is draw 0 of the seed times the scheduler's own `init_noise_sigma`; noise of the SDE variant comes
-from one torch generator for each seed. `step` and `scale_model_input` are the library's, its scalars stay on the CPU as there.
-"""
+VP schedulers hold x_vp = x/√(1 + σ²) and are given D(x; σ) as a "sample" prediction. Heun holds x and is given (x −
+D)/σ as epsilon. The initial latent is draw 0 of the seed times the scheduler's own `init_noise_sigma`; noise of the SDE
+variant comes from one torch generator for each seed. `step` and `scale_model_input` are the library's, its scalars stay
+on the CPU as there."""
 
 from __future__ import annotations
 
@@ -61,9 +61,7 @@ class _Scheduler:
         if self.kind == "edm":
             made = cls(sigma_min=low, sigma_max=high, rho=RHO, sigma_data=sigma_data, **self.options)
         elif self.kind == "karras":
-            made = cls(
-                LEVELS, trained_betas=betas(_grid(LEVELS, low, high)), use_karras_sigmas=True, **self.options
-            )
+            made = cls(LEVELS, trained_betas=betas(_grid(LEVELS, low, high)), use_karras_sigmas=True, **self.options)
         else:
             made = cls(points, trained_betas=betas(_grid(points, low, high)), **self.options)
         return made
@@ -75,13 +73,17 @@ SCHEDULERS = (
     _Scheduler("edm-euler", "EDMEulerScheduler", "EDM Euler", "edm"),
     _Scheduler("edm-dpm++2m", "EDMDPMSolverMultistepScheduler", "EDM DPM-Solver++(2M)", "edm"),
     _Scheduler(
-        "edm-sde-dpm++2m", "EDMDPMSolverMultistepScheduler", "EDM SDE-DPM-Solver++(2M)", "edm", "sde",
+        "edm-sde-dpm++2m",
+        "EDMDPMSolverMultistepScheduler",
+        "EDM SDE-DPM-Solver++(2M)",
+        "edm",
+        "sde",
         options={"algorithm_type": "sde-dpmsolver++"},
     ),
     _Scheduler("dpm++2m", "DPMSolverMultistepScheduler", "DPM-Solver++(2M)", "karras", options=_SAMPLE),
     _Scheduler("unipc", "UniPCMultistepScheduler", "UniPC", "karras", options=_SAMPLE),
     _Scheduler("ddim", "DDIMScheduler", "DDIM", "levels", options={**_SAMPLE, "clip_sample": False}),
-)  # fmt: skip
+)
 _HOW = {
     "edm": "sigma_min, sigma_max and rho as in EDM",
     "karras": f"{LEVELS} trained_betas that reach from 0.002 to 80, use_karras_sigmas",
@@ -93,22 +95,31 @@ def contenders() -> tuple[Contender, ...]:
     """`diffusers/heun` and the others. diffusers itself is imported by their runners."""
     return tuple(
         Contender(
-            f"diffusers/{s.name}", s.family, "diffusers", f"{s.title} (diffusers)",
-            f"diffusers.{s.class_name}: {_HOW[s.kind]}", partial(_make, s),
+            f"diffusers/{s.name}",
+            s.family,
+            "diffusers",
+            f"{s.title} (diffusers)",
+            f"diffusers.{s.class_name}: {_HOW[s.kind]}",
+            partial(_make, s),
         )
         for s in SCHEDULERS
-    )  # fmt: skip
+    )
 
 
 def betas(levels: np.ndarray) -> list[float]:
-    """The betas whose discrete VP process has the noise levels `levels`, given descending: ᾱ_i = 1/(1 + σ_i²), lowest first."""
+    """The betas whose discrete VP process has the noise levels `levels`, given descending: ᾱ_i = 1/(1 + σ_i²), lowest
+    first.
+    """
     alphas_cumprod = 1 / (1 + np.sort(levels) ** 2)
     before = np.concatenate([[1.0], alphas_cumprod[:-1]])
     return [float(b) for b in 1 - alphas_cumprod / before]
 
 
 class SchedulerRunner(EagerRunner):
-    """A scheduler on a grid of `points`. `set_timesteps` clears what it keeps of the last batch, as in a pipeline's call."""
+    """A scheduler on a grid of `points`.
+
+    `set_timesteps` clears what it keeps of the last batch, as in a pipeline's call.
+    """
 
     def __init__(
         self, denoiser: Denoiser, which: _Scheduler, points: int, key: str, batch_size: int, dtype: str
@@ -175,9 +186,7 @@ def _ddim(scheduler: Any, x: Tensor, D: loops.D) -> Tensor:
     return x
 
 
-def _make(
-    which: _Scheduler, denoiser: Denoiser, nfe: int, batch_size: int, dtype: str, restart: Any
-) -> Runner | None:
+def _make(which: _Scheduler, denoiser: Denoiser, nfe: int, batch_size: int, dtype: str, restart: Any) -> Runner | None:
     points = which.points(nfe)
     if points < 2:
         return None

@@ -9,13 +9,13 @@ multi-level form, with the habits of the two families of public code:
 | `restart_loop_fp64`        | float64 | the same                          | the same                             |
 | `heun_loop_fp32`           | float32 | `torch.randn_like` for the batch  | 0-dim float32 tensors; sigma [B]     |
 
-Public code of both families draws noise at every step, also where churn is off and the draw is multiplied by zero or thrown
-away. That is what its users pay, so it is the default; `unused_draws=False` leaves those draws (and in float64 the
-arithmetic around them) out, which is the fastest honest form of the same loop. Nothing else is slowed down: grids
+Public code of both families draws noise at every step, also where churn is off and the draw is multiplied by zero or
+thrown away. That is what its users pay, so it is the default; `unused_draws=False` leaves those draws (and in float64
+the arithmetic around them) out, which is the fastest honest form of the same loop. Nothing else is slowed down: grids
 and intervals are made ready before the loop, and autograd is off.
 
-D is any denoiser D(x, σ) with σ a 0-dim or [B] tensor; :func:`edm_denoiser` makes one from a raw network, preconditioning
-included. `noise(x)` gives standard normals like x and is called once for each draw, in running order.
+D is any denoiser D(x, σ) with σ a 0-dim or [B] tensor; :func:`edm_denoiser` makes one from a raw network,
+preconditioning included. `noise(x)` gives standard normals like x and is called once for each draw, in running order.
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ def karras(n: int, low: float, high: float, rho: float = 7.0, dtype: torch.dtype
     return (high ** (1 / rho) + i * (low ** (1 / rho) - high ** (1 / rho))) ** rho
 
 
-def edm_grid(
-    n: int = 18, low: float = 0.002, high: float = 80.0, dtype: torch.dtype = torch.float64
-) -> Tensor:
+def edm_grid(n: int = 18, low: float = 0.002, high: float = 80.0, dtype: torch.dtype = torch.float64) -> Tensor:
     """t_0 … t_{n−1} and the final 0."""
     return torch.cat([karras(n, low, high, dtype=dtype), torch.zeros(1, dtype=dtype)])
 
@@ -70,9 +68,16 @@ class SampleGenerators:
 
 @torch.no_grad()
 def edm_stochastic_loop_fp64(
-    D: D, latents: Tensor, t_steps: Tensor, noise: Noise, s_churn: float = 0.0, s_min: float = 0.0, s_max: float = INF,
-    s_noise: float = 1.0, unused_draws: bool = True,
-) -> Tensor:  # fmt: skip
+    D: D,
+    latents: Tensor,
+    t_steps: Tensor,
+    noise: Noise,
+    s_churn: float = 0.0,
+    s_min: float = 0.0,
+    s_max: float = INF,
+    s_noise: float = 1.0,
+    unused_draws: bool = True,
+) -> Tensor:
     """EDM Algorithm 2; s_churn = 0 is Algorithm 1, plain Heun.
 
     Args:
@@ -80,20 +85,27 @@ def edm_stochastic_loop_fp64(
 
     Returns: float64 [B, *shape] after 2·N_main − 1 evaluations.
     """
-    return restart_loop_fp64(
-        D, latents, t_steps, (), noise, s_churn, s_min, s_max, s_noise, 0.0, unused_draws
-    )
+    return restart_loop_fp64(D, latents, t_steps, (), noise, s_churn, s_min, s_max, s_noise, 0.0, unused_draws)
 
 
 @torch.no_grad()
 def restart_loop_fp64(
-    D: D, latents: Tensor, t_steps: Tensor, intervals: Sequence[Interval], noise: Noise, s_churn: float = 0.0,
-    s_min: float = 0.0, s_max: float = INF, s_noise: float = 1.0, restart_gamma: float = 0.0, unused_draws: bool = True,
-) -> Tensor:  # fmt: skip
+    D: D,
+    latents: Tensor,
+    t_steps: Tensor,
+    intervals: Sequence[Interval],
+    noise: Noise,
+    s_churn: float = 0.0,
+    s_min: float = 0.0,
+    s_max: float = INF,
+    s_noise: float = 1.0,
+    restart_gamma: float = 0.0,
+    unused_draws: bool = True,
+) -> Tensor:
     """Restart Algorithm 1 and its multi-level form on EDM's Heun sampler; no intervals is EDM Algorithm 2.
 
-    An interval hangs at the grid point nearest to its t_min and walks N levels from its own t_max, K times. The network runs
-    in what precision D likes; its result becomes float64.
+    An interval hangs at the grid point nearest to its t_min and walks N levels from its own t_max, K times. The network
+    runs in what precision D likes; its result becomes float64.
 
     Args:
         latents: standard normals [B, *shape]. t_steps: float64 [N_main + 1], descending, the last one 0.
@@ -130,9 +142,17 @@ def restart_loop_fp64(
 
 @torch.no_grad()
 def heun_loop_fp32(
-    D: D, x: Tensor, sigmas: Tensor, intervals: Sequence[Interval] = (), noise: Noise = torch.randn_like,
-    s_churn: float = 0.0, s_tmin: float = 0.0, s_tmax: float = INF, s_noise: float = 1.0, unused_draws: bool = True,
-) -> Tensor:  # fmt: skip
+    D: D,
+    x: Tensor,
+    sigmas: Tensor,
+    intervals: Sequence[Interval] = (),
+    noise: Noise = torch.randn_like,
+    s_churn: float = 0.0,
+    s_tmin: float = 0.0,
+    s_tmax: float = INF,
+    s_noise: float = 1.0,
+    unused_draws: bool = True,
+) -> Tensor:
     """EDM Algorithm 2 the way k-diffusion's users run it, with Restart on top if asked for.
 
     float32 throughout, slope d = (x − D)/σ, σ handed to the model as [B], and `randn_like` at every step: at zero churn
@@ -185,7 +205,8 @@ def _attach(intervals: Sequence[Interval], grid: Tensor) -> dict[int, list[tuple
 
 
 def edm_denoiser(network: Network, class_labels: Tensor | None = None, sigma_data: float = 0.5) -> D:
-    """D(x; σ) of a raw network F with EDM's preconditioning (EDM Table 1) in plain torch, float32, as its users have it.
+    """D(x; σ) of a raw network F with EDM's preconditioning (EDM Table 1) in plain torch, float32, as its users have
+    it.
 
     Args:
         network: called as network(net_in [B, C, H, W], c_noise [1] or [B], class_labels).
@@ -205,10 +226,9 @@ def edm_denoiser(network: Network, class_labels: Tensor | None = None, sigma_dat
     return D
 
 
-def edm_denoiser_of(
-    denoiser: Denoiser, class_labels: Tensor | None = None, network: Network | None = None
-) -> D:
-    """:func:`edm_denoiser` of a loaded model; `class_labels` int64 [B]. RestartValueError if it is not preconditioned as EDM.
+def edm_denoiser_of(denoiser: Denoiser, class_labels: Tensor | None = None, network: Network | None = None) -> D:
+    """:func:`edm_denoiser` of a loaded model; `class_labels` int64 [B]. RestartValueError if it is not preconditioned
+    as EDM.
 
     `network` runs in place of the model's own: the same one compiled, say.
     """

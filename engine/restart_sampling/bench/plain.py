@@ -1,10 +1,9 @@
 r"""The plain PyTorch loops of loops.py as contenders: what people run today.
 
-They walk the very plans of the engine's `heun`, `edm-stochastic` and `heun+restart` at the same budget, with unused draws as in
-public code. They begin from the engine's initial latents, draw 0 of the seed. Later noise is torch's: the float64 loops have one
-generator for each seed; the float32 loops one for each batch, so with Restart their samples depend on the batch. The network is
-the engine's, in its precision; preconditioning is plain torch.
-"""
+They walk the very plans of the engine's `heun`, `edm-stochastic` and `heun+restart` at the same budget, with unused
+draws as in public code. They begin from the engine's initial latents, draw 0 of the seed. Later noise is torch's: the
+float64 loops have one generator for each seed; the float32 loops one for each batch, so with Restart their samples
+depend on the batch. The network is the engine's, in its precision; preconditioning is plain torch."""
 
 from __future__ import annotations
 
@@ -29,19 +28,31 @@ _RESTART = "Restart, arXiv 2306.14878, Algorithms 1 and 2"
 # name, family, title, source, registers, solver of the engine's plan
 _LOOPS = (
     ("heun-fp64", "ode", "Heun, plain float64", f"{_EDM}, Algorithm 1", torch.float64, "heun"),
-    ("edm-stochastic-fp64", "sde", "EDM stochastic, plain float64", f"{_EDM}, Algorithm 2", torch.float64, "edm-stochastic"),
+    (
+        "edm-stochastic-fp64",
+        "sde",
+        "EDM stochastic, plain float64",
+        f"{_EDM}, Algorithm 2",
+        torch.float64,
+        "edm-stochastic",
+    ),
     ("restart-fp64", "restart", "Heun + Restart, plain float64", _RESTART, torch.float64, "heun"),
     ("heun-fp32", "ode", "Heun, plain float32", f"{_EDM}, Algorithm 1, in k-diffusion's manner", torch.float32, "heun"),
-    ("restart-fp32", "restart", "Heun + Restart, plain float32", f"{_RESTART}, in k-diffusion's manner", torch.float32, "heun"),
-)  # fmt: skip
+    (
+        "restart-fp32",
+        "restart",
+        "Heun + Restart, plain float32",
+        f"{_RESTART}, in k-diffusion's manner",
+        torch.float32,
+        "heun",
+    ),
+)
 
 
 def contenders() -> tuple[Contender, ...]:
     """`torch/heun-fp64` and the other four."""
     return tuple(
-        Contender(
-            f"torch/{name}", family, "torch", title, source, partial(_make, name, family, solver, registers)
-        )
+        Contender(f"torch/{name}", family, "torch", title, source, partial(_make, name, family, solver, registers))
         for name, family, title, source, registers, solver in _LOOPS
     )
 
@@ -120,21 +131,11 @@ class LoopRunner(EagerRunner):
         if self.registers == torch.float64:
             each = loops.SampleGenerators(seeds.tolist(), self.device)
             return loops.restart_loop_fp64(
-                D,
-                latents,
-                self.grid,
-                self.intervals,
-                each,
-                c.s_churn,
-                c.s_min,
-                c.s_max,
-                c.s_noise,
+                D, latents, self.grid, self.intervals, each, c.s_churn, c.s_min, c.s_max, c.s_noise
             )
         noise = _batch_noise(int(seeds[0]), self.device)
         x = latents * self.grid[0]
-        return loops.heun_loop_fp32(
-            D, x, self.grid, self.intervals, noise, c.s_churn, c.s_min, c.s_max, c.s_noise
-        )
+        return loops.heun_loop_fp32(D, x, self.grid, self.intervals, noise, c.s_churn, c.s_min, c.s_max, c.s_noise)
 
 
 def _batch_noise(seed: int, device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -144,14 +145,19 @@ def _batch_noise(seed: int, device: torch.device) -> Callable[[Tensor], Tensor]:
 
 
 def _make(
-    name: str, family: str, solver: str, registers: torch.dtype, denoiser: Denoiser, nfe: int, batch_size: int, dtype: str,
+    name: str,
+    family: str,
+    solver: str,
+    registers: torch.dtype,
+    denoiser: Denoiser,
+    nfe: int,
+    batch_size: int,
+    dtype: str,
     restart: Any,
-) -> Runner | None:  # fmt: skip
+) -> Runner | None:
     options = tuple(CHURN.items()) if family == "sde" else ()
     plan = plan_for(solver, nfe, family == "restart", restart, options)
     if plan is None:
         return None
     own = "" if registers == torch.float64 or family == "ode" else f"-batch{batch_size}"
-    return LoopRunner(
-        denoiser, plan, registers, f"torch-{name}-{DRAW0}-{plan.digest}-{dtype}{own}", batch_size, dtype
-    )
+    return LoopRunner(denoiser, plan, registers, f"torch-{name}-{DRAW0}-{plan.digest}-{dtype}{own}", batch_size, dtype)

@@ -1,9 +1,8 @@
 r"""Quality rows: blocks of seeds, drawn once, judged, and pooled.
 
-A row of kind "quality" is one contender at one budget on one block of seeds; kind "pooled" is all blocks together, with the
-spread over blocks. All contenders draw the same seeds, so their rows are paired. Rows that are there already are not made
-again, whatever the order: a run that was stopped goes on, and more blocks can be added later.
-"""
+A row of kind "quality" is one contender at one budget on one block of seeds; kind "pooled" is all blocks together, with
+the spread over blocks. All contenders draw the same seeds, so their rows are paired. Rows that are there already are
+not made again, whatever the order: a run that was stopped goes on, and more blocks can be added later."""
 
 from __future__ import annotations
 
@@ -71,9 +70,7 @@ def measure(
     for start in range(first_seed, first_seed + n, block):
         size = min(block, first_seed + n - start)
         for contender, budget, runner in ready:
-            row = fields(
-                contender, runner, denoiser, model, kind="quality", nfe=budget, batch=batch, dtype=dtype
-            )
+            row = fields(contender, runner, denoiser, model, kind="quality", nfe=budget, batch=batch, dtype=dtype)
             row |= {"n": size, "first_seed": start}
             drawn: tuple[Tensor, Tensor | None] | None = None  # once for all judges
             for one in judges:
@@ -109,26 +106,14 @@ def floor(
     batch: int,
     dtype: str,
 ) -> list[dict[str, Any]]:
-    """The rows "train set", of training images at random: what a perfect sampler would get. 0 NFE; the same for every run."""
+    """The rows "train set", of training images at random: what a perfect sampler would get. 0 NFE; the same for every
+    run.
+    """
     assert judge.perfect is not None
     contender, budget, runner = ready
     row = fields(contender, runner, denoiser, model, kind="quality", nfe=budget, batch=batch, dtype=dtype)
-    row |= {
-        "sampler": "train set",
-        "title": "Training set",
-        "family": "data",
-        "by": "data",
-        "source": "",
-        "nfe": 0,
-    }
-    row |= {
-        "nfe_asked": 0,
-        "key": "train-set",
-        "plan": "",
-        "config": {},
-        "restart": "",
-        "n": block,
-    }
+    row |= {"sampler": "train set", "title": "Training set", "family": "data", "by": "data", "source": "", "nfe": 0}
+    row |= {"nfe_asked": 0, "key": "train-set", "plan": "", "config": {}, "restart": "", "n": block}
     row |= {"features": judge.features, "reference": judge.reference}
     images, labels = judge.perfect
     rows = []
@@ -138,9 +123,7 @@ def floor(
         if same is None:
             chosen = torch.from_numpy(np.random.default_rng(k).choice(len(images), block, replace=False))
             found = judge.measure(images[chosen], labels[chosen])
-            same = (
-                row | {name: round(value, 6) for name, value in found.items()} | environment(denoiser.device)
-            )
+            same = row | {name: round(value, 6) for name, value in found.items()} | environment(denoiser.device)
             append(out / FILE, same)
         rows.append(same)
     return rows
@@ -206,15 +189,8 @@ def pool(
         blocks = [row for row in rows if row["sampler"] == contender.name and row["key"] == runner.key]
         blocks.sort(key=lambda row: row["first_seed"])
         whole = [row for row in blocks if row["n"] == blocks[0]["n"]]
-        row = {k: blocks[0][k] for k in blocks[0] if k not in (*METRICS, "kid_std")} | environment(
-            denoiser.device
-        )
-        row |= {
-            "kind": "pooled",
-            "n": sum(b["n"] for b in blocks),
-            "blocks": len(blocks),
-            "fd_block_n": blocks[0]["n"],
-        }
+        row = {k: blocks[0][k] for k in blocks[0] if k not in (*METRICS, "kid_std")} | environment(denoiser.device)
+        row |= {"kind": "pooled", "n": sum(b["n"] for b in blocks), "blocks": len(blocks), "fd_block_n": blocks[0]["n"]}
         same = _known(read(out / FILE), judge, row)
         if same is not None:
             pooled.append(same)

@@ -1,8 +1,7 @@
 r"""Rows: what a benchmark writes. A row is a flat dict, one JSON object a line, in files that only grow.
 
-A row is written whole and at once, so a run that is stopped loses at most the row it was writing, and a file that is read
-while another process writes it ends with a torn line at worst.
-"""
+A row is written whole and at once, so a run that is stopped loses at most the row it was writing, and a file that is
+read while another process writes it ends with a torn line at worst."""
 
 from __future__ import annotations
 
@@ -39,9 +38,8 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
 def read(path: Path) -> list[Row]:
     """The rows of a file, none where there is no file.
 
-    A line that is no JSON object is skipped when it is torn: the last one, or one that a later run closed. Anything else that
-    cannot be read is an OutputError with file and line.
-    """
+    A line that is no JSON object is skipped when it is torn: the last one, or one that a later run closed. Anything
+    else that cannot be read is an OutputError with file and line."""
     if not path.exists():
         return []
     rows = []
@@ -100,9 +98,13 @@ def environment(device: Any = "cpu") -> Row:
     device = torch.device(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu()
     return {
-        "device": name, "threads": torch.get_num_threads(), "torch": torch.__version__,
-        "python": platform.python_version(), "restart_sampling": __version__, "git": commit(),
-    }  # fmt: skip
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "restart_sampling": __version__,
+        "git": commit(),
+    }
 
 
 def cpu() -> str:

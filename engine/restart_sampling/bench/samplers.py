@@ -1,14 +1,13 @@
 r"""Contenders: the samplers a benchmark compares, by name.
 
-A contender gets a denoiser and a budget of network evaluations and gives back a runner: the largest configuration that fits.
-Three kinds, one file each: this engine's plans (engine.py), plain PyTorch loops (plain.py) and diffusers' schedulers
-(libraries.py). All draw from the same network and from the same initial latents, draw 0 of the seed. Noise along the way is each
-one's own: the engine's draws of the seed, or torch generators.
+A contender gets a denoiser and a budget of network evaluations and gives back a runner: the largest configuration that
+fits. Three kinds, one file each: this engine's plans (engine.py), plain PyTorch loops (plain.py) and diffusers'
+schedulers (libraries.py). All draw from the same network and from the same initial latents, draw 0 of the seed. Noise
+along the way is each one's own: the engine's draws of the seed, or torch generators.
 
-Names are `heun`, `heun+restart`, `preset:cifar10-edm-43`, `torch/restart-fp64`, `diffusers/heun`. :func:`select` also takes a
-family (ode, sde, restart), a maker (engine, torch, diffusers), a glob, and "all", which is all but the presets. In :func:`work`
-each of these may have a budget of its own, `heun@35`.
-"""
+Names are `heun`, `heun+restart`, `preset:cifar10-edm-43`, `torch/restart-fp64`, `diffusers/heun`. :func:`select` also
+takes a family (ode, sde, restart), a maker (engine, torch, diffusers), a glob, and "all", which is all but the presets.
+In :func:`work` each of these may have a budget of its own, `heun@35`."""
 
 from __future__ import annotations
 
@@ -45,7 +44,9 @@ class Runner(Protocol):
     network: Any
 
     def draw(self, seeds: Sequence[int], class_labels: Any = None) -> tuple[Tensor, Tensor | None]:
-        """(x float32 [n, *shape] in about [-1, 1], classes int64 [n] on the CPU or None); classes from the seed by default."""
+        """(x float32 [n, *shape] in about [-1, 1], classes int64 [n] on the CPU or None); classes from the seed by
+        default.
+        """
         ...
 
 
@@ -92,7 +93,10 @@ class Contender:
 
 
 def contenders() -> tuple[Contender, ...]:
-    """All of them, presets last. Those of a library that is not installed are there too; their runners say what to install."""
+    """All of them, presets last.
+
+    Those of a library that is not installed are there too; their runners say what to install.
+    """
     from . import engine, libraries, plain
 
     return (*engine.contenders(), *plain.contenders(), *libraries.contenders(), *engine.presets())
@@ -123,7 +127,8 @@ def select(*names: str) -> tuple[Contender, ...]:
 
 
 def work(names: Sequence[str], budgets: Sequence[int]) -> list[tuple[Contender, int]]:
-    """(contender, budget) pairs: every name at every budget, and `NAME@NFE` at that one alone; each pair once, by budget.
+    """(contender, budget) pairs: every name at every budget, and `NAME@NFE` at that one alone; each pair once, by
+    budget.
 
     ConfigError: a name or a budget that is none.
     """
@@ -170,24 +175,27 @@ def other_latents(row: Mapping[str, Any]) -> bool:
 
 
 def fields(
-    contender: Contender,
-    runner: Runner,
-    denoiser: Denoiser,
-    model: str,
-    *,
-    kind: str,
-    nfe: int,
-    batch: int,
-    dtype: str,
+    contender: Contender, runner: Runner, denoiser: Denoiser, model: str, *, kind: str, nfe: int, batch: int, dtype: str
 ) -> dict[str, Any]:
     """What every row says about what was measured; `nfe` is the budget that was asked for."""
     plan = runner.plan
     recipe = plan or getattr(runner, "recipe", None)
     restart = recipe.config.restart.to_json() if recipe is not None and recipe.intervals else ""
     return {
-        "kind": kind, "sampler": contender.name, "title": contender.title, "family": contender.family, "by": contender.by,
-        "source": contender.source, "nfe": runner.nfe, "nfe_asked": nfe, "key": runner.key,
-        "plan": plan.digest if plan else "", "config": plan.config.to_dict() if plan else {},
-        "restart": restart, "model": model,
-        "model_sha256": str(denoiser.info.get("sha256", ""))[:12], "dtype": dtype, "batch": batch,
-    }  # fmt: skip
+        "kind": kind,
+        "sampler": contender.name,
+        "title": contender.title,
+        "family": contender.family,
+        "by": contender.by,
+        "source": contender.source,
+        "nfe": runner.nfe,
+        "nfe_asked": nfe,
+        "key": runner.key,
+        "plan": plan.digest if plan else "",
+        "config": plan.config.to_dict() if plan else {},
+        "restart": restart,
+        "model": model,
+        "model_sha256": str(denoiser.info.get("sha256", ""))[:12],
+        "dtype": dtype,
+        "batch": batch,
+    }

@@ -1,14 +1,13 @@
 r"""Scores of images that exist: the distances of judge.py, of a stream of images in constant memory.
 
-Features are summed up batch by batch, class by class: their number, mean and centred second moments in float64, joined as Chan,
-Golub and LeVeque do (Updating formulae and a pairwise algorithm, 1979). The Fréchet distance of them is that of all images at
-once, up to rounding. With all classes weighted alike, w_i = 1/(C·n_c) for C classes,
+Features are summed up batch by batch, class by class: their number, mean and centred second moments in float64, joined
+as Chan, Golub and LeVeque do (Updating formulae and a pairwise algorithm, 1979). The Fréchet distance of them is that
+of all images at once, up to rounding. With all classes weighted alike, w_i = 1/(C·n_c) for C classes,
 
     μ = Σ_c μ_c / C,    Σ = Σ_c [M_c + n_c (μ_c − μ)(μ_c − μ)ᵀ] / (C·n_c) / (1 − Σ_c 1/(C²·n_c)).
 
-Kernel distance, precision, recall, density and coverage look at single images: up to KEPT images their features are kept, and of
-more these five are left out.
-"""
+Kernel distance, precision, recall, density and coverage look at single images: up to KEPT images their features are
+kept, and of more these five are left out."""
 
 from __future__ import annotations
 
@@ -112,13 +111,9 @@ class Scorer:
         found = [self.judge.note] if self.judge.note else []
         if self.unlabelled:
             what = (
-                "no image has"
-                if self.unlabelled == self.n
-                else f"{self.unlabelled:,} of {self.n:,} images do not have"
+                "no image has" if self.unlabelled == self.n else f"{self.unlabelled:,} of {self.n:,} images do not have"
             )
-            found.append(
-                f"{what} a class: the distance with classes weighted alike and the accuracy are left out"
-            )
+            found.append(f"{what} a class: the distance with classes weighted alike and the accuracy are left out")
         if self.kept is None and self.judge.real is not None:
             found.append(f"kernel distance, precision and recall are left out of more than {KEPT:,} images")
         if self.n < FEWEST and self.judge.real is not None:

@@ -9,8 +9,9 @@ r"""The feature extractors that come with the bundled model, and the statistics 
 
 All give 64 features. A plan that was chosen by one of them is judged by the others.
 
-The reference is the Fashion-MNIST test set: 10,000 images, 1,000 of each class. Its mean and covariance come with every extractor
-(NAME-reference.npz), so that a Fréchet distance needs no data set. Kernel distance, precision and recall need its images.
+The reference is the Fashion-MNIST test set: 10,000 images, 1,000 of each class. Its mean and covariance come with every
+extractor (NAME-reference.npz), so that a Fréchet distance needs no data set. Kernel distance, precision and recall need
+its images.
 
     python -m restart_sampling.bench.shipped        # computes the statistics anew, from the data set
 """
@@ -64,7 +65,9 @@ def classifier() -> nn.Module:
 
 
 def statistics_of(name: str, folder: Path = DATA) -> Path:
-    """The file with the statistics of the reference in the features of `name`: mu, sigma and n, as EDM's files have them."""
+    """The file with the statistics of the reference in the features of `name`: mu, sigma and n, as EDM's files have
+    them.
+    """
     return folder / f"{name}-reference.npz"
 
 

@@ -1,8 +1,8 @@
 r"""Speed rows: samples per second, and what a sampler costs outside the network.
 
-Contenders run in rotation in one process (timing.py) on the same seeds, so ratios are taken within a round: those of one budget,
-or with `together` those of all budgets, without which speeds of two budgets are of different minutes. Rows that took turns have
-the same `rotation`, and only those are compared. Times are medians over the rounds:
+Contenders run in rotation in one process (timing.py) on the same seeds, so ratios are taken within a round: those of
+one budget, or with `together` those of all budgets, without which speeds of two budgets are of different minutes. Rows
+that took turns have the same `rotation`, and only those are compared. Times are medians over the rounds:
 
 samples_per_s       with its quartiles _q1 and _q3.
 ratio               evaluations per second over those of the plain float64 loop at this budget: Restart's for the restart family,
@@ -118,8 +118,16 @@ def measure(
 
 
 def _rotation(
-    denoiser: Denoiser, model: str, chosen: Work, batch: int, dtype: str, rounds: int, warm: int, restart: Any, say: Progress
-) -> Iterator[Row]:  # fmt: skip
+    denoiser: Denoiser,
+    model: str,
+    chosen: Work,
+    batch: int,
+    dtype: str,
+    rounds: int,
+    warm: int,
+    restart: Any,
+    say: Progress,
+) -> Iterator[Row]:
     named = {f"{contender.name}@{nfe}": (contender, nfe) for contender, nfe in chosen}
     bases = {name: f"{BASELINES[contender.family]}@{nfe}" for name, (contender, nfe) in named.items()}
     for name in bases.values():
@@ -162,6 +170,9 @@ def _times(way: Way, seconds: Sequence[float], batch: int, warm: int) -> Row:
     else:
         outside_ms = 1e3 * (median / nfe - costs.network_alone(way.runner, way.device))
     return {
-        "samples_per_s": batch / median, "samples_per_s_q1": batch / q3, "samples_per_s_q3": batch / q1,
-        "ms_per_evaluation": 1e3 * median / nfe, "ms_outside_network": outside_ms,
-    }  # fmt: skip
+        "samples_per_s": batch / median,
+        "samples_per_s_q1": batch / q3,
+        "samples_per_s_q3": batch / q1,
+        "ms_per_evaluation": 1e3 * median / nfe,
+        "ms_outside_network": outside_ms,
+    }

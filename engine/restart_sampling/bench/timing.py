@@ -15,18 +15,20 @@ import torch
 
 
 class Rounds(dict[str, list[float]]):
-    """Seconds of each way, round by round; `disturbed` rounds are those in which other processes took over a tenth of the CPU."""
+    """Seconds of each way, round by round; `disturbed` rounds are those in which other processes took over a tenth of
+    the CPU.
+    """
 
     disturbed = 0
 
 
 def interleaved(ways: Mapping[str, Callable[[], object]], rounds: int, warm: int = 2) -> Rounds:
-    """Seconds of each way in each round. Every round runs every way once, the next round in reverse order (A B C C B A).
+    """Seconds of each way in each round. Every round runs every way once, the next round in reverse order (A B C C B
+    A).
 
-    The ways of one round see the same machine, so a ratio is taken within a round and then summarised over the rounds. That
-    is not enough where torch uses every core: its threads then wait for the one that was taken away, some ways far more than
-    others. So disturbed rounds are counted, and a result that has any should be measured again.
-    """
+    The ways of one round see the same machine, so a ratio is taken within a round and then summarised over the rounds.
+    That is not enough where torch uses every core: its threads then wait for the one that was taken away, some ways far
+    more than others. So disturbed rounds are counted, and a result that has any should be measured again."""
     seconds = Rounds({name: [] for name in ways})
     for round_ in range(warm + rounds):
         before = _cpu_seconds()
@@ -50,7 +52,9 @@ def quietness(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cpu_seconds() -> tuple[float, float, float]:
-    """Seconds of all processors so far: in total, busy, and of them in this process. Zeros where the system does not say."""
+    """Seconds of all processors so far: in total, busy, and of them in this process. Zeros where the system does not
+    say.
+    """
     stat = Path("/proc/stat")
     if not stat.exists():
         return 0.0, 0.0, 0.0
@@ -87,7 +91,8 @@ def threads(n: int) -> Iterator[None]:
 def keep_memory() -> bool:
     """Tell glibc's malloc to keep what is freed; False where there is no such switch.
 
-    Otherwise a temporary of a megabyte may be new pages at every call, or not, depending on what the process did before:
+    Otherwise a temporary of a megabyte may be new pages at every call, or not, depending on what the process did
+    before:
     the same loop then takes 330 or 2,300 µs. Kept memory is the better of the two for code that makes temporaries.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -1,8 +1,7 @@
 r"""Feature extractors from a user's own file or module: FILE.py:NAME and package.module:NAME.
 
-The code is the user's and is run. What it raises while it is imported or called becomes one sentence that names the file and the
-line; the exception itself stays the cause of the error.
-"""
+The code is the user's and is run. What it raises while it is imported or called becomes one sentence that names the
+file and the line; the exception itself stays the cause of the error."""
 
 from __future__ import annotations
 
@@ -22,22 +21,20 @@ from torch import nn
 
 from ..errors import RestartError, RestartTypeError, RestartValueError
 
-# What a user's code raises: its own exceptions as well as Python's. KeyboardInterrupt, SystemExit and the like pass through.
+# What a user's code raises: its own exceptions as well as Python's. KeyboardInterrupt, SystemExit and the like pass
+# through.
 RAISED = (Exception,)
 
 
 def load(text: str) -> tuple[nn.Module, str]:
     """Return the module that FILE.py:NAME or package.module:NAME makes, and its name in rows.
 
-    NAME is a class or function without arguments. Modules are looked for in the current folder too, and a file may import its
-    neighbours. The name of a file's extractor holds 12 digits of the file's SHA-256: rows of another version are other rows.
-    Raises RestartValueError or RestartTypeError.
-    """
+    NAME is a class or function without arguments. Modules are looked for in the current folder too, and a file may
+    import its neighbours. The name of a file's extractor holds 12 digits of the file's SHA-256: rows of another version
+    are other rows. Raises RestartValueError or RestartTypeError."""
     where, colon, attribute = text.rpartition(":")
     if not colon and text.endswith(".py"):
-        raise RestartValueError(
-            f"features {text!r} is a file; say what in it: {text}:NAME" + _choices(Path(text))
-        )
+        raise RestartValueError(f"features {text!r} is a file; say what in it: {text}:NAME" + _choices(Path(text)))
     if not colon or not where or not attribute.isidentifier():
         raise RestartValueError(
             f"features must be the name of a shipped extractor, FILE.py:NAME, package.module:NAME or a TorchScript file, "
@@ -82,9 +79,7 @@ def _digest(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     except OSError as error:
-        raise RestartValueError(
-            f"cannot read the features' file {path}: {error.strerror or error}"
-        ) from error
+        raise RestartValueError(f"cannot read the features' file {path}: {error.strerror or error}") from error
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -116,7 +111,5 @@ def _choices(path: Path) -> str:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
         return ""
-    names = [
-        n.name for n in tree.body if isinstance(n, (ast.ClassDef, ast.FunctionDef)) and n.name[:1] != "_"
-    ]
+    names = [n.name for n in tree.body if isinstance(n, (ast.ClassDef, ast.FunctionDef)) and n.name[:1] != "_"]
     return f"; {path.name} defines {', '.join(names[:10])}" + ", …" * (len(names) > 10) if names else ""

@@ -1,13 +1,12 @@
 r"""What may be said of Restart against the best SDE, and by whose word.
 
-A distance is of one set of features, and a plan that was chosen by the distances of a set of features is the one that happens to
-do well on it. So features that had a part in the tuning are shown but are no witness, and the claim is made only as far as all
-other sets of features agree, of which there have to be WITNESSES. Below BLOCKS blocks of seeds, or SAMPLES samples in a block, a
-distance is too little to tell, and there is no claim either.
+A distance is of one set of features, and a plan that was chosen by the distances of a set of features is the one that
+happens to do well on it. So features that had a part in the tuning are shown but are no witness, and the claim is made
+only as far as all other sets of features agree, of which there have to be WITNESSES. Below BLOCKS blocks of seeds, or
+SAMPLES samples in a block, a distance is too little to tell, and there is no claim either.
 
-Features had a part in the tuning of a model where rows of a search (`restart-sampling tune`) name them, and where a preset that
-was chosen by them (`Preset.tuned_on`) is among the rows.
-"""
+Features had a part in the tuning of a model where rows of a search (`restart-sampling tune`) name them, and where a
+preset that was chosen by them (`Preset.tuned_on`) is among the rows."""
 
 from __future__ import annotations
 
@@ -25,8 +24,8 @@ class Judgement:
     """What one set of features says of one model.
 
     Attributes:
-        features, reference: by what it is judged. tuned: they had a part in the tuning.
-        found: Restart against the best SDE, of the contenders with the most blocks. others: SDE and Restart rows that were not
+        features, reference: by what it is judged. tuned: they had a part in the tuning. found: Restart against the best
+        SDE, of the contenders with the most blocks. others: SDE and Restart rows that were not
             drawn on all of these blocks.
     """
 
@@ -90,9 +89,7 @@ def sentences(rows: Iterable[Row]) -> list[str]:
     """For each model that has SDE and Restart rows: how far the claim goes, then what each set of features says."""
     found = judgements(list(rows))
     return [
-        _of_model(said, len(found) > 1) + line
-        for said in found
-        for line in (_verdict(said), *map(_sentence, said))
+        _of_model(said, len(found) > 1) + line for said in found for line in (_verdict(said), *map(_sentence, said))
     ]
 
 
@@ -153,17 +150,11 @@ def _verdict(said: Sequence[Judgement]) -> str:
 def _sentence(said: Judgement) -> str:
     """What one set of features says, with its blocks."""
     found = said.found
-    on = (
-        f"On {said.features or 'features without a name'}"
-        + ", by which plans were chosen" * said.tuned
-        + ": "
-    )
+    on = f"On {said.features or 'features without a name'}" + ", by which plans were chosen" * said.tuned + ": "
     where = f"{found.blocks} block{'s' if found.blocks > 1 else ''} of {found.n:,} samples"
     where += ", equal classes" * (found.metric == "fd_balanced")
     if said.others:
-        where += (
-            f"; {said.others} further SDE and Restart row{'s' * (said.others > 1)} on fewer blocks left out"
-        )
+        where += f"; {said.others} further SDE and Restart row{'s' * (said.others > 1)} on fewer blocks left out"
     if not said.enough:
         return f"{on}too little to tell, {where}; at least {BLOCKS} blocks of {SAMPLES:,} are needed."
     best = f"the best SDE (FD {found.fd_sde:.3g} at {found.nfe_sde} NFE, {found.sampler})"
@@ -177,9 +168,7 @@ def _sentence(said: Judgement) -> str:
     text += "evaluations"
     if found.between:
         low, high = found.between
-        text += (
-            f"; interpolated between {low} and {high} NFE it is so at {found.nfe_restart:.0f}, a fraction of "
-        )
+        text += f"; interpolated between {low} and {high} NFE it is so at {found.nfe_restart:.0f}, a fraction of "
         text += f"{found.fraction:.2f}"
     if found.low is None:
         text += "; in no single block is it reached"

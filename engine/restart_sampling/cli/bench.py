@@ -35,9 +35,7 @@ def bench(
     first_seed: Annotated[int, typer.Option(help="Quality draws the seeds from here on.")] = 1_000_000,
     block: Annotated[int, typer.Option(help="Seeds of one quality row; blocks give the spread.")] = 1000,
     batch: Annotated[int | None, typer.Option(help="Samples per network call. Default 64.")] = None,
-    rounds: Annotated[
-        int | None, typer.Option(help="Timed rounds; 0 measures quality only. Default 5.")
-    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="Timed rounds; 0 measures quality only. Default 5.")] = None,
     together: Annotated[
         bool,
         typer.Option(
@@ -46,22 +44,17 @@ def bench(
         ),
     ] = False,
     dtype: o.Dtype = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")
-    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")] = None,
     restart: Annotated[
         str | None,
-        typer.Option(
-            help="Interval of the Restart samplers, '[N, K, t_min, t_max]' or any known format or @FILE."
-        ),
+        typer.Option(help="Interval of the Restart samplers, '[N, K, t_min, t_max]' or any known format or @FILE."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the rows. Default bench.")] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Every sampler once, small; rows go to bench-quick by default.")
     ] = False,
     against: Annotated[
-        str | None,
-        typer.Option(help="A git revision: time the engine's samplers here and there, nothing else."),
+        str | None, typer.Option(help="A git revision: time the engine's samplers here and there, nothing else.")
     ] = None,
     features: Annotated[
         str | None,
@@ -75,7 +68,8 @@ def bench(
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder where drawn images are kept.")] = None,
 ) -> None:
-    """Measure samplers: speed in rotation against plain PyTorch, and with --n quality. Rows are appended to JSON-lines files.
+    """Measure samplers: speed in rotation against plain PyTorch, and with --n quality. Rows are appended to JSON-lines
+    files.
 
     Quality rows that are there already are not measured again. Ctrl-C keeps what is written.
     """
@@ -107,9 +101,7 @@ def bench(
             f"try --n {max(2, n - 1)}"
         )
     if not (n or rounds or quick or against is not None):
-        raise RestartValueError(
-            "--rounds 0 without --n measures nothing; give --rounds for speed, --n for quality"
-        )
+        raise RestartValueError("--rounds 0 without --n measures nothing; give --rounds for speed, --n for quality")
     budgets = _budgets(str(nfe))
     work = registry.work([name.strip() for name in samplers.split(",") if name.strip()], budgets)
     if restart is not None:
@@ -137,9 +129,17 @@ def bench(
         rows: list[dict[str, Any]] = []
         if rounds:
             rows += speed.measure(
-                denoiser, model, work, batch=batch, dtype=dtype, rounds=rounds, out=out, restart=restart,
-                together=together, progress=console.print,
-            )  # fmt: skip
+                denoiser,
+                model,
+                work,
+                batch=batch,
+                dtype=dtype,
+                rounds=rounds,
+                out=out,
+                restart=restart,
+                together=together,
+                progress=console.print,
+            )
         if quick and not n:
             n, block, batch = QUICK_IMAGES, QUICK_IMAGES // 2, QUICK_IMAGES // 2
             work = [(registry.find(QUICK_SAMPLER), budgets[0])]
@@ -147,10 +147,19 @@ def bench(
             from ..bench.quality import measure
 
             rows += measure(
-                denoiser, model, [(c.with_restart(restart), budget) for c, budget in work], n=n, first_seed=first_seed,
-                block=min(block, n), out=out, cache=cache, batch=batch, dtype=dtype,
-                judge=judges, progress=console.print,
-            )  # fmt: skip
+                denoiser,
+                model,
+                [(c.with_restart(restart), budget) for c, budget in work],
+                n=n,
+                first_seed=first_seed,
+                block=min(block, n),
+                out=out,
+                cache=cache,
+                batch=batch,
+                dtype=dtype,
+                judge=judges,
+                progress=console.print,
+            )
     except KeyboardInterrupt:
         console.print(f"stopped; the rows written so far are in {out}")
         raise typer.Exit(130) from None
@@ -163,16 +172,22 @@ def bench(
 def _budgets(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise RestartValueError(
-            f"--nfe must be numbers ≥ 1 separated by commas, got {text!r}; for example 9,18,35"
-        )
+        raise RestartValueError(f"--nfe must be numbers ≥ 1 separated by commas, got {text!r}; for example 9,18,35")
     return list(dict.fromkeys(int(part) for part in parts))
 
 
 def _against(
-    revision: str, model: str, work: Sequence[tuple[Any, int]], batch: int, dtype: str, device: str, rounds: int, out: Path,
-    restart: str | None, console: Any,
-) -> None:  # fmt: skip
+    revision: str,
+    model: str,
+    work: Sequence[tuple[Any, int]],
+    batch: int,
+    dtype: str,
+    device: str,
+    rounds: int,
+    out: Path,
+    restart: str | None,
+    console: Any,
+) -> None:
     import torch
     from rich.table import Table
 
@@ -190,18 +205,29 @@ def _against(
             "--against times the engine's samplers, and none of those asked for fits; try --samplers engine"
         )
     rows = against.measure(
-        revision, model, [(name, plan) for (name, _), plan in plans.items()], batch=batch, dtype=dtype, device=device,
-        rounds=rounds, threads=torch.get_num_threads(), progress=console.print,
-    )  # fmt: skip
+        revision,
+        model,
+        [(name, plan) for (name, _), plan in plans.items()],
+        batch=batch,
+        dtype=dtype,
+        device=device,
+        rounds=rounds,
+        threads=torch.get_num_threads(),
+        progress=console.print,
+    )
     table = Table(title=f"this working tree against {revision}, batch {batch}")
     for column in ("sampler", "NFE", "s", f"s at {revision}", "ratio", "quartiles"):
         table.add_column(column, justify="left" if column == "sampler" else "right")
     for row in rows:
         append(out / against.FILE, {**row, **environment(device)})
         table.add_row(
-            row["sampler"], str(row["nfe"]), f"{row['seconds']:.4g}", f"{row['seconds_old']:.4g}", f"{row['ratio']:.3f}",
+            row["sampler"],
+            str(row["nfe"]),
+            f"{row['seconds']:.4g}",
+            f"{row['seconds_old']:.4g}",
+            f"{row['ratio']:.3f}",
             f"{row['ratio_q1']:.3f}–{row['ratio_q3']:.3f}",
-        )  # fmt: skip
+        )
     _print(table)
     if not rows:
         raise typer.Exit(1)
@@ -223,10 +249,11 @@ def _show(rows: Sequence[dict[str, Any]], out: Path) -> None:
                 {
                     "samples/s": _number(row["samples_per_s"]),
                     "q1–q3": f"{row['samples_per_s_q1']:.4g}–{row['samples_per_s_q3']:.4g}",
-                    "× plain loop": _number(row["ratio"]), "ms outside": _number(row["ms_outside_network"]),
+                    "× plain loop": _number(row["ratio"]),
+                    "ms outside": _number(row["ms_outside_network"]),
                     "launches": _number(row["launches_per_evaluation"]),
                 }
-            )  # fmt: skip
+            )
     extractors = list(dict.fromkeys(row["features"] for row in judged))
     columns, together = [], []
     for features in extractors:
@@ -236,9 +263,7 @@ def _show(rows: Sequence[dict[str, Any]], out: Path) -> None:
         mine = [row for row in rows if row["kind"] in ("quality", "pooled") and row["features"] == features]
         _distances(lines, mine, metric, columns[-1], together[-1])
     speeds = ("samples/s", "q1–q3", "× plain loop", "ms outside", "launches")
-    quality = (
-        [(*columns, "blocks", *together)] if len(extractors) < 2 else [(*columns, "blocks"), tuple(together)]
-    )
+    quality = [(*columns, "blocks", *together)] if len(extractors) < 2 else [(*columns, "blocks"), tuple(together)]
     for names in (speeds, *quality):
         shown = [name for name in names if any(line.get(name) for line in lines.values())]
         if not shown:
@@ -258,13 +283,11 @@ def _show(rows: Sequence[dict[str, Any]], out: Path) -> None:
 
 
 def _distances(
-    lines: dict[tuple[int, str], dict[str, str]],
-    rows: Sequence[dict[str, Any]],
-    metric: str,
-    fd: str,
-    together: str,
+    lines: dict[tuple[int, str], dict[str, str]], rows: Sequence[dict[str, Any]], metric: str, fd: str, together: str
 ) -> None:
-    """Put the distances of one extractor into the lines of a table: mean and spread over blocks, and of all blocks together."""
+    """Put the distances of one extractor into the lines of a table: mean and spread over blocks, and of all blocks
+    together.
+    """
     for row in rows:
         if row["kind"] == "pooled" and row["blocks"] > 1 and row.get(metric) is not None:
             lines.setdefault((row["nfe"], row["sampler"]), {})[together] = _number(row[metric])

@@ -34,10 +34,7 @@ def convert(
     if model.checkpoint is None:
         raise CheckpointError(f"{source}: is a safetensors file of this package already; load it as it is")
     tensors = tensors_sha256(model.network.state_dict())
-    card = model.card | {
-        "source": {**model.card["source"], "sha256": model.sha256},
-        "tensors_sha256": tensors,
-    }
+    card = model.card | {"source": {**model.card["source"], "sha256": model.sha256}, "tensors_sha256": tensors}
     import torch
 
     save_safetensors(target, model.network, card, torch.float32)

@@ -26,8 +26,7 @@ LAYOUT = {"format": "png", "pixels": "uint8", "shard_size": 1000, "format_versio
 
 def generate(
     model: Annotated[
-        str | None,
-        typer.Option(help="A bundled name or a model file; with --repeat, where the file is now."),
+        str | None, typer.Option(help="A bundled name or a model file; with --repeat, where the file is now.")
     ] = None,
     preset: o.Preset = None,
     steps: o.Steps = None,
@@ -45,18 +44,14 @@ def generate(
     schedule: o.Schedule = None,
     on_collision: o.OnCollision = None,
     guidance_scale: o.Guidance = None,
-    seeds: Annotated[
-        str | None, typer.Option(help="Seeds, e.g. 0-63,100; one image each. Default 0-63.")
-    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds, e.g. 0-63,100; one image each. Default 0-63.")] = None,
     class_: Annotated[
-        str | None,
-        typer.Option("--class", help="Class number or name for all images; default: drawn from the seed."),
+        str | None, typer.Option("--class", help="Class number or name for all images; default: drawn from the seed.")
     ] = None,
     batch: o.Batch = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("samples"),
     format: Annotated[
-        str | None,
-        typer.Option(help="png (a file for each seed), npz, wds (WebDataset tar) or parquet. Default png."),
+        str | None, typer.Option(help="png (a file for each seed), npz, wds (WebDataset tar) or parquet. Default png.")
     ] = None,
     shard_size: Annotated[
         int | None,
@@ -65,19 +60,16 @@ def generate(
         ),
     ] = None,
     pixels: Annotated[
-        str | None,
-        typer.Option(help="uint8, or float32 for the samples as they are (not as png). Default uint8."),
+        str | None, typer.Option(help="uint8, or float32 for the samples as they are (not as png). Default uint8.")
     ] = None,
     sheets: Annotated[
         int,
         typer.Option(
-            min=0,
-            help="Contact sheets: grid.png of the first shard, and one of every Nth; 0 for none at all.",
+            min=0, help="Contact sheets: grid.png of the first shard, and one of every Nth; 0 for none at all."
         ),
     ] = 100,
     workers: Annotated[
-        int,
-        typer.Option(help="Workers of Ray Data, one for each GPU or share of the CPU; 1 is this process."),
+        int, typer.Option(help="Workers of Ray Data, one for each GPU or share of the CPU; 1 is this process.")
     ] = 1,
     address: Annotated[str | None, typer.Option(help="Address of a Ray cluster, for --workers.")] = None,
     preview: Annotated[
@@ -86,9 +78,7 @@ def generate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start anew, in place of an earlier run in the folder.")
     ] = False,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")
-    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")] = None,
     dtype: o.Dtype = None,
     backend: o.Backend = None,
     graph: o.Graph = None,
@@ -97,28 +87,43 @@ def generate(
         Path | None, typer.Option(help="Do again what this run.json records; its folder may be given.")
     ] = None,
 ) -> None:
-    """Draw samples into OUT/samples; beside it a contact sheet (grid.png) and run.json with everything needed to repeat the run.
+    """Draw samples into OUT/samples; beside it a contact sheet (grid.png) and run.json with everything needed to repeat
+    the run.
 
     The same command again goes on where it stopped; seeds may be added.
     """
     given: dict[str, Any] = dict(
-        steps=steps, solver=solver, restart_solver=restart_solver, restart=restart,
-        s_noise=s_noise, s_churn=s_churn, s_min=s_min, s_max=s_max,
-        restart_gamma=restart_gamma, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho, schedule=schedule,
-        on_collision=on_collision, guidance_scale=guidance_scale,
-    )  # fmt: skip
+        steps=steps,
+        solver=solver,
+        restart_solver=restart_solver,
+        restart=restart,
+        s_noise=s_noise,
+        s_churn=s_churn,
+        s_min=s_min,
+        s_max=s_max,
+        restart_gamma=restart_gamma,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
+        rho=rho,
+        schedule=schedule,
+        on_collision=on_collision,
+        guidance_scale=guidance_scale,
+    )
     run: dict[str, Any] = dict(
-        model=model, seeds=seeds, class_=class_, batch=batch, device=device, dtype=dtype, backend=backend, graph=graph,
+        model=model,
+        seeds=seeds,
+        class_=class_,
+        batch=batch,
+        device=device,
+        dtype=dtype,
+        backend=backend,
+        graph=graph,
         compile=compile,
-    )  # fmt: skip
+    )
     layout: dict[str, Any] = dict(format=format, pixels=pixels, shard_size=shard_size, format_version=None)
     plan = None
     if repeat is not None:
-        asked = [
-            name
-            for name, value in {**given, **run, "model": None, "preset": preset}.items()
-            if value is not None
-        ]
+        asked = [name for name, value in {**given, **run, "model": None, "preset": preset}.items() if value is not None]
         if asked:
             raise ConfigError(
                 f"--repeat takes everything from {repeat} (but --model may say where the weights are now); leave out "
@@ -129,9 +134,16 @@ def generate(
             run["device"] = "cuda"  # the GPU that is recorded was that of one worker
         layout = {name: recorded[name] if value is None else value for name, value in layout.items()}
     defaults = dict(
-        model="fashion-mnist", seeds="0-63", class_=None, batch="auto", device=None, dtype="fp32", backend="auto",
-        graph="auto", compile="auto",
-    )  # fmt: skip
+        model="fashion-mnist",
+        seeds="0-63",
+        class_=None,
+        batch="auto",
+        device=None,
+        dtype="fp32",
+        backend="auto",
+        graph="auto",
+        compile="auto",
+    )
     run = {name: defaults.get(name) if value is None else value for name, value in run.items()}
     if plan is None:
         plan = o.build_plan(preset, fallback="fashion-mnist-22", **given)
@@ -183,11 +195,27 @@ def _draw(
     with stop_on_signals(display.note) as stop:
         try:
             failures = run_job(
-                denoiser, plan, seeds, out, model=run["model"], label=label, class_=run["class_"], batch=batch,
-                options=options, overwrite=overwrite, sheets=sheets, preview=preview, display=display, stop=stop, who=who,
-                workers=workers, address=address, load=partial(load, _absolute(run["model"])),
-                command=shlex.join(["restart-sampling", *sys.argv[1:]]), **layout,
-            )  # fmt: skip
+                denoiser,
+                plan,
+                seeds,
+                out,
+                model=run["model"],
+                label=label,
+                class_=run["class_"],
+                batch=batch,
+                options=options,
+                overwrite=overwrite,
+                sheets=sheets,
+                preview=preview,
+                display=display,
+                stop=stop,
+                who=who,
+                workers=workers,
+                address=address,
+                load=partial(load, _absolute(run["model"])),
+                command=shlex.join(["restart-sampling", *sys.argv[1:]]),
+                **layout,
+            )
         except RestartError as error:
             if not display.started_at:
                 raise
@@ -227,13 +255,9 @@ def _read_run(path: Path, model: str | None) -> tuple[dict[str, Any], Plan, dict
 
     record = records.read(path)
     if record["noise"] != SCHEME:
-        raise ConfigError(
-            f"{path} was drawn with noise {record['noise'][:40]!r}, and this program has {SCHEME!r}"
-        )
+        raise ConfigError(f"{path} was drawn with noise {record['noise'][:40]!r}, and this program has {SCHEME!r}")
     if model is not None and record["model_sha256"] is None:
-        raise ConfigError(
-            f"{path} records no SHA-256 of its weights, so --model cannot be checked; leave it out"
-        )
+        raise ConfigError(f"{path} records no SHA-256 of its weights, so --model cannot be checked; leave it out")
     names = ("seeds", "batch", "dtype", "backend", "device", "graph", "compile", "model_sha256")
     run = {name: record[name] for name in names} | {"class_": record["class"]}
     run["model"] = _where(record, path) if model is None else model
@@ -245,7 +269,8 @@ def _read_run(path: Path, model: str | None) -> tuple[dict[str, Any], Plan, dict
 
 
 def _where(record: dict[str, Any], path: Path) -> str:
-    """The model of a record: as it was called, or where that file was, or seen from the folder of run.json and those above it.
+    """The model of a record: as it was called, or where that file was, or seen from the folder of run.json and those
+    above it.
 
     A relative path was typed in some folder, and the run's folder is often below that one. Raises ConfigError.
     """

@@ -32,9 +32,7 @@ def models(
             denoiser = load(bundled)
             card = denoiser.info["card"]
             count = sum(p.numel() for p in denoiser.parameters)
-            say(
-                f"{bundled}: {_shape(denoiser.shape)}, {denoiser.label_dim} classes, {count / 1e6:.2f} M parameters"
-            )
+            say(f"{bundled}: {_shape(denoiser.shape)}, {denoiser.label_dim} classes, {count / 1e6:.2f} M parameters")
             if card.get("summary"):
                 say(one_line(f"  {card['summary']}"))
         return

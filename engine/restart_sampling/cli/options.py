@@ -19,9 +19,7 @@ RestartSolver = Annotated[
 ]
 Restart = Annotated[
     str | None,
-    typer.Option(
-        help="Restart intervals, '[N, K, t_min, t_max]' or any known format, or @FILE; 'none' for none."
-    ),
+    typer.Option(help="Restart intervals, '[N, K, t_min, t_max]' or any known format, or @FILE; 'none' for none."),
 ]
 SNoise = Annotated[float | None, typer.Option(help="Factor on the std of every injected noise (S_noise).")]
 SChurn = Annotated[float | None, typer.Option(help="EDM's S_churn on the main grid.")]
@@ -33,27 +31,21 @@ SigmaMax = Annotated[float | None, typer.Option(help="Upper end of the main grid
 Rho = Annotated[float | None, typer.Option(help="Exponent of the EDM grid.")]
 Schedule = Annotated[str | None, typer.Option(help="edm, exponential, vp, ve, iddpm, sd or flow.")]
 OnCollision = Annotated[
-    str | None,
-    typer.Option(help="Intervals that snap to one grid point: both, last (official code), first or error."),
+    str | None, typer.Option(help="Intervals that snap to one grid point: both, last (official code), first or error.")
 ]
 Batch = Annotated[
-    str | None,
-    typer.Option(help="Images per network call, a number or auto (from the network's size). Default auto."),
+    str | None, typer.Option(help="Images per network call, a number or auto (from the network's size). Default auto.")
 ]
 Dtype = Annotated[str | None, typer.Option(help="Network precision: fp32, tf32, bf16 or fp16. Default fp32.")]
 Backend = Annotated[
-    str | None,
-    typer.Option(help="Implementation of the fused step: auto, native, triton or reference. Default auto."),
+    str | None, typer.Option(help="Implementation of the fused step: auto, native, triton or reference. Default auto.")
 ]
 Graph = Annotated[
     str | None,
-    typer.Option(
-        help="CUDA graphs: auto, off, step, loop, trajectory or while (experimental). Default auto."
-    ),
+    typer.Option(help="CUDA graphs: auto, off, step, loop, trajectory or while (experimental). Default auto."),
 ]
 Compile = Annotated[
-    str | None,
-    typer.Option(help="torch.compile of the network: auto (on with CUDA), on or off. Default auto."),
+    str | None, typer.Option(help="torch.compile of the network: auto (on with CUDA), on or off. Default auto.")
 ]
 Guidance = Annotated[float | None, typer.Option(help="Scale w of classifier-free guidance; 1 is off.")]
 
@@ -80,9 +72,12 @@ def batch_size(asked: Any, denoiser: Any, plan: Plan, total: int, device: Any, d
 
     if str(asked) == "auto":
         return choose_batch(
-            denoiser.to(device), total, check_device(device), dtype=DTYPES.get(dtype, DTYPES["fp32"]),
+            denoiser.to(device),
+            total,
+            check_device(device),
+            dtype=DTYPES.get(dtype, DTYPES["fp32"]),
             guided=plan.config.guided,
-        )  # fmt: skip
+        )
     try:
         return int(asked)
     except ValueError:

@@ -31,18 +31,27 @@ def plan(
 ) -> None:
     """Print a plan: its segments, what each interval asks for and gets, and the total NFE."""
     built = o.build_plan(
-        preset, steps=steps, solver=solver, restart_solver=restart_solver, restart=restart,
-        s_noise=s_noise, s_churn=s_churn, s_min=s_min, s_max=s_max,
-        restart_gamma=restart_gamma, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho, schedule=schedule,
-        on_collision=on_collision, guidance_scale=guidance_scale,
-    )  # fmt: skip
+        preset,
+        steps=steps,
+        solver=solver,
+        restart_solver=restart_solver,
+        restart=restart,
+        s_noise=s_noise,
+        s_churn=s_churn,
+        s_min=s_min,
+        s_max=s_max,
+        restart_gamma=restart_gamma,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
+        rho=rho,
+        schedule=schedule,
+        on_collision=on_collision,
+        guidance_scale=guidance_scale,
+    )
     if as_json:
         rows = [vars(row) for row in built.rows]
         typer.echo(
-            json.dumps(
-                {"nfe": built.nfe, "plan": built.config.to_dict(), "notes": built.notes, "rows": rows},
-                indent=1,
-            )
+            json.dumps({"nfe": built.nfe, "plan": built.config.to_dict(), "notes": built.notes, "rows": rows}, indent=1)
         )
     else:
         typer.echo(built.explain(), nl=False)

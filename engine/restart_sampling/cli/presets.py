@@ -12,9 +12,7 @@ from ..presets import presets as all_presets
 from ..restart import RestartConfig
 
 
-def presets(
-    name: Annotated[str | None, typer.Argument(help="Explain this preset.")] = None,
-) -> None:
+def presets(name: Annotated[str | None, typer.Argument(help="Explain this preset.")] = None) -> None:
     """List the presets, or explain one."""
     from rich.table import Table
 

@@ -32,17 +32,14 @@ def profile(
     guidance_scale: o.Guidance = None,
     batch: o.Batch = None,
     batches: Annotated[int, typer.Option(help="Batches that are profiled.")] = 1,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")
-    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")] = None,
     dtype: o.Dtype = None,
     backend: o.Backend = None,
     graph: o.Graph = None,
     compile: o.Compile = None,
     out: Annotated[Path, typer.Option(help="Folder for the trace.")] = Path("profile"),
     tool: Annotated[
-        str,
-        typer.Option(help="auto (nsys where it is installed and the device is CUDA), torch, nsys or ncu."),
+        str, typer.Option(help="auto (nsys where it is installed and the device is CUDA), torch, nsys or ncu.")
     ] = "auto",
 ) -> None:
     """Run a short job under a profiler: a table of launches, time and bandwidth, and a trace for a browser.
@@ -58,32 +55,44 @@ def profile(
         raise RestartValueError(f"--batches must be ≥ 1, got {batches}")
     external = tool in ("nsys", "ncu")
     if external and device is not None and not device.startswith("cuda"):
-        raise BackendError(
-            f"--tool {tool} cannot run: {tool} profiles CUDA devices, not {device}; use --tool torch"
-        )
+        raise BackendError(f"--tool {tool} cannot run: {tool} profiles CUDA devices, not {device}; use --tool torch")
     only_shown = external and not visible_gpus()
     if external and not only_shown and shutil.which(tool) is None:
         raise BackendError(f"--tool {tool} cannot run: {tool} was not found on the PATH; use --tool torch")
     given = dict(
-        steps=steps,
-        solver=solver,
-        restart_solver=restart_solver,
-        restart=restart,
-        guidance_scale=guidance_scale,
+        steps=steps, solver=solver, restart_solver=restart_solver, restart=restart, guidance_scale=guidance_scale
     )
     plan = o.build_plan(preset, fallback="fashion-mnist-22", **given)
     options = dict(
-        model=model, preset=preset, **given, batch=batch, batches=batches, device=device, dtype=dtype, backend=backend,
-        graph=graph, compile=compile, tool=JOB,
-    )  # fmt: skip
+        model=model,
+        preset=preset,
+        **given,
+        batch=batch,
+        batches=batches,
+        device=device,
+        dtype=dtype,
+        backend=backend,
+        graph=graph,
+        compile=compile,
+        tool=JOB,
+    )
     if only_shown:
         _show_command(tool, out, job_command("python", options))
         return
     device = str(select_device(device))
     if tool == "auto":
         tool = "nsys" if device.startswith("cuda") and shutil.which("nsys") else "torch"
-    job = _Job(model or "fashion-mnist", plan, batch or "auto", batches, device, dtype or "fp32",
-               backend or "auto", graph or "auto", compile or "auto")  # fmt: skip
+    job = _Job(
+        model or "fashion-mnist",
+        plan,
+        batch or "auto",
+        batches,
+        device,
+        dtype or "fp32",
+        backend or "auto",
+        graph or "auto",
+        compile or "auto",
+    )
     if tool == JOB:
         job.warm_up()
         with job.announced():
@@ -102,8 +111,18 @@ def profile(
 class _Job:
     """The sampler of a profile and what it draws."""
 
-    def __init__(self, model: str, plan: Any, batch: str, batches: int, device: str, dtype: str, backend: str,
-                 graph: str, compile: str) -> None:  # fmt: skip
+    def __init__(
+        self,
+        model: str,
+        plan: Any,
+        batch: str,
+        batches: int,
+        device: str,
+        dtype: str,
+        backend: str,
+        graph: str,
+        compile: str,
+    ) -> None:
         from ..models.registry import load
         from ..sampler import Sampler
 
@@ -218,9 +237,7 @@ def _window(nvtx: bool) -> str:
     """What tells the tool where the job begins and ends."""
     if nvtx:
         return "the job is marked by its NVTX range, restart_sampling: profile"
-    return (
-        "the job is marked by cudaProfilerStart and cudaProfilerStop, since the package nvtx is not installed"
-    )
+    return "the job is marked by cudaProfilerStart and cudaProfilerStop, since the package nvtx is not installed"
 
 
 def _show_command(tool: str, out: Path, command: list[str]) -> None:
@@ -234,9 +251,7 @@ def _show_command(tool: str, out: Path, command: list[str]) -> None:
             return ncu_command("ncu", out / "step", command, nvtx=nvtx)
         return nsys_command("nsys", report.with_suffix(""), command, nvtx)
 
-    print(
-        f"No CUDA device is visible here, so nothing was profiled. --tool {tool} runs this where there is one:\n"
-    )
+    print(f"No CUDA device is visible here, so nothing was profiled. --tool {tool} runs this where there is one:\n")
     print(f"mkdir -p {shlex.quote(str(out))}")
     print(shlex.join(of(nvtx=True)))
     if tool == "nsys":
@@ -248,9 +263,7 @@ def _call(command: list[str]) -> str:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode != 0:
         last = (done.stdout.strip().splitlines() or ["no output"])[-1]
-        raise BackendError(
-            f"{Path(command[0]).name} ended with status {done.returncode}: {last}; use --tool torch"
-        )
+        raise BackendError(f"{Path(command[0]).name} ended with status {done.returncode}: {last}; use --tool torch")
     return done.stdout
 
 
@@ -326,9 +339,7 @@ def _show(found: Any, job: _Job, rate: float, where: str) -> None:
     for name in PARTS:
         part = found.parts[name]
         if part.launches or part.us:
-            table.add_row(
-                name, f"{part.launches:.1f}", duration(part.us), f"{100 * part.us / found.us:.1f} %"
-            )
+            table.add_row(name, f"{part.launches:.1f}", duration(part.us), f"{100 * part.us / found.us:.1f} %")
     table.add_row("gaps", "", duration(found.gap_us), f"{100 * found.gap_us / found.us:.1f} %")
     size = sampler.net_dtype.itemsize
     step = found.parts["step"]
@@ -366,7 +377,9 @@ def _threads(lanes: int) -> int:
 
 
 def _copy_bandwidth(device: Any, lanes: int) -> float:
-    """Bytes per second, read and written, of a plain copy of 128 MiB: the median of 9. On a CPU with the threads of a slice."""
+    """Bytes per second, read and written, of a plain copy of 128 MiB: the median of 9. On a CPU with the threads of a
+    slice.
+    """
     import statistics
 
     import torch

@@ -24,28 +24,20 @@ def report(
         ),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="The page to write. Default report.html, or no page with --csv or --latex."),
+        Path | None, typer.Option(help="The page to write. Default report.html, or no page with --csv or --latex.")
     ] = None,
     csv: Annotated[
-        Path | None,
-        typer.Option("--csv", help="Write every point as a line of this CSV file, for other programs."),
+        Path | None, typer.Option("--csv", help="Write every point as a line of this CSV file, for other programs.")
     ] = None,
     latex: Annotated[
         Path | None,
-        typer.Option(
-            "--latex", help="Write the tables of distances and speeds to this .tex file (booktabs)."
-        ),
+        typer.Option("--latex", help="Write the tables of distances and speeds to this .tex file (booktabs)."),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            help="Model whose samples are drawn: a bundled name or a file. Default: that of the rows."
-        ),
+        typer.Option(help="Model whose samples are drawn: a bundled name or a file. Default: that of the rows."),
     ] = None,
-    samples: Annotated[
-        bool, typer.Option(help="Draw sample grids and one run for the page (about a minute).")
-    ] = True,
+    samples: Annotated[bool, typer.Option(help="Draw sample grids and one run for the page (about a minute).")] = True,
     title: Annotated[
         str | None, typer.Option(help="Heading of the page. Default: the models that were compared.")
     ] = None,
@@ -59,9 +51,7 @@ def report(
     targets = {"--out": out, "--csv": csv, "--latex": latex}
     for flag, path in targets.items():
         if path is not None and path.is_dir():
-            raise OutputError(
-                f"{flag} {path} is a folder; name a file such as {path / 'report'}{_ending(flag)}"
-            )
+            raise OutputError(f"{flag} {path} is a folder; name a file such as {path / 'report'}{_ending(flag)}")
     if out is None and csv is None and latex is None:
         out = PAGE
         if out.is_dir():
@@ -71,16 +61,13 @@ def report(
             import jinja2  # noqa: F401
             import plotly  # noqa: F401
         except ImportError as error:
-            raise BackendError(
-                f"the report needs {error.name}: pip install 'restart-sampling[bench]'"
-            ) from None
+            raise BackendError(f"the report needs {error.name}: pip install 'restart-sampling[bench]'") from None
     folders = results or [*filter(Path.is_dir, map(Path, ("bench", "tune")))] or [Path("bench")]
     found = [row for folder in folders for row in rows_.read_all(folder)]
     told = ", ".join(map(str, folders))
     if not found:
         typer.echo(
-            f"note: there are no rows in {told}; `restart-sampling bench --out {folders[0]}` writes some",
-            err=True,
+            f"note: there are no rows in {told}; `restart-sampling bench --out {folders[0]}` writes some", err=True
         )
     if out is not None:
         from ..report import make_page
@@ -135,12 +122,8 @@ def _live(rows: list[dict[str, Any]], asked: str | None) -> Live:
     except RestartError as error:
         if asked is not None:
             raise
-        return Live(
-            "", notes=(printable(f"{model} could not be loaded, so no images of it are here: {error}"),)
-        )
-    measured = {
-        str(row["model_sha256"]) for row in good if row.get("model") == model and row.get("model_sha256")
-    }
+        return Live("", notes=(printable(f"{model} could not be loaded, so no images of it are here: {error}"),))
+    measured = {str(row["model_sha256"]) for row in good if row.get("model") == model and row.get("model_sha256")}
     here = str(denoiser.info.get("sha256", ""))[:12]
     other = bool(measured and here) and here not in measured
     told = f"{model} has other weights now ({here}) than those that were measured ({', '.join(sorted(measured))})."
@@ -165,13 +148,13 @@ def _draw(denoiser: Any, model: str, notes: tuple[str, ...]) -> Live:
     with console.status("drawing samples") as status:
         chosen = [samplers.find(name) for name in s.SAMPLERS]
         try:
-            grids = s.sample_grids(
-                denoiser, chosen, progress=lambda what: status.update(f"drawing samples: {what}")
-            )
+            grids = s.sample_grids(denoiser, chosen, progress=lambda what: status.update(f"drawing samples: {what}"))
         except RestartError as error:
             return Live(denoiser.name, notes=(*notes, f"No images could be drawn: {error}"))
         if denoiser.parameterization.name != "edm":
-            note = f"The run is not shown: it needs EDM preconditioning, and {model} has {denoiser.parameterization.name}."
+            note = (
+                f"The run is not shown: it needs EDM preconditioning, and {model} has {denoiser.parameterization.name}."
+            )
             return Live(denoiser.name, tuple(grids), seeds, notes=(*notes, note))
         status.update("recording one run")
         plan = Plan.build(**s.STRIP_PLAN)

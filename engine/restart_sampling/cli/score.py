@@ -9,9 +9,15 @@ from typing import Annotated, Any
 import typer
 
 COLUMNS = (
-    ("fd_balanced", "FD, equal classes"), ("fd", "FD"), ("kid", "KID"), ("precision", "precision"), ("recall", "recall"),
-    ("density", "density"), ("coverage", "coverage"), ("accuracy", "accuracy"),
-)  # fmt: skip
+    ("fd_balanced", "FD, equal classes"),
+    ("fd", "FD"),
+    ("kid", "KID"),
+    ("precision", "precision"),
+    ("recall", "recall"),
+    ("density", "density"),
+    ("coverage", "coverage"),
+    ("accuracy", "accuracy"),
+)
 
 
 def score(
@@ -30,8 +36,7 @@ def score(
         ),
     ] = None,
     reference: Annotated[
-        Path | None,
-        typer.Option(help="An .npz with images or with mu and sigma. Default: Fashion-MNIST's test set."),
+        Path | None, typer.Option(help="An .npz with images or with mu and sigma. Default: Fashion-MNIST's test set.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Append the rows to this JSON-lines file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON, one a line.")] = False,
@@ -57,9 +62,7 @@ def score(
         judge = scorer.judge
         measured = {name: round(value, 6) for name, value in scorer.result().items()}
         row = {"kind": "score", "images": str(images), "format": found.kind, "n": scorer.n}
-        rows.append(
-            row | {"features": judge.features, "reference": judge.reference} | measured | environment()
-        )
+        rows.append(row | {"features": judge.features, "reference": judge.reference} | measured | environment())
     for note in dict.fromkeys(note for scorer in scorers for note in scorer.notes()):
         console.print(f"note: {note}")
     for row in rows if out is not None else ():
@@ -71,9 +74,7 @@ def score(
     shown = [(name, title) for name, title in COLUMNS if any(name in row for row in rows)]
     table = Table(title=f"{rows[0]['n']:,} images, reference: {rows[0]['reference']}")
     for column in ("features", *(title for _, title in shown)):
-        table.add_column(
-            column, justify="left" if column == "features" else "right", no_wrap=column == "features"
-        )
+        table.add_column(column, justify="left" if column == "features" else "right", no_wrap=column == "features")
     for row in rows:
         table.add_row(str(row["features"]), *(f"{row[name]:.4g}" if name in row else "" for name, _ in shown))
     terminal = plain_console()

@@ -29,8 +29,7 @@ def status(
     finished = [
         line
         for line in lines
-        if line.count + len(line.nonfinite) == shards.size
-        or manifest.done(line.shard, shards[line.shard].seeds)
+        if line.count + len(line.nonfinite) == shards.size or manifest.done(line.shard, shards[line.shard].seeds)
     ]
     kept = sum(map(len, definition.kept(folder, manifest).values()))
     images = sum(line.count for line in finished) + kept
@@ -40,12 +39,24 @@ def status(
     left = total - images - len(nonfinite)
     broken = glance(folder, definition, manifest)
     found: dict[str, Any] = {
-        "folder": str(folder), "model": record["model"], "plan": record["plan_digest"], "nfe": record["nfe"],
-        "format": record["format"], "seeds": total, "images": images, "kept": kept, "nonfinite": nonfinite, "left": left,
-        "shards": len(finished), "bytes": sum(line.bytes for line in lines), "at_work": running(folder),
-        "images_per_s": rate, "seconds_left": left / rate if rate and left > 0 else None,
-        "damaged": manifest.damaged, "broken": {str(shard): why for shard, why in broken.items()},
-    }  # fmt: skip
+        "folder": str(folder),
+        "model": record["model"],
+        "plan": record["plan_digest"],
+        "nfe": record["nfe"],
+        "format": record["format"],
+        "seeds": total,
+        "images": images,
+        "kept": kept,
+        "nonfinite": nonfinite,
+        "left": left,
+        "shards": len(finished),
+        "bytes": sum(line.bytes for line in lines),
+        "at_work": running(folder),
+        "images_per_s": rate,
+        "seconds_left": left / rate if rate and left > 0 else None,
+        "damaged": manifest.damaged,
+        "broken": {str(shard): why for shard, why in broken.items()},
+    }
     if json_:
         print(json.dumps(found, indent=2))
         return
@@ -67,9 +78,7 @@ def status(
         ends = f", about {_duration(found['seconds_left'])} to go" if found["seconds_left"] else ""
         say(f"running: {', '.join(found['at_work'])}{speed}{ends}")
     elif broken:
-        say(
-            f"not running; draw what is gone again with: restart-sampling verify {shlex.quote(str(folder))} --repair"
-        )
+        say(f"not running; draw what is gone again with: restart-sampling verify {shlex.quote(str(folder))} --repair")
     elif left > 0:
         run, out = shlex.quote(str(folder / "run.json")), shlex.quote(str(folder))
         say(f"not running; go on with: restart-sampling generate --repeat {run} --out {out}")

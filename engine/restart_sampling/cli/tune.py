@@ -51,8 +51,7 @@ def tune(
     ] = "heun,dpm2,dpm3,dpm++2m",
     levels: Annotated[int, typer.Option(help="Most Restart intervals of a plan.")] = 2,
     max_nfe: Annotated[
-        int | None,
-        typer.Option(help="Plans with more evaluations are not drawn. Default 100, or the largest budget."),
+        int | None, typer.Option(help="Plans with more evaluations are not drawn. Default 100, or the largest budget.")
     ] = None,
     min_nfe: Annotated[int, typer.Option(help="Plans with fewer evaluations are not drawn.")] = 8,
     out: Annotated[Path, typer.Option(help="Folder for rows, plots and the study.")] = Path("tune"),
@@ -60,8 +59,7 @@ def tune(
         str | None, typer.Option(help="The study: an SQLite file or a database's URL. Default OUT/tune.db.")
     ] = None,
     minutes: Annotated[
-        float | None,
-        typer.Option(help="Start no trial after this many minutes; what was found is confirmed."),
+        float | None, typer.Option(help="Start no trial after this many minutes; what was found is confirmed.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     halving: Annotated[
@@ -69,9 +67,7 @@ def tune(
     ] = True,
     plans: Annotated[
         Path | None,
-        typer.Option(
-            help="A JSON file with a list of plans, as options of Plan.build, to try before all others."
-        ),
+        typer.Option(help="A JSON file with a list of plans, as options of Plan.build, to try before all others."),
     ] = None,
     confirm: Annotated[bool, typer.Option(help="Measure what was found on fresh seeds.")] = True,
     features: Annotated[
@@ -81,21 +77,16 @@ def tune(
             "bundled model: fashion-mnist-patches, so that the other shipped ones have no part in the search."
         ),
     ] = None,
-    reference: Annotated[
-        Path | None, typer.Option(help="Reference: an .npz with images or with mu and sigma.")
-    ] = None,
+    reference: Annotated[Path | None, typer.Option(help="Reference: an .npz with images or with mu and sigma.")] = None,
     batch: Annotated[int, typer.Option(help="Samples per network call.")] = 64,
     dtype: o.Dtype = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")
-    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder where drawn images are kept.")] = None,
 ) -> None:
     """Search solver, grid and Restart intervals for the lowest Fréchet distance at each budget.
 
-    The same command goes on with the search in --storage: nothing is tried twice, and --trials may be raised. What is found is
-    measured on fresh seeds beside the best preset and Heun, and printed as a command line.
-    """
+    The same command goes on with the search in --storage: nothing is tried twice, and --trials may be raised. What is
+    found is measured on fresh seeds beside the best preset and Heun, and printed as a command line."""
 
     from ..bench import shipped
     from ..bench.judge import judge_for
@@ -113,8 +104,14 @@ def tune(
 
     study.library()
     budgets = _budgets(budget)
-    least = {"trials": (trials, 1), "n": (n, 2), "first-seed": (first_seed, 0), "confirm-seed": (confirm_seed, 0),
-             "batch": (batch, 1), "finalists": (finalists, 1)}  # fmt: skip
+    least = {
+        "trials": (trials, 1),
+        "n": (n, 2),
+        "first-seed": (first_seed, 0),
+        "confirm-seed": (confirm_seed, 0),
+        "batch": (batch, 1),
+        "finalists": (finalists, 1),
+    }
     for name, (value, low) in least.items():
         if value < low:
             raise RestartValueError(f"--{name} must be ≥ {low}, got {value}")
@@ -155,13 +152,18 @@ def tune(
         denoiser, judge, n=n, first_seed=first_seed, batch=batch, dtype=dtype, cache=cache, halving=halving
     )
     common = {
-        "model": model, "model_sha256": str(denoiser.info.get("sha256", ""))[:12], "dtype": dtype, "batch": batch, "n": n,
-        "first_seed": first_seed, "features": judge.features, "reference": judge.reference, "nfe_asked": top,
+        "model": model,
+        "model_sha256": str(denoiser.info.get("sha256", ""))[:12],
+        "dtype": dtype,
+        "batch": batch,
+        "n": n,
+        "first_seed": first_seed,
+        "features": judge.features,
+        "reference": judge.reference,
+        "nfe_asked": top,
         "classes": "equal" if judge.balanced else "",
-    }  # fmt: skip
-    settings = {
-        k: common[k] for k in ("model_sha256", "dtype", "n", "first_seed", "features", "reference", "classes")
     }
+    settings = {k: common[k] for k in ("model_sha256", "dtype", "n", "first_seed", "features", "reference", "classes")}
     settings = {**settings, **({} if common["model_sha256"] else {"model": model}), **space.to_dict()}
     out.mkdir(parents=True, exist_ok=True)
     where = out / "tune.db" if storage is None else storage
@@ -190,14 +192,7 @@ def tune(
 
             try:
                 why = study.search(
-                    found,
-                    space,
-                    objective,
-                    trials,
-                    seed=seed,
-                    budgets=budgets,
-                    deadline=deadline,
-                    on_trial=on_trial,
+                    found, space, objective, trials, seed=seed, budgets=budgets, deadline=deadline, on_trial=on_trial
                 )
             except KeyboardInterrupt:
                 why, stopped = "stopped", True
@@ -207,9 +202,18 @@ def tune(
         try:
             if confirm and not stopped:
                 tuned = results.confirm(
-                    found, space, objective, budgets, common, path, n=confirm_n, first_seed=confirm_seed,
-                    finalists=finalists, final_n=final_n, progress=console.print
-                )  # fmt: skip
+                    found,
+                    space,
+                    objective,
+                    budgets,
+                    common,
+                    path,
+                    n=confirm_n,
+                    first_seed=confirm_seed,
+                    finalists=finalists,
+                    final_n=final_n,
+                    progress=console.print,
+                )
         except KeyboardInterrupt:
             stopped = True
         title = f"{model}: {sum(row['fd'] is not None for row in rows)} plans, n = {n}, {judge.features}"
@@ -249,9 +253,7 @@ def _plans(path: Path) -> list[Any]:
 def _budgets(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() and int(part) >= 3 for part in parts):
-        raise RestartValueError(
-            f"--budget must be numbers ≥ 3 separated by commas, got {text!r}; for example 20,43,63"
-        )
+        raise RestartValueError(f"--budget must be numbers ≥ 3 separated by commas, got {text!r}; for example 20,43,63")
     return sorted({int(part) for part in parts})
 
 
@@ -266,9 +268,14 @@ class _Display:
 
         self.console, self.study, self.budgets = console, study, budgets
         self.bar = Progress(
-            text_column("searching"), BarColumn(bar_width=20), MofNCompleteColumn(), text_column("plans · {task.fields[best]}"),
-            text_column("{task.fields[pace]}"), TimeRemainingColumn(), console=console,
-        )  # fmt: skip
+            text_column("searching"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            text_column("plans · {task.fields[best]}"),
+            text_column("{task.fields[pace]}"),
+            TimeRemainingColumn(),
+            console=console,
+        )
         self.task = self.bar.add_task("", total=trials, completed=drawn(study), best=self._best(), pace="")
         self.seconds: list[float] = []
 
@@ -335,14 +342,10 @@ def _show(
         row = rows.get(budget)
         plan = Plan.build(**(trial.user_attrs["config"] if row is None else row["config"]))
         if row is not None:
-            typer.echo(
-                f"\nbudget {budget}: {row['nfe']} NFE, FD {row['fd_search']:.4g} in the search" + _final(row)
-            )
+            typer.echo(f"\nbudget {budget}: {row['nfe']} NFE, FD {row['fd_search']:.4g} in the search" + _final(row))
             typer.echo("  " + _compared(row))
         else:
-            typer.echo(
-                f"\nbudget {budget}: {int(trial.values[0])} NFE, FD {trial.values[1]:.4g} in the search"
-            )
+            typer.echo(f"\nbudget {budget}: {int(trial.values[0])} NFE, FD {trial.values[1]:.4g} in the search")
             typer.echo("  not measured on fresh seeds")
         typer.echo("  " + results.command(plan, model, dtype))
         typer.echo("  " + results.python(plan))
@@ -363,11 +366,7 @@ def _compared(row: dict[str, Any]) -> str:
     several = row["blocks"] > 1
     text = f"on {row['blocks']} × {row['n']} fresh seeds" if several else f"on {row['n']} fresh seeds"
     text += f": FD {shown('fd')}"
-    text += (
-        f"; preset {row['best_preset']} {shown('fd_best_preset')}"
-        if row["best_preset"]
-        else "; no preset fits"
-    )
+    text += f"; preset {row['best_preset']} {shown('fd_best_preset')}" if row["best_preset"] else "; no preset fits"
     text += f"; Heun {shown('fd_heun')}"
     if row["plan"] == row["heun"]:
         return text + "  (it is plain Heun)"

@@ -18,8 +18,7 @@ def verify(
         bool, typer.Option("--repair", help="Draw again what is broken or missing, as run.json says.")
     ] = False,
     model: Annotated[
-        str | None,
-        typer.Option(help="For --repair: where the run's weights are now; their SHA-256 must be the same."),
+        str | None, typer.Option(help="For --repair: where the run's weights are now; their SHA-256 must be the same.")
     ] = None,
 ) -> None:
     """Check files, sizes, SHA-256 and counts of a run, and say what is missing or broken."""
@@ -52,9 +51,7 @@ def verify(
             shards = "shard" if len(some) == 1 else "shards"
             say(f"missing    {seeds:,} seeds in {len(some):,} {shards}: {listed(some)}")
         if report.kept:
-            say(
-                f"kept       {report.kept:,} seeds of unfinished shards, drawn already: a resume goes on after them"
-            )
+            say(f"kept       {report.kept:,} seeds of unfinished shards, drawn already: a resume goes on after them")
         if report.nonfinite:
             say(f"not finite {len(report.nonfinite):,} seeds have no image: {listed(report.nonfinite)}")
         if report.exit_code == 0:

@@ -1,5 +1,5 @@
-"""Executors run evaluations of a program: `eager` launches them one by one, `graph` replays captured ones, `threads` runs
-slices of a CPU's batch side by side.
+"""Executors run evaluations of a program: `eager` launches them one by one, `graph` replays captured ones, `threads`
+runs slices of a CPU's batch side by side.
 
 They differ in who launches, not in what is launched: all of them run the body in `evaluation.py`.
 """

@@ -1,9 +1,8 @@
 r"""Buckets: the few batch sizes that captured graphs and compiled networks are made for.
 
-A graph, and a network compiled for one shape, has one batch size. A batch of n samples runs on the smallest bucket that holds
-it, 1, 2, 4, … or the sampler's batch size, so at most 2n − 1 lanes are computed and at most ⌈log2(batch size)⌉ + 1 sizes are
-ever made. Lanes beyond n are padding; their output is discarded.
-"""
+A graph, and a network compiled for one shape, has one batch size. A batch of n samples runs on the smallest bucket that
+holds it, 1, 2, 4, … or the sampler's batch size, so at most 2n − 1 lanes are computed and at most ⌈log2(batch size)⌉ +
+1 sizes are ever made. Lanes beyond n are padding; their output is discarded."""
 
 from __future__ import annotations
 

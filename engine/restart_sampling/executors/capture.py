@@ -1,16 +1,17 @@
 r"""CUDA graph capture: the few calls the graph executor needs, and the rules they keep.
 
-Warm-up and capture run on one private side stream (library workspaces, Triton's compilation and Inductor's autotuning must be
-over before a capture begins). All graphs alive share one private memory pool and are replayed in one stream, never
-concurrently; nothing in the pool outlives a replay, so their order is free. capture_error_mode is thread_local, so a writer
-thread may call CUDA meanwhile. No torch RNG is used anywhere, so a replay has no prologue to lose.
+Warm-up and capture run on one private side stream (library workspaces, Triton's compilation and Inductor's autotuning
+must be over before a capture begins). All graphs alive share one private memory pool and are replayed in one stream,
+never concurrently; nothing in the pool outlives a replay, so their order is free. capture_error_mode is thread_local,
+so a writer thread may call CUDA meanwhile. No torch RNG is used anywhere, so a replay has no prologue to lose.
 
-cuBLAS takes a workspace for each stream from PyTorch's allocator. Workspaces are cleared before a capture, so that the one it
-uses comes from the pool and lives as long as the graph, and after it, so that nothing else keeps using memory of the pool.
+cuBLAS takes a workspace for each stream from PyTorch's allocator. Workspaces are cleared before a capture, so that the
+one it uses comes from the pool and lives as long as the graph, and after it, so that nothing else keeps using memory of
+the pool.
 
-A capture that fails leaves three things behind, which are put right here: the stream is still the current one, the allocator
-still waits for the end of the capture, and so does the device's random generator, which would refuse every later torch.randn.
-"""
+A capture that fails leaves three things behind, which are put right here: the stream is still the current one, the
+allocator still waits for the end of the capture, and so does the device's random generator, which would refuse every
+later torch.randn."""
 
 from __future__ import annotations
 
@@ -80,8 +81,9 @@ class CudaCapture:
                 self._stop_allocating(pool)
                 self._release_generator()
         if failed is not None:
-            # Not in the handler above, whose error holds the frames of this one, and would be held by it: such a ring keeps the
-            # network's activations until the next garbage collection. So does an error that a frame of its own refers to.
+            # Not in the handler above, whose error holds the frames of this one, and would be held by it: such a ring
+            # keeps the network's activations until the next garbage collection. So does an error that a frame of its
+            # own refers to.
             try:
                 raise failed
             finally:
@@ -96,7 +98,9 @@ class CudaCapture:
             torch._C._cuda_releasePool(self.device.index, pool)
 
     def _release_generator(self) -> None:
-        """After a capture that CUDA ended: capture one operation, whose proper end the device's generator takes for its own."""
+        """After a capture that CUDA ended: capture one operation, whose proper end the device's generator takes for its
+        own.
+        """
         with suppress(RuntimeError):  # a device that cannot even do this says so at the next call
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):

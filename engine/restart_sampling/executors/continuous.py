@@ -1,10 +1,9 @@
 r"""Continuous batching: samples of different plans share a batch, and a lane that finishes takes the next sample.
 
-Every plan's NFE is known before it runs, so the host knows which lane finishes when without asking the device: it runs the
-batch until the next lane is done, takes the result, starts the next sample there, and goes on. Long plans go first, which keeps
-the batch full to the end; a sample's noise depends on its seed alone, so the order changes no bit of it. When nothing is left to
-start, the live samples move together and the batch goes on with as many lanes as they need.
-"""
+Every plan's NFE is known before it runs, so the host knows which lane finishes when without asking the device: it runs
+the batch until the next lane is done, takes the result, starts the next sample there, and goes on. Long plans go first,
+which keeps the batch full to the end; a sample's noise depends on its seed alone, so the order changes no bit of it.
+When nothing is left to start, the live samples move together and the batch goes on with as many lanes as they need."""
 
 from __future__ import annotations
 
@@ -70,9 +69,7 @@ def run(
                 lanes[i], left[i] = new, new.entry.nfe
             seeds = torch.tensor([job.seed for job in started], dtype=torch.int64)
             labels = torch.tensor([job.label or 0 for job in started], dtype=torch.int64)
-            evaluation.start(
-                free, [job.entry for job in started], seeds, None if started[0].label is None else labels
-            )
+            evaluation.start(free, [job.entry for job in started], seeds, None if started[0].label is None else labels)
         live = [i for i, job in enumerate(lanes) if job is not None]
         n = lanes_for(len(live))
         if n < len(lanes):

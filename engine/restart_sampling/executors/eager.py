@@ -1,8 +1,7 @@
 r"""The eager executor: one evaluation after the other, launched by the host.
 
-Per evaluation it launches the network, one fused step and the tiny kernel that advances the cursor. It allocates nothing and
-asks for no value on the device.
-"""
+Per evaluation it launches the network, one fused step and the tiny kernel that advances the cursor. It allocates
+nothing and asks for no value on the device."""
 
 from __future__ import annotations
 
@@ -28,9 +27,7 @@ class EagerExecutor:
     def prepare(self, evaluation: Evaluation, entry: Entry, spans: Sequence[Span]) -> None:
         """Nothing to make ready."""
 
-    def run(
-        self, evaluation: Evaluation, spans: Sequence[Span], on_row: Callable[[int], None] | None = None
-    ) -> None:
+    def run(self, evaluation: Evaluation, spans: Sequence[Span], on_row: Callable[[int], None] | None = None) -> None:
         """Run all spans; `on_row` is called on the host with the number of evaluations issued, 1 … NFE."""
         row = 0
         for span in spans:

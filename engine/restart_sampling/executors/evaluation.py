@@ -1,8 +1,8 @@
-r"""One evaluation: the network, the fused step, and the cursor one row on. Every executor runs this body and nothing else.
+r"""One evaluation: the network, the fused step, and the cursor one row on. Every executor runs this body and nothing
+else.
 
-All of it works on static buffers and asks the host for nothing: which row comes next, its coefficients and the network's
-c_noise are on the device. So the body may be called from a loop, or captured once and replayed.
-"""
+All of it works on static buffers and asks the host for nothing: which row comes next, its coefficients and the
+network's c_noise are on the device. So the body may be called from a loop, or captured once and replayed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,7 @@ from restart_kernels import layout
 from ..program import Entry, Program, write_latent_row
 
 Network = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
-PER_SAMPLE = (
-    "x",
-    "h",
-    "seeds",
-    "first_bad",
-    "cursor",
-    "c_noise",
-)  # of the machine, with a cursor for each sample
+PER_SAMPLE = ("x", "h", "seeds", "first_bad", "cursor", "c_noise")  # of the machine, with a cursor for each sample
 
 
 @dataclass(frozen=True)
@@ -87,12 +80,10 @@ class Evaluation:
     """Network, step, advance on the first `n` lanes; calling it runs one evaluation for every live sample.
 
     Args:
-        network: F, called as network(net_in, c_noise, labels).
-        program: the table.
-        lanes: the buffers; this evaluation owns their first `n` samples while it runs.
-        n: samples of the batch.
-        backend: a backend of restart_kernels.
-        per_sample: each sample has its own cursor (rows of different plans share the batch), else one serves all and the
+        network: F, called as network(net_in, c_noise, labels). program: the table. lanes: the buffers; this evaluation
+        owns their first `n` samples while it runs. n: samples of the batch. backend: a backend of restart_kernels.
+        per_sample: each sample has its own cursor (rows of different plans share the batch), else one serves all and
+        the
             network gets a single c_noise.
     """
 
@@ -103,9 +94,16 @@ class Evaluation:
         self.per_sample = per_sample
         copies, cursors = (2 if lanes.guided else 1), (n if per_sample else 1)
         self.machine = restart_kernels.Machine(
-            lanes.x[:n], lanes.h[:n], lanes.net_in[: copies * n], program.coef, program.code, lanes.cursor[:cursors],
-            lanes.seeds[:n], lanes.first_bad[:n], lanes.c_noise[:cursors],
-        )  # fmt: skip
+            lanes.x[:n],
+            lanes.h[:n],
+            lanes.net_in[: copies * n],
+            program.coef,
+            program.code,
+            lanes.cursor[:cursors],
+            lanes.seeds[:n],
+            lanes.first_bad[:n],
+            lanes.c_noise[:cursors],
+        )
         self.c_noise = lanes.c_noise[: copies * n] if per_sample else lanes.c_noise[:1]
         self.twice = per_sample and lanes.guided
         self.labels = None if lanes.labels is None else lanes.labels[: copies * n]
@@ -154,9 +152,7 @@ class Evaluation:
         """x [n, *shape] and first_bad int32 [n] of the first n samples, copied."""
         return self.machine.x[:n].clone(), self.machine.first_bad[:n].clone()
 
-    def start(
-        self, lanes: Sequence[int], entries: Sequence[Entry], seeds: Tensor, labels: Tensor | None
-    ) -> None:
+    def start(self, lanes: Sequence[int], entries: Sequence[Entry], seeds: Tensor, labels: Tensor | None) -> None:
         """Start samples of possibly different plans on some lanes, the others untouched. Needs `per_sample`.
 
         Args:
@@ -175,7 +171,9 @@ class Evaluation:
         m.cursor.copy_(torch.where(starter.machine.cursor >= 0, starter.machine.cursor, m.cursor))
 
     def taken(self, index: Tensor) -> dict[str, Tensor]:
-        """Return copies of everything that belongs to the samples of lanes `index`, int64 [k]; :meth:`put` goes on with them."""
+        """Return copies of everything that belongs to the samples of lanes `index`, int64 [k]; :meth:`put` goes on with
+        them.
+        """
         state = {name: getattr(self.machine, name)[index] for name in PER_SAMPLE}
         for name, whole in self._doubled().items():
             state[name] = whole.view(self._copies, self.n, *whole.shape[1:])[:, index]
@@ -201,9 +199,15 @@ class Evaluation:
         """The step that takes x as the latent: a table of one row, and a cursor that stays on it."""
         m = self.machine
         machine = restart_kernels.Machine(
-            m.x, m.h, m.net_in, torch.zeros_like(m.coef[:1]), torch.zeros_like(m.code[:1]),
-            torch.zeros_like(m.cursor[:1]), m.seeds, m.first_bad,
-        )  # fmt: skip
+            m.x,
+            m.h,
+            m.net_in,
+            torch.zeros_like(m.coef[:1]),
+            torch.zeros_like(m.code[:1]),
+            torch.zeros_like(m.cursor[:1]),
+            m.seeds,
+            m.first_bad,
+        )
         return restart_kernels.bind(machine, self.backend)
 
     @cached_property
@@ -212,11 +216,14 @@ class Evaluation:
         m = self.machine
         machine = restart_kernels.Machine(
             m.x, m.h, m.net_in, m.coef, m.code, torch.full_like(m.cursor, layout.IDLE), m.seeds, m.first_bad, m.c_noise
-        )  # fmt: skip
+        )
         return restart_kernels.bind(machine, self.backend)
 
     def _set_labels(self, where: slice | Tensor, labels: Tensor) -> None:
-        """One-hot rows of the conditional half. The other one is zero: where it begins depends on n, so it is cleared."""
+        """One-hot rows of the conditional half.
+
+        The other one is zero: where it begins depends on n, so it is cleared.
+        """
         assert self.labels is not None
         hot = torch.nn.functional.one_hot(labels, self.labels.shape[1]).to(self.labels)
         self.labels[: self.n][where] = hot

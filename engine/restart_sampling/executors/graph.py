@@ -5,16 +5,15 @@ r"""The graph executor: evaluations captured once, replayed as often as a plan n
     trajectory   chunks across spans: the fewest launches that chunks allow, NFE/8 and at most 3 more
     while        one launch per batch, as a WHILE node around one evaluation (experimental, `while_graph.py`)
 
-What is captured is `Evaluation`, called 8, 4, 2 or 1 times (`chunks.py`). Which rows run is in the device cursor, so a capture
-belongs to (network, batch size, dtype), never to a plan: all plans and spans replay the same chunks, and any number of plans
-needs at most four captures for a batch size. The batch sizes are few as well (`buckets.py`); the graphs of the `limit` that
-were used last are kept.
+What is captured is `Evaluation`, called 8, 4, 2 or 1 times (`chunks.py`). Which rows run is in the device cursor, so a
+capture belongs to (network, batch size, dtype), never to a plan: all plans and spans replay the same chunks, and any
+number of plans needs at most four captures for a batch size. The batch sizes are few as well (`buckets.py`); the graphs
+of the `limit` that were used last are kept.
 
-Before its first use a capture is checked against eager launches (`selfcheck.py`). A capture that fails, or a replay that
-differs, ends in the eager executor with the reason in `note`; it is never a wrong image. Running out of memory is an error like
-any other out of memory: a caller may want a smaller batch rather than a slower one. Addresses of buffers, labels, parameters
-and buffers of the network are compared at every batch, since a graph holds them.
-"""
+Before its first use a capture is checked against eager launches (`selfcheck.py`). A capture that fails, or a replay
+that differs, ends in the eager executor with the reason in `note`; it is never a wrong image. Running out of memory is
+an error like any other out of memory: a caller may want a smaller batch rather than a slower one. Addresses of buffers,
+labels, parameters and buffers of the network are compared at every batch, since a graph holds them."""
 
 from __future__ import annotations
 
@@ -92,13 +91,13 @@ class GraphExecutor:
         self.note = ""
         self.launches = 0  # graphs launched since the executor was made
         self.captures = 0  # graphs captured since then, those that were let go included
-        self._graphs: WeakKeyDictionary[Evaluation, _Graphs] = (
-            WeakKeyDictionary()
-        )  # the last used is the last
+        self._graphs: WeakKeyDictionary[Evaluation, _Graphs] = WeakKeyDictionary()  # the last used is the last
         self._eager = EagerExecutor()
 
     def describe(self) -> str:
-        """Return the mode and what is captured: "loop (4 graphs for 1 batch size, 15 evaluations, 6,150 nodes, 310 MiB)"."""
+        """Return the mode and what is captured: "loop (4 graphs for 1 batch size, 15 evaluations, 6,150 nodes, 310
+        MiB)".
+        """
         if self.note:
             return f"{self.name} (fell back to eager launches)"
         kept = [graphs.replays for graphs in self._graphs.values()]
@@ -139,9 +138,7 @@ class GraphExecutor:
             try:
                 made = self._capture(evaluation, missing, warm=graphs is not None)
                 check.compare(made)
-            except (
-                Exception
-            ) as error:  # whatever the network's own code makes of a call that a capture forbids
+            except Exception as error:  # whatever the network's own code makes of a call that a capture forbids
                 if is_out_of_memory(error):
                     raise torch.OutOfMemoryError(f"while capturing a graph: {error}") from None
                 reason = " ".join(str(error).split()) or type(error).__name__
@@ -155,9 +152,7 @@ class GraphExecutor:
         graphs.replays |= made
         self._graphs[evaluation] = graphs
 
-    def run(
-        self, evaluation: Evaluation, spans: Sequence[Span], on_row: Callable[[int], None] | None = None
-    ) -> None:
+    def run(self, evaluation: Evaluation, spans: Sequence[Span], on_row: Callable[[int], None] | None = None) -> None:
         """Replay all spans; `on_row` is called after each replay with the number of evaluations launched."""
         if self.note:
             self._eager.run(evaluation, spans, on_row)
@@ -206,7 +201,9 @@ class GraphExecutor:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is the device's lack of memory: PyTorch's own, or what the CUDA runtime says when it makes a graph."""
+    """Whether an error is the device's lack of memory: PyTorch's own, or what the CUDA runtime says when it makes a
+    graph.
+    """
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
     )
@@ -240,9 +237,7 @@ def make_executor(graph: str, device: torch.device, backend: str) -> EagerExecut
     if device.type != "cuda":
         raise BackendError(f"graph={graph!r} needs a CUDA device, not {device}; use graph='auto' or 'off'")
     if backend == "reference":
-        raise BackendError(
-            f"graph={graph!r} needs the triton or native backend; the reference is for checking results"
-        )
+        raise BackendError(f"graph={graph!r} needs the triton or native backend; the reference is for checking results")
     if graph == "while":
         from .while_graph import WhileCapture
 

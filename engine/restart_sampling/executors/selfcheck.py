@@ -1,10 +1,10 @@
 r"""The self-check of captures: what replays compute is what eager launches compute.
 
-The captured lengths are run one after the other, once at the start of a plan and once at its end, eagerly and by replay, from
-the same samples. Every register must agree to the bit; for a network that does not repeat itself, to the scatter of two eager
-runs. Two places, because a network that asks the host anything about the noise level has its answer frozen in a capture. The
-check costs at most 2 × 15 evaluations of each sort for a batch size, however many plans follow.
-"""
+The captured lengths are run one after the other, once at the start of a plan and once at its end, eagerly and by
+replay, from the same samples. Every register must agree to the bit; for a network that does not repeat itself, to the
+scatter of two eager runs. Two places, because a network that asks the host anything about the noise level has its
+answer frozen in a capture. The check costs at most 2 × 15 evaluations of each sort for a batch size, however many plans
+follow."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ class SelfCheck:
 
     def __init__(self, evaluation: Evaluation, entry: Entry, lengths: Iterable[int]) -> None:
         self.evaluation, self.entry = evaluation, entry
-        self.lengths = sorted(
-            lengths
-        )  # the shortest first: each has live rows even at the end of a short plan
+        self.lengths = sorted(lengths)  # the shortest first: each has live rows even at the end of a short plan
         self.rows = sum(self.lengths) or entry.nfe
         self.expected = {start: self._eager(start) for start in sorted({0, max(0, entry.nfe - self.rows)})}
 
@@ -48,9 +46,7 @@ class SelfCheck:
             again = self._eager(start) if different else {}
             for name in different:
                 difference = _distance(found[name], expected[name])
-                scatter = _distance(
-                    again[name], expected[name]
-                )  # not 0 for a network that does not repeat itself
+                scatter = _distance(again[name], expected[name])  # not 0 for a network that does not repeat itself
                 if not difference <= 4 * scatter:
                     raise RuntimeError(
                         f"a replay of {self.rows} evaluations gives another {name} than eager launches "

@@ -1,12 +1,12 @@
 r"""Slices of a batch on a CPU: one thread each, whole trajectories, no waiting for one another.
 
-Inside an operator PyTorch's threads meet at its end, some 200 times in one evaluation of a small U-Net, and the cores wait for
-the slowest each time. Samples are independent, so a batch may as well be cut into slices that meet once, at the end. Each slice
-has buffers of its own and runs the eager loop with its share of the threads (`benchmarks/images_per_second_cpu.py` has both).
+Inside an operator PyTorch's threads meet at its end, some 200 times in one evaluation of a small U-Net, and the cores
+wait for the slowest each time. Samples are independent, so a batch may as well be cut into slices that meet once, at
+the end. Each slice has buffers of its own and runs the eager loop with its share of the threads
+(`benchmarks/images_per_second_cpu.py` has both).
 
-A network may be sliced if its forward keeps no state; it says so with `concurrent` (EDMNetwork does, a user's function is left
-alone). Samples do not change beyond the network's rounding at another batch size; their noise not at all.
-"""
+A network may be sliced if its forward keeps no state; it says so with `concurrent` (EDMNetwork does, a user's function
+is left alone). Samples do not change beyond the network's rounding at another batch size; their noise not at all."""
 
 from __future__ import annotations
 
@@ -136,9 +136,7 @@ def _use_threads(number: int) -> None:
     torch.get_num_threads()  # the first look makes it this thread's own, whatever is set elsewhere later
 
 
-def _run(
-    part: Evaluation, spans: Sequence[Span], rows: queue.SimpleQueue[int | None], stop: threading.Event
-) -> None:
+def _run(part: Evaluation, spans: Sequence[Span], rows: queue.SimpleQueue[int | None], stop: threading.Event) -> None:
     row = 0
     with torch.no_grad():
         for span in spans:

@@ -1,12 +1,12 @@
-r"""A trajectory as one WHILE node (experimental): one launch a batch, whatever the plan, and nothing to capture per plan.
+r"""A trajectory as one WHILE node (experimental): one launch a batch, whatever the plan, and nothing to capture per
+plan.
 
     outer graph:  WHILE(condition) { evaluation (a captured child graph) → condition ← any cursor ≥ 0 }
 
-The condition's handle belongs to the outer graph and is 1 at every launch; the kernel at the end of the body reads the cursors
-on the device (`restart_kernels.condition`). PyTorch has no call for this before 2.15, so the outer graph is made with
-cuda.bindings, of CUDA 12 (from 12.3) or 13. What is captured, checked and replaced is as in `graph.py`. Saved over
-graph="loop" are a few host launches a batch; it needs a driver that links `cudaGraphSetConditional`.
-"""
+The condition's handle belongs to the outer graph and is 1 at every launch; the kernel at the end of the body reads the
+cursors on the device (`restart_kernels.condition`). PyTorch has no call for this before 2.15, so the outer graph is
+made with cuda.bindings, of CUDA 12 (from 12.3) or 13. What is captured, checked and replaced is as in `graph.py`. Saved
+over graph="loop" are a few host launches a batch; it needs a driver that links `cudaGraphSetConditional`."""
 
 from __future__ import annotations
 

@@ -95,17 +95,24 @@ MODELS: dict[str, dict[str, Field]] = {
     "DhariwalUNet": {},
 }
 MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
-    "SongUNet": {
-        "model_channels": 128, "channel_mult": [1, 2, 2, 2], "num_blocks": 4, "attn_resolutions": [16],
-    },
+    "SongUNet": {"model_channels": 128, "channel_mult": [1, 2, 2, 2], "num_blocks": 4, "attn_resolutions": [16]},
     "DhariwalUNet": {
-        "model_channels": 192, "channel_mult": [1, 2, 3, 4], "num_blocks": 3, "attn_resolutions": [32, 16, 8],
+        "model_channels": 192,
+        "channel_mult": [1, 2, 3, 4],
+        "num_blocks": 3,
+        "attn_resolutions": [32, 16, 8],
     },
-}  # fmt: skip
+}
 MODEL_KEYS = (
-    "augment_dim", "model_channels", "channel_mult", "channel_mult_emb", "num_blocks", "attn_resolutions",
-    "dropout", "label_dropout",
-)  # fmt: skip
+    "augment_dim",
+    "model_channels",
+    "channel_mult",
+    "channel_mult_emb",
+    "num_blocks",
+    "attn_resolutions",
+    "dropout",
+    "label_dropout",
+)
 
 
 def _number(key: str, value: Any, field: Field, integer: bool) -> float:
@@ -113,9 +120,7 @@ def _number(key: str, value: Any, field: Field, integer: bool) -> float:
     low, high = field.limits
     if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
         what = "an integer" if integer else "a number"
-        raise CheckpointError(
-            f"network config: {key} must be {what} in [{low:g}, {high:g}], got {str(value)[:60]}"
-        )
+        raise CheckpointError(f"network config: {key} must be {what} in [{low:g}, {high:g}], got {str(value)[:60]}")
     return value if integer else float(value)
 
 
@@ -142,9 +147,7 @@ def _checked(key: str, value: Any, field: Field) -> Any:
     return _number(key, value, field, field.kind == "int")
 
 
-def _choice(
-    config: Mapping[str, Any], key: str, allowed: Mapping[str, Any], default: str | None = None
-) -> str:
+def _choice(config: Mapping[str, Any], key: str, allowed: Mapping[str, Any], default: str | None = None) -> str:
     value = config.get(key, default)
     if not isinstance(value, str) or value not in allowed:
         names = ", ".join(allowed)
@@ -170,9 +173,7 @@ def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if unknown:
         close = difflib.get_close_matches(unknown[0], allowed, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise CheckpointError(
-            f"network config: {class_name} with {model_type} has no {', '.join(unknown[:20])}{hint}"
-        )
+        raise CheckpointError(f"network config: {class_name} with {model_type} has no {', '.join(unknown[:20])}{hint}")
     result: dict[str, Any] = {"class_name": class_name, "model_type": model_type}
     for key, field in fields.items():
         value = config.get(key, MODEL_DEFAULTS[model_type].get(key, field.default))
@@ -198,9 +199,7 @@ def _check_together(c: Mapping[str, Any]) -> None:
         raise CheckpointError(f"network config: the noise embedding needs an even width >= 4, got {noise}")
     widths = [c["model_channels"] * m for m in c["channel_mult"]]
     if max(widths) > MAX_WIDTH:
-        raise CheckpointError(
-            f"network config: a level has {max(widths)} channels, at most {MAX_WIDTH} are allowed"
-        )
+        raise CheckpointError(f"network config: a level has {max(widths)} channels, at most {MAX_WIDTH} are allowed")
     if c["model_type"] == "DhariwalUNet":
         for i, width in enumerate(widths):
             attends = c["img_resolution"] >> i in c["attn_resolutions"] or i == len(widths) - 1

@@ -13,18 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .layers import (
-    ADM_HEAD_CHANNELS,
-    KAIMING,
-    ZERO,
-    Block,
-    Conv2d,
-    GroupNorm,
-    Init,
-    Linear,
-    NoiseEmbedding,
-    silu,
-)
+from .layers import ADM_HEAD_CHANNELS, KAIMING, ZERO, Block, Conv2d, GroupNorm, Init, Linear, NoiseEmbedding, silu
 
 EPS = 1e-5
 
@@ -52,9 +41,7 @@ class DhariwalUNet(nn.Module):
         E, Z = model_channels * channel_mult_emb, model_channels
         levels = [(img_resolution >> i, model_channels * m) for i, m in enumerate(channel_mult)]
 
-        def block(
-            cin: int, cout: int, *, up: bool = False, down: bool = False, attention: bool = False
-        ) -> Block:
+        def block(cin: int, cout: int, *, up: bool = False, down: bool = False, attention: bool = False) -> Block:
             heads = cout // ADM_HEAD_CHANNELS if attention else 0
             return Block(cin, cout, E, up=up, down=down, heads=heads, dropout=dropout, adm=True)
 

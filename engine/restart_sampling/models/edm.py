@@ -106,11 +106,7 @@ class EDMNetwork(nn.Module):
             return
         if not self.label_dim:
             raise RestartValueError("class_labels given, but this network has no classes: pass None")
-        if (
-            class_labels.dim() != 2
-            or class_labels.shape[0] not in (1, B)
-            or class_labels.shape[1] != self.label_dim
-        ):
+        if class_labels.dim() != 2 or class_labels.shape[0] not in (1, B) or class_labels.shape[1] != self.label_dim:
             want = f"one-hot [{B}, {self.label_dim}]"
             raise RestartValueError(f"class_labels must be {want}, got the shape {list(class_labels.shape)}")
 

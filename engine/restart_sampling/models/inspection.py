@@ -68,10 +68,7 @@ def _rows(model: ModelFile) -> list[tuple[str, str]]:
         ),
         ("sample", f"{C} × {r} × {r}"),
         ("labels", str(config["label_dim"] or "none")),
-        (
-            "parameters",
-            f"{sum(p.numel() for p in network.parameters()):,} in {len(network.state_dict())} tensors",
-        ),
+        ("parameters", f"{sum(p.numel() for p in network.parameters()):,} in {len(network.state_dict())} tensors"),
         ("sigma", f"{levels.sigma_min:g} .. {levels.sigma_max:g}"),
         ("D", f"{model.augmented_dim} (PFGM++)" if model.augmented_dim else "none (diffusion)"),
         ("use_fp16", "yes" if config["use_fp16"] else "no"),

@@ -153,9 +153,16 @@ class ResampleConv2d(Conv2d):
     resample_filter: Tensor
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, taps: Sequence[float], *,
-        up: bool = False, fused: bool = False, init: Init = XAVIER,
-    ) -> None:  # fmt: skip
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        taps: Sequence[float],
+        *,
+        up: bool = False,
+        fused: bool = False,
+        init: Init = XAVIER,
+    ) -> None:
         super().__init__(in_channels, out_channels, kernel, init)
         self.up, self.fused = up, fused
         self.register_buffer("resample_filter", low_pass(taps))
@@ -163,9 +170,7 @@ class ResampleConv2d(Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.fused:
             f, k = self.resample_filter, self.weight.shape[-1]
-            if (
-                self.up and k == 1 and f.shape[-1] == 2
-            ):  # pixels repeat: the same values from a quarter of the products
+            if self.up and k == 1 and f.shape[-1] == 2:  # pixels repeat: the same values from a quarter of the products
                 return resample(super().forward(x), f, up=True)
             return super().forward(resample(x, f, up=self.up))
         weight, bias = self.cast(x.dtype)
@@ -202,9 +207,7 @@ class NoiseEmbedding(nn.Module):
 
     freqs: Tensor
 
-    def __init__(
-        self, channels: int, *, fourier: bool = False, endpoint: bool = False, swap: bool = False
-    ) -> None:
+    def __init__(self, channels: int, *, fourier: bool = False, endpoint: bool = False, swap: bool = False) -> None:
         super().__init__()
         n = channels // 2
         self.fourier, self.swap = fourier, swap
@@ -232,10 +235,18 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, emb_channels: int, *,
-        up: bool = False, down: bool = False, heads: int = 0, dropout: float = 0.0,
-        taps: Sequence[float] = (1, 1), adm: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        in_channels: int,
+        out_channels: int,
+        emb_channels: int,
+        *,
+        up: bool = False,
+        down: bool = False,
+        heads: int = 0,
+        dropout: float = 0.0,
+        taps: Sequence[float] = (1, 1),
+        adm: bool = False,
+    ) -> None:
         super().__init__()
         self.heads, self.dropout, self.adm = heads, dropout, adm
         self.w = 1.0 if adm else math.sqrt(0.5)
@@ -258,9 +269,7 @@ class Block(nn.Module):
             self.skip = Resample(taps, up=up)
         if heads:
             self.norm2 = GroupNorm(out_channels, eps)
-            self.qkv = Conv2d(
-                out_channels, 3 * out_channels, 1, KAIMING if adm else Init("xavier", math.sqrt(0.2))
-            )
+            self.qkv = Conv2d(out_channels, 3 * out_channels, 1, KAIMING if adm else Init("xavier", math.sqrt(0.2)))
             self.proj = Conv2d(out_channels, out_channels, 1, last)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:

@@ -55,8 +55,9 @@ def load(source: Any, device: str = "cpu", sha256: str | None = None, **pipeline
 
     A pipeline stays on its device; text models need `prompt=` or embeddings, see `integrations.diffusers.denoiser_of`.
 
-    Files: .safetensors written by this package, .pkl snapshots and .pt training states of EDM and PFGM++. Nothing in a file is
-    ever executed. `sha256` pins the file: its SHA-256, or that of its tensors, as `restart-sampling models inspect` prints them.
+    Files: .safetensors written by this package, .pkl snapshots and .pt training states of EDM and PFGM++. Nothing in a
+    file is ever executed. `sha256` pins the file: its SHA-256, or that of its tensors, as `restart-sampling models
+    inspect` prints them.
 
     `info` of the result: "path", "sha256" (of the file), "card", "notes" (what to know before trusting the samples), "use_fp16"
     (recorded, not acted on: choose `dtype` in the sampler) and "pfgmpp_D" (D of a PFGM++ network, else None).
@@ -123,9 +124,7 @@ def find(source: str | Path) -> Path:
         hint = did_you_mean(str(source), BUNDLED, f"bundled models: {', '.join(BUNDLED)}")
         raise CheckpointError(f"no model file {str(source)!r}{hint}") from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})"
-        ) from None
+        raise CheckpointError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     return path
 
 
@@ -140,10 +139,7 @@ def read_model(path: Path) -> ModelFile:
         checkpoint = read(path, data)
         card, notes = checkpoint.card, checkpoint.notes
     elif path.suffix in NO_SAFETENSORS:
-        what = (
-            what_it_is(bytes(data[:512]), len(data))
-            or "not a pickle of protocol 2 to 5, and not a torch.save file"
-        )
+        what = what_it_is(bytes(data[:512]), len(data)) or "not a pickle of protocol 2 to 5, and not a torch.save file"
         raise CheckpointError(f"{path}: {what}")
     else:
         network, card = from_header(path)

@@ -19,17 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .layers import (
-    NEAR_ZERO,
-    Block,
-    Conv2d,
-    GroupNorm,
-    Linear,
-    NoiseEmbedding,
-    Resample,
-    ResampleConv2d,
-    silu,
-)
+from .layers import NEAR_ZERO, Block, Conv2d, GroupNorm, Linear, NoiseEmbedding, Resample, ResampleConv2d, silu
 
 EPS = 1e-6
 
@@ -67,9 +57,7 @@ class SongUNet(nn.Module):
         levels = [(img_resolution >> i, model_channels * m) for i, m in enumerate(channel_mult)]
         taps = resample_filter
 
-        def block(
-            cin: int, cout: int, *, up: bool = False, down: bool = False, attention: bool = False
-        ) -> Block:
+        def block(cin: int, cout: int, *, up: bool = False, down: bool = False, attention: bool = False) -> Block:
             return Block(cin, cout, E, up=up, down=down, heads=int(attention), dropout=dropout, taps=taps)
 
         self.map_noise = NoiseEmbedding(Z, fourier=embedding_type == "fourier", endpoint=True, swap=True)

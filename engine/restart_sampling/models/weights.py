@@ -90,9 +90,7 @@ def from_header(path: str | Path) -> tuple[EDMNetwork, dict[str, Any]]:
         raise CheckpointError(f"{path}: the metadata entry {KEY!r} is not JSON ({error})") from None
     if not isinstance(meta, dict) or meta.get("format") != FORMAT or not isinstance(meta.get("card"), dict):
         found = meta.get("format") if isinstance(meta, dict) else meta
-        raise CheckpointError(
-            f"{path}: format {str(found)[:40]!r} of {KEY!r} is not supported, only {FORMAT}"
-        )
+        raise CheckpointError(f"{path}: format {str(found)[:40]!r} of {KEY!r} is not supported, only {FORMAT}")
     try:
         network = build_network(meta.get("config", {}))
     except CheckpointError as error:
@@ -116,51 +114,38 @@ def fill(network: EDMNetwork, path: str | Path) -> None:
 def _check_classes(classes: Any, label_dim: int, path: Path) -> None:
     """Raise CheckpointError unless the card names no class or each of the network's once."""
     if not isinstance(classes, list) or not all(isinstance(name, str) and name for name in classes):
-        raise CheckpointError(
-            f"{path}: the card's classes must be a list of names, got {str(classes)[:60]!r}"
-        )
+        raise CheckpointError(f"{path}: the card's classes must be a list of names, got {str(classes)[:60]!r}")
     if classes and len(classes) != label_dim:
         raise CheckpointError(
             f"{path}: the card names {len(classes)} classes, and the network has {label_dim}; they must agree"
         )
 
 
-def load_weights(
-    network: EDMNetwork, tensors: Mapping[str, Tensor], source: str | Path, keep: bool = False
-) -> None:
+def load_weights(network: EDMNetwork, tensors: Mapping[str, Tensor], source: str | Path, keep: bool = False) -> None:
     """Copy `tensors` (any floating dtype) into `network`, or raise CheckpointError and leave it as it was.
 
-    Names and shapes must be exactly the network's, all values finite, each `resample_filter` the config's, iDDPM's noise
-    levels falling to 0. With `keep` the
-    network keeps the tensors themselves, which saves the copy: for float32 tensors that nobody else has.
-    """
+    Names and shapes must be exactly the network's, all values finite, each `resample_filter` the config's, iDDPM's
+    noise levels falling to 0. With `keep` the network keeps the tensors themselves, which saves the copy: for float32
+    tensors that nobody else has."""
     own = network.state_dict()
     refuse_other_shapes(own, {n: t.shape for n, t in tensors.items()}, source)
     types = [f"{n} ({t.dtype})" for n, t in tensors.items() if not t.is_floating_point()]
     _refuse(source, "not floating point", types)
     _refuse(source, "not finite (NaN or Inf)", [n for n, t in tensors.items() if not torch.isfinite(t).all()])
     filters = [n for n in own if n.endswith("resample_filter")]
-    other = [
-        n for n in filters if not torch.allclose(tensors[n].float().cpu(), own[n].cpu(), rtol=1e-3, atol=1e-4)
-    ]
+    other = [n for n in filters if not torch.allclose(tensors[n].float().cpu(), own[n].cpu(), rtol=1e-3, atol=1e-4)]
     _refuse(source, "not the filter that the config describes", other)
     if (u := tensors.get("u")) is not None and not (bool((u[:-1] > u[1:]).all()) and float(u[-1]) == 0):
         raise CheckpointError(f"{source}: the noise levels u do not fall to 0")
     network.load_state_dict(dict(tensors), assign=keep)
 
 
-def refuse_other_shapes(
-    own: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], source: str | Path
-) -> None:
+def refuse_other_shapes(own: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], source: str | Path) -> None:
     """Raise CheckpointError unless `shapes` names exactly the tensors of `own`, in their shapes."""
     _refuse(source, "missing", own.keys() - shapes.keys())
     _refuse(source, "unexpected", shapes.keys() - own.keys())
     pairs = {n: (list(shapes[n]), list(t.shape)) for n, t in own.items()}
-    _refuse(
-        source,
-        "of the wrong shape",
-        [f"{n} (file {a}, network {b})" for n, (a, b) in pairs.items() if a != b],
-    )
+    _refuse(source, "of the wrong shape", [f"{n} (file {a}, network {b})" for n, (a, b) in pairs.items() if a != b])
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -187,9 +172,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 def diagnose(path: Path, reason: str) -> NoReturn:
     """Raise the CheckpointError that says what `path` is instead of a whole safetensors file."""
     if path.is_dir():
-        raise CheckpointError(
-            f"{path}: is a folder; give the model file in it (.safetensors, .pkl or .pt)"
-        ) from None
+        raise CheckpointError(f"{path}: is a folder; give the model file in it (.safetensors, .pkl or .pt)") from None
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -232,9 +215,7 @@ def _truncation(path: Path, size: int) -> str | None:
             return f"the file is incomplete: the header needs {8 + length} bytes, the file has {size}"
         try:
             header = loads(file.read(length))
-            end = max(
-                int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"
-            )
+            end = max(int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__")
         except (ValueError, TypeError, KeyError, IndexError, AttributeError):
             return "not a safetensors file (the header is not readable)"
     expected = 8 + length + end

@@ -2,12 +2,12 @@ r"""log.jsonl, read: the latest events of a job, and how fast it goes.
 
     {"time": seconds since 1970, "event": "start" | "shard" | "stop" | "end" | …, "rank": of the worker, …}
 
-The file is for people and dashboards: it may be edited, torn or gone, and nothing depends on it. Lines that are no event are
-passed over.
+The file is for people and dashboards: it may be edited, torn or gone, and nothing depends on it. Lines that are no
+event are passed over.
 
-The speed of a worker is the slope of `drawn`, the samples that it has drawn since its latest start, over its finished shards of
-the last WINDOW seconds. A shard that an earlier run began counts with what this run drew of it, and the time before the first
-shard (compiling, capturing, the pause between two runs) not at all, if there are two shards or more.
+The speed of a worker is the slope of `drawn`, the samples that it has drawn since its latest start, over its finished
+shards of the last WINDOW seconds. A shard that an earlier run began counts with what this run drew of it, and the time
+before the first shard (compiling, capturing, the pause between two runs) not at all, if there are two shards or more.
 """
 
 from __future__ import annotations

@@ -24,9 +24,7 @@ def to_uint8(x: Tensor) -> np.ndarray:
 def to_pil(image: np.ndarray) -> Image.Image:
     """uint8 [H, W, C] with C = 1 (grey) or 3 (RGB) → a PIL image."""
     if image.shape[-1] not in (1, 3):
-        raise OutputError(
-            f"images need 1 or 3 channels, got {image.shape[-1]}; use --format npz for other data"
-        )
+        raise OutputError(f"images need 1 or 3 channels, got {image.shape[-1]}; use --format npz for other data")
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
@@ -51,9 +49,7 @@ def grid(images: np.ndarray, columns: int | None = None, scale: int = 1, gap: in
     rows = -(-n // columns)
     images = images.repeat(scale, axis=1).repeat(scale, axis=2)
     height, width = height * scale, width * scale
-    sheet = np.full(
-        (rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 255, dtype=np.uint8
-    )
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 255, dtype=np.uint8)
     for i, image in enumerate(images):
         top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
         sheet[top : top + height, left : left + width] = image

@@ -7,9 +7,9 @@ r"""A job and its folder: plan + model + seeds, drawn shard by shard, resumable 
     samples/              the samples, and nothing else, as the format has them (writers/)
     .parts/               what is drawn of shards that are not finished (parts.py)
 
-The same command again goes on where it stopped; a job that differs is refused with the difference named. Seeds may be added.
-Version 0.1.0 wrote the samples beside run.json, which then has no field "samples"; such a folder goes on as it is.
-"""
+The same command again goes on where it stopped; a job that differs is refused with the difference named. Seeds may be
+added. Version 0.1.0 wrote the samples beside run.json, which then has no field "samples"; such a folder goes on as it
+is."""
 
 from __future__ import annotations
 
@@ -90,7 +90,9 @@ class Definition:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def kept(self, folder: Path, manifest: Manifest, *, nonfinite: bool = False) -> dict[int, set[int]]:
-        """Seeds with an image in part files, or those without one, by unfinished shard: the next run does not draw them again."""
+        """Seeds with an image in part files, or those without one, by unfinished shard: the next run does not draw them
+        again.
+        """
         found = {}
         for index, seeds in kept(folder, self.identity, nonfinite=nonfinite).items():
             if not manifest.done(index, shard := self.shards[index].seeds):
@@ -140,9 +142,7 @@ class JobFolder:
             self.sweep()
             left = len(self.definition.seeds) - self.finished_seeds()
             unfinished = min(left, world * self.definition.shards.size)  # may lie in part files too
-            self._check_space(
-                left * (bytes_per_sample + format.bytes_per_image) + unfinished * bytes_per_sample
-            )
+            self._check_space(left * (bytes_per_sample + format.bytes_per_image) + unfinished * bytes_per_sample)
         except OSError as error:
             self.close()
             where = error.filename or path
@@ -156,9 +156,7 @@ class JobFolder:
     def _claim(self, record: dict[str, Any], overwrite: bool) -> bool:
         """Whether the folder holds this job already; else it is made."""
         own = (f".lock-{self.rank}", "log.jsonl", WORKERS)
-        others = [
-            p.name for p in self.path.iterdir() if p.name not in own and not p.name.startswith(".lock-")
-        ]
+        others = [p.name for p in self.path.iterdir() if p.name not in own and not p.name.startswith(".lock-")]
         if "run.json" in others and not overwrite:
             there = Definition.read(self.path)
             wanted = _merge(there, record)
@@ -210,7 +208,9 @@ class JobFolder:
         return f"r{self.rank}"
 
     def sweep(self) -> None:
-        """Remove what killed runs left behind: of this rank, of Ray's workers, and by rank 0 of ranks there are no more."""
+        """Remove what killed runs left behind: of this rank, of Ray's workers, and by rank 0 of ranks there are no
+        more.
+        """
         for path in self.path.rglob(".*.tmp"):
             kind, number = (tag := path.name.rsplit(".", 2)[1])[:1], tag[1:]
             if kind == "r" and number.isdecimal():
@@ -268,9 +268,9 @@ class JobFolder:
 def read_job(folder: Path, rank: int = 0) -> tuple[Definition, Manifest]:
     """Read what a folder is to hold and what is finished, and compare the two.
 
-    A line of the manifest that speaks of seeds which are not the job's, or does not count its seeds, is set aside as damaged.
-    In folders without a `job_digest` the seeds of run.json may as well be what was changed, and nothing is drawn or removed on
-    a guess.
+    A line of the manifest that speaks of seeds which are not the job's, or does not count its seeds, is set aside as
+    damaged. In folders without a `job_digest` the seeds of run.json may as well be what was changed, and nothing is
+    drawn or removed on a guess.
 
     Raises OutputError: there is no job, it is not as a run wrote it, or record and manifest contradict each other.
     """
@@ -290,22 +290,21 @@ def read_job(folder: Path, rank: int = 0) -> tuple[Definition, Manifest]:
         manifest.set_aside(index, "its seeds are not of this job")
     for index, line in [*manifest.lines.items()]:
         seeds = shards[index].seeds if line.seeds == str(shards[index].seeds) else parse_seeds(line.seeds)
-        if line.count + len(line.nonfinite) != len(seeds) or not all(
-            seed in seeds for seed in line.nonfinite
-        ):
+        if line.count + len(line.nonfinite) != len(seeds) or not all(seed in seeds for seed in line.nonfinite):
             manifest.set_aside(index, "its counts are not those of its seeds")
     return definition, manifest
 
 
 def _within(text: str, seeds: Seeds) -> bool:
-    """Whether the seeds of a manifest's line are the first of a shard's, as a stop within a shard leaves them, or fewer."""
+    """Whether the seeds of a manifest's line are the first of a shard's, as a stop within a shard leaves them, or
+    fewer.
+    """
     try:
         found = parse_seeds(text)
     except SeedError:
         return False
     return len(found) <= len(seeds) and all(
-        part[0] in seeds and part[-1] in seeds and (len(part) <= 2 or part[1] in seeds)
-        for part in found.parts
+        part[0] in seeds and part[-1] in seeds and (len(part) <= 2 or part[1] in seeds) for part in found.parts
     )
 
 

@@ -1,5 +1,5 @@
-"""Locks on a folder: two runs never write into one, and one sees who is at work. The system lets go of them when their process
-ends, however it ends.
+"""Locks on a folder: two runs never write into one, and one sees who is at work. The system lets go of them when their
+process ends, however it ends.
 
     .lock-<rank>         held by each process that appends to a manifest
     .workers/<host>-<pid> held by each worker of Ray
@@ -43,9 +43,7 @@ class FolderLock:
         if not _lock(file):
             holder = _holder(file)
             file.close()
-            raise OutputError(
-                f"another run is writing to {folder} ({holder}); wait for it, or choose another folder"
-            )
+            raise OutputError(f"another run is writing to {folder} ({holder}); wait for it, or choose another folder")
         file.seek(0)
         file.truncate()
         json.dump({"host": socket.gethostname(), "pid": os.getpid()}, file)

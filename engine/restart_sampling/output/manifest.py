@@ -29,11 +29,11 @@ class Line:
     """A finished shard.
 
     Attributes:
-        shard: its number; seeds: what it holds, as text; count: images written (without `nonfinite`).
-        files: names in the folder of the samples, or their number where there is one for each seed; bytes: of all of them.
-        sha256: of the file; where there is one file for each seed, of the lines "name sha256" of all, in order of seeds.
-        nonfinite: seeds that became NaN or infinite and have no image.
-        batch, dtype, device: how it was drawn; they change no noise, and images only by the network's rounding.
+        shard: its number; seeds: what it holds, as text; count: images written (without `nonfinite`). files: names in
+        the folder of the samples, or their number where there is one for each seed; bytes: of all of them. sha256: of
+        the file; where there is one file for each seed, of the lines "name sha256" of all, in order of seeds.
+        nonfinite: seeds that became NaN or infinite and have no image. batch, dtype, device: how it was drawn; they
+        change no noise, and images only by the network's rounding.
     """
 
     shard: int
@@ -56,9 +56,9 @@ _REQUIRED = {entry.name for entry in dataclasses.fields(Line) if entry.default i
 class Manifest:
     """The lines of a folder, and the file that this worker appends to.
 
-    A shard may have several lines, in files of several workers: one stopped within it, and another finished it in a later run.
-    The order of the files says nothing about the order of these, so `choose` prefers the line of the whole shard.
-    """
+    A shard may have several lines, in files of several workers: one stopped within it, and another finished it in a
+    later run. The order of the files says nothing about the order of these, so `choose` prefers the line of the whole
+    shard."""
 
     folder: Path
     rank: int = 0
@@ -121,9 +121,7 @@ class Manifest:
         """Forget some shards, so that they are drawn again. No other worker may be running."""
         shards = shards | self.aside
         for path in self.paths():
-            kept = [
-                text for text in _lines(path) if (found := _shard(text)) is not None and found not in shards
-            ]
+            kept = [text for text in _lines(path) if (found := _shard(text)) is not None and found not in shards]
             content = "".join(f"{text}\n" for text in kept).encode()
             write_atomically(path, partial(_write, content=content))
         flush_folder(self.folder)

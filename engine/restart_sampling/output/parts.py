@@ -2,16 +2,15 @@ r"""Part files: what is drawn of a shard that is not finished, so that the next 
 
     .parts/shard-<number>.<tag>.part    pieces of one shard, appended by the worker `tag`
 
-A piece is a line of JSON (its seeds, its shape, a SHA-256) and then the bytes of its labels and images as they are in memory.
-Pieces are appended and flushed to the disk; a part file is removed once the line of its shard is in the manifest. It is no
-sample, and nothing reads it as one: the shard is finished when its line is there, as ever. A piece that is torn or damaged ends
-the file: what is before it counts, the rest is drawn again.
+A piece is a line of JSON (its seeds, its shape, a SHA-256) and then the bytes of its labels and images as they are in
+memory. Pieces are appended and flushed to the disk; a part file is removed once the line of its shard is in the
+manifest. It is no sample, and nothing reads it as one: the shard is finished when its line is there, as ever. A piece
+that is torn or damaged ends the file: what is before it counts, the rest is drawn again.
 
-Why raw bytes in one file: a piece costs one write and one fsync, whatever the format and however many samples it has, and its
-bytes are a copy. PNG files would cost an fsync each (a thousand for a shard), and an archive that is rewritten with every
-piece bytes quadratic in the shard. Pieces are written at most every `pipeline.KEEP_SECONDS`, so a shard that takes less
-than that costs nothing at all, and any other at most the bytes of its pixels once more.
-"""
+Why raw bytes in one file: a piece costs one write and one fsync, whatever the format and however many samples it has,
+and its bytes are a copy. PNG files would cost an fsync each (a thousand for a shard), and an archive that is rewritten
+with every piece bytes quadratic in the shard. Pieces are written at most every `pipeline.KEEP_SECONDS`, so a shard that
+takes less than that costs nothing at all, and any other at most the bytes of its pixels once more."""
 
 from __future__ import annotations
 
@@ -39,7 +38,9 @@ _NAME = re.compile(r"shard-([0-9]+)\.[^/]+\.part")
 
 @dataclass(frozen=True)
 class Piece:
-    """Samples of one shard: seeds int64 [n] that ascend, labels int64 [n] or None, images [n, …], and seeds without an image."""
+    """Samples of one shard: seeds int64 [n] that ascend, labels int64 [n] or None, images [n, …], and seeds without an
+    image.
+    """
 
     seeds: np.ndarray
     labels: np.ndarray | None
@@ -66,7 +67,8 @@ class Parts:
     """The part files of a job.
 
     Args:
-        folder: of the job. tag: in the names of this worker's files. job: identity of the job; pieces of another are not read.
+        folder: of the job. tag: in the names of this worker's files. job: identity of the job; pieces of another are
+        not read.
     """
 
     folder: Path
@@ -122,10 +124,13 @@ class Parts:
         labels = () if piece.labels is None else (np.ascontiguousarray(piece.labels, np.int64),)
         arrays = [a.data.cast("B") for a in (*labels, np.ascontiguousarray(piece.images)) if a.size]
         header: dict[str, Any] = {
-            "job": self.job, "seeds": str(Seeds.ascending(piece.seeds)) if len(piece.seeds) else "",
-            "nonfinite": list(piece.nonfinite), "labels": piece.labels is not None,
-            "shape": list(piece.images.shape), "dtype": str(piece.images.dtype),
-        }  # fmt: skip
+            "job": self.job,
+            "seeds": str(Seeds.ascending(piece.seeds)) if len(piece.seeds) else "",
+            "nonfinite": list(piece.nonfinite),
+            "labels": piece.labels is not None,
+            "shape": list(piece.images.shape),
+            "dtype": str(piece.images.dtype),
+        }
         yield json.dumps(header | {"sha256": _digest(header, *arrays)}, sort_keys=True).encode() + b"\n"
         yield from arrays
 

@@ -2,13 +2,13 @@ r"""The pipeline of a job: sample, collect shards, encode and write beside the s
 
 The sampler's thread draws batches of consecutive seeds, across the borders of shards, and never waits for a disk unless
 `BACKLOG` finished shards are waiting for the writers (back-pressure: memory stays bounded). A shard that is complete goes to a
-writer thread, which writes its files, flushes them and then its line of the manifest. A writer's error stops the job at the
-next batch; what is finished stays finished.
+writer thread, which writes its files, flushes them and then its line of the manifest. A writer's error stops the job at
+the next batch; what is finished stays finished.
 
-A shard that is not complete is kept as it grows, by a thread of its own, in a part file (`parts`): at most every KEEP_SECONDS,
-and whatever ends the run. The next run begins with what is kept and draws the seeds that follow. A stopped run also writes the
-files of its last shard as far as it went, for people to see; its line then names fewer seeds.
-"""
+A shard that is not complete is kept as it grows, by a thread of its own, in a part file (`parts`): at most every
+KEEP_SECONDS, and whatever ends the run. The next run begins with what is kept and draws the seeds that follow. A
+stopped run also writes the files of its last shard as far as it went, for people to see; its line then names fewer
+seeds."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ from .writers import ShardData
 
 WRITERS = 2
 BACKLOG = 4  # shards that are being written or wait for it
-KEEP_SECONDS = 2.0  # between pieces: what a kill may cost, and at 5 to 20 ms for an fsync at most 1 % of another thread's time
+KEEP_SECONDS = (
+    2.0  # between pieces: what a kill may cost, and at 5 to 20 ms for an fsync at most 1 % of another thread's time
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,9 @@ class Source(Protocol):
 
 @dataclass
 class _Open:
-    """A shard that is being collected: the first `kept` of its pieces are in part files, the first `before` from earlier runs."""
+    """A shard that is being collected: the first `kept` of its pieces are in part files, the first `before` from
+    earlier runs.
+    """
 
     shard: Shard
     pieces: list[Piece] = field(default_factory=list)
@@ -144,8 +148,8 @@ def run(
     """Draw and write the shards of `todo`.
 
     Args:
-        write: writes the files of a shard → `writers.Written`; called in a writer thread.
-        done: called in a writer thread with the line of a shard whose files are on the disk, and how many of its images earlier
+        write: writes the files of a shard → `writers.Written`; called in a writer thread. done: called in a writer
+        thread with the line of a shard whose files are on the disk, and how many of its images earlier
             runs have drawn; appends the line to the manifest.
         plan: digest of the plan. stop: polled after every batch. progress: called with the samples of every batch.
         parts: where shards that are not finished are kept, every `keep_seconds` at most; None keeps nothing.
@@ -168,9 +172,17 @@ def run(
         with mark("write"):
             written = write(data)
         line = Line(
-            shard.shard.index, str(shard.shard.seeds), len(data.seeds), written.files, written.bytes, written.sha256,
-            data.nonfinite, source.batch, source.dtype, source.device,
-        )  # fmt: skip
+            shard.shard.index,
+            str(shard.shard.seeds),
+            len(data.seeds),
+            written.files,
+            written.bytes,
+            written.sha256,
+            data.nonfinite,
+            source.batch,
+            source.dtype,
+            source.device,
+        )
         with lock:
             done(line, data, shard.images_before)
             result.images += line.count - shard.images_before
@@ -247,10 +259,11 @@ def run(
     return result
 
 
-def _batches(
-    shards: Iterator[Shard], begin: Callable[[Shard], Seeds], size: Callable[[], int]
-) -> Iterator[Seeds]:
-    """Batches of seeds, shard after shard; `begin` gives the seeds of a shard when the first is asked for. `size` may shrink."""
+def _batches(shards: Iterator[Shard], begin: Callable[[Shard], Seeds], size: Callable[[], int]) -> Iterator[Seeds]:
+    """Batches of seeds, shard after shard; `begin` gives the seeds of a shard when the first is asked for.
+
+    `size` may shrink.
+    """
     left = Seeds()
     while True:
         pieces: list[range] = []

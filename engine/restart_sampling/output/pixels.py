@@ -1,12 +1,11 @@
 r"""From samples on a device to arrays on the host, without making the sampler wait.
 
-Pixels are made on the device in one pass (`restart_kernels.pixels`); then one copy into a ring of pinned buffers, beside the next
-batch. On a CPU there is nothing to copy.
+Pixels are made on the device in one pass (`restart_kernels.pixels`); then one copy into a ring of pinned buffers,
+beside the next batch. On a CPU there is nothing to copy.
 
-A buffer that is used again is emptied first: if the batch in it was not fetched yet, `take` waits for its copy and keeps the
-array. So a batch is never overwritten, whatever the order in which batches are fetched; with few enough of them under way
-nothing waits.
-"""
+A buffer that is used again is emptied first: if the batch in it was not fetched yet, `take` waits for its copy and
+keeps the array. So a batch is never overwritten, whatever the order in which batches are fetched; with few enough of
+them under way nothing waits."""
 
 from __future__ import annotations
 

@@ -33,10 +33,16 @@ class Display:
         self.folder: JobFolder | None = None
         self.lock = threading.Lock()
         self.bar = Progress(
-            text_column("{task.fields[who]}sampling"), BarColumn(), MofNCompleteColumn(), text_column("images"),
-            text_column("{task.fields[rate]}"), text_column("{task.fields[memory]}"), text_column("{task.fields[alive]}"),
-            TimeRemainingColumn(), console=console,
-        )  # fmt: skip
+            text_column("{task.fields[who]}sampling"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            text_column("images"),
+            text_column("{task.fields[rate]}"),
+            text_column("{task.fields[memory]}"),
+            text_column("{task.fields[alive]}"),
+            TimeRemainingColumn(),
+            console=console,
+        )
         self.done = self.in_batch = 0.0  # samples of this run
         self.rank = 0
         self.nonfinite: list[int] = []
@@ -44,15 +50,7 @@ class Display:
         self.memory = 0  # bytes of the device that are taken, where a worker elsewhere says so
 
     def start(
-        self,
-        folder: JobFolder,
-        model: str,
-        nfe: int,
-        batch: int,
-        device: str,
-        ran: str,
-        who: Worker,
-        workers: int = 1,
+        self, folder: JobFolder, model: str, nfe: int, batch: int, device: str, ran: str, who: Worker, workers: int = 1
     ) -> None:
         """Say what is about to run; `workers` are Ray's."""
         self.folder, self.nfe, self.device, self.rank = folder, nfe, torch.device(device), who.rank
@@ -68,9 +66,21 @@ class Display:
         if folder.resumed:
             inside = f", and {kept:,} images of unfinished shards are kept" if kept else ""
             self.note(f"going on: {finished:,} of {total:,} seeds are finished{inside}")
-        self.log("start", model=model, nfe=nfe, batch=batch, ran=ran, rank=who.rank, world=who.world, seeds=total,
-                 finished=finished, host=socket.gethostname(), python=platform.python_version(), torch=torch.__version__,
-                 command=sys.argv[1:])  # fmt: skip
+        self.log(
+            "start",
+            model=model,
+            nfe=nfe,
+            batch=batch,
+            ran=ran,
+            rank=who.rank,
+            world=who.world,
+            seeds=total,
+            finished=finished,
+            host=socket.gethostname(),
+            python=platform.python_version(),
+            torch=torch.__version__,
+            command=sys.argv[1:],
+        )
         share = "" if who.world == 1 else f"worker {who.rank} "
         self.task = self.bar.add_task(
             "", total=max(total - finished - kept, 0) // who.world, rate="", memory="", alive="", who=share
@@ -104,9 +114,11 @@ class Display:
         if self.device.type == "cuda" and torch.cuda.is_initialized():
             held = torch.cuda.memory_reserved(self.device)
         self.bar.update(
-            self.task, completed=int(done), rate=f"{rate:.3g}/s · {rate * self.nfe:,.0f} NFE/s",
+            self.task,
+            completed=int(done),
+            rate=f"{rate:.3g}/s · {rate * self.nfe:,.0f} NFE/s",
             memory=f"{held / 2**30:.1f} GiB" if held else "",
-        )  # fmt: skip
+        )
         if self.workers > 1 and time.perf_counter() - self.counted_at > COUNT_EVERY:
             self.counted_at = time.perf_counter()
             now = alive(self.folder.path, self.who.world)
@@ -115,8 +127,16 @@ class Display:
     def shard(self, line: Line, before: int = 0) -> None:
         """A shard is finished; earlier runs have drawn `before` of its images."""
         self.nonfinite += line.nonfinite
-        self.log("shard", rank=self.rank, shard=line.shard, count=line.count, before=before, bytes=line.bytes,
-                 nonfinite=list(line.nonfinite), drawn=int(self.done))  # fmt: skip
+        self.log(
+            "shard",
+            rank=self.rank,
+            shard=line.shard,
+            count=line.count,
+            before=before,
+            bytes=line.bytes,
+            nonfinite=list(line.nonfinite),
+            drawn=int(self.done),
+        )
         if line.nonfinite:
             self.note(_quarantined(line.nonfinite) + "; they have no image")
 
@@ -149,8 +169,13 @@ class Display:
             self.console.print("stopped; the same command goes on from here")
         if failures:
             error(f"{_quarantined(failures)}; check the network's weights, or use dtype fp32")
-        self.log("stop" if signal else "end", rank=self.rank, images=result.images,
-                 seconds=round(result.seconds, 3), signal=signal)  # fmt: skip
+        self.log(
+            "stop" if signal else "end",
+            rank=self.rank,
+            images=result.images,
+            seconds=round(result.seconds, 3),
+            signal=signal,
+        )
         return failures
 
     def log(self, event: str, **details: Any) -> None:

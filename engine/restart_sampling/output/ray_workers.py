@@ -1,16 +1,16 @@
 r"""Many workers through Ray Data: an actor pool of engines that draw shards, one machine or a cluster.
 
-The driver owns the folder: its lock, the manifest, the progress. It hands out numbers of unfinished shards; an actor draws a
-shard, writes its files and answers with the line for the manifest, which the driver appends. So a shard is finished when the
-driver says so; an actor that dies is replaced by Ray, the new one goes on with what it kept of its shard (`parts`), and the bytes
-are the same. Nothing of Ray's own checkpointing is needed.
+The driver owns the folder: its lock, the manifest, the progress. It hands out numbers of unfinished shards; an actor
+draws a shard, writes its files and answers with the line for the manifest, which the driver appends. So a shard is
+finished when the driver says so; an actor that dies is replaced by Ray, the new one goes on with what it kept of its
+shard (`parts`), and the bytes are the same. Nothing of Ray's own checkpointing is needed.
 
-A signal to the driver becomes a file that actors look for after every batch: they keep what they have and answer, and the driver
-waits for those that are drawing, for GRACE_SECONDS at most.
+A signal to the driver becomes a file that actors look for after every batch: they keep what they have and answer, and
+the driver waits for those that are drawing, for GRACE_SECONDS at most.
 
 Actors ask for no CPU slot (`num_cpus=0`): a pool whose actors hold every slot starves Ray's own read tasks and hangs
-(ray-project/ray#44687). Two slots must be there. On several machines the folder must be on a file system that all of them see.
-"""
+(ray-project/ray#44687). Two slots must be there. On several machines the folder must be on a file system that all of
+them see."""
 
 from __future__ import annotations
 
@@ -44,9 +44,7 @@ from .writers import ShardData
 
 HANG_SECONDS = 3600.0  # without a finished shard
 DRAWING = ".drawing"  # marks an actor that is drawing, beside its lock
-GRACE_SECONDS = (
-    60.0  # for the batches in flight of a job that is stopped; what is kept stays if they are cut off
-)
+GRACE_SECONDS = 60.0  # for the batches in flight of a job that is stopped; what is kept stays if they are cut off
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,10 @@ class StopFile(pipeline.Stop):
 
 
 class Actor:
-    """One engine. Called with {"shard": numbers}, answers with one line of the manifest for each, as a dict of lists."""
+    """One engine.
+
+    Called with {"shard": numbers}, answers with one line of the manifest for each, as a dict of lists.
+    """
 
     def __init__(self, engine: Engine) -> None:
         import torch
@@ -121,15 +122,7 @@ class Actor:
             self.drawing.touch()
             if not self.stop:
                 pipeline.run(
-                    shards,
-                    self.source,
-                    write,
-                    done,
-                    self.plan.digest,
-                    self.stop,
-                    None,
-                    self.parts,
-                    self.keep_seconds,
+                    shards, self.source, write, done, self.plan.digest, self.stop, None, self.parts, self.keep_seconds
                 )
         except OSError as error:
             raise pipeline.explain(error, self.folder) from error
@@ -219,9 +212,7 @@ def _connect(ray: Any, address: str | None) -> None:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         options = (
-            {"address": address}
-            if address
-            else {"num_cpus": max(2, os.cpu_count() or 2), "include_dashboard": False}
+            {"address": address} if address else {"num_cpus": max(2, os.cpu_count() or 2), "include_dashboard": False}
         )
         try:
             ray.init(log_to_driver=False, logging_level="error", **options)
@@ -230,9 +221,7 @@ def _connect(ray: Any, address: str | None) -> None:
             raise BackendError(f"cannot start {where}: {str(error).splitlines()[0]}") from error
     slots = ray.cluster_resources().get("CPU", 0)
     if slots < 2:
-        raise BackendError(
-            f"Ray has {slots:g} CPU slots, and its own tasks need 2; start it with --num-cpus 2 or more"
-        )
+        raise BackendError(f"Ray has {slots:g} CPU slots, and its own tasks need 2; start it with --num-cpus 2 or more")
 
 
 def _rows(ray: Any, todo: np.ndarray, engine: Engine, workers: int) -> Iterator[dict[str, Any]]:
@@ -244,15 +233,17 @@ def _rows(ray: Any, todo: np.ndarray, engine: Engine, workers: int) -> Iterator[
     blocks = int(min(len(todo), max(4 * workers, 1000)))
     data = ray.data.from_items([{"shard": int(number)} for number in todo], override_num_blocks=blocks)
     drawn = data.map_batches(
-        Actor, fn_constructor_kwargs={"engine": engine}, batch_size=1, num_cpus=0, num_gpus=1 if on_gpu else 0,
+        Actor,
+        fn_constructor_kwargs={"engine": engine},
+        batch_size=1,
+        num_cpus=0,
+        num_gpus=1 if on_gpu else 0,
         compute=ray.data.ActorPoolStrategy(size=workers),
-    )  # fmt: skip
+    )
     try:
         yield from drawn.iter_rows()
     except ray.exceptions.RayError as error:
-        raise BackendError(
-            f"a worker failed: {_reason(error)}; the same command goes on from here"
-        ) from error
+        raise BackendError(f"a worker failed: {_reason(error)}; the same command goes on from here") from error
 
 
 class _Actors:
@@ -284,9 +275,7 @@ class _Actors:
         return []
 
 
-def _watched(
-    rows: Iterator[Any], seconds: float, stop: pipeline.Stop, actors: _Actors | None = None
-) -> Iterator[Any]:
+def _watched(rows: Iterator[Any], seconds: float, stop: pipeline.Stop, actors: _Actors | None = None) -> Iterator[Any]:
     """`rows`, taken in a thread, so that a hang is seen and a signal is heard while waiting."""
     found: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
 

@@ -1,7 +1,7 @@
 r"""run.json, read in one place: what a job is, checked before anything acts on it.
 
-The file may have been edited, cut short or damaged, and a job that does something else than its folder says is a wrong result.
-So every entry has a type and bounds (`ENTRIES`), and two digests are recorded beside what they name:
+The file may have been edited, cut short or damaged, and a job that does something else than its folder says is a wrong
+result. So every entry has a type and bounds (`ENTRIES`), and two digests are recorded beside what they name:
 
     plan_digest   of "plan"
     job_digest    of the entries in SEALED, so of everything that decides what is drawn and where it is
@@ -25,15 +25,15 @@ from ..strict_json import loads
 from .shards import LARGEST, Shards, check_number
 
 SAMPLES = "samples"  # the folder of the samples in a job's folder
-SEALED = (
-    "plan", "nfe", "seeds", "class", "dtype", "format", "pixels", "shard_size", "samples", "subfolders", "noise",
-)  # fmt: skip
+SEALED = ("plan", "nfe", "seeds", "class", "dtype", "format", "pixels", "shard_size", "samples", "subfolders", "noise")
 MAX_BYTES = 256 << 20  # of run.json; a million single seeds need 20 MB
 REQUIRED = object()
 
 
 class Entry(NamedTuple):
-    """One entry of run.json: whether a value `fits`, what is `allowed` in words, and the default where it may be missing."""
+    """One entry of run.json: whether a value `fits`, what is `allowed` in words, and the default where it may be
+    missing.
+    """
 
     fits: Callable[[Any], bool]
     allowed: str
@@ -49,9 +49,7 @@ def _optional(entry: Entry, default: Any = REQUIRED) -> Entry:
 
 
 def _integer(low: int, high: int) -> Entry:
-    return Entry(
-        lambda value: type(value) is int and low <= value <= high, f"an integer from {low} to {high:,}"
-    )
+    return Entry(lambda value: type(value) is int and low <= value <= high, f"an integer from {low} to {high:,}")
 
 
 def _digits(count: int) -> Entry:
@@ -70,9 +68,7 @@ ENTRIES = {
     "plan_digest": _digits(12),
     "nfe": _integer(1, 10_000_000),
     "notes": Entry(
-        lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
-        "a list of texts",
-        (),
+        lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value), "a list of texts", ()
     ),
     "seeds": Entry(lambda value: isinstance(value, str), "text"),
     "class": _optional(TEXT),
@@ -86,9 +82,7 @@ ENTRIES = {
     "format_version": _integer(1, 1000)._replace(default=1),
     "pixels": TEXT,
     "shard_size": _integer(1, LARGEST),
-    "samples": Entry(
-        lambda value: value in ("", SAMPLES), f"{SAMPLES!r}, or left out for samples beside run.json", ""
-    ),
+    "samples": Entry(lambda value: value in ("", SAMPLES), f"{SAMPLES!r}, or left out for samples beside run.json", ""),
     "subfolders": Entry(lambda value: isinstance(value, bool), "true or false"),
     "noise": TEXT,
     "job_digest": _digits(12)._replace(default=None),

@@ -1,8 +1,8 @@
 r"""Shards: a job's seeds in fixed pieces that depend on nothing but the seeds and the shard size.
 
-Shard k holds the job's seeds in [k·size, (k + 1)·size), in ascending order, whatever the order they were asked for in, the
-batch, the workers or what an interrupted run had done. Seeds stay a few ranges, so a billion of them start as fast as 64.
-"""
+Shard k holds the job's seeds in [k·size, (k + 1)·size), in ascending order, whatever the order they were asked for in,
+the batch, the workers or what an interrupted run had done. Seeds stay a few ranges, so a billion of them start as fast
+as 64."""
 
 from __future__ import annotations
 

@@ -14,7 +14,10 @@ from .pipeline import Stop
 
 @contextmanager
 def stop_on_signals(say: Callable[[str], None]) -> Iterator[Stop]:
-    """A `Stop` that signals set; `say` is told once. Exit codes are 130 and 143. To kill at once is safe: see manifest.py."""
+    """A `Stop` that signals set; `say` is told once.
+
+    Exit codes are 130 and 143. To kill at once is safe: see manifest.py.
+    """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # handlers belong to the main thread

@@ -60,9 +60,7 @@ class SamplerSource:
     def _make(self, batch: int) -> Sampler:
         device = torch.device(self.options.get("device") or self.denoiser.device)
         smallest = SMALLEST if device.type == "cpu" else 1
-        return Sampler(
-            self.denoiser, self.plan, max(batch, smallest), **{**self.options, "batch_invariant": True}
-        )
+        return Sampler(self.denoiser, self.plan, max(batch, smallest), **{**self.options, "batch_invariant": True})
 
     def draw(self, seeds: Seeds) -> Drawn:
         """The samples of `seeds`, at most `batch` of them."""
@@ -80,9 +78,7 @@ class SamplerSource:
         while seeds:  # of the batch that is in force then: it may shrink again on the way
             n = min(self.batch, len(seeds))
             parts.append(self.draw(seeds[:n]))
-            pixels.append(
-                parts[-1].fetch()
-            )  # before the next piece is drawn: its pinned buffer will be used again
+            pixels.append(parts[-1].fetch())  # before the next piece is drawn: its pinned buffer will be used again
             seeds = seeds[n:]
         labels = [part.labels for part in parts if part.labels is not None]
         return Drawn(
@@ -133,12 +129,6 @@ class SamplerSource:
 
     def _fallback(self) -> Sampler:
         if self._careful is None:
-            careful = {
-                **self.options,
-                "dtype": "fp32",
-                "compile": "off",
-                "graph": "off",
-                "batch_invariant": True,
-            }
+            careful = {**self.options, "dtype": "fp32", "compile": "off", "graph": "off", "batch_invariant": True}
             self._careful = Sampler(self.denoiser, self.plan, max(SMALLEST, min(self.batch, 16)), **careful)
         return self._careful

@@ -1,8 +1,7 @@
 r"""Checking a job's folder: does it hold what its manifest says, and is everything there?
 
-For every shard: the line of the manifest, the files, their bytes and SHA-256, the count, and of some shards whether the files
-can be read. What is missing is not broken: it has not been drawn yet, or failed as NaN.
-"""
+For every shard: the line of the manifest, the files, their bytes and SHA-256, the count, and of some shards whether the
+files can be read. What is missing is not broken: it has not been drawn yet, or failed as NaN."""
 
 from __future__ import annotations
 
@@ -74,9 +73,7 @@ def verify(folder: Path, decode: int = 1) -> Iterator[tuple[Shard, Report]]:
             report.images += line.count
             report.nonfinite += line.nonfinite
             report.finished += whole
-        if (
-            not whole
-        ):  # files that are not what an old line of it says are being replaced by those of the whole shard
+        if not whole:  # files that are not what an old line of it says are being replaced by those of the whole shard
             there = set(parse_seeds(line.seeds)) if line is not None and not why else set()
             kept = set()
             for piece in parts.load(shard.index, shard.seeds) if shard.index in in_parts else ():
@@ -104,9 +101,7 @@ def check(folder: Path, definition: Definition, shard: Shard, line: Line, read: 
         digests.append(digest)
     joint = digests[0] if isinstance(line.files, tuple) else joint_digest(names, digests)
     if total != line.bytes:
-        return (
-            f"{names[0] if len(names) == 1 else 'its files'} should have {line.bytes:,} bytes, not {total:,}"
-        )
+        return f"{names[0] if len(names) == 1 else 'its files'} should have {line.bytes:,} bytes, not {total:,}"
     if joint != line.sha256:
         return f"SHA-256 of {names[0] if len(names) == 1 else 'its files'} is {joint[:12]}…, not {line.sha256[:12]}…"
     if read:
@@ -164,8 +159,6 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for shard in definition.shards:
         if not manifest.done(shard.index, shard.seeds):
-            raise OutputError(
-                f"shard {shard.index} of {folder} is not finished; run the same command again first"
-            )
+            raise OutputError(f"shard {shard.index} of {folder} is not finished; run the same command again first")
         digest.update(f"{shard.index} {manifest.lines[shard.index].sha256}\n".encode())
     return digest.hexdigest()

@@ -30,16 +30,31 @@ from .style import (
     look,
     maker,
     rank,
-)  # fmt: skip
+)
 
 WIDTH, DPI, SMALL, GAP = 5.6, 190, 7.5, 6
 SETTINGS: Any = {  # matplotlib's types know only its own literals
-    "font.size": 9, "axes.titlesize": 9.5, "axes.titlelocation": "left", "axes.labelsize": 9, "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5, "legend.fontsize": 8, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.8, "axes.axisbelow": True, "axes.edgecolor": INK,
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "axes.edgecolor": INK,
     "text.color": INK,
-    "lines.linewidth": 1.2, "lines.markersize": 5, "errorbar.capsize": 2, "figure.constrained_layout.use": True,
-}  # fmt: skip
+    "lines.linewidth": 1.2,
+    "lines.markersize": 5,
+    "errorbar.capsize": 2,
+    "figure.constrained_layout.use": True,
+}
 
 
 @contextmanager
@@ -53,9 +68,7 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def figure(
-    height: float, rows: int = 1, columns: int = 1, width: float = WIDTH, **options: Any
-) -> tuple[Any, Any]:
+def figure(height: float, rows: int = 1, columns: int = 1, width: float = WIDTH, **options: Any) -> tuple[Any, Any]:
     """(figure, axes), axes in an array where there are several; `options` are those of `Figure.subplots`."""
     from matplotlib.figure import Figure
 
@@ -87,15 +100,24 @@ def log_axis(axes: Any, which: str, values: Sequence[float], pad: float = 0.06) 
 
 
 def points(axes: Any, x: Sequence[Any], y: Sequence[float], family: str, **options: Any) -> None:
-    """Points of one family with bars `yerr` (None or 0: none); those without bars are hollow. Other options are `errorbar`'s."""
+    """Points of one family with bars `yerr` (None or 0: none); those without bars are hollow. Other options are
+    `errorbar`'s.
+    """
     spread = [value or 0.0 for value in options.pop("yerr", None) or [0.0] * len(y)]
     shown = look(family)
     options = {"color": shown.colour, "marker": shown.marker, "zorder": 3} | options
     axes.errorbar(x, y, yerr=spread, **options)
     for at, value, bar in zip(x, y, spread, strict=True):
         if not bar:
-            axes.plot([at], [value], shown.marker, color=shown.colour, markerfacecolor="white", zorder=4,
-                      markersize=options.get("markersize"))  # fmt: skip
+            axes.plot(
+                [at],
+                [value],
+                shown.marker,
+                color=shown.colour,
+                markerfacecolor="white",
+                zorder=4,
+                markersize=options.get("markersize"),
+            )
 
 
 def curve(axes: Any, series: Series, x: str, low: str = "", high: str = "") -> None:
@@ -108,9 +130,14 @@ def curve(axes: Any, series: Series, x: str, low: str = "", high: str = "") -> N
             [max(0.0, (r.get(high) or r[x]) - r[x]) for r in rows],
         ]
     points(
-        axes, [r[x] for r in rows], [r["fd"] for r in rows], family_of(rows[0]), xerr=bars, yerr=[r.get("std") for r in rows],
+        axes,
+        [r[x] for r in rows],
+        [r["fd"] for r in rows],
+        family_of(rows[0]),
+        xerr=bars,
+        yerr=[r.get("std") for r in rows],
         linestyle=maker(rows[0]).line,
-    )  # fmt: skip
+    )
 
 
 def name(axes: Any, series: Sequence[Series], x: str) -> None:
@@ -148,28 +175,42 @@ def name(axes: Any, series: Sequence[Series], x: str) -> None:
         dx, dy = POSITIONS[label.position]
         away = GAP * label.ring
         axes.annotate(
-            one.name, (row[x], row["fd"]), xytext=(dx * away * (1 if dy == 0 else 0.5), dy * away), color=shade,
-            textcoords="offset points", fontsize=SMALL, ha={1: "left", 0: "center", -1: "right"}[dx], zorder=5,
+            one.name,
+            (row[x], row["fd"]),
+            xytext=(dx * away * (1 if dy == 0 else 0.5), dy * away),
+            color=shade,
+            textcoords="offset points",
+            fontsize=SMALL,
+            ha={1: "left", 0: "center", -1: "right"}[dx],
+            zorder=5,
             va={1: "bottom", 0: "center", -1: "top"}[dy],
-            arrowprops={"arrowstyle": "-", "color": shade, "lw": 0.5, "shrinkA": 0, "shrinkB": 3} if label.ring > 1 else None,
-        )  # fmt: skip
+            arrowprops={"arrowstyle": "-", "color": shade, "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
+            if label.ring > 1
+            else None,
+        )
 
 
 def floor(axes: Any, value: float, label: str) -> None:
     """Draw a line with its name: the distance of the training images, or of two samples of the data."""
     axes.axhline(value, color=LOOKS["data"].colour, linewidth=1, linestyle=FLOOR_LINE)
-    axes.annotate(label, (1, value), xycoords=("axes fraction", "data"), xytext=(-2, 3), textcoords="offset points",
-                  fontsize=SMALL, ha="right", color=LOOKS["data"].colour)  # fmt: skip
+    axes.annotate(
+        label,
+        (1, value),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 3),
+        textcoords="offset points",
+        fontsize=SMALL,
+        ha="right",
+        color=LOOKS["data"].colour,
+    )
 
 
 def legend(
-    made: Any,
-    families: Sequence[str],
-    makers: Sequence[str] = (),
-    one_block: bool = False,
-    bars: bool = False,
+    made: Any, families: Sequence[str], makers: Sequence[str] = (), one_block: bool = False, bars: bool = False
 ) -> None:
-    """The legend of all pictures, above the panels: families by colour and marker, makers by line (with `bars`: by hatch)."""
+    """The legend of all pictures, above the panels: families by colour and marker, makers by line (with `bars`: by
+    hatch).
+    """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -181,15 +222,11 @@ def legend(
     handles: list[Any] = [handle(look(family)) for family in sorted(set(families), key=rank)]
     for by in [by for by in MAKERS if by in makers] if len(set(makers)) > 1 else []:
         if bars:
-            handles.append(
-                Patch(facecolor=NEUTRAL, edgecolor="white", hatch=MAKERS[by].hatch, label=MAKERS[by].label)
-            )
+            handles.append(Patch(facecolor=NEUTRAL, edgecolor="white", hatch=MAKERS[by].hatch, label=MAKERS[by].label))
         elif by != "engine":
             handles.append(Line2D([], [], color=INK, ls=cast(Any, MAKERS[by].line), label=MAKERS[by].label))
     if one_block:
-        handles.append(
-            Line2D([], [], color=QUIET, marker="o", markerfacecolor="white", linestyle="", label=HOLLOW)
-        )
+        handles.append(Line2D([], [], color=QUIET, marker="o", markerfacecolor="white", linestyle="", label=HOLLOW))
     made.legend(handles=handles, loc="outside upper left", ncols=4, columnspacing=1.2, handlelength=1.6)
 
 

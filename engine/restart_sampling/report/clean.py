@@ -1,9 +1,9 @@
 """Rows from files as the report can use them: known kinds, fields of the right type, text that can be printed.
 
-Files of rows are read from any folder, edited by hand, merged and cut short, so nothing in them is certain. A field of the wrong
-type is dropped; a row that then lacks what its kind needs is left out and counted. Infinity and NaN, which JSON files may hold,
-are no measurements and count as missing. Text loses what no terminal and no page can show, and is cut where it is very long.
-"""
+Files of rows are read from any folder, edited by hand, merged and cut short, so nothing in them is certain. A field of
+the wrong type is dropped; a row that then lacks what its kind needs is left out and counted. Infinity and NaN, which
+JSON files may hold, are no measurements and count as missing. Text loses what no terminal and no page can show, and is
+cut where it is very long."""
 
 from __future__ import annotations
 
@@ -16,20 +16,89 @@ LONGEST = 400  # characters of a text; the longest of our own are command lines
 LARGEST = 1e300
 
 TEXT = (
-    "kind", "sampler", "title", "family", "by", "source", "key", "plan", "restart", "model", "model_sha256", "dtype", "features",
-    "reference", "classes", "device", "torch", "python", "restart_sampling", "git", "rotation", "experiment", "seeds", "label",
-    "preset", "why", "study", "best_preset", "heun", "command", "code", "tuned_on",
-)  # fmt: skip
+    "kind",
+    "sampler",
+    "title",
+    "family",
+    "by",
+    "source",
+    "key",
+    "plan",
+    "restart",
+    "model",
+    "model_sha256",
+    "dtype",
+    "features",
+    "reference",
+    "classes",
+    "device",
+    "torch",
+    "python",
+    "restart_sampling",
+    "git",
+    "rotation",
+    "experiment",
+    "seeds",
+    "label",
+    "preset",
+    "why",
+    "study",
+    "best_preset",
+    "heun",
+    "command",
+    "code",
+    "tuned_on",
+)
 WHOLE = (
-    "nfe", "nfe_asked", "batch", "n", "first_seed", "blocks", "fd_block_n", "threads", "rounds", "disturbed", "budget", "trial",
-    "trials", "final_n", "finalists", "better",
-)  # fmt: skip
+    "nfe",
+    "nfe_asked",
+    "batch",
+    "n",
+    "first_seed",
+    "blocks",
+    "fd_block_n",
+    "threads",
+    "rounds",
+    "disturbed",
+    "budget",
+    "trial",
+    "trials",
+    "final_n",
+    "finalists",
+    "better",
+)
 NUMBERS = (
-    "fd", "fd_balanced", "kid", "kid_std", "precision", "recall", "density", "coverage", "accuracy", "std", "samples_per_s",
-    "samples_per_s_q1", "samples_per_s_q3", "ratio", "ms_per_evaluation", "ms_outside_network", "launches_per_evaluation",
-    "bytes_per_evaluation", "first_result_s", "peak_memory_mb", "seconds", "fd_first", "fd_std", "fd_best_preset",
-    "fd_best_preset_std", "fd_heun", "fd_heun_std", "fd_final", "fd_search", "fd_search_best_preset",
-)  # fmt: skip
+    "fd",
+    "fd_balanced",
+    "kid",
+    "kid_std",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "accuracy",
+    "std",
+    "samples_per_s",
+    "samples_per_s_q1",
+    "samples_per_s_q3",
+    "ratio",
+    "ms_per_evaluation",
+    "ms_outside_network",
+    "launches_per_evaluation",
+    "bytes_per_evaluation",
+    "first_result_s",
+    "peak_memory_mb",
+    "seconds",
+    "fd_first",
+    "fd_std",
+    "fd_best_preset",
+    "fd_best_preset_std",
+    "fd_heun",
+    "fd_heun_std",
+    "fd_final",
+    "fd_search",
+    "fd_search_best_preset",
+)
 NEEDED = {
     "quality": ("sampler", "nfe", "n"),
     "pooled": ("sampler", "nfe", "n"),

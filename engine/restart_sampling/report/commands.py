@@ -38,10 +38,7 @@ def commands_for(rows: Sequence[Row], folders: Sequence[str]) -> list[Commands]:
 
     `bench` writes into the first of the folders, `tune` into the last.
     """
-    return [
-        _of(model, [r for r in rows if r.get("model") == model], folders)
-        for model in models_of(rows) or [MODEL]
-    ]
+    return [_of(model, [r for r in rows if r.get("model") == model], folders) for model in models_of(rows) or [MODEL]]
 
 
 def _of(model: str, rows: Sequence[Row], folders: Sequence[str]) -> Commands:
@@ -52,9 +49,7 @@ def _of(model: str, rows: Sequence[Row], folders: Sequence[str]) -> Commands:
         which += ["--dtype", *dtypes]
     bench = ["restart-sampling", "bench", *which, "--samplers", "all", "--nfe", BUDGETS]
     judged = list(
-        dict.fromkeys(
-            (str(row["features"]), str(row.get("reference") or "")) for row in rows if row.get("features")
-        )
+        dict.fromkeys((str(row["features"]), str(row.get("reference") or "")) for row in rows if row.get("features"))
     )
     judges = [_judge(model, *pair) for pair in judged] or [_judge(model, "", "")]
     # A search is made again by its own features. Others are for judging: a search by them would make them no witnesses.
@@ -76,7 +71,9 @@ def _of(model: str, rows: Sequence[Row], folders: Sequence[str]) -> Commands:
 
 
 def _judge(model: str, features: str, reference: str, own: str = CLASSIFIER) -> list[str]:
-    """The flags that name features and reference; none where they are what the command takes for the bundled model, `own`."""
+    """The flags that name features and reference; none where they are what the command takes for the bundled model,
+    `own`.
+    """
     bundled = model == MODEL
     words = []
     if not (bundled and features in ("", own)):

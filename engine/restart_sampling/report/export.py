@@ -1,9 +1,8 @@
 r"""The report's numbers for other programs: one CSV of all points, and LaTeX tables for a paper.
 
-In the CSV every line is one point at full precision. Distances stand in it as the pictures show them: a mean over blocks of seeds
-that others share, once for each such set, so lines with equal `basis` and `seeds` compare. The LaTeX tables need the package
-booktabs; each says in its caption what its rows have in common.
-"""
+In the CSV every line is one point at full precision. Distances stand in it as the pictures show them: a mean over
+blocks of seeds that others share, once for each such set, so lines with equal `basis` and `seeds` compare. The LaTeX
+tables need the package booktabs; each says in its caption what its rows have in common."""
 
 from __future__ import annotations
 
@@ -19,22 +18,84 @@ from .style import family_of, number
 from .tables import AT_QUALITY, Column, Table, field, pairs_table, plus_minus, table
 
 COLUMNS = (
-    "point", "model", "model_sha256", "dtype", "features", "reference", "sampler", "title", "family", "by", "nfe", "nfe_asked",
-    "restart", "plan", "basis", "equal_classes", "n", "n_block", "blocks", "seeds", "fd", "std", "kid", "kid_std", "precision",
-    "recall", "density", "coverage", "accuracy", "experiment", "value", "device", "threads", "batch", "rotation", "rounds",
-    "disturbed", "samples_per_s", "samples_per_s_q1", "samples_per_s_q3", "ratio", "ms_per_evaluation", "ms_outside_network",
-    "launches_per_evaluation", "bytes_per_evaluation", "first_result_s", "peak_memory_mb", "git",
-)  # fmt: skip
+    "point",
+    "model",
+    "model_sha256",
+    "dtype",
+    "features",
+    "reference",
+    "sampler",
+    "title",
+    "family",
+    "by",
+    "nfe",
+    "nfe_asked",
+    "restart",
+    "plan",
+    "basis",
+    "equal_classes",
+    "n",
+    "n_block",
+    "blocks",
+    "seeds",
+    "fd",
+    "std",
+    "kid",
+    "kid_std",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "accuracy",
+    "experiment",
+    "value",
+    "device",
+    "threads",
+    "batch",
+    "rotation",
+    "rounds",
+    "disturbed",
+    "samples_per_s",
+    "samples_per_s_q1",
+    "samples_per_s_q3",
+    "ratio",
+    "ms_per_evaluation",
+    "ms_outside_network",
+    "launches_per_evaluation",
+    "bytes_per_evaluation",
+    "first_result_s",
+    "peak_memory_mb",
+    "git",
+)
 QUALITY: tuple[Column, ...] = (
-    ("sampler", title_of), ("restart", intervals_of), ("NFE", field("nfe")), ("FD", plus_minus("fd", "std")),
+    ("sampler", title_of),
+    ("restart", intervals_of),
+    ("NFE", field("nfe")),
+    ("FD", plus_minus("fd", "std")),
     ("right class", field("accuracy")),
-)  # fmt: skip
+)
 SPEED: tuple[Column, ...] = tuple(column for column in AT_QUALITY if column[0] not in ("n", "seeds", "FD"))
 LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$",
-    "−": "$-$", "–": "--", "—": "---", "…": r"\ldots{}", "×": r"$\times$", "σ": r"$\sigma$",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+    "—": "---",
+    "…": r"\ldots{}",
+    "×": r"$\times$",
+    "σ": r"$\sigma$",
+}
 
 
 def csv_text(rows: Iterable[Any]) -> str:
@@ -63,36 +124,41 @@ def latex_text(rows: Iterable[Any]) -> str:
     parts = []
     for group in select.panels(select.quality_groups(good)):
         train = select.train_row(good, group)
-        lines = [
-            *([{**train, "nfe": None}] if train else []),
-            *sorted(group.rows, key=lambda r: (r["nfe"], r["fd"])),
-        ]
-        parts.append(
-            latex_table(table(lines, QUALITY), f"Fréchet distance (lower is better): {group.label}.")
-        )
+        lines = [*([{**train, "nfe": None}] if train else []), *sorted(group.rows, key=lambda r: (r["nfe"], r["fd"]))]
+        parts.append(latex_table(table(lines, QUALITY), f"Fréchet distance (lower is better): {group.label}."))
     pairs = pairs_table(good)
     if pairs.cells:
         parts.append(latex_table(pairs, "Restart beside the others, on the same blocks of seeds."))
     for group in select.groups(select.speed_rows(good), (*select.SPEED_GROUP, "nfe_asked"))[:1]:
-        caption = f"Samples per second, quartiles q1 and q3 over {number(group.rows[0].get('rounds'))} rounds: {group.label}."
-        parts.append(
-            latex_table(table(sorted(group.rows, key=lambda r: -r["samples_per_s"]), SPEED), caption)
+        caption = (
+            f"Samples per second, quartiles q1 and q3 over {number(group.rows[0].get('rounds'))} rounds: {group.label}."
         )
+        parts.append(latex_table(table(sorted(group.rows, key=lambda r: -r["samples_per_s"]), SPEED), caption))
     return "% needs \\usepackage{booktabs}\n" + "\n".join(parts)
 
 
 def latex_table(some: Table, caption: str) -> str:
     """One table, text to the left and numbers to the right."""
     right = [
-        all(not line[i] or line[i][:1] in "0123456789–−+" for line in some.cells)
-        for i in range(len(some.columns))
+        all(not line[i] or line[i][:1] in "0123456789–−+" for line in some.cells) for i in range(len(some.columns))
     ]
     lines = [" & ".join(map(_latex, line)) + r" \\" for line in (some.columns, *some.cells)]
-    return "\n".join([
-        r"\begin{table}", r"\centering", rf"\caption{{{_latex(caption)}}}",
-        rf"\begin{{tabular}}{{{''.join('r' if r else 'l' for r in right)}}}", r"\toprule", lines[0], r"\midrule", *lines[1:],
-        r"\bottomrule", r"\end{tabular}", r"\end{table}", "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_latex(caption)}}}",
+            rf"\begin{{tabular}}{{{''.join('r' if r else 'l' for r in right)}}}",
+            r"\toprule",
+            lines[0],
+            r"\midrule",
+            *lines[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
 
 
 def _latex(text: str) -> str:

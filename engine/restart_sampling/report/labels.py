@@ -15,14 +15,22 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top
 
 # plotly's names, and for each in which direction from the point the text's box lies: −1, 0 or 1 along x and y
 POSITIONS = {
-    "middle right": (1, 0), "middle left": (-1, 0), "top center": (0, 1), "bottom center": (0, -1),
-    "top right": (1, 1), "bottom right": (1, -1), "top left": (-1, 1), "bottom left": (-1, -1),
-}  # fmt: skip
+    "middle right": (1, 0),
+    "middle left": (-1, 0),
+    "top center": (0, 1),
+    "bottom center": (0, -1),
+    "top right": (1, 1),
+    "bottom right": (1, -1),
+    "top left": (-1, 1),
+    "bottom left": (-1, -1),
+}
 
 
 @dataclass(frozen=True)
 class Label:
-    """A name at point number `point` of its series, in this direction and distance; `clear` where it covers no other name."""
+    """A name at point number `point` of its series, in this direction and distance; `clear` where it covers no other
+    name.
+    """
 
     point: int
     position: str
@@ -31,15 +39,19 @@ class Label:
 
 
 def place(
-    series: Sequence[Sequence[Point]], widths: Sequence[float], height: float, size: Point, gap: float = 7.0,
-    bars: Sequence[tuple[Point, Point]] = (), rings: Sequence[float] = (1.0,),
-) -> list[Label | None]:  # fmt: skip
+    series: Sequence[Sequence[Point]],
+    widths: Sequence[float],
+    height: float,
+    size: Point,
+    gap: float = 7.0,
+    bars: Sequence[tuple[Point, Point]] = (),
+    rings: Sequence[float] = (1.0,),
+) -> list[Label | None]:
     """For each series a place for its name of this width, y upwards from the bottom of a picture of this size.
 
-    Names keep clear of each other, then of markers, of the lines that join them and of `bars` (from one end to the other). The
-    last point of a series is tried first, then the others; the least bad place is taken where none is free. None for a series
-    without points. `rings`: distances from the point to try, in gaps.
-    """
+    Names keep clear of each other, then of markers, of the lines that join them and of `bars` (from one end to the
+    other). The last point of a series is tried first, then the others; the least bad place is taken where none is free.
+    None for a series without points. `rings`: distances from the point to try, in gaps."""
     points = [(x - gap, y - gap, x + gap, y + gap) for some in series for x, y in some]
     inked = [p for some in series for a, b in pairwise(some) for p in _along(a, b, gap)]
     inked += [p for a, b in bars for p in _along(a, b, gap)]
@@ -55,11 +67,7 @@ def place(
                 box = _box(series[n][k], widths[n], height, dx, dy, gap * ring)
                 names = sum(_overlap(box, other) for other in written)
                 outside = box[0] < 0 or box[1] < 0 or box[2] > size[0] or box[3] > size[1]
-                score = (
-                    4 * names
-                    + 2 * sum(_overlap(box, p) for p in points)
-                    + sum(_overlap(box, p) for p in lines)
-                )
+                score = 4 * names + 2 * sum(_overlap(box, p) for p in points) + sum(_overlap(box, p) for p in lines)
                 score += 1e4 * outside + 2 * order + 0.1 * turn + 0.4 * gap * (ring - 1)
                 if best is None or score < best[0]:
                     clear = names < 0.02 * widths[n] * height and not outside

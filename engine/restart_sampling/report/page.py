@@ -53,7 +53,9 @@ class View:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence on how to read it, its views, of which one is shown at a time, and tables of the whole of it."""
+    """A heading, a sentence on how to read it, its views, of which one is shown at a time, and tables of the whole of
+    it.
+    """
 
     anchor: str
     title: str
@@ -71,10 +73,7 @@ class Section:
         """(place, label) of the views in reading order, "budget 9" before "budget 35"; the first view is the one shown."""
         named = [(n, view.short or view.label) for n, view in enumerate(self.views)]
         return sorted(
-            named,
-            key=lambda item: [
-                (p.isdigit(), int(p) if p.isdigit() else p) for p in re.split(r"(\d+)", item[1])
-            ],
+            named, key=lambda item: [(p.isdigit(), int(p) if p.isdigit() else p) for p in re.split(r"(\d+)", item[1])]
         )
 
 
@@ -100,7 +99,8 @@ def make_page(
     """The page as HTML text.
 
     Args:
-        rows: result rows of any kinds; a kind that is missing is named with the command that makes it. What is not a row of
+        rows: result rows of any kinds; a kind that is missing is named with the command that makes it. What is not a
+        row of
             bench or tune, or lacks what its kind needs, is left out and counted (`clean.cleaned`).
         title: heading of the page; by default it names the models of the rows.
         folders: where the rows came from, for the commands: `bench` writes into the first, `tune` into the last.
@@ -112,17 +112,26 @@ def make_page(
     rows, left_out = cleaned(rows)
     again = commands_for(rows, [printable(folder) for folder in folders])
     sections = [
-        _pareto(rows), _speed_quality(rows), _bars(rows), _breakdown(rows), *_live(live),
-        *_ablations(rows), _tuning(rows),
-    ]  # fmt: skip
+        _pareto(rows),
+        _speed_quality(rows),
+        _bars(rows),
+        _breakdown(rows),
+        *_live(live),
+        *_ablations(rows),
+        _tuning(rows),
+    ]
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     return environment.from_string(PAGE).render(
-        title=printable(title or heading(rows)), sections=[_with_command(section, again[0]) for section in sections],
-        plotly=get_plotlyjs(), claims=witnesses.sentences(rows), summary=" ".join([_summary(rows), *left_out]),
-        environments=tables.environments(rows), commands=[line for some in again for line in some.all()],
-    )  # fmt: skip
+        title=printable(title or heading(rows)),
+        sections=[_with_command(section, again[0]) for section in sections],
+        plotly=get_plotlyjs(),
+        claims=witnesses.sentences(rows),
+        summary=" ".join([_summary(rows), *left_out]),
+        environments=tables.environments(rows),
+        commands=[line for some in again for line in some.all()],
+    )
 
 
 def heading(rows: Iterable[Row]) -> str:
@@ -137,8 +146,12 @@ def heading(rows: Iterable[Row]) -> str:
 def _with_command(section: Section, commands: Commands) -> Section:
     """The section with the command line in place of the name of what it lacks."""
     named = {
-        "quality": commands.quality[0], "speed": commands.speed, "tune": commands.tune, "samples": commands.report, "": "",
-    }  # fmt: skip
+        "quality": commands.quality[0],
+        "speed": commands.speed,
+        "tune": commands.tune,
+        "samples": commands.report,
+        "": "",
+    }
     return replace(section, command=named[section.command])
 
 
@@ -157,7 +170,11 @@ def _pareto(rows: Sequence[Row]) -> Section:
     )
     pairs = tables.pairs_table(rows)
     return Section(
-        "quality", "Quality against evaluations", lead, tuple(views), *_none("quality", "quality rows", views),
+        "quality",
+        "Quality against evaluations",
+        lead,
+        tuple(views),
+        *_none("quality", "quality rows", views),
         tables=tuple(
             (name, some)
             for name, some in (
@@ -166,7 +183,7 @@ def _pareto(rows: Sequence[Row]) -> Section:
             )
             if some.cells
         ),
-    )  # fmt: skip
+    )
 
 
 def _speed_quality(rows: Sequence[Row]) -> Section:
@@ -178,9 +195,12 @@ def _speed_quality(rows: Sequence[Row]) -> Section:
         "quartiles of the speed, standard deviation of the FD."
     )
     return Section(
-        "speed-quality", "Speed at equal quality", lead, tuple(views),
+        "speed-quality",
+        "Speed at equal quality",
+        lead,
+        tuple(views),
         *_none("quality", "samplers with both speed and quality rows", views),
-    )  # fmt: skip
+    )
 
 
 def _bars(rows: Sequence[Row]) -> Section:
@@ -198,17 +218,15 @@ def _breakdown(rows: Sequence[Row]) -> Section:
     timed = [
         row
         for row in speed_rows(rows)
-        if all(
-            isinstance(row.get(name), (int, float)) for name in ("ms_per_evaluation", "ms_outside_network")
-        )
+        if all(isinstance(row.get(name), (int, float)) for name in ("ms_per_evaluation", "ms_outside_network"))
         and row["ms_per_evaluation"] > 0
     ]
     found = groups(timed, (*SPEED_GROUP, "nfe_asked"))
     views = [_view(g, figures.breakdown(g.rows), tables.SPEED) for g in found]
-    lead = "Where the time of one evaluation of a batch goes: the network, and everything else (the share beside the bar)."
-    return Section(
-        "time", "Time of an evaluation", lead, tuple(views), *_none("speed", "speed rows with times", views)
+    lead = (
+        "Where the time of one evaluation of a batch goes: the network, and everything else (the share beside the bar)."
     )
+    return Section("time", "Time of an evaluation", lead, tuple(views), *_none("speed", "speed rows with times", views))
 
 
 def _live(live: Live | None) -> list[Section]:
@@ -224,32 +242,13 @@ def _live(live: Live | None) -> list[Section]:
             Section("trajectory", "One run", strip_lead, (), missing, "samples"),
         ]
     if live.grids:
-        lead = (
-            f"Model {live.model}, seeds {live.seeds}: the same seeds, and so the same classes, in every grid."
-        )
+        lead = f"Model {live.model}, seeds {live.seeds}: the same seeds, and so the same classes, in every grid."
     views = () if live.strip is None else (View(live.strip_plan, _json(live.strip), _height(live.strip)),)
     missing = "" if live.strip is not None else "The run was not recorded."
     grids_missing = "" if live.grids else "No grid was drawn."
     return [
-        Section(
-            "samples",
-            "Samples",
-            lead,
-            (),
-            grids_missing,
-            "samples" * (not live.grids),
-            live.grids,
-            live.notes,
-        ),
-        Section(
-            "trajectory",
-            "One run",
-            strip_lead,
-            views,
-            missing,
-            "samples" * (live.strip is None),
-            wide=True,
-        ),
+        Section("samples", "Samples", lead, (), grids_missing, "samples" * (not live.grids), live.grids, live.notes),
+        Section("trajectory", "One run", strip_lead, views, missing, "samples" * (live.strip is None), wide=True),
     ]
 
 
@@ -261,16 +260,11 @@ def _ablations(rows: Sequence[Row]) -> list[Section]:
         "N_main": "Points of the main grid, with the interval unchanged.",
     }
     order = list(leads)
-    known = sorted(
-        {str(p.get("experiment")) for p in points}, key=lambda e: (order.index(e) if e in order else 9, e)
-    )
+    known = sorted({str(p.get("experiment")) for p in points}, key=lambda e: (order.index(e) if e in order else 9, e))
     sections = []
     for experiment in known:
         mine = [p for p in points if str(p.get("experiment")) == experiment]
-        views = [
-            _view(g, studies.ablation(experiment, g.rows), tables.ABLATION)
-            for g in groups(mine, QUALITY_GROUP)
-        ]
+        views = [_view(g, studies.ablation(experiment, g.rows), tables.ABLATION) for g in groups(mine, QUALITY_GROUP)]
         anchor = "ablation-" + "".join(c if c.isalnum() else "-" for c in experiment)
         sections.append(Section(anchor, f"Ablation: {experiment}", leads.get(experiment, ""), tuple(views)))
     return sections
@@ -279,9 +273,7 @@ def _ablations(rows: Sequence[Row]) -> list[Section]:
 def _tuning(rows: Sequence[Row]) -> Section:
     names = ("model", "model_sha256", "device", "features", "reference", "dtype", "classes")
     views = []
-    for g in groups(
-        [r for r in of_kind(rows, "trial", "tuned") if isinstance(r.get("fd"), (int, float))], names
-    ):
+    for g in groups([r for r in of_kind(rows, "trial", "tuned") if isinstance(r.get("fd"), (int, float))], names):
         trials = latest(of_kind(g.rows, "trial"), ("plan", "nfe", "n", "first_seed"))
         tuned = latest(of_kind(g.rows, "tuned"), ("budget", "n", "blocks", "first_seed"))
         made = studies.tuning(newest_alike(trials, studies.SEARCHED), newest_alike(tuned, studies.CONFIRMED))
@@ -302,9 +294,7 @@ def _tuning(rows: Sequence[Row]) -> Section:
 
 def _view(group: Group, figure: Figure, columns: Sequence[Column], train: Row | None = None) -> View:
     rows: list[Row] = [*tables.by_family(group.rows), *([train] if train else [])]
-    return View(
-        group.label, _json(figure), _height(figure), (("Table", tables.table(rows, columns)),), group.short
-    )
+    return View(group.label, _json(figure), _height(figure), (("Table", tables.table(rows, columns)),), group.short)
 
 
 def _none(command: str, what: str, views: Sequence[View]) -> tuple[str, str]:

@@ -1,8 +1,7 @@
 r"""Images of the model itself: the same seeds by several samplers, and one Restart run laid out along its evaluations.
 
-The run is taken from the plain float64 loop (`bench.loops.restart_loop_fp64`) with a denoiser that writes down what it was
-given, σ and x, and what it returned, D(x; σ). σ rises from one evaluation to the next only at a jump.
-"""
+The run is taken from the plain float64 loop (`bench.loops.restart_loop_fp64`) with a denoiser that writes down what it
+was given, σ and x, and what it returned, D(x; σ). σ rises from one evaluation to the next only at a jump."""
 
 from __future__ import annotations
 
@@ -77,9 +76,7 @@ def sample_grids(
             progress(f"{contender.title}, {runner.nfe} NFE")
             x, _ = runner.draw(list(seeds))
             sheet = grid(to_uint8(x), columns, scale=max(1, 84 // denoiser.shape[-1]))
-            intervals = (
-                f", {_intervals(runner.plan)}" if runner.plan is not None and runner.plan.intervals else ""
-            )
+            intervals = f", {_intervals(runner.plan)}" if runner.plan is not None and runner.plan.intervals else ""
             caption = f"{contender.title}, {runner.nfe} NFE{intervals}"
             alt = f"{len(seeds)} images by {contender.title} in {runner.nfe} network evaluations"
             pictures.append(Picture(data_uri(sheet), sheet.shape[1], sheet.shape[0], caption, alt))
@@ -87,11 +84,11 @@ def sample_grids(
 
 
 def record(denoiser: Denoiser, plan: Plan, seeds: Sequence[int] = STRIP_SEEDS) -> tuple[list[Visit], Tensor]:
-    """The evaluations of `plan` run by the plain loop from the engine's initial latents, and the samples float64 [B, C, H, W].
+    """The evaluations of `plan` run by the plain loop from the engine's initial latents, and the samples float64 [B, C,
+    H, W].
 
-    Levels beyond what the network knows are cut off, as everywhere. Classes, if there are any, are seed mod their number.
-    ValueError if the network is not preconditioned as EDM.
-    """
+    Levels beyond what the network knows are cut off, as everywhere. Classes, if there are any, are seed mod their
+    number. ValueError if the network is not preconditioned as EDM."""
     import torch
 
     import restart_sampling.bench.loops as loops
@@ -139,22 +136,44 @@ def strip(visits: Sequence[Visit], x: Tensor) -> Figure:
             place.append(None)
             level.append(None)
             figure.add_annotation(
-                x=n, y=float(np.log10(sigmas[n])), ax=n - 1, ay=float(np.log10(sigmas[n - 1])), xref="x", yref="y",
-                axref="x", ayref="y", showarrow=True, arrowhead=2, arrowwidth=2.5, arrowsize=0.9,
-                arrowcolor=colour("restart"), text="",
-            )  # fmt: skip
+                x=n,
+                y=float(np.log10(sigmas[n])),
+                ax=n - 1,
+                ay=float(np.log10(sigmas[n - 1])),
+                xref="x",
+                yref="y",
+                axref="x",
+                ayref="y",
+                showarrow=True,
+                arrowhead=2,
+                arrowwidth=2.5,
+                arrowsize=0.9,
+                arrowcolor=colour("restart"),
+                text="",
+            )
         place.append(n)
         level.append(sigmas[n])
     figure.add_scatter(
-        x=place, y=level, mode="lines+markers", line={"color": INK, "width": 1.3}, marker={"size": 5, "color": INK},
-        showlegend=False, hovertemplate="sigma %{y:.4g}<extra></extra>",
-    )  # fmt: skip
+        x=place,
+        y=level,
+        mode="lines+markers",
+        line={"color": INK, "width": 1.3},
+        marker={"size": 5, "color": INK},
+        showlegend=False,
+        hovertemplate="sigma %{y:.4g}<extra></extra>",
+    )
     if lifted:
         n = next(n for n, k in enumerate(shown) if k in lifted)
         figure.add_annotation(
-            x=n, y=float(np.log10(sigmas[n])), text="jump: fresh noise, up to t_max", showarrow=False, xanchor="left", xshift=4,
-            yshift=14, font={"color": colour("restart"), "size": 12},
-        )  # fmt: skip
+            x=n,
+            y=float(np.log10(sigmas[n])),
+            text="jump: fresh noise, up to t_max",
+            showarrow=False,
+            xanchor="left",
+            xshift=4,
+            yshift=14,
+            font={"color": colour("restart"), "size": 12},
+        )
     rows = 2 * samples
     for sample in range(samples):
         for n, k in enumerate(shown):
@@ -172,20 +191,37 @@ def strip(visits: Sequence[Visit], x: Tensor) -> Figure:
     )
     figure.update_layout(
         dragmode=False,
-        xaxis=still | {
-            "title_text": "sigma of the step", "range": [-0.6, len(shown) + 0.6], "anchor": "y2", "tickangle": -60,
-            "tickvals": list(range(len(shown) + 1)), "ticktext": [f"{s:.2g}" for s in sigmas] + ["sample"],
+        xaxis=still
+        | {
+            "title_text": "sigma of the step",
+            "range": [-0.6, len(shown) + 0.6],
+            "anchor": "y2",
+            "tickangle": -60,
+            "tickvals": list(range(len(shown) + 1)),
+            "ticktext": [f"{s:.2g}" for s in sigmas] + ["sample"],
             "tickfont": {"size": 11},
         },
         yaxis={
-            "type": "log", "title_text": "sigma", "domain": [split + 0.03, 1], "fixedrange": True, "tickvals": powers,
-            "ticktext": [f"{v:g}" for v in powers], "range": [np.log10(min(sigmas)) - 0.2, np.log10(max(sigmas)) + 0.3],
+            "type": "log",
+            "title_text": "sigma",
+            "domain": [split + 0.03, 1],
+            "fixedrange": True,
+            "tickvals": powers,
+            "ticktext": [f"{v:g}" for v in powers],
+            "range": [np.log10(min(sigmas)) - 0.2, np.log10(max(sigmas)) + 0.3],
         },
-        yaxis2=still | {
-            "domain": [0, split], "range": [-0.55, rows - 0.45], "tickvals": list(range(rows)), "ticktext": names[::-1],
-            "anchor": "x", "automargin": True, "ticks": "", "showline": False,
+        yaxis2=still
+        | {
+            "domain": [0, split],
+            "range": [-0.55, rows - 0.45],
+            "tickvals": list(range(rows)),
+            "ticktext": names[::-1],
+            "anchor": "x",
+            "automargin": True,
+            "ticks": "",
+            "showline": False,
         },
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -194,9 +230,18 @@ def _thumbnail(figure: Figure, image: Tensor, column: int, row: int) -> None:
     scale = max(1, 84 // image.shape[-1])
     pixels = to_uint8(image[None].float())[0].repeat(scale, axis=0).repeat(scale, axis=1)
     figure.add_layout_image(
-        source=data_uri(pixels), xref="x", yref="y2", x=column, y=row, xanchor="center", yanchor="middle", sizex=0.94,
-        sizey=0.94, sizing="contain", layer="above",
-    )  # fmt: skip
+        source=data_uri(pixels),
+        xref="x",
+        yref="y2",
+        x=column,
+        y=row,
+        xanchor="center",
+        yanchor="middle",
+        sizex=0.94,
+        sizey=0.94,
+        sizing="contain",
+        layer="above",
+    )
 
 
 def _intervals(plan: Plan) -> str:

@@ -1,13 +1,12 @@
 r"""What may stand in one picture.
 
-Rows of different models, feature sets, references, precisions, sample counts or seeds are never compared: a Fréchet distance
-falls with the number of samples, and moves with the seeds by more than good samplers differ. So a mean over blocks of seeds is
-taken over the same blocks for all that stand together (`shared_blocks`). Nor are speeds of two machines, or of two rotations: the
-machine may have changed in between.
-Distances of two machines are: the noise bits are the same, and what a network rounds otherwise moves them by less than their
-last printed digit (benchmarks/machines.py). `groups` separates what may not stand together. A measurement that was made again
-replaces the older one: files are appended to, so the later row is the newer.
-"""
+Rows of different models, feature sets, references, precisions, sample counts or seeds are never compared: a Fréchet
+distance falls with the number of samples, and moves with the seeds by more than good samplers differ. So a mean over
+blocks of seeds is taken over the same blocks for all that stand together (`shared_blocks`). Nor are speeds of two
+machines, or of two rotations: the machine may have changed in between. Distances of two machines are: the noise bits
+are the same, and what a network rounds otherwise moves them by less than their last printed digit
+(benchmarks/machines.py). `groups` separates what may not stand together. A measurement that was made again replaces the
+older one: files are appended to, so the later row is the newer."""
 
 from __future__ import annotations
 
@@ -107,13 +106,11 @@ def shared_blocks(measured: Mapping[Any, Mapping[Any, Row]]) -> list[tuple[list[
     """Sets of blocks of seeds, and who may be compared on each: (blocks, contenders that were drawn on all of them).
 
     `measured` has for each contender its rows by block. A set is what some contender was drawn on, or what all share. A set that
-    leaves its contender alone is left out where the contender stands beside others on fewer blocks. Most contenders come first.
-    """
+    leaves its contender alone is left out where the contender stands beside others on fewer blocks. Most contenders
+    come first."""
     own = [frozenset(blocks) for blocks in measured.values()]
     sets = dict.fromkeys([*own, frozenset.intersection(*own)] if own else [])
-    found = [
-        (some, [key for key, blocks in measured.items() if some <= set(blocks)]) for some in sets if some
-    ]
+    found = [(some, [key for key, blocks in measured.items() if some <= set(blocks)]) for some in sets if some]
     compared = {key for _, members in found if len(members) > 1 for key in members}
     kept = [(some, members) for some, members in found if len(members) > 1 or members[0] not in compared]
     kept.sort(key=lambda item: (-len(item[1]), -len(item[0])))
@@ -124,9 +121,10 @@ def quality_points(rows: Iterable[Row], shared: bool = True) -> list[dict[str, A
     """One point for each contender, NFE and way to count: `fd`, `std` over seed blocks (None for one block), `blocks`,
     `seeds`, and `basis`, which says how many samples each distance was taken over.
 
-    A pooled row of several blocks is a point by itself; the blocks of a contender are another one, their mean. It is taken over
-    the blocks that others have too, as often as there are such sets (`shared_blocks`), or with `shared` = False over all its own
-    blocks, which then compares with no other. Where rows have `fd_balanced` there is a second point of each, whose `fd` it is;
+    A pooled row of several blocks is a point by itself; the blocks of a contender are another one, their mean. It is
+    taken over the blocks that others have too, as often as there are such sets (`shared_blocks`), or with `shared` =
+    False over all its own blocks, which then compares with no other. Where rows have `fd_balanced` there is a second
+    point of each, whose `fd` it is;
     `fd_drawn` and `std_drawn` are then the distance without weights.
     """
     rows = [row for row in rows if _finite(row.get("fd"))]
@@ -146,19 +144,12 @@ def quality_points(rows: Iterable[Row], shared: bool = True) -> list[dict[str, A
         drawn = blocks.get(key_of(row, (*identity, "n")))
         if (row.get("blocks") or 0) < 2 and drawn is not None:
             continue  # the block says the same
-        every = [
-            r for key, some in blocks.items() if key[:-1] == key_of(row, identity) for r in some.values()
-        ]
+        every = [r for key, some in blocks.items() if key[:-1] == key_of(row, identity) for r in some.values()]
         std, std_balanced = (
-            row.get(f"{name}_block_std") if (row.get("blocks") or 0) > 1 else None
-            for name in ("fd", "fd_balanced")
+            row.get(f"{name}_block_std") if (row.get("blocks") or 0) > 1 else None for name in ("fd", "fd_balanced")
         )
         means = {name: row[f"{name}_mean"] for name in METRICS if row.get(f"{name}_mean") is not None}
-        told = {
-            "std": std,
-            "fd_balanced_std": std_balanced,
-            "basis": f"FD of n = {row.get('n') or 0:,} samples",
-        }
+        told = {"std": std, "fd_balanced_std": std_balanced, "basis": f"FD of n = {row.get('n') or 0:,} samples"}
         told |= {"seeds": row.get("seeds") or _seeds([row]) or _seeds(every), "n_block": None}
         points.append({**means, **row, **told})
     return points + [_balanced(point) for point in points if _finite(point.get("fd_balanced"))]
@@ -201,8 +192,7 @@ def train_row(rows: Iterable[Row], group: Group) -> Row | None:
     found = [
         point
         for point in quality_points(rows, shared=False)
-        if is_train(point)
-        and all(point.get(name, "") == here.get(name, "") for name in ("features", "reference"))
+        if is_train(point) and all(point.get(name, "") == here.get(name, "") for name in ("features", "reference"))
     ]
 
     def differs(point: Row) -> tuple[bool, bool]:
@@ -216,20 +206,18 @@ def train_row(rows: Iterable[Row], group: Group) -> Row | None:
 
 
 def panels(found: Sequence[Group]) -> list[Group]:
-    """The groups for one picture: the one with most contenders, then for each set of features the one with most blocks of seeds.
+    """The groups for one picture: the one with most contenders, then for each set of features the one with most blocks
+    of seeds.
 
-    The first shows every sampler on the blocks that all have, the others the few that were drawn often, with their spread.
-    """
+    The first shows every sampler on the blocks that all have, the others the few that were drawn often, with their
+    spread."""
     if not found:
         return []
     first = found[0].rows[0]
     chosen: dict[tuple[Any, ...], Group] = {}
     for group in found:
         row = group.rows[0]
-        if all(
-            row.get(name) == first.get(name)
-            for name in ("model", "model_sha256", "dtype", "rotation", "n_block")
-        ):
+        if all(row.get(name) == first.get(name) for name in ("model", "model_sha256", "dtype", "rotation", "n_block")):
             by = key_of(row, ("features", "reference"))
             best = chosen.setdefault(by, group)
             if len(group.rows) > 1 and _worth(group, first) > _worth(best, first):
@@ -273,15 +261,26 @@ def speed_at_quality(rows: Iterable[Row]) -> list[dict[str, Any]]:
             told = {
                 k: p.get(k)
                 for k in (
-                    "fd", "std", "features", "reference", "basis", "seeds", "n", "n_block", "blocks", "equal_classes"
+                    "fd",
+                    "std",
+                    "features",
+                    "reference",
+                    "basis",
+                    "seeds",
+                    "n",
+                    "n_block",
+                    "blocks",
+                    "equal_classes",
                 )
-            }  # fmt: skip
+            }
             joined.append({**row, **told})
     return joined
 
 
 def ablation_points(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """One point for each experiment and value: mean and std over the blocks of seeds that the experiment's values share."""
+    """One point for each experiment and value: mean and std over the blocks of seeds that the experiment's values
+    share.
+    """
     what, where = ("value", "sampler", "nfe", "plan"), ("experiment", *JUDGED, "n")
     experiments: dict[tuple[Any, ...], dict[Any, dict[Any, Row]]] = {}
     for row in of_kind(rows, "ablation"):
@@ -316,9 +315,8 @@ def _mean_std(values: Sequence[float]) -> tuple[float, float | None]:
 def _seeds(rows: Iterable[Row]) -> str:
     """The seeds of these blocks, "1000000-1002999"; empty where the rows do not say.
 
-    Plain loops once began from latents of their own, so equal seeds were not equal starts; those rows say so, and compare with no
-    others.
-    """
+    Plain loops once began from latents of their own, so equal seeds were not equal starts; those rows say so, and
+    compare with no others."""
     from ..errors import SeedError
     from ..seeds import Seeds
 

@@ -1,8 +1,7 @@
 """Series: the points of one sampler that a line may join, and the name that stands beside them.
 
-Points of one sampler with Restart intervals in other places are other samplers for a reader: joined by a line they would look
-like one curve along NFE.
-"""
+Points of one sampler with Restart intervals in other places are other samplers for a reader: joined by a line they
+would look like one curve along NFE."""
 
 from __future__ import annotations
 
@@ -49,12 +48,12 @@ def where_of(row: Row) -> str:
 
 
 def series_of(points: Iterable[Row]) -> list[Series]:
-    """A series for each sampler and place of its intervals, the engine's first; named by the place where there are several."""
+    """A series for each sampler and place of its intervals, the engine's first; named by the place where there are
+    several.
+    """
     found: dict[tuple[str, str, str], list[Row]] = {}
     for point in points:
-        found.setdefault((str(point.get("by", "")), str(point.get("sampler")), where_of(point)), []).append(
-            point
-        )
+        found.setdefault((str(point.get("by", "")), str(point.get("sampler")), where_of(point)), []).append(point)
     places: dict[tuple[str, str], int] = {}
     for by, sampler, _ in found:
         places[by, sampler] = places.get((by, sampler), 0) + 1

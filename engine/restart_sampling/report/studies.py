@@ -29,11 +29,7 @@ NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
 def ablation(experiment: str, points: Sequence[Row]) -> Figure:
     """FD over what was varied: a line for numbers, a heat map for intervals [t_min, t_max], bars for other texts."""
     ends = [(_ends(p), p) for p in points]
-    if (
-        experiment == "interval"
-        and len({e[0] for e, _ in ends if e}) > 1
-        and len({e[1] for e, _ in ends if e}) > 1
-    ):
+    if experiment == "interval" and len({e[0] for e, _ in ends if e}) > 1 and len({e[1] for e, _ in ends if e}) > 1:
         return _heat_map([(e, p) for e, p in ends if e])
     lined = [p for p in points if isinstance(p.get("value"), (int, float))]
     figure = _figure(height=380)
@@ -41,21 +37,30 @@ def ablation(experiment: str, points: Sequence[Row]) -> Figure:
         rows = sorted(lined, key=lambda p: p["value"])
         shade = colour("restart")
         figure.add_scatter(
-            x=[f"{p['value']:g}<br>{p.get('nfe', '?')} NFE" for p in rows], y=[p["fd"] for p in rows],
-            error_y=_bars([p.get("std") for p in rows]), mode="lines+markers", showlegend=False, line={"color": shade},
+            x=[f"{p['value']:g}<br>{p.get('nfe', '?')} NFE" for p in rows],
+            y=[p["fd"] for p in rows],
+            error_y=_bars([p.get("std") for p in rows]),
+            mode="lines+markers",
+            showlegend=False,
+            line={"color": shade},
             marker={"size": 9, "color": [colour(family_of(p)) for p in rows], "symbol": [symbol(p) for p in rows]},
-            customdata=[[_hover(p)] for p in rows], hovertemplate="%{customdata[0]}<extra></extra>",
-        )  # fmt: skip
+            customdata=[[_hover(p)] for p in rows],
+            hovertemplate="%{customdata[0]}<extra></extra>",
+        )
         _say_hollow(figure, rows)
         figure.update_xaxes(title_text=text(TITLES.get(experiment, experiment)), type="category")
     else:
         for family in dict.fromkeys(map(family_of, points)):
             rows = [p for p in points if family_of(p) == family]
             figure.add_bar(
-                x=[text(p.get("value")) for p in rows], y=[p["fd"] for p in rows], name=_family(family),
-                error_y=_bars([p.get("std") for p in rows]), marker={"color": colour(family)},
-                customdata=[[_hover(p)] for p in rows], hovertemplate="%{customdata[0]}<extra></extra>",
-            )  # fmt: skip
+                x=[text(p.get("value")) for p in rows],
+                y=[p["fd"] for p in rows],
+                name=_family(family),
+                error_y=_bars([p.get("std") for p in rows]),
+                marker={"color": colour(family)},
+                customdata=[[_hover(p)] for p in rows],
+                hovertemplate="%{customdata[0]}<extra></extra>",
+            )
         figure.update_xaxes(title_text=text(TITLES.get(experiment, experiment)), type="category")
     figure.update_yaxes(title_text="FD (lower is better)")
     return figure
@@ -74,10 +79,19 @@ def _heat_map(points: Sequence[tuple[tuple[float, float], Row]]) -> Figure:
         labels[i][j] = f"{p['fd']:.2f}" + (f" ± {p['std']:.2f}" if p.get("std") else "")
     figure = _figure(height=150 + 56 * len(lows))
     figure.add_heatmap(
-        x=[f"{v:g}" for v in highs], y=[f"{v:g}" for v in lows], z=cells, text=labels, texttemplate="%{text}", hovertext=hover,
-        hovertemplate="%{hovertext}<extra></extra>", colorscale=SHADES, colorbar={"title": {"text": "FD"}, "thickness": 14},
-        xgap=2, ygap=2, hoverongaps=False,
-    )  # fmt: skip
+        x=[f"{v:g}" for v in highs],
+        y=[f"{v:g}" for v in lows],
+        z=cells,
+        text=labels,
+        texttemplate="%{text}",
+        hovertext=hover,
+        hovertemplate="%{hovertext}<extra></extra>",
+        colorscale=SHADES,
+        colorbar={"title": {"text": "FD"}, "thickness": 14},
+        xgap=2,
+        ygap=2,
+        hoverongaps=False,
+    )
     figure.update_xaxes(type="category", title_text="t_max", showgrid=False)
     figure.update_yaxes(type="category", title_text="t_min", showgrid=False)
     return figure
@@ -105,7 +119,9 @@ def equal_classes(rows: Sequence[Row]) -> str:
 
 @dataclass(frozen=True)
 class Confirmed:
-    """A plan measured on fresh seeds: for which budget, which of the three it is, its name and family, distance and spread."""
+    """A plan measured on fresh seeds: for which budget, which of the three it is, its name and family, distance and
+    spread.
+    """
 
     budget: int
     role: str
@@ -152,7 +168,9 @@ def of_blocks(tuned: Sequence[Row]) -> str:
 
 
 def tuning(trials: Sequence[Row], tuned: Sequence[Row]) -> Figure:
-    """Every trial with the trials' front, and in a panel of its own, since it is of other seeds, what was measured again."""
+    """Every trial with the trials' front, and in a panel of its own, since it is of other seeds, what was measured
+    again.
+    """
     from plotly.subplots import make_subplots
 
     points = list(confirmed(tuned))
@@ -166,16 +184,28 @@ def tuning(trials: Sequence[Row], tuned: Sequence[Row]) -> Figure:
     for family in sorted(set(map(family_of, trials)), key=rank):
         rows = [t for t in trials if family_of(t) == family]
         figure.add_scatter(
-            x=[t["nfe"] for t in rows], y=[t["fd"] for t in rows], mode="markers", name=f"trials, {_family(family)}",
+            x=[t["nfe"] for t in rows],
+            y=[t["fd"] for t in rows],
+            mode="markers",
+            name=f"trials, {_family(family)}",
             marker={"color": colour(family), "size": 6, "symbol": look(family).symbol, "opacity": 0.6},
-            customdata=[[_hover(t)] for t in rows], hovertemplate="%{customdata[0]}<extra></extra>", row=1, col=1,
-        )  # fmt: skip
+            customdata=[[_hover(t)] for t in rows],
+            hovertemplate="%{customdata[0]}<extra></extra>",
+            row=1,
+            col=1,
+        )
     if trials:
         best = front(trials)
         figure.add_scatter(
-            x=[t["nfe"] for t in best], y=[t["fd"] for t in best], mode="lines", line={"color": INK, "width": 1, "shape": "hv"},
-            name="front of the trials", hoverinfo="skip", row=1, col=1,
-        )  # fmt: skip
+            x=[t["nfe"] for t in best],
+            y=[t["fd"] for t in best],
+            mode="lines",
+            line={"color": INK, "width": 1, "shape": "hv"},
+            name="front of the trials",
+            hoverinfo="skip",
+            row=1,
+            col=1,
+        )
         _log(figure, "x", "NFE", [t["nfe"] for t in trials], row=1, col=1)
         _log(figure, "y", fd, [t["fd"] for t in trials], row=1, col=1)
     if points:
@@ -183,24 +213,42 @@ def tuning(trials: Sequence[Row], tuned: Sequence[Row]) -> Figure:
         for family in sorted({p.family for p in points}, key=rank):
             some = [(x, p) for x, p in zip(at, points, strict=True) if p.family == family]
             figure.add_scatter(
-                x=[x for x, _ in some], y=[p.fd for _, p in some], mode="markers", name=f"fresh seeds, {_family(family)}",
+                x=[x for x, _ in some],
+                y=[p.fd for _, p in some],
+                mode="markers",
+                name=f"fresh seeds, {_family(family)}",
                 error_y=_bars([p.std for _, p in some]),
                 marker={
-                    "color": colour(family), "size": [13 if p.role == "tuned" else 9 for _, p in some],
+                    "color": colour(family),
+                    "size": [13 if p.role == "tuned" else 9 for _, p in some],
                     "symbol": [look(family).symbol + "-open" * (not p.std) for _, p in some],
                 },
-                customdata=[[f"<b>{p.role}</b>, budget {p.budget} NFE<br>FD {number(p.fd)}<br>{text(p.what)}"] for _, p in some],
-                hovertemplate="%{customdata[0]}<extra></extra>", row=len(titles), col=1,
-            )  # fmt: skip
+                customdata=[
+                    [f"<b>{p.role}</b>, budget {p.budget} NFE<br>FD {number(p.fd)}<br>{text(p.what)}"] for _, p in some
+                ],
+                hovertemplate="%{customdata[0]}<extra></extra>",
+                row=len(titles),
+                col=1,
+            )
         where: dict[str, Any] = {"row": len(titles), "col": 1}
         for x, p in zip(at, points, strict=True):
             figure.add_annotation(
-                x=x, y=math.log10(p.ends[1]), text=p.role, showarrow=False, yanchor="bottom", yshift=5, **where,
+                x=x,
+                y=math.log10(p.ends[1]),
+                text=p.role,
+                showarrow=False,
+                yanchor="bottom",
+                yshift=5,
+                **where,
                 font={"size": 11, "color": colour(p.family)},
-            )  # fmt: skip
+            )
         figure.update_xaxes(
-            tickvals=list(range(len(budgets))), ticktext=[f"{b} NFE" for b in budgets], title_text="budget",
-            range=[-0.5, len(budgets) - 0.5], showgrid=False, **where,
-        )  # fmt: skip
+            tickvals=list(range(len(budgets))),
+            ticktext=[f"{b} NFE" for b in budgets],
+            title_text="budget",
+            range=[-0.5, len(budgets) - 0.5],
+            showgrid=False,
+            **where,
+        )
         _log(figure, "y", fd, [end for p in points for end in p.ends], **where)
     return figure

@@ -1,8 +1,9 @@
-"""How things look, in every picture of the package: one colour and one marker for each family, one pattern for its library.
+"""How things look, in every picture of the package: one colour and one marker for each family, one pattern for its
+library.
 
-All pictures take their looks from here: the report's page (plotly), the pictures of `tune`, and those in the documentation
-(matplotlib, through canvas.py). The colours are Okabe and Ito's, which people with any colour vision can tell apart; and no
-difference is in colour alone.
+All pictures take their looks from here: the report's page (plotly), the pictures of `tune`, and those in the
+documentation (matplotlib, through canvas.py). The colours are Okabe and Ito's, which people with any colour vision can
+tell apart; and no difference is in colour alone.
 
 A hollow marker is a distance of one block of seeds: its spread is not known.
 """
@@ -18,7 +19,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Look:
-    """A family of samplers: its name in legends, its colour, and its marker in plotly (`symbol`) and matplotlib (`marker`)."""
+    """A family of samplers: its name in legends, its colour, and its marker in plotly (`symbol`) and matplotlib
+    (`marker`).
+    """
 
     label: str
     colour: str
@@ -107,7 +110,9 @@ def symbol(row: Mapping[str, Any]) -> str:
 
 
 def disturbed(row: Mapping[str, Any]) -> str:
-    """ "2 of 5 rounds disturbed" where other processes took the processor while a speed was measured; "" where none did."""
+    """ "2 of 5 rounds disturbed" where other processes took the processor while a speed was measured; "" where none
+    did.
+    """
     rounds = row.get("disturbed")
     if not isinstance(rounds, (int, float)) or not rounds:
         return ""

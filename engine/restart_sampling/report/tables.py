@@ -181,19 +181,16 @@ def by_family(rows: Iterable[Row]) -> list[Row]:
     """Rows in reading order: the engine first, ODE, SDE, Restart, then by sampler and NFE."""
     return sorted(
         rows,
-        key=lambda row: (
-            maker_rank(row.get("by")), rank(family_of(row)), str(row.get("sampler")), row.get("nfe") or 0
-        ),
-    )  # fmt: skip
+        key=lambda row: (maker_rank(row.get("by")), rank(family_of(row)), str(row.get("sampler")), row.get("nfe") or 0),
+    )
 
 
 def quality_table(rows: Iterable[Row], by: str | None = None) -> str:
     """The README's quality table in Markdown: the largest group of comparable points, the training images first.
 
-    The first FD is of the seeds that all rows share, so it compares; beside it stands the FD over all blocks of a row, where some
-    have more, and the FD of further features. `by` = "engine" leaves the other libraries out. FD is with its std over blocks of
-    seeds. Empty where there are no rows.
-    """
+    The first FD is of the seeds that all rows share, so it compares; beside it stands the FD over all blocks of a row,
+    where some have more, and the FD of further features. `by` = "engine" leaves the other libraries out. FD is with its
+    std over blocks of seeds. Empty where there are no rows."""
     rows = list(rows)
     found = quality_groups(rows)
     if not found:
@@ -208,13 +205,16 @@ def quality_table(rows: Iterable[Row], by: str | None = None) -> str:
         return own.get(key_of(row, CONTENDER), row)
 
     columns: list[Column] = [
-        ("sampler", title_of), ("restart [N, K, t_min, t_max]", intervals_of), ("NFE", field("nfe")),
+        ("sampler", title_of),
+        ("restart [N, K, t_min, t_max]", intervals_of),
+        ("NFE", field("nfe")),
         (str(first["basis"]).removeprefix("mean "), lambda row: None if more and is_train(row) else _fd(row)),
         ("over all its blocks", lambda row: _fd(whole(row)) if more else None),
         ("as drawn", lambda row: _fd(whole(row), "fd_drawn", "std_drawn")),
         *((f"FD on {name}", _looked_up(points)) for name, points in judged.items()),
-        ("right class", lambda row: _percent(whole(row).get("accuracy"))), ("blocks", lambda row: whole(row).get("blocks")),
-    ]  # fmt: skip
+        ("right class", lambda row: _percent(whole(row).get("accuracy"))),
+        ("blocks", lambda row: whole(row).get("blocks")),
+    ]
     train = train_row(rows, group)
     lines: list[Row] = [{**train, "title": "train set", "nfe": None}] if train else []
     lines += sorted((row for row in group.rows if by in (None, row.get("by"))), key=_walk)
@@ -255,7 +255,9 @@ def _looked_up(points: Mapping[tuple[Any, ...], Row]) -> Callable[[Row], str]:
 
 
 def features_table(rows: Iterable[Row]) -> Table:
-    """FD of every contender by each set of features, with the number of blocks in brackets; empty where there is but one set."""
+    """FD of every contender by each set of features, with the number of blocks in brackets; empty where there is but
+    one set.
+    """
     rows = list(rows)
     found = quality_groups(rows)
     if not found:
@@ -265,20 +267,21 @@ def features_table(rows: Iterable[Row]) -> Table:
     if not further:
         return Table((), ())
     columns: list[Column] = [
-        ("sampler", title_of), ("by", field("by")), ("NFE", field("nfe")), ("restart [N, K, t_min, t_max]", intervals_of),
+        ("sampler", title_of),
+        ("by", field("by")),
+        ("NFE", field("nfe")),
+        ("restart [N, K, t_min, t_max]", intervals_of),
         (f"{first.get('features')} (blocks)", _looked_up(_own_points(rows, found[0]))),
         *((f"{name} (blocks)", _looked_up(points)) for name, points in further.items()),
-    ]  # fmt: skip
+    ]
     return table(by_family(found[0].rows), columns)
 
 
 def pairs_table(rows: Iterable[Row]) -> Table:
-    """Restart beside the same solver without it and beside the best SDE, on the same blocks of seeds (`claims.pairs`): mean
-    difference with its standard error."""
+    """Restart beside the same solver without it and beside the best SDE, on the same blocks of seeds (`claims.pairs`):
+    mean difference with its standard error."""
     pairs = claims.pairs(rows)
-    several = [
-        name for name in ("model", "features", "n") if len({str(pair.one.get(name)) for pair in pairs}) > 1
-    ]
+    several = [name for name in ("model", "features", "n") if len({str(pair.one.get(name)) for pair in pairs}) > 1]
     told: list[Column] = [(name, _of_one(name)) for name in several]
     return table(pairs, (*told, *PAIRS))
 
@@ -294,11 +297,14 @@ def speed_table(rows: Iterable[Row], batch: int | None = None) -> str:
     if not found:
         return ""
     columns: list[Column] = [
-        ("sampler", title_of), ("NFE", field("nfe")), ("samples/s (quartiles)", _rate),
+        ("sampler", title_of),
+        ("NFE", field("nfe")),
+        ("samples/s (quartiles)", _rate),
         ("ratio to the fp64 loop", lambda row: _times(row.get("ratio"))),
-        ("outside the network", _outside), ("launches there", field("launches_per_evaluation")),
+        ("outside the network", _outside),
+        ("launches there", field("launches_per_evaluation")),
         ("first result", lambda row: _unit(row.get("first_result_s"), " s")),
-    ]  # fmt: skip
+    ]
     ordered = sorted(found[0].rows, key=lambda row: row.get("nfe_asked") or row.get("nfe") or 0)
     lines = [
         row
@@ -309,19 +315,21 @@ def speed_table(rows: Iterable[Row], batch: int | None = None) -> str:
 
 
 def tuned_table(rows: Iterable[Row]) -> str:
-    """What a search found, in Markdown: a line for each budget of the newest search of the largest group. FD on fresh seeds,
-    with its std over blocks; empty where there are no rows."""
+    """What a search found, in Markdown: a line for each budget of the newest search of the largest group. FD on fresh
+    seeds, with its std over blocks; empty where there are no rows."""
     found = groups([row for row in rows if row.get("kind") == "tuned"], (*JUDGED, "n"))
     if not found:
         return ""
     columns: list[Column] = [
-        ("budget, NFE", field("budget")), ("found", _found), ("NFE", field("nfe")),
+        ("budget, NFE", field("budget")),
+        ("found", _found),
+        ("NFE", field("nfe")),
         ("FD of it", lambda row: _fd(row, "fd", "fd_std")),
-        ("best preset", lambda row: _fd(row, "fd_best_preset", "fd_best_preset_std")), ("its name", field("best_preset")),
-
+        ("best preset", lambda row: _fd(row, "fd_best_preset", "fd_best_preset_std")),
+        ("its name", field("best_preset")),
         ("Heun", lambda row: _fd(row, "fd_heun", "fd_heun_std")),
         ("lower than both in", lambda row: f"{number(row.get('better'))} of {number(row.get('blocks'))}"),
-    ]  # fmt: skip
+    ]
     newest = latest(found[0].rows, ("budget",))
     return table(sorted(newest, key=lambda row: row["budget"]), columns).markdown()
 

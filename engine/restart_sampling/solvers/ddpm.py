@@ -1,7 +1,8 @@
 r"""DDPM ancestral sampling: draw x_s from the Gaussian posterior q(x_s | x_t, x₀ = D(x_t; t)).
 
 For x_t = x₀ + tε:  x_s = D + (s²/t²)(x_t − D) + η·s·√(1 − s²/t²)·ε for η = 1 (Ho et al., arXiv 2006.11239, eq. 7, written in σ).
-For 0 < η < 1 the direction coefficient is √(s² − noise²)/t, DDIM's interpolation (Song et al., arXiv 2010.02502, eq. 16).
+For 0 < η < 1 the direction coefficient is √(s² − noise²)/t, DDIM's interpolation (Song et al., arXiv 2010.02502, eq.
+16).
 
 Limiting cases: eta = 0 is DDIM (Euler); s = 0 returns D.
 """
@@ -20,6 +21,4 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     return Update(D_0 + (down / t) * (x - D_0), noise)
 
 
-SOLVER = Solver(
-    "ddpm", step, order=1, title="DDPM ancestral", noisy=True, aliases=("ancestral", "euler-ancestral")
-)
+SOLVER = Solver("ddpm", step, order=1, title="DDPM ancestral", noisy=True, aliases=("ancestral", "euler-ancestral"))

@@ -1,13 +1,14 @@
 r"""DPM-Solver-3, single-step (Lu et al., arXiv 2206.00927, Algorithm 2 with r₁ = 1/3, r₂ = 2/3).
 
-In σ space only L = ln(t/s) is left of the algebra; with m₁ = t·e^(−L/3), m₂ = t·e^(−2L/3) and d(x; t) = (x − D(x; t))/t:
+In σ space only L = ln(t/s) is left of the algebra; with m₁ = t·e^(−L/3), m₂ = t·e^(−2L/3) and d(x; t) = (x − D(x;
+t))/t:
 
     e₀ = d(x; t),  e₁ = d(x − (t − m₁)e₀; m₁)
     u  = x − (t − m₂)e₀ − 2m₂·((e^(2L/3) − 1)/(2L/3) − 1)·(e₁ − e₀),  e₂ = d(u; m₂)
     x' = x − (t − s)e₀ − 1.5·s·((e^L − 1)/L − 1)·(e₂ − e₀)
 
-On the main grid the order falls at the end as in the paper's experiments: order 3, then one step of order 2, then Euler to 0,
-3·N_main − 3 evaluations; steps inside a Restart interval always have order 3.
+On the main grid the order falls at the end as in the paper's experiments: order 3, then one step of order 2, then Euler
+to 0, 3·N_main − 3 evaluations; steps inside a Restart interval always have order 3.
 
 Limiting cases: s = 0 is one Euler step; the last step before 0 is DPM-Solver-2.
 """

@@ -3,8 +3,8 @@ r"""DPM-Solver++(2M), multistep (Lu et al., arXiv 2211.01095, Algorithm 2).
 With λ = ln(α/σ), h = λ_s − λ_t and r = h_last/h:
 D̄ = (1 + 1/(2r))·D(x; t) − (1/(2r))·D_prev;  x' = (σ_s/σ_t)·x − α_s·(e^(−h) − 1)·D̄.
 
-The history is fresh at the start and after every Restart jump (the first step there is Euler), and it is kept when the main
-grid goes on after an interval, with the true spacing.
+The history is fresh at the start and after every Restart jump (the first step there is Euler), and it is kept when the
+main grid goes on after an interval, with the true spacing.
 
 Limiting cases: fresh history or s = 0 is Euler.
 """

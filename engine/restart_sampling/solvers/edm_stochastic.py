@@ -1,8 +1,8 @@
 r"""EDM's stochastic sampler (EDM, arXiv 2206.00364, Algorithm 2): churn, then a Heun step.
 
-Churn lifts the state from t to t̂ = t(1 + γ) with γ = min(S_churn/N, √2 − 1) while S_min ≤ t ≤ S_max, adding noise of std
-S_noise·√(t̂² − t²). The lift is part of the row that arrives at t (see :func:`gamma` and the plan), so what is left of the
-solver is Heun from t̂.
+Churn lifts the state from t to t̂ = t(1 + γ) with γ = min(S_churn/N, √2 − 1) while S_min ≤ t ≤ S_max, adding noise of
+std S_noise·√(t̂² − t²). The lift is part of the row that arrives at t (see :func:`gamma` and the plan), so what is left
+of the solver is Heun from t̂.
 
 Limiting case: S_churn = 0 is Heun.
 """
@@ -22,6 +22,4 @@ def gamma(t: float, s_churn: float, s_min: float, s_max: float, steps: int) -> f
     return min(s_churn / steps, GAMMA_MAX) if s_min <= t <= s_max else 0.0
 
 
-SOLVER = Solver(
-    "edm-stochastic", heun.step, order=2, title="EDM stochastic (churn + Heun)", aliases=("edm-sde",)
-)
+SOLVER = Solver("edm-stochastic", heun.step, order=2, title="EDM stochastic (churn + Heun)", aliases=("edm-sde",))

@@ -1,7 +1,7 @@
 r"""Euler, which is DDIM (η = 0) for every process.
 
-x' = x + (s − t)·d, d = (x − D(x; t))/t, the first-order step of the probability-flow ODE dx/dt = d (EDM,
-arXiv 2206.00364, eq. 1 with σ(t) = t). In flow matching x_t = (1−t)x₀ + tε the velocity ε − x₀ is (x − D)/t as well, so the
+x' = x + (s − t)·d, d = (x − D(x; t))/t, the first-order step of the probability-flow ODE dx/dt = d (EDM, arXiv
+2206.00364, eq. 1 with σ(t) = t). In flow matching x_t = (1−t)x₀ + tε the velocity ε − x₀ is (x − D)/t as well, so the
 same line serves both.
 
 Limiting cases: s = 0 returns D(x; t); s = t is the identity.

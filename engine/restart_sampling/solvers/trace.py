@@ -1,10 +1,9 @@
 r"""Tracing: a solver is written as its paper writes it, and recorded as linear algebra.
 
 Every solver here is linear in the state x and the denoiser outputs D_0, D_1, … with coefficients known before the first
-network call. So a solver step is an ordinary function on :class:`Form` objects (linear combinations of x, D_0, D_1, … and
-the D kept from the previous step); calling `D(z, t)` records one network evaluation. The record, a :class:`Step`, is what
-a plan is made of: pure float64 numbers, no tensors.
-"""
+network call. So a solver step is an ordinary function on :class:`Form` objects (linear combinations of x, D_0, D_1, …
+and the D kept from the previous step); calling `D(z, t)` records one network evaluation. The record, a :class:`Step`,
+is what a plan is made of: pure float64 numbers, no tensors."""
 
 from __future__ import annotations
 
@@ -24,9 +23,7 @@ class Form:
         n = max(len(self.D), len(other.D))
         left, right = (f.D + (0.0,) * (n - len(f.D)) for f in (self, other))
         return Form(
-            self.x + other.x,
-            self.previous + other.previous,
-            tuple(a + b for a, b in zip(left, right, strict=True)),
+            self.x + other.x, self.previous + other.previous, tuple(a + b for a, b in zip(left, right, strict=True))
         )
 
     def __mul__(self, scale: float) -> Form:
@@ -59,9 +56,8 @@ class Position:
 
     `remaining` counts the steps left on this leg, this one included; `restart` is True inside a Restart interval.
     `previous` (with the level `t_previous` it was evaluated at) is the D kept by the step before, or None when the
-    history is fresh: at the start and after every jump. `eta` scales the noise of ancestral sampling; `process` names the
-    state (see process.py).
-    """
+    history is fresh: at the start and after every jump. `eta` scales the noise of ancestral sampling; `process` names
+    the state (see process.py)."""
 
     remaining: int = 1
     restart: bool = False

@@ -63,9 +63,7 @@ def accuracy(classifier: Classifier, images: Images) -> float:
     return float((torch.cat(guesses) == labels).float().mean())
 
 
-def train_classifier(
-    images: Images, epochs: int = 3, batch: int = 128, lr: float = 3e-3, seed: int = 0
-) -> Classifier:
+def train_classifier(images: Images, epochs: int = 3, batch: int = 128, lr: float = 3e-3, seed: int = 0) -> Classifier:
     """Adam, a one-cycle rate (up for a tenth, then a cosine to 0), random shifts by up to 2 pixels.
 
     The weights depend on `seed` and leave torch's global generator as it was.
@@ -92,13 +90,7 @@ def train_classifier(
         optimizer.zero_grad(set_to_none=True)
         F.cross_entropy(classifier(x), labels[index]).backward()
         optimizer.step()
-    classifier.card = {
-        "data": images.name,
-        "classes": list(images.classes),
-        "epochs": epochs,
-        "batch": batch,
-        "lr": lr,
-    }
+    classifier.card = {"data": images.name, "classes": list(images.classes), "epochs": epochs, "batch": batch, "lr": lr}
     classifier.card["seed"] = seed
     return classifier.eval().requires_grad_(False)
 

@@ -26,8 +26,17 @@ from ..files import NPZ_DAMAGE
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 FASHION_MNIST_CLASSES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-)  # fmt: skip
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 
 
@@ -68,24 +77,15 @@ def _read_idx(path: Path) -> np.ndarray:
     return body.reshape(shape)
 
 
-def _checked(
-    name: str, images: np.ndarray, labels: np.ndarray | None, classes: tuple[str, ...] = ()
-) -> Images:
+def _checked(name: str, images: np.ndarray, labels: np.ndarray | None, classes: tuple[str, ...] = ()) -> Images:
     if images.dtype != np.uint8:
         raise DataError(f"{name}: images must be uint8, got {images.dtype}")
     if images.ndim == 3:
         images = images[:, None]
     elif images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
         images = images.transpose(0, 3, 1, 2)
-    if (
-        images.ndim != 4
-        or images.shape[1] not in (1, 3)
-        or images.shape[2] != images.shape[3]
-        or not len(images)
-    ):
-        raise DataError(
-            f"{name}: need [N, H, H], [N, H, H, C] or [N, C, H, H], C 1 or 3; got {list(images.shape)}"
-        )
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or images.shape[2] != images.shape[3] or not len(images):
+        raise DataError(f"{name}: need [N, H, H], [N, H, H, C] or [N, C, H, H], C 1 or 3; got {list(images.shape)}")
     if labels is not None:
         if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
             raise DataError(
@@ -114,9 +114,7 @@ def _read_npz(path: Path) -> Images:
     try:
         with np.load(path, allow_pickle=False) as file:
             if "images" not in file:
-                raise DataError(
-                    f"{path}: has no array `images`; it holds {', '.join(file.files[:20]) or 'nothing'}"
-                )
+                raise DataError(f"{path}: has no array `images`; it holds {', '.join(file.files[:20]) or 'nothing'}")
             return _checked(str(path), file["images"], file.get("labels"))
     except DataError:
         raise
@@ -139,9 +137,7 @@ def _read_folder(folder: Path) -> Images:
             except (OSError, UnidentifiedImageError) as error:
                 raise DataError(f"{path}: not a readable picture ({error})") from None
             if arrays and array.shape != arrays[0].shape:
-                raise DataError(
-                    f"{path}: is {array.shape}, the pictures before it {arrays[0].shape}; make them equal"
-                )
+                raise DataError(f"{path}: is {array.shape}, the pictures before it {arrays[0].shape}; make them equal")
             arrays.append(array)
             labels.append(label)
     if not arrays:

@@ -1,7 +1,8 @@
 r"""Feature extractors for small images that had no part in training the bundled classifier, one architecture a class.
 
-A Fréchet distance says how two image sets differ in the features it looks at and nothing more, so a claim about samplers needs
-several. These differ from the bundled classifier (classifier.py) and from each other in architecture, training and layer:
+A Fréchet distance says how two image sets differ in the features it looks at and nothing more, so a claim about
+samplers needs several. These differ from the bundled classifier (classifier.py) and from each other in architecture,
+training and layer:
 
 | name | architecture | trained to | features, always 64 |
 |---|---|---|---|
@@ -9,8 +10,8 @@ several. These differ from the bundled classifier (classifier.py) and from each 
 | `fashion-mnist-autoencoder` | strided convolutions, linear bottleneck | restore noisy images, without classes | bottleneck |
 | `fashion-mnist-patches` | 4×4 patches, depthwise and pointwise layers | tell the classes | average over patches |
 
-Features are divided by one number, so that the training set's variances sum to their count, 64: the distances of different
-extractors are of one order of magnitude. All take images float [B, 1, 28, 28] in [−1, 1] and give [B, 64].
+Features are divided by one number, so that the training set's variances sum to their count, 64: the distances of
+different extractors are of one order of magnitude. All take images float [B, 1, 28, 28] in [−1, 1] and give [B, 64].
 
 Training is in train_extractors.py; the files hold what gives features, not the heads and the decoder.
 """
@@ -52,10 +53,7 @@ class _Residual(nn.Module):
 
     def __init__(self, cin: int, cout: int) -> None:
         super().__init__()
-        self.first, self.second = (
-            nn.Conv2d(cin, cout, 3, stride=2, padding=1),
-            nn.Conv2d(cout, cout, 3, padding=1),
-        )
+        self.first, self.second = (nn.Conv2d(cin, cout, 3, stride=2, padding=1), nn.Conv2d(cout, cout, 3, padding=1))
         self.norm, self.last = nn.GroupNorm(4, cout), nn.GroupNorm(4, cout)
         self.skip = nn.Conv2d(cin, cout, 1, stride=2)
 
@@ -117,9 +115,7 @@ class _Mix(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.patches = nn.Conv2d(width, width, 5, padding=2, groups=width)
-        self.channels = nn.Sequential(
-            nn.Conv2d(width, 2 * width, 1), nn.GELU(), nn.Conv2d(2 * width, width, 1)
-        )
+        self.channels = nn.Sequential(nn.Conv2d(width, 2 * width, 1), nn.GELU(), nn.Conv2d(2 * width, width, 1))
         self.norms = nn.ModuleList([nn.GroupNorm(1, width), nn.GroupNorm(1, width)])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -139,11 +135,7 @@ class Patches(Extractor):
         return self.mix(self.cut(images)).mean((2, 3))
 
 
-ARCHITECTURES: dict[str, type[Extractor]] = {
-    "resnet": ResNet,
-    "autoencoder": Autoencoder,
-    "patches": Patches,
-}
+ARCHITECTURES: dict[str, type[Extractor]] = {"resnet": ResNet, "autoencoder": Autoencoder, "patches": Patches}
 
 
 def save_extractor(extractor: Extractor, path: Path) -> None:
@@ -153,6 +145,4 @@ def save_extractor(extractor: Extractor, path: Path) -> None:
 
 def load_extractor(path: str | Path) -> Extractor:
     """Return the extractor stored by :func:`save_extractor`, float32, eval mode. Raises CheckpointError."""
-    return stored.load(
-        path, KEY, "a feature extractor", lambda card, _: ARCHITECTURES[card["architecture"]]()
-    )
+    return stored.load(path, KEY, "a feature extractor", lambda card, _: ARCHITECTURES[card["architecture"]]())

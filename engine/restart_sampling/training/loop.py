@@ -66,11 +66,7 @@ class Options:
 
     def rate(self, step: int) -> float:
         """Learning rate of step 1, 2, …"""
-        return (
-            self.lr
-            * min(step / self.warmup_steps, 1.0)
-            * math.sqrt(self.decay_steps / max(step, self.decay_steps))
-        )
+        return self.lr * min(step / self.warmup_steps, 1.0) * math.sqrt(self.decay_steps / max(step, self.decay_steps))
 
     def beta(self, step: int) -> float:
         """Share of the old average kept at step 1, 2, …"""
@@ -98,12 +94,7 @@ def draw_sigma(rng: np.random.Generator, B: int, P_mean: float, P_std: float) ->
 
 
 def edm_loss(
-    network: EDMNetwork,
-    F: Callable[..., Tensor],
-    y: Tensor,
-    labels: Tensor | None,
-    sigma: np.ndarray,
-    noise: Tensor,
+    network: EDMNetwork, F: Callable[..., Tensor], y: Tensor, labels: Tensor | None, sigma: np.ndarray, noise: Tensor
 ) -> Tensor:
     """Mean of ‖F − (y − c_skip·x)/c_out‖² per element, x = y + σ·noise; y, noise [B, C, H, W], σ float64 [B].
 
@@ -135,10 +126,17 @@ def start(config: dict[str, Any], options: Options, data: str, device: torch.dev
 def save(run: Run, path: Path) -> None:
     """Write a checkpoint: temporary file, flushed to the disk, renamed; so `path` is always a whole one."""
     content = {
-        "format": FORMAT, "config": run.network.config, "options": asdict(run.options), "data": run.data,
-        "step": run.step, "seconds": run.seconds, "network": run.network.state_dict(),
-        "mean_loss": run.mean_loss, "ema": run.ema.state_dict(), "optimizer": run.optimizer.state_dict(),
-    }  # fmt: skip
+        "format": FORMAT,
+        "config": run.network.config,
+        "options": asdict(run.options),
+        "data": run.data,
+        "step": run.step,
+        "seconds": run.seconds,
+        "network": run.network.state_dict(),
+        "mean_loss": run.mean_loss,
+        "ema": run.ema.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+    }
     write_atomically(path, lambda file: torch.save(content, file))
 
 
@@ -161,9 +159,7 @@ def resume(path: Path, device: torch.device) -> Run:
     return run
 
 
-def one_step(
-    run: Run, F: Callable[..., Tensor], images: Tensor, labels: Tensor | None
-) -> tuple[float, float]:
+def one_step(run: Run, F: Callable[..., Tensor], images: Tensor, labels: Tensor | None) -> tuple[float, float]:
     """Advance `run` by one step on uint8 `images` [N, C, H, W]; returns loss and gradient norm."""
     options, config = run.options, run.network.config
     run.step += 1
@@ -190,9 +186,7 @@ def one_step(
         )
     run.optimizer.step()
     with torch.no_grad():
-        torch._foreach_lerp_(
-            list(run.ema.parameters()), list(run.network.parameters()), 1 - options.beta(run.step)
-        )
+        torch._foreach_lerp_(list(run.ema.parameters()), list(run.network.parameters()), 1 - options.beta(run.step))
     return float(loss.detach()), float(norm)
 
 
@@ -210,17 +204,14 @@ def train(
 ) -> None:
     """Train for `minutes` or to step `max_steps`; leaves out/checkpoint.pt and appends to out/loss.csv.
 
-    Rows of steps that a killed run made after its last checkpoint are taken out of the table: those steps are made again.
+    Rows of steps that a killed run made after its last checkpoint are taken out of the table: those steps are made
+    again.
 
     `report(run, loss, seconds per step)` is called every `every` steps with means over them.
     """
     device = next(run.network.parameters()).device
     pixels = torch.from_numpy(images.images).to(device)
-    labels = (
-        None
-        if not run.network.label_dim or images.labels is None
-        else torch.from_numpy(images.labels).to(device)
-    )
+    labels = None if not run.network.label_dim or images.labels is None else torch.from_numpy(images.labels).to(device)
     F = torch.compile(run.network) if compile else run.network
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, table = out / "checkpoint.pt", out / "loss.csv"
@@ -234,9 +225,7 @@ def train(
         writer = csv.writer(file)
         if fresh:
             writer.writerow(["step", "seconds", "loss", "lr", "grad_norm"])
-        while (now := time.monotonic()) - begin < 60 * minutes and (
-            max_steps is None or run.step < max_steps
-        ):
+        while (now := time.monotonic()) - begin < 60 * minutes and (max_steps is None or run.step < max_steps):
             if now - last_save > 60 * save_minutes:
                 save(run, checkpoint)
                 last_save = now

@@ -24,9 +24,7 @@ def save(module: nn.Module, path: Path, key: str) -> None:
     write_atomic(path, to_bytes(tensors, metadata={key: json.dumps(module.card)}))
 
 
-def load(
-    path: str | Path, key: str, what: str, make: Callable[[dict[str, Any], dict[str, Tensor]], Made]
-) -> Made:
+def load(path: str | Path, key: str, what: str, make: Callable[[dict[str, Any], dict[str, Tensor]], Made]) -> Made:
     """Return the module that :func:`save` stored under `key`, float32, eval mode.
 
     Args:

@@ -23,12 +23,7 @@ console = plain_console(stderr=True)
 
 
 def network_config(
-    images: Images,
-    model_channels: int,
-    channel_mult: str,
-    num_blocks: int,
-    attn_resolutions: str,
-    label_dropout: float,
+    images: Images, model_channels: int, channel_mult: str, num_blocks: int, attn_resolutions: str, label_dropout: float
 ) -> dict[str, object]:
     """Config of a DDPM++ network for `images`; `channel_mult` and `attn_resolutions` are comma-separated."""
     lists = {"channel-mult": channel_mult, "attn": attn_resolutions}
@@ -61,12 +56,8 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for checkpoint.pt and loss.csv.")] = Path("runs/fm"),
     minutes: Annotated[float, typer.Option(min=0, help="Stop after this long.")] = 100.0,
     steps: Annotated[int | None, typer.Option(min=1, help="Stop at this step.")] = None,
-    batch: Annotated[
-        int | None, typer.Option(min=1, help="Images per step  [default: 64, or as before]")
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Peak rate of Adam  [default: 0.002, or as before]")
-    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per step  [default: 64, or as before]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak rate of Adam  [default: 0.002, or as before]")] = None,
     model_channels: Annotated[int, typer.Option(min=4)] = 16,
     channel_mult: Annotated[str, typer.Option(help="Width of each level over --model-channels.")] = "1,2,4",
     num_blocks: Annotated[int, typer.Option(min=1)] = 2,
@@ -81,9 +72,7 @@ def main(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile the network.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
-    export: Annotated[
-        Path | None, typer.Option(help="Write the averaged weights here at the end (float16).")
-    ] = None,
+    export: Annotated[Path | None, typer.Option(help="Write the averaged weights here at the end (float16).")] = None,
 ) -> None:
     """Train a small EDM network; see the module docstring."""
     try:
@@ -103,14 +92,12 @@ def main(
             run = loop.start(config, options, images.name, where)
         count = sum(p.numel() for p in run.network.parameters())
         console.print(
-            f"{images.name}: {len(images.images):,} images; {count:,} parameters; step {run.step}",
-            highlight=False,
+            f"{images.name}: {len(images.images):,} images; {count:,} parameters; step {run.step}", highlight=False
         )
 
         def report(run: loop.Run, loss: float, pace: float) -> None:
             console.print(
-                f"step {run.step:6d}  loss {loss:.4f}  {pace:.3f} s/step  {run.seconds / 60:.1f} min",
-                highlight=False,
+                f"step {run.step:6d}  loss {loss:.4f}  {pace:.3f} s/step  {run.seconds / 60:.1f} min", highlight=False
             )
 
         loop.train(

@@ -2,10 +2,9 @@ r"""Train the feature extractors of extractors.py on Fashion-MNIST's training se
 
     python -m restart_sampling.training.train_extractors fashion-mnist-resnet --folder .      # some minutes each
 
-A recipe is a row of RECIPES. The weights depend on the recipe and its seed, and by rounding on the number of threads; torch's
-global generator is left as it was. Classes are told by a linear layer on the features. The autoencoder minimises the squared
-error of the image restored from x + s·ε, s uniform in [0, 0.5], and never sees a class.
-"""
+A recipe is a row of RECIPES. The weights depend on the recipe and its seed, and by rounding on the number of threads;
+torch's global generator is left as it was. Classes are told by a linear layer on the features. The autoencoder
+minimises the squared error of the image restored from x + s·ε, s uniform in [0, 0.5], and never sees a class."""
 
 from __future__ import annotations
 
@@ -31,7 +30,10 @@ NOISE = 0.5  # most noise that the autoencoder removes, in units of the images' 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an extractor is trained. `flips`: half of the images are mirrored; `erase`: side of a square that is blanked, or 0."""
+    """How an extractor is trained.
+
+    `flips`: half of the images are mirrored; `erase`: side of a square that is blanked, or 0.
+    """
 
     architecture: str
     task: str
@@ -130,16 +132,19 @@ def train(name: str, images: Images, test: Images, recipe: Recipe | None = None)
         loss.backward()
         optimizer.step()
         if step % per_epoch == per_epoch - 1:
-            console.print(
-                f"{name}: epoch {step // per_epoch + 1}, last loss {loss.item():.4g}", highlight=False
-            )
+            console.print(f"{name}: epoch {step // per_epoch + 1}, last loss {loss.item():.4g}", highlight=False)
     task.eval().requires_grad_(False)
     found = torch.cat([extractor.embed(x / 127.5 - 1) for x in pixels.float().split(1000)])
     extractor.scale.copy_((found.double().var(0).mean() ** 0.5).float().half())  # as the file will hold it
     extractor.card = {
-        "name": name, "data": images.name, "images": len(pixels), "features": WIDTH, **asdict(recipe), **_reached(task, test),
+        "name": name,
+        "data": images.name,
+        "images": len(pixels),
+        "features": WIDTH,
+        **asdict(recipe),
+        **_reached(task, test),
         "licence": {"weights": "Apache-2.0", "data": "MIT (Zalando SE)"},
-    }  # fmt: skip
+    }
     return extractor
 
 

@@ -1,10 +1,11 @@
 r"""What a search found, for each budget, measured again on fresh seeds beside the best preset and Heun.
 
-The lowest distance of many trials is partly luck on the seeds they share. So the lowest few, the finalists, are drawn again on
-the seeds after those of the search, and the one that is lowest there is the tuned plan. What is reported is neither of the two:
-the tuned plan, the preset and plain Heun all draw the seeds of the benchmark. The preset is chosen by the search as well: the
-best on its seeds of those that were tried there; where none was, the Restart preset that uses most of the budget.
-"""
+The lowest distance of many trials is partly luck on the seeds they share. So the lowest few, the finalists, are drawn
+again on the seeds after those of the search, and the one that is lowest there is the tuned plan. What is reported is
+neither of the two:
+the tuned plan, the preset and plain Heun all draw the seeds of the benchmark. The preset is chosen by the search as
+well: the best on its seeds of those that were tried there; where none was, the Restart preset that uses most of the
+budget."""
 
 from __future__ import annotations
 
@@ -35,11 +36,21 @@ FIRST_SEED = 1_000_000  # the benchmark's
 BLOCK = 1000  # seeds of a distance, the benchmark's: a distance falls with the number of images, so all have as many
 Row = dict[str, Any]
 _FLAGS = (  # of `generate`, with the option of Plan.build each is
-    ("--steps", "steps"), ("--solver", "solver"), ("--restart-solver", "restart_solver"), ("--rho", "rho"),
-    ("--s-noise", "s_noise"), ("--s-churn", "s_churn"), ("--s-min", "s_min"), ("--s-max", "s_max"),
-    ("--restart-gamma", "restart_gamma"), ("--sigma-min", "sigma_min"), ("--sigma-max", "sigma_max"),
-    ("--schedule", "schedule"), ("--on-collision", "on_collision"), ("--guidance-scale", "guidance_scale"),
-)  # fmt: skip
+    ("--steps", "steps"),
+    ("--solver", "solver"),
+    ("--restart-solver", "restart_solver"),
+    ("--rho", "rho"),
+    ("--s-noise", "s_noise"),
+    ("--s-churn", "s_churn"),
+    ("--s-min", "s_min"),
+    ("--s-max", "s_max"),
+    ("--restart-gamma", "restart_gamma"),
+    ("--sigma-min", "sigma_min"),
+    ("--sigma-max", "sigma_max"),
+    ("--schedule", "schedule"),
+    ("--on-collision", "on_collision"),
+    ("--guidance-scale", "guidance_scale"),
+)
 
 
 class Fresh(Protocol):
@@ -104,10 +115,16 @@ def family(plan: Plan) -> str:
 def plan_fields(plan: Plan, nfe: int, dtype: str) -> Row:
     """What a row says of the plan."""
     return {
-        "sampler": "tuned", "by": "engine", "source": "found by search", "family": family(plan), "nfe": nfe,
-        "key": f"{plan.digest}-{dtype}", "plan": plan.digest, "config": plan.config.to_dict(),
+        "sampler": "tuned",
+        "by": "engine",
+        "source": "found by search",
+        "family": family(plan),
+        "nfe": nfe,
+        "key": f"{plan.digest}-{dtype}",
+        "plan": plan.digest,
+        "config": plan.config.to_dict(),
         "restart": plan.config.restart.to_json() if plan.intervals else "",
-    }  # fmt: skip
+    }
 
 
 def write_trials(study: Study, common: Row, path: Path) -> list[Row]:
@@ -122,11 +139,17 @@ def write_trials(study: Study, common: Row, path: Path) -> list[Row]:
         fd = None if trial.values is None else round(trial.values[1], 6)
         row = plan_fields(plan, attrs["nfe"], common["dtype"]) | common
         row |= {
-            "kind": "trial", "trial": trial.number, "title": f"Trial {trial.number}", "label": attrs.get("label", ""),
-            "preset": attrs.get("preset", ""), "fd": fd, "fd_first": attrs.get("first"),
-            "why": attrs.get("failed") or attrs.get("stopped") or "", "seconds": attrs.get("seconds"),
+            "kind": "trial",
+            "trial": trial.number,
+            "title": f"Trial {trial.number}",
+            "label": attrs.get("label", ""),
+            "preset": attrs.get("preset", ""),
+            "fd": fd,
+            "fd_first": attrs.get("first"),
+            "why": attrs.get("failed") or attrs.get("stopped") or "",
+            "seconds": attrs.get("seconds"),
             "study": study.user_attrs["study"],
-        }  # fmt: skip
+        }
         append(path, row)
         mine.append(row)
     return mine
@@ -149,11 +172,12 @@ def confirm(
     """Rows of kind "tuned", one for each budget that a trial fits in; appended to the file, and not measured twice.
 
     Args:
-        common: fields that every row has (model, features, environment …).
-        n, first_seed: the fresh seeds. Up to BLOCK of them are one distance; more are a distance for every BLOCK, whose mean
+        common: fields that every row has (model, features, environment …). n, first_seed: the fresh seeds. Up to BLOCK
+        of them are one distance; more are a distance for every BLOCK, whose mean
             is reported with its standard deviation, and n must be a multiple of BLOCK (else RestartValueError).
-        finalists: how many plans of a budget are drawn again before one is chosen, on the seeds after those of the search.
-        final_n: number of these seeds, a multiple of what one distance takes (else RestartValueError); default one distance.
+        finalists: how many plans of a budget are drawn again before one is chosen, on the seeds after those of the
+        search. final_n: number of these seeds, a multiple of what one distance takes (else RestartValueError); default
+        one distance.
     """
     block = min(n, BLOCK)
     final_n = block if final_n is None else final_n
@@ -167,9 +191,7 @@ def confirm(
         """The plan's distances as fields of a row: `name`, `name`_std and `name`_blocks; None and [] where it has none."""
         if plan is not None and plan.digest not in measured:
             try:
-                found = [
-                    round(objective.fresh(plan, first_seed + start, block), 6) for start in range(0, n, block)
-                ]
+                found = [round(objective.fresh(plan, first_seed + start, block), 6) for start in range(0, n, block)]
             except NonFiniteError as error:
                 progress(f"{what}: {error}")
                 found = []
@@ -191,7 +213,10 @@ def confirm(
     }
 
     def final(trial: FrozenTrial) -> float:
-        """A finalist's distance on the seeds after those of the search; infinite if it has none. Not used with one finalist."""
+        """A finalist's distance on the seeds after those of the search; infinite if it has none.
+
+        Not used with one finalist.
+        """
         if finalists == 1:
             return math.inf
         if trial.number not in repeated:
@@ -213,55 +238,51 @@ def confirm(
         if not lucky:
             progress(f"no plan was found for {budget} NFE")
             continue
-        trial, fd_final = min(
-            ((trial, final(trial)) for trial in lucky), key=lambda pair: (pair[1], pair[0].values[1])
-        )
+        trial, fd_final = min(((trial, final(trial)) for trial in lucky), key=lambda pair: (pair[1], pair[0].values[1]))
         plan = Plan.build(**trial.user_attrs["config"])
         name, preset, fd_search = _best_preset(study, space, objective, budget)
         heun = plan_for("heun", budget)
         row = plan_fields(plan, int(trial.values[0]), common["dtype"]) | common
         row |= {
-            "kind": "tuned", "title": f"Tuned for {budget} NFE", "budget": budget, "nfe_asked": budget, "n": block,
-            "blocks": n // block, "first_seed": first_seed, "final_n": final_n,
-            "best_preset": name, "heun": heun.digest if heun else "",
-            "trial": trial.number, "trials": len(complete(study)), "study": study.user_attrs["study"],
-        }  # fmt: skip
+            "kind": "tuned",
+            "title": f"Tuned for {budget} NFE",
+            "budget": budget,
+            "nfe_asked": budget,
+            "n": block,
+            "blocks": n // block,
+            "first_seed": first_seed,
+            "final_n": final_n,
+            "best_preset": name,
+            "heun": heun.digest if heun else "",
+            "trial": trial.number,
+            "trials": len(complete(study)),
+            "study": study.user_attrs["study"],
+        }
         same = find(
             read(path),
             **{
                 k: row[k]
-                for k in (
-                    "kind",
-                    "study",
-                    "budget",
-                    "plan",
-                    "best_preset",
-                    "n",
-                    "blocks",
-                    "first_seed",
-                    "final_n",
-                )
+                for k in ("kind", "study", "budget", "plan", "best_preset", "n", "blocks", "first_seed", "final_n")
             },
         )
         if same:
             rows.append(same[-1])
             continue
         row |= fresh("fd", plan, f"tuned for {budget}, {row['nfe']} NFE")
-        row |= fresh(
-            "fd_best_preset", preset, f"preset {name}, {objective.bound(preset).nfe if preset else 0} NFE"
-        )
+        row |= fresh("fd_best_preset", preset, f"preset {name}, {objective.bound(preset).nfe if preset else 0} NFE")
         row |= fresh("fd_heun", heun, f"Heun, {heun.nfe if heun else 0} NFE")
         row["better"] = (
-            better(*(row[f"{name}_blocks"] for name in ("fd", "fd_best_preset", "fd_heun")))
-            if row["fd_blocks"]
-            else 0
+            better(*(row[f"{name}_blocks"] for name in ("fd", "fd_best_preset", "fd_heun"))) if row["fd_blocks"] else 0
         )
         row |= {
-            "fd_final": _finite(fd_final), "finalists": len(lucky),
+            "fd_final": _finite(fd_final),
+            "finalists": len(lucky),
             "finals": {str(t.number): _finite(repeated[t.number]) for t in lucky if t.number in repeated},
-            "fd_search": round(trial.values[1], 6), "fd_search_best_preset": fd_search,
-            "command": command(plan, str(common["model"]), str(common["dtype"])), "code": python(plan),
-        }  # fmt: skip
+            "fd_search": round(trial.values[1], 6),
+            "fd_search_best_preset": fd_search,
+            "command": command(plan, str(common["model"]), str(common["dtype"])),
+            "code": python(plan),
+        }
         append(path, row)
         rows.append(row)
     return rows
@@ -282,10 +303,10 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _best_preset(
-    study: Study, space: Space, objective: Fresh, budget: int
-) -> tuple[str, Plan | None, float | None]:
-    """(name, plan, distance on the search's seeds or None) of the preset to compare with; ("", None, None) where none fits."""
+def _best_preset(study: Study, space: Space, objective: Fresh, budget: int) -> tuple[str, Plan | None, float | None]:
+    """(name, plan, distance on the search's seeds or None) of the preset to compare with; ("", None, None) where none
+    fits.
+    """
     tried = [t for t in complete(study) if t.user_attrs.get("preset") and t.values[0] <= budget]
     if tried:
         best = min(tried, key=lambda t: (t.values[1], t.number))

@@ -1,14 +1,15 @@
 r"""What a plan is worth: the Fréchet distance of the images it draws, with the same seeds for every plan.
 
-Where the reference has as many images of each class, it is the distance with all classes weighted alike (bench/judge.py).
+Where the reference has as many images of each class, it is the distance with all classes weighted alike
+(bench/judge.py).
 
-Common random numbers: all plans start from the same latents and inject the same noise bits, so that most of the sampling error
-of the distance is shared and drops out of a comparison. The seeds are not those a plan is reported on (confirm.py), because the
-best of many is partly the luckiest.
+Common random numbers: all plans start from the same latents and inject the same noise bits, so that most of the
+sampling error of the distance is shared and drops out of a comparison. The seeds are not those a plan is reported on
+(confirm.py), because the best of many is partly the luckiest.
 
-A quarter of the images is drawn first. Where its distance is FAR times that of a finished plan which costs no more, the rest is
-not drawn; such a plan is given up and has no value, because distances of different numbers of images cannot be compared.
-"""
+A quarter of the images is drawn first. Where its distance is FAR times that of a finished plan which costs no more, the
+rest is not drawn; such a plan is given up and has no value, because distances of different numbers of images cannot be
+compared."""
 
 from __future__ import annotations
 
@@ -57,8 +58,8 @@ class Objective:
     """Draws and judges plans.
 
     Args:
-        denoiser: the model. judge: the distance. n: images of a plan. first_seed: seeds are first_seed … first_seed + n − 1.
-        batch, dtype: of the sampler. cache: folder where images are kept. halving: give up plans that are far off.
+        denoiser: the model. judge: the distance. n: images of a plan. first_seed: seeds are first_seed … first_seed + n
+        − 1. batch, dtype: of the sampler. cache: folder where images are kept. halving: give up plans that are far off.
     """
 
     def __init__(

@@ -75,17 +75,21 @@ def _draw(trials: Sequence[Row], tuned: Sequence[Row], title: str, file: Any) ->
         shown = [row for row in trials if not top or row["fd"] <= top] or list(trials)
         for family in sorted(set(map(family_of, shown)), key=rank):
             some = [t for t in shown if family_of(t) == family]
-            search.plot([t["nfe"] for t in some], [t["fd"] for t in some], look(family).marker, ms=3.5, alpha=0.6,
-                        color=look(family).colour)  # fmt: skip
+            search.plot(
+                [t["nfe"] for t in some],
+                [t["fd"] for t in some],
+                look(family).marker,
+                ms=3.5,
+                alpha=0.6,
+                color=look(family).colour,
+            )
         best = lowest_of(shown)
         search.step([r["nfe"] for r in best], [r["fd"] for r in best], where="post", color=INK, lw=0.8)
         canvas.log_axis(search, "x", [r["nfe"] for r in shown])
         canvas.log_axis(search, "y", [r["fd"] for r in shown])
         hidden = len(trials) - len(shown)
         more = f"; {hidden} plan{'s' * (hidden > 1)} above the picture" if hidden else ""
-        search.set(
-            xlabel="NFE", ylabel=fd, title=f"the search{counted(trials)}; line: the lowest so far{more}"
-        )
+        search.set(xlabel="NFE", ylabel=fd, title=f"the search{counted(trials)}; line: the lowest so far{more}")
         if points:
             again = panels[1, 0]
             budgets, at = places(points)
@@ -93,20 +97,20 @@ def _draw(trials: Sequence[Row], tuned: Sequence[Row], title: str, file: Any) ->
                 big = {"markersize": 8 if p.role == "tuned" else 5}
                 canvas.points(again, [x], [p.fd], p.family, yerr=[p.std], linestyle="", **big)
                 again.annotate(
-                    p.role, (x, p.ends[1]), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=canvas.SMALL
-                )  # fmt: skip
+                    p.role,
+                    (x, p.ends[1]),
+                    xytext=(0, 6),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=canvas.SMALL,
+                )
             canvas.log_axis(again, "y", [end for p in points for end in p.ends], 0.1)
             again.set(
-                xlim=(-0.5, len(budgets) - 0.5),
-                xlabel="budget",
-                ylabel=fd,
-                title=f"measured again, {of_blocks(tuned)}",
+                xlim=(-0.5, len(budgets) - 0.5), xlabel="budget", ylabel=fd, title=f"measured again, {of_blocks(tuned)}"
             )
             again.set_xticks(range(len(budgets)), [f"{b} NFE" for b in budgets])
             again.grid(axis="x", visible=False)
         canvas.legend(
-            figure,
-            [*map(family_of, shown), *(p.family for p in points)],
-            one_block=any(not p.std for p in points),
+            figure, [*map(family_of, shown), *(p.family for p in points)], one_block=any(not p.std for p in points)
         )
         canvas.save(figure, file, title)

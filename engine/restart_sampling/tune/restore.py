@@ -1,9 +1,9 @@
 r"""A search made again from its rows, where the rows are there and its database is not.
 
-tune.jsonl has all that a search knows of a trial: the plan, its NFE, its distance or why it has none. The database has more of
-optuna's own, but it is a file of one machine; rows are committed, copied and read. The trials get their old numbers, and those
-that have no row (copies and refused points) are filled with refused ones, so that the search goes on as the one it was.
-"""
+tune.jsonl has all that a search knows of a trial: the plan, its NFE, its distance or why it has none. The database has
+more of optuna's own, but it is a file of one machine; rows are committed, copied and read. The trials get their old
+numbers, and those that have no row (copies and refused points) are filled with refused ones, so that the search goes on
+as the one it was."""
 
 from __future__ import annotations
 
@@ -31,12 +31,11 @@ def restore(
     """Give an empty study the trials of the newest search in `rows` whose distances compare with those of this one.
 
     Args:
-        rows: of tune.jsonl. common: fields of this search's rows; those in SAME must agree, and `model` where it has no hash.
-        key: `Objective.key`.
+        rows: of tune.jsonl. common: fields of this search's rows; those in SAME must agree, and `model` where it has no
+        hash. key: `Objective.key`.
 
-    Returns: (trials that were restored, rows that were left out because they are outside `space`); (0, 0) where the study has
-    trials already or no rows fit.
-    """
+    Returns: (trials that were restored, rows that were left out because they are outside `space`); (0, 0) where the
+    study has trials already or no rows fit."""
     names = SAME if common["model_sha256"] else (*SAME, "model")
     mine = find(rows, kind="trial", **{name: common[name] for name in names})
     if not mine or study.get_trials(deepcopy=False):
@@ -78,9 +77,14 @@ def _trial(row: Row, space: Space, key: Callable[[Plan], str]) -> FrozenTrial | 
     point = optuna.trial.FixedTrial(params)
     params = suggest(point, space)
     attrs = {
-        "key": key(plan), "plan": plan.digest, "config": plan.config.to_dict(), "nfe": row["nfe"], "drawn": True,
-        "seconds": row.get("seconds"), "first": row.get("fd_first"),
-    }  # fmt: skip
+        "key": key(plan),
+        "plan": plan.digest,
+        "config": plan.config.to_dict(),
+        "nfe": row["nfe"],
+        "drawn": True,
+        "seconds": row.get("seconds"),
+        "first": row.get("fd_first"),
+    }
     if row.get("label"):
         attrs |= {"label": row["label"], "preset": row.get("preset", ""), "start": plan.digest}
         attrs["options"] = plan.config.to_dict()
@@ -101,6 +105,5 @@ def _trial(row: Row, space: Space, key: Callable[[Plan], str]) -> FrozenTrial | 
 def _refused() -> FrozenTrial:
     optuna = library()
     return optuna.trial.create_trial(
-        state=optuna.trial.TrialState.PRUNED,
-        user_attrs={"refused": "has no row that is a point of the space"},
+        state=optuna.trial.TrialState.PRUNED, user_attrs={"refused": "has no row that is a point of the space"}
     )

@@ -13,10 +13,9 @@ r"""What is searched: a plan as a few independent numbers, and back.
 | s_noise | 0.99 .. 1.01, by 0.001 | S_noise; only where there is noise |
 | s_churn | 1 .. 80, log | S_churn between S_min and S_max of the Restart paper; only for edm-stochastic |
 
-Evaluations instead of points make a parameter mean the same for every solver, and a ratio cannot put t_max below t_min, so
-that a plan is refused for its NFE alone (almost: the engine has the last word). Intervals run from high to low noise whatever
-their order, so they are sorted: two orders are one plan.
-"""
+Evaluations instead of points make a parameter mean the same for every solver, and a ratio cannot put t_max below t_min,
+so that a plan is refused for its NFE alone (almost: the engine has the last word). Intervals run from high to low noise
+whatever their order, so they are sorted: two orders are one plan."""
 
 from __future__ import annotations
 
@@ -56,7 +55,10 @@ class Suggests(Protocol):
 
 @dataclass(frozen=True)
 class Space:
-    """The ranges. `sigma_min`, `sigma_max` are the ends of every main grid; `max_nfe` counts all evaluations of a sample."""
+    """The ranges.
+
+    `sigma_min`, `sigma_max` are the ends of every main grid; `max_nfe` counts all evaluations of a sample.
+    """
 
     solvers: tuple[str, ...] = ("heun", "dpm2", "dpm3", "dpm++2m")
     levels: int = 2
@@ -136,11 +138,7 @@ def options_of(params: Params, space: Space) -> Options:
     if "s_noise" in params:
         options["s_noise"] = round(float(params["s_noise"]), 4)
     if "s_churn" in params:
-        options |= {
-            "s_churn": _digits(params["s_churn"], 3),
-            "s_min": CHURN["s_min"],
-            "s_max": CHURN["s_max"],
-        }
+        options |= {"s_churn": _digits(params["s_churn"], 3), "s_min": CHURN["s_min"], "s_max": CHURN["s_max"]}
     return options
 
 
@@ -158,7 +156,10 @@ def build(options: Options, space: Space) -> Plan:
 
 
 def params_of(plan: Plan, space: Space) -> Params | None:
-    """The point whose plan is nearest to `plan`, or None where it is outside the space. Inverse of :func:`options_of`."""
+    """The point whose plan is nearest to `plan`, or None where it is outside the space.
+
+    Inverse of :func:`options_of`.
+    """
     config = plan.config
     levels = sorted(plan.intervals, key=lambda i: (-i.t_min, -i.asked.t_max))
     noisy = bool(levels) or config.solver in (STOCHASTIC, "ddpm")
@@ -166,12 +167,7 @@ def params_of(plan: Plan, space: Space) -> Params | None:
     fewest = plan_for(config.solver, LEAST_MAIN)
     if fewest is not None and fewest.nfe == main:
         main = LEAST_MAIN  # the smallest grid may cost less than what it is asked for with
-    p: Params = {
-        "solver": config.solver,
-        "main": main,
-        "rho": round(config.rho * 2) / 2,
-        "levels": len(levels),
-    }
+    p: Params = {"solver": config.solver, "main": main, "rho": round(config.rho * 2) / 2, "levels": len(levels)}
     if levels:
         p["restart_solver"] = config.restart_solver or config.solver
     for k, i in enumerate(levels):
@@ -186,9 +182,7 @@ def params_of(plan: Plan, space: Space) -> Params | None:
         and len(levels) <= space.levels
         and config.schedule == "edm"
         and not config.sigmas
-        and all(
-            _within(p[name], getattr(space, name.rstrip("0123456789"))) for name in p if name not in _FREE
-        )
+        and all(_within(p[name], getattr(space, name.rstrip("0123456789"))) for name in p if name not in _FREE)
     )
     return p if inside else None
 

@@ -1,11 +1,10 @@
 r"""Where a search begins: plans that are known to be good, so that it does not have to find them.
 
-In this order, each once: for every budget the benchmark's rule (one interval, bench/engine.py) and plain Heun; the published
-presets that fit; those with one interval and as many repeats as a budget pays for, because more of them help for long (paper,
-Table 3); the paper's multi-level ImageNet rows of up to twice the most evaluations, cut to the number of levels and with fewer
-repeats until they fit; for every other solver the presets with one interval and that solver on the main walk, and there and in
-the interval; the other solvers with the rule's interval.
-"""
+In this order, each once: for every budget the benchmark's rule (one interval, bench/engine.py) and plain Heun; the
+published presets that fit; those with one interval and as many repeats as a budget pays for, because more of them help
+for long (paper, Table 3); the paper's multi-level ImageNet rows of up to twice the most evaluations, cut to the number
+of levels and with fewer repeats until they fit; for every other solver the presets with one interval and that solver on
+the main walk, and there and in the interval; the other solvers with the rule's interval."""
 
 from __future__ import annotations
 
@@ -47,7 +46,10 @@ def starts(space: Space, budgets: Sequence[int], key: Key) -> list[Start]:
 
 
 def given(plans: Sequence[Any], space: Space, key: Key) -> list[Start]:
-    """The plans of a user, options of `Plan.build` each, in their order. ConfigError: one of them is not in the space."""
+    """The plans of a user, options of `Plan.build` each, in their order.
+
+    ConfigError: one of them is not in the space.
+    """
     found = []
     for number, options in enumerate(plans, 1):
         if not isinstance(options, dict):
@@ -65,8 +67,8 @@ def given(plans: Sequence[Any], space: Space, key: Key) -> list[Start]:
 
 
 def fitting(space: Space, budget: int, accepts: Callable[[Plan], Any]) -> list[tuple[Preset, Plan]]:
-    """Presets that no search found of at most `budget` evaluations that `accepts` takes without ConfigError; Restart first, and
-    of these the most evaluations."""
+    """Presets that no search found of at most `budget` evaluations that `accepts` takes without ConfigError; Restart
+    first, and of these the most evaluations."""
     found = []
     for preset in presets():
         if preset.nfe > budget or preset.tuned:
@@ -101,11 +103,7 @@ def _candidates(space: Space, budgets: Sequence[int]) -> Iterator[tuple[str, Pla
                 yield f"{'Restart by rule' if jumping else 'Heun'}, {budget} NFE", plan, ""
     for preset in presets():
         if preset.nfe <= space.max_nfe:
-            yield (
-                f"preset {preset.name}",
-                Plan.build(**preset.plan_options),
-                "" if preset.tuned else preset.name,
-            )
+            yield (f"preset {preset.name}", Plan.build(**preset.plan_options), "" if preset.tuned else preset.name)
     yield from _transplants((None,), space, budgets)
     for preset in sorted(presets(), key=lambda p: p.nfe):
         several = str(preset.plan_options.get("restart", "")).count("[") > 1
@@ -124,8 +122,8 @@ def _candidates(space: Space, budgets: Sequence[int]) -> Iterator[tuple[str, Pla
 def _transplants(
     solvers: Sequence[str | None], space: Space, budgets: Sequence[int]
 ) -> Iterator[tuple[str, Plan, str]]:
-    """The presets with one interval: with their own solver (None) and as many repeats as a budget pays for; with another
-    solver on the main walk, with their own repeats and with as many; with another solver everywhere."""
+    """The presets with one interval: with their own solver (None) and as many repeats as a budget pays for; with
+    another solver on the main walk, with their own repeats and with as many; with another solver everywhere."""
     single = [preset for preset in presets() if _jumps_once(preset)]
     for solver in solvers:
         others = [p for p in single if p.plan_options.get("solver", "heun") != solver]

@@ -1,11 +1,12 @@
 r"""The study: what was tried and what it was worth, in a database, so that a search goes on where it stopped.
 
-Two objectives, both minimised: NFE and Fréchet distance. The sampler is multi-objective TPE (Ozaki et al., GECCO 2020) with
-groups of parameters that occur together, because a search has tens of trials: one generation of NSGA-II. Before it, RANDOM plans
-are drawn at random: plans to begin with (starts.py) resemble each other, and a model of them alone never leaves them. With
-budgets, every other turn is for one of them in rotation: TPE for the lowest distance alone, to which dearer plans are as bad as
-refused ones. The two objectives alone favour the cheap end, where most plans are undominated. Seeds are made for every trial, of
-the seed and the number of trials before, so a search that was interrupted goes on as it would have.
+Two objectives, both minimised: NFE and Fréchet distance. The sampler is multi-objective TPE (Ozaki et al., GECCO 2020)
+with groups of parameters that occur together, because a search has tens of trials: one generation of NSGA-II. Before
+it, RANDOM plans are drawn at random: plans to begin with (starts.py) resemble each other, and a model of them alone
+never leaves them. With budgets, every other turn is for one of them in rotation: TPE for the lowest distance alone, to
+which dearer plans are as bad as refused ones. The two objectives alone favour the cheap end, where most plans are
+undominated. Seeds are made for every trial, of the seed and the number of trials before, so a search that was
+interrupted goes on as it would have.
 
 States of a trial
     COMPLETE                 drawn and judged, or a copy: its plan draws the same as that of an earlier trial
@@ -77,9 +78,8 @@ def library() -> Any:
 def open_study(storage: str | Path | None, settings: Mapping[str, Any]) -> Study:
     """The study in `storage` (a file or a database's URL; None: in memory), made where there is none.
 
-    Trials that an earlier process left running are queued again. ConfigError: the study in there was made with other settings,
-    or the storage cannot be read.
-    """
+    Trials that an earlier process left running are queued again. ConfigError: the study in there was made with other
+    settings, or the storage cannot be read."""
     optuna = library()
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -130,7 +130,10 @@ def _listed(value: Any) -> Any:
 
 
 def requeue(study: Study) -> int:
-    """Mark trials that are still running as failed and queue their points again; how many. No other process may be in them."""
+    """Mark trials that are still running as failed and queue their points again; how many.
+
+    No other process may be in them.
+    """
     optuna = library()
     state = optuna.trial.TrialState
     left = study.get_trials(deepcopy=False, states=(state.RUNNING,))
@@ -148,12 +151,7 @@ def enqueue(study: Study, starts: Sequence[Start], limit: int) -> int:
     known = {t.user_attrs.get("start") for t in study.get_trials(deepcopy=False)}
     new = [start for start in starts[:limit] if _name(start) not in known]
     for start in new:
-        attrs = {
-            "options": start.options,
-            "label": start.label,
-            "preset": start.preset,
-            "start": _name(start),
-        }
+        attrs = {"options": start.options, "label": start.label, "preset": start.preset, "start": _name(start)}
         study.enqueue_trial(start.params, user_attrs=attrs)
     return len(new)
 
@@ -220,9 +218,7 @@ def search(
     return "done"
 
 
-def _trial(
-    study: Study, space: Space, objective: Objective, seed: int, budgets: Sequence[int]
-) -> Event | None:
+def _trial(study: Study, space: Space, objective: Objective, seed: int, budgets: Sequence[int]) -> Event | None:
     """One trial; None where nothing was drawn."""
     optuna = library()
     state = optuna.trial.TrialState
@@ -230,12 +226,7 @@ def _trial(
     own = sum("start" not in t.user_attrs and "drawn" in t.user_attrs for t in before)
     study.sampler = _sampler(seed, len(before), at_random=own < RANDOM)
     turn = own - RANDOM
-    if (
-        budgets
-        and turn >= 0
-        and turn % 2 == 0
-        and not study.get_trials(deepcopy=False, states=(state.WAITING,))
-    ):
+    if budgets and turn >= 0 and turn % 2 == 0 and not study.get_trials(deepcopy=False, states=(state.WAITING,)):
         study.enqueue_trial(_point_within(budgets[turn // 2 % len(budgets)], before, space, study.sampler))
     trial = study.ask()
     params = suggest(trial, space)
@@ -246,12 +237,7 @@ def _trial(
         study.tell(trial, state=state.PRUNED)
         return None
     key, nfe = objective.key(plan), bound.nfe
-    for name, content in (
-        ("key", key),
-        ("plan", plan.digest),
-        ("config", plan.config.to_dict()),
-        ("nfe", nfe),
-    ):
+    for name, content in (("key", key), ("plan", plan.digest), ("config", plan.config.to_dict()), ("nfe", nfe)):
         trial.set_user_attr(name, content)
     twin = next((t for t in before if t.user_attrs.get("key") == key and "copy_of" not in t.user_attrs), None)
     if twin is not None:
@@ -278,7 +264,9 @@ def _trial(
     if why:
         trial.set_user_attr("failed", why)
     elif fd is None:
-        why = f"the first part's distance, {value.first:.4g}, is more than {FAR} times that of a plan that costs no more"
+        why = (
+            f"the first part's distance, {value.first:.4g}, is more than {FAR} times that of a plan that costs no more"
+        )
         trial.set_user_attr("stopped", why)
     trial.set_user_attr("drawn", True)
     if fd is not None:
@@ -297,10 +285,12 @@ def _point_within(budget: int, before: Sequence[FrozenTrial], space: Space, samp
         fits = t.values is not None and t.values[0] <= budget
         view.add_trial(
             optuna.trial.create_trial(
-                state=state.COMPLETE if fits else state.PRUNED, value=t.values[1] if fits else None, params=t.params,
+                state=state.COMPLETE if fits else state.PRUNED,
+                value=t.values[1] if fits else None,
+                params=t.params,
                 distributions=t.distributions,
             )
-        )  # fmt: skip
+        )
     return suggest(view.ask(), space)
 
 
@@ -327,6 +317,9 @@ def _sampler(seed: int, number: int, at_random: bool) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "group" is marked experimental
         return optuna.samplers.TPESampler(
-            multivariate=True, group=True, constant_liar=False, n_startup_trials=10**9 if at_random else 0,
+            multivariate=True,
+            group=True,
+            constant_liar=False,
+            n_startup_trials=10**9 if at_random else 0,
             seed=(seed * 1_000_003 + number) % 2**32,
-        )  # fmt: skip
+        )

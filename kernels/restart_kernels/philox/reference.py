@@ -67,9 +67,7 @@ def _horner(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
     return p.add_(coefficients[0])
 
 
-def _words4(
-    seeds: Tensor, draw: Tensor | int, quads: Tensor, stream: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _words4(seeds: Tensor, draw: Tensor | int, quads: Tensor, stream: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The words of the counters (quads, draw, stream, 0): four times [B, len(quads)]."""
     draw = torch.as_tensor(draw, dtype=torch.int64, device=seeds.device).reshape(-1, 1) & MASK
     zero = torch.zeros(1, 1, dtype=torch.int64, device=seeds.device)

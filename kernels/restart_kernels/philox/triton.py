@@ -85,14 +85,7 @@ def normal_tile(quads, draw, stream, k0, k1):
 # Specialised, a draw or a stream of 1 would be a Python constant, without the .to below.
 @triton.jit(do_not_specialize=["draw", "stream"])
 def normal_kernel(
-    out_ptr,
-    seeds_ptr,
-    draw,
-    stream,
-    E,
-    QUADS: tl.constexpr,
-    BATCH_AXIS: tl.constexpr,
-    EVEN: tl.constexpr,
+    out_ptr, seeds_ptr, draw, stream, E, QUADS: tl.constexpr, BATCH_AXIS: tl.constexpr, EVEN: tl.constexpr
 ):
     """out[b, :] = the first E normals of (seeds[b], draw, stream)."""
     b = tl.program_id(BATCH_AXIS)

@@ -1,7 +1,8 @@
-"""Samples to pixels in plain PyTorch: uint8 = clip(127.5·x + 128, 0, 255), truncated; EDM's rule for samples in [−1, 1].
+"""Samples to pixels in plain PyTorch: uint8 = clip(127.5·x + 128, 0, 255), truncated; EDM's rule for samples in [−1,
+1].
 
-Product and sum are float32 operations, each rounded on its own. What is not a number has no pixel: its value is not defined.
-"""
+Product and sum are float32 operations, each rounded on its own. What is not a number has no pixel: its value is not
+defined."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Samples to pixels as one Triton kernel; the arithmetic is that of `reference.py`.
 
-5 bytes an element (4 read, 1 written) where PyTorch's five operators move 31: product, sum and clip read and write 4 each, the
-cast 4 and 1, the permutation 1 and 1. Programs cover the output in its own order, so a thread writes 16 neighbouring bytes at
-once; its reads lie in C runs of neighbouring pixels, whose sectors the threads beside it read too.
-"""
+5 bytes an element (4 read, 1 written) where PyTorch's five operators move 31: product, sum and clip read and write 4
+each, the cast 4 and 1, the permutation 1 and 1. Programs cover the output in its own order, so a thread writes 16
+neighbouring bytes at once; its reads lie in C runs of neighbouring pixels, whose sectors the threads beside it read
+too."""
 
 from __future__ import annotations
 
@@ -19,14 +19,7 @@ LARGEST = tl.constexpr(reference.LARGEST)
 
 @triton.jit
 def pixels_kernel(
-    out_ptr,
-    x_ptr,
-    E,
-    AREA,
-    C: tl.constexpr,
-    QUADS: tl.constexpr,
-    BATCH_AXIS: tl.constexpr,
-    EVEN: tl.constexpr,
+    out_ptr, x_ptr, E, AREA, C: tl.constexpr, QUADS: tl.constexpr, BATCH_AXIS: tl.constexpr, EVEN: tl.constexpr
 ):
     """out[b, p, c] = level(x[b, c, p]) for p < AREA = H·W, c < C; E = C·AREA."""
     b = tl.program_id(BATCH_AXIS)

@@ -34,9 +34,15 @@ def step(m: Machine, F: Tensor | None, F_uncond: Tensor | None = None) -> None:
         i = (m.cursor == row).nonzero().squeeze(1)
         net = halves[:, i]
         part = replace(
-            m, x=m.x[i], h=m.h[i], net_in=net.view(-1, *m.net_in.shape[1:]), seeds=m.seeds[i], first_bad=m.first_bad[i],
-            cursor=m.cursor[i], c_noise=None,
-        )  # fmt: skip
+            m,
+            x=m.x[i],
+            h=m.h[i],
+            net_in=net.view(-1, *m.net_in.shape[1:]),
+            seeds=m.seeds[i],
+            first_bad=m.first_bad[i],
+            cursor=m.cursor[i],
+            c_noise=None,
+        )
         _step_row(row, part, *(None if f is None else f.view(m.x.shape)[i] for f in (F, F_uncond)))
         m.x[i], m.h[i], m.first_bad[i] = part.x, part.h, part.first_bad
         halves[:, i] = net

@@ -106,7 +106,7 @@ def step_kernel(
         tl.store(h_ptr + base + i, g, mask=inside)
     tl.store(x_ptr + base + i, y, mask=inside & ((bits & STORE_X) != 0))
     net = c_in * y
-    if INTERPRETED and net_ptr.dtype.element_ty == tl.bfloat16:  # noqa: SIM108
+    if INTERPRETED and net_ptr.dtype.element_ty == tl.bfloat16:
         net = _to_bfloat16(net)
     else:
         net = net.to(net_ptr.dtype.element_ty)
@@ -134,7 +134,5 @@ def advance_kernel(coef_ptr, code_ptr, cursor_ptr, c_noise_ptr, n, GIVE: tl.cons
     live = row >= 0
     flags = tl.load(code_ptr + row * NUM_CODE + FLAGS, mask=live, other=0)
     if GIVE:
-        tl.store(
-            c_noise_ptr + b, tl.load(coef_ptr + row * NUM_COEF + C_NOISE, mask=live, other=0.0), mask=live
-        )
+        tl.store(c_noise_ptr + b, tl.load(coef_ptr + row * NUM_COEF + C_NOISE, mask=live, other=0.0), mask=live)
     tl.store(cursor_ptr + b, tl.where((flags & END) != 0, IDLE, row + 1), mask=live)

@@ -25,7 +25,7 @@ def _inputs() -> dict[str, Any]:
             list(BUDGETS),
             {"tooltip": "steps: as many model calls as without Restart; extra: intervals on top of the given steps"},
         ),
-    }  # fmt: skip
+    }
 
 
 class RestartSamplerNode:
@@ -34,9 +34,7 @@ class RestartSamplerNode:
     RETURN_TYPES: ClassVar[tuple[str, ...]] = ("SAMPLER",)
     FUNCTION = "get_sampler"
     CATEGORY = CATEGORY
-    DESCRIPTION = (
-        "Restart sampling (arXiv 2306.14878): jumps back up in noise inside intervals, solved back down."
-    )
+    DESCRIPTION = "Restart sampling (arXiv 2306.14878): jumps back up in noise inside intervals, solved back down."
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -66,9 +64,7 @@ class RestartPlanNode:
     FUNCTION = "explain"
     CATEGORY = CATEGORY
     OUTPUT_NODE = True
-    DESCRIPTION = (
-        "The plan of a Restart Sampler for these sigmas: grid, jumps, model calls, and what was changed."
-    )
+    DESCRIPTION = "The plan of a Restart Sampler for these sigmas: grid, jumps, model calls, and what was changed."
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Restart in the drop-down list of the ordinary KSampler node. ComfyUI has no interface for that, so this is off by default."""
+"""Restart in the drop-down list of the ordinary KSampler node.
+
+ComfyUI has no interface for that, so this is off by default.
+"""
 
 from __future__ import annotations
 

@@ -23,14 +23,20 @@ def sample_restart_in_comfyui(
 ) -> Tensor:
     """`sample_restart` with the process of the model: flow models (SD3, Flux, …) have levels t in (0, 1], others sigma.
 
-    Noise is seeded by ComfyUI's seed, row by row (`extra_args["seed"]`). Some models ask for noise of another scale; that is a
-    factor on `s_noise`. `options` are those of `sample_restart`.
-    """
+    Noise is seeded by ComfyUI's seed, row by row (`extra_args["seed"]`). Some models ask for noise of another scale;
+    that is a factor on `s_noise`. `options` are those of `sample_restart`."""
     sampling = model_sampling(model)
     return sample_restart(
-        model, x, sigmas, extra_args, callback, disable, process=process_of(sampling),
-        s_noise=s_noise * float(getattr(sampling, "noise_scale", 1.0)), **options,
-    )  # fmt: skip
+        model,
+        x,
+        sigmas,
+        extra_args,
+        callback,
+        disable,
+        process=process_of(sampling),
+        s_noise=s_noise * float(getattr(sampling, "noise_scale", 1.0)),
+        **options,
+    )
 
 
 def model_sampling(model: Any) -> Any:

@@ -38,7 +38,9 @@ class SchedulerError(RestartError, RuntimeError):
 
 @dataclass
 class RestartSchedulerOutput(BaseOutput):
-    """`prev_sample`: the sample to go on with; `pred_original_sample`: D of this call, the finished sample as seen from here."""
+    """`prev_sample`: the sample to go on with; `pred_original_sample`: D of this call, the finished sample as seen from
+    here.
+    """
 
     prev_sample: Tensor
     pred_original_sample: Tensor | None = None
@@ -48,7 +50,8 @@ class TapeScheduler:
     """A diffusers scheduler without an algorithm of its own: counts calls and runs the rows of a tape.
 
     Attributes after `set_timesteps`:
-        timesteps: float32 [n], one entry per network call. sigmas: float32 [n + 1], their levels and the one where the run
+        timesteps: float32 [n], one entry per network call. sigmas: float32 [n + 1], their levels and the one where the
+        run
             ends, 0.
         plan: the plan as it runs on this model; `print(scheduler.plan.explain())`.
     """
@@ -143,12 +146,11 @@ class TapeScheduler:
     def cut(self, begin_index: int) -> Tensor:
         """`timesteps[begin_index:]`: the timesteps of a run that begins there.
 
-        Without Restart and with an Euler step, a run of as many steps as were asked for stands at some level after `begin_index`
-        of them; that is where other schedulers begin with the same `strength`. This run begins at the point of its main grid
-        that is nearest to it (in ln σ, or in t for flow models), be it the last one. It is a run of its own: whole solver
-        steps, no history, the intervals that lie below the level where it begins. How many network calls it makes is the length
-        of the result.
-        """
+        Without Restart and with an Euler step, a run of as many steps as were asked for stands at some level after
+        `begin_index` of them; that is where other schedulers begin with the same `strength`. This run begins at the
+        point of its main grid that is nearest to it (in ln σ, or in t for flow models), be it the last one. It is a run
+        of its own: whole solver steps, no history, the intervals that lie below the level where it begins. How many
+        network calls it makes is the length of the result."""
         if begin_index not in self._tails:
             tape = self._whole
             if tape is None or begin_index >= self._asked:
@@ -205,14 +207,16 @@ class TapeScheduler:
         """The sample after the next row of the tape.
 
         Args:
-            model_output: F [B, …] of this call, after guidance. Twice as many channels as `sample` has are a learned variance,
+            model_output: F [B, …] of this call, after guidance. Twice as many channels as `sample` has are a learned
+            variance,
                 which is left out.
             timestep: the entry of `timesteps` it was made for; checked, not used.
             sample: what the last step returned, or what a mask or a callback made of it.
             generator: for the noise of jumps, one or one per sample; not used when seeds are set.
 
         Raises:
-            SchedulerError: set_timesteps is missing, a call is repeated, skipped or one too many, or the pipeline does not
+            SchedulerError: set_timesteps is missing, a call is repeated, skipped or one too many, or the pipeline does
+            not
                 scale the network's input.
         """
         tape, k = self._running, self._row
@@ -241,11 +245,11 @@ class TapeScheduler:
     # Noise
 
     def set_seeds(self, seeds: str | Iterable[int] | Tensor | None) -> None:
-        """Noise of jumps from seeds, one per sample: ε(seed, draw) of scheme philox-v1, the same whatever the batch or device.
+        """Noise of jumps from seeds, one per sample: ε(seed, draw) of scheme philox-v1, the same whatever the batch or
+        device.
 
-        With `latents=rs.noise.normal(seeds, 0, shape)` given to the pipeline, the run starts from the seeds too. None goes back
-        to the pipeline's generator. Seeds stay until they are set again.
-        """
+        With `latents=rs.noise.normal(seeds, 0, shape)` given to the pipeline, the run starts from the seeds too. None
+        goes back to the pipeline's generator. Seeds stay until they are set again."""
         self._seeds = None if seeds is None else seed_tensor(seeds)
 
     def _noise(self, draw: int, sample: Tensor, generator: Any) -> Tensor:
@@ -292,9 +296,11 @@ class TapeScheduler:
         """Options of every plan."""
         c = self.config
         return {
-            "solver": c.solver or "heun", "restart_solver": c.restart_solver, "s_noise": c.s_noise,
+            "solver": c.solver or "heun",
+            "restart_solver": c.restart_solver,
+            "s_noise": c.s_noise,
             "restart": c.restart if restart is None else restart,
-        }  # fmt: skip
+        }
 
     def _fitted(self, build: Any, asked: int, solver: str) -> Plan:
         """`build(n)` with n = `asked` main points, or as many as `asked` network calls hold."""
@@ -325,8 +331,7 @@ class TapeScheduler:
             for begin, (_, values) in self._tails.items():
                 if place == values.untyped_storage().data_ptr():
                     raise SchedulerError(
-                        f"step was called with timesteps[{begin}:], which is a run of its own"
-                        + _BEGIN.format(begin)
+                        f"step was called with timesteps[{begin}:], which is a run of its own" + _BEGIN.format(begin)
                     )
             given = given.item()
         if isinstance(given, (int, float)) and abs(given - self._host_values[k]) > 4e-3 * abs(given) + 0.5:

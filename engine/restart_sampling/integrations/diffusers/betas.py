@@ -11,11 +11,10 @@ r"""Noise levels of DDPM-style models from their betas, in float64, and the grid
 | laplace           | the same of f = √(r/(1 + r)), ln r = −½ sgn(½ − u) ln(1 − 2|½ − u| + 1e-6), u = t/T | arXiv 2407.03297 |
 | exp               | the same of f = e^(−12 t/T)                                | diffusers' HeunDiscreteScheduler |
 
-Zero terminal SNR (arXiv 2305.08891, Algorithm 1): √ᾱ is shifted and scaled so that its last value is 0. σ would be infinite
-there; it is 2¹² (ᾱ = 2⁻²⁴) instead, as in diffusers, and twice the level below where that is not below 2¹² (DDPM's own betas
-reach 15,400 there, and diffusers' levels would fall at their end). snr_shift_scale s (CogVideoX): ᾱ/(s + (1 − s)ᾱ), which is
-√s·σ; s = 1 is none. It comes before zero terminal SNR.
-"""
+Zero terminal SNR (arXiv 2305.08891, Algorithm 1): √ᾱ is shifted and scaled so that its last value is 0. σ would be
+infinite there; it is 2¹² (ᾱ = 2⁻²⁴) instead, as in diffusers, and twice the level below where that is not below 2¹²
+(DDPM's own betas reach 15,400 there, and diffusers' levels would fall at their end). snr_shift_scale s (CogVideoX):
+ᾱ/(s + (1 − s)ᾱ), which is √s·σ; s = 1 is none. It comes before zero terminal SNR."""
 
 from __future__ import annotations
 
@@ -53,9 +52,7 @@ def model_sigmas(config: Any) -> np.ndarray:
 
 
 def _betas(config: Any) -> np.ndarray:
-    T, name, first, last = (
-        config[k] for k in ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
-    )
+    T, name, first, last = (config[k] for k in ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end"))
     if config["trained_betas"] is not None:
         return np.asarray(config["trained_betas"], dtype=np.float64)
     if name == "linear":
@@ -78,7 +75,9 @@ def _betas(config: Any) -> np.ndarray:
 
 
 def spaced(n: int, T: int, spacing: str, steps_offset: int) -> np.ndarray:
-    """n descending timesteps of T, by diffusers' `timestep_spacing` (arXiv 2305.08891, Table 2), whole numbers as in DDIM."""
+    """n descending timesteps of T, by diffusers' `timestep_spacing` (arXiv 2305.08891, Table 2), whole numbers as in
+    DDIM.
+    """
     if n > T:
         raise ConfigError(f"the model has {T} timesteps, fewer than the {n} asked for; use fewer steps")
     if spacing == "linspace":
@@ -121,9 +120,7 @@ def timesteps_above(sigmas: np.ndarray, lambda_min: float | None) -> int:
         return len(sigmas)
     count = int((-np.log(sigmas) >= lambda_min).sum())
     if count < 2:
-        raise ConfigError(
-            f"lambda_min_clipped = {lambda_min!r} leaves {count} of the model's levels; lower it"
-        )
+        raise ConfigError(f"lambda_min_clipped = {lambda_min!r} leaves {count} of the model's levels; lower it")
     return count
 
 
@@ -131,7 +128,5 @@ def sigma_of(sigmas: np.ndarray, timestep: Any) -> np.ndarray:
     """σ at (fractional) timesteps: linear in ln σ between the model's levels, as `parameterization.discrete` goes back."""
     t = np.asarray(timestep, dtype=np.float64)
     if not (np.isfinite(t).all() and (t >= 0).all() and (t <= len(sigmas) - 1).all()):
-        raise ConfigError(
-            f"timesteps must lie between 0 and {len(sigmas) - 1}, got {t.min():g} .. {t.max():g}"
-        )
+        raise ConfigError(f"timesteps must lie between 0 and {len(sigmas) - 1}, got {t.min():g} .. {t.max():g}")
     return np.clip(np.exp(np.interp(t, np.arange(len(sigmas)), np.log(sigmas))), sigmas[0], sigmas[-1])

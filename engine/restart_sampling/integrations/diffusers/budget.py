@@ -10,12 +10,7 @@ from ...plan import Plan
 from ...presets import find
 from ...restart import RestartConfig, RestartInterval
 
-PUBLISHED = (
-    2,
-    3,
-    5,
-    8,
-)  # guidance scales for which the paper gives intervals (Restart, Table 10): presets sd15-w2 ..
+PUBLISHED = (2, 3, 5, 8)  # guidance scales for which the paper gives intervals (Restart, Table 10): presets sd15-w2 ..
 DEFAULT_GUIDANCE = 7.5  # of StableDiffusionPipeline
 SHARE = 0.6  # most of a budget that "auto" gives to the intervals; the paper's share is 36 of 66
 
@@ -59,21 +54,17 @@ def nearest_published(guidance_scale: float) -> int:
 def automatic(guidance_scale: float, budget: int | None) -> RestartConfig:
     """The paper's intervals for Stable Diffusion at the nearest published guidance scale.
 
-    They are meant for 66 evaluations. A `budget` below that gets intervals with fewer points, then fewer repeats, so that they
-    take at most six tenths of it; a budget that is too small for one jump gets none. Above, the main grid grows.
-    """
-    published = RestartConfig.parse(
-        find(f"sd15-w{nearest_published(guidance_scale)}").plan_options["restart"]
-    )
+    They are meant for 66 evaluations. A `budget` below that gets intervals with fewer points, then fewer repeats, so
+    that they take at most six tenths of it; a budget that is too small for one jump gets none. Above, the main grid
+    grows."""
+    published = RestartConfig.parse(find(f"sd15-w{nearest_published(guidance_scale)}").plan_options["restart"])
     if budget is None or published_cost(published) <= SHARE * budget:
         return published
     most = max(i.N for i in published.intervals)
     for K in range(max(i.K for i in published.intervals), 0, -1):
         for N in range(most, 2, -1):
             shrunk = RestartConfig(
-                tuple(
-                    RestartInterval(min(i.N, N), min(i.K, K), i.t_min, i.t_max) for i in published.intervals
-                )
+                tuple(RestartInterval(min(i.N, N), min(i.K, K), i.t_min, i.t_max) for i in published.intervals)
             )
             if published_cost(shrunk) <= SHARE * budget:
                 return shrunk

@@ -1,4 +1,6 @@
-"""What a pipeline's network is told besides the noise level: embedding tables, made by the pipeline's own encoders or given."""
+"""What a pipeline's network is told besides the noise level: embedding tables, made by the pipeline's own encoders or
+given.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from ...errors import ConfigError
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Tables with the negative prompt in row 0 and P prompts after it: `embeds` [P + 1, S, D], `pooled` [P + 1, E] or None."""
+    """Tables with the negative prompt in row 0 and P prompts after it: `embeds` [P + 1, S, D], `pooled` [P + 1, E] or
+    None.
+    """
 
     embeds: Tensor
     pooled: Tensor | None
@@ -39,23 +43,16 @@ def conditioning_of(
 ) -> Conditioning:
     """The tables for prompts or embeddings, on the device and in the dtype of `like`.
 
-    Prompts go through `pipe.encode_prompt`. One negative prompt serves all prompts. Without guidance the negative rows are
-    NaN, so that a guided plan cannot use them in silence.
-    """
+    Prompts go through `pipe.encode_prompt`. One negative prompt serves all prompts. Without guidance the negative rows
+    are NaN, so that a guided plan cannot use them in silence."""
     if (prompt is None) == (prompt_embeds is None):
         raise ConfigError("give either prompt or prompt_embeds")
     if negative_prompt is not None and not isinstance(negative_prompt, str):
         raise ConfigError("negative_prompt must be one text for all prompts")
     if prompt is not None:
-        given = (
-            negative_prompt_embeds,
-            pooled_prompt_embeds,
-            negative_pooled_prompt_embeds,
-        )
+        given = (negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds)
         if any(v is not None for v in given):
-            raise ConfigError(
-                "with prompt, no embeddings are taken; give negative_prompt, or all as embeddings"
-            )
+            raise ConfigError("with prompt, no embeddings are taken; give negative_prompt, or all as embeddings")
         prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds = _encoded(
             pipe, prompt, negative_prompt, guided
         )
@@ -65,13 +62,9 @@ def conditioning_of(
     embeds = _table("prompt_embeds", prompt_embeds, negative_prompt_embeds, guided, like, 3)
     pooled = None
     if pooled_prompt_embeds is not None:
-        pooled = _table(
-            "pooled_prompt_embeds", pooled_prompt_embeds, negative_pooled_prompt_embeds, guided, like, 2
-        )
+        pooled = _table("pooled_prompt_embeds", pooled_prompt_embeds, negative_pooled_prompt_embeds, guided, like, 2)
         if len(pooled) != len(embeds):
-            raise ConfigError(
-                f"{len(embeds) - 1} prompt_embeds and {len(pooled) - 1} pooled_prompt_embeds were given"
-            )
+            raise ConfigError(f"{len(embeds) - 1} prompt_embeds and {len(pooled) - 1} pooled_prompt_embeds were given")
     return Conditioning(embeds, pooled, guided)
 
 
@@ -80,9 +73,14 @@ def _encoded(pipe: Any, prompt: Any, negative: str | None, guided: bool) -> tupl
     encode = pipe.encode_prompt
     known = inspect.signature(encode).parameters
     options: dict[str, Any] = {
-        "prompt": prompt, "prompt_2": None, "prompt_3": None, "device": pipe._execution_device, "num_images_per_prompt": 1,
-        "do_classifier_free_guidance": guided, "negative_prompt": negative,
-    }  # fmt: skip
+        "prompt": prompt,
+        "prompt_2": None,
+        "prompt_3": None,
+        "device": pipe._execution_device,
+        "num_images_per_prompt": 1,
+        "do_classifier_free_guidance": guided,
+        "negative_prompt": negative,
+    }
     with torch.no_grad():
         result = encode(**{name: value for name, value in options.items() if name in known})
     if "do_classifier_free_guidance" not in known:  # Flux: (prompt, pooled, positions), guidance is distilled
@@ -90,13 +88,9 @@ def _encoded(pipe: Any, prompt: Any, negative: str | None, guided: bool) -> tupl
     return result if len(result) == 4 else (*result, None, None)
 
 
-def _table(
-    name: str, prompts: Tensor, negative: Tensor | None, guided: bool, like: Tensor, ndim: int
-) -> Tensor:
+def _table(name: str, prompts: Tensor, negative: Tensor | None, guided: bool, like: Tensor, ndim: int) -> Tensor:
     if prompts.ndim != ndim:
-        raise ConfigError(
-            f"{name} must have {ndim} dimensions, one row per prompt, got {tuple(prompts.shape)}"
-        )
+        raise ConfigError(f"{name} must have {ndim} dimensions, one row per prompt, got {tuple(prompts.shape)}")
     if not guided:
         first = torch.full_like(prompts[:1], float("nan"))
     elif negative is None:

@@ -1,12 +1,12 @@
 r"""FlowMatchRestartScheduler: Restart for flow-matching models, Stable Diffusion 3 and Flux.
 
-The state is x_t = (1 − t)x₀ + tε and the network predicts ε − x₀. A jump from t to t' > t is x ← a·x + √(t'² − a²t²)·ε with
-a = (1 − t')/(1 − t), which has the law of x_{t'} (x_t scaled by a has signal 1 − t' and noise a·t). The Restart paper has no
-flow model, so there are no published intervals: `restart=None`, the default, is the plain solver.
+The state is x_t = (1 − t)x₀ + tε and the network predicts ε − x₀. A jump from t to t' > t is x ← a·x + √(t'² − a²t²)·ε
+with a = (1 − t')/(1 − t), which has the law of x_{t'} (x_t scaled by a has signal 1 − t' and noise a·t). The Restart
+paper has no flow model, so there are no published intervals: `restart=None`, the default, is the plain solver.
 
-The main grid is v linear from 1 to v_min, shifted: t = s·v/(1 + (s − 1)v) with s = `shift`, or s from μ, which the pipeline
-computes from the size of the image: e^μ ("exponential", Flux) or μ ("linear"). Intervals walk the same rule. v_min is what the
-model's own scheduler has, so that a swap keeps the levels:
+The main grid is v linear from 1 to v_min, shifted: t = s·v/(1 + (s − 1)v) with s = `shift`, or s from μ, which the
+pipeline computes from the size of the image: e^μ ("exponential", Flux) or μ ("linear"). Intervals walk the same rule.
+v_min is what the model's own scheduler has, so that a swap keeps the levels:
 
 | who places the steps                                         | v_min |
 |--------------------------------------------------------------|-------|
@@ -15,12 +15,11 @@ model's own scheduler has, so that a swap keeps the levels:
 | FlowMatchEulerDiscreteScheduler, static shift (SD3)          | 1/T shifted by s, and shifted once more with the grid |
 | the same, dynamic shift, no sigmas given                     | 1/T   |
 
-Of the schedulers of the second row UniPC leaves out the lowest thousandth of v and the others the highest, 1/T; here they have
-one grid, 1 … 1/N.
+Of the schedulers of the second row UniPC leaves out the lowest thousandth of v and the others the highest, 1/T; here
+they have one grid, 1 … 1/N.
 
-The second shift of the third row is how the model's authors sample it: with s = 3 and N = 10 the grid ends at t = 0.0089, where
-one shift of 1 … 1/N would end at 0.25.
-"""
+The second shift of the third row is how the model's authors sample it: with s = 3 and N = 10 the grid ends at t =
+0.0089, where one shift of 1 … 1/N would end at 0.25."""
 
 from __future__ import annotations
 
@@ -51,21 +50,28 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         num_train_timesteps, shift, use_dynamic_shifting, base_shift, max_shift, base_image_seq_len, max_image_seq_len,
             time_shift_type: as in FlowMatchEulerDiscreteScheduler; they come from the model's config.
         use_flow_sigmas, flow_shift: as in UniPCMultistepScheduler and others: flow_shift takes the place of shift.
-        invert_sigmas, use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas, stochastic_sampling, shift_terminal: known, and
+        invert_sigmas, use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas, stochastic_sampling, shift_terminal:
+        known, and
             refused when set: these grids are not supported.
-        restart: intervals in any format `RestartConfig.parse` reads, with levels t in (0, 1]; None for none. `restart_list` is
+        restart: intervals in any format `RestartConfig.parse` reads, with levels t in (0, 1]; None for none.
+        `restart_list` is
             another name of it.
-        solver: "heun" (default), "euler" or "dpm++2m". restart_solver: inside intervals.
-        s_noise: factor on the std of every injected noise.
-        steps_are: "nfe": num_inference_steps is the number of network calls; "main": it is N_main.
-        seeds: noise of jumps from seeds, see `set_seeds`. These pipelines pass no generator to the scheduler, so without seeds
+        solver: "heun" (default), "euler" or "dpm++2m". restart_solver: inside intervals. s_noise: factor on the std of
+        every injected noise. steps_are: "nfe": num_inference_steps is the number of network calls; "main": it is
+        N_main. seeds: noise of jumps from seeds, see `set_seeds`. These pipelines pass no generator to the scheduler,
+        so without seeds
             the jumps draw from torch's global generator.
     """
 
     _compatibles = [  # noqa: RUF012  # the name and type diffusers reads
-        "FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "UniPCMultistepScheduler",
-        "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler", "SASolverScheduler",
-    ]  # fmt: skip
+        "FlowMatchEulerDiscreteScheduler",
+        "FlowMatchHeunDiscreteScheduler",
+        "UniPCMultistepScheduler",
+        "DPMSolverMultistepScheduler",
+        "DPMSolverSinglestepScheduler",
+        "DEISMultistepScheduler",
+        "SASolverScheduler",
+    ]
     kind = "flow"
 
     @register_to_config
@@ -134,8 +140,8 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         """Make the plan of the next run.
 
         Args:
-            num_inference_steps: network calls, or N_main with steps_are="main".
-            sigmas: the main grid before the shift, descending; intervals come on top. Flux always passes 1 … 1/N, which is
+            num_inference_steps: network calls, or N_main with steps_are="main". sigmas: the main grid before the shift,
+            descending; intervals come on top. Flux always passes 1 … 1/N, which is
                 read as N steps asked for.
             mu: the pipeline's dynamic shift; needed when use_dynamic_shifting is on.
             timesteps: num_train_timesteps·sigmas, instead of sigmas.
@@ -155,9 +161,7 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         if sigmas is not None:
             given = np.asarray(without_repeats(sigmas), dtype=np.float64)
             if asked not in (None, len(given)):
-                raise ConfigError(
-                    f"{asked} steps were asked for and {len(given)} levels given; give one of the two"
-                )
+                raise ConfigError(f"{asked} steps were asked for and {len(given)} levels given; give one of the two")
             if len(given) and np.allclose(given, np.linspace(1, 1 / len(given), len(given)), atol=1e-6):
                 asked, by_pipeline = len(given), True
             else:
@@ -189,10 +193,7 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
 
     def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
         """(1 − t)·sample + t·noise at the levels of `timestep` [B] or [1], as image-to-image pipelines ask."""
-        t = (
-            torch.as_tensor(timestep).reshape(-1).to(sample.device, torch.float64)
-            / self.config.num_train_timesteps
-        )
+        t = torch.as_tensor(timestep).reshape(-1).to(sample.device, torch.float64) / self.config.num_train_timesteps
         t = t.view((-1,) + (1,) * (sample.ndim - 1))
         return (1 - t).to(sample.dtype) * sample + t.to(sample.dtype) * noise
 
@@ -200,9 +201,7 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         if not self.config.use_dynamic_shifting:
             return self._shift
         if mu is None:
-            raise ConfigError(
-                "use_dynamic_shifting is on: set_timesteps needs mu, the shift for the size of the image"
-            )
+            raise ConfigError("use_dynamic_shifting is on: set_timesteps needs mu, the shift for the size of the image")
         return math.exp(mu) if self.config.time_shift_type == "exponential" else float(mu)
 
     def _schedule(self, s: float) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 r"""The config of a diffusers scheduler: which kind of model it is of, and what becomes of each of its keys.
 
-A pipeline's scheduler config mixes three things: what the network was trained on (betas, shift, prediction), how a scheduler
-places its steps (spacing, Karras levels), and settings of that scheduler's own solver. `KEYS` says for every key what each of
-the two schedulers here does with it: it is honoured, it is refused unless it is neutral, or it does not alter noise levels.
-A key that is not in the table gives a warning, because nobody knows what it does.
+A pipeline's scheduler config mixes three things: what the network was trained on (betas, shift, prediction), how a
+scheduler places its steps (spacing, Karras levels), and settings of that scheduler's own solver. `KEYS` says for every
+key what each of the two schedulers here does with it: it is honoured, it is refused unless it is neutral, or it does
+not alter noise levels. A key that is not in the table gives a warning, because nobody knows what it does.
 
-Defaults: what belongs to the model (`MODEL`) is taken from the config even where that scheduler had it by default, so a model
-never gets other betas than it had. What places steps has the default of the scheduler that runs, as everywhere in diffusers.
-"""
+Defaults: what belongs to the model (`MODEL`) is taken from the config even where that scheduler had it by default, so a
+model never gets other betas than it had. What places steps has the default of the scheduler that runs, as everywhere in
+diffusers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ KEYS: dict[str, tuple[Honoured | Refused | None, Honoured | Refused | None]] = {
     ),
     "shift": (NO_EFFECT, Honoured("of the grid, and of its lowest level, as in FlowMatchEulerDiscreteScheduler")),
     "flow_shift": (NO_EFFECT, Honoured("with use_flow_sigmas: shift of the grid 1 … 1/N")),
-    "use_flow_sigmas": (Refused((False,), "it makes the model a flow-matching one"), Honoured("flow_shift is the shift")),
+    "use_flow_sigmas": (
+        Refused((False,), "it makes the model a flow-matching one"),
+        Honoured("flow_shift is the shift"),
+    ),
     "use_dynamic_shifting": (NO_EFFECT, Honoured("the pipeline's mu is the shift")),
     "time_shift_type": (NO_EFFECT, Honoured("shift e^mu (exponential) or mu (linear)")),
     "base_shift": (NO_EFFECT, Honoured("read by the pipeline, which computes mu")),
@@ -72,7 +75,10 @@ KEYS: dict[str, tuple[Honoured | Refused | None, Honoured | Refused | None]] = {
     "use_exponential_sigmas": (Honoured("grid 'exponential'"), Refused((False,), _FLOW_GRID)),
     "use_beta_sigmas": (Honoured("grid 'beta'"), Refused((False,), _FLOW_GRID)),
     "use_lu_lambdas": (Honoured("grid 'exponential', the same levels"), Refused((False,), _FLOW_GRID)),
-    "interpolation_type": (Honoured("linear: the model's timesteps; log_linear: N of N + 1 levels even in ln σ"), NO_EFFECT),
+    "interpolation_type": (
+        Honoured("linear: the model's timesteps; log_linear: N of N + 1 levels even in ln σ"),
+        NO_EFFECT,
+    ),
     "sigma_min": (Honoured("lower end of a karras, exponential or beta grid"), NO_EFFECT),
     "sigma_max": (Honoured("upper end of a karras, exponential or beta grid"), NO_EFFECT),
     "lambda_min_clipped": (Honoured("the model's timesteps begin where ln(1/σ) is not below it"), NO_EFFECT),
@@ -93,62 +99,134 @@ KEYS: dict[str, tuple[Honoured | Refused | None, Honoured | Refused | None]] = {
     "stage_range": (NO_EFFECT, Refused((), _OTHER_FLOW)),
     "num_policy_substeps": (NO_EFFECT, Refused((), _OTHER_FLOW)),
     "final_step_size_scale": (NO_EFFECT, Refused((), _OTHER_FLOW)),
-}  # fmt: skip
+}
 KEYS |= dict.fromkeys(
     (
         # clipping of the predicted sample, and the learned variance
-        "clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio", "sample_max_value", "variance_type",
+        "clip_sample",
+        "clip_sample_range",
+        "thresholding",
+        "dynamic_thresholding_ratio",
+        "sample_max_value",
+        "variance_type",
         # where DDIM's and PNDM's last step ends: a run here ends at 0, as with Euler and DPM-Solver++
         "set_alpha_to_one",
         # other schedulers' solvers and their noise
-        "algorithm_type", "solver_order", "solver_type", "solver_p", "lower_order_final", "euler_at_final", "predict_x0",
-        "disable_corrector", "predictor_order", "corrector_order", "tau_func", "skip_prk_steps", "noise_sampler_seed", "eta",
-        "original_inference_steps", "timestep_scaling", "upscale_mode",
+        "algorithm_type",
+        "solver_order",
+        "solver_type",
+        "solver_p",
+        "lower_order_final",
+        "euler_at_final",
+        "predict_x0",
+        "disable_corrector",
+        "predictor_order",
+        "corrector_order",
+        "tau_func",
+        "skip_prk_steps",
+        "noise_sampler_seed",
+        "eta",
+        "original_inference_steps",
+        "timestep_scaling",
+        "upscale_mode",
     ),
     (NO_EFFECT, NO_EFFECT),
-)  # fmt: skip
+)
 
 MODEL = (
-    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr",
-    "snr_shift_scale", "prediction_type", "shift", "flow_shift", "use_flow_sigmas", "use_dynamic_shifting", "time_shift_type",
-    "base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len",
-)  # fmt: skip
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "snr_shift_scale",
+    "prediction_type",
+    "shift",
+    "flow_shift",
+    "use_flow_sigmas",
+    "use_dynamic_shifting",
+    "time_shift_type",
+    "base_shift",
+    "max_shift",
+    "base_image_seq_len",
+    "max_image_seq_len",
+)
 
 _BETAS, _FLOW, _CONTINUOUS = "betas", "flow", "models with continuous EDM noise levels"
 _TOKENS, _PROTEIN = "models of discrete tokens", "models of proteins"
 KINDS: dict[str, str] = {
     **dict.fromkeys(
         (
-            "RestartScheduler", "CogVideoXDDIMScheduler", "CogVideoXDPMScheduler", "DDIMInverseScheduler",
-            "DDIMParallelScheduler", "DDIMScheduler", "DDPMParallelScheduler", "DDPMScheduler", "DEISMultistepScheduler",
-            "DPMSolverMultistepInverseScheduler", "DPMSolverMultistepScheduler", "DPMSolverSDEScheduler",
-            "DPMSolverSinglestepScheduler", "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler",
-            "HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "LCMScheduler",
-            "LMSDiscreteScheduler", "PNDMScheduler", "RePaintScheduler", "SASolverScheduler", "TCDScheduler",
-            "UnCLIPScheduler", "UniPCMultistepScheduler",
+            "RestartScheduler",
+            "CogVideoXDDIMScheduler",
+            "CogVideoXDPMScheduler",
+            "DDIMInverseScheduler",
+            "DDIMParallelScheduler",
+            "DDIMScheduler",
+            "DDPMParallelScheduler",
+            "DDPMScheduler",
+            "DEISMultistepScheduler",
+            "DPMSolverMultistepInverseScheduler",
+            "DPMSolverMultistepScheduler",
+            "DPMSolverSDEScheduler",
+            "DPMSolverSinglestepScheduler",
+            "EulerAncestralDiscreteScheduler",
+            "EulerDiscreteScheduler",
+            "HeunDiscreteScheduler",
+            "KDPM2AncestralDiscreteScheduler",
+            "KDPM2DiscreteScheduler",
+            "LCMScheduler",
+            "LMSDiscreteScheduler",
+            "PNDMScheduler",
+            "RePaintScheduler",
+            "SASolverScheduler",
+            "TCDScheduler",
+            "UnCLIPScheduler",
+            "UniPCMultistepScheduler",
         ),
         _BETAS,
     ),
     **dict.fromkeys(
         (
-            "FlowMatchRestartScheduler", "FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler",
-            "FlowMatchLCMScheduler", "LTXEulerAncestralRFScheduler",
+            "FlowMatchRestartScheduler",
+            "FlowMatchEulerDiscreteScheduler",
+            "FlowMatchHeunDiscreteScheduler",
+            "FlowMatchLCMScheduler",
+            "LTXEulerAncestralRFScheduler",
         ),
         _FLOW,
     ),
     **dict.fromkeys(
-        ("CosineDPMSolverMultistepScheduler", "EDMDPMSolverMultistepScheduler", "EDMEulerScheduler", "KarrasVeScheduler"),
+        (
+            "CosineDPMSolverMultistepScheduler",
+            "EDMDPMSolverMultistepScheduler",
+            "EDMEulerScheduler",
+            "KarrasVeScheduler",
+        ),
         _CONTINUOUS,
     ),
     **dict.fromkeys(
         ("CMStochasticIterativeScheduler", "ConsistencyDecoderScheduler", "SCMScheduler"), "consistency models"
     ),
     **dict.fromkeys(
-        ("AmusedScheduler", "BlockRefinementScheduler", "DiscreteDDIMScheduler", "EntropyBoundScheduler", "VQDiffusionScheduler"),
+        (
+            "AmusedScheduler",
+            "BlockRefinementScheduler",
+            "DiscreteDDIMScheduler",
+            "EntropyBoundScheduler",
+            "VQDiffusionScheduler",
+        ),
         _TOKENS,
     ),
     **dict.fromkeys(
-        ("FlowMapEulerDiscreteScheduler", "HeliosScheduler", "HeliosDMDScheduler", "MiniMaxH3Scheduler", "PiflowScheduler"),
+        (
+            "FlowMapEulerDiscreteScheduler",
+            "HeliosScheduler",
+            "HeliosDMDScheduler",
+            "MiniMaxH3Scheduler",
+            "PiflowScheduler",
+        ),
         "flow models that are sampled in another way",
     ),
     "ScoreSdeVeScheduler": "models of the VE SDE",
@@ -156,15 +234,15 @@ KINDS: dict[str, str] = {
     "DDPMWuerstchenScheduler": "models with a continuous cosine schedule",
     "IPNDMScheduler": "models told an angle for the time",
     "RFD4ProteinaScheduler": _PROTEIN,
-}  # fmt: skip
+}
 
 
 def kind_of(config: Mapping[str, Any]) -> str | None:
-    """What kind of model `config` is of: "betas", "flow", the name of another kind, or None where the config does not say.
+    """What kind of model `config` is of: "betas", "flow", the name of another kind, or None where the config does not
+    say.
 
-    The class that wrote the config decides, except that use_flow_sigmas makes a flow model of any. A config without its class's
-    name is judged by its keys.
-    """
+    The class that wrote the config decides, except that use_flow_sigmas makes a flow model of any. A config without its
+    class's name is judged by its keys."""
     name = config.get("_class_name")
     known = KINDS.get(name) if isinstance(name, str) else None
     if known not in (None, _BETAS, _FLOW):
@@ -177,10 +255,7 @@ def kind_of(config: Mapping[str, Any]) -> str | None:
         return _FLOW
     if known is not None:
         return known
-    if (
-        any(k in config for k in ("beta_schedule", "beta_start", "beta_end"))
-        or config.get("trained_betas") is not None
-    ):
+    if any(k in config for k in ("beta_schedule", "beta_start", "beta_end")) or config.get("trained_betas") is not None:
         return _BETAS
     if "shift" in config and "num_train_timesteps" in config:
         return _FLOW
@@ -188,10 +263,12 @@ def kind_of(config: Mapping[str, Any]) -> str | None:
 
 
 def read(config: Mapping[str, Any], target: type, kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` of any scheduler as `target`, the scheduler for models of `kind`, has to read it; `given` replaces keys of it.
+    """`config` of any scheduler as `target`, the scheduler for models of `kind`, has to read it; `given` replaces keys
+    of it.
 
     Raises:
-        ConfigError: the model is of another kind, and the right class is named; or a key asks for what `target` does not do.
+        ConfigError: the model is of another kind, and the right class is named; or a key asks for what `target` does
+        not do.
 
     Warns:
         UserWarning: a key that is in no table.
@@ -201,9 +278,7 @@ def read(config: Mapping[str, Any], target: type, kind: str, given: Mapping[str,
     stated = {**full, **given}
     refuse_other_kinds(stated, target, kind)
     unstated = set(config.get("_use_default_values", ())) - set(given)
-    refuse_keys(
-        {k: v for k, v in stated.items() if not (k == "prediction_type" and k in unstated)}, target, kind
-    )
+    refuse_keys({k: v for k, v in stated.items() if not (k == "prediction_type" and k in unstated)}, target, kind)
     for key in stated:
         if key not in KEYS and key not in own and not key.startswith("_"):
             warnings.warn(
@@ -239,13 +314,13 @@ def refuse_other_kinds(config: Mapping[str, Any], target: type, kind: str) -> No
 
 
 def refuse_keys(config: Mapping[str, Any], target: type, kind: str) -> None:
-    """Raise ConfigError for the first key of `config` that asks for what the scheduler for models of `kind` does not do."""
+    """Raise ConfigError for the first key of `config` that asks for what the scheduler for models of `kind` does not
+    do.
+    """
     for key, value in config.items():
         use = KEYS.get(key, (NO_EFFECT, NO_EFFECT))[0 if kind == _BETAS else 1]
         if isinstance(use, Refused) and value is not None and value not in use.neutral:
-            raise ConfigError(
-                f"{key} is not supported by {target.__name__}, got {value!r}: {use.why}; leave it out"
-            )
+            raise ConfigError(f"{key} is not supported by {target.__name__}, got {value!r}: {use.why}; leave it out")
 
 
 def _defaults_of(name: Any) -> dict[str, Any]:
@@ -256,6 +331,4 @@ def _defaults_of(name: Any) -> dict[str, Any]:
     if source is None:
         return {}
     parameters = inspect.signature(source.__init__).parameters
-    return {
-        k: p.default for k, p in parameters.items() if k in MODEL and p.default is not inspect.Parameter.empty
-    }
+    return {k: p.default for k, p in parameters.items() if k in MODEL and p.default is not inspect.Parameter.empty}

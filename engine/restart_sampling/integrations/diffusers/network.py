@@ -1,9 +1,10 @@
 r"""The networks of pipelines as F(net_in, c_noise, labels), what `rs.Denoiser` runs.
 
-Conditioning goes by class label: a denoiser made for P prompts has P classes, class p being prompt p, and the label of zeros,
-which the engine gives to the second half of a guided batch, is the negative prompt. The embeddings are a table in the network,
-row 0 the negative prompt and row p + 1 prompt p, and a batch picks its rows by index. So conditioning depends on the sample
-alone, not on its place in a batch, and a captured or compiled network needs nothing new for another sample.
+Conditioning goes by class label: a denoiser made for P prompts has P classes, class p being prompt p, and the label of
+zeros, which the engine gives to the second half of a guided batch, is the negative prompt. The embeddings are a table
+in the network, row 0 the negative prompt and row p + 1 prompt p, and a batch picks its rows by index. So conditioning
+depends on the sample alone, not on its place in a batch, and a captured or compiled network needs nothing new for
+another sample.
 
 | network | told | F |
 |---|---|---|
@@ -67,8 +68,12 @@ class TextUNet(nn.Module):
         if self.pooled is not None and self.time_ids is not None:
             added = {"text_embeds": self.pooled[rows], "time_ids": self.time_ids.expand(n, -1)}
         return self.net(
-            net_in, c_noise.expand(n), encoder_hidden_states=self.embeds[rows], added_cond_kwargs=added, return_dict=False
-        )[0]  # fmt: skip
+            net_in,
+            c_noise.expand(n),
+            encoder_hidden_states=self.embeds[rows],
+            added_cond_kwargs=added,
+            return_dict=False,
+        )[0]
 
 
 class ClassTransformer(nn.Module):
@@ -102,13 +107,18 @@ class TextTransformer(nn.Module):
         n = len(net_in)
         rows = rows_of(labels, n, net_in.device)
         return self.net(
-            hidden_states=net_in, timestep=c_noise.expand(n), encoder_hidden_states=self.embeds[rows],
-            pooled_projections=self.pooled[rows], return_dict=False,
-        )[0]  # fmt: skip
+            hidden_states=net_in,
+            timestep=c_noise.expand(n),
+            encoder_hidden_states=self.embeds[rows],
+            pooled_projections=self.pooled[rows],
+            return_dict=False,
+        )[0]
 
 
 class PackedTransformer(nn.Module):
-    """FluxTransformer2DModel on latents [B, C, H, W], which it takes as [B, H/2·W/2, 4C]; `guidance` is its distilled scale."""
+    """FluxTransformer2DModel on latents [B, C, H, W], which it takes as [B, H/2·W/2, 4C]; `guidance` is its distilled
+    scale.
+    """
 
     embeds: Tensor
     pooled: Tensor
@@ -122,9 +132,7 @@ class PackedTransformer(nn.Module):
         self.register_buffer("embeds", embeds, persistent=False)
         self.register_buffer("pooled", pooled, persistent=False)
         self.register_buffer(
-            "guidance",
-            None if guidance is None else torch.tensor([guidance], device=embeds.device),
-            persistent=False,
+            "guidance", None if guidance is None else torch.tensor([guidance], device=embeds.device), persistent=False
         )
         places = torch.zeros(self.height, self.width, 3, device=embeds.device)
         places[..., 1] += torch.arange(self.height, device=embeds.device)[:, None]
@@ -139,8 +147,13 @@ class PackedTransformer(nn.Module):
         packed = net_in.view(n, C, h, 2, w, 2).permute(0, 2, 4, 1, 3, 5).reshape(n, h * w, 4 * C)
         guidance = None if self.guidance is None else self.guidance.expand(n)
         F = self.net(
-            hidden_states=packed, timestep=c_noise.expand(n).to(net_in.dtype), guidance=guidance,
-            pooled_projections=self.pooled[rows], encoder_hidden_states=self.embeds[rows], txt_ids=self.txt_ids,
-            img_ids=self.img_ids, return_dict=False,
-        )[0]  # fmt: skip
+            hidden_states=packed,
+            timestep=c_noise.expand(n).to(net_in.dtype),
+            guidance=guidance,
+            pooled_projections=self.pooled[rows],
+            encoder_hidden_states=self.embeds[rows],
+            txt_ids=self.txt_ids,
+            img_ids=self.img_ids,
+            return_dict=False,
+        )[0]
         return F.view(n, h, w, C, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(n, C, 2 * h, 2 * w)

@@ -2,11 +2,10 @@ r"""The fast path: a pipeline's network inside `rs.Sampler`, its encoders and de
 
     images = draw(pipe, prompt="a red fox", plan=plan, seeds=range(4), guidance_scale=7.5)     # float32 [4, 3, H, W] in [0, 1]
 
-Unlike a scheduler in the pipeline's loop, this is the engine: the fused step, guidance mixed inside it, noise that depends on
-the seed alone, and on a GPU a compiled network in a captured graph. What it runs, and what not, is in the table of `network`;
-not supported are CPU offload, IP-Adapters, ControlNets, guidance rescale, LCM-style networks and in-painting networks, and one
-negative prompt serves all prompts. For those, put RestartScheduler into the pipeline.
-"""
+Unlike a scheduler in the pipeline's loop, this is the engine: the fused step, guidance mixed inside it, noise that
+depends on the seed alone, and on a GPU a compiled network in a captured graph. What it runs, and what not, is in the
+table of `network`; not supported are CPU offload, IP-Adapters, ControlNets, guidance rescale, LCM-style networks and
+in-painting networks, and one negative prompt serves all prompts. For those, put RestartScheduler into the pipeline."""
 
 from __future__ import annotations
 
@@ -29,12 +28,14 @@ from .keys import refuse_other_kinds
 from .network import ClassTransformer, PackedTransformer, TextTransformer, TextUNet, Unconditional
 
 NETWORKS = (
-    "UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel", "SD3Transformer2DModel", "FluxTransformer2DModel"
-)  # fmt: skip
-_DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-_CONDITIONING = tuple(
-    name for name in inspect.signature(conditioning_of).parameters if name not in ("pipe", "like")
+    "UNet2DModel",
+    "UNet2DConditionModel",
+    "DiTTransformer2DModel",
+    "SD3Transformer2DModel",
+    "FluxTransformer2DModel",
 )
+_DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+_CONDITIONING = tuple(name for name in inspect.signature(conditioning_of).parameters if name not in ("pipe", "like"))
 
 
 def denoiser_of(
@@ -48,9 +49,9 @@ def denoiser_of(
     """The denoiser of a diffusers pipeline, with its network shared, not copied.
 
     Args:
-        pipe: a StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux, DiT or DDPM pipeline, or one with the same parts.
-        height, width: of the images, in pixels; default: the network's sample size.
-        distilled_guidance: Flux's own guidance_scale.
+        pipe: a StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux, DiT or DDPM pipeline, or one with the same
+        parts. height, width: of the images, in pixels; default: the network's sample size. distilled_guidance: Flux's
+        own guidance_scale.
         **conditioning: for text models: prompt or prompt_embeds [P, S, D] (and pooled_prompt_embeds [P, E]), negative_prompt or
             negative_prompt_embeds, guided=False for a network without guidance. Class p of the denoiser is prompt p.
 
@@ -59,15 +60,11 @@ def denoiser_of(
     """
     unknown = sorted(set(conditioning) - set(_CONDITIONING))
     if unknown:
-        raise ConfigError(
-            f"unknown argument {unknown[0]!r}; known are height, width and {', '.join(_CONDITIONING)}"
-        )
+        raise ConfigError(f"unknown argument {unknown[0]!r}; known are height, width and {', '.join(_CONDITIONING)}")
     net = _network(pipe)
     kind = type(net).__name__
     if any(hasattr(module, "_hf_hook") for module in net.modules()):
-        raise BackendError(
-            "the pipeline offloads its network; move it to one device with pipe.to(device) instead"
-        )
+        raise BackendError("the pipeline offloads its network; move it to one device with pipe.to(device) instead")
     text = kind not in ("UNet2DModel", "DiTTransformer2DModel")
     if not text and conditioning:
         raise ConfigError(f"{type(pipe).__name__} takes no text; leave out {', '.join(sorted(conditioning))}")
@@ -124,9 +121,7 @@ def draw(
     if class_labels is None and isinstance(denoiser.network, (TextUNet, TextTransformer, PackedTransformer)):
         prompts = denoiser.label_dim
         if prompts not in (1, len(wanted)):
-            raise ConfigError(
-                f"{prompts} prompts were given for {len(wanted)} seeds; give one, or one per seed"
-            )
+            raise ConfigError(f"{prompts} prompts were given for {len(wanted)} seeds; give one, or one per seed")
         class_labels = torch.arange(len(wanted)) if prompts > 1 else 0
     dtype = _DTYPES.get(next(denoiser.network.parameters()).dtype, "fp32")  # type: ignore[attr-defined]
     options = {"dtype": dtype, **(sampler_options or {})}
@@ -142,9 +137,7 @@ def parameterization_of(pipe: Any) -> Parameterization:
         from .flow import FlowMatchRestartScheduler
 
         refuse_other_kinds(pipe.scheduler.config, FlowMatchRestartScheduler, "flow")
-        return flow(
-            1.0 if kind == "FluxTransformer2DModel" else float(pipe.scheduler.config.num_train_timesteps)
-        )
+        return flow(1.0 if kind == "FluxTransformer2DModel" else float(pipe.scheduler.config.num_train_timesteps))
     from .scheduler import RestartScheduler
 
     scheduler = RestartScheduler.from_config(pipe.scheduler.config, restart=None)
@@ -154,16 +147,16 @@ def parameterization_of(pipe: Any) -> Parameterization:
 
 @torch.no_grad()
 def decoded(pipe: Any, latents: Tensor, batch_size: int = 8) -> Tensor:
-    """Images float32 [n, 3, H, W] in [0, 1] of latents [n, C, H, W], by the pipeline's VAE; pixels for a pipeline without one."""
+    """Images float32 [n, 3, H, W] in [0, 1] of latents [n, C, H, W], by the pipeline's VAE; pixels for a pipeline
+    without one.
+    """
     vae = getattr(pipe, "vae", None)
     if vae is None:
         return (latents / 2 + 0.5).clamp(0, 1)
     c = vae.config
     mean, std = c.get("latents_mean"), c.get("latents_std")
     if mean is not None and std is not None:
-        mean, std = (
-            torch.tensor(v, device=latents.device, dtype=latents.dtype).view(1, -1, 1, 1) for v in (mean, std)
-        )
+        mean, std = (torch.tensor(v, device=latents.device, dtype=latents.dtype).view(1, -1, 1, 1) for v in (mean, std))
         latents = latents * std / c.scaling_factor + mean
     else:
         latents = latents / c.scaling_factor + (c.get("shift_factor") or 0.0)
@@ -172,10 +165,7 @@ def decoded(pipe: Any, latents: Tensor, batch_size: int = 8) -> Tensor:
     if upcast:
         vae.to(torch.float32)
     try:
-        parts = [
-            vae.decode(z.to(vae.dtype), return_dict=False)[0].float()
-            for z in latents.split(max(batch_size, 1))
-        ]
+        parts = [vae.decode(z.to(vae.dtype), return_dict=False)[0].float() for z in latents.split(max(batch_size, 1))]
     finally:
         if upcast:
             vae.to(kept)
@@ -200,11 +190,7 @@ def _shape(pipe: Any, net: Any, kind: str, height: int | None, width: int | None
     if not factor and vae is not None:
         factor = 2 ** (len(vae.config.block_out_channels) - 1)
     factor = factor or 1
-    size = (
-        net.config.sample_size
-        if kind != "FluxTransformer2DModel"
-        else getattr(pipe, "default_sample_size", 128)
-    )
+    size = net.config.sample_size if kind != "FluxTransformer2DModel" else getattr(pipe, "default_sample_size", 128)
     sides = (size, size) if isinstance(size, int) else tuple(size)
     channels = net.config.in_channels // (4 if kind == "FluxTransformer2DModel" else 1)
     multiple = factor * (2 if kind == "FluxTransformer2DModel" else 1)
@@ -238,9 +224,7 @@ def _wrapped(
         return TextTransformer(net, known.embeds, known.pooled), known.prompts
     if kind == "FluxTransformer2DModel":
         if known.guided:
-            raise BackendError(
-                "Flux is guided by its distilled guidance only here; true_cfg_scale is not supported"
-            )
+            raise BackendError("Flux is guided by its distilled guidance only here; true_cfg_scale is not supported")
         assert known.pooled is not None
         guidance = distilled if c.guidance_embeds else None
         return PackedTransformer(net, known.embeds, known.pooled, shape[1], shape[2], guidance), known.prompts
@@ -261,12 +245,13 @@ def _check_unet(c: Any) -> None:
         (c.get("time_cond_proj_dim") is not None, "an embedding of the guidance scale (LCM)"),
         (c.get("class_embed_type") is not None, "class embeddings"),
         (c.get("encoder_hid_dim_type") is not None, "image prompts (IP-Adapter)"),
-        (c.get("addition_embed_type") not in (None, "text_time"), f"addition_embed_type {c.get('addition_embed_type')!r}"),
-    ):  # fmt: skip
+        (
+            c.get("addition_embed_type") not in (None, "text_time"),
+            f"addition_embed_type {c.get('addition_embed_type')!r}",
+        ),
+    ):
         if wrong:
-            raise BackendError(
-                f"a U-Net with {what} does not run here; put RestartScheduler into the pipeline instead"
-            )
+            raise BackendError(f"a U-Net with {what} does not run here; put RestartScheduler into the pipeline instead")
 
 
 __all__ = ["decoded", "denoiser_of", "draw", "parameterization_of"]

@@ -1,7 +1,7 @@
 r"""RestartScheduler: Restart, and every solver of the engine, for diffusers models with DDPM-style betas.
 
-The plan walks x₀ + σε with σ = √((1 − ᾱ)/ᾱ); jumps there are the paper's x ← x + √(t_max² − t_min²)·ε, which in the VP scale
-√ᾱ·x of Stable Diffusion is √f·x + √(1 − f)·ε, f = ᾱ(t_max)/ᾱ(t_min) (Restart, arXiv 2306.14878, appendix C.2).
+The plan walks x₀ + σε with σ = √((1 − ᾱ)/ᾱ); jumps there are the paper's x ← x + √(t_max² − t_min²)·ε, which in the VP
+scale √ᾱ·x of Stable Diffusion is √f·x + √(1 − f)·ε, f = ᾱ(t_max)/ᾱ(t_min) (Restart, arXiv 2306.14878, appendix C.2).
 
 `restart="auto"` is the paper's recipe for Stable Diffusion 1.5: DDIM on the model's own timesteps, Heun inside the intervals,
 which are linear in the timestep and depend on the guidance scale (Restart, Table 10):
@@ -46,33 +46,38 @@ INTERPOLATIONS = ("linear", "log_linear")
 
 
 _FLAGS = {
-    "use_karras_sigmas": "karras", "use_exponential_sigmas": "exponential", "use_lu_lambdas": "exponential",
+    "use_karras_sigmas": "karras",
+    "use_exponential_sigmas": "exponential",
+    "use_lu_lambdas": "exponential",
     "use_beta_sigmas": "beta",
-}  # fmt: skip
+}
 
 
 class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
     """Restart sampling in a diffusers pipeline: `pipe.scheduler = RestartScheduler.from_config(pipe.scheduler.config)`.
 
     Args:
-        num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas, prediction_type, timestep_spacing, steps_offset,
-            rescale_betas_zero_snr, snr_shift_scale, use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas, use_lu_lambdas,
-            interpolation_type, lambda_min_clipped, final_sigmas_type: as in diffusers' schedulers; they come from the model's
-            config (keys.py says what is done with each).
+        num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas, prediction_type, timestep_spacing,
+        steps_offset,
+            rescale_betas_zero_snr, snr_shift_scale, use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas,
+            use_lu_lambdas, interpolation_type, lambda_min_clipped, final_sigmas_type: as in diffusers' schedulers; they
+            come from the model's config (keys.py says what is done with each).
         restart: intervals in any format `RestartConfig.parse` reads, None for none, or "auto" (module docstring).
             `restart_list` is another name of it.
         solver: solver of the main grid; default: heun, with restart="auto" euler (DDIM).
         restart_solver: solver inside intervals; default: that of the main grid, with restart="auto" heun.
         grid: "model" (the model's own timesteps, by timestep_spacing), "karras", "exponential" or "beta"; default: what
             use_karras_sigmas and the like say.
-        sigma_min, sigma_max: ends of a grid that is not the model's; default: the model's levels. What is outside those is cut
+        sigma_min, sigma_max: ends of a grid that is not the model's; default: the model's levels. What is outside those
+        is cut
             to them, with a warning.
-        s_noise: factor on the std of every injected noise.
-        steps_are: "nfe": num_inference_steps is the number of network calls (of the two that guidance makes of each, one
+        s_noise: factor on the std of every injected noise. steps_are: "nfe": num_inference_steps is the number of
+        network calls (of the two that guidance makes of each, one
             batch of both is counted); "main": it is N_main, and intervals come on top.
         state: "vp": the sample between two steps is what the network gets, unit scale; "ve": it is x₀ + σε, as with
             EulerDiscreteScheduler.
-        initial_noise: "unit" (default): latents of std 1 are the start, as in diffusers (`init_noise_sigma`); "engine": they
+        initial_noise: "unit" (default): latents of std 1 are the start, as in diffusers (`init_noise_sigma`); "engine":
+        they
             become σ·ε, as in `rs.Sampler` and `draw`, so that both give one image.
         guidance_scale: what restart="auto" goes by; a scheduler does not see the pipeline's. Default 7.5.
         seeds: noise of jumps from seeds, see `set_seeds`.
@@ -148,9 +153,8 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
     def init_noise_sigma(self) -> float:
         """What standard-normal latents are multiplied with to start this run.
 
-        With initial_noise="unit" it is what the diffusers scheduler with samples of this scale has: 1 in VP scale (DDIM,
-        DPM-Solver), and in VE scale (Euler) √(σ² + 1) with leading spacing, σ with the others.
-        """
+        With initial_noise="unit" it is what the diffusers scheduler with samples of this scale has: 1 in VP scale
+        (DDIM, DPM-Solver), and in VE scale (Euler) √(σ² + 1) with leading spacing, σ with the others."""
         if self.config.initial_noise == "engine":
             return super().init_noise_sigma
         if self.scaled:
@@ -266,9 +270,12 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
             if c.timestep_spacing == "leading":
                 options["steps_offset"] = c.steps_offset
             return {
-                "steps": n, "schedule": "sd", "schedule_options": options,
-                "sigma_min": self._levels[0], "sigma_max": self._levels[-1],
-            }  # fmt: skip
+                "steps": n,
+                "schedule": "sd",
+                "schedule_options": options,
+                "sigma_min": self._levels[0],
+                "sigma_max": self._levels[-1],
+            }
         t = spaced(n, T, c.timestep_spacing, c.steps_offset)
         return {"sigmas": tuple(sigma_of(self._levels, t).tolist())}
 
@@ -296,9 +303,7 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
                 options.pop(name, None)
             plan = Plan.build(**{**options, "sigmas": (*plan.grid[:-1], float(self._levels[0]))})
         if len(plan.steps) < 2:
-            raise ConfigError(
-                "final_sigmas_type='sigma_min' leaves no step of this grid; use final_sigmas_type='zero'"
-            )
+            raise ConfigError("final_sigmas_type='sigma_min' leaves no step of this grid; use final_sigmas_type='zero'")
         return stop_at_last_level(plan)
 
     @property

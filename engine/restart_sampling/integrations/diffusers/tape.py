@@ -1,13 +1,13 @@
 r"""The tape: a plan bound to a network as one row per model call, and the two registers that run it.
 
-A pipeline calls its scheduler once per network call with (model output F, timestep, sample). That is a row of the engine's
-table (table.py): y = Y_X·x + Y_H·h + Y_F·F + S·ε, g = G_X·x + G_H·h + G_F·F, x ← y at the end of a solver step, h ← g. So the
-scheduler needs no solver: entry k of `timesteps` is evaluation k of the plan, and row k + 1 of the table is what follows it.
+A pipeline calls its scheduler once per network call with (model output F, timestep, sample). That is a row of the
+engine's table (table.py): y = Y_X·x + Y_H·h + Y_F·F + S·ε, g = G_X·x + G_H·h + G_F·F, x ← y at the end of a solver
+step, h ← g. So the scheduler needs no solver: entry k of `timesteps` is evaluation k of the plan, and row k + 1 of the
+table is what follows it.
 
-The sample that the pipeline holds between two calls is `scale`·y. In VP scale it is c_in(σ)·y = y/√(σ² + 1), which is what the
-network gets, in VE scale y itself; flow states are not scaled. The finished sample has σ = 0 and the factor 1. A Restart run
-visits the same timestep more than once, so where a run stands is counted, never looked up.
-"""
+The sample that the pipeline holds between two calls is `scale`·y. In VP scale it is c_in(σ)·y = y/√(σ² + 1), which is
+what the network gets, in VE scale y itself; flow states are not scaled. The finished sample has σ = 0 and the factor 1.
+A Restart run visits the same timestep more than once, so where a run stands is counted, never looked up."""
 
 from __future__ import annotations
 
@@ -59,10 +59,17 @@ class Tape:
         end = float(parameterization.coefficients(s).c_in) if (s := table.plan.steps[-1].s) > 0 else 1.0
         scale = np.append(table.coef[:-1, layout.C_IN], end) if scaled else np.ones(table.nfe + 1)
         return cls(
-            table.plan, table.sigma[1:], table.coef[:-1, layout.C_NOISE], scale, table.coef[1:],
-            tuple(table.code[1:, layout.FLAGS].tolist()), tuple(table.code[1:, layout.DRAW].tolist()),
-            coefficients.c_skip, coefficients.c_out, opens,
-        )  # fmt: skip
+            table.plan,
+            table.sigma[1:],
+            table.coef[:-1, layout.C_NOISE],
+            scale,
+            table.coef[1:],
+            tuple(table.code[1:, layout.FLAGS].tolist()),
+            tuple(table.code[1:, layout.DRAW].tolist()),
+            coefficients.c_skip,
+            coefficients.c_out,
+            opens,
+        )
 
     def __len__(self) -> int:
         return len(self.flags)
@@ -89,9 +96,7 @@ class Registers:
         assert self.x is not None
         return self.x
 
-    def advance(
-        self, tape: Tape, k: int, F: Tensor, sample: Tensor, noise: Callable[[int], Tensor]
-    ) -> Tensor:
+    def advance(self, tape: Tape, k: int, F: Tensor, sample: Tensor, noise: Callable[[int], Tensor]) -> Tensor:
         """Run the row after evaluation k; returns the next sample in the dtype of F.
 
         `noise` gives standard normals of the sample's shape for the number of a draw.
@@ -124,9 +129,8 @@ class Registers:
 def tail(plan: Plan, m: int) -> tuple[Plan, tuple[str, ...]]:
     """`plan` from point m of its main grid on, and what was left out of it, one line each.
 
-    An interval stays if the run comes by its t_min and its t_max is not above the level where the run begins: a jump that is
-    would undo more of the image than was asked for.
-    """
+    An interval stays if the run comes by its t_min and its t_max is not above the level where the run begins: a jump
+    that is would undo more of the image than was asked for."""
     to_zero = plan.steps[-1].s == 0
     level = plan.grid[m]
     kept = [i for i in plan.intervals if i.index > m and i.t_max <= level]
@@ -147,7 +151,8 @@ class Timesteps(Tensor):
     """The timesteps of a tape, float32 [n], whose tails are made by the scheduler.
 
     Image-to-image pipelines take `timesteps[i:]` and begin there. On a tape entry i may lie between a predictor and its
-    corrector, or inside an interval, so `owner.cut(i)` says what runs. Pipelines that hand over half-way (`denoising_end`,
+    corrector, or inside an interval, so `owner.cut(i)` says what runs. Pipelines that hand over half-way
+    (`denoising_end`,
     `denoising_start`) cut elsewhere and compare values; they get an error instead of a wrong image. Everything else, and every
     result, is an ordinary tensor.
     """

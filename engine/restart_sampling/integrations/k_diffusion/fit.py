@@ -1,9 +1,9 @@
 r"""From a host's sigmas and a Restart notation to a plan that keeps to what the host asked for.
 
-A host chooses a number of steps, and with it the evaluations it will wait for: what the solver takes on the given sigmas without
-Restart, 2·n − 1 for Heun and n steps down to 0. That is the allowance. With `budget="steps"` the main grid is drawn again with
-fewer points along the given sigmas (levels.py), as many as fit beside the intervals; `budget="extra"` keeps the grid and puts
-the intervals on top.
+A host chooses a number of steps, and with it the evaluations it will wait for: what the solver takes on the given
+sigmas without Restart, 2·n − 1 for Heun and n steps down to 0. That is the allowance. With `budget="steps"` the main
+grid is drawn again with fewer points along the given sigmas (levels.py), as many as fit beside the intervals;
+`budget="extra"` keeps the grid and puts the intervals on top.
 
 Two things may stand in the way of an interval, and each is said in a RestartWarning and in the plan's notes:
 1. The run does not cover it. [t_min, t_max] is cut to the levels of the run; what is then empty, or has no grid point to
@@ -12,8 +12,8 @@ Two things may stand in the way of an interval, and each is said in a RestartWar
    gives up a repeat, at K = 1 a point, at N = 2 itself.
 
 `restart="a1111"` is AUTOMATIC1111's rule by step count instead: a Karras grid of its own length and [R + 1, K, 0.1, 2] with both
-ends at grid points, as many steps in all as were asked for. An interval whose ends meet there does not run; the given sigmas do.
-"""
+ends at grid points, as many steps in all as were asked for. An interval whose ends meet there does not run; the given
+sigmas do."""
 
 from __future__ import annotations
 
@@ -77,9 +77,13 @@ class Options:
     def plan(self, levels: Levels, intervals: Sequence[RestartInterval] = ()) -> Plan:
         """The plan over `levels` with `intervals`, which attach to it."""
         plan = Plan.build(
-            sigmas=levels.sigmas, restart=RestartConfig(tuple(intervals)), schedule=PROCESSES[self.process],
-            solver=self.solver, s_noise=self.s_noise, on_collision=self.on_collision,
-        )  # fmt: skip
+            sigmas=levels.sigmas,
+            restart=RestartConfig(tuple(intervals)),
+            schedule=PROCESSES[self.process],
+            solver=self.solver,
+            s_noise=self.s_noise,
+            on_collision=self.on_collision,
+        )
         return plan if levels.to_zero else stop_at_last_level(plan)
 
 
@@ -96,12 +100,11 @@ def restart_plan(
     """What `sample_restart` runs for these sigmas; None if there is no step to make. See `Plan.explain`.
 
     Args:
-        sigmas: the host's levels, descending, with or without a final 0; 1-d tensor, array or list.
-        restart: intervals in any notation `RestartConfig.parse` reads, "default" (ComfyUI's preset), "a1111" or None. Of two
+        sigmas: the host's levels, descending, with or without a final 0; 1-d tensor, array or list. restart: intervals
+        in any notation `RestartConfig.parse` reads, "default" (ComfyUI's preset), "a1111" or None. Of two
             that attach to one point, the first runs in ComfyUI's notation, and both in all others.
-        solver: any solver of the engine.
-        s_noise: factor on the std of every injected noise.
-        budget: "steps": no more evaluations than the solver takes on these sigmas without Restart; "extra": intervals on top.
+        solver: any solver of the engine. s_noise: factor on the std of every injected noise. budget: "steps": no more
+        evaluations than the solver takes on these sigmas without Restart; "extra": intervals on top.
             "a1111" splits the steps by its own rule.
         process: "ve", or "flow" for flow-matching models, where a level is t in (0, 1].
         restart_list: another name of restart.
@@ -114,7 +117,7 @@ def restart_plan(
     """
     plan, said = fit(
         sigmas, restart, solver=solver, s_noise=s_noise, budget=budget, process=process, restart_list=restart_list
-    )  # fmt: skip
+    )
     if said:
         warnings.warn("; ".join(said), RestartWarning, stacklevel=2)
     return plan
@@ -193,9 +196,7 @@ def _covered(wanted: list[Wanted], levels: Levels, process: str, said: list[str]
         if t_min >= t_max:
             said.append(w.say(f"does not run: the run covers sigma {levels.top:.4g} to {levels.bottom:.4g}"))
         elif process == "flow" and t_max >= 1:
-            said.append(
-                w.say("does not run: at t = 1 a flow model's state is noise alone, a jump there begins anew")
-            )
+            said.append(w.say("does not run: at t = 1 a flow model's state is noise alone, a jump there begins anew"))
         else:
             done = list(w.done)
             if inside(w.now.t_max, 0.0, levels.top) is None:
@@ -215,9 +216,7 @@ def _chosen(
         least = max(2, math.ceil(len(levels.sigmas) / LEAST_SHARE))
         n, now = len(levels.sigmas), wanted
         if allowance is not None and wanted and n >= least:
-            now = _affordable(
-                wanted, allowance - options.plan(levels.resampled(least)).nfe, per_step, allowance
-            )
+            now = _affordable(wanted, allowance - options.plan(levels.resampled(least)).nfe, per_step, allowance)
         while True:
             grid = levels.resampled(n)
             plan, running, lost = _attached(grid, now, options)
@@ -263,9 +262,7 @@ def _with_reason(w: Wanted, allowance: int) -> Wanted:
     return replace(w, done=(*w.done, f"runs with {' and '.join(smaller)} to keep to {allowance} evaluations"))
 
 
-def _attached(
-    grid: Levels, wanted: list[Wanted], options: Options
-) -> tuple[Plan, list[Wanted], list[Wanted]]:
+def _attached(grid: Levels, wanted: list[Wanted], options: Options) -> tuple[Plan, list[Wanted], list[Wanted]]:
     """The plan on `grid`, the intervals that run in it and those that do not, with the reason."""
     fits, lost = [], []
     for w in wanted:
@@ -273,9 +270,7 @@ def _attached(
         if m == 0:
             reason = f"does not run: its t_min is nearest to {grid.top:.4g}, where the run begins"
         elif grid.sigmas[m] >= w.now.t_max:
-            reason = (
-                f"does not run: its t_min is nearest to grid point {grid.sigmas[m]:.4g}, not below its t_max"
-            )
+            reason = f"does not run: its t_min is nearest to grid point {grid.sigmas[m]:.4g}, not below its t_max"
         else:
             fits.append(w)
             continue

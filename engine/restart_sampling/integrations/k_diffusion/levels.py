@@ -44,9 +44,8 @@ class Levels:
     def resampled(self, n: int) -> Levels:
         """n ≥ 2 levels along the same curve, ends exact.
 
-        σ^(1/7) is interpolated over the index, evenly: a Karras grid (rho = 7) of any length becomes the Karras grid of n points.
-        n = the number of levels there are is the identity.
-        """
+        σ^(1/7) is interpolated over the index, evenly: a Karras grid (rho = 7) of any length becomes the Karras grid of
+        n points. n = the number of levels there are is the identity."""
         if n == len(self.sigmas):
             return self
         curve = np.array(self.sigmas) ** (1 / RHO)
@@ -59,7 +58,8 @@ class Levels:
         return Levels(tuple(karras(n, self.bottom, self.top, RHO).tolist()), self.to_zero)
 
     def of_flow(self) -> Levels:
-        """The same levels for a flow model, t in (0, 1]. Hosts compute their first in float32; what is 1 up to rounding is 1.
+        """The same levels for a flow model, t in (0, 1]. Hosts compute their first in float32; what is 1 up to rounding
+        is 1.
 
         Raises ConfigError: a level above 1.
         """

@@ -1,4 +1,5 @@
-"""Where the noise of a jump comes from: the engine's own by seeds, the host's noise sampler, or torch's global generator.
+"""Where the noise of a jump comes from: the engine's own by seeds, the host's noise sampler, or torch's global
+generator.
 
 | given | noise of the k-th jump of row b | does not depend on |
 |---|---|---|
@@ -7,9 +8,8 @@
 | `extra_args["seed"]` (ComfyUI) | philox-v1 of seed + b, draw k | batch size, device |
 | nothing | `torch.randn_like` | – |
 
-seed + b is how A1111 numbers the images of a batch. A noise sampler that returns the same noise for the same pair of levels, such
-as a Brownian tree, is not for Restart: all K jumps of an interval have the same pair.
-"""
+seed + b is how A1111 numbers the images of a batch. A noise sampler that returns the same noise for the same pair of
+levels, such as a Brownian tree, is not for Restart: all K jumps of an interval have the same pair."""
 
 from __future__ import annotations
 
@@ -34,10 +34,7 @@ def row_seeds(seed: int, batch: int) -> list[int]:
 
 
 def choose(
-    x: Tensor,
-    seeds: Iterable[int] | Tensor | None,
-    noise_sampler: NoiseSampler | None,
-    extra_args: dict[str, Any],
+    x: Tensor, seeds: Iterable[int] | Tensor | None, noise_sampler: NoiseSampler | None, extra_args: dict[str, Any]
 ) -> Tensor | NoiseSampler:
     """Seeds int64 [B] on the device of x, or a function (sigma, sigma_next) → noise of the shape of x.
 

@@ -1,11 +1,10 @@
 r"""`sample_restart`: the host's denoiser, the engine's plan, table and fused step.
 
-The host's `model(x, sigma)` is D itself, so c_skip = 0, c_out = c_in = 1: the network input is the state. One evaluation is one
-call of the model and one row of the table; the loop keeps to what a host may do between two calls (previews, interrupts,
-in-painting masks inside the model) and to nothing else. What a host is given is its own: every call gets a fresh input, which may
-be kept or written to, where the engine's own loop has one buffer. Noise by seeds is added by the row that arrives at t_min, in
-the same pass; noise of the host is added after that row.
-"""
+The host's `model(x, sigma)` is D itself, so c_skip = 0, c_out = c_in = 1: the network input is the state. One
+evaluation is one call of the model and one row of the table; the loop keeps to what a host may do between two calls
+(previews, interrupts, in-painting masks inside the model) and to nothing else. What a host is given is its own: every
+call gets a fresh input, which may be kept or written to, where the engine's own loop has one buffer. Noise by seeds is
+added by the row that arrives at t_min, in the same pass; noise of the host is added after that row."""
 
 from __future__ import annotations
 
@@ -59,33 +58,34 @@ def sample_restart(
         extra_args: keyword arguments for the model. "seed" in it seeds the noise (ComfyUI).
         callback: called once for every solver step, after its first evaluation, with {"x", "i", "sigma", "sigma_hat",
             "denoised"}; i counts from 0 to `steps(…)` − 1.
-        disable: no progress bar. There is one if tqdm is installed.
-        restart, s_noise, solver, budget, process: see `restart_plan`. With budget "steps" there are no more evaluations than
+        disable: no progress bar. There is one if tqdm is installed. restart, s_noise, solver, budget, process: see
+        `restart_plan`. With budget "steps" there are no more evaluations than
             `solver` takes on these sigmas without Restart.
-        noise_sampler: (sigma, sigma_next) → noise for a jump from sigma up to sigma_next. seeds: one for each row; see noise.py.
-        backend: of the fused step: auto, reference, triton or native.
-        restart_list: another name of restart, as in other Restart samplers.
+        noise_sampler: (sigma, sigma_next) → noise for a jump from sigma up to sigma_next. seeds: one for each row; see
+        noise.py. backend: of the fused step: auto, reference, triton or native. restart_list: another name of restart,
+        as in other Restart samplers.
 
     Returns:
         The state at the end, in the dtype of x. Registers are float32 (float64 for float64 x).
 
     Raises:
         ConfigError: sigmas, intervals or options that cannot be read. SeedError: seeds. BackendError: backend.
-        RestartTypeError, RestartValueError: x, or what the model returned. What the model and the callback raise passes through.
+        RestartTypeError, RestartValueError: x, or what the model returned. What the model and the callback raise passes
+        through.
 
     Warns:
         RestartWarning: an interval runs otherwise than asked, or samples became NaN or infinite.
     """
     plan, said = fit(
         sigmas, restart, solver=solver, s_noise=s_noise, budget=budget, process=process, restart_list=restart_list
-    )  # fmt: skip
+    )
     if said:
         warnings.warn("; ".join(said), RestartWarning, stacklevel=2)
     if plan is None:
         return x
     return sample_plan(
         model, x, plan, extra_args, callback, disable, noise_sampler=noise_sampler, seeds=seeds, backend=backend
-    )  # fmt: skip
+    )
 
 
 @torch.no_grad()
@@ -101,7 +101,9 @@ def sample_plan(
     seeds: Iterable[int] | Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """Run any plan of the engine with a k-diffusion model, from x at the plan's first level; arguments of `sample_restart`."""
+    """Run any plan of the engine with a k-diffusion model, from x at the plan's first level; arguments of
+    `sample_restart`.
+    """
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2:
         given = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise RestartTypeError(f"x must be a floating tensor [B, ...], got {given}")
@@ -148,12 +150,15 @@ def _stepper(
     batch, device = len(x), x.device
     state = x.to(wide, copy=True).contiguous()
     machine = restart_kernels.Machine(
-        state, torch.zeros_like(state), x.clone(memory_format=torch.contiguous_format),
-        torch.tensor(coef, dtype=wide).to(device), torch.tensor(code).to(device),
+        state,
+        torch.zeros_like(state),
+        x.clone(memory_format=torch.contiguous_format),
+        torch.tensor(coef, dtype=wide).to(device),
+        torch.tensor(code).to(device),
         torch.ones(1, dtype=torch.int32, device=device),
         torch.zeros(batch, dtype=torch.int64, device=device) if seeds is None else seeds,
         torch.full((batch,), layout.NEVER, dtype=torch.int32, device=device),
-    )  # fmt: skip
+    )
     try:
         return restart_kernels.bind(machine, backend)
     except restart_kernels.KernelError as error:

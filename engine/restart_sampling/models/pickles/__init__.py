@@ -1,7 +1,7 @@
 r"""EDM and PFGM++ checkpoints (`.pkl` snapshots, training states `.pt`) without running what is in them.
 
-Such a file is a pickle that embeds the Python source of its network, and ordinary unpickling executes that source. Here it is
-read by a machine that can only build data, in four steps that each check what they take over:
+Such a file is a pickle that embeds the Python source of its network, and ordinary unpickling executes that source. Here
+it is read by a machine that can only build data, in four steps that each check what they take over:
 
     machine.py   bytes → plain data and inert records; values.py lists the closed set of globals
     archive.py   the zip form of torch.save
@@ -34,8 +34,15 @@ if TYPE_CHECKING:
 
 ZIP, OLD_TORCH = b"PK\x03\x04", b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 DAMAGE = (
-    ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError, struct.error,
-)  # fmt: skip
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 
 @dataclass
@@ -111,9 +118,7 @@ def guarded(path: str, function: Any) -> Any:
         message = str(error)
         raise CheckpointError(message if message.startswith(path) else f"{path}: {message}") from None
     except DAMAGE as error:
-        raise CheckpointError(
-            f"{path}: the file is damaged ({type(error).__name__} while reading it)"
-        ) from None
+        raise CheckpointError(f"{path}: the file is damaged ({type(error).__name__} while reading it)") from None
 
 
 def _read(path: str, view: memoryview) -> Checkpoint:

@@ -4,10 +4,9 @@ r"""A torch.save file as what it is: a zip archive of stored members (APPNOTE.TX
     <root>/data/<key>        the bytes of one storage
     <root>/byteorder         "little", absent in files of older versions of torch
 
-Only the directory is believed, and only as far as the members agree with it: names are unique, members are stored as they are
-(neither packed nor encrypted), lie inside the file and do not overlap, and a member's CRC-32 is right when it is read.
-Nothing is copied.
-"""
+Only the directory is believed, and only as far as the members agree with it: names are unique, members are stored as
+they are (neither packed nor encrypted), lie inside the file and do not overlap, and a member's CRC-32 is right when it
+is read. Nothing is copied."""
 
 from __future__ import annotations
 
@@ -63,9 +62,7 @@ class Archive:
         member = self.members[name]
         view = self.data[member.start : member.start + member.size]
         if zlib.crc32(view) != member.crc:
-            raise Refused(
-                "the file is damaged: the CRC-32 of a member of the zip archive is wrong", member.start
-            )
+            raise Refused("the file is damaged: the CRC-32 of a member of the zip archive is wrong", member.start)
         return view
 
     def _end(self) -> tuple[int, int, int]:
@@ -75,9 +72,7 @@ class Archive:
         tail = bytes(data[first:])
         at = first + tail.rfind(b"PK\x05\x06")
         if at < first or at + END.size > size:
-            raise Refused(
-                "the file is incomplete: a zip archive ends with a directory, this one does not", size
-            )
+            raise Refused("the file is incomplete: a zip archive ends with a directory, this one does not", size)
         _, disk, _, _, entries, length, offset, comment = END.unpack_from(data, at)
         if at + END.size + comment != size or disk:
             raise Refused("the file is incomplete, or has bytes behind its zip archive", at)
@@ -105,9 +100,7 @@ class Archive:
             if magic != b"PK\x01\x02":
                 raise Refused("the zip archive's directory is damaged", at)
             if method or flags & ENCRYPTED:
-                raise Refused(
-                    "a member of the zip archive is packed or encrypted, torch.save stores them plain", at
-                )
+                raise Refused("a member of the zip archive is packed or encrypted, torch.save stores them plain", at)
             after = at + ENTRY.size + n_name
             if after + n_extra + n_comment > end:
                 raise Refused("the zip archive's directory does not fit in the file", at)

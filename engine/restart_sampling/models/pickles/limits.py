@@ -8,9 +8,8 @@ from dataclasses import dataclass
 class Refused(Exception):
     """A file, or a part of it, is not what it has to be. `at` is a byte of the file, or None where no byte is to blame.
 
-    Internal: `restart_sampling.models.pickles.read` turns it into a CheckpointError with the path. The reason never holds
-    content of the file, except dotted names that :func:`shown` has looked at.
-    """
+    Internal: `restart_sampling.models.pickles.read` turns it into a CheckpointError with the path. The reason never
+    holds content of the file, except dotted names that :func:`shown` has looked at."""
 
     def __init__(self, reason: str, at: int | None = None) -> None:
         super().__init__(reason)
@@ -38,7 +37,9 @@ LIMITS = Limits()
 
 
 def shown(name: object) -> str:
-    """A name from a file as it may stand in a message: itself if it is a short dotted ASCII word, else what is wrong with it."""
+    """A name from a file as it may stand in a message: itself if it is a short dotted ASCII word, else what is wrong
+    with it.
+    """
     if isinstance(name, str) and len(name) <= 100 and name.isascii() and name.replace(".", "").isidentifier():
         return name
     return "(a name that is not a plain word)"

@@ -2,8 +2,8 @@ r"""A pickle machine that builds data and nothing else.
 
 A pickle is a program for a stack machine (PEP 307, PEP 3154; opcodes by their names in the standard library's
 `pickletools`). Most of its opcodes can make any object and call any function, so a machine that is to read strangers'
-files must not have them. This one has 41 of 68 opcodes. A global becomes a token of a closed table, a call of it becomes a
-record, and neither is ever looked up, imported or run; `values.py` says what there is.
+files must not have them. This one has 41 of 68 opcodes. A global becomes a token of a closed table, a call of it
+becomes a record, and neither is ever looked up, imported or run; `values.py` says what there is.
 
 * A missing opcode is refused: INST, OBJ, EXT1, PERSID, BYTEARRAY8, POP, DUP and all others, and protocols 0 and 1 with them.
 * SETITEM acts on dicts and mapping records, APPEND on lists, ADDITEMS on sets, BUILD on records, and none of them elsewhere.
@@ -34,13 +34,7 @@ class Machine:
     """
 
     def __init__(
-        self,
-        data: memoryview,
-        start: int = 0,
-        base: int = 0,
-        *,
-        storages: bool = False,
-        opcodes: int = LIMITS.opcodes,
+        self, data: memoryview, start: int = 0, base: int = 0, *, storages: bool = False, opcodes: int = LIMITS.opcodes
     ) -> None:
         self.data, self.start, self.base = data, start, base
         self.storages, self.most = storages, opcodes

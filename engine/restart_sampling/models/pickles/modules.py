@@ -1,7 +1,9 @@
-r"""From records to a network's description: class names, arguments, attributes and tensors under their state-dict names.
+r"""From records to a network's description: class names, arguments, attributes and tensors under their state-dict
+names.
 
-A persistent object is a call with one dict: type, version, module_src (the whole text of the Python file that defined its class,
-which an ordinary unpickler would execute), class_name and state. The state of a torch module has `_parameters`, `_buffers` and
+A persistent object is a call with one dict: type, version, module_src (the whole text of the Python file that defined
+its class, which an ordinary unpickler would execute), class_name and state. The state of a torch module has
+`_parameters`, `_buffers` and
 `_modules`, in the order in which they were made. The text is hashed and otherwise left alone.
 """
 
@@ -19,13 +21,7 @@ from .values import CONTAINER, PERSISTENT, Record, Text, mapping
 
 VERSION = 6  # of the persistence record; the only one that EDM and its forks write
 NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
-BLOCK = (
-    "skip_scale",
-    "num_heads",
-    "adaptive_scale",
-    "eps",
-    "num_groups",
-)  # attributes that the formulas depend on
+BLOCK = ("skip_scale", "num_heads", "adaptive_scale", "eps", "num_groups")  # attributes that the formulas depend on
 
 
 @dataclass
@@ -45,9 +41,7 @@ class Module:
             raise Refused("an object was made with arguments that have no names", self.at)
         values = {str(name): plain(value) for name, value in kwargs.items()}
         if len(values) > 64 or any(v is ... or not NAME.fullmatch(n) for n, v in values.items()):
-            raise Refused(
-                "an object was made with arguments that are no numbers, texts or lists of numbers", self.at
-            )
+            raise Refused("an object was made with arguments that are no numbers, texts or lists of numbers", self.at)
         return values
 
     def value(self, name: str) -> Any:
@@ -94,9 +88,7 @@ def persistent(record: Any, digests: dict[int, str] | None = None) -> Module | N
         raise Refused("a persistence record is not one dict", at)
     version = meta.get("version")
     if meta.get("type") != "class" or type(version) is not int or version != VERSION:
-        raise Refused(
-            f"a persistence record is of another version than {VERSION}, the only one that is supported", at
-        )
+        raise Refused(f"a persistence record is of another version than {VERSION}, the only one that is supported", at)
     source, class_name, state = meta.get("module_src"), meta.get("class_name"), mapping(meta.get("state"))
     if not isinstance(source, (str, Text)):
         raise Refused("a persistence record has no module_src", at)

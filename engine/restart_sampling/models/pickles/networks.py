@@ -1,13 +1,14 @@
 r"""From a description to our own network: the config, the weights, and what is to be said about them.
 
-Nothing of the file's own code takes part. The class name picks one of our networks, the arguments go through the same schema as
-every other config (`models/config.py`), and names, shapes and values of the tensors must be exactly those of the network that
-results. What the formulas depend on and the file says of itself is compared as well: the arguments of the inner network, the skip
-scale, the heads, the eps and the groups of every block. So a fork with other formulas is refused as far as it shows in the data.
+Nothing of the file's own code takes part. The class name picks one of our networks, the arguments go through the same
+schema as every other config (`models/config.py`), and names, shapes and values of the tensors must be exactly those of
+the network that results. What the formulas depend on and the file says of itself is compared as well: the arguments of
+the inner network, the skip scale, the heads, the eps and the groups of every block. So a fork with other formulas is
+refused as far as it shows in the data.
 
-The network is built with weights that have shapes and no memory (torch's meta device). Only when names and shapes are those in
-the file are its tensors made, and become the weights: a config cannot ask for more memory than the file has bytes.
-"""
+The network is built with weights that have shapes and no memory (torch's meta device). Only when names and shapes are
+those in the file are its tensors made, and become the weights: a config cannot ask for more memory than the file has
+bytes."""
 
 from __future__ import annotations
 
@@ -47,13 +48,9 @@ def config_of(found: Found) -> dict[str, Any]:
         raise Refused("EDM2 networks are not supported, only those of EDM and PFGM++", root.at)
     if root.class_name not in CLASSES:
         names = ", ".join(CLASSES)
-        raise Refused(
-            f"a network of the class {shown(root.class_name)} is not supported, only {names}", root.at
-        )
+        raise Refused(f"a network of the class {shown(root.class_name)} is not supported, only {names}", root.at)
     given = _renamed(root.kwargs, root)
-    stored = {
-        n: root.value(n) for n in (*SHARED, *CLASSES[root.class_name], "pfgmpp", *OLD_NAMES, "pfgm", "small")
-    }
+    stored = {n: root.value(n) for n in (*SHARED, *CLASSES[root.class_name], "pfgmpp", *OLD_NAMES, "pfgm", "small")}
     stored = _renamed({n: v for n, v in stored.items() if v is not None and v is not ...}, root)
     for name in sorted(given.keys() & stored.keys() - {"use_fp16"}):
         if given[name] != stored[name]:
@@ -91,18 +88,13 @@ def _compare_inner(model: Module | None, config: dict[str, Any], root: Module) -
     due = {
         "in_channels": C,
         "out_channels": C * (2 if config["class_name"] == "iDDPMPrecond" else 1),
-        **{
-            name: config[name]
-            for name in ("img_resolution", "label_dim", *MODEL_KEYS, *MODELS[config["model_type"]])
-        },
+        **{name: config[name] for name in ("img_resolution", "label_dim", *MODEL_KEYS, *MODELS[config["model_type"]])},
     }
     for name, value in model.kwargs.items():
         if name in due and due[name] != value:
             raise Refused(f"inner and outer network say different things about {name}", model.at)
         if name not in due and name not in PASSED_ON and value:
-            raise Refused(
-                f"the inner network has the argument {shown(name)}, which is not supported", model.at
-            )
+            raise Refused(f"the inner network has the argument {shown(name)}, which is not supported", model.at)
 
 
 def build(found: Found, config: dict[str, Any], source: str) -> EDMNetwork:
@@ -112,9 +104,7 @@ def build(found: Found, config: dict[str, Any], source: str) -> EDMNetwork:
     refuse_other_shapes(network.state_dict(), {n: t.size for n, t in found.tensors.items()}, source)
     whole = [n for n, t in found.tensors.items() if not getattr(torch, t.dtype).is_floating_point]
     if whole:
-        raise CheckpointError(
-            f"{source}: {len(whole)} tensors not floating point: {', '.join(sorted(whole)[:20])}"
-        )
+        raise CheckpointError(f"{source}: {len(whole)} tensors not floating point: {', '.join(sorted(whole)[:20])}")
     _compare_blocks(network, found)
     tensors = {name: spec.make().float() for name, spec in found.tensors.items()}
     load_weights(network, tensors, source, keep=True)
@@ -122,7 +112,8 @@ def build(found: Found, config: dict[str, Any], source: str) -> EDMNetwork:
 
 
 class _WeightsWithoutMemory(TorchFunctionMode):
-    """Makes torch.zeros and torch.ones, with which layers make their weights, on the meta device; computed buffers stay real.
+    """Makes torch.zeros and torch.ones, with which layers make their weights, on the meta device; computed buffers stay
+    real.
 
     Not torch.device("meta"): that takes arange along, whose implementation there imports sympy, which takes seconds.
     """

@@ -1,8 +1,7 @@
 """The versions of the network's source text that are known, by SHA-256 of what a checkpoint embeds.
 
-A known text says which code wrote the file, and so which formulas it meant. It is not a signature: whoever makes a file can embed
-any text. The texts themselves are not here and are not needed.
-"""
+A known text says which code wrote the file, and so which formulas it meant. It is not a signature: whoever makes a file
+can embed any text. The texts themselves are not here and are not needed."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 r"""Tensors of a checkpoint: from records to shapes, and from shapes to torch tensors.
 
-A tensor is a storage, an offset, sizes and strides, all counted in elements. The storage's bytes are either a member of the zip
-archive, or, in a plain pickle, a whole old-style torch.save file inside a bytes object:
+A tensor is a storage, an offset, sizes and strides, all counted in elements. The storage's bytes are either a member of
+the zip archive, or, in a plain pickle, a whole old-style torch.save file inside a bytes object:
 
-    magic, 1001, {"little_endian": True, …}, the id ("storage", type, key, location, numel, None), [key], numel as int64, bytes
+    magic, 1001, {"little_endian": True, …}, the id ("storage", type, key, location, numel, None), [key], numel as
+    int64, bytes
 
-The location ("cuda:0") is ignored: everything is read to the CPU. Every number is checked against the bytes that are there
-before anything is allocated, and one file may not be asked for more bytes than it has (:class:`Budget`).
-"""
+The location ("cuda:0") is ignored: everything is read to the CPU. Every number is checked against the bytes that are
+there before anything is allocated, and one file may not be asked for more bytes than it has (:class:`Budget`)."""
 
 from __future__ import annotations
 
@@ -108,12 +108,7 @@ def raw_bytes(value: Any, at: int) -> Blob:
     """Bytes, also when protocol 2 wrote them as latin-1 text."""
     if type(value) is Blob:
         return value
-    if (
-        isinstance(value, Record)
-        and value.kind == ENCODE
-        and len(value.args) == 2
-        and value.args[1] == "latin1"
-    ):
+    if isinstance(value, Record) and value.kind == ENCODE and len(value.args) == 2 and value.args[1] == "latin1":
         text = value.args[0]
         try:
             decoded = str(text.view, "utf-8") if isinstance(text, Text) else text
@@ -192,7 +187,10 @@ def member_storage(record: Record, archive: Archive | None, budget: Budget) -> S
 
 
 def tensor(value: Any, archive: Archive | None, budget: Budget, at: int) -> Spec:
-    """The tensor or parameter that `value` stands for. Raises Refused if it does not, or reaches outside of its storage."""
+    """The tensor or parameter that `value` stands for.
+
+    Raises Refused if it does not, or reaches outside of its storage.
+    """
     if isinstance(value, Record) and value.kind == PARAMETER:
         at, args = value.at, value.args
         if len(args) != 3 or type(args[1]) is not bool or not nothing(args[2]):
@@ -214,11 +212,7 @@ def tensor(value: Any, archive: Archive | None, budget: Budget, at: int) -> Spec
         raise Refused("the sizes of a tensor are not lists of natural numbers", at)
     if not isinstance(storage, Record) or storage.kind not in (NESTED, STORED):
         raise Refused("a tensor has no storage", at)
-    found = (
-        nested_storage(storage, budget)
-        if storage.kind == NESTED
-        else member_storage(storage, archive, budget)
-    )
+    found = nested_storage(storage, budget) if storage.kind == NESTED else member_storage(storage, archive, budget)
     numel = math.prod(size)
     last = offset + sum((d - 1) * s for d, s in zip(size, stride, strict=True))
     if numel > found.numel or (numel and last >= found.numel) or offset > found.numel:
@@ -240,12 +234,7 @@ def number(value: Any) -> int | float | bool | None:
     if not isinstance(value, Record) or value.kind != SCALAR or len(value.args) != 2:
         return None
     dtype, raw = value.args
-    if (
-        not isinstance(dtype, Record)
-        or dtype.kind != DTYPE
-        or not dtype.args
-        or type(dtype.args[0]) is not str
-    ):
+    if not isinstance(dtype, Record) or dtype.kind != DTYPE or not dtype.args or type(dtype.args[0]) is not str:
         return None
     code, order = SCALARS.get(dtype.args[0]), dtype.state[1:2] if type(dtype.state) is tuple else ()
     if code is None or order not in (("<",), ("|",), ("=",)):

@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 
 
 class Token(NamedTuple):
-    """A global by what it means. `call`: REDUCE may apply it; `new`: NEWOBJ may; `items`: it is then filled by SETITEMS."""
+    """A global by what it means.
+
+    `call`: REDUCE may apply it; `new`: NEWOBJ may; `items`: it is then filled by SETITEMS.
+    """
 
     kind: str
     call: bool = False
@@ -21,7 +24,10 @@ class Token(NamedTuple):
 
 @dataclass(eq=False)
 class Record:
-    """That `kind` was asked for with `args`; later state (BUILD) and items (SETITEMS) are kept beside. `at`: byte offset."""
+    """That `kind` was asked for with `args`; later state (BUILD) and items (SETITEMS) are kept beside.
+
+    `at`: byte offset.
+    """
 
     kind: str
     args: Any
@@ -52,13 +58,7 @@ class Dumped:
     opcodes: int = field(default=0)
 
 
-PERSISTENT, PARAMETER, TENSOR, NESTED, STORED = (
-    "persistent",
-    "parameter",
-    "tensor",
-    "nested storage",
-    "storage",
-)
+PERSISTENT, PARAMETER, TENSOR, NESTED, STORED = ("persistent", "parameter", "tensor", "nested storage", "storage")
 MAPPING, CONTAINER, SCALAR, DTYPE, SET, ENCODE = "mapping", "container", "scalar", "dtype", "set", "encode"
 
 STORAGES = {  # storage class → (torch dtype, bytes per element)

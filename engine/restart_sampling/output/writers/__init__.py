@@ -1,8 +1,7 @@
 r"""Writers: one file each, from the images of a shard to files on the disk.
 
-A writer turns a :class:`ShardData` into files under a folder, whole or not at all, with the same bytes for the same data.
-A new format is a module here with `FORMAT`, a :class:`Format`, and its name in `NAMES`.
-"""
+A writer turns a :class:`ShardData` into files under a folder, whole or not at all, with the same bytes for the same
+data. A new format is a module here with `FORMAT`, a :class:`Format`, and its name in `NAMES`."""
 
 from __future__ import annotations
 
@@ -20,7 +19,9 @@ from ...errors import OutputError
 from ...files import flush_folder, write_atomically
 from ..shards import Shard
 
-VERSION = 2  # of what the files hold beyond the samples; a job keeps the one it began with, so that its shards stay alike
+VERSION = (
+    2  # of what the files hold beyond the samples; a job keeps the one it began with, so that its shards stay alike
+)
 NAMES = ("png", "npz", "wds", "parquet")
 
 
@@ -87,9 +88,7 @@ def find(name: str, version: int = VERSION) -> Format:
     if name not in NAMES:
         raise OutputError(f"format must be one of {', '.join(NAMES)}, got {name[:40]!r}")
     if version > VERSION:
-        raise OutputError(
-            f"the files are of format version {version}, and this program knows up to {VERSION}"
-        )
+        raise OutputError(f"the files are of format version {version}, and this program knows up to {VERSION}")
     module = importlib.import_module(f".{name}", __name__)
     format: Format = getattr(module, f"FORMAT_{version}", module.FORMAT)
     for needed in format.modules:

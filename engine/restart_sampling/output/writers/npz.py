@@ -1,8 +1,7 @@
 """NPZ arrays in the layout of ADM's evaluation: `arr_0` the images, `arr_1` the classes, and `seeds`.
 
-Not compressed: noise and natural images hardly shrink, and a plain member is read at the speed of the disk. Names and times in
-the archive are fixed, so equal data are equal bytes.
-"""
+Not compressed: noise and natural images hardly shrink, and a plain member is read at the speed of the disk. Names and
+times in the archive are fixed, so equal data are equal bytes."""
 
 from __future__ import annotations
 
@@ -48,5 +47,11 @@ def check(path: Path) -> int:
     return counts.pop()
 
 
-FORMAT = Format("npz", "one NPZ array for each shard, arr_0 and arr_1 as ADM's evaluation reads them", ("uint8", "float32"),
-                write, files, check)  # fmt: skip
+FORMAT = Format(
+    "npz",
+    "one NPZ array for each shard, arr_0 and arr_1 as ADM's evaluation reads them",
+    ("uint8", "float32"),
+    write,
+    files,
+    check,
+)

@@ -1,7 +1,7 @@
 """Parquet shards with the columns seed, class, plan and image; an image as `datasets` keeps it: struct<bytes, path>.
 
-float32 samples are the column `sample`, a fixed-size list of floats, with the shape in the schema's metadata.
-The metadata also has the features of the columns as `datasets` writes them, so that `load_dataset` shows images as images.
+float32 samples are the column `sample`, a fixed-size list of floats, with the shape in the schema's metadata. The
+metadata also has the features of the columns as `datasets` writes them, so that `load_dataset` shows images as images.
 """
 
 from __future__ import annotations
@@ -86,7 +86,15 @@ def check(path: Path) -> int:
         raise ValueError(str(error)) from error
 
 
-FORMAT = Format("parquet", "one Parquet table for each shard: seed, class, plan, image", ("uint8", "float32"),
-                partial(_write, features=True), files, check, needs="parquet", modules=("pyarrow",),
-                bytes_per_image=300)  # fmt: skip
+FORMAT = Format(
+    "parquet",
+    "one Parquet table for each shard: seed, class, plan, image",
+    ("uint8", "float32"),
+    partial(_write, features=True),
+    files,
+    check,
+    needs="parquet",
+    modules=("pyarrow",),
+    bytes_per_image=300,
+)
 FORMAT_1 = replace(FORMAT, write=partial(_write, features=False))  # of jobs that were begun without the entry

@@ -1,8 +1,7 @@
 """WebDataset tar shards: SEED.cls, SEED.json and SEED.png (or SEED.npy) of each sample, in order of seeds.
 
-Owners, times and modes are fixed, so equal data are equal bytes. A tar that was cut at the border of a member reads without
-an error; that is why the manifest has the count and the SHA-256.
-"""
+Owners, times and modes are fixed, so equal data are equal bytes. A tar that was cut at the border of a member reads
+without an error; that is why the manifest has the count and the SHA-256."""
 
 from __future__ import annotations
 
@@ -58,5 +57,12 @@ def check(path: Path) -> int:
         raise ValueError(str(error)) from error
 
 
-FORMAT = Format("wds", "one WebDataset tar for each shard: cls, json and png (or npy) of every seed", ("uint8", "float32"),
-                write, files, check, bytes_per_image=3000)  # fmt: skip
+FORMAT = Format(
+    "wds",
+    "one WebDataset tar for each shard: cls, json and png (or npy) of every seed",
+    ("uint8", "float32"),
+    write,
+    files,
+    check,
+    bytes_per_image=3000,
+)
