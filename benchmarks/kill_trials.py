@@ -4,7 +4,8 @@ byte?
 Every trial starts the job (300 samples, 15 shards) and kills it at a random moment, with a random batch size, checking
 that nothing which reads as finished is broken; then the job runs to its end. By whom it runs and who is killed:
 
-* processes: forked workers with torchrun's variables, all killed at once, three times a trial; moments of the start are hit too;
+* processes: forked workers with torchrun's variables, all killed at once, three times a trial; moments of the start are
+  hit too;
 * torchrun: the real launcher; in half of the runs one rank is killed, in half the launcher and all ranks;
 * ray: the driver is killed, in half of the runs an actor before it, and an actor again in the run that ends the job.
 

@@ -1,7 +1,7 @@
 r"""What a job costs besides its network, by size: the figures of docs/scale.md.
 
-* jobs of 10³, 10⁴ and 10⁵ samples of 3×32×32 with a network that costs nothing: seconds, bytes and manifest bytes per sample,
-  by format; what is left is the sampler's own work, encoding, hashing, fsync and the manifest;
+* jobs of 10³, 10⁴ and 10⁵ samples of 3×32×32 with a network that costs nothing: seconds, bytes and manifest bytes per
+  sample, by format; what is left is the sampler's own work, encoding, hashing, fsync and the manifest;
 * the bundled model with and without writing: does writing slow it down?
 * starting: a job of 10⁹ seeds against one of 64; resuming with 10³ to 10⁶ finished shards.
 

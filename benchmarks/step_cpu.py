@@ -3,10 +3,12 @@ call.
 
 A row's bytes are those it says it reads and writes: Heun's first stage reads x and F and stores h and net_in, its last
 stage reads x, h and F and stores x and net_in. Beside each row run two triads a = b + s·c of the same library on the
-same threads, 12 bytes an element: one on as many bytes as the row, which may lie in the caches as the row's do, and one
-on three arrays of 144 MB, more than four times the last cache of the machine that made the rows, as STREAM asks
-("memory triad"). Neither counts the lines that a plain store first fetches. Targets: 80 % of the triad for rows without
-noise, normals as fast as torch.randn(out=). All ways of one table run in rotation; ratios are taken round by round.
+same threads, 12
+bytes an element: one on as many bytes as the row, which may lie in the caches as the row's do, and one on three arrays
+    of
+144 MB, more than four times the last cache of the machine that made the rows, as STREAM asks ("memory triad"). Neither
+counts the lines that a plain store first fetches. Targets: 80 % of the triad for rows without noise, normals as fast as
+torch.randn(out=). All ways of one table run in rotation; ratios are taken round by round.
 
     python benchmarks/step_cpu.py              # writes results/step_cpu.json
     python benchmarks/step_cpu.py --quick      # a few rounds, writes nothing

@@ -192,7 +192,7 @@ def test_euler_without_restart_is_diffusers_euler(spacing):
         a = theirs.step(F(theirs.scale_model_input(a, t), t), t, a).prev_sample
     b = run(ours, F, x / ours.init_noise_sigma)
     # linspace: diffusers interpolates sigma linearly between timesteps that it rounds nowhere, here ln sigma is
-    # interpolated
+    #     interpolated
     assert (a - b).abs().max() <= (1e-3 if spacing == "linspace" else 2e-5) * a.abs().max()
 
 

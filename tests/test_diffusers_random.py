@@ -93,7 +93,7 @@ def test_levels_of_random_configs(kind):
         assert len(want) == len(got), theirs.config
         known = np.isfinite(want)
         # Theirs are of float32 products: σ² = (1 − ᾱ)/ᾱ has errors of some 1e-7, which a rule's grid takes from its
-        # lowest level.
+        #     lowest level.
         spread = 5e-7 / got[-1] ** 2 if kind is grid else 0
         assert np.allclose(got[known] ** 2, want[known] ** 2, rtol=2e-4 + spread, atol=1e-6), theirs.config
         assert (got[~known] > 4095).all() and ours.sigmas[-1] == 0

@@ -40,7 +40,8 @@ def denoiser(classes=True):
 PLAN = rs.Plan.build(steps=2)
 
 
-# --- numbers ------------------------------------------------------------------------------------------------------------
+# --- numbers
+# ------------------------------------------------------------------------------------------------------------
 
 INTEGERS = [int, np.int64, np.uint8, np.array, torch.tensor]
 REALS = [float, np.float32, np.float64, np.array, torch.tensor, Fraction]
@@ -110,7 +111,8 @@ def test_what_is_out_of_range(wrong):
     assert checks.real("n", math.inf, 0.0, infinite=True) == math.inf
 
 
-# --- seeds, classes, latents --------------------------------------------------------------------------------------------
+# --- seeds, classes, latents
+# --------------------------------------------------------------------------------------------
 
 
 def test_seeds_in_every_form():
@@ -238,7 +240,8 @@ def test_kernel_errors_are_ours():
         rs.noise.normal([0], shape=(2,), backend="fast")
 
 
-# --- progress, names, reprs ---------------------------------------------------------------------------------------------
+# --- progress, names, reprs
+# ---------------------------------------------------------------------------------------------
 
 
 def test_progress_moves_a_bar_and_keeps_the_callback():
@@ -292,7 +295,8 @@ def test_reprs_are_short():
     assert str(sampler.plan) == sampler.plan.explain()
 
 
-# --- bounds -------------------------------------------------------------------------------------------------------------
+# --- bounds
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_plans_of_a_sampler_do_not_pile_up():
@@ -332,7 +336,8 @@ def test_more_plans_in_one_run_than_are_kept(monkeypatch):
         torch.testing.assert_close(rs.sample(denoiser(), plan, [seed])[0], x, rtol=0, atol=0)
 
 
-# --- fuzzing ------------------------------------------------------------------------------------------------------------
+# --- fuzzing
+# ------------------------------------------------------------------------------------------------------------
 
 WRONG = (
     None,

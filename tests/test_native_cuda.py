@@ -1,7 +1,8 @@
 """The CUDA library, shown in three ways.
 
-* The host twin: the same source compiled for the host, run thread by thread on the same grid. Words, normals and whole steps
-  must equal the reference bit for bit, so what a GPU could still change is the compiler's work, not ours. Needs g++.
+* The host twin: the same source compiled for the host, run thread by thread on the same grid. Words, normals and whole
+  steps must equal the reference bit for bit, so what a GPU could still change is the compiler's work, not ours. Needs
+  g++.
 * The machine code for every architecture that cuda.cmake names: registers, spills, accesses, contraction. Needs nvcc.
 * With `--device cuda`, the library itself against Triton and the reference.
 """

@@ -155,7 +155,8 @@ def test_the_plain_denoiser_keeps_gradients():
     assert torch.equal(x.grad, torch.full_like(x, 0.5))
 
 
-# --- gradients inside a denoiser ----------------------------------------------------------------------------------------
+# --- gradients inside a denoiser
+# ----------------------------------------------------------------------------------------
 
 
 def classifier_guidance(scale, target, grad):

@@ -203,7 +203,8 @@ def test_pages_of_odd_rows(name):
         assert "too little to tell, 1 block of 256 samples" in page.text
 
 
-# --- rows that are broken, or not ours ---------------------------------------------------------------------------------
+# --- rows that are broken, or not ours
+# ---------------------------------------------------------------------------------
 
 SURROGATE = "x\ud800y"
 BAD = (
@@ -289,7 +290,8 @@ def test_old_rows_of_a_search_still_read(tmp_path):
     assert (new["python"], new["code"]) == ("3.11.7", "rs.Plan.build(steps=6)")
 
 
-# --- numbers for other programs ----------------------------------------------------------------------------------------
+# --- numbers for other programs
+# ----------------------------------------------------------------------------------------
 
 
 def test_the_csv_has_every_point_at_full_precision(tmp_path, capsys):

@@ -10,8 +10,10 @@ says more.
 Every stage is a process of its own with a time limit, so a fault or a hang in one does not cost the others. Rows go to
 benchmarks/results/gpu_CARD.json the moment they are measured; a rerun replaces rows with the same key. Logs are in
 runs/gpu. If the environment has OUT, results and logs are copied there after each stage. Works from a bare checkout;
-nothing is installed: what a stage needs and is not there is said in a row, and the next stage runs. Exit status 1 if a
-test failed."""
+nothing is
+installed: what a stage needs and is not there is said in a row, and the next stage runs. Exit status 1 if a test
+    failed.
+"""
 
 from __future__ import annotations
 

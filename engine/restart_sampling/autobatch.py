@@ -4,13 +4,14 @@ The answer depends on shapes, the device and its free memory, never on a clock, 
 batch. Images do not depend on it beyond the network's rounding. Let A be the bytes of the network's largest
 activation for one sample, found by one evaluation of one sample.
 
-* CPU: B·A ≤ 8 MiB. A call of the network costs something that does not depend on B, and an activation that has left
-  the caches is read from memory by each pass of convolution, norm and SiLU. Between the two lies a flat stretch: on one
+* CPU: B·A ≤ 8 MiB. A call of the network costs something that does not depend on B, and an activation that has left the
+  caches is read from memory by each pass of convolution, norm and SiLU. Between the two lies a flat stretch: on one
   core of a Xeon with 35 MiB of L3 an evaluation of the bundled model (A = 147 KiB) took 24, 13, 11.0, 7.6, 7.7 and 8.4
   ms per image at B = 1, 4, 8, 16, 32 and 64. `benchmarks/network_cpu.py` measures it again. A network that may be
   sliced gets that many for each thread (`executors/threads.py`).
-* CUDA: the step's registers and 16·A per sample in half of the free memory (a U-Net keeps its skip connections, together
-  below 8·A in all published networks, and a block's working set), and B·A ≤ 512 MiB, far beyond what fills a GPU.
+* CUDA: the step's registers and 16·A per sample in half of the free memory (a U-Net keeps its skip connections,
+  together below 8·A in all published networks, and a block's working set), and B·A ≤ 512 MiB, far beyond what fills a
+  GPU.
 
 The number of batches that this gives is then kept and the samples are spread evenly: 64 at a limit of 55 are 2 × 32,
 not 55 + 9. Limiting cases: `total` below the limit is one batch; an activation beyond the limit is B = 1."""

@@ -28,10 +28,10 @@ class PlanConfig:
         restart_solver, restart_schedule: solver and grid inside intervals; default: those of the main walk.
         on_collision: what to do when intervals snap to one grid point: "both" run in the given order (default), the
             "last" one only (what the official code does), the "first" one only, or "error".
-        eta: noise of ancestral sampling; 0 is DDIM. guidance_scale: w of classifier-free guidance; 1 is off.
-        `guidance_interval`: levels where it acts. sigmas: the main grid itself, one level or more, descending, with or
-        without a final 0; replaces steps, sigma_min,
-            sigma_max and rho.
+        eta: noise of ancestral sampling; 0 is DDIM.
+        guidance_scale: w of classifier-free guidance; 1 is off. `guidance_interval`: levels where it acts.
+        sigmas: the main grid itself, one level or more, descending, with or without a final 0; replaces steps,
+            sigma_min, sigma_max and rho.
     """
 
     steps: int = 18

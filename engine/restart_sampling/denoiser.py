@@ -78,11 +78,10 @@ class Denoiser:
 
         Args:
             fn: called as fn(x [B, *shape] float32, sigma float32 [B], **cond), returns D of the shape of x, in any
-            floating
-                dtype. `cond` is class_labels=one-hot [B, label_dim] when label_dim > 0. (With float64 registers x and
-                sigma are float64.) It runs under torch.no_grad; inside `with torch.enable_grad()` it may take
-                gradients, see docs/denoisers.md. x is a buffer that the next evaluation overwrites: clone what is to be
-                kept.
+                floating dtype. `cond` is class_labels=one-hot [B, label_dim] when label_dim > 0. (With float64
+                registers x and sigma are float64.) It runs under torch.no_grad; inside `with torch.enable_grad()` it
+                may take gradients, see docs/denoisers.md. x is a buffer that the next evaluation overwrites: clone what
+                is to be kept.
             shape: shape of one sample, e.g. (3, 32, 32).
             sigma_min, sigma_max: noise levels fn knows.
             process: "ve" if x = x₀ + σε, "flow" if x = (1 − t)x₀ + tε (sigma is then t).

@@ -2,7 +2,8 @@
 
 Other libraries compute their noise levels in float32, and print them with a few digits. Such levels leave the exact
 range by a relative 1e-7 to 1e-5 where no one meant them to. So a level that is outside by at most `ROUNDING` of itself
-is the end of the range: it is moved there, and a note says so. A level farther outside is a mistake, and an error.
+is the end of the
+range: it is moved there, and a note says so. A level farther outside is a mistake, and an error.
 
 Limiting cases: levels inside the range come back unchanged, bit for bit; ROUNDING = 0 would refuse every float32 table.
 """

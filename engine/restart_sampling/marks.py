@@ -1,7 +1,7 @@
 r"""NVTX ranges of domain `restart_sampling`: what a profiler shows of a run.
 
 Ranges: `batch`, `main`, `restart i iteration k`, `trajectory`, `mixed`, `capture`, `write`, and `profile` around the
-job of
+    job of
 `restart-sampling profile`. Names are registered and attributes made once, and nothing is formatted in the loop: what a range
 costs when nobody listens is in `benchmarks/results/marks.json`. A range is host-side: in a captured graph it covers the
 replay that a span launches.

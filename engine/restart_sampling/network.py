@@ -90,14 +90,14 @@ class PreparedNetwork:
     compiles then.
 
     Attributes:
-        net_dtype: dtype of net_in. F comes in whatever the network returns, usually the same. memory_format:
-        "channels_last" or "contiguous", inside the network. compiled: whether torch.compile is in use; False again once
-        "auto" has fallen back. compilations: how often the network was compiled. recompiles: how many of them were
-        unexpected. Expected are one for c_noise [1] and one for c_noise [B], at the batch
-            size of the first call and at those announced with `expect`. Each unexpected one is also a RuntimeWarning
-            and a note. Besides another batch size, tensors made inside and outside of inference mode differ for the
-            compiler:
-            use one sort.
+        net_dtype: dtype of net_in. F comes in whatever the network returns, usually the same.
+        memory_format: "channels_last" or "contiguous", inside the network.
+        compiled: whether torch.compile is in use; False again once "auto" has fallen back.
+        compilations: how often the network was compiled.
+        recompiles: how many of them were unexpected. Expected are one for c_noise [1] and one for c_noise [B], at the
+            batch size of the first call and at those announced with `expect`. Each unexpected one is also a
+            RuntimeWarning and a note. Besides another batch size, tensors made inside and outside of inference mode
+            differ for the compiler: use one sort.
         notes: what differs from what one may expect, one line each.
     """
 

@@ -1,9 +1,11 @@
 """The border of a network: what it may return, checked by shape and kind.
 
 A wrong layout has the right number of elements, so counting them finds nothing, and an image of noise comes out. The
-output must have the shape of the input: [B, C, H, W], B being twice the samples under guidance. The check looks at
-Python objects alone: no further evaluation, no launch and no value from the device. It runs with the first evaluation
-and every later one that Python launches; a captured graph or a compiled network repeats what was checked.
+output must
+have the shape of the input: [B, C, H, W], B being twice the samples under guidance. The check looks at Python objects
+    alone: no
+further evaluation, no launch and no value from the device. It runs with the first evaluation and every later one that
+Python launches; a captured graph or a compiled network repeats what was checked.
 
 What shapes cannot tell is not found: height and width swapped in a square sample, channels last where C = H = W.
 """
@@ -26,7 +28,7 @@ def check(F: Any, net_in: Tensor) -> Tensor:
 
     Raises:
         RestartTypeError: F is no tensor of floating numbers. RestartValueError: its shape or device is not that of
-        net_in.
+            net_in.
     """
     if not isinstance(F, Tensor):
         raise RestartTypeError(f"the network must return a tensor of shape {list(net_in.shape)}, {_kind(F)}")

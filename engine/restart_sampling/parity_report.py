@@ -2,8 +2,8 @@ r"""How far a faster network is from the exact one: the same seeds, drawn twice.
 
 The network that is asked about (a lower precision, compiled, or both) is compared with fp32, uncompiled:
 
-* per evaluation, on identical inputs: both networks get what the fp32 trajectory feeds its own, so errors do not pile up.
-  The relative error of one sample is ‖F' − F‖ / ‖F‖. What becomes of it in D is c_out(σ) times ‖F' − F‖, so a large
+* per evaluation, on identical inputs: both networks get what the fp32 trajectory feeds its own, so errors do not pile
+  up. The relative error of one sample is ‖F' − F‖ / ‖F‖. What becomes of it in D is c_out(σ) times ‖F' − F‖, so a large
   error at a low noise level, where c_out is about σ, is a small one in the image.
 * in the result: two complete runs from the same noise, where they do pile up.
 
@@ -47,11 +47,14 @@ class Parity:
     """What `parity` found; `str` of it is a small table.
 
     Attributes:
-        network, reference: what was compared, in words. rows: relative errors of F, highest noise level first. samples:
-        how many were drawn; failures: how many of them became NaN or infinite in either run, and are left out below.
-        image_rms, image_max: difference of the finished samples, in their own units ([−1, 1] for images). psnr: in dB
-        at 8 bits, infinite if the 8-bit images are equal. changed: share of 8-bit values (one per pixel and channel)
-        that differ. notes: of the network.
+        network, reference: what was compared, in words.
+        rows: relative errors of F, highest noise level first.
+        samples: how many were drawn; failures: how many of them became NaN or infinite in either run, and are left out
+            below.
+        image_rms, image_max: difference of the finished samples, in their own units ([−1, 1] for images).
+        psnr: in dB at 8 bits, infinite if the 8-bit images are equal.
+        changed: share of 8-bit values (one per pixel and channel) that differ.
+        notes: of the network.
     """
 
     network: str

@@ -14,8 +14,10 @@ sample and draw,
     c = σ_max·√D / √χ²_D                                       for the initial latent,
 
 and nothing else of a plan changes: each sample gets a table of its own, which differs in the column S alone. χ² and u
-come from stream 2 of the seed: from normals 0 … D − 1 and D … 2D − 1 of the draw. Their squares are summed as integers,
-which is exact in any order, so the size depends on (seed, draw) alone, to the last bit, on any machine.
+    come
+from stream 2 of the seed: from normals 0 … D − 1 and D … 2D − 1 of the draw. Their squares are summed as integers,
+    which
+is exact in any order, so the size depends on (seed, draw) alone, to the last bit, on any machine.
 
 Limiting cases: D → ∞ is the diffusion table; t_1 = t_0 adds nothing; t_0 = 0 is the prior's form.
 """

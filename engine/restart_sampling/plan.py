@@ -90,8 +90,7 @@ class Plan:
 
         Args:
             steps: N_main, points of the main grid without the final 0; ≥ 2. Default 18, or what the Restart line says.
-            One
-                step alone is `sigmas=[sigma_max]`.
+                One step alone is `sigmas=[sigma_max]`.
             solver: euler, heun, edm-stochastic, ddpm, dpm2, dpm3 or dpm++2m.
             sigma_min, sigma_max: ends of the main grid; default: the schedule's own, 0.002 and 80 for edm.
             rho: exponent of the EDM/Karras grid.

@@ -2,9 +2,10 @@
 
 A solver step is x ← a·x + Σ_k w_k·D_k. A rounding error of the network's output, 6e-8 of its size in float32, reaches
 the state times w_k. Where the levels of a step lie close together Σ|w_k| is about 1. A step far down, of a solver that
-divides by the level it lands on, is another matter: Heun from 80 to 0.002 has w = 80/(2·0.002) = 20,000 on each D, of
-opposite signs. That is the solver's own arithmetic: the fused step loses what a plain float32 loop loses, and float64
-registers do not.
+divides by the
+level it lands on, is another matter: Heun from 80 to 0.002 has w = 80/(2·0.002) = 20,000 on each D, of opposite signs.
+    That is
+the solver's own arithmetic: the fused step loses what a plain float32 loop loses, and float64 registers do not.
 
 Limiting case: Euler has Σ|w_k| = 1 − s/t ≤ 1, whatever the levels.
 """

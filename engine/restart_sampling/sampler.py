@@ -74,16 +74,17 @@ class Sampler:
         plan: what `rs.Plan.build` or `rs.preset` gives. `sampler.plan` is the plan as bound to this network.
         batch_size: samples per network call, or "auto": from the network's activations (`autobatch.py`).
         backend: "auto", "reference", "triton" or "native": the implementation of the fused step.
-        graph: "auto", "off", "step", "loop", "trajectory" or "while" (experimental): how evaluations are launched,
-            see `executors/graph.py`. "auto" is "loop" on CUDA and "off" elsewhere. Under graphs or torch.compile a
-            batch smaller than batch_size runs on the next larger of 1, 2, 4, … lanes, each captured and compiled on
-            first need.
-        compile: "auto", "on" or "off": whether torch.compile compiles the network, see `network.py`. device: default:
-        where the network is. dtype: network precision, "fp32", "tf32", "bf16" or "fp16" (registers stay float32).
+        graph: "auto", "off", "step", "loop", "trajectory" or "while" (experimental): how evaluations are launched, see
+            `executors/graph.py`. "auto" is "loop" on CUDA and "off" elsewhere. Under graphs or torch.compile a batch
+            smaller than batch_size runs on the next larger of 1, 2, 4, … lanes, each captured and compiled on first
+            need.
+        compile: "auto", "on" or "off": whether torch.compile compiles the network, see `network.py`.
+        device: default: where the network is.
+        dtype: network precision, "fp32", "tf32", "bf16" or "fp16" (registers stay float32).
         batch_invariant: under graphs or torch.compile, every batch runs on batch_size lanes, whatever the number of
-        samples.
-            On a CPU, run a network that can be sliced with one thread for each slice, always: with 8 samples or more at
-            a time, oneDNN then gives a sample the same bits in any batch. Slower where cores outnumber the slices.
+            samples. On a CPU, run a network that can be sliced with one thread for each slice, always: with 8 samples
+            or more at a time, oneDNN then gives a sample the same bits in any batch. Slower where cores outnumber the
+            slices.
 
     Raises:
         RestartError: anything that cannot run, before any network call.
@@ -219,12 +220,11 @@ class Sampler:
                 (seed, plan) pairs: samples of different plans then share batches, and a lane that finishes takes the
                 next sample (continuous batching). One integer n alone is refused: it may mean range(n) or [n].
             class_labels: a class for all, or one per seed, by number or name; default: drawn from the seed. Raises if
-            the
-                network is unconditional.
-            latents: standard-normal start [len(seeds), *shape] instead of the seed's draw 0. progress: show a bar on
-            stderr. callback: called on the host with a :class:`Progress` as evaluations are launched: after every one
-            of them, or
-                after every replay of a captured graph.
+                the network is unconditional.
+            latents: standard-normal start [len(seeds), *shape] instead of the seed's draw 0.
+            progress: show a bar on stderr.
+            callback: called on the host with a :class:`Progress` as evaluations are launched: after every one of them,
+                or after every replay of a captured graph.
 
         Raises:
             NonFiniteError: some samples became NaN or infinite; `.failures` names them, `.samples` holds the result.
@@ -463,7 +463,8 @@ def sample(
 
     Args:
         seeds: a list of seeds, e.g. range(64); one integer alone is refused, see `Sampler.run`.
-        **options: keyword arguments of `Sampler` (backend, graph, dtype, …) and of `Sampler.run` (latents, progress, …).
+        **options: keyword arguments of `Sampler` (backend, graph, dtype, …) and of `Sampler.run` (latents, progress,
+        …).
     """
     of_run = inspect.signature(Sampler.run).parameters.keys() - {"self"}
     of_sampler = inspect.signature(Sampler).parameters.keys()

@@ -3,8 +3,11 @@ of its own.
 
 The other revision is checked out into a temporary worktree and put on the PYTHONPATH of its process, the working tree
 as it is on that of the other. Each is told the options of a plan and draws the same batch, A B B A …, so a ratio is
-taken within a round. The native library is not built: where its sources did not change its files are copied, otherwise
-the older revision's step runs on the reference, and a note says so."""
+taken within a round.
+The native library is not built: where its sources did not change its files are copied, otherwise the older revision's
+    step runs
+on the reference, and a note says so.
+"""
 
 from __future__ import annotations
 

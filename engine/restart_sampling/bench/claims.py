@@ -37,11 +37,14 @@ class Fraction:
 
     Attributes:
         nfe_sde, fd_sde, sampler: the best SDE row. nfe_restart: evaluations with which Restart is as good, None if
-        never. fraction: their ratio; low, high: its range over blocks of seeds (None where a block does not reach it).
+            never.
+        fraction: their ratio; low, high: its range over blocks of seeds (None where a block does not reach it).
         reached: of `blocks` blocks, in how many Restart reaches the SDE. n: samples of a block. fd_restart: Restart's
-        lowest. metric: "fd" or "fd_balanced", which all of it is of. between: the measured NFE that `nfe_restart` is
-        interpolated between, None where it was measured itself. as_good: the Restart contenders whose mean FD is no
-        higher than the SDE's, with that mean; fewest evaluations first.
+            lowest.
+        metric: "fd" or "fd_balanced", which all of it is of.
+        between: the measured NFE that `nfe_restart` is interpolated between, None where it was measured itself.
+        as_good: the Restart contenders whose mean FD is no higher than the SDE's, with that mean; fewest evaluations
+            first.
     """
 
     nfe_sde: int
@@ -75,7 +78,8 @@ class Pair:
 
     Attributes:
         one, other: a row of each. mean: FD of `one` less that of `other`, mean over the blocks; error: its standard
-        error. lower: in how many of `blocks` blocks of n samples `one` is lower. metric: "fd" or "fd_balanced".
+            error.
+        lower: in how many of `blocks` blocks of n samples `one` is lower. metric: "fd" or "fd_balanced".
     """
 
     one: Row

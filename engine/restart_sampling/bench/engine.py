@@ -3,10 +3,10 @@ r"""The engine's contenders: every solver, alone and with Restart, and every pre
 What a budget of evaluations buys:
 
 * without Restart the main grid with the most points (`steps`) that fits;
-* with Restart one interval [N, K, t_min, t_max]: of all (steps, K ≥ 1) the ones that use the most of the budget, and of these the
-  one whose main walk is nearest to MAIN_SHARE of what is used. At 43 evaluations with Heun that is 18 steps and K = 2,
-  the shape of the paper's CIFAR-10 rows (arXiv 2306.14878, Table 3), and t_min and t_max are those of its VP rows. For
-  another interval give `restart=`, then only `steps` is chosen.
+* with Restart one interval [N, K, t_min, t_max]: of all (steps, K ≥ 1) the ones that use the most of the budget, and of
+  these the one whose main walk is nearest to MAIN_SHARE of what is used. At 43 evaluations with Heun that is 18 steps
+  and K = 2, the shape of the paper's CIFAR-10 rows (arXiv 2306.14878, Table 3), and t_min and t_max are those of its VP
+  rows. For another interval give `restart=`, then only `steps` is chosen.
 
 The stochastic sampler has the churn of the Restart paper's "Improved SDE" on CIFAR-10, at every number of steps, as the
 presets cifar10-edm-sde-*. Its Restart form churns on the main walk and jumps inside the interval, without churn there.

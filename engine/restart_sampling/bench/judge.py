@@ -2,13 +2,13 @@ r"""The judge: how good images are, against a reference.
 
 * fd: Fréchet distance of features, |μ − μ_ref|² + tr(Σ + Σ_ref − 2(Σ·Σ_ref)^½) (Heusel et al., arXiv 1706.08500), by
   torchmetrics. Biased upwards at small n: compare at equal n only.
-* fd_balanced: the same with samples weighted so that all classes that were asked for count alike, where the reference has as many
-  images of each class. It estimates the same distance without the noise of how often seeds happen to ask for a class
-  (post-stratification), and is the one to rank samplers by.
-* kid: squared maximum mean discrepancy with the cubic polynomial kernel (Bińkowski et al., arXiv 1801.01401), by torchmetrics;
-  mean and std over 50 subsets of 1,000. Unbiased.
-* precision, recall (Kynkäänniemi et al., arXiv 1904.06991), density, coverage (Naeem et al., arXiv 2002.09797), by prdc with
-  k = 5, on at most 5,000 images of each side, chosen by a fixed seed: its time grows with the square.
+* fd_balanced: the same with samples weighted so that all classes that were asked for count alike, where the reference
+  has as many images of each class. It estimates the same distance without the noise of how often seeds happen to ask
+  for a class (post-stratification), and is the one to rank samplers by.
+* kid: squared maximum mean discrepancy with the cubic polynomial kernel (Bińkowski et al., arXiv 1801.01401), by
+  torchmetrics; mean and std over 50 subsets of 1,000. Unbiased.
+* precision, recall (Kynkäänniemi et al., arXiv 1904.06991), density, coverage (Naeem et al., arXiv 2002.09797), by prdc
+  with k = 5, on at most 5,000 images of each side, chosen by a fixed seed: its time grows with the square.
 * accuracy: share of images that a classifier puts into the class that was asked for.
 
 With a reference of statistics alone (mu, sigma) there is only fd, fd_balanced and accuracy. The shipped extractors come

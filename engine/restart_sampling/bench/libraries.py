@@ -4,7 +4,8 @@ Each drives the same network with the same EDM preconditioning on the same level
 to 0.002 with rho 7, and then 0. How the levels get there depends on the scheduler:
 
 * the two EDM schedulers take sigma_min, sigma_max and rho, precondition by themselves and get the raw network;
-* Heun, DPM-Solver and UniPC know discrete VP levels, given by their betas. `trained_betas` puts these between 0.002 and 80, and
+* Heun, DPM-Solver and UniPC know discrete VP levels, given by their betas. `trained_betas` puts these between 0.002 and
+  80, and
   `use_karras_sigmas` spaces n points between the two ends. They hold betas in float32, which moves the lowest level by up to
   half a percent;
 * DDIM only walks the levels its betas give: it gets the n points themselves as betas, and `clip_sample=False`.

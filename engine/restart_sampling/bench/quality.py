@@ -2,7 +2,9 @@ r"""Quality rows: blocks of seeds, drawn once, judged, and pooled.
 
 A row of kind "quality" is one contender at one budget on one block of seeds; kind "pooled" is all blocks together, with
 the spread over blocks. All contenders draw the same seeds, so their rows are paired. Rows that are there already are
-not made again, whatever the order: a run that was stopped goes on, and more blocks can be added later."""
+not made
+again, whatever the order: a run that was stopped goes on, and more blocks can be added later.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 r"""Contenders: the samplers a benchmark compares, by name.
 
 A contender gets a denoiser and a budget of network evaluations and gives back a runner: the largest configuration that
-fits. Three kinds, one file each: this engine's plans (engine.py), plain PyTorch loops (plain.py) and diffusers'
-schedulers (libraries.py). All draw from the same network and from the same initial latents, draw 0 of the seed. Noise
-along the way is each one's own: the engine's draws of the seed, or torch generators.
+fits.
+Three kinds, one file each: this engine's plans (engine.py), plain PyTorch loops (plain.py) and diffusers' schedulers
+(libraries.py). All draw from the same network and from the same initial latents, draw 0 of the seed. Noise along the
+way is each one's own: the engine's draws of the seed, or torch generators.
 
 Names are `heun`, `heun+restart`, `preset:cifar10-edm-43`, `torch/restart-fp64`, `diffusers/heun`. :func:`select` also
 takes a family (ode, sde, restart), a maker (engine, torch, diffusers), a glob, and "all", which is all but the presets.

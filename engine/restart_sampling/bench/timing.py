@@ -27,8 +27,11 @@ def interleaved(ways: Mapping[str, Callable[[], object]], rounds: int, warm: int
     A).
 
     The ways of one round see the same machine, so a ratio is taken within a round and then summarised over the rounds.
-    That is not enough where torch uses every core: its threads then wait for the one that was taken away, some ways far
-    more than others. So disturbed rounds are counted, and a result that has any should be measured again."""
+    That
+    is not enough where torch uses every core: its threads then wait for the one that was taken away, some ways far more
+        than
+    others. So disturbed rounds are counted, and a result that has any should be measured again.
+    """
     seconds = Rounds({name: [] for name in ways})
     for round_ in range(warm + rounds):
         before = _cpu_seconds()
@@ -92,9 +95,8 @@ def keep_memory() -> bool:
     """Tell glibc's malloc to keep what is freed; False where there is no such switch.
 
     Otherwise a temporary of a megabyte may be new pages at every call, or not, depending on what the process did
-    before:
-    the same loop then takes 330 or 2,300 µs. Kept memory is the better of the two for code that makes temporaries.
-    """
+    before: the same loop then takes 330 or 2,300 µs. Kept memory is the better of the two for code that makes
+    temporaries."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False

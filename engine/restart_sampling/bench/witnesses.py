@@ -24,9 +24,9 @@ class Judgement:
     """What one set of features says of one model.
 
     Attributes:
-        features, reference: by what it is judged. tuned: they had a part in the tuning. found: Restart against the best
-        SDE, of the contenders with the most blocks. others: SDE and Restart rows that were not
-            drawn on all of these blocks.
+        features, reference: by what it is judged. tuned: they had a part in the tuning.
+        found: Restart against the best SDE, of the contenders with the most blocks. others: SDE and Restart rows that
+            were not drawn on all of these blocks.
     """
 
     features: str

@@ -80,11 +80,13 @@ class Evaluation:
     """Network, step, advance on the first `n` lanes; calling it runs one evaluation for every live sample.
 
     Args:
-        network: F, called as network(net_in, c_noise, labels). program: the table. lanes: the buffers; this evaluation
-        owns their first `n` samples while it runs. n: samples of the batch. backend: a backend of restart_kernels.
+        network: F, called as network(net_in, c_noise, labels).
+        program: the table.
+        lanes: the buffers; this evaluation owns their first `n` samples while it runs.
+        n: samples of the batch.
+        backend: a backend of restart_kernels.
         per_sample: each sample has its own cursor (rows of different plans share the batch), else one serves all and
-        the
-            network gets a single c_noise.
+            the network gets a single c_noise.
     """
 
     def __init__(

@@ -12,8 +12,11 @@ of the `limit` that were used last are kept.
 
 Before its first use a capture is checked against eager launches (`selfcheck.py`). A capture that fails, or a replay
 that differs, ends in the eager executor with the reason in `note`; it is never a wrong image. Running out of memory is
-an error like any other out of memory: a caller may want a smaller batch rather than a slower one. Addresses of buffers,
-labels, parameters and buffers of the network are compared at every batch, since a graph holds them."""
+an error like
+any other out of memory: a caller may want a smaller batch rather than a slower one. Addresses of buffers, labels,
+    parameters
+and buffers of the network are compared at every batch, since a graph holds them.
+"""
 
 from __future__ import annotations
 

@@ -68,21 +68,21 @@ def run_job(
     """Draw a job into `out`, or go on with it; returns the seeds that have no image because they are not finite.
 
     Args:
-        model: what run.json calls the model; default the denoiser's name. label: class for all samples, and `class_`
-        the text that asked for it; default: drawn from each seed. options: of `Sampler`: backend, graph, compile,
-        dtype, device. format, pixels, shard_size: of the files, see `writers`. sheets, preview: contact sheets, see
-        `sheets`. stop: asks to stop after the batch in flight. who: which worker of the run this is (torchrun).
+        model: what run.json calls the model; default the denoiser's name.
+        label: class for all samples, and `class_` the text that asked for it; default: drawn from each seed.
+        options: of `Sampler`: backend, graph, compile, dtype, device.
+        format, pixels, shard_size: of the files, see `writers`. sheets, preview: contact sheets, see `sheets`.
+        stop: asks to stop after the batch in flight. who: which worker of the run this is (torchrun).
         workers, address: draw with so many workers of Ray Data, on the cluster at `address` or on this machine; they
-        make
-            their denoiser with `load`. One worker without an address is this process, without Ray.
-        command: what was typed, for run.json. keep_seconds: what a kill may cost of a shard's time, besides the batch
-        in flight: how often an unfinished shard is kept. format_version: an older one gives the bytes of files as they
-        were then, see `writers.VERSION`.
+            make their denoiser with `load`. One worker without an address is this process, without Ray.
+        command: what was typed, for run.json.
+        keep_seconds: what a kill may cost of a shard's time, besides the batch in flight: how often an unfinished shard
+            is kept.
+        format_version: an older one gives the bytes of files as they were then, see `writers.VERSION`.
 
     Raises:
         OutputError: the folder holds another job or cannot be used (nothing was drawn), or a write failed (what was
-        finished
-            is whole, and the same call goes on from there).
+            finished is whole, and the same call goes on from there).
     """
     seeds, who = parse_seeds(seeds), who or Worker()
     display = display or Display(plain_console(quiet=True))

@@ -29,11 +29,13 @@ class Line:
     """A finished shard.
 
     Attributes:
-        shard: its number; seeds: what it holds, as text; count: images written (without `nonfinite`). files: names in
-        the folder of the samples, or their number where there is one for each seed; bytes: of all of them. sha256: of
-        the file; where there is one file for each seed, of the lines "name sha256" of all, in order of seeds.
-        nonfinite: seeds that became NaN or infinite and have no image. batch, dtype, device: how it was drawn; they
-        change no noise, and images only by the network's rounding.
+        shard: its number; seeds: what it holds, as text; count: images written (without `nonfinite`).
+        files: names in the folder of the samples, or their number where there is one for each seed; bytes: of all of
+            them.
+        sha256: of the file; where there is one file for each seed, of the lines "name sha256" of all, in order of
+            seeds.
+        nonfinite: seeds that became NaN or infinite and have no image.
+        batch, dtype, device: how it was drawn; they change no noise, and images only by the network's rounding.
     """
 
     shard: int

@@ -4,8 +4,10 @@ r"""Part files: what is drawn of a shard that is not finished, so that the next 
 
 A piece is a line of JSON (its seeds, its shape, a SHA-256) and then the bytes of its labels and images as they are in
 memory. Pieces are appended and flushed to the disk; a part file is removed once the line of its shard is in the
-manifest. It is no sample, and nothing reads it as one: the shard is finished when its line is there, as ever. A piece
-that is torn or damaged ends the file: what is before it counts, the rest is drawn again.
+manifest. It is no
+sample, and nothing reads it as one: the shard is finished when its line is there, as ever. A piece that is torn or
+    damaged ends
+the file: what is before it counts, the rest is drawn again.
 
 Why raw bytes in one file: a piece costs one write and one fsync, whatever the format and however many samples it has,
 and its bytes are a copy. PNG files would cost an fsync each (a thousand for a shard), and an archive that is rewritten
@@ -68,7 +70,7 @@ class Parts:
 
     Args:
         folder: of the job. tag: in the names of this worker's files. job: identity of the job; pieces of another are
-        not read.
+            not read.
     """
 
     folder: Path

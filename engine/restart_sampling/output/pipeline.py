@@ -36,9 +36,8 @@ from .writers import ShardData
 
 WRITERS = 2
 BACKLOG = 4  # shards that are being written or wait for it
-KEEP_SECONDS = (
-    2.0  # between pieces: what a kill may cost, and at 5 to 20 ms for an fsync at most 1 % of another thread's time
-)
+# between pieces: what a kill may cost, and at 5 to 20 ms for an fsync at most 1 % of another thread's time
+KEEP_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -148,9 +147,9 @@ def run(
     """Draw and write the shards of `todo`.
 
     Args:
-        write: writes the files of a shard → `writers.Written`; called in a writer thread. done: called in a writer
-        thread with the line of a shard whose files are on the disk, and how many of its images earlier
-            runs have drawn; appends the line to the manifest.
+        write: writes the files of a shard → `writers.Written`; called in a writer thread.
+        done: called in a writer thread with the line of a shard whose files are on the disk, and how many of its images
+            earlier runs have drawn; appends the line to the manifest.
         plan: digest of the plan. stop: polled after every batch. progress: called with the samples of every batch.
         parts: where shards that are not finished are kept, every `keep_seconds` at most; None keeps nothing.
     """

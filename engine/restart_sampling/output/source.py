@@ -2,8 +2,8 @@ r"""Where a job's samples come from: a sampler, and what is done when it fails.
 
 * Out of memory: half the batch, and the same seeds again. At one sample it is an error.
 * NaN or infinite samples: drawn once more in float32, without compiling or capturing; what fails there has no image.
-* Few samples on a CPU: oneDNN rounds batches below SMALLEST otherwise than larger ones, and with several threads by how it
-  shares them out. So a batch is filled up with samples that nobody takes, and a slice of it has one thread
+* Few samples on a CPU: oneDNN rounds batches below SMALLEST otherwise than larger ones, and with several threads by how
+  it shares them out. So a batch is filled up with samples that nobody takes, and a slice of it has one thread
   (`Sampler(batch_invariant=True)`): the bundled model's images then do not depend on the batch, to the last bit.
 """
 

@@ -290,10 +290,8 @@ def _fronts(figure: Figure, points: Sequence[Row], x: str, more_is_better: bool 
             opacity=0.22,
             hoverinfo="skip",
             line={"color": colour(family), "width": 11},
-            marker={
-                "color": colour(family),
-                "size": 13 if len(best) > 1 else 22,
-            },  # one point alone must show around its marker
+            # one point alone must show around its marker
+            marker={"color": colour(family), "size": 13 if len(best) > 1 else 22},
             name=f"front, {_family(family)}",
             legendrank=10,
         )

@@ -100,8 +100,7 @@ def make_page(
 
     Args:
         rows: result rows of any kinds; a kind that is missing is named with the command that makes it. What is not a
-        row of
-            bench or tune, or lacks what its kind needs, is left out and counted (`clean.cleaned`).
+            row of bench or tune, or lacks what its kind needs, is left out and counted (`clean.cleaned`).
         title: heading of the page; by default it names the models of the rows.
         folders: where the rows came from, for the commands: `bench` writes into the first, `tune` into the last.
         live: images drawn for this page, None for none.

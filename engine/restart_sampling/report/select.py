@@ -3,10 +3,13 @@ r"""What may stand in one picture.
 Rows of different models, feature sets, references, precisions, sample counts or seeds are never compared: a Fréchet
 distance falls with the number of samples, and moves with the seeds by more than good samplers differ. So a mean over
 blocks of seeds is taken over the same blocks for all that stand together (`shared_blocks`). Nor are speeds of two
-machines, or of two rotations: the machine may have changed in between. Distances of two machines are: the noise bits
-are the same, and what a network rounds otherwise moves them by less than their last printed digit
-(benchmarks/machines.py). `groups` separates what may not stand together. A measurement that was made again replaces the
-older one: files are appended to, so the later row is the newer."""
+machines, or of two rotations: the machine may have changed in between.
+Distances of two machines are: the noise bits are the same, and what a network rounds otherwise moves them by less than
+    their
+last printed digit (benchmarks/machines.py). `groups` separates what may not stand together. A measurement that was made
+again
+replaces the older one: files are appended to, so the later row is the newer.
+"""
 
 from __future__ import annotations
 

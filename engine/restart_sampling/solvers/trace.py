@@ -3,7 +3,9 @@ r"""Tracing: a solver is written as its paper writes it, and recorded as linear 
 Every solver here is linear in the state x and the denoiser outputs D_0, D_1, … with coefficients known before the first
 network call. So a solver step is an ordinary function on :class:`Form` objects (linear combinations of x, D_0, D_1, …
 and the D kept from the previous step); calling `D(z, t)` records one network evaluation. The record, a :class:`Step`,
-is what a plan is made of: pure float64 numbers, no tensors."""
+is what
+a plan is made of: pure float64 numbers, no tensors.
+"""
 
 from __future__ import annotations
 

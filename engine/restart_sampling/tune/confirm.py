@@ -2,10 +2,9 @@ r"""What a search found, for each budget, measured again on fresh seeds beside t
 
 The lowest distance of many trials is partly luck on the seeds they share. So the lowest few, the finalists, are drawn
 again on the seeds after those of the search, and the one that is lowest there is the tuned plan. What is reported is
-neither of the two:
-the tuned plan, the preset and plain Heun all draw the seeds of the benchmark. The preset is chosen by the search as
-well: the best on its seeds of those that were tried there; where none was, the Restart preset that uses most of the
-budget."""
+neither of the two: the tuned plan, the preset and plain Heun all draw the seeds of the benchmark. The preset is chosen
+by the search as well: the best on its seeds of those that were tried there; where none was, the Restart preset that
+uses most of the budget."""
 
 from __future__ import annotations
 
@@ -172,12 +171,13 @@ def confirm(
     """Rows of kind "tuned", one for each budget that a trial fits in; appended to the file, and not measured twice.
 
     Args:
-        common: fields that every row has (model, features, environment …). n, first_seed: the fresh seeds. Up to BLOCK
-        of them are one distance; more are a distance for every BLOCK, whose mean
-            is reported with its standard deviation, and n must be a multiple of BLOCK (else RestartValueError).
+        common: fields that every row has (model, features, environment …).
+        n, first_seed: the fresh seeds. Up to BLOCK of them are one distance; more are a distance for every BLOCK, whose
+            mean is reported with its standard deviation, and n must be a multiple of BLOCK (else RestartValueError).
         finalists: how many plans of a budget are drawn again before one is chosen, on the seeds after those of the
-        search. final_n: number of these seeds, a multiple of what one distance takes (else RestartValueError); default
-        one distance.
+            search.
+        final_n: number of these seeds, a multiple of what one distance takes (else RestartValueError); default one
+            distance.
     """
     block = min(n, BLOCK)
     final_n = block if final_n is None else final_n

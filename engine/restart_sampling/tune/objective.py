@@ -59,7 +59,8 @@ class Objective:
 
     Args:
         denoiser: the model. judge: the distance. n: images of a plan. first_seed: seeds are first_seed … first_seed + n
-        − 1. batch, dtype: of the sampler. cache: folder where images are kept. halving: give up plans that are far off.
+            − 1.
+        batch, dtype: of the sampler. cache: folder where images are kept. halving: give up plans that are far off.
     """
 
     def __init__(

@@ -32,7 +32,8 @@ def restore(
 
     Args:
         rows: of tune.jsonl. common: fields of this search's rows; those in SAME must agree, and `model` where it has no
-        hash. key: `Objective.key`.
+            hash.
+        key: `Objective.key`.
 
     Returns: (trials that were restored, rows that were left out because they are outside `space`); (0, 0) where the
     study has trials already or no rows fit."""

@@ -15,7 +15,9 @@ r"""What is searched: a plan as a few independent numbers, and back.
 
 Evaluations instead of points make a parameter mean the same for every solver, and a ratio cannot put t_max below t_min,
 so that a plan is refused for its NFE alone (almost: the engine has the last word). Intervals run from high to low noise
-whatever their order, so they are sorted: two orders are one plan."""
+whatever
+their order, so they are sorted: two orders are one plan.
+"""
 
 from __future__ import annotations
 

@@ -51,8 +51,7 @@ class TapeScheduler:
 
     Attributes after `set_timesteps`:
         timesteps: float32 [n], one entry per network call. sigmas: float32 [n + 1], their levels and the one where the
-        run
-            ends, 0.
+            run ends, 0.
         plan: the plan as it runs on this model; `print(scheduler.plan.explain())`.
     """
 
@@ -208,16 +207,14 @@ class TapeScheduler:
 
         Args:
             model_output: F [B, …] of this call, after guidance. Twice as many channels as `sample` has are a learned
-            variance,
-                which is left out.
+                variance, which is left out.
             timestep: the entry of `timesteps` it was made for; checked, not used.
             sample: what the last step returned, or what a mask or a callback made of it.
             generator: for the noise of jumps, one or one per sample; not used when seeds are set.
 
         Raises:
             SchedulerError: set_timesteps is missing, a call is repeated, skipped or one too many, or the pipeline does
-            not
-                scale the network's input.
+                not scale the network's input.
         """
         tape, k = self._running, self._row
         if k >= len(tape):

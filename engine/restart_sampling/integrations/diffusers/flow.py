@@ -5,8 +5,10 @@ with a = (1 − t')/(1 − t), which has the law of x_{t'} (x_t scaled by a has 
 paper has no flow model, so there are no published intervals: `restart=None`, the default, is the plain solver.
 
 The main grid is v linear from 1 to v_min, shifted: t = s·v/(1 + (s − 1)v) with s = `shift`, or s from μ, which the
-pipeline computes from the size of the image: e^μ ("exponential", Flux) or μ ("linear"). Intervals walk the same rule.
-v_min is what the model's own scheduler has, so that a swap keeps the levels:
+pipeline
+computes from the size of the image: e^μ ("exponential", Flux) or μ ("linear"). Intervals walk the same rule. v_min is
+    what the
+model's own scheduler has, so that a swap keeps the levels:
 
 | who places the steps                                         | v_min |
 |--------------------------------------------------------------|-------|
@@ -54,13 +56,12 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         known, and
             refused when set: these grids are not supported.
         restart: intervals in any format `RestartConfig.parse` reads, with levels t in (0, 1]; None for none.
-        `restart_list` is
-            another name of it.
-        solver: "heun" (default), "euler" or "dpm++2m". restart_solver: inside intervals. s_noise: factor on the std of
-        every injected noise. steps_are: "nfe": num_inference_steps is the number of network calls; "main": it is
-        N_main. seeds: noise of jumps from seeds, see `set_seeds`. These pipelines pass no generator to the scheduler,
-        so without seeds
-            the jumps draw from torch's global generator.
+            `restart_list` is another name of it.
+        solver: "heun" (default), "euler" or "dpm++2m". restart_solver: inside intervals.
+        s_noise: factor on the std of every injected noise.
+        steps_are: "nfe": num_inference_steps is the number of network calls; "main": it is N_main.
+        seeds: noise of jumps from seeds, see `set_seeds`. These pipelines pass no generator to the scheduler, so
+            without seeds the jumps draw from torch's global generator.
     """
 
     _compatibles = [  # noqa: RUF012  # the name and type diffusers reads
@@ -140,9 +141,9 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         """Make the plan of the next run.
 
         Args:
-            num_inference_steps: network calls, or N_main with steps_are="main". sigmas: the main grid before the shift,
-            descending; intervals come on top. Flux always passes 1 … 1/N, which is
-                read as N steps asked for.
+            num_inference_steps: network calls, or N_main with steps_are="main".
+            sigmas: the main grid before the shift, descending; intervals come on top. Flux always passes 1 … 1/N, which
+                is read as N steps asked for.
             mu: the pipeline's dynamic shift; needed when use_dynamic_shifting is on.
             timesteps: num_train_timesteps·sigmas, instead of sigmas.
 

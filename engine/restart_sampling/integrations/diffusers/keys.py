@@ -2,8 +2,10 @@ r"""The config of a diffusers scheduler: which kind of model it is of, and what 
 
 A pipeline's scheduler config mixes three things: what the network was trained on (betas, shift, prediction), how a
 scheduler places its steps (spacing, Karras levels), and settings of that scheduler's own solver. `KEYS` says for every
-key what each of the two schedulers here does with it: it is honoured, it is refused unless it is neutral, or it does
-not alter noise levels. A key that is not in the table gives a warning, because nobody knows what it does.
+key what each of
+the two schedulers here does with it: it is honoured, it is refused unless it is neutral, or it does not alter noise
+    levels.
+A key that is not in the table gives a warning, because nobody knows what it does.
 
 Defaults: what belongs to the model (`MODEL`) is taken from the config even where that scheduler had it by default, so a
 model never gets other betas than it had. What places steps has the default of the scheduler that runs, as everywhere in
@@ -268,7 +270,7 @@ def read(config: Mapping[str, Any], target: type, kind: str, given: Mapping[str,
 
     Raises:
         ConfigError: the model is of another kind, and the right class is named; or a key asks for what `target` does
-        not do.
+            not do.
 
     Warns:
         UserWarning: a key that is in no table.

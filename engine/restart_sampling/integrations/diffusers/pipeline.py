@@ -50,9 +50,11 @@ def denoiser_of(
 
     Args:
         pipe: a StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux, DiT or DDPM pipeline, or one with the same
-        parts. height, width: of the images, in pixels; default: the network's sample size. distilled_guidance: Flux's
-        own guidance_scale.
-        **conditioning: for text models: prompt or prompt_embeds [P, S, D] (and pooled_prompt_embeds [P, E]), negative_prompt or
+            parts.
+        height, width: of the images, in pixels; default: the network's sample size.
+        distilled_guidance: Flux's own guidance_scale.
+        **conditioning: for text models: prompt or prompt_embeds [P, S, D] (and pooled_prompt_embeds [P, E]),
+        negative_prompt or
             negative_prompt_embeds, guided=False for a network without guidance. Class p of the denoiser is prompt p.
 
     Raises:

@@ -69,16 +69,14 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         grid: "model" (the model's own timesteps, by timestep_spacing), "karras", "exponential" or "beta"; default: what
             use_karras_sigmas and the like say.
         sigma_min, sigma_max: ends of a grid that is not the model's; default: the model's levels. What is outside those
-        is cut
-            to them, with a warning.
-        s_noise: factor on the std of every injected noise. steps_are: "nfe": num_inference_steps is the number of
-        network calls (of the two that guidance makes of each, one
-            batch of both is counted); "main": it is N_main, and intervals come on top.
+            is cut to them, with a warning.
+        s_noise: factor on the std of every injected noise.
+        steps_are: "nfe": num_inference_steps is the number of network calls (of the two that guidance makes of each,
+            one batch of both is counted); "main": it is N_main, and intervals come on top.
         state: "vp": the sample between two steps is what the network gets, unit scale; "ve": it is x₀ + σε, as with
             EulerDiscreteScheduler.
         initial_noise: "unit" (default): latents of std 1 are the start, as in diffusers (`init_noise_sigma`); "engine":
-        they
-            become σ·ε, as in `rs.Sampler` and `draw`, so that both give one image.
+            they become σ·ε, as in `rs.Sampler` and `draw`, so that both give one image.
         guidance_scale: what restart="auto" goes by; a scheduler does not see the pipeline's. Default 7.5.
         seeds: noise of jumps from seeds, see `set_seeds`.
     """

@@ -2,8 +2,9 @@ r"""The tape: a plan bound to a network as one row per model call, and the two r
 
 A pipeline calls its scheduler once per network call with (model output F, timestep, sample). That is a row of the
 engine's table (table.py): y = Y_X·x + Y_H·h + Y_F·F + S·ε, g = G_X·x + G_H·h + G_F·F, x ← y at the end of a solver
-step, h ← g. So the scheduler needs no solver: entry k of `timesteps` is evaluation k of the plan, and row k + 1 of the
-table is what follows it.
+step, h ← g. So the
+scheduler needs no solver: entry k of `timesteps` is evaluation k of the plan, and row k + 1 of the table is what
+    follows it.
 
 The sample that the pipeline holds between two calls is `scale`·y. In VP scale it is c_in(σ)·y = y/√(σ² + 1), which is
 what the network gets, in VE scale y itself; flow states are not scaled. The finished sample has σ = 0 and the factor 1.

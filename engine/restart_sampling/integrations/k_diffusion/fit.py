@@ -6,10 +6,10 @@ grid is drawn again with fewer points along the given sigmas (levels.py), as man
 `budget="extra"` keeps the grid and puts the intervals on top.
 
 Two things may stand in the way of an interval, and each is said in a RestartWarning and in the plan's notes:
-1. The run does not cover it. [t_min, t_max] is cut to the levels of the run; what is then empty, or has no grid point to
-   attach to, does not run.
-2. The allowance is too small. The main grid keeps a third of its points; until the intervals fit beside that, the costliest one
-   gives up a repeat, at K = 1 a point, at N = 2 itself.
+1. The run does not cover it. [t_min, t_max] is cut to the levels of the run; what is then empty, or has no grid point
+   to attach to, does not run.
+2. The allowance is too small. The main grid keeps a third of its points; until the intervals fit beside that, the
+   costliest one gives up a repeat, at K = 1 a point, at N = 2 itself.
 
 `restart="a1111"` is AUTOMATIC1111's rule by step count instead: a Karras grid of its own length and [R + 1, K, 0.1, 2] with both
 ends at grid points, as many steps in all as were asked for. An interval whose ends meet there does not run; the given
@@ -100,12 +100,13 @@ def restart_plan(
     """What `sample_restart` runs for these sigmas; None if there is no step to make. See `Plan.explain`.
 
     Args:
-        sigmas: the host's levels, descending, with or without a final 0; 1-d tensor, array or list. restart: intervals
-        in any notation `RestartConfig.parse` reads, "default" (ComfyUI's preset), "a1111" or None. Of two
-            that attach to one point, the first runs in ComfyUI's notation, and both in all others.
-        solver: any solver of the engine. s_noise: factor on the std of every injected noise. budget: "steps": no more
-        evaluations than the solver takes on these sigmas without Restart; "extra": intervals on top.
-            "a1111" splits the steps by its own rule.
+        sigmas: the host's levels, descending, with or without a final 0; 1-d tensor, array or list.
+        restart: intervals in any notation `RestartConfig.parse` reads, "default" (ComfyUI's preset), "a1111" or None.
+            Of two that attach to one point, the first runs in ComfyUI's notation, and both in all others.
+        solver: any solver of the engine.
+        s_noise: factor on the std of every injected noise.
+        budget: "steps": no more evaluations than the solver takes on these sigmas without Restart; "extra": intervals
+            on top. "a1111" splits the steps by its own rule.
         process: "ve", or "flow" for flow-matching models, where a level is t in (0, 1].
         restart_list: another name of restart.
 

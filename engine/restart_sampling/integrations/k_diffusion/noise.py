@@ -9,7 +9,9 @@ generator.
 | nothing | `torch.randn_like` | – |
 
 seed + b is how A1111 numbers the images of a batch. A noise sampler that returns the same noise for the same pair of
-levels, such as a Brownian tree, is not for Restart: all K jumps of an interval have the same pair."""
+levels, such
+as a Brownian tree, is not for Restart: all K jumps of an interval have the same pair.
+"""
 
 from __future__ import annotations
 

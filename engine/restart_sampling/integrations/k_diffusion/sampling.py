@@ -58,12 +58,14 @@ def sample_restart(
         extra_args: keyword arguments for the model. "seed" in it seeds the noise (ComfyUI).
         callback: called once for every solver step, after its first evaluation, with {"x", "i", "sigma", "sigma_hat",
             "denoised"}; i counts from 0 to `steps(…)` − 1.
-        disable: no progress bar. There is one if tqdm is installed. restart, s_noise, solver, budget, process: see
-        `restart_plan`. With budget "steps" there are no more evaluations than
+        disable: no progress bar. There is one if tqdm is installed.
+        restart, s_noise, solver, budget, process: see `restart_plan`. With budget "steps" there are no more evaluations
+            than
             `solver` takes on these sigmas without Restart.
         noise_sampler: (sigma, sigma_next) → noise for a jump from sigma up to sigma_next. seeds: one for each row; see
-        noise.py. backend: of the fused step: auto, reference, triton or native. restart_list: another name of restart,
-        as in other Restart samplers.
+            noise.py.
+        backend: of the fused step: auto, reference, triton or native.
+        restart_list: another name of restart, as in other Restart samplers.
 
     Returns:
         The state at the end, in the dtype of x. Registers are float32 (float64 for float64 x).
@@ -71,7 +73,7 @@ def sample_restart(
     Raises:
         ConfigError: sigmas, intervals or options that cannot be read. SeedError: seeds. BackendError: backend.
         RestartTypeError, RestartValueError: x, or what the model returned. What the model and the callback raise passes
-        through.
+            through.
 
     Warns:
         RestartWarning: an interval runs otherwise than asked, or samples became NaN or infinite.

@@ -5,12 +5,14 @@ A pickle is a program for a stack machine (PEP 307, PEP 3154; opcodes by their n
 files must not have them. This one has 41 of 68 opcodes. A global becomes a token of a closed table, a call of it
 becomes a record, and neither is ever looked up, imported or run; `values.py` says what there is.
 
-* A missing opcode is refused: INST, OBJ, EXT1, PERSID, BYTEARRAY8, POP, DUP and all others, and protocols 0 and 1 with them.
-* SETITEM acts on dicts and mapping records, APPEND on lists, ADDITEMS on sets, BUILD on records, and none of them elsewhere.
+* A missing opcode is refused: INST, OBJ, EXT1, PERSID, BYTEARRAY8, POP, DUP and all others, and protocols 0 and 1 with
+  them.
+* SETITEM acts on dicts and mapping records, APPEND on lists, ADDITEMS on sets, BUILD on records, and none of them
+  elsewhere.
 * Keys of dicts and elements of sets are text or integers, so nothing nested is ever hashed.
 * No length in the file is believed: what is read lies inside the file, bytes and long text are views of it, not copies.
-* Values may be nested deeper than Python's own recursion goes, or hold themselves. Nothing here descends into them, and who
-  does (`modules.py`) counts.
+* Values may be nested deeper than Python's own recursion goes, or hold themselves. Nothing here descends into them, and
+  who does (`modules.py`) counts.
 """
 
 from __future__ import annotations

@@ -19,9 +19,8 @@ from ...errors import OutputError
 from ...files import flush_folder, write_atomically
 from ..shards import Shard
 
-VERSION = (
-    2  # of what the files hold beyond the samples; a job keeps the one it began with, so that its shards stay alike
-)
+# of what the files hold beyond the samples; a job keeps the one it began with, so that its shards stay alike
+VERSION = 2
 NAMES = ("png", "npz", "wds", "parquet")
 
 
