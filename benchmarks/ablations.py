@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import restart_sampling as rs
-from restart_sampling.bench import images as kept
-from restart_sampling.bench import quality
-from restart_sampling.bench.engine import EngineRunner
-from restart_sampling.bench.judge import judge_for
-from restart_sampling.bench.rows import append, environment, find, read
-from restart_sampling.report import canvas
-from restart_sampling.report.select import ablation_points
-from restart_sampling.report.style import family_of
+from restart_sampling.experiments.measure import image_cache as kept
+from restart_sampling.experiments.measure import quality
+from restart_sampling.experiments.measure.engine import EngineRunner
+from restart_sampling.experiments.measure.judge import judge_for
+from restart_sampling.experiments.measure.rows import append, environment, find, read
+from restart_sampling.experiments.report import canvas
+from restart_sampling.experiments.report.select import ablation_points
+from restart_sampling.experiments.report.style import family_of
 
 RESULTS = Path(__file__).parent / "results"
 MODEL = "fashion-mnist"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import restart_sampling as rs
-from restart_sampling.bench.samplers import find
+from restart_sampling.experiments.measure.samplers import find
 
 SAMPLERS = ["heun", "heun+restart", "dpm++2m", "edm-stochastic", "torch/restart-fp64"]
 
@@ -39,7 +39,7 @@ def test_first_sample(benchmark: Any) -> None:
 
 def test_generate(benchmark: Any, tmp_path: Path) -> None:
     """The command, with 16 images as files."""
-    from restart_sampling.cli import app
+    from restart_sampling.cli.app import app
 
     def generate() -> None:
         arguments = [

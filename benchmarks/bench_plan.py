@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import restart_sampling as rs
-from restart_sampling import parameterization
-from restart_sampling.bench.engine import KINDS, plan_for
-from restart_sampling.table import bind
+from restart_sampling.experiments.measure.engine import KINDS, plan_for
+from restart_sampling.models import parameterization
+from restart_sampling.sampler.table import bind
 
 SOLVERS = [kind.solver for kind in KINDS]
 PRESETS = ["cifar10-edm-43", "cifar10-vp-519", "imagenet64-edm-623"]

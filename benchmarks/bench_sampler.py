@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 import restart_sampling as rs
-from restart_sampling import parameterization
-from restart_sampling.bench.samplers import select
-from restart_sampling.bench.timing import threads
+from restart_sampling.experiments.measure.samplers import select
+from restart_sampling.experiments.measure.timing import threads
+from restart_sampling.models import parameterization
 
 BATCH, SHAPE, NFE = 64, (3, 32, 32), 35
 CONTENDERS = {f"{contender.by} {contender.name}": contender for contender in select("all")}

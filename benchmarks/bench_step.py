@@ -17,8 +17,8 @@ import torch
 import restart_kernels as rk
 import restart_sampling as rs
 from restart_kernels import layout as L
-from restart_sampling import parameterization
-from restart_sampling.bench.timing import threads
+from restart_sampling.experiments.measure.timing import threads
+from restart_sampling.models import parameterization
 
 SHAPE = (64, 3, 32, 32)
 CALLS = 1000  # of `advance` in one round: a call takes less than a timer shows

@@ -1,7 +1,7 @@
 r"""Loading a checkpoint of CIFAR-10's size (55.7 million parameters, 213 MiB): this package's reader against plain
 pickle.
 
-The file is forged in EDM's format (tests/pickle_forge.py), DDPM++ with the published arguments. Plain pickle reads the
+The file is forged in EDM's format (tests/support/pickle_forge.py), DDPM++ with the published arguments. Plain pickle reads the
 same bytes with Python's own C unpickler, executes none of the code in them and builds no network; this package's time
 is that of `rs.load`: SHA-256 of the file, reading, checking every tensor, the network. In rotation, medians and
 quartiles.
@@ -20,11 +20,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-import pickle_forge as forge
+from support import pickle_forge as forge
 from where import RESULTS, environment
 
 import restart_sampling as rs
-from restart_sampling.bench.timing import interleaved, quartiles, ratios
+from restart_sampling.experiments.measure.timing import interleaved, quartiles, ratios
 from restart_sampling.models import build_network
 
 CIFAR10 = {

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
-from restart_sampling.bench import shipped
-from restart_sampling.bench.rows import find
+from restart_sampling.experiments.measure import shipped
+from restart_sampling.experiments.measure.rows import find
 
 SAMPLERS = {
     "dpm++2m@18": "DPM-Solver++(2M)",

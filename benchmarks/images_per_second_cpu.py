@@ -37,9 +37,9 @@ from torch.overrides import TorchFunctionMode
 from where import RESULTS, environment
 
 import restart_sampling as rs
-from restart_sampling.bench import loops
-from restart_sampling.bench.timing import interleaved, quartiles, quietness, ratios, threads
-from restart_sampling.executors import threads as slices
+from restart_sampling.experiments.measure import loops
+from restart_sampling.experiments.measure.timing import interleaved, quartiles, quietness, ratios, threads
+from restart_sampling.sampler.executors import threads as slices
 
 PRESET = "fashion-mnist-43"
 PARTS = {

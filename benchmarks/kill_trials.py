@@ -30,7 +30,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-import killing
+from support import killing
 from where import RESULTS, environment
 
 # The trial, about how long the job lasts by one worker from its first sign, and kills in a trial.

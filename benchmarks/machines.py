@@ -3,7 +3,7 @@ r"""How far a distance moves between machines: blocks that another machine measu
 python benchmarks/machines.py --sampler preset:cifar10-vp-55 --nfe 55     # writes results/machines.json
 
 The noise bits are the same everywhere; the network's sums are taken in another order. Quality rows of different
-machines are compared (`restart_sampling.report.select`) because of what this shows. Images in the cache count as drawn
+machines are compared (`restart_sampling.experiments.report.select`) because of what this shows. Images in the cache count as drawn
 here."""
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import json
 from pathlib import Path
 
 import restart_sampling as rs
-from restart_sampling.bench import images as kept
-from restart_sampling.bench import quality
-from restart_sampling.bench.judge import judge_for
-from restart_sampling.bench.rows import environment, find, read
-from restart_sampling.bench.samplers import find as sampler
+from restart_sampling.experiments.measure import image_cache as kept
+from restart_sampling.experiments.measure import quality
+from restart_sampling.experiments.measure.judge import judge_for
+from restart_sampling.experiments.measure.rows import environment, find, read
+from restart_sampling.experiments.measure.samplers import find as sampler
 
 RESULTS = Path(__file__).parent / "results"
 MODEL = "fashion-mnist"

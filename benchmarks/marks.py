@@ -18,8 +18,8 @@ import nvtx
 from torch.profiler import record_function
 from where import environment
 
-from restart_sampling import marks
-from restart_sampling.bench import timing
+from restart_sampling.common import marks
+from restart_sampling.experiments.measure import timing
 
 NAME = "restart 0 iteration 1"
 

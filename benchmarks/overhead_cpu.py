@@ -32,9 +32,9 @@ from torch import Tensor
 from where import RESULTS, environment
 
 import restart_sampling as rs
-from restart_sampling import parameterization
-from restart_sampling.bench import loops
-from restart_sampling.bench.timing import interleaved, keep_memory, quartiles, quietness, ratios, threads
+from restart_sampling.experiments.measure import loops
+from restart_sampling.experiments.measure.timing import interleaved, keep_memory, quartiles, quietness, ratios, threads
+from restart_sampling.models import parameterization
 
 TARGETS = {"restart": 5.0, "heun": 2.0}  # how many times cheaper than the loop of that name the engine is meant to be
 Way = Callable[[], Tensor]

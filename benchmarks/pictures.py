@@ -3,7 +3,7 @@
     python benchmarks/pictures.py [RESULTS_DIR] [OUT_DIR]     # quality-nfe.png, quality-speed.png, samples-per-second.png
 
 FD against NFE, FD against samples per second, and samples per second at one budget with quartiles. Each shows the
-largest group of rows that may be compared (`restart_sampling.report.select`), and says which; distances are of the same
+largest group of rows that may be compared (`restart_sampling.experiments.report.select`), and says which; distances are of the same
 seeds, in one panel of all samplers on the blocks that all have, and in another of those with the most blocks."""
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from restart_sampling.bench.rows import read_all
-from restart_sampling.report import canvas, select
-from restart_sampling.report.series import series_of
-from restart_sampling.report.style import DISTURBED, colour, disturbed, family_of, maker, maker_rank, number
-from restart_sampling.report.tables import title_of
+from restart_sampling.experiments.measure.rows import read_all
+from restart_sampling.experiments.report import canvas, select
+from restart_sampling.experiments.report.series import series_of
+from restart_sampling.experiments.report.style import DISTURBED, colour, disturbed, family_of, maker, maker_rank, number
+from restart_sampling.experiments.report.tables import title_of
 
 ABOVE = 3  # a panel ends at so many times the median distance
 ROOT = Path(__file__).resolve().parents[1]

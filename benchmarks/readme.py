@@ -18,10 +18,10 @@ import synthetic_curves
 from synthetic_curves import FAMILIES
 
 import restart_sampling as rs
-from restart_sampling.bench import witnesses
-from restart_sampling.bench.rows import find, read
-from restart_sampling.report import pairs_table, quality_table, select, speed_table, tuned_table
-from restart_sampling.report.tables import intervals_of
+from restart_sampling.experiments.measure import witnesses
+from restart_sampling.experiments.measure.rows import find, read
+from restart_sampling.experiments.report import pairs_table, quality_table, select, speed_table, tuned_table
+from restart_sampling.experiments.report.tables import intervals_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from restart_sampling.bench.against import ROOTS, copy_native, worktree
+from restart_sampling.experiments.measure.against import ROOTS, copy_native, worktree
 
 ROOT = Path(__file__).parents[1]
 

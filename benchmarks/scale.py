@@ -27,11 +27,11 @@ import torch
 from where import RESULTS, environment
 
 import restart_sampling as rs
-from restart_sampling.bench.timing import interleaved, quartiles, ratios
-from restart_sampling.output.generate import run_job
-from restart_sampling.output.job import JobFolder
-from restart_sampling.output.manifest import Line, _text
-from restart_sampling.output.record import digest
+from restart_sampling.experiments.measure.timing import interleaved, quartiles, ratios
+from restart_sampling.jobs.generate import run_job
+from restart_sampling.jobs.job import JobFolder
+from restart_sampling.jobs.manifest import Line, _text
+from restart_sampling.jobs.record import digest
 
 PARTS = ("start", "job", "writing")  # of "start" the resumes are a part
 PLAN = rs.Plan.build(steps=2)  # 3 evaluations: next to nothing

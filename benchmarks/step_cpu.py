@@ -29,7 +29,7 @@ from where import RESULTS, environment
 import restart_bindings as rb
 from restart_bindings import _native_cpu
 from restart_kernels import layout as L
-from restart_sampling.bench.timing import interleaved, quartiles, ratios
+from restart_sampling.experiments.measure.timing import interleaved, quartiles, ratios
 
 SHAPES = ((64, 3, 32, 32), (256, 4, 64, 64))
 STREAM = 3 * 144_000_000  # bytes

@@ -3,7 +3,7 @@ r"""Quality against NFE on the paper's synthetic mixture: ODE, SDE and Restart, 
 Data and network are those of synthetic_mixture.py (arXiv 2306.14878, section 5.1); every sampler walks EDM's grid. The
 error is W1(samples, data) by minimum-weight matching; two samples of the data have one too, the floor. Every family is
 swept as the paper sweeps it (appendix C.5), each configuration on the same seeds, and a family's curve is the lowest
-mean error with at most so many evaluations. The claim is computed as for images (`restart_sampling.bench.claims`).
+mean error with at most so many evaluations. The claim is computed as for images (`restart_sampling.experiments.measure.claims`).
 
     python benchmarks/synthetic_curves.py            # about half an hour on 2 cores; resumable; writes results/synthetic_curves.*
 """
@@ -25,9 +25,9 @@ import synthetic_mixture as synthetic
 import torch
 
 import restart_sampling as rs
-from restart_sampling.bench.claims import Fraction, fraction
-from restart_sampling.report import canvas
-from restart_sampling.report.style import look
+from restart_sampling.experiments.measure.claims import Fraction, fraction
+from restart_sampling.experiments.report import canvas
+from restart_sampling.experiments.report.style import look
 
 RESULTS = Path(__file__).parent / "results"
 INTERVAL, WIDER = (1.0, 1.5), (1.0, 3.0)  # the paper's, and a longer one

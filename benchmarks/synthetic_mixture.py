@@ -30,9 +30,9 @@ from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 
 import restart_sampling as rs
-from restart_sampling import parameterization
-from restart_sampling.report import canvas
-from restart_sampling.report.style import look
+from restart_sampling.experiments.report import canvas
+from restart_sampling.experiments.report.style import look
+from restart_sampling.models import parameterization
 
 T_MIN, T_MAX = 1.0, 1.5
 RESULTS = Path(__file__).parent / "results"
@@ -134,7 +134,7 @@ class Grid:
 
 
 def rs_karras(n: int, low: float, high: float) -> np.ndarray:
-    from restart_sampling.schedule import get_schedule
+    from restart_sampling.plan.schedule import get_schedule
 
     return get_schedule("edm").segment(low, high, n)
 

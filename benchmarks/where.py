@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from restart_sampling.bench.rows import commit, cpu
+from restart_sampling.experiments.measure.rows import commit, cpu
 
 RESULTS = Path(__file__).parent / "results"
 

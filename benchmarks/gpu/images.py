@@ -15,7 +15,7 @@ from measure import skip, stage_options, synchronize, trace
 from networks import Runs, denoiser, plan
 from rows import Rows
 
-from restart_sampling.bench.timing import interleaved, ratios
+from restart_sampling.experiments.measure.timing import interleaved, ratios
 
 MODES = ("step", "loop", "trajectory", "while")
 # dtype, batch, compiled, ways; an eager network costs seconds to set up, a compiled one half a minute

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 import restart_sampling as rs
-from restart_sampling.bench import loops
-from restart_sampling.executors.graph import make_executor
-from restart_sampling.models.edm import build_network
+from restart_sampling.experiments.measure import loops
+from restart_sampling.models.edm.networks import build_network
+from restart_sampling.sampler.executors.graph import make_executor
 
 CIFAR10 = {
     "class_name": "EDMPrecond",

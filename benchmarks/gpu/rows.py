@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from restart_sampling.bench.rows import commit
-from restart_sampling.bench.timing import quartiles
+from restart_sampling.experiments.measure.rows import commit
+from restart_sampling.experiments.measure.timing import quartiles
 
 KEY = ("stage", "what", "case", "way")  # rows equal in these replace one another
 

@@ -11,33 +11,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import BackendError as BackendError
-from .errors import CheckpointError as CheckpointError
-from .errors import ConfigError as ConfigError
-from .errors import NonFiniteError as NonFiniteError
-from .errors import OutputError as OutputError
-from .errors import RestartError as RestartError
-from .errors import SeedError as SeedError
-from .parameterization import Parameterization as Parameterization
-from .plan import Plan as Plan
-from .presets import Preset as Preset
-from .presets import presets as presets
-from .restart import RestartConfig as RestartConfig
-from .restart import RestartInterval as RestartInterval
-from .seeds import Seeds as Seeds
-from .seeds import parse_seeds as parse_seeds
-from .version import __version__ as __version__
+from .common.errors import BackendError as BackendError
+from .common.errors import CheckpointError as CheckpointError
+from .common.errors import ConfigError as ConfigError
+from .common.errors import NonFiniteError as NonFiniteError
+from .common.errors import OutputError as OutputError
+from .common.errors import RestartError as RestartError
+from .common.errors import SeedError as SeedError
+from .common.moved import keep_old_names
+from .common.version import __version__ as __version__
+from .models.parameterization import Parameterization as Parameterization
+from .plan.notation import RestartConfig as RestartConfig
+from .plan.notation import RestartInterval as RestartInterval
+from .plan.plan import Plan as Plan
+from .plan.presets import Preset as Preset
+from .plan.presets import presets as presets
+from .sampler.seeds import Seeds as Seeds
+from .sampler.seeds import parse_seeds as parse_seeds
+
+keep_old_names()
 
 if TYPE_CHECKING:
-    from . import noise as noise
-    from .denoiser import Denoiser as Denoiser
+    from .models.denoiser import Denoiser as Denoiser
     from .models.registry import load as load
-    from .parity_report import Parity as Parity
-    from .parity_report import parity as parity
-    from .sampler import Batch as Batch
-    from .sampler import Progress as Progress
-    from .sampler import Sampler as Sampler
-    from .sampler import sample as sample
+    from .sampler import noise as noise
+    from .sampler.parity import Parity as Parity
+    from .sampler.parity import parity as parity
+    from .sampler.sampler import Batch as Batch
+    from .sampler.sampler import Progress as Progress
+    from .sampler.sampler import Sampler as Sampler
+    from .sampler.sampler import sample as sample
 
 __all__ = [
     "BackendError",
@@ -70,20 +73,20 @@ __all__ = [
 
 # What needs torch is imported on first use, so that plans, presets and `--help` do not wait for it.
 _LAZY = {
-    "Denoiser": "denoiser",
-    "Sampler": "sampler",
-    "Batch": "sampler",
-    "Progress": "sampler",
-    "sample": "sampler",
-    "Parity": "parity_report",
-    "parity": "parity_report",
+    "Denoiser": "models.denoiser",
+    "Sampler": "sampler.sampler",
+    "Batch": "sampler.sampler",
+    "Progress": "sampler.sampler",
+    "sample": "sampler.sampler",
+    "Parity": "sampler.parity",
+    "parity": "sampler.parity",
     "load": "models.registry",
 }
 
 
 def preset(name: str) -> Plan:
     """The plan of a preset, e.g. `rs.preset("imagenet64-edm-623")`; ConfigError names the closest one."""
-    from .presets import find
+    from .plan.presets import find
 
     return Plan.build(**find(name).plan_options)
 
@@ -96,7 +99,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     if name == "noise":
-        return importlib.import_module(".noise", __name__)
+        return importlib.import_module(".sampler.noise", __name__)
     if name in _LAZY:
         return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

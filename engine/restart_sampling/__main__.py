@@ -27,7 +27,7 @@ def _quiet_interrupts() -> Iterator[None]:
 def main() -> None:
     """Entry point of the `restart-sampling` command."""
     with _quiet_interrupts():
-        from .cli import main as run
+        from .cli.app import main as run
     try:
         run()
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import restart_sampling as rs
-from restart_sampling.cli import main
+from restart_sampling.cli.app import main
 
 FAST = ["--steps", "4", "--batch", "8"]
 
@@ -177,7 +177,7 @@ def test_nonfinite_samples_are_not_written(tmp_path, capsys, monkeypatch):
 
 def test_an_interrupted_run_keeps_what_it_has(tmp_path, capsys, monkeypatch):
     """Ctrl-C during the second batch: exit code 130, the first batch's files and a record that says so."""
-    import restart_sampling.sampler as module
+    import restart_sampling.sampler.sampler as module
 
     iterate = module.Sampler.iterate
 

@@ -7,17 +7,17 @@ import json
 import os
 import struct
 
-import pickle_forge as forge
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
+from support import pickle_forge as forge
 
 import restart_sampling as rs
-from restart_sampling.cli import main
-from restart_sampling.errors import CheckpointError
+from restart_sampling.cli.app import main
+from restart_sampling.common.errors import CheckpointError
 from restart_sampling.models import build_network
-from restart_sampling.models.weights import KEY, tensors_sha256
+from restart_sampling.models.files.weights import KEY, tensors_sha256
 
 CONFIG = {
     "class_name": "EDMPrecond",

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import run
 from safetensors.torch import save
+from support.commands import run
 
-from restart_sampling import terminal
+from restart_sampling.common import terminal
 from restart_sampling.models import build_network, save_safetensors
-from restart_sampling.models.weights import KEY
+from restart_sampling.models.files.weights import KEY
 
 ENGINE = Path(terminal.__file__).parent
 SMALL = dict(
@@ -251,7 +251,7 @@ runpy.run_module("restart_sampling", run_name="__main__")
     "module, arguments",
     [
         ("typer", ["--help"]),
-        ("restart_sampling.cli.tune", ["--help"]),
+        ("restart_sampling.cli.app.tune", ["--help"]),
         ("torch", ["models"]),
         ("safetensors", ["models"]),
     ],

@@ -12,8 +12,8 @@ from test_bench_samplers import NAMES
 from test_cli import run
 
 import restart_sampling as rs
-from restart_sampling.bench import against, rows, speed, timing
-from restart_sampling.cli import bench as command
+from restart_sampling.cli.app import bench as command
+from restart_sampling.experiments.measure import against, rows, speed, timing
 
 TINY = ["--nfe", "3", "--batch", "2", "--rounds", "1", "--device", "cpu"]
 
@@ -55,7 +55,7 @@ def quality(monkeypatch):
         return [types.SimpleNamespace(note="")]
 
     for name, content in (("quality", {"measure": measure}), ("judge", {"judges_for": judges_for})):
-        module = types.ModuleType(f"restart_sampling.bench.{name}")
+        module = types.ModuleType(f"restart_sampling.experiments.measure.{name}")
         vars(module).update(content)
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return asked
@@ -235,6 +235,8 @@ def test_against_prints_ratios_and_keeps_them(tmp_path, capsys, monkeypatch):
 
 def test_help_is_fast_to_import():
     """The command's file itself imports neither torch nor the measuring code."""
-    names = vars(command) if isinstance(command, types.ModuleType) else vars(sys.modules["restart_sampling.cli.bench"])
+    names = (
+        vars(command) if isinstance(command, types.ModuleType) else vars(sys.modules["restart_sampling.cli.app.bench"])
+    )
     assert "torch" not in names
     assert "speed" not in names

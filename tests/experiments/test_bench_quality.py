@@ -11,9 +11,11 @@ from scipy.linalg import sqrtm
 from torch import nn
 
 import restart_sampling as rs
-from restart_sampling.bench import claims, images, quality, rows, samplers, witnesses
-from restart_sampling.bench.features import Features, load_features
-from restart_sampling.bench.judge import (
+from restart_sampling.common.errors import CheckpointError, ConfigError, RestartTypeError, RestartValueError
+from restart_sampling.experiments.measure import claims, quality, rows, samplers, witnesses
+from restart_sampling.experiments.measure import image_cache as images
+from restart_sampling.experiments.measure.features import Features, load_features
+from restart_sampling.experiments.measure.judge import (
     Judge,
     equal_classes,
     judge_for,
@@ -23,7 +25,6 @@ from restart_sampling.bench.judge import (
     save_stats,
     stats_of,
 )
-from restart_sampling.errors import CheckpointError, ConfigError, RestartTypeError, RestartValueError
 
 pytest.importorskip("torchmetrics")
 pytest.importorskip("prdc")

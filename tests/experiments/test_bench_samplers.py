@@ -9,15 +9,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import problems
 import pytest
 import torch
 from scipy.integrate import solve_ivp
+from support import problems
 
 import restart_sampling as rs
-from restart_sampling import parameterization
-from restart_sampling.bench import engine, libraries, rows, samplers, timing
-from restart_sampling.errors import BackendError, ConfigError, OutputError, RestartValueError
+from restart_sampling.common.errors import BackendError, ConfigError, OutputError, RestartValueError
+from restart_sampling.experiments.measure import engine, libraries, rows, samplers, timing
+from restart_sampling.models import parameterization
 
 SHAPE = (1, 4, 4)
 EVERYONE = [c for c in samplers.contenders() if not c.name.startswith("preset:")]
@@ -297,7 +297,7 @@ def test_a_missing_library_is_named_with_the_extra(monkeypatch):
 
 def test_the_registry_imports_no_library():
     script = (
-        "import sys; from restart_sampling.bench import samplers; samplers.contenders(); "
+        "import sys; from restart_sampling.experiments.measure import samplers; samplers.contenders(); "
         "print([m for m in ('diffusers', 'optuna', 'plotly', 'torchmetrics', 'sklearn', 'torchvision') if m in sys.modules])"
     )
     done = subprocess.run(
@@ -309,7 +309,7 @@ def test_the_registry_imports_no_library():
 def _environment():
     import os
 
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     paths = os.pathsep.join(str(root / folder) for folder in ("engine", "kernels", "bindings"))
     return {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"PYTHONPATH": paths}
 

@@ -10,8 +10,8 @@ import torch
 from test_bench_samplers import denoiser, problems
 
 import restart_sampling as rs
-from restart_sampling.bench import against, costs, rows, samplers, speed, timing
-from restart_sampling.errors import BackendError, ConfigError
+from restart_sampling.common.errors import BackendError, ConfigError
+from restart_sampling.experiments.measure import against, costs, rows, samplers, speed, timing
 
 FIELDS = {
     "kind",

@@ -6,7 +6,7 @@ import extractors
 import numpy as np
 import pytest
 
-from restart_sampling.bench import shipped
+from restart_sampling.experiments.measure import shipped
 
 
 def rows_of(blocks):

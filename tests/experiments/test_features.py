@@ -12,14 +12,14 @@ from test_cli import run
 from torch import nn
 
 import restart_sampling as rs
-from restart_sampling.bench import quality, rows, samplers, shipped
-from restart_sampling.bench.features import Features, load_features, named_features
-from restart_sampling.bench.judge import Judge, Stats, judge_for, judges_for, stats_of
-from restart_sampling.errors import CheckpointError, ConfigError, RestartTypeError, RestartValueError
+from restart_sampling.common.errors import CheckpointError, ConfigError, RestartTypeError, RestartValueError
+from restart_sampling.experiments.measure import quality, rows, samplers, shipped
+from restart_sampling.experiments.measure.features import Features, load_features, named_features
+from restart_sampling.experiments.measure.judge import Judge, Stats, judge_for, judges_for, stats_of
+from restart_sampling.experiments.training import data
+from restart_sampling.experiments.training.extractors import ARCHITECTURES, load_extractor, save_extractor
+from restart_sampling.experiments.training.train_extractors import RECIPES, Recipe, train
 from restart_sampling.models.registry import DATA
-from restart_sampling.training import data
-from restart_sampling.training.extractors import ARCHITECTURES, load_extractor, save_extractor
-from restart_sampling.training.train_extractors import RECIPES, Recipe, train
 
 pytest.importorskip("torchmetrics")
 pytest.importorskip("prdc")

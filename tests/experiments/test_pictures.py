@@ -8,16 +8,16 @@ import re
 from pathlib import Path
 
 import pytest
-from report_rows import made_rows
+from support.report_rows import made_rows
 
 pytest.importorskip("plotly")
 pytest.importorskip("matplotlib")
 
-from restart_sampling.report import canvas, figures, labels, select, studies, style
-from restart_sampling.report.series import series_of
-from restart_sampling.tune import pareto
+from restart_sampling.experiments.report import canvas, figures, labels, select, studies, style
+from restart_sampling.experiments.report.series import series_of
+from restart_sampling.experiments.tune import pareto
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DRAWING = [
     path
     for folder in ("engine", "benchmarks", "docs")

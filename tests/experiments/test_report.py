@@ -13,13 +13,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from report_rows import KINDS, made_rows
+from support.report_rows import KINDS, made_rows
 
 import restart_sampling as rs
-from restart_sampling.bench import claims, witnesses
-from restart_sampling.cli import main
-from restart_sampling.report import make_page, pairs_table, quality_table, select, speed_table, tuned_table
-from restart_sampling.report.page import Live
+from restart_sampling.cli.app import main
+from restart_sampling.experiments.measure import claims, witnesses
+from restart_sampling.experiments.report import make_page, pairs_table, quality_table, select, speed_table, tuned_table
+from restart_sampling.experiments.report.page import Live
 
 pytest.importorskip("plotly")
 pytest.importorskip("jinja2")
@@ -67,7 +67,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def live():
     """Images of a tiny analytic model drawn by two stand-ins for contenders."""
-    from restart_sampling.report.samples import sample_grids
+    from restart_sampling.experiments.report.samples import sample_grids
 
     den = rs.Denoiser.from_function(lambda x, sigma: x / (1 + sigma.view(-1, 1, 1, 1) ** 2), shape=(1, 8, 8))
 
@@ -372,7 +372,7 @@ def test_the_strip_has_an_arrow_at_every_jump_and_a_column_for_every_step():
     """Heun over 4 levels, with one jump from 1 to 3 where the walk arrives at 1: evaluations as the loop would ask for
     them.
     """
-    from restart_sampling.report import samples as s
+    from restart_sampling.experiments.report import samples as s
 
     sigmas = [8.0, 4.0, 4.0, 1.0, 3.0, 1.0, 1.0, 0.5, 0.5]  # 8→4, 4→1, jump to 3, 3→1, 1→0.5, the last step to 0
     images = torch.linspace(-1, 1, 2 * 64).reshape(2, 1, 8, 8)
@@ -388,7 +388,7 @@ def test_the_strip_has_an_arrow_at_every_jump_and_a_column_for_every_step():
 
 def test_a_recorded_run_visits_the_levels_of_the_plan():
     """The plain loop's σ, evaluation by evaluation, against the rows of the plan; a jump for each of the K repeats."""
-    from restart_sampling.report import samples as s
+    from restart_sampling.experiments.report import samples as s
 
     plan = rs.Plan.build(steps=4, restart=[3, 2, 0.1, 2.0])
     visits, x = s.record(rs.load("fashion-mnist"), plan, seeds=range(2))

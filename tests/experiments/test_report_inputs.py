@@ -11,14 +11,14 @@ import shlex
 import sys
 
 import pytest
-from report_rows import KINDS, made_rows
+from support.report_rows import KINDS, made_rows
 from test_report import Page, call
 from typer.main import get_command
 
 import restart_sampling as rs
-from restart_sampling.bench import rows as rows_
-from restart_sampling.report import commands, export, make_page, quality_table, select, tables, tuned_table
-from restart_sampling.report.clean import LONGEST, cleaned, printable
+from restart_sampling.experiments.measure import rows as rows_
+from restart_sampling.experiments.report import commands, export, make_page, quality_table, select, tables, tuned_table
+from restart_sampling.experiments.report.clean import LONGEST, cleaned, printable
 
 pytest.importorskip("plotly")
 pytest.importorskip("jinja2")
@@ -52,7 +52,7 @@ def test_the_page_is_about_the_model_of_its_rows():
 
 def test_commands_are_those_of_the_package():
     """Every command that a page prints is one that the command line reads: no script, no unknown flag."""
-    from restart_sampling import cli
+    from restart_sampling.cli import app as cli
 
     app = get_command(cli.app)
     every = [*made_rows(), *({**r, **OTHER} for r in made_rows())]
@@ -140,8 +140,8 @@ def test_a_table_of_unequal_blocks_has_a_column_that_compares():
 @pytest.fixture
 def drawn(monkeypatch):
     """The models that the command would draw."""
-    report = sys.modules["restart_sampling.cli.report"]
-    from restart_sampling.report.page import Live
+    report = sys.modules["restart_sampling.cli.app.report"]
+    from restart_sampling.experiments.report.page import Live
 
     asked = []
     monkeypatch.setattr(

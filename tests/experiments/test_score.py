@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 
 import restart_sampling as rs
-from restart_sampling.bench import score, shipped
-from restart_sampling.bench.features import Features
-from restart_sampling.bench.image_sets import open_images
-from restart_sampling.bench.judge import Judge, Stats
-from restart_sampling.cli import main
-from restart_sampling.errors import ConfigError, OutputError, RestartValueError
-from restart_sampling.output.record import digest
-from restart_sampling.training import data
+from restart_sampling.cli.app import main
+from restart_sampling.common.errors import ConfigError, OutputError, RestartValueError
+from restart_sampling.experiments.measure import score, shipped
+from restart_sampling.experiments.measure.features import Features
+from restart_sampling.experiments.measure.image_sets import open_images
+from restart_sampling.experiments.measure.judge import Judge, Stats
+from restart_sampling.experiments.training import data
+from restart_sampling.jobs.record import digest
 
 pytest.importorskip("torchmetrics")
 pytest.importorskip("prdc")
@@ -114,9 +114,9 @@ def in_run(format, pixels="uint8", under=""):
     """As `generate` writes it, with a contact sheet that is no sample; `under`: the folder of the samples."""
 
     def write(folder, images, labels):
-        from restart_sampling.output.shards import Shards
-        from restart_sampling.output.writers import ShardData, find
-        from restart_sampling.seeds import parse_seeds
+        from restart_sampling.jobs.formats.base import ShardData, find
+        from restart_sampling.jobs.shards import Shards
+        from restart_sampling.sampler.seeds import parse_seeds
 
         (folder / "run.json").write_text(json.dumps(record_of(format, pixels, under)))
         for name in ("grid.png", "sheets/000000.png", "preview.png"):
@@ -326,7 +326,7 @@ def test_sizes_and_channels_that_do_not_fit(tmp_path, drawn, judges):
     with pytest.raises(OutputError, match=r"b\.png is transparent"):
         list(open_images(tmp_path).batches())
     with pytest.raises(ConfigError, match="give a reference of the same size"):
-        from restart_sampling.bench.judge import judges_of
+        from restart_sampling.experiments.measure.judge import judges_of
 
         real = saved(tmp_path / "real.npz", arr_0=np.zeros((3, 32, 32, 3), np.uint8))
         (tmp_path / "b.png").unlink()

@@ -16,11 +16,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import restart_sampling.models
-from restart_sampling.errors import CheckpointError, RestartValueError
-from restart_sampling.models import build_network, load_safetensors
-from restart_sampling.training import loop
-from restart_sampling.training.classifier import accuracy, load_classifier, save_classifier, train_classifier
-from restart_sampling.training.data import (
+from restart_sampling.common.errors import CheckpointError, RestartValueError
+from restart_sampling.experiments.training import loop
+from restart_sampling.experiments.training.classifier import (
+    accuracy,
+    load_classifier,
+    save_classifier,
+    train_classifier,
+)
+from restart_sampling.experiments.training.data import (
     FASHION_MNIST,
     FASHION_MNIST_CLASSES,
     DataError,
@@ -28,8 +32,9 @@ from restart_sampling.training.data import (
     fashion_mnist,
     load_images,
 )
-from restart_sampling.training.export import export_network
-from restart_sampling.training.train import main, network_config
+from restart_sampling.experiments.training.export import export_network
+from restart_sampling.experiments.training.train import main, network_config
+from restart_sampling.models import build_network, load_safetensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

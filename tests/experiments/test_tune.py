@@ -11,18 +11,18 @@ import sys
 import numpy as np
 import pytest
 import torch
-from problems import gaussian
+from support.problems import gaussian
 from test_cli import run
 
 import restart_sampling as rs
-from restart_sampling.bench import rows
-from restart_sampling.errors import ConfigError, NonFiniteError, OutputError, RestartValueError
-from restart_sampling.output.images import to_uint8
-from restart_sampling.output.lock import FolderLock
-from restart_sampling.presets import find
-from restart_sampling.tune import confirm, pareto, restore, space, starts, study
-from restart_sampling.tune.objective import Objective, Value
-from restart_sampling.tune.space import Refused, Space
+from restart_sampling.common.errors import ConfigError, NonFiniteError, OutputError, RestartValueError
+from restart_sampling.common.images import to_uint8
+from restart_sampling.experiments.measure import rows
+from restart_sampling.experiments.tune import confirm, pareto, restore, space, starts, study
+from restart_sampling.experiments.tune.objective import Objective, Value
+from restart_sampling.experiments.tune.space import Refused, Space
+from restart_sampling.jobs.lock import FolderLock
+from restart_sampling.plan.presets import find
 
 optuna = pytest.importorskip("optuna")
 pytest.importorskip("plotly")
@@ -673,10 +673,10 @@ def test_rows_that_do_not_compare_are_no_trials(tmp_path):
 
 def test_command_lines_and_python_give_the_plan_back(monkeypatch):
     """Through the command line's own reading of its options."""
-    command = sys.modules["restart_sampling.cli.generate"]
+    command = sys.modules["restart_sampling.cli.app.generate"]
     drawn = []
     monkeypatch.setattr(command, "_draw", lambda plan, run, *rest: drawn.append((plan, run)))
-    from restart_sampling.cli import app
+    from restart_sampling.cli.app import app
 
     plans = [
         rs.preset("cifar10-edm-43"),
@@ -717,7 +717,7 @@ def test_pictures(tmp_path):
 @pytest.fixture
 def judged(monkeypatch):
     judge = Size()
-    monkeypatch.setattr("restart_sampling.bench.judge.judge_for", lambda *given: judge)
+    monkeypatch.setattr("restart_sampling.experiments.measure.judge.judge_for", lambda *given: judge)
     return judge
 
 
@@ -872,6 +872,6 @@ def test_a_missing_library_names_the_extra(tmp_path, capsys, judged, monkeypatch
 
 def test_the_command_line_starts_without_heavy_libraries():
     heavy = {"optuna", "plotly", "matplotlib", "torchmetrics", "diffusers"}
-    code = f"import sys, restart_sampling.cli; print({heavy!r} & set(sys.modules))"
+    code = f"import sys, restart_sampling.cli.app; print({heavy!r} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from restart_sampling.bench import witnesses
+from restart_sampling.experiments.measure import witnesses
 
 COMMON = {"kind": "quality", "model": "m", "model_sha256": "a", "reference": "r", "n": 1000, "dtype": "fp32"}
 

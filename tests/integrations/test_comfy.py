@@ -6,14 +6,14 @@ import sys
 import types
 
 import numpy as np
-import problems
 import pytest
 import torch
+from support import problems
 
-from restart_sampling.errors import BackendError, ConfigError
+from restart_sampling.common.errors import BackendError, ConfigError
 from restart_sampling.integrations import comfy as comfyui
 from restart_sampling.integrations.k_diffusion import RestartWarning, restart_plan, sample_restart, steps
-from restart_sampling.schedule import karras
+from restart_sampling.plan.schedule import karras
 
 SIGMAS = torch.tensor([*karras(20, 0.0292, 14.6146, 7.0), 0.0], dtype=torch.float32)
 SHAPE = (4, 4, 4)

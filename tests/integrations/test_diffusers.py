@@ -11,14 +11,14 @@ import subprocess
 import sys
 
 import numpy as np
-import problems
 import pytest
 import torch
+from support import problems
 
 pytest.importorskip("diffusers")
 
 import restart_sampling as rs
-from restart_sampling.errors import RestartError
+from restart_sampling.common.errors import RestartError
 from restart_sampling.integrations.diffusers import FlowMatchRestartScheduler, RestartScheduler, SchedulerError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -614,7 +614,7 @@ class Block(importlib.abc.MetaPathFinder):
         if name == "diffusers" or name.startswith("diffusers."):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Block())
-from restart_sampling.errors import BackendError
+from restart_sampling.common.errors import BackendError
 try:
     from restart_sampling.integrations.diffusers import RestartScheduler
 except BackendError as error:
@@ -628,7 +628,7 @@ print(sorted(m for m in ("diffusers", "transformers", "torch") if m in sys.modul
 
 
 def output(code: str) -> str:
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     path = os.pathsep.join(os.path.join(root, d) for d in ("engine", "kernels", "bindings"))
     env = {**os.environ, "PYTHONPATH": path}
     return subprocess.run(

@@ -15,13 +15,13 @@ pytest.importorskip("diffusers")
 
 import diffusers
 
-from restart_sampling.errors import RestartError
+from restart_sampling.common.errors import RestartError
 from restart_sampling.integrations.diffusers import FlowMatchRestartScheduler, RestartScheduler
 from restart_sampling.integrations.diffusers.keys import KEYS, KINDS, Honoured, Refused
 
 SD = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 PLAIN = dict(restart=None, solver="euler")
-DOCS = Path(__file__).parent.parent / "docs" / "diffusers.md"
+DOCS = Path(__file__).parents[2] / "docs" / "diffusers.md"
 
 
 def classes() -> dict[str, list[str]]:

@@ -10,10 +10,10 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 import diffusers
-import diffusers_pipelines as tiny
 from diffusers.schedulers import AysSchedules
+from support import diffusers_pipelines as tiny
 
-from restart_sampling.errors import RestartError
+from restart_sampling.common.errors import RestartError
 from restart_sampling.integrations.diffusers import FlowMatchRestartScheduler, RestartScheduler, SchedulerError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,10 +11,10 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 import diffusers
-import diffusers_pipelines as tiny
+from support import diffusers_pipelines as tiny
 
 import restart_sampling as rs
-from restart_sampling.errors import RestartError
+from restart_sampling.common.errors import RestartError
 from restart_sampling.integrations.diffusers import (
     FlowMatchRestartScheduler,
     RestartScheduler,

@@ -11,7 +11,7 @@ pytest.importorskip("diffusers")
 
 import diffusers
 
-from restart_sampling.errors import RestartError
+from restart_sampling.common.errors import RestartError
 from restart_sampling.integrations.diffusers import FlowMatchRestartScheduler, RestartScheduler
 
 diffusers.utils.logging.set_verbosity_error()

@@ -11,12 +11,12 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import problems
 import pytest
 import torch
+from support import problems
 
 import restart_sampling as rs
-from restart_sampling.errors import BackendError, ConfigError, RestartTypeError, RestartValueError, SeedError
+from restart_sampling.common.errors import BackendError, ConfigError, RestartTypeError, RestartValueError, SeedError
 from restart_sampling.integrations.k_diffusion import (
     RestartWarning,
     restart_plan,
@@ -25,7 +25,7 @@ from restart_sampling.integrations.k_diffusion import (
     sample_restart,
     steps,
 )
-from restart_sampling.schedule import karras
+from restart_sampling.plan.schedule import karras
 
 SD15 = (0.0292, 14.6146)  # sigmas of Stable Diffusion 1.5, ends
 SHAPE = (4, 4, 4)
@@ -427,7 +427,7 @@ def test_the_extension_for_a1111(monkeypatch):
     """The page's own code against what A1111 and Forge have: a list of samplers, and `torch` replaced in one module
     only.
     """
-    page = Path(__file__).resolve().parents[1] / "docs" / "k_diffusion.md"
+    page = Path(__file__).resolve().parents[2] / "docs" / "k_diffusion.md"
     (code,) = (c for c in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S) if "modules" in c)
     sigmas, seeds, draws = grid(20), [4, 5, 6], []
     x = start(sigmas)

@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 
 import restart_sampling as rs
-from restart_sampling.bench import image_sets, user_code
-from restart_sampling.bench.features import Features
-from restart_sampling.bench.image_sets import open_images
-from restart_sampling.errors import OutputError, RestartError
-from restart_sampling.output.generate import run_job
-from restart_sampling.output.verify import verify
+from restart_sampling.common.errors import OutputError, RestartError
+from restart_sampling.experiments.measure import image_sets, user_code
+from restart_sampling.experiments.measure.features import Features
+from restart_sampling.experiments.measure.image_sets import open_images
+from restart_sampling.jobs.generate import run_job
+from restart_sampling.jobs.verify import verify
 
 
 def draw(out, steps=2, **options):

@@ -12,23 +12,23 @@ import signal
 import tarfile
 from pathlib import Path
 
-import killing
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support import killing
 
 import restart_sampling as rs
-from restart_sampling.errors import OutputError, RestartValueError
-from restart_sampling.output import pipeline
-from restart_sampling.output.generate import run_job
-from restart_sampling.output.job import Definition, JobFolder
-from restart_sampling.output.lock import worker_lock
-from restart_sampling.output.manifest import Line, Manifest
-from restart_sampling.output.shards import Shards
-from restart_sampling.output.verify import fingerprint, verify
-from restart_sampling.output.workers import Worker, worker
-from restart_sampling.output.writers import find
+from restart_sampling.common.errors import OutputError, RestartValueError
+from restart_sampling.jobs import pipeline
+from restart_sampling.jobs.formats.base import find
+from restart_sampling.jobs.generate import run_job
+from restart_sampling.jobs.job import Definition, JobFolder
+from restart_sampling.jobs.lock import worker_lock
+from restart_sampling.jobs.manifest import Line, Manifest
+from restart_sampling.jobs.shards import Shards
+from restart_sampling.jobs.verify import fingerprint, verify
+from restart_sampling.jobs.workers import Worker, worker
 
 PLAN = rs.Plan.build(**killing.PLAN)
 
@@ -160,7 +160,7 @@ def test_classes_are_kept(tmp_path):
 
 
 def test_large_png_jobs_use_edm_s_subfolders(tmp_path, monkeypatch):
-    from restart_sampling.output import job
+    from restart_sampling.jobs import job
 
     monkeypatch.setattr(job, "SUBFOLDERS_FROM", 30)
     draw(tmp_path, "0-9,1998-2005,5000-5019")
@@ -402,7 +402,7 @@ OPERATIONS = {
     "fsync": ("os.fsync",),
     "rename": ("os.replace",),
     "open": ("pathlib.Path.open",),
-    "write": ("restart_sampling.output.writers.Hashing.write",),
+    "write": ("restart_sampling.jobs.formats.base.Hashing.write",),
 }
 
 
@@ -557,7 +557,7 @@ def test_a_writer_that_fails_stops_the_sampler(tmp_path, monkeypatch):
     """Back-pressure and errors reach the sampler: it does not draw the whole job first."""
     counting = Counting()
     monkeypatch.setattr(
-        "restart_sampling.output.writers.npz.one_file", lambda *_: (_ for _ in ()).throw(OSError(5, "I/O"))
+        "restart_sampling.jobs.formats.npz.one_file", lambda *_: (_ for _ in ()).throw(OSError(5, "I/O"))
     )
     with pytest.raises(OutputError, match="I/O"):
         draw(tmp_path, "0-999", denoiser=counting.denoiser, format="npz")
@@ -589,7 +589,7 @@ def test_killed_at_random_moments(workers, tmp_path):
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_after_the_batch(number, code, tmp_path):
-    from restart_sampling.output.signals import stop_on_signals
+    from restart_sampling.jobs.signals import stop_on_signals
 
     class Signalled(Counting):
         def __call__(self, x, sigma):

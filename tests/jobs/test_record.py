@@ -9,18 +9,18 @@ import math
 import random
 import shutil
 
-import killing
 import pytest
 import torch
-from commands import run
+from support import killing
+from support.commands import run
 
 import restart_sampling as rs
-from restart_sampling.cli import main
-from restart_sampling.errors import OutputError, RestartValueError
+from restart_sampling.cli.app import main
+from restart_sampling.common.errors import OutputError, RestartValueError
+from restart_sampling.jobs import events, record
+from restart_sampling.jobs.generate import run_job
+from restart_sampling.jobs.shards import Shards, check_number
 from restart_sampling.models import build_network, save_safetensors
-from restart_sampling.output import events, record
-from restart_sampling.output.generate import run_job
-from restart_sampling.output.shards import Shards, check_number
 
 SMALL = dict(
     class_name="EDMPrecond",

@@ -12,23 +12,23 @@ import signal
 import time
 from pathlib import Path
 
-import killing
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from support import killing
 
 import restart_sampling as rs
-from restart_sampling.cli import main
-from restart_sampling.output import pipeline
-from restart_sampling.output.generate import run_job
-from restart_sampling.output.job import Definition
-from restart_sampling.output.manifest import Manifest
-from restart_sampling.output.parts import Parts, Piece, kept
-from restart_sampling.output.progress import Display
-from restart_sampling.output.verify import fingerprint, verify
-from restart_sampling.output.workers import Worker
-from restart_sampling.seeds import parse_seeds
+from restart_sampling.cli.app import main
+from restart_sampling.jobs import pipeline
+from restart_sampling.jobs.generate import run_job
+from restart_sampling.jobs.job import Definition
+from restart_sampling.jobs.manifest import Manifest
+from restart_sampling.jobs.parts import Parts, Piece, kept
+from restart_sampling.jobs.progress import Display
+from restart_sampling.jobs.verify import fingerprint, verify
+from restart_sampling.jobs.workers import Worker
+from restart_sampling.sampler.seeds import parse_seeds
 
 PLAN = rs.Plan.build(**killing.PLAN)
 FORMATS = ["png", "npz", "wds", "parquet"]
@@ -420,7 +420,7 @@ def test_a_full_disk_keeps_what_was_drawn(want, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("restart_sampling.output.writers.npz.one_file", full)
+        patch.setattr("restart_sampling.jobs.formats.npz.one_file", full)
         with pytest.raises(
             rs.RestartError, match=r"make room and run the same command again, it goes on where it stopped"
         ):

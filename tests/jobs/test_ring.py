@@ -12,13 +12,13 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.output import pipeline
-from restart_sampling.output import pixels as ring_module
-from restart_sampling.output.pixels import HostRing, PinnedCopies
-from restart_sampling.output.shards import Shards
-from restart_sampling.output.source import SamplerSource
-from restart_sampling.output.writers import Written
-from restart_sampling.seeds import parse_seeds
+from restart_sampling.jobs import pipeline
+from restart_sampling.jobs import pixels as ring_module
+from restart_sampling.jobs.formats.base import Written
+from restart_sampling.jobs.pixels import HostRing, PinnedCopies
+from restart_sampling.jobs.shards import Shards
+from restart_sampling.jobs.source import SamplerSource
+from restart_sampling.sampler.seeds import parse_seeds
 
 PLAN = rs.Plan.build(steps=3, sigma_min=0.02, sigma_max=20.0)
 
@@ -195,7 +195,7 @@ def test_the_event_is_recorded_on_the_stream_of_the_copy(monkeypatch):
 
 def test_a_sampler_that_did_not_fit_is_let_go(tmp_path):
     """A smaller batch has the memory of the larger one: nobody holds the old sampler, its lanes and its network."""
-    from restart_sampling.output.generate import run_job
+    from restart_sampling.jobs.generate import run_job
 
     alive = []
 

@@ -13,24 +13,24 @@ import time
 from functools import partial
 from pathlib import Path
 
-import killing
 import numpy as np
 import pytest
 from rich.console import Console
+from support import killing
 
 import restart_sampling as rs
-from restart_sampling.errors import BackendError, OutputError, RestartValueError
-from restart_sampling.output import pipeline, ray_workers
-from restart_sampling.output.generate import run_job
-from restart_sampling.output.job import Definition
-from restart_sampling.output.lock import FolderLock, alive, running
-from restart_sampling.output.manifest import Manifest
-from restart_sampling.output.parts import Parts, Piece
-from restart_sampling.output.progress import Display
-from restart_sampling.output.verify import verify
-from restart_sampling.output.workers import Worker
+from restart_sampling.common.errors import BackendError, OutputError, RestartValueError
+from restart_sampling.jobs import pipeline, ray_workers
+from restart_sampling.jobs.generate import run_job
+from restart_sampling.jobs.job import Definition
+from restart_sampling.jobs.lock import FolderLock, alive, running
+from restart_sampling.jobs.manifest import Manifest
+from restart_sampling.jobs.parts import Parts, Piece
+from restart_sampling.jobs.progress import Display
+from restart_sampling.jobs.verify import verify
+from restart_sampling.jobs.workers import Worker
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PLAN = rs.Plan.build(**killing.PLAN)
 JOB = dict(batch=16, shard_size=20, sheets=0, format="wds", options={"device": "cpu"})
 
@@ -256,7 +256,7 @@ def test_torchrun(tmp_path):
     """Three workers of torchrun with the real command: shards by rank, no collectives, the files of one process."""
     paths = os.pathsep.join(str(ROOT / p) for p in ("engine", "kernels", "bindings"))
     script = tmp_path / "command.py"
-    script.write_text("import sys\nfrom restart_sampling.cli import main\nmain(sys.argv[1:])\n")
+    script.write_text("import sys\nfrom restart_sampling.cli.app import main\nmain(sys.argv[1:])\n")
     command = ["generate", "--steps", "2", "--seeds", "0-39", "--shard-size", "8", "--format", "wds", "--out"]
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     for name, start in (("many", ["-m", "torch.distributed.run", "--nproc-per-node", "3"]), ("one", [])):

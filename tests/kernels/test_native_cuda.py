@@ -29,7 +29,7 @@ import restart_kernels as rk
 from restart_kernels import aot, launch
 from restart_kernels import layout as L
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "bindings" / "csrc" / "cuda"
 CMAKE = (SOURCES / "cuda.cmake").read_text(encoding="utf-8")
 DTYPES = [F32, BF16, F16]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import restart_kernels as rk
-from restart_sampling.output.pixels import HostRing
+from restart_sampling.jobs.pixels import HostRing
 
 BACKENDS = ("reference", "triton")
 SHAPES = [(2, 1, 28, 28), (3, 3, 32, 32), (2, 3, 5, 7), (1, 4, 9, 3), (5, 2, 1, 1), (1, 16, 16, 16)]

@@ -15,14 +15,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import restart_sampling as rs
-from restart_sampling.bench import images, judge, rows
-from restart_sampling.errors import CheckpointError, OutputError, RestartError
+from restart_sampling.common.errors import CheckpointError, OutputError, RestartError
+from restart_sampling.experiments.measure import image_cache as images
+from restart_sampling.experiments.measure import judge, rows
+from restart_sampling.experiments.training.classifier import load_classifier
+from restart_sampling.experiments.training.data import load_images
+from restart_sampling.experiments.training.extractors import load_extractor
+from restart_sampling.jobs.formats.base import find
 from restart_sampling.models import build_network, registry, save_safetensors
 from restart_sampling.models.inspection import inspect
-from restart_sampling.output.writers import find
-from restart_sampling.training.classifier import load_classifier
-from restart_sampling.training.data import load_images
-from restart_sampling.training.extractors import load_extractor
 
 SMALL = dict(
     class_name="EDMPrecond",

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-import edm_reference
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from support import edm_reference
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import restart_sampling as rs
-from restart_sampling.errors import CheckpointError, RestartTypeError, RestartValueError
+from restart_sampling.common.errors import CheckpointError, RestartTypeError, RestartValueError
 from restart_sampling.models import build_network
-from restart_sampling.models.layers import Block, ResampleConv2d, low_pass, resample
+from restart_sampling.models.edm.layers import Block, ResampleConv2d, low_pass, resample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -15,18 +15,18 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
-import pickle_forge as forge
 import pytest
-from pickle_attacks import ATTACKS, TINY, sketch
+from support import pickle_forge as forge
+from support.pickle_attacks import ATTACKS, TINY, sketch
 
-from restart_sampling.errors import CheckpointError
+from restart_sampling.common.errors import CheckpointError
 from restart_sampling.models import build_network
-from restart_sampling.models.pickles import read
-from restart_sampling.models.pickles.machine import OPCODES
+from restart_sampling.models.files.pickles.checkpoint import read
+from restart_sampling.models.files.pickles.machine import OPCODES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

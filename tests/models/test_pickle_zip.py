@@ -6,14 +6,14 @@ import io
 import struct
 import zipfile
 
-import pickle_forge as forge
 import pytest
 import torch
-from pickle_attacks import TINY
+from support import pickle_forge as forge
+from support.pickle_attacks import TINY
 
-from restart_sampling.errors import CheckpointError
+from restart_sampling.common.errors import CheckpointError
 from restart_sampling.models import build_network
-from restart_sampling.models.pickles import read
+from restart_sampling.models.files.pickles.checkpoint import read
 
 
 @pytest.fixture(scope="module")

@@ -13,27 +13,27 @@ import subprocess
 import sys
 from pathlib import Path
 
-import edm_reference
 import numpy as np
-import pickle_forge as forge
 import pytest
 import torch
-from pickle_attacks import TINY
-from pickle_forge import Plainly, flattened
+from support import edm_reference
+from support import pickle_forge as forge
+from support.pickle_attacks import TINY
+from support.pickle_forge import Plainly, flattened
 
 import restart_sampling as rs
-from restart_sampling.errors import CheckpointError
+from restart_sampling.common.errors import CheckpointError
 from restart_sampling.models import build_network
-from restart_sampling.models.pickles import read
-from restart_sampling.models.pickles.archive import Archive
-from restart_sampling.models.pickles.limits import LIMITS
-from restart_sampling.models.pickles.machine import Machine
-from restart_sampling.models.pickles.sources import SOURCES, Source
-from restart_sampling.models.pickles.tensors import Budget, number, tensor
+from restart_sampling.models.files.pickles.archive import Archive
+from restart_sampling.models.files.pickles.checkpoint import read
+from restart_sampling.models.files.pickles.limits import LIMITS
+from restart_sampling.models.files.pickles.machine import Machine
+from restart_sampling.models.files.pickles.sources import SOURCES, Source
+from restart_sampling.models.files.pickles.tensors import Budget, number, tensor
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SONG = {
     "model_type": "SongUNet",
     "model_channels": 16,
@@ -343,7 +343,7 @@ def test_fp16_is_recorded(tmp_path):
 
 
 def test_pinned_by_the_file_or_by_the_tensors(tmp_path, snapshot, tiny):
-    from restart_sampling.models.weights import tensors_sha256
+    from restart_sampling.models.files.weights import tensors_sha256
 
     path = tmp_path / "x.pkl"
     path.write_bytes(snapshot)
@@ -421,7 +421,7 @@ def test_noise_levels_have_to_fall():
 
 def test_a_config_cannot_ask_for_memory(tiny, monkeypatch):
     """A file of 36 kB says that its network has 10^10 weights: shapes are compared before any of them is made."""
-    from restart_sampling.models.pickles import networks
+    from restart_sampling.models.files.pickles import networks
 
     seen = []
     build = networks.build_network

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load as parse
 from safetensors.torch import save as to_bytes
 
-from restart_sampling.errors import CheckpointError
+from restart_sampling.common.errors import CheckpointError
 from restart_sampling.models import build_network, load_safetensors, save_safetensors
-from restart_sampling.models.weights import KEY, load_weights
+from restart_sampling.models.files.weights import KEY, load_weights
 
 CONFIG = {
     "class_name": "EDMPrecond",

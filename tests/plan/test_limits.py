@@ -9,14 +9,14 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling import parameterization
-from restart_sampling.errors import ConfigError
-from restart_sampling.limits import ROUNDING, stop_at_last_level
-from restart_sampling.table import bind
+from restart_sampling.common.errors import ConfigError
+from restart_sampling.models import parameterization
+from restart_sampling.plan.limits import ROUNDING, stop_at_last_level
+from restart_sampling.sampler.table import bind
 
 
 def network():
-    from restart_sampling.schedule import sd_sigmas
+    from restart_sampling.plan.schedule import sd_sigmas
 
     return parameterization.discrete(sd_sigmas())
 

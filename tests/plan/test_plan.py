@@ -10,10 +10,10 @@ import pytest
 
 import restart_sampling as rs
 from restart_kernels import layout
-from restart_sampling import parameterization
-from restart_sampling.errors import ConfigError
-from restart_sampling.solvers import SOLVERS
-from restart_sampling.table import bind
+from restart_sampling.common.errors import ConfigError
+from restart_sampling.models import parameterization
+from restart_sampling.sampler.table import bind
+from restart_sampling.solvers.registry import SOLVERS
 
 EDM = parameterization.edm()
 

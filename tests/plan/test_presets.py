@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from restart_sampling.errors import ConfigError
-from restart_sampling.presets import Preset, find, presets
-from restart_sampling.restart import RestartConfig, snap
-from restart_sampling.schedule import get_schedule, sd_sigmas
+from restart_sampling.common.errors import ConfigError
+from restart_sampling.plan.notation import RestartConfig, snap
+from restart_sampling.plan.presets import Preset, find, presets
+from restart_sampling.plan.schedule import get_schedule, sd_sigmas
 
 ALL = tuple(p for p in presets() if p.source != "this package")  # the published ones
 RESTART = [p for p in ALL if "restart" in p.plan_options]

@@ -1,4 +1,4 @@
-"""Random plans against the papers' algorithms in float64: `pytest tests/test_random_plans.py --trials 100 --trial-seed
+"""Random plans against the papers' algorithms in float64: `pytest tests/plan/test_random_plans.py --trials 100 --trial-seed
 7`.
 """
 
@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import math
 
-import paper
-import problems
 import pytest
 import torch
+from support import paper, problems
 
 import restart_sampling as rs
 

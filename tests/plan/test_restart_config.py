@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from restart_sampling.errors import ConfigError
-from restart_sampling.restart import MAX_EVALUATIONS, RestartConfig, RestartInterval, snap
-from restart_sampling.schedule import karras
+from restart_sampling.common.errors import ConfigError
+from restart_sampling.plan.notation import MAX_EVALUATIONS, RestartConfig, RestartInterval, snap
+from restart_sampling.plan.schedule import karras
 
 settings = hypothesis_settings(deadline=None, derandomize=True, database=None, max_examples=150)
 parse = RestartConfig.parse

@@ -4,12 +4,12 @@ is lost.
 
 from __future__ import annotations
 
-import problems
 import pytest
 import torch
+from support import problems
 
 import restart_sampling as rs
-from restart_sampling.rounding import amplification
+from restart_sampling.plan.rounding import amplification
 
 SHAPE = (1, 4, 4)
 SEEDS = range(8)

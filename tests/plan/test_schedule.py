@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from restart_sampling import schedule
-from restart_sampling.errors import ConfigError
-from restart_sampling.parameterization import iddpm_levels, vp_sigma
-from restart_sampling.schedule import SCHEDULES, Schedule, get_schedule, sd_sigmas
+from restart_sampling.common.errors import ConfigError
+from restart_sampling.models.parameterization import iddpm_levels, vp_sigma
+from restart_sampling.plan import schedule
+from restart_sampling.plan.schedule import SCHEDULES, Schedule, get_schedule, sd_sigmas
 
 SMALLEST, LARGEST = float(vp_sigma(1e-3)), float(vp_sigma(1.0))
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 import restart_sampling as rs
-from restart_sampling.bench import shipped
+from restart_sampling.experiments.measure import shipped
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PUBLIC = [
     "BackendError",
     "Batch",

@@ -6,9 +6,16 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.autobatch import ALIVE, CPU_BYTES, CUDA_BYTES, CUDA_SHARE, choose_batch, largest_activation
-from restart_sampling.errors import RestartValueError
+from restart_sampling.common.errors import RestartValueError
 from restart_sampling.models import build_network
+from restart_sampling.sampler.autobatch import (
+    ALIVE,
+    CPU_BYTES,
+    CUDA_BYTES,
+    CUDA_SHARE,
+    choose_batch,
+    largest_activation,
+)
 
 
 def plain(shape=(3, 32, 32)) -> rs.Denoiser:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import importlib
 
-import problems
 import pytest
 import torch
+from support import problems
 
 import restart_sampling as rs
-from restart_sampling.bench import loops, timing
+from restart_sampling.experiments.measure import loops, timing
 
 SHAPE, SEEDS = (1, 4, 4), range(3)
 INTERVALS = {

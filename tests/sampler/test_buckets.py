@@ -9,17 +9,17 @@ import weakref
 
 import pytest
 import torch
-from tape import TapeCapture
+from support.tape import TapeCapture
 from test_graph import PLAN, SHAPE, captured, denoiser, eager, with_graph
 from test_network import tiny
 
 import restart_sampling as rs
-from restart_sampling.executors.buckets import batches, bucket
-from restart_sampling.executors.chunks import CHUNKS, cut
-from restart_sampling.executors.graph import MODES, GraphExecutor
-from restart_sampling.output.source import SamplerSource
-from restart_sampling.seeds import parse_seeds
-from restart_sampling.spans import spans
+from restart_sampling.jobs.source import SamplerSource
+from restart_sampling.plan.segments import spans
+from restart_sampling.sampler.executors.buckets import batches, bucket
+from restart_sampling.sampler.executors.chunks import CHUNKS, cut
+from restart_sampling.sampler.executors.graph import MODES, GraphExecutor
+from restart_sampling.sampler.seeds import parse_seeds
 
 
 def counted(**options):

@@ -15,8 +15,8 @@ import torch
 from test_graph import denoiser, eager, with_graph
 
 import restart_sampling as rs
-from restart_sampling.executors import capture as module
-from restart_sampling.executors.capture import CudaCapture
+from restart_sampling.sampler.executors import capture as module
+from restart_sampling.sampler.executors.capture import CudaCapture
 
 CUDA = torch.device("cuda", 0)
 
@@ -314,7 +314,7 @@ def test_a_sampler_whose_network_asks_the_host_falls_back(gpu):
 
 
 def test_the_while_graph_reports_what_it_holds_too(gpu, monkeypatch):
-    from restart_sampling.executors import while_graph
+    from restart_sampling.sampler.executors import while_graph
 
     monkeypatch.setattr(while_graph, "import_runtime", lambda: Runtime)
     monkeypatch.setattr(while_graph, "WhileGraph", lambda *arguments: arguments)

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling import devices, sampler_inputs
-from restart_sampling.devices import check_device, made_current, on_own_device, select_device
-from restart_sampling.errors import BackendError
+from restart_sampling.common import devices
+from restart_sampling.common.devices import check_device, made_current, on_own_device, select_device
+from restart_sampling.common.errors import BackendError
+from restart_sampling.sampler import inputs as sampler_inputs
 
 
 class Process:
@@ -220,8 +221,8 @@ def test_a_repeated_run_does_not_put_all_workers_on_the_recorded_gpu(process, tm
 
 def drawn_on(arguments, folder, monkeypatch):
     """The device that `generate` gives to the job of worker 1 of 2."""
-    from restart_sampling.cli import main
-    from restart_sampling.output import generate
+    from restart_sampling.cli.app import main
+    from restart_sampling.jobs import generate
 
     found = []
 

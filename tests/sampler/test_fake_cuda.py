@@ -13,11 +13,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import restart_sampling as rs
-from restart_sampling.executors import Evaluation, Lanes
-from restart_sampling.executors.selfcheck import begin
-from restart_sampling.models.edm import build_network
-from restart_sampling.program import Program
-from restart_sampling.table import bind
+from restart_sampling.models.edm.networks import build_network
+from restart_sampling.sampler.executors import Evaluation, Lanes
+from restart_sampling.sampler.executors.selfcheck import begin
+from restart_sampling.sampler.program import Program
+from restart_sampling.sampler.table import bind
 
 aten = torch.ops.aten
 CUDA = torch.device("cuda", 0)

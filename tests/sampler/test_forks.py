@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling import forked
-from restart_sampling.executors import threads
+from restart_sampling.common import forked
+from restart_sampling.sampler.executors import threads
 
 LIMIT = 40.0  # seconds; a child that waits for threads it does not have waits for ever
 SHAPE = (3, 64, 64)

@@ -8,16 +8,16 @@ import threading
 
 import pytest
 import torch
-from tape import TapeCapture, make_capture
+from support.tape import TapeCapture, make_capture
 
 import restart_sampling as rs
 from restart_kernels import layout
-from restart_sampling.executors.capture import CudaCapture
-from restart_sampling.executors.chunks import CHUNKS, cut
-from restart_sampling.executors.graph import MODES, GraphExecutor
-from restart_sampling.executors.selfcheck import UNTIL_IDLE
-from restart_sampling.models.edm import build_network
-from restart_sampling.spans import spans
+from restart_sampling.models.edm.networks import build_network
+from restart_sampling.plan.segments import spans
+from restart_sampling.sampler.executors.capture import CudaCapture
+from restart_sampling.sampler.executors.chunks import CHUNKS, cut
+from restart_sampling.sampler.executors.graph import MODES, GraphExecutor
+from restart_sampling.sampler.executors.selfcheck import UNTIL_IDLE
 
 SHAPE = (3, 4, 5)
 PLAN = dict(steps=6, restart=[[3, 2, 0.1, 0.5], [2, 3, 1.0, 5.0]])

@@ -17,9 +17,10 @@ from rich.console import Console
 
 import restart_kernels as rk
 import restart_sampling as rs
-from restart_sampling import checks, program, progress_bar
-from restart_sampling.noise import seed_tensor
-from restart_sampling.schedule import get_schedule
+from restart_sampling.common import checks, progress_bar
+from restart_sampling.plan.schedule import get_schedule
+from restart_sampling.sampler import program
+from restart_sampling.sampler.noise import seed_tensor
 
 SHAPE = (2, 3, 4)
 CLASSES = ("T-shirt", "Sneaker", "Bag")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tape import TapeCapture
+from support.tape import TapeCapture
 
 import restart_sampling as rs
-from restart_sampling import marks
-from restart_sampling.executors.graph import GraphExecutor
+from restart_sampling.common import marks
+from restart_sampling.sampler.executors.graph import GraphExecutor
 
 SHAPE = (1, 2, 2)
 PLAN = dict(steps=10, restart=[[3, 2, 0.1, 0.5], [2, 1, 1.0, 5.0]])
@@ -88,7 +88,7 @@ def test_a_range_ends_with_an_error_too(nvtx):
 
 
 def test_files_are_written_in_a_range(nvtx, tmp_path):
-    from restart_sampling.cli import main
+    from restart_sampling.cli.app import main
 
     with pytest.raises(SystemExit):
         main(["generate", "--steps", "2", "--seeds", "0-1", "--device", "cpu", "--out", str(tmp_path)])

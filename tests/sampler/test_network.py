@@ -16,10 +16,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import restart_sampling as rs
+from restart_sampling.common.images import to_uint8
 from restart_sampling.models import build_network
-from restart_sampling.network import SWITCHES, PreparedNetwork, float32_products, prepare
-from restart_sampling.output.images import to_uint8
-from restart_sampling.parameterization import edm
+from restart_sampling.models.parameterization import edm
+from restart_sampling.sampler.network import SWITCHES, PreparedNetwork, float32_products, prepare
 
 SHAPE = (3, 8, 8)
 CONFIG = dict(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.network_output import check, checked
+from restart_sampling.models.network_output import check, checked
 
 SHAPE = (3, 4, 6)  # no two sizes alike, nor like the batch
 PLAN = dict(steps=3)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import paper
-import problems
 import pytest
 import torch
+from support import paper, problems
 
 import restart_sampling as rs
 

@@ -11,8 +11,8 @@ from scipy import stats
 
 import restart_sampling as rs
 from restart_kernels import layout
-from restart_sampling import pfgmpp
-from restart_sampling.table import bind
+from restart_sampling.sampler import pfgmpp
+from restart_sampling.sampler.table import bind
 
 N_SEEDS = 4000
 GOLDEN_SIZES = ["0x1.f804bcd7ebf07p-1", "0x1.f076a1f1ba1c8p-1", "0x1.01ff2a8786920p+0"]

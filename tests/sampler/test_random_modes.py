@@ -1,15 +1,15 @@
 """Random samplers of every mode against eager batches of one plan, bit for bit:
-`pytest tests/test_random_modes.py --trials 100 --trial-seed 7`."""
+`pytest tests/sampler/test_random_modes.py --trials 100 --trial-seed 7`."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from tape import TapeCapture
+from support.tape import TapeCapture
 from test_graph import SHAPE, with_graph
 
 import restart_sampling as rs
-from restart_sampling.executors.graph import MODES
+from restart_sampling.sampler.executors.graph import MODES
 
 SOLVERS = ("euler", "heun", "dpm2", "dpm++2m", "edm-stochastic")
 

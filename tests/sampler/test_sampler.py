@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import problems
 import pytest
 import torch
-from tape import make_capture
+from support import problems
+from support.tape import make_capture
 from test_graph import with_graph
 from torch.utils._python_dispatch import TorchDispatchMode
 

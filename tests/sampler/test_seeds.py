@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from restart_sampling.errors import SeedError
-from restart_sampling.seeds import Seeds, parse_seeds
+from restart_sampling.common.errors import SeedError
+from restart_sampling.sampler.seeds import Seeds, parse_seeds
 
 TOP = 2**63 - 1
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-import paper
-import problems
 import pytest
 import torch
+from support import paper, problems
 
 import restart_sampling as rs
 from restart_kernels import layout
-from restart_sampling import parameterization
-from restart_sampling.schedule import sd_sigmas
-from restart_sampling.solvers import SOLVERS
-from restart_sampling.table import bind
+from restart_sampling.models import parameterization
+from restart_sampling.plan.schedule import sd_sigmas
+from restart_sampling.sampler.table import bind
+from restart_sampling.solvers.registry import SOLVERS
 
 SHAPE = (1, 3, 5)
 SEEDS = list(range(8))
@@ -134,9 +133,10 @@ def test_h_is_never_read_before_it_is_written():
 
 
 def test_a_solver_that_needs_three_registers_is_refused():
-    from restart_sampling.solvers.trace import Form, Stage, X
-    from restart_sampling.table import _fold
-    from restart_sampling.walk import Step
+    from restart_sampling.solvers.registry.trace import Form, Stage, X
+
+    from restart_sampling.plan.restart import Step
+    from restart_sampling.sampler.table import _fold
 
     stages = (
         Stage(3.0, X),

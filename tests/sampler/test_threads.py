@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.executors import threads
+from restart_sampling.sampler.executors import threads
 
 SHAPE = (3, 4, 5)
 PLAN = dict(steps=6, restart=[3, 2, 0.1, 0.5])

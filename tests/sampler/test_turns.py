@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from tape import TapeCapture
+from support.tape import TapeCapture
 from test_graph import SHAPE, denoiser, with_graph
 
 import restart_sampling as rs

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.executors import while_graph
+from restart_sampling.sampler.executors import while_graph
 
 COMPILE = """
 import json

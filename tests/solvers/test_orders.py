@@ -6,12 +6,12 @@ import functools
 import math
 
 import numpy as np
-import problems
 import pytest
 import torch
+from support import problems
 
 import restart_sampling as rs
-from restart_sampling.solvers import SOLVERS
+from restart_sampling.solvers.registry import SOLVERS
 
 SHAPE = (2, 3)
 RANGE = dict(sigma_min=0.5, sigma_max=5.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from restart_sampling.cli import main
+from restart_sampling.cli.app import main
 
 
 def run(capsys, *arguments):

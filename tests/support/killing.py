@@ -23,9 +23,9 @@ from typing import Any
 import torch
 
 import restart_sampling as rs
-from restart_sampling.output.generate import run_job
-from restart_sampling.output.lock import WORKERS, held
-from restart_sampling.output.workers import Worker
+from restart_sampling.jobs.generate import run_job
+from restart_sampling.jobs.lock import WORKERS, held
+from restart_sampling.jobs.workers import Worker
 
 SEEDS = "0-299"
 PLAN = dict(steps=4, restart="[3, 1, 0.3, 1.0]")
@@ -106,7 +106,7 @@ def trial(out: Path, rng: random.Random, workers: int, lasts: float, format: str
 
 def intact(out: Path) -> int:
     """Shards that are finished; nothing that reads as finished may be half written."""
-    from restart_sampling.output.verify import verify
+    from restart_sampling.jobs.verify import verify
 
     if not (out / "run.json").exists():
         return 0
@@ -245,7 +245,7 @@ def ended(child: int) -> str | None:
 
 
 if __name__ == "__main__":  # a rank of torchrun
-    from restart_sampling.output.workers import worker
+    from restart_sampling.jobs.workers import worker
 
     torch.set_num_threads(1)
     job(Path(sys.argv[1]), worker(), sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))

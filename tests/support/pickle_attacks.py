@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import struct
 
-import pickle_forge as forge
 import torch
-from pickle_forge import Call, Emitter, Global, New, Raw, persistent, scalar
+
+from support import pickle_forge as forge
+from support.pickle_forge import Call, Emitter, Global, New, Raw, persistent, scalar
 
 TINY = {
     "class_name": "EDMPrecond",

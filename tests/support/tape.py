@@ -12,9 +12,9 @@ from contextlib import suppress
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from restart_sampling.errors import BackendError
-from restart_sampling.executors.graph import Captured
-from restart_sampling.executors.selfcheck import UNTIL_IDLE
+from restart_sampling.common.errors import BackendError
+from restart_sampling.sampler.executors.graph import Captured
+from restart_sampling.sampler.executors.selfcheck import UNTIL_IDLE
 
 
 class Tape(TorchDispatchMode):
@@ -94,8 +94,8 @@ def make_capture(device):
     """The capture that belongs to a device: tapes on the CPU, CUDA graphs on a GPU, with `recorded` in both."""
     if torch.device(device).type == "cpu":
         return TapeCapture()
-    from restart_sampling.executors.capture import CudaCapture
-    from restart_sampling.executors.while_graph import WhileCapture, import_runtime
+    from restart_sampling.sampler.executors.capture import CudaCapture
+    from restart_sampling.sampler.executors.while_graph import WhileCapture, import_runtime
 
     base = CudaCapture
     with suppress(BackendError):

@@ -1,5 +1,5 @@
 // The kernels on the host: the same grid, threads, addresses and arithmetic as on a GPU, one thread after the other. For
-// tests on machines without one (tests/test_native_cuda.py); no part of what is installed.
+// tests on machines without one (tests/kernels/test_native_cuda.py); no part of what is installed.
 //
 //     g++ -std=c++17 -O1 -ffp-contract=off -shared -fPIC -I <folder of restart_scheme.h> host_twin.cpp
 #include <typeinfo>

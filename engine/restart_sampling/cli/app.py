@@ -8,9 +8,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ..errors import RestartError
-from ..terminal import error, prepare_streams, say
-from ..version import __version__
+from ..common.errors import RestartError
+from ..common.terminal import error, prepare_streams, say
+from ..common.version import __version__
 from .bench import bench
 from .convert import convert
 from .generate import generate

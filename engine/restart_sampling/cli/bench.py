@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import ConfigError, RestartValueError
-from ..restart import RestartConfig
+from ..common.errors import ConfigError, RestartValueError
+from ..plan.notation import RestartConfig
 from . import options as o
 
 FOLDER, QUICK_FOLDER = Path("bench"), Path("bench-quick")
@@ -74,11 +74,11 @@ def bench(
     Quality rows that are there already are not measured again. Ctrl-C keeps what is written.
     """
 
-    from ..bench import samplers as registry
-    from ..bench import speed
-    from ..devices import select_device
+    from ..common.devices import select_device
+    from ..common.terminal import plain_console
+    from ..experiments.measure import samplers as registry
+    from ..experiments.measure import speed
     from ..models.registry import load
-    from ..terminal import plain_console
 
     defaults: dict[str, Any] = QUICK if quick else FULL
     nfe = defaults["nfe"] if nfe is None else nfe
@@ -116,7 +116,7 @@ def bench(
             return
         judges: list[Any] = []
         if n or quick:
-            from ..bench.judge import judges_for
+            from ..experiments.measure.judge import judges_for
 
             try:
                 judges = judges_for(model, features, reference)  # a mistake shows before anything is measured
@@ -144,7 +144,7 @@ def bench(
             n, block, batch = QUICK_IMAGES, QUICK_IMAGES // 2, QUICK_IMAGES // 2
             work = [(registry.find(QUICK_SAMPLER), budgets[0])]
         if judges:
-            from ..bench.quality import measure
+            from ..experiments.measure.quality import measure
 
             rows += measure(
                 denoiser,
@@ -191,9 +191,9 @@ def _against(
     import torch
     from rich.table import Table
 
-    from ..bench import against
-    from ..bench.engine import plan_of
-    from ..bench.rows import append, environment
+    from ..experiments.measure import against
+    from ..experiments.measure.engine import plan_of
+    from ..experiments.measure.rows import append, environment
 
     plans = {}
     for contender, budget in work:
@@ -237,7 +237,7 @@ def _show(rows: Sequence[dict[str, Any]], out: Path) -> None:
     """The rows of this run, a table of speed and one of quality, by NFE and sampler; what was not measured is left out."""
     from rich.table import Table
 
-    from ..bench.rows import ranking
+    from ..experiments.measure.rows import ranking
 
     judged = [row for row in rows if row["kind"] == "quality" and row.get("fd") is not None]
     metric = ranking(judged)
@@ -277,7 +277,7 @@ def _show(rows: Sequence[dict[str, Any]], out: Path) -> None:
         _print(table)
     timed = [row for row in rows if row["kind"] == "speed"]
     if timed:
-        from ..bench.timing import quietness
+        from ..experiments.measure.timing import quietness
 
         typer.echo(quietness(timed))
 
@@ -303,7 +303,7 @@ def _distances(
 
 
 def _print(table: Any) -> None:
-    from ..terminal import plain_console
+    from ..common.terminal import plain_console
 
     terminal = plain_console()
     wide = terminal if terminal.is_terminal else plain_console(width=130)

@@ -18,10 +18,10 @@ def convert(
 
     The licence of the weights stays that of the original; the file says where it came from.
     """
-    from ..errors import CheckpointError, OutputError
+    from ..common.errors import CheckpointError, OutputError
+    from ..common.terminal import say
+    from ..models.files.weights import save_safetensors, tensors_sha256
     from ..models.registry import file_sha256, find, read_model
-    from ..models.weights import save_safetensors, tensors_sha256
-    from ..terminal import say
 
     source = find(source)
     if target.suffix != ".safetensors":

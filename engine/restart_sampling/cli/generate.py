@@ -14,11 +14,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import ConfigError, RestartError, RestartValueError
-from ..output.workers import worker
-from ..output.writers import VERSION
-from ..plan import Plan
-from ..seeds import Seeds, parse_seeds
+from ..common.errors import ConfigError, RestartError, RestartValueError
+from ..jobs.formats.base import VERSION
+from ..jobs.workers import worker
+from ..plan.plan import Plan
+from ..sampler.seeds import Seeds, parse_seeds
 from . import options as o
 
 LAYOUT = {"format": "png", "pixels": "uint8", "shard_size": 1000, "format_version": VERSION}
@@ -169,12 +169,12 @@ def _draw(
     address: str | None,
 ) -> None:
 
-    from ..devices import select_device, visible_gpus
+    from ..common.devices import select_device, visible_gpus
+    from ..common.terminal import plain_console
+    from ..jobs.generate import run_job
+    from ..jobs.progress import Display
+    from ..jobs.signals import stop_on_signals
     from ..models.registry import load
-    from ..output.generate import run_job
-    from ..output.progress import Display
-    from ..output.signals import stop_on_signals
-    from ..terminal import plain_console
 
     who = worker()
     if workers == 1 and address is None:
@@ -236,7 +236,7 @@ def _absolute(model: str) -> str:
 
 def _class_number(text: str | None, denoiser: Any) -> int | None:
     """The class that `--class` names or numbers; a name comes first, for classes that are called "0" or "7"."""
-    from ..sampler_inputs import class_number
+    from ..sampler.inputs import class_number
 
     if text is None:
         return None
@@ -250,8 +250,8 @@ def _class_number(text: str | None, denoiser: Any) -> int | None:
 
 def _read_run(path: Path, model: str | None) -> tuple[dict[str, Any], Plan, dict[str, Any]]:
     """(options of the run, plan, layout of the files) that a run.json records; `model` replaces its path."""
-    from ..noise import SCHEME
-    from ..output import record as records
+    from ..jobs import record as records
+    from ..sampler.noise import SCHEME
 
     record = records.read(path)
     if record["noise"] != SCHEME:

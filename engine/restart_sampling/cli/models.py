@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..terminal import one_line, say
+from ..common.terminal import one_line, say
 
 
 def models(
@@ -19,7 +19,7 @@ def models(
 
     inspect executes nothing of the file. It exits with 1 if the file cannot be loaded, and says why.
     """
-    from ..errors import RestartValueError
+    from ..common.errors import RestartValueError
     from ..models.registry import BUNDLED, load
 
     if name == "inspect":
@@ -56,7 +56,7 @@ def models(
 
 def _inspect(file: str | None) -> None:
     """Print what is inside `file`; exit code 1 if it cannot be loaded."""
-    from ..errors import RestartValueError
+    from ..common.errors import RestartValueError
     from ..models.inspection import inspect
     from ..models.registry import find
 

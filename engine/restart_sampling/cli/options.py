@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import ConfigError, RestartValueError
-from ..plan import Plan
-from ..presets import find
+from ..common.errors import ConfigError, RestartValueError
+from ..plan.plan import Plan
+from ..plan.presets import find
 
 Preset = Annotated[str | None, typer.Option(help="A named configuration; see `restart-sampling presets`.")]
 Steps = Annotated[int | None, typer.Option(help="Points of the main grid (N_main). Default 18.")]
@@ -66,9 +66,9 @@ def build_plan(preset: str | None, fallback: str | None = None, **given: Any) ->
 
 def batch_size(asked: Any, denoiser: Any, plan: Plan, total: int, device: Any, dtype: str) -> int:
     """The batch that `--batch` means for a run of `total` samples."""
-    from ..autobatch import choose_batch
-    from ..devices import check_device
-    from ..network import DTYPES
+    from ..common.devices import check_device
+    from ..sampler.autobatch import choose_batch
+    from ..sampler.network import DTYPES
 
     if str(asked) == "auto":
         return choose_batch(

@@ -6,17 +6,17 @@ from typing import Annotated
 
 import typer
 
-from ..plan import Plan
-from ..presets import find
-from ..presets import presets as all_presets
-from ..restart import RestartConfig
+from ..plan.notation import RestartConfig
+from ..plan.plan import Plan
+from ..plan.presets import find
+from ..plan.presets import presets as all_presets
 
 
 def presets(name: Annotated[str | None, typer.Argument(help="Explain this preset.")] = None) -> None:
     """List the presets, or explain one."""
     from rich.table import Table
 
-    from ..terminal import plain_console
+    from ..common.terminal import plain_console
 
     if name is not None:
         preset = find(name)

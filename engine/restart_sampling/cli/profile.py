@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import BackendError, RestartValueError
+from ..common.errors import BackendError, RestartValueError
 from . import options as o
 
 TOOLS = ("auto", "torch", "nsys", "ncu")
@@ -46,8 +46,8 @@ def profile(
 
     Where no CUDA device is visible, --tool nsys and --tool ncu print the command that they would run.
     """
-    from ..devices import select_device, visible_gpus
-    from ..profiling import job_command
+    from ..common.devices import select_device, visible_gpus
+    from ..experiments.profile.profiling import job_command
 
     if tool not in (*TOOLS, JOB):
         raise RestartValueError(f"--tool must be one of {', '.join(TOOLS)}, got {tool!r}")
@@ -124,7 +124,7 @@ class _Job:
         compile: str,
     ) -> None:
         from ..models.registry import load
-        from ..sampler import Sampler
+        from ..sampler.sampler import Sampler
 
         denoiser = load(model)
         size = o.batch_size(batch, denoiser, plan, 64 if device == "cpu" else 4096, device, dtype)
@@ -143,7 +143,7 @@ class _Job:
 
     def run(self) -> None:
         """The marked job."""
-        from ..marks import mark
+        from ..common.marks import mark
 
         with mark("profile"):
             self.sampler.run(self.seeds)
@@ -162,7 +162,7 @@ class _Job:
 
     def seconds(self, work: Callable[[], object]) -> float:
         """Time `work`, and notice whether the machine was busy with something else."""
-        from ..bench.timing import interleaved
+        from ..experiments.measure.timing import interleaved
 
         rounds = interleaved({"job": work}, rounds=1, warm=0)
         self.disturbed += rounds.disturbed
@@ -185,8 +185,8 @@ class _Job:
 def _torch(out: Path, job: _Job) -> None:
     import torch
 
-    from ..marks import sent_to
-    from ..profiling import profile_cpu, profile_cuda, read_trace, torch_profiler
+    from ..common.marks import sent_to
+    from ..experiments.profile.profiling import profile_cpu, profile_cuda, read_trace, torch_profiler
 
     job.warm_up()
     rate = job.images_per_second()
@@ -206,8 +206,8 @@ def _torch(out: Path, job: _Job) -> None:
 
 
 def _nsys(out: Path, job: _Job, command: list[str]) -> None:
-    from ..marks import provider
-    from ..profiling import nsys_command, nsys_stats_command, profile_cuda, read_nsys, write_trace
+    from ..common.marks import provider
+    from ..experiments.profile.profiling import nsys_command, nsys_stats_command, profile_cuda, read_nsys, write_trace
 
     nsys = str(shutil.which("nsys"))
     report, trace = out / "restart.nsys-rep", out / "trace.json.gz"
@@ -223,8 +223,8 @@ def _nsys(out: Path, job: _Job, command: list[str]) -> None:
 
 
 def _ncu(out: Path, command: list[str]) -> None:
-    from ..marks import provider
-    from ..profiling import ncu_command
+    from ..common.marks import provider
+    from ..experiments.profile.profiling import ncu_command
 
     report = out / "step"
     nvtx = provider() == "nvtx"
@@ -242,7 +242,7 @@ def _window(nvtx: bool) -> str:
 
 def _show_command(tool: str, out: Path, command: list[str]) -> None:
     """What a machine with a GPU would run."""
-    from ..profiling import ncu_command, nsys_command, nsys_stats_command
+    from ..experiments.profile.profiling import ncu_command, nsys_command, nsys_stats_command
 
     report = out / "restart.nsys-rep"
 
@@ -325,8 +325,8 @@ def _ranges(sampler: Any) -> Iterator[None]:
 def _show(found: Any, job: _Job, rate: float, where: str) -> None:
     from rich.table import Table
 
-    from ..profiling import PARTS, bytes_per_evaluation, duration, step_bytes
-    from ..terminal import plain_console
+    from ..common.terminal import plain_console
+    from ..experiments.profile.profiling import PARTS, bytes_per_evaluation, duration, step_bytes
 
     if not found.us:
         raise BackendError("the profiler recorded nothing on the device; try another --tool")

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import BackendError, OutputError, RestartError
+from ..common.errors import BackendError, OutputError, RestartError
 
 if TYPE_CHECKING:
-    from ..report.page import Live
+    from ..experiments.report.page import Live
 
 PAGE = Path("report.html")
 
@@ -46,7 +46,7 @@ def report(
 
     With --csv or --latex the numbers alone, for other programs and for a paper.
     """
-    from ..bench import rows as rows_
+    from ..experiments.measure import rows as rows_
 
     targets = {"--out": out, "--csv": csv, "--latex": latex}
     for flag, path in targets.items():
@@ -70,20 +70,20 @@ def report(
             f"note: there are no rows in {told}; `restart-sampling bench --out {folders[0]}` writes some", err=True
         )
     if out is not None:
-        from ..report import make_page
+        from ..experiments.report import make_page
 
         live = _live(found, model) if samples else None
         page = make_page(found, title=title, folders=[*map(str, folders)], live=live)
         _write(out, page)
         typer.echo(f"{out}: {len(found):,} rows of {told}, {len(page.encode()) / 1e6:.1f} MB")
     if csv is not None:
-        from ..report.export import csv_text
+        from ..experiments.report.export import csv_text
 
         text = csv_text(found)
         _write(csv, text)
         typer.echo(f"{csv}: {text.count(chr(10)) - 1:,} points of {told}")
     if latex is not None:
-        from ..report.export import latex_text
+        from ..experiments.report.export import latex_text
 
         text = latex_text(found)
         _write(latex, text)
@@ -95,7 +95,7 @@ def _ending(flag: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    from ..output.images import write_output
+    from ..common.images import write_output
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,10 +106,10 @@ def _write(path: Path, text: str) -> None:
 
 def _live(rows: list[dict[str, Any]], asked: str | None) -> Live:
     """The images of the page, drawn now, of the model that was measured; where it cannot be had, a note in their place."""
+    from ..experiments.report.clean import cleaned, printable
+    from ..experiments.report.commands import models_of
+    from ..experiments.report.page import Live
     from ..models.registry import load
-    from ..report.clean import cleaned, printable
-    from ..report.commands import models_of
-    from ..report.page import Live
 
     good, _ = cleaned(rows)
     names = models_of(good)
@@ -134,11 +134,11 @@ def _live(rows: list[dict[str, Any]], asked: str | None) -> Live:
 
 def _draw(denoiser: Any, model: str, notes: tuple[str, ...]) -> Live:
     """Grids of samples, and one run evaluation by evaluation."""
-    from ..bench import samplers
-    from ..plan import Plan
-    from ..report import samples as s
-    from ..report.page import Live
-    from ..terminal import plain_console
+    from ..common.terminal import plain_console
+    from ..experiments.measure import samplers
+    from ..experiments.report import samples as s
+    from ..experiments.report.page import Live
+    from ..plan.plan import Plan
 
     if denoiser.shape[0] not in (1, 3):
         note = f"{model} draws samples of {denoiser.shape[0]} channels, which are not shown as images."

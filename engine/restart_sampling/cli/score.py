@@ -47,11 +47,11 @@ def score(
     """
     from rich.table import Table
 
-    from ..bench import score as scores
-    from ..bench.image_sets import open_images
-    from ..bench.judge import judges_of
-    from ..bench.rows import append, environment
-    from ..terminal import plain_console
+    from ..common.terminal import plain_console
+    from ..experiments.measure import score as scores
+    from ..experiments.measure.image_sets import open_images
+    from ..experiments.measure.judge import judges_of
+    from ..experiments.measure.rows import append, environment
 
     console = plain_console(stderr=True, soft_wrap=True)
     found = open_images(images)

@@ -16,11 +16,11 @@ def status(
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Say what a job is, how much of it is finished, how fast it goes and who is at work."""
-    from ..output.events import images_per_second, tail
-    from ..output.job import read_job
-    from ..output.lock import running
-    from ..output.verify import glance
-    from ..terminal import listed, say, size
+    from ..common.terminal import listed, say, size
+    from ..jobs.events import images_per_second, tail
+    from ..jobs.job import read_job
+    from ..jobs.lock import running
+    from ..jobs.verify import glance
 
     definition, manifest = read_job(folder)
     record, lines = definition.record, manifest.lines.values()

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import RestartValueError
+from ..common.errors import RestartValueError
 from . import options as o
 
 
@@ -88,19 +88,19 @@ def tune(
     The same command goes on with the search in --storage: nothing is tried twice, and --trials may be raised. What is
     found is measured on fresh seeds beside the best preset and Heun, and printed as a command line."""
 
-    from ..bench import shipped
-    from ..bench.judge import judge_for
-    from ..bench.rows import environment, read
-    from ..devices import select_device
+    from ..common.devices import select_device
+    from ..common.terminal import plain_console
+    from ..experiments.measure import shipped
+    from ..experiments.measure.judge import judge_for
+    from ..experiments.measure.rows import environment, read
+    from ..experiments.tune import confirm as results
+    from ..experiments.tune import pareto, study
+    from ..experiments.tune.objective import Objective
+    from ..experiments.tune.restore import restore
+    from ..experiments.tune.space import space_for
+    from ..experiments.tune.starts import given, starts
+    from ..jobs.lock import FolderLock
     from ..models.registry import load
-    from ..output.lock import FolderLock
-    from ..terminal import plain_console
-    from ..tune import confirm as results
-    from ..tune import pareto, study
-    from ..tune.objective import Objective
-    from ..tune.restore import restore
-    from ..tune.space import space_for
-    from ..tune.starts import given, starts
 
     study.library()
     budgets = _budgets(budget)
@@ -263,8 +263,8 @@ class _Display:
     def __init__(self, console: Any, study: Any, budgets: Sequence[int], trials: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-        from ..terminal import text_column
-        from ..tune.study import drawn
+        from ..common.terminal import text_column
+        from ..experiments.tune.study import drawn
 
         self.console, self.study, self.budgets = console, study, budgets
         self.bar = Progress(
@@ -295,8 +295,8 @@ class _Display:
         self.console.print(f"trial {event.number}: {event.nfe} NFE, {value}  {_words(event.plan)}")
 
     def _best(self) -> str:
-        from ..tune.pareto import best_for
-        from ..tune.study import complete
+        from ..experiments.tune.pareto import best_for
+        from ..experiments.tune.study import complete
 
         done = complete(self.study)
         found = [(b, best_for(done, b)) for b in self.budgets]
@@ -312,7 +312,7 @@ def _words(plan: Any) -> str:
 
 def _say(console: Any, study: Any, why: str) -> None:
     """What became of the trials."""
-    from ..tune.study import finished
+    from ..experiments.tune.study import finished
 
     counts = dict.fromkeys(("drawn", "stopped", "failed", "copy_of", "refused"), 0)
     for trial in finished(study):
@@ -328,10 +328,10 @@ def _show(
     console: Any, study: Any, budgets: Sequence[int], tuned: Sequence[dict[str, Any]], model: str, dtype: str
 ) -> None:
     """For each budget the plan to use, and how it compares."""
-    from ..plan import Plan
-    from ..tune import confirm as results
-    from ..tune.pareto import best_for
-    from ..tune.study import complete
+    from ..experiments.tune import confirm as results
+    from ..experiments.tune.pareto import best_for
+    from ..experiments.tune.study import complete
+    from ..plan.plan import Plan
 
     rows = {row["budget"]: row for row in tuned}
     for budget in budgets:
@@ -358,7 +358,7 @@ def _final(row: dict[str, Any]) -> str:
 
 
 def _compared(row: dict[str, Any]) -> str:
-    from ..tune.confirm import spread
+    from ..experiments.tune.confirm import spread
 
     def shown(name: str) -> str:
         return spread(row[f"{name}_blocks"]) if row[f"{name}_blocks"] else "–"

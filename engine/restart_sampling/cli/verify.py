@@ -24,10 +24,10 @@ def verify(
     """Check files, sizes, SHA-256 and counts of a run, and say what is missing or broken."""
     from rich.progress import track
 
-    from ..output import verify as checks
-    from ..output.job import read_job
-    from ..output.lock import FolderLock
-    from ..terminal import error, listed, plain_console, say
+    from ..common.terminal import error, listed, plain_console, say
+    from ..jobs import verify as checks
+    from ..jobs.job import read_job
+    from ..jobs.lock import FolderLock
 
     total = read_job(folder)[0].shards.count()
     lock = FolderLock(folder) if repair else None

@@ -12,8 +12,8 @@ from torch import Tensor
 
 import restart_kernels as kernels
 
-from ..errors import OutputError
-from ..files import write_atomically
+from .errors import OutputError
+from .files import write_atomically
 
 
 def to_uint8(x: Tensor) -> np.ndarray:

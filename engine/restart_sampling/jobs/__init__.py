@@ -1,1 +1,1 @@
-"""Writers: from float samples in [−1, 1] to files, atomically."""
+"""Resumable folders of samples."""

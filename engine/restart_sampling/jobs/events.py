@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..strict_json import loads
+from ..common.strict_json import loads
 from .manifest import is_count
 
 TAIL = 1 << 20  # bytes that are read, from the end

@@ -1,6 +1,6 @@
 r"""A job from start to end: folder, source, pipeline. The command `generate` is this with options read from text.
 
->>> from restart_sampling.output.generate import run_job
+>>> from restart_sampling.jobs.generate import run_job
 >>> failures = run_job(rs.load("fashion-mnist"), rs.preset("fashion-mnist-22"), "0-49999", Path("fm"), format="wds")
 """
 
@@ -15,17 +15,18 @@ from typing import Any
 
 import torch
 
-from ..checks import integer
-from ..denoiser import Denoiser
-from ..errors import RestartValueError
+from ..common.checks import integer
+from ..common.errors import RestartValueError
+from ..common.terminal import plain_console
+from ..common.version import __version__
+from ..models.denoiser import Denoiser
 from ..models.registry import BUNDLED
-from ..noise import SCHEME
-from ..plan import Plan
-from ..sampler import Sampler
-from ..seeds import Seeds, parse_seeds
-from ..terminal import plain_console
-from ..version import __version__
+from ..plan.plan import Plan
+from ..sampler.noise import SCHEME
+from ..sampler.sampler import Sampler
+from ..sampler.seeds import Seeds, parse_seeds
 from . import pipeline, ray_workers
+from .formats.base import VERSION, ShardData, Written
 from .job import JobFolder
 from .manifest import Line
 from .progress import Display
@@ -33,7 +34,6 @@ from .shards import Shards
 from .sheets import Sheets
 from .source import SamplerSource
 from .workers import Worker
-from .writers import VERSION, ShardData, Written
 
 OPTIONS = {"backend": "auto", "graph": "auto", "compile": "auto", "dtype": "fp32", "device": None}
 

@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import OutputError, SeedError
-from ..files import flush_folder, write_atomically
-from ..seeds import Seeds, parse_seeds
-from ..terminal import size
+from ..common.errors import OutputError, SeedError
+from ..common.files import flush_folder, write_atomically
+from ..common.terminal import size
+from ..sampler.seeds import Seeds, parse_seeds
+from .formats.base import VERSION, Format, find
 from .lock import WORKERS, FolderLock, held
 from .manifest import Line, Manifest
 from .parts import FOLDER as PARTS
@@ -33,7 +34,6 @@ from .parts import Parts, kept, part_files
 from .record import SAMPLES, checked, seal, seeds_of, shards_of
 from .record import read as read_record
 from .shards import Shard, Shards, check_number
-from .writers import VERSION, Format, find
 
 # What makes two runs the same job. Everything else (batch, device, backend, workers) changes no noise.
 SAME = ("model_sha256", "plan", "class", "dtype", "format", "pixels", "shard_size", "noise")

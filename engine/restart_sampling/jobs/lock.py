@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import IO
 
-from ..errors import OutputError
-from ..strict_json import loads
+from ..common.errors import OutputError
+from ..common.strict_json import loads
 
 try:
     import fcntl

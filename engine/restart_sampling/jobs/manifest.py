@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from ..errors import OutputError
-from ..files import append_line, flush_folder, write_atomically
-from ..seeds import SEED_LIMIT, Seeds
+from ..common.errors import OutputError
+from ..common.files import append_line, flush_folder, write_atomically
+from ..sampler.seeds import SEED_LIMIT, Seeds
 from .shards import Shards
 
 _SEEDS, _SHA256 = re.compile(r"[0-9][0-9,:-]*"), re.compile(r"[0-9a-f]{64}")

@@ -29,8 +29,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..files import flush_folder
-from ..seeds import Seeds, parse_seeds
+from ..common.files import flush_folder
+from ..sampler.seeds import Seeds, parse_seeds
 
 DTYPES = ("uint8", "float32")
 LONGEST = 2**24  # bytes of a header; one of a thousand single seeds has 20 kB

@@ -26,13 +26,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import OutputError
-from ..marks import mark
-from ..seeds import Seeds
+from ..common.errors import OutputError
+from ..common.marks import mark
+from ..sampler.seeds import Seeds
+from .formats.base import ShardData
 from .manifest import Line
 from .parts import Parts, Piece
 from .shards import Shard
-from .writers import ShardData
 
 WRITERS = 2
 BACKLOG = 4  # shards that are being written or wait for it

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import restart_kernels as kernels
 
-from ..devices import made_current
+from ..common.devices import made_current
 
 
 class Event(Protocol):

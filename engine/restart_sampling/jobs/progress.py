@@ -14,8 +14,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from ..sampler import Progress as Where
-from ..terminal import error, listed, text_column
+from ..common.terminal import error, listed, text_column
+from ..sampler.sampler import Progress as Where
 from .job import JobFolder
 from .lock import alive
 from .manifest import Line

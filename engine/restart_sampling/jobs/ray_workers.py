@@ -28,11 +28,12 @@ from typing import Any
 
 import numpy as np
 
-from ..denoiser import Denoiser
-from ..devices import select_device
-from ..errors import BackendError, OutputError
-from ..plan import Plan
+from ..common.devices import select_device
+from ..common.errors import BackendError, OutputError
+from ..models.denoiser import Denoiser
+from ..plan.plan import Plan
 from . import pipeline
+from .formats.base import ShardData
 from .job import Definition, JobFolder
 from .lock import WORKERS, held, worker_lock
 from .manifest import Line
@@ -40,7 +41,6 @@ from .parts import Parts, part_files
 from .progress import Display
 from .sheets import Sheets
 from .source import SamplerSource
-from .writers import ShardData
 
 HANG_SECONDS = 3600.0  # without a finished shard
 DRAWING = ".drawing"  # marks an actor that is drawing, beside its lock

@@ -19,9 +19,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import OutputError, RestartError
-from ..seeds import Seeds, parse_seeds
-from ..strict_json import loads
+from ..common.errors import OutputError, RestartError
+from ..common.strict_json import loads
+from ..sampler.seeds import Seeds, parse_seeds
 from .shards import LARGEST, Shards, check_number
 
 SAMPLES = "samples"  # the folder of the samples in a job's folder

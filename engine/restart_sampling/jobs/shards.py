@@ -14,9 +14,9 @@ from itertools import accumulate, islice
 
 import numpy as np
 
-from ..checks import is_integer, scalar
-from ..errors import RestartValueError
-from ..seeds import Seeds
+from ..common.checks import is_integer, scalar
+from ..common.errors import RestartValueError
+from ..sampler.seeds import Seeds
 
 DEFAULT_SIZE = 1000
 LARGEST = 2**31

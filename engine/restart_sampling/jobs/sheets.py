@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .images import grid, save_png
-from .writers import ShardData
+from ..common.images import grid, save_png
+from .formats.base import ShardData
 
 if TYPE_CHECKING:
     from .job import JobFolder

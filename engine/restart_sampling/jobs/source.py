@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..checks import integer
-from ..denoiser import Denoiser
-from ..errors import BackendError, RestartValueError
-from ..plan import Plan
-from ..sampler import Progress, Sampler
-from ..seeds import Seeds
+from ..common.checks import integer
+from ..common.errors import BackendError, RestartValueError
+from ..models.denoiser import Denoiser
+from ..plan.plan import Plan
+from ..sampler.sampler import Progress, Sampler
+from ..sampler.seeds import Seeds
 from .pipeline import Drawn
 from .pixels import HostRing
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import OutputError
-from ..seeds import parse_seeds
+from ..common.errors import OutputError
+from ..sampler.seeds import parse_seeds
+from .formats.base import digest_of, joint_digest
 from .job import Definition, read_job
 from .manifest import Line, Manifest
 from .parts import Parts, part_files
 from .shards import Shard
-from .writers import digest_of, joint_digest
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from ..errors import RestartValueError
+from ..common.errors import RestartValueError
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..common.checks import choice, integer, real, shown
+from ..common.devices import check_device as check_device
+from ..common.errors import RestartTypeError, RestartValueError
 from . import parameterization as parameterizations
-from .checks import choice, integer, real, shown
-from .devices import check_device as check_device
-from .errors import RestartTypeError, RestartValueError
 from .network_output import check
 from .parameterization import Parameterization
 

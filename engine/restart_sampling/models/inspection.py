@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import CheckpointError
-from .pickles.sources import SOURCES
+from ..common.errors import CheckpointError
+from .files.pickles.sources import SOURCES
+from .files.weights import tensors_sha256
 from .registry import ModelFile, file_sha256, read_model
-from .weights import tensors_sha256
 
 HASHED = 64 << 20  # bytes of a file that cannot be loaded; a longer one is refused without being read
 SONG = {  # embedding, encoder, decoder → the name in EDM's papers and scripts

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import RestartTypeError, RestartValueError
+from ..common.errors import RestartTypeError, RestartValueError
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 

@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .errors import ConfigError
+from ..common.errors import ConfigError
 
 Array = np.ndarray
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from ..checks import did_you_mean, shown
-from ..denoiser import Denoiser
-from ..errors import CheckpointError
-from .edm import EDMNetwork
-from .pickles import Checkpoint, open_bytes, read
-from .weights import diagnose, fill, from_header, tensors_sha256, what_it_is
+from ..common.checks import did_you_mean, shown
+from ..common.errors import CheckpointError
+from .denoiser import Denoiser
+from .edm.networks import EDMNetwork
+from .files.pickles.checkpoint import Checkpoint, open_bytes, read
+from .files.weights import diagnose, fill, from_header, tensors_sha256, what_it_is
 
 DATA = Path(__file__).parent / "data"
 BUNDLED = {"fashion-mnist": DATA / "fashion-mnist.safetensors"}

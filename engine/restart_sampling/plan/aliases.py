@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .errors import ConfigError
+from ..common.errors import ConfigError
 
 
 def restart_of(restart: Any, restart_list: Any, default: Any) -> Any:

@@ -6,11 +6,11 @@ import io
 import math
 from typing import TYPE_CHECKING
 
-from .solvers import get_solver
+from ..solvers import get_solver
 
 if TYPE_CHECKING:
     from .plan import Plan
-    from .walk import Step
+    from .restart import Step
 
 
 def level(value: float) -> str:
@@ -23,7 +23,7 @@ def explain(plan: Plan, width: int = 100) -> str:
     from rich import box
     from rich.table import Table
 
-    from .terminal import plain_console
+    from ..common.terminal import plain_console
 
     config = plan.config
     solver = get_solver(config.solver)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import ConfigError
+from ..common.errors import ConfigError
 from .limits import inside
-from .restart import RestartInterval, snap
+from .notation import RestartInterval, snap
 from .schedule import Schedule
 
 Round = Callable[[np.ndarray], np.ndarray]

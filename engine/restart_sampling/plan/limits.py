@@ -13,10 +13,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .errors import ConfigError
+from ..common.errors import ConfigError
 
 if TYPE_CHECKING:
-    from .config import PlanConfig
+    from .options import PlanConfig
     from .plan import Plan
 
 ROUNDING = 1e-4  # relative; float32 is 6e-8, a table printed with five digits 5e-5

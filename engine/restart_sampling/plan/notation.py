@@ -39,9 +39,9 @@ from typing import Any
 
 import numpy as np
 
-from .checks import choice, did_you_mean, integer, is_integer, real, scalar
-from .errors import ConfigError
-from .restart_text import Items, key_number, place, plain, read_text, shown
+from ..common.checks import choice, did_you_mean, integer, is_integer, real, scalar
+from ..common.errors import ConfigError
+from .notation_text import Items, key_number, place, plain, read_text, shown
 
 MAX_EVALUATIONS = 10_000_000
 RULES = ("official", "a1111")

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
-from .checks import choice, did_you_mean, integer, is_integer, real, scalar, shown
-from .errors import ConfigError
+from ..common.checks import choice, did_you_mean, integer, is_integer, real, scalar, shown
+from ..common.errors import ConfigError
+from ..solvers import get_solver
+from ..solvers.trace import Solver
 from .limits import inside
-from .restart import RestartConfig
+from .notation import RestartConfig
 from .schedule import get_schedule
-from .solvers import get_solver
-from .solvers.trace import Solver
 
 MAX_STEPS = 100_000
 COLLISION_RULES = ("both", "last", "first", "error")

@@ -29,15 +29,15 @@ from typing import Any
 
 import numpy as np
 
+from ..common.errors import ConfigError
+from ..solvers import get_solver
+from ..solvers.edm_stochastic import gamma
 from . import rounding
-from .config import MAX_STEPS, PlanConfig
-from .errors import ConfigError
 from .intervals import Interval, Round, resolve, settle_collisions
 from .limits import stop_at_last_level, within
+from .options import MAX_STEPS, PlanConfig
+from .restart import Step, Walk
 from .schedule import get_schedule
-from .solvers import get_solver
-from .solvers.edm_stochastic import gamma
-from .walk import Step, Walk
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .checks import shown
-from .errors import ConfigError
-from .parameterization import vp_sigma
+from ..common.checks import shown
+from ..common.errors import ConfigError
+from ..models.parameterization import vp_sigma
 from .schedule import sd_sigmas
 
 

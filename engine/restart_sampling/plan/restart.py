@@ -13,10 +13,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from .config import PlanConfig
+from ..solvers.process import rise
+from ..solvers.trace import D_PREVIOUS, Form, Position, Solver, Stage, Tracer, Update, X
 from .intervals import Round
-from .solvers.process import rise
-from .solvers.trace import D_PREVIOUS, Form, Position, Solver, Stage, Tracer, Update, X
+from .options import PlanConfig
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .walk import Step
+from .restart import Step
 
 MUCH = 1000.0  # from here on float32 keeps fewer than about four digits
 EPSILON = 2.0**-24

@@ -35,9 +35,9 @@ from typing import Any
 
 import numpy as np
 
-from .checks import did_you_mean, integer, real, shown
-from .errors import ConfigError
-from .parameterization import iddpm_levels, vp_sigma
+from ..common.checks import did_you_mean, integer, real, shown
+from ..common.errors import ConfigError
+from ..models.parameterization import iddpm_levels, vp_sigma
 
 SD_TIMESTEPS = 1000
 SPACINGS = ("linspace", "leading", "trailing")

@@ -25,12 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checks import integer
-from .denoiser import Denoiser
-from .devices import made_current
-from .errors import RestartValueError
+from ..common.checks import integer
+from ..common.devices import made_current
+from ..common.errors import RestartValueError
+from ..models.denoiser import Denoiser
+from ..models.network_output import FLOATS
 from .network import inference_copy
-from .network_output import FLOATS
 
 CPU_BYTES = 8 << 20
 CUDA_BYTES = 512 << 20

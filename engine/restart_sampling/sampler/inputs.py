@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import did_you_mean, is_integer, scalar, shown
-from .denoiser import Denoiser
-from .errors import RestartTypeError, RestartValueError
+from ..common.checks import did_you_mean, is_integer, scalar, shown
+from ..common.errors import RestartTypeError, RestartValueError
+from ..common.terminal import listed
+from ..models.denoiser import Denoiser
+from ..plan.plan import Plan
 from .noise import class_labels as labels_of_seeds
 from .noise import holds_values, seed_tensor
-from .plan import Plan
-from .terminal import listed
 
 Labels = int | str | Iterable[int] | Iterable[str] | Tensor | None
 

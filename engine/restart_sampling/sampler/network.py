@@ -35,12 +35,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checks import choice
-from .denoiser import Denoiser, NetworkFunction
-from .devices import check_device
-from .errors import BackendError
-from .models.layers import Linear, NoiseEmbedding
-from .network_output import checked
+from ..common.checks import choice
+from ..common.devices import check_device
+from ..common.errors import BackendError
+from ..models.denoiser import Denoiser, NetworkFunction
+from ..models.edm.layers import Linear, NoiseEmbedding
+from ..models.network_output import checked
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 COMPILE = ("auto", "on", "off")

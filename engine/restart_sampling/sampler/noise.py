@@ -17,10 +17,10 @@ from torch import Tensor
 
 import restart_kernels
 
-from . import forked
-from .checks import integer, is_integer, scalar, shown
-from .devices import check_device
-from .errors import RestartValueError, SeedError
+from ..common import forked
+from ..common.checks import integer, is_integer, scalar, shown
+from ..common.devices import check_device
+from ..common.errors import RestartValueError, SeedError
 from .seeds import Seeds, parse_seeds
 
 SCHEME = "philox-v1"

@@ -20,13 +20,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .checks import integer
-from .denoiser import Denoiser
-from .devices import check_device
-from .errors import NonFiniteError, RestartTypeError, RestartValueError
+from ..common.checks import integer
+from ..common.devices import check_device
+from ..common.errors import NonFiniteError, RestartTypeError, RestartValueError
+from ..models.denoiser import Denoiser
+from ..plan.plan import Plan
 from .network import PreparedNetwork, prepare
 from .noise import seed_tensor
-from .plan import Plan
 from .sampler import Progress, Sampler
 
 SHOWN = 16  # rows of the printed table
@@ -199,7 +199,7 @@ def _compare(x: Tensor, y: Tensor) -> tuple[float, float, float, float]:
     """RMS and largest difference; PSNR and share of changed values at 8 bits. NaN if nothing is left to compare."""
     if not x.numel():
         return (math.nan,) * 4
-    from .output.images import to_uint8
+    from ..common.images import to_uint8
 
     difference = (x - y).double()
     error = to_uint8(x).astype(float) - to_uint8(y)

@@ -33,7 +33,7 @@ import torch
 import restart_kernels
 from restart_kernels import layout
 
-from .errors import ConfigError
+from ..common.errors import ConfigError
 from .noise import STREAM_PFGMPP, seed_tensor
 from .table import Table
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from restart_kernels import layout
 
-from .parameterization import Parameterization
-from .plan import Plan
-from .spans import Span, spans
+from ..models.parameterization import Parameterization
+from ..plan.plan import Plan
+from ..plan.segments import Span, spans
 from .table import Table, bind
 
 KEPT = 256  # bound plans, of some 20 kB each

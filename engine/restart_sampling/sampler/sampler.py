@@ -17,23 +17,25 @@ from torch import Tensor
 import restart_kernels
 from restart_kernels.layout import IDLE, NEVER
 
-from . import forked, pfgmpp, progress_bar, sampler_inputs
+from ..common import forked, progress_bar
+from ..common.checks import choice, integer, shown
+from ..common.devices import check_device, made_current, on_own_device, while_it_runs
+from ..common.errors import BackendError, NonFiniteError, RestartTypeError, RestartValueError
+from ..common.marks import mark
+from ..common.turns import Turns
+from ..models.denoiser import Denoiser
+from ..models.network_output import FLOATS, Checked
+from ..plan.plan import Plan
+from ..plan.segments import Span
+from . import inputs as sampler_inputs
+from . import pfgmpp
 from .autobatch import LARGEST, choose_batch
-from .checks import choice, integer, shown
-from .denoiser import Denoiser
-from .devices import check_device, made_current, on_own_device, while_it_runs
-from .errors import BackendError, NonFiniteError, RestartTypeError, RestartValueError
 from .executors import Evaluation, Lanes, Network, Slices, ThreadExecutor, continuous, make_executor, threads
 from .executors.buckets import batches, bucket
 from .executors.selfcheck import begin
-from .marks import mark
 from .network import DTYPES, PreparedNetwork, prepare
-from .network_output import FLOATS, Checked
-from .plan import Plan
 from .program import Entry, Program, Tables
-from .spans import Span
 from .table import Table
-from .turns import Turns
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from .checks import integer, is_integer, scalar, shown
-from .errors import SeedError
+from ..common.checks import integer, is_integer, scalar, shown
+from ..common.errors import SeedError
 
 SEED_LIMIT = 2**63
 _MAX_STRIDED = 1000

@@ -23,11 +23,11 @@ import numpy as np
 
 from restart_kernels import layout
 
-from .errors import ConfigError
-from .parameterization import Coefficients, Parameterization
-from .plan import Plan
-from .solvers.trace import Form
-from .walk import Step
+from ..common.errors import ConfigError
+from ..models.parameterization import Coefficients, Parameterization
+from ..plan.plan import Plan
+from ..plan.restart import Step
+from ..solvers.trace import Form
 
 _TOLERANCE = 1e-12
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..checks import did_you_mean, shown
-from ..errors import ConfigError
+from ..common.checks import did_you_mean, shown
+from ..common.errors import ConfigError
 from . import ddpm, dpm2, dpm3, dpmpp_2m, edm_stochastic, euler, heun
 from .trace import Solver as Solver
 

@@ -22,8 +22,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import BackendError, ConfigError
-from ..plan import Plan
+from ...common.errors import BackendError, ConfigError
+from ...plan.plan import Plan
 from .rows import Row
 from .timing import quartiles, ratios
 

@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..denoiser import Denoiser
-from ..devices import made_current
-from ..profiling import step_bytes, torch_profiler
+from ...common.devices import made_current
+from ...models.denoiser import Denoiser
+from ..profile.profiling import step_bytes, torch_profiler
 from .engine import EngineRunner
 from .rows import Row
 from .samplers import Contender, Runner

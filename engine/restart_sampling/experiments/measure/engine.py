@@ -21,13 +21,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ..denoiser import Denoiser
-from ..errors import NonFiniteError
-from ..plan import Plan
-from ..presets import Preset
-from ..presets import presets as published
-from ..restart import RestartConfig
-from ..sampler import Sampler, describe_failures
+from ...common.errors import NonFiniteError
+from ...models.denoiser import Denoiser
+from ...plan.notation import RestartConfig
+from ...plan.plan import Plan
+from ...plan.presets import Preset
+from ...plan.presets import presets as published
+from ...sampler.sampler import Sampler, describe_failures
 from .samplers import Contender, Runner
 
 INTERVAL = (3, 0.06, 0.30)  # N, t_min, t_max

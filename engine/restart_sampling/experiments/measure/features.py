@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, RestartTypeError, RestartValueError
+from ...common.errors import CheckpointError, RestartTypeError, RestartValueError
 from . import shipped, user_code
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..files import NPZ_DAMAGE, write_atomically
+from ...common.files import NPZ_DAMAGE, write_atomically
 
 
 def default_folder() -> Path:

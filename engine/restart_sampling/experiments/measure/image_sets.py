@@ -31,11 +31,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .. import noise
-from ..errors import OutputError
-from ..files import NPZ_DAMAGE
-from ..output.images import to_uint8
-from ..output.job import Definition
+from ...common.errors import OutputError
+from ...common.files import NPZ_DAMAGE
+from ...common.images import to_uint8
+from ...jobs.job import Definition
+from ...sampler import noise
 from . import shipped
 
 BATCH = 500

@@ -26,8 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, ConfigError, RestartTypeError, RestartValueError
-from ..files import NPZ_DAMAGE
+from ...common.errors import CheckpointError, ConfigError, RestartTypeError, RestartValueError
+from ...common.files import NPZ_DAMAGE
 from . import shipped
 from .features import Features, named_features
 
@@ -306,13 +306,13 @@ def load_reference(path: Path) -> tuple[Tensor | Stats, str]:
 
 def save_stats(path: Path, stats: Stats) -> None:
     """Write statistics as EDM's reference files have them: mu, sigma, and n."""
-    from ..files import write_atomically
+    from ...common.files import write_atomically
 
     write_atomically(path, lambda file: np.savez(file, mu=stats.mu, sigma=stats.sigma, n=np.array(stats.n)))
 
 
 def _shape(model: str) -> tuple[int, ...]:
-    from ..models.registry import load
+    from ...models.registry import load
 
     return load(model).shape
 

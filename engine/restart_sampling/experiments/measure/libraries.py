@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..denoiser import Denoiser
-from ..errors import BackendError
-from ..noise import normal
-from ..schedule import get_schedule
+from ...common.errors import BackendError
+from ...models.denoiser import Denoiser
+from ...plan.schedule import get_schedule
+from ...sampler.noise import normal
 from . import loops
 from .plain import EagerRunner
 from .samplers import Contender, Runner

@@ -26,9 +26,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..denoiser import Denoiser
-from ..errors import RestartValueError
-from ..plan import Plan
+from ...common.errors import RestartValueError
+from ...models.denoiser import Denoiser
+from ...plan.plan import Plan
 
 D = Callable[[Tensor, Tensor], Tensor]
 Noise = Callable[[Tensor], Tensor]

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..denoiser import Denoiser
-from ..network import PreparedNetwork, prepare
-from ..noise import class_labels as labels_of_seeds
-from ..noise import normal, seed_tensor
-from ..plan import Plan
+from ...models.denoiser import Denoiser
+from ...plan.plan import Plan
+from ...sampler.network import PreparedNetwork, prepare
+from ...sampler.noise import class_labels as labels_of_seeds
+from ...sampler.noise import normal, seed_tensor
 from . import loops
 from .engine import CHURN, plan_for
 from .samplers import DRAW0, Contender, Runner

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..denoiser import Denoiser
-from ..errors import NonFiniteError
-from ..output.images import to_uint8
-from . import images as kept
+from ...common.errors import NonFiniteError
+from ...common.images import to_uint8
+from ...models.denoiser import Denoiser
+from . import image_cache as kept
 from .judge import Judge
 from .rows import append, environment, find, ranking, read
 from .samplers import Contender, Runner, fields

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import OutputError
-from ..strict_json import loads
-from ..version import __version__
+from ...common.errors import OutputError
+from ...common.strict_json import loads
+from ...common.version import __version__
 
 Row = dict[str, Any]
 

@@ -20,10 +20,10 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..checks import integer
-from ..denoiser import Denoiser
-from ..errors import ConfigError, RestartValueError
-from ..plan import Plan
+from ...common.checks import integer
+from ...common.errors import ConfigError, RestartValueError
+from ...models.denoiser import Denoiser
+from ...plan.plan import Plan
 
 FAMILIES = ("ode", "sde", "restart")
 MAKERS = ("engine", "torch", "diffusers")

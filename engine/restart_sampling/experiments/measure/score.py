@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import RestartValueError
+from ...common.errors import RestartValueError
 from . import shipped
 from .judge import NEAREST, Judge, Stats, kid, manifolds
 

@@ -13,7 +13,7 @@ The reference is the Fashion-MNIST test set: 10,000 images, 1,000 of each class.
 extractor (NAME-reference.npz), so that a Fréchet distance needs no data set. Kernel distance, precision and recall need
 its images.
 
-    python -m restart_sampling.bench.shipped        # computes the statistics anew, from the data set
+    python -m restart_sampling.experiments.measure.shipped        # computes the statistics anew, from the data set
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..models.registry import DATA
+from ...models.registry import DATA
 
 MODEL = "fashion-mnist"
 CLASSIFIER, TUNER = "fashion-mnist-classifier", "fashion-mnist-patches"

@@ -26,8 +26,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..denoiser import Denoiser
-from ..errors import RestartError
+from ...common.errors import RestartError
+from ...models.denoiser import Denoiser
 from . import costs
 from .costs import build, labels_for, synchronize
 from .rows import Row, append, environment

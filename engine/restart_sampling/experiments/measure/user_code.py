@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import RestartError, RestartTypeError, RestartValueError
+from ...common.errors import RestartError, RestartTypeError, RestartValueError
 
 # What a user's code raises: its own exceptions as well as Python's. KeyboardInterrupt, SystemExit and the like pass
 # through.

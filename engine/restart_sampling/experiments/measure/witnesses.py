@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..presets import presets
+from ...plan.presets import presets
 from .claims import Contender, Fraction, Row, Table, fraction_of, model_of, most_blocks, table_of
 
 BLOCKS, SAMPLES, WITNESSES = 3, 1000, 2

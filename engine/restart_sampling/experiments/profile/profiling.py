@@ -23,7 +23,7 @@ from typing import Any
 
 from restart_kernels import layout
 
-from .table import Table
+from ...sampler.table import Table
 
 PARTS = ("network", "step", "advance", "other")
 STEP = re.compile(r"\bstep_kernel|restart::cuda::Step(Vectors|Elements)")
@@ -226,7 +226,7 @@ def job_command(python: str, options: Mapping[str, object]) -> list[str]:
         if value is not None
         for word in ("--" + name.replace("_", "-"), str(value))
     ]
-    return [python, "-c", "from restart_sampling.cli import main; main()", "profile", *given]
+    return [python, "-c", "from restart_sampling.cli.app import main; main()", "profile", *given]
 
 
 def nsys_command(nsys: str, out: Path, job: Sequence[str], nvtx: bool = True) -> list[str]:

@@ -1,7 +1,7 @@
 """The report: rows of results become one HTML page that needs no network.
 
 `select` finds what may stand in one picture, `figures` draws it, `tables` writes it out, `samples` draws images of the
-model, `page` puts everything together. Rows are the flat dicts of `restart_sampling.bench.rows`.
+model, `page` puts everything together. Rows are the flat dicts of `restart_sampling.experiments.measure.rows`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
-from ..errors import BackendError
+from ...common.errors import BackendError
 from .labels import POSITIONS, place
 from .series import Series
 from .style import (

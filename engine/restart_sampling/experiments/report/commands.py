@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..bench.shipped import CLASSIFIER, MODEL, REFERENCE, TUNER
+from ..measure.shipped import CLASSIFIER, MODEL, REFERENCE, TUNER
 from .select import Row
 
 BUDGETS = "9,18,35,63,127"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ..bench import witnesses
+from ..measure import witnesses
 from . import figures, studies, tables
 from .clean import cleaned, printable
 from .commands import Commands, commands_for, models_of

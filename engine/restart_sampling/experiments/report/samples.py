@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..denoiser import Denoiser
-from ..output.images import grid, to_pil, to_uint8
-from ..plan import Plan
+from ...common.images import grid, to_pil, to_uint8
+from ...models.denoiser import Denoiser
+from ...plan.plan import Plan
 from .figures import _figure
 from .style import INK, colour, number
 
@@ -91,8 +91,8 @@ def record(denoiser: Denoiser, plan: Plan, seeds: Sequence[int] = STRIP_SEEDS) -
     number. ValueError if the network is not preconditioned as EDM."""
     import torch
 
-    import restart_sampling.bench.loops as loops
-    from restart_sampling.noise import normal
+    import restart_sampling.experiments.measure.loops as loops
+    from restart_sampling.sampler.noise import normal
 
     labels = torch.tensor([s % denoiser.label_dim for s in seeds]) if denoiser.label_dim else None
     inner = loops.edm_denoiser_of(denoiser, labels)

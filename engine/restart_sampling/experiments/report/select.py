@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..bench.samplers import other_latents
+from ..measure.samplers import other_latents
 
 Row = Mapping[str, Any]
 TRAIN = ("train set", "train-set", "train")
@@ -320,8 +320,8 @@ def _seeds(rows: Iterable[Row]) -> str:
 
     Plain loops once began from latents of their own, so equal seeds were not equal starts; those rows say so, and
     compare with no others."""
-    from ..errors import SeedError
-    from ..seeds import Seeds
+    from ...common.errors import SeedError
+    from ...sampler.seeds import Seeds
 
     parts = []
     for row in rows:

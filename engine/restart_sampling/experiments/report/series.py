@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import RestartError
-from ..restart import RestartConfig
+from ...common.errors import RestartError
+from ...plan.notation import RestartConfig
 from .style import family_of, maker_rank, rank
 
 Row = Mapping[str, Any]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..presets import presets
+from ...plan.presets import presets
 from .figures import _bars, _dress, _family, _figure, _hover, _log, _say_hollow
 from .select import Row, front
 from .style import INK, SHADES, colour, family_of, look, number, rank, symbol, text

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..bench import claims
+from ..measure import claims
 from .select import (
     CONTENDER,
     JUDGED,

@@ -8,7 +8,7 @@ are closer to Gaussian.
     3×3 conv 32 · norm · relu · pool → 3×3 conv 64 · norm · relu · pool → 3×3 conv 64 · norm · relu · pool
     → linear 64 (the features) · relu · linear (the classes)
 
-    python -m restart_sampling.training.classifier --out classifier.safetensors       # 3 epochs, a few
+    python -m restart_sampling.experiments.training.classifier --out classifier.safetensors       # 3 epochs, a few
     minutes
 """
 
@@ -23,8 +23,8 @@ import torch.nn.functional as F
 import typer
 from torch import Tensor, nn
 
-from ..errors import RestartError
-from ..terminal import plain_console
+from ...common.errors import RestartError
+from ...common.terminal import plain_console
 from . import stored
 from .data import Images, fashion_mnist
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from ..models.weights import save_safetensors
+from ...models.files.weights import save_safetensors
 from .data import Images
 from .loop import Run
 

@@ -32,9 +32,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, RestartValueError
-from ..files import write_atomically
-from ..models import EDMNetwork, build_network
+from ...common.errors import CheckpointError, RestartValueError
+from ...common.files import write_atomically
+from ...models import EDMNetwork, build_network
 from .data import Images
 
 FORMAT = 1

@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
-from ..models.weights import diagnose, write_atomic
-from ..strict_json import loads
+from ...common.errors import CheckpointError
+from ...common.strict_json import loads
+from ...models.files.weights import diagnose, write_atomic
 
 Made = TypeVar("Made", bound=nn.Module)
 

@@ -1,4 +1,4 @@
-"""`python -m restart_sampling.training.train --data fashion-mnist --out runs/fm --export fm.safetensors`.
+"""`python -m restart_sampling.experiments.training.train --data fashion-mnist --out runs/fm --export fm.safetensors`.
 
 Trains a small DDPM++ network with EDM preconditioning. Stop it at any time; `--resume` goes on from the last
 checkpoint. `--minutes 0 --resume --export FILE` only writes the averaged weights.
@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ..devices import select_device
-from ..errors import RestartError, RestartValueError
-from ..terminal import plain_console
+from ...common.devices import select_device
+from ...common.errors import RestartError, RestartValueError
+from ...common.terminal import plain_console
 from . import loop
 from .data import Images, load_images
 from .export import export_network

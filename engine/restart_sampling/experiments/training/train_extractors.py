@@ -1,6 +1,6 @@
 r"""Train the feature extractors of extractors.py on Fashion-MNIST's training set.
 
-    python -m restart_sampling.training.train_extractors fashion-mnist-resnet --folder .      # some minutes each
+    python -m restart_sampling.experiments.training.train_extractors fashion-mnist-resnet --folder .      # some minutes each
 
 A recipe is a row of RECIPES. The weights depend on the recipe and its seed, and by rounding on the number of threads;
 torch's global generator is left as it was. Classes are told by a linear layer on the features. The autoencoder
@@ -19,8 +19,8 @@ import torch.nn.functional as F
 import typer
 from torch import Tensor, nn
 
-from ..errors import RestartError, RestartValueError
-from ..terminal import plain_console
+from ...common.errors import RestartError, RestartValueError
+from ...common.terminal import plain_console
 from .data import Images, fashion_mnist
 from .extractors import ARCHITECTURES, WIDTH, Decoder, Extractor, save_extractor
 

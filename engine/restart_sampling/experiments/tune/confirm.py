@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..bench.engine import plan_for
-from ..bench.rows import append, find, read
-from ..errors import ConfigError, NonFiniteError, RestartValueError
-from ..plan import Plan
-from ..presets import presets
-from ..solvers import get_solver
+from ...common.errors import ConfigError, NonFiniteError, RestartValueError
+from ...plan.plan import Plan
+from ...plan.presets import presets
+from ...solvers import get_solver
+from ..measure.engine import plan_for
+from ..measure.rows import append, find, read
 from .pareto import lowest
 from .space import Space
 from .starts import fitting

@@ -22,13 +22,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..bench import images as kept
-from ..bench.engine import EngineRunner
-from ..bench.quality import block_of
-from ..denoiser import Denoiser
-from ..errors import RestartValueError
-from ..plan import Plan
-from ..table import bind
+from ...common.errors import RestartValueError
+from ...models.denoiser import Denoiser
+from ...plan.plan import Plan
+from ...sampler.table import bind
+from ..measure import image_cache as kept
+from ..measure.engine import EngineRunner
+from ..measure.quality import block_of
 
 FAR = 1.5
 FIRST = 4  # 1/FIRST of the images is drawn first

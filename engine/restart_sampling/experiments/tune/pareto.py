@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BackendError
-from ..files import write_atomically
+from ...common.errors import BackendError
+from ...common.files import write_atomically
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

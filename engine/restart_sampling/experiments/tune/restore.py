@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..bench.rows import find
-from ..errors import OutputError
-from ..plan import Plan
+from ...common.errors import OutputError
+from ...plan.plan import Plan
+from ..measure.rows import find
 from .space import Space, params_of, suggest
 from .study import library
 

@@ -27,12 +27,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..bench.engine import CHURN, plan_for
-from ..errors import ConfigError
-from ..plan import Plan
-from ..restart import snap
-from ..schedule import get_schedule
-from ..solvers import get_solver
+from ...common.errors import ConfigError
+from ...plan.notation import snap
+from ...plan.plan import Plan
+from ...plan.schedule import get_schedule
+from ...solvers import get_solver
+from ..measure.engine import CHURN, plan_for
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # of EDM's grid
 STOCHASTIC = "edm-stochastic"

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..bench.engine import plan_for
-from ..errors import ConfigError
-from ..plan import Plan
-from ..presets import Preset, presets
+from ...common.errors import ConfigError
+from ...plan.plan import Plan
+from ...plan.presets import Preset, presets
+from ..measure.engine import plan_for
 from .space import Options, Params, Refused, Space, build, options_of, params_of
 
 Key = Callable[[Plan], str]  # names what a plan draws

@@ -29,8 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import BackendError, ConfigError, NonFiniteError
-from ..plan import Plan
+from ...common.errors import BackendError, ConfigError, NonFiniteError
+from ...plan.plan import Plan
 from .objective import FAR, Value
 from .space import Params, Refused, Space, build, options_of, suggest
 from .starts import Start

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ...errors import BackendError, RestartError
+from ...common.errors import BackendError, RestartError
 from ...solvers import SOLVERS
 from ..k_diffusion.fit import BUDGETS, PROCESSES, fit
 from .sampler import sample_restart_in_comfyui
@@ -43,7 +43,7 @@ class RestartSamplerNode:
     @classmethod
     def VALIDATE_INPUTS(cls, restart: str = "default") -> bool | str:
         """True, or the sentence that ComfyUI shows at the node."""
-        from ...restart import RestartConfig
+        from ...plan.notation import RestartConfig
 
         try:
             RestartConfig.parse(restart, steps=20)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from ...errors import BackendError
+from ...common.errors import BackendError
 from .sampler import sample_restart_in_comfyui
 
 

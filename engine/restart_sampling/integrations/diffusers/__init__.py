@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ...errors import BackendError
+from ...common.errors import BackendError
 
 if TYPE_CHECKING:
     from .adapter import SchedulerError as SchedulerError

@@ -17,12 +17,12 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from ...checks import is_integer, scalar
-from ...errors import ConfigError, RestartError, SeedError
-from ...noise import normal, seed_tensor
-from ...parameterization import Parameterization
-from ...plan import Plan
-from ...restart import RestartConfig, RestartInterval
+from ...common.checks import is_integer, scalar
+from ...common.errors import ConfigError, RestartError, SeedError
+from ...models.parameterization import Parameterization
+from ...plan.notation import RestartConfig, RestartInterval
+from ...plan.plan import Plan
+from ...sampler.noise import normal, seed_tensor
 from ...solvers import get_solver
 from ...solvers.trace import Position, Tracer, X
 from .budget import fit

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import BackendError, ConfigError
-from ...schedule import SPACINGS
+from ...common.errors import BackendError, ConfigError
+from ...plan.schedule import SPACINGS
 
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace", "exp")
 LAST_ALPHA_BAR = 2.0**-24

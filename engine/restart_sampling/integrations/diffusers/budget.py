@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import ceil
 
-from ...errors import ConfigError
-from ...plan import Plan
-from ...presets import find
-from ...restart import RestartConfig, RestartInterval
+from ...common.errors import ConfigError
+from ...plan.notation import RestartConfig, RestartInterval
+from ...plan.plan import Plan
+from ...plan.presets import find
 
 PUBLISHED = (2, 3, 5, 8)  # guidance scales for which the paper gives intervals (Restart, Table 10): presets sd15-w2 ..
 DEFAULT_GUIDANCE = 7.5  # of StableDiffusionPipeline

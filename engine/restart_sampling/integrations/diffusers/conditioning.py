@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import ConfigError
+from ...common.errors import ConfigError
 
 
 @dataclass(frozen=True)

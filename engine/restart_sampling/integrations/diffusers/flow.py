@@ -34,11 +34,11 @@ from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
-from ...aliases import restart_of
-from ...checks import choice, integer, real
-from ...errors import ConfigError
-from ...parameterization import Parameterization, flow
-from ...plan import Plan
+from ...common.checks import choice, integer, real
+from ...common.errors import ConfigError
+from ...models.parameterization import Parameterization, flow
+from ...plan.aliases import restart_of
+from ...plan.plan import Plan
 from .adapter import STEPS_ARE, TapeScheduler, jsonable, without_repeats
 from .keys import refuse_keys
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import ConfigError
+from ...common.errors import ConfigError
 
 
 @dataclass(frozen=True)

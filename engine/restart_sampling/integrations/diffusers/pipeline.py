@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...denoiser import Denoiser
-from ...errors import BackendError, ConfigError
-from ...noise import seed_tensor
-from ...parameterization import Parameterization, flow
-from ...plan import Plan
-from ...sampler import Sampler
-from ...sampler_inputs import check_plan
+from ...common.errors import BackendError, ConfigError
+from ...models.denoiser import Denoiser
+from ...models.parameterization import Parameterization, flow
+from ...plan.plan import Plan
+from ...sampler.inputs import check_plan
+from ...sampler.noise import seed_tensor
+from ...sampler.sampler import Sampler
 from .conditioning import Conditioning, conditioning_of
 from .keys import refuse_other_kinds
 from .network import ClassTransformer, PackedTransformer, TextTransformer, TextUNet, Unconditional

@@ -24,14 +24,14 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from torch import Tensor
 
-from ...aliases import restart_of
-from ...checks import choice, integer
-from ...errors import ConfigError
-from ...limits import inside, stop_at_last_level
-from ...parameterization import Parameterization, discrete
-from ...plan import Plan
-from ...restart import RestartConfig
-from ...schedule import sd_sigmas
+from ...common.checks import choice, integer
+from ...common.errors import ConfigError
+from ...models.parameterization import Parameterization, discrete
+from ...plan.aliases import restart_of
+from ...plan.limits import inside, stop_at_last_level
+from ...plan.notation import RestartConfig
+from ...plan.plan import Plan
+from ...plan.schedule import sd_sigmas
 from .adapter import STEPS_ARE, TapeScheduler, jsonable, without_repeats
 from .betas import beta_grid, log_linear_grid, model_sigmas, sigma_of, spaced, timesteps_above
 from .budget import DEFAULT_GUIDANCE, automatic, nearest_published

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from restart_kernels import layout
 
-from ...limits import stop_at_last_level
-from ...parameterization import Parameterization
-from ...plan import Plan
-from ...restart import RestartConfig, RestartInterval
-from ...table import bind
+from ...models.parameterization import Parameterization
+from ...plan.limits import stop_at_last_level
+from ...plan.notation import RestartConfig, RestartInterval
+from ...plan.plan import Plan
+from ...sampler.table import bind
 
 
 @dataclass(frozen=True)

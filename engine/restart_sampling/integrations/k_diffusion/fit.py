@@ -23,11 +23,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...aliases import restart_of
-from ...errors import ConfigError
-from ...limits import inside, stop_at_last_level
-from ...plan import Plan
-from ...restart import RestartConfig, RestartInterval
+from ...common.errors import ConfigError
+from ...plan.aliases import restart_of
+from ...plan.limits import inside, stop_at_last_level
+from ...plan.notation import RestartConfig, RestartInterval
+from ...plan.plan import Plan
 from ...solvers import get_solver
 from ...solvers.trace import Position, Tracer, X
 from .levels import Levels, read

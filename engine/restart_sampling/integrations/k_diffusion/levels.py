@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import ConfigError
-from ...limits import inside
-from ...schedule import karras
+from ...common.errors import ConfigError
+from ...plan.limits import inside
+from ...plan.schedule import karras
 
 RHO = 7.0
 JUST_BELOW_ONE = 1 - 1e-6  # what float32 makes of a flow model's first level, 1, where a shift was computed

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...checks import integer
-from ...errors import SeedError
-from ...noise import seed_tensor
+from ...common.checks import integer
+from ...common.errors import SeedError
+from ...sampler.noise import seed_tensor
 
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]
 LARGEST = 2**63  # hosts have seeds of 64 bits, the engine of 63

@@ -21,10 +21,10 @@ from torch import Tensor
 import restart_kernels
 from restart_kernels import layout
 
-from ... import parameterization as parameterizations
-from ...errors import BackendError, RestartTypeError, RestartValueError
-from ...plan import Plan
-from ...table import bind
+from ...common.errors import BackendError, RestartTypeError, RestartValueError
+from ...models import parameterization as parameterizations
+from ...plan.plan import Plan
+from ...sampler.table import bind
 from .fit import RestartWarning, fit
 from .noise import NoiseSampler, choose
 

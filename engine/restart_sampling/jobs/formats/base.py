@@ -15,8 +15,8 @@ from typing import IO
 
 import numpy as np
 
-from ...errors import OutputError
-from ...files import flush_folder, write_atomically
+from ...common.errors import OutputError
+from ...common.files import flush_folder, write_atomically
 from ..shards import Shard
 
 # of what the files hold beyond the samples; a job keeps the one it began with, so that its shards stay alike
@@ -88,7 +88,7 @@ def find(name: str, version: int = VERSION) -> Format:
         raise OutputError(f"format must be one of {', '.join(NAMES)}, got {name[:40]!r}")
     if version > VERSION:
         raise OutputError(f"the files are of format version {version}, and this program knows up to {VERSION}")
-    module = importlib.import_module(f".{name}", __name__)
+    module = importlib.import_module(f".{name}", __package__)
     format: Format = getattr(module, f"FORMAT_{version}", module.FORMAT)
     for needed in format.modules:
         try:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...files import NPZ_DAMAGE
+from ...common.files import NPZ_DAMAGE
 from ..shards import Shard
-from . import Format, Hashing, ShardData, Written, one_file
+from .base import Format, Hashing, ShardData, Written, one_file
 
 
 def files(shard: Shard, seeds: Sequence[int], subfolders: bool) -> Iterator[str]:

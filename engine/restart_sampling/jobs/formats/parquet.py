@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ..images import to_pil
+from ...common.images import to_pil
 from ..shards import Shard
-from . import Format, Hashing, ShardData, Written, one_file
+from .base import Format, Hashing, ShardData, Written, one_file
 
 
 def files(shard: Shard, seeds: Sequence[int], subfolders: bool) -> Iterator[str]:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from ...files import flush_folder, write_atomically
-from ..images import to_pil
+from ...common.files import flush_folder, write_atomically
+from ...common.images import to_pil
 from ..shards import Shard
-from . import Format, ShardData, Written, joint_digest
+from .base import Format, ShardData, Written, joint_digest
 
 
 def name_of(seed: int, subfolders: bool) -> str:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..errors import CheckpointError
+from ...common.errors import CheckpointError
 from .layers import ADM_HEAD_CHANNELS
 
 MAX_WIDTH = 4096  # channels of one level; the widest published network has 768

@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
+from ...common.errors import CheckpointError
 
 ADM_HEAD_CHANNELS = 64
 

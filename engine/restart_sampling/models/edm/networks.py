@@ -1,7 +1,7 @@
 r"""The networks of EDM files: F of D(x; σ) = c_skip·x + c_out·F(c_in·x; c_noise) (arXiv 2206.00364, eq. 7).
 
 :class:`EDMNetwork` is the state-dict root of a checkpoint: one child `model`, and for iDDPM the buffer `u` of
-noise levels. It computes F only. The four coefficients are in :mod:`restart_sampling.parameterization`, where
+noise levels. It computes F only. The four coefficients are in :mod:`restart_sampling.models.parameterization`, where
 training, sampling and the fused step all read them.
 
 A network is described by a flat JSON-able dict, its config: `class_name` and that class's arguments, the
@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...common.errors import RestartTypeError, RestartValueError
 from .. import parameterization
-from ..errors import RestartTypeError, RestartValueError
 from .config import complete_config, model_arguments
 from .dhariwal_unet import DhariwalUNet
 from .layers import initialize

@@ -25,11 +25,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from ..errors import CheckpointError
-from ..files import write_atomically
-from ..strict_json import loads
-from ..terminal import one_line
-from .edm import EDMNetwork, build_network
+from ...common.errors import CheckpointError
+from ...common.files import write_atomically
+from ...common.strict_json import loads
+from ...common.terminal import one_line
+from ..edm.networks import EDMNetwork, build_network
 
 FORMAT = 1
 KEY = "restart_sampling"

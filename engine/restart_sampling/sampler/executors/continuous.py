@@ -16,8 +16,8 @@ from torch import Tensor
 
 from restart_kernels import layout
 
+from ...plan.segments import Span
 from ..program import Entry
-from ..spans import Span
 from .evaluation import Evaluation
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..marks import mark
+from ...common.marks import mark
+from ...plan.segments import Span
 from ..program import Entry
-from ..spans import Span
 from .evaluation import Evaluation
 
 

@@ -29,11 +29,11 @@ import torch
 
 from restart_kernels import layout
 
-from ..checks import choice
-from ..errors import BackendError
-from ..marks import mark
+from ...common.checks import choice
+from ...common.errors import BackendError
+from ...common.marks import mark
+from ...plan.segments import Span
 from ..program import Entry
-from ..spans import Span
 from .chunks import CHUNKS, cut
 from .eager import EagerExecutor
 from .evaluation import Evaluation

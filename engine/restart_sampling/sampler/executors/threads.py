@@ -20,9 +20,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..marks import mark
+from ...common.marks import mark
+from ...plan.segments import Span
 from ..program import Entry
-from ..spans import Span
 from .evaluation import Evaluation
 
 SMALLEST = 8  # samples: below it a call of the network costs more than it computes

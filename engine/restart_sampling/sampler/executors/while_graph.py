@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import BackendError
+from ...common.errors import BackendError
 from .capture import CudaCapture
 from .evaluation import Evaluation
 from .graph import Captured

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import CheckpointError
+from ....common.errors import CheckpointError
 from .archive import Archive
 from .limits import Refused, shown
 from .machine import Machine
@@ -30,7 +30,7 @@ from .sources import SOURCES, UNKNOWN_LICENCE
 from .values import mapping
 
 if TYPE_CHECKING:
-    from ..edm import EDMNetwork
+    from ...edm.networks import EDMNetwork
 
 ZIP, OLD_TORCH = b"PK\x03\x04", b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 DAMAGE = (

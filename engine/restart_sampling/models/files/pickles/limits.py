@@ -8,7 +8,7 @@ from dataclasses import dataclass
 class Refused(Exception):
     """A file, or a part of it, is not what it has to be. `at` is a byte of the file, or None where no byte is to blame.
 
-    Internal: `restart_sampling.models.pickles.read` turns it into a CheckpointError with the path. The reason never
+    Internal: `restart_sampling.models.files.pickles.checkpoint.read` turns it into a CheckpointError with the path. The reason never
     holds content of the file, except dotted names that :func:`shown` has looked at."""
 
     def __init__(self, reason: str, at: int | None = None) -> None:

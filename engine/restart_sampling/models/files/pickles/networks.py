@@ -19,10 +19,10 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ...errors import CheckpointError
-from ..config import CLASSES, MODEL_KEYS, MODELS, complete_config
-from ..edm import EDMNetwork, build_network
-from ..layers import Block, GroupNorm
+from ....common.errors import CheckpointError
+from ...edm.config import CLASSES, MODEL_KEYS, MODELS, complete_config
+from ...edm.layers import Block, GroupNorm
+from ...edm.networks import EDMNetwork, build_network
 from ..weights import load_weights, refuse_other_shapes
 from .limits import Refused, shown
 from .modules import Found, Module

@@ -1,0 +1,1 @@
+"""Studies of samplers: measure, profile, tune, report, training."""

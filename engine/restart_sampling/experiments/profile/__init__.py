@@ -1,0 +1,1 @@
+"""Profiles of a run: launches, bytes and time, by part."""
