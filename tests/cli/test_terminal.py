@@ -251,7 +251,7 @@ runpy.run_module("restart_sampling", run_name="__main__")
     "module, arguments",
     [
         ("typer", ["--help"]),
-        ("restart_sampling.cli.app.tune", ["--help"]),
+        ("restart_sampling.cli.tune", ["--help"]),
         ("torch", ["models"]),
         ("safetensors", ["models"]),
     ],

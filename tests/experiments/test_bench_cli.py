@@ -236,7 +236,7 @@ def test_against_prints_ratios_and_keeps_them(tmp_path, capsys, monkeypatch):
 def test_help_is_fast_to_import():
     """The command's file itself imports neither torch nor the measuring code."""
     names = (
-        vars(command) if isinstance(command, types.ModuleType) else vars(sys.modules["restart_sampling.cli.app.bench"])
+        vars(command) if isinstance(command, types.ModuleType) else vars(sys.modules["restart_sampling.cli.bench"])
     )
     assert "torch" not in names
     assert "speed" not in names

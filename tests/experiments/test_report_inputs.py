@@ -140,7 +140,7 @@ def test_a_table_of_unequal_blocks_has_a_column_that_compares():
 @pytest.fixture
 def drawn(monkeypatch):
     """The models that the command would draw."""
-    report = sys.modules["restart_sampling.cli.app.report"]
+    report = sys.modules["restart_sampling.cli.report"]
     from restart_sampling.experiments.report.page import Live
 
     asked = []

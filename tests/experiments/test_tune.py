@@ -673,7 +673,7 @@ def test_rows_that_do_not_compare_are_no_trials(tmp_path):
 
 def test_command_lines_and_python_give_the_plan_back(monkeypatch):
     """Through the command line's own reading of its options."""
-    command = sys.modules["restart_sampling.cli.app.generate"]
+    command = sys.modules["restart_sampling.cli.generate"]
     drawn = []
     monkeypatch.setattr(command, "_draw", lambda plan, run, *rest: drawn.append((plan, run)))
     from restart_sampling.cli.app import app
