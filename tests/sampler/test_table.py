@@ -135,7 +135,7 @@ def test_h_is_never_read_before_it_is_written():
 def test_a_solver_that_needs_three_registers_is_refused():
     from restart_sampling.solvers.registry.trace import Form, Stage, X
 
-    from restart_sampling.plan.restart import Step
+    from restart_sampling.plan.trajectory import Step
     from restart_sampling.sampler.table import _fold
 
     stages = (

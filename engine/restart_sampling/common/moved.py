@@ -47,7 +47,7 @@ MOVED = {
     "restart_text": "plan.notation_text",
     "sampler_inputs": "sampler.inputs",
     "spans": "plan.segments",
-    "walk": "plan.restart",
+    "walk": "plan.trajectory",
 }
 
 
