@@ -85,7 +85,7 @@ def resolve(
     sigma_max: float,
     round_sigma: Round | None,
 ) -> Interval:
-    """Attach one interval to `grid` (with its final 0) and make its levels on `schedule`; its `nfe` is not known yet."""
+    """Attach one interval to `grid` (with its final 0) and make its levels on `schedule`; its `nfe` is still 0."""
     name = f"interval {number} [{asked.N}, {asked.K}, {asked.t_min:g}, {asked.t_max:g}]"
     index = snap(grid, asked.t_min)
     t_m = float(grid[index])
@@ -96,8 +96,8 @@ def resolve(
         )
     if index == 0:
         raise ConfigError(
-            f"{name}: t_min {asked.t_min:g} snaps to the first grid point {t_m:g}, where the run starts, so it would never "
-            f"be reached; choose t_min below {(grid[0] + grid[1]) / 2:g} or more steps"
+            f"{name}: t_min {asked.t_min:g} snaps to the first grid point {t_m:g}, where the run starts, so it would "
+            f"never be reached; choose t_min below {(grid[0] + grid[1]) / 2:g} or more steps"
         )
     if t_m == 0:
         raise ConfigError(
@@ -114,8 +114,8 @@ def resolve(
         levels = round_sigma(levels)
         if levels[0] <= t_m:
             raise ConfigError(
-                f"{name}: t_max rounds to {levels[0]:g}, the nearest level the network was trained on, which is not above "
-                f"t_min {t_m:g}; raise t_max"
+                f"{name}: t_max rounds to {levels[0]:g}, the nearest level the network was trained on, which is not "
+                f"above t_min {t_m:g}; raise t_max"
             )
     return Interval(asked, number, index, t_m, float(levels[0]), tuple(map(float, levels)), 0)
 

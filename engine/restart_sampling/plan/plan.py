@@ -12,7 +12,8 @@ Glossary (the paper's symbols are the names, here and in every file; docs/glossa
     row           one network evaluation and the affine update after it (sampler/table.py)
 
 restart.py is the algorithm. A plan is pure float64 numbers and needs no tensor library. Binding it to a network
-(`Plan.for_network`) first clips and rounds the grid to the levels the network knows, as EDM does, and says so in `notes`.
+(`Plan.for_network`) first clips and rounds the grid to the levels the network knows, as EDM does, and says so in
+`notes`.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ class Plan:
 
     @cached_property
     def digest(self) -> str:
-        """Twelve hex digits that name the recipe: equal for equal options, however they were written, on any machine."""
+        """Twelve hex digits that name the recipe: equal for equal options on any machine, however they were written."""
         recipe = json.dumps(self.config.to_dict(), sort_keys=True)
         return hashlib.sha256(recipe.encode()).hexdigest()[:12]
 
@@ -172,7 +173,7 @@ class Plan:
         It is the same object when nothing moves. Steps that rounding makes empty are dropped and noted.
 
         Raises:
-            ConfigError: levels that were given one by one (`sigmas`) leave the range by more than rounding, see limits.py.
+            ConfigError: levels given one by one (`sigmas`) leave the range by more than rounding, see limits.py.
         """
         config, notes = within(self.config, sigma_min, sigma_max)
         same = config is self.config

@@ -1,6 +1,6 @@
 r"""Restart sampling: Algorithm 2 of arXiv 2306.14878.
 
-The main grid has the levels t_0 > t_1 > … > t_N = 0; interval j is (N_j, K_j, t_min, t_max), and its t_min is a point of
+The main grid has the levels t_0 > t_1 > … > t_N = 0. Interval j is (N_j, K_j, t_min, t_max); its t_min is a point of
 the main grid.
 
      1  x ~ N(0, t_0²·I)

@@ -20,7 +20,7 @@ EPSILON = 2.0**-24
 
 
 def amplification(step: Step) -> float:
-    """Return the largest Σ|w_k| of a step's result and stages, relative to the noise that is left if that is above 1."""
+    """Return the largest Σ|w_k| of a step's result and stages, relative to the level it lands on if that is above 1."""
     forms = (step.result, *(stage.z for stage in step.stages))
     return max(sum(abs(w) for w in form.D) for form in forms) / max(1.0, step.s)
 
@@ -32,7 +32,7 @@ def note(steps: Sequence[Step]) -> str:
     if factor < MUCH:
         return ""
     return (
-        f"the step from sigma {worst.t:.5g} to {worst.s:.5g} multiplies rounding errors of the network by {factor:,.0f}: "
-        f"float32 samples are off by about {factor * EPSILON:.1g} or more, in a plain loop too; use more points or solver "
-        "euler"
+        f"the step from sigma {worst.t:.5g} to {worst.s:.5g} multiplies rounding errors of the network by "
+        f"{factor:,.0f}: float32 samples are off by about {factor * EPSILON:.1g} or more, in a plain loop too; use "
+        "more points or solver euler"
     )
