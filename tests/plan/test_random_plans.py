@@ -1,5 +1,6 @@
-"""Random plans against the papers' algorithms in float64: `pytest tests/plan/test_random_plans.py --trials 100 --trial-seed
-7`.
+"""Random plans against the papers' algorithms in float64.
+
+More of them: `pytest tests/plan/test_random_plans.py --trials 100 --trial-seed 7`.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ import math
 
 import pytest
 import torch
-from support import paper, problems
+from support import problems, steps
 
 import restart_sampling as rs
+from restart_sampling.sampler import reference
 
 SHAPE = (1, 2, 3)
 SEEDS = [0, 2**40 + 1]
+STEPS = {"heun": reference.heun_step, "euler": reference.euler_step, "dpm2": steps.dpm2_step}
 
 
 def random_case(rng):
@@ -37,11 +40,11 @@ def random_case(rng):
     name = {"edm-stochastic": "heun"}.get(solver, solver)
     loop = dict(
         steps=steps,
-        low=low,
-        high=high,
+        sigma_min=low,
+        sigma_max=high,
         rho=rho,
         intervals=[tuple(i) for i in intervals],
-        step=getattr(paper, f"{name}_step"),
+        step=STEPS[name],
         **same,
     )
     return plan, loop
@@ -54,7 +57,7 @@ def literal(D, loop):
         calls.append(level)
         return D(x, torch.full((len(x),), float(level), dtype=torch.float64))
 
-    x = paper.restart(counted, lambda k: rs.noise.normal(SEEDS, k, SHAPE).double(), **loop)
+    x = reference.restart(counted, lambda k: rs.noise.normal(SEEDS, k, SHAPE).double(), **loop)
     return x, len(calls)
 
 

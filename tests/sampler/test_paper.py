@@ -1,14 +1,16 @@
-"""The engine against a literal float64 reading of the papers, with the same noise and the same denoiser."""
+"""The engine against the papers' literal loops in float64, with the same noise and the same denoiser."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from support import paper, problems
+from support import problems, steps
 
 import restart_sampling as rs
+from restart_sampling.sampler import reference
 
 SHAPE = (1, 4, 4)
+STEPS = {"heun": reference.heun_step, "euler": reference.euler_step, "dpm2": steps.dpm2_step}
 IMAGENET_623 = [(10, 3, 19.35, 40.79), (10, 3, 1.09, 1.92), (7, 6, 0.59, 1.09), (7, 6, 0.30, 0.59), (7, 25, 0.06, 0.30)]
 
 CASES = {
@@ -60,8 +62,8 @@ def test_equals_the_papers_algorithm(name, precision, device):
         return data(y, sigma.float().double() if precision == "float32" else sigma)
 
     options = dict(case)
-    options["step"] = getattr(paper, options.pop("step", "heun") + "_step")
-    want = paper.restart(D, lambda k: rs.noise.normal(seeds, k, SHAPE).double(), **options)
+    options["step"] = STEPS[options.pop("step", "heun")]
+    want = reference.restart(D, lambda k: rs.noise.normal(seeds, k, SHAPE).double(), **options)
     tolerance = 1e-6 if precision == "float32" else 1e-12
     assert torch.isfinite(want).all()
     assert ((x.double() - want).abs().max() / want.abs().max()).item() <= tolerance
@@ -72,10 +74,10 @@ def test_official_reading_of_a_collision_is_an_option(device):
     x, plan, seeds = run(case, torch.float64, device)
     options = {k: v for k, v in case.items() if k != "on_collision"}
     data = problems.mixture(SHAPE)
-    want = paper.restart(
+    want = reference.restart(
         lambda y, level: data(y, torch.full((len(y),), level, dtype=torch.float64)),
         lambda k: rs.noise.normal(seeds, k, SHAPE).double(),
-        both=False,
+        on_collision="last",
         **options,
     )
     assert (x - want).abs().max() <= 1e-12 * want.abs().max()
@@ -84,24 +86,46 @@ def test_official_reading_of_a_collision_is_an_option(device):
 
 def test_dpm3_equals_its_papers_algorithm(device):
     """The VP configuration of the Restart paper: order 3, then 2, then Euler; intervals always order 3."""
-    case = dict(steps=8, intervals=[(3, 1, 0.06, 0.3)], low=0.010486, high=152.167)
+    case = dict(steps=8, intervals=[(3, 1, 0.06, 0.3)], sigma_min=0.010486, sigma_max=152.167)
     data = problems.mixture(SHAPE)
     plan = rs.Plan.build(steps=8, solver="dpm3", sigma_min=0.010486, sigma_max=152.167, restart=[3, 1, 0.06, 0.3])
     assert plan.nfe == 27
     seeds = [0, 1, 2]
     denoiser = rs.Denoiser.from_function(data, shape=SHAPE)
     x = rs.Sampler(denoiser, plan, register_dtype=torch.float64, device=device).run(seeds).cpu()
-    grid = [*paper.karras(8, case["low"], case["high"]).tolist(), 0.0]
+    grid = [*reference.karras(8, case["sigma_min"], case["sigma_max"]).tolist(), 0.0]
 
     def step(D, y, t, s):
         if s == 0:
-            return paper.euler_step(D, y, t, s)
-        return paper.dpm2_step(D, y, t, s) if s == grid[7] and t == grid[6] else paper.dpm3_step(D, y, t, s)
+            return reference.euler_step(D, y, t, s)
+        return steps.dpm2_step(D, y, t, s) if s == grid[7] and t == grid[6] else steps.dpm3_step(D, y, t, s)
 
-    want = paper.restart(
+    want = reference.restart(
         lambda y, level: data(y, torch.full((len(y),), level, dtype=torch.float64)),
         lambda k: rs.noise.normal(seeds, k, SHAPE).double(),
         step=step,
         **case,
     )
     assert (x - want).abs().max() <= 1e-11 * want.abs().max()
+
+
+@pytest.mark.parametrize(
+    "churn", [dict(s_churn=40.0, s_min=0.05, s_max=50.0, s_noise=1.003), dict(s_churn=9.0), dict(s_churn=0.0)]
+)
+def test_edm_stochastic_equals_its_papers_algorithm(churn, device):
+    """EDM's Algorithm 2, written apart from Restart's: the engine, and Restart's loop without an interval."""
+    data, seeds = problems.mixture(SHAPE), [3, 4]
+
+    def D(y, level):
+        return data(y, torch.full((len(y),), level, dtype=torch.float64))
+
+    def draw(k):
+        return rs.noise.normal(seeds, k, SHAPE).double()
+
+    want = reference.edm_stochastic(D, draw, steps=11, **churn)
+    plan = rs.Plan.build(steps=11, solver="edm-stochastic", **churn)
+    denoiser = rs.Denoiser.from_function(data, shape=SHAPE)
+    x = rs.Sampler(denoiser, plan, register_dtype=torch.float64, device=device).run(seeds).cpu()
+    assert (x - want).abs().max() <= 1e-12 * want.abs().max()
+    loop = reference.restart(D, draw, steps=11, **churn)
+    assert (loop - want).abs().max() <= 1e-12 * want.abs().max()

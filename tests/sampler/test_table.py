@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from support import paper, problems
+from support import problems
 
 import restart_sampling as rs
 from restart_kernels import layout
 from restart_sampling.models import parameterization
 from restart_sampling.plan.schedule import sd_sigmas
+from restart_sampling.sampler import reference
 from restart_sampling.sampler.table import bind
 from restart_sampling.solvers.registry import SOLVERS
 
@@ -102,7 +103,8 @@ def test_float32_error_is_at_most_twice_a_plain_loops(device):
     exact = run(torch.float64)
     fused = (run(torch.float32) - exact).abs()
     plain = (
-        paper.restart(D, lambda k: rs.noise.normal(SEEDS, k, (3, 8, 8)), steps=36, intervals=intervals).double() - exact
+        reference.restart(D, lambda k: rs.noise.normal(SEEDS, k, (3, 8, 8)), steps=36, intervals=intervals).double()
+        - exact
     )
     assert fused.max() <= 2 * plain.abs().max()
     assert fused.mean() <= 2 * plain.abs().mean()
@@ -133,10 +135,9 @@ def test_h_is_never_read_before_it_is_written():
 
 
 def test_a_solver_that_needs_three_registers_is_refused():
-    from restart_sampling.solvers.trace import Form, Stage, X
-
-    from restart_sampling.plan.restart import Step
+    from restart_sampling.plan.trajectory import Step
     from restart_sampling.sampler.table import _fold
+    from restart_sampling.solvers.trace import Form, Stage, X
 
     stages = (
         Stage(3.0, X),

@@ -44,10 +44,10 @@ MOVED = {
     "parity_report": "sampler.parity",
     "profiling": "experiments.profile.profiling",
     "restart": "plan.notation",
-    "restart_text": "plan.notation_text",
+    "restart_text": "plan.text",
     "sampler_inputs": "sampler.inputs",
     "spans": "plan.segments",
-    "walk": "plan.restart",
+    "walk": "plan.trajectory",
 }
 
 

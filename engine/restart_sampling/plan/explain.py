@@ -10,7 +10,7 @@ from ..solvers import get_solver
 
 if TYPE_CHECKING:
     from .plan import Plan
-    from .restart import Step
+    from .trajectory import Step
 
 
 def level(value: float) -> str:

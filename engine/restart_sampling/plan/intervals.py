@@ -1,12 +1,13 @@
-r"""Restart intervals on a grid: where they attach, the levels they walk, and what happens when two meet.
+r"""Restart intervals on a grid: where they attach, their own levels, and what happens when two meet.
 
-An interval [N, K, t_min, t_max] attaches to the point of the main grid nearest to t_min (the final 0 counts as a point,
-as in the official code, but attaching there is refused); t_max is used as given. Every interval that could not run as
-written is a ConfigError, never skipped in silence."""
+An interval [N, K, t_min, t_max] attaches to the point of the main grid nearest to t_min; t_max is used as given. The
+final 0 counts as a point, as in the official code, but attaching there is an error: it is the finished image. An
+interval that cannot run as written is a ConfigError and is never skipped silently.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +15,23 @@ import numpy as np
 from ..common.errors import ConfigError
 from .limits import inside
 from .notation import RestartInterval, snap
-from .schedule import Schedule
-
-Round = Callable[[np.ndarray], np.ndarray]
+from .options import PlanConfig
+from .schedule import Schedule, get_schedule
+from .trajectory import Round
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A Restart interval as it will run. `t_min`, `t_max` are the levels used, `asked` what was given."""
+    """A Restart interval as it will run.
+
+    Attributes:
+        asked: the interval as it was given.
+        number: its place among those given, from 0.
+        index: the point of the main grid that it attaches to.
+        t_min, t_max: the levels used.
+        levels: its own grid, N levels from t_max down to t_min.
+        nfe: network evaluations of all K iterations.
+    """
 
     asked: RestartInterval
     number: int
@@ -40,6 +50,33 @@ class Interval:
         return self.asked.K
 
 
+def place(config: PlanConfig, grid: Sequence[float], round_sigma: Round | None, notes: list[str]) -> list[Interval]:
+    """Return the intervals of `config` as they run on `grid`, in the given order; what moves or is dropped is noted.
+
+    Raises:
+        ConfigError: an interval that cannot run as written, or two at one grid point under on_collision="error".
+    """
+    schedule = get_schedule(config.schedule, rho=config.rho, **dict(config.schedule_options))
+    if config.restart_schedule:
+        schedule = get_schedule(config.restart_schedule, rho=config.rho, segment="own")
+    asked = [(n, i) for n, i in enumerate(config.restart.intervals) if i.K > 0]
+    top = max(config.sigma_max, grid[0])
+    points = np.asarray(grid)
+    found = [resolve(i, n, points, schedule, top, round_sigma) for n, i in asked]
+    found = settle_collisions(found, config.on_collision, notes)
+    notes += [
+        f"interval {i.number}: t_min moved from {i.asked.t_min:.5g} to grid point {i.index}, sigma {i.t_min:.5g}"
+        for i in found
+        if f"{i.t_min:.3g}" != f"{i.asked.t_min:.3g}"
+    ]
+    notes += [
+        f"interval {i.number}: t_max {i.asked.t_max:.9g} moved by rounding to {top:.9g}, the highest level"
+        for i in found
+        if i.asked.t_max > top
+    ]
+    return found
+
+
 def resolve(
     asked: RestartInterval,
     number: int,
@@ -48,6 +85,7 @@ def resolve(
     sigma_max: float,
     round_sigma: Round | None,
 ) -> Interval:
+    """Attach one interval to `grid` (with its final 0) and make its levels on `schedule`; its `nfe` is still 0."""
     name = f"interval {number} [{asked.N}, {asked.K}, {asked.t_min:g}, {asked.t_max:g}]"
     index = snap(grid, asked.t_min)
     t_m = float(grid[index])
@@ -58,8 +96,8 @@ def resolve(
         )
     if index == 0:
         raise ConfigError(
-            f"{name}: t_min {asked.t_min:g} snaps to the first grid point {t_m:g}, where the run starts, so it would never "
-            f"be reached; choose t_min below {(grid[0] + grid[1]) / 2:g} or more steps"
+            f"{name}: t_min {asked.t_min:g} snaps to the first grid point {t_m:g}, where the run starts, so it would "
+            f"never be reached; choose t_min below {(grid[0] + grid[1]) / 2:g} or more steps"
         )
     if t_m == 0:
         raise ConfigError(
@@ -76,18 +114,18 @@ def resolve(
         levels = round_sigma(levels)
         if levels[0] <= t_m:
             raise ConfigError(
-                f"{name}: t_max rounds to {levels[0]:g}, the nearest level the network was trained on, which is not above "
-                f"t_min {t_m:g}; raise t_max"
+                f"{name}: t_max rounds to {levels[0]:g}, the nearest level the network was trained on, which is not "
+                f"above t_min {t_m:g}; raise t_max"
             )
     return Interval(asked, number, index, t_m, float(levels[0]), tuple(map(float, levels)), 0)
 
 
 def settle_collisions(intervals: list[Interval], rule: str, notes: list[str]) -> list[Interval]:
-    """Apply `on_collision` to intervals that share a grid point; `intervals` keep the given order."""
-    kept: dict[int, list[Interval]] = {}
+    """Return the intervals that run where several share a grid point, in the given order; `rule` is on_collision."""
+    running: dict[int, list[Interval]] = {}
     for interval in intervals:
-        kept.setdefault(interval.index, []).append(interval)
-    for index, group in kept.items():
+        running.setdefault(interval.index, []).append(interval)
+    for index, group in running.items():
         if len(group) == 1:
             continue
         names = " and ".join(str(i.number) for i in group)
@@ -97,6 +135,6 @@ def settle_collisions(intervals: list[Interval], rule: str, notes: list[str]) ->
         if rule == "both":
             notes.append(f"{point}; all run there, in the given order")
         else:
-            kept[index] = [group[-1] if rule == "last" else group[0]]
-            notes.append(f"{point}; only interval {kept[index][0].number} runs (on_collision={rule!r})")
-    return [i for i in intervals if i in kept[i.index]]
+            running[index] = [group[-1] if rule == "last" else group[0]]
+            notes.append(f"{point}; only interval {running[index][0].number} runs (on_collision={rule!r})")
+    return [i for i in intervals if i in running[i.index]]

@@ -1,9 +1,8 @@
 """Levels that a user or a library gives, and the range of levels that a network or a process knows.
 
-Other libraries compute their noise levels in float32, and print them with a few digits. Such levels leave the exact
-range by a relative 1e-7 to 1e-5 where no one meant them to. So a level that is outside by at most `ROUNDING` of itself
-is the end of the
-range: it is moved there, and a note says so. A level farther outside is a mistake, and an error.
+Other libraries compute their noise levels in float32 and print them with a few digits. Such levels leave the exact
+range by a relative 1e-7 to 1e-5, although nobody meant them to. So a level that is outside by at most `ROUNDING` of
+itself counts as the end of the range: it is moved there, and a note says so. A level farther outside is an error.
 
 Limiting cases: levels inside the range come back unchanged, bit for bit; ROUNDING = 0 would refuse every float32 table.
 """
@@ -23,7 +22,7 @@ ROUNDING = 1e-4  # relative; float32 is 6e-8, a table printed with five digits 5
 
 
 def inside(level: float, low: float, high: float) -> float | None:
-    """`level` itself if it lies in [low, high], the end it misses by rounding alone, or None if it is outside."""
+    """Return `level` if it lies in [low, high], the end that it misses by rounding alone, or None if it is outside."""
     if level > high:
         return high if level <= high * (1 + ROUNDING) else None
     if level < low:
@@ -32,7 +31,7 @@ def inside(level: float, low: float, high: float) -> float | None:
 
 
 def within(config: PlanConfig, low: float, high: float) -> tuple[PlanConfig, tuple[str, ...]]:
-    """`config` with its main grid inside [low, high], the levels a network knows, and a note for each end that moved.
+    """Return `config` with its main grid inside [low, high], the levels a network knows, and a note for each moved end.
 
     The ends of a named grid are cut to the range. Levels that were given one by one are moved by rounding alone.
 
@@ -56,7 +55,7 @@ def within(config: PlanConfig, low: float, high: float) -> tuple[PlanConfig, tup
 
 
 def _given(config: PlanConfig, low: float, high: float) -> tuple[PlanConfig, tuple[str, ...]]:
-    """`within` for `config.sigmas`: levels that meet at an end of the range are one level."""
+    """Do what `within` does for `config.sigmas`; levels that meet at an end of the range become one."""
     levels: list[float] = []
     for given in config.sigmas:
         level = inside(given, low, high)
@@ -79,6 +78,9 @@ def _given(config: PlanConfig, low: float, high: float) -> tuple[PlanConfig, tup
 
 
 def stop_at_last_level(plan: Plan) -> Plan:
-    """`plan` without its last step, the one to 0: the result is the state at the last level of the grid, noise and all."""
+    """Return `plan` without its last step, the one to 0.
+
+    The result of a run is then the state at the last level of the grid, with the noise of that level in it.
+    """
     note = f"the run ends at sigma {plan.grid[-2]:.5g}, where the given sigmas end; there is no step to 0"
     return replace(plan, steps=plan.steps[:-1], notes=(*plan.notes, note))

@@ -1,8 +1,8 @@
 r"""Restart intervals: what they are, and how they are read from every notation in use.
 
-An interval [N, K, t_min, t_max] (arXiv 2306.14878, Algorithms 1 and 2) acts when the main walk arrives at
-t_min: the state is lifted to t_max by fresh noise of std √(t_max² − t_min²) and solved back down over N grid
-points, N − 1 steps, and this K times. t_min snaps to the nearest point of the main grid.
+An interval [N, K, t_min, t_max] (arXiv 2306.14878, Algorithms 1 and 2) acts when the state arrives at t_min: it is
+raised to t_max by fresh noise of std √(t_max² − t_min²) and solved back down over N grid points (N − 1 steps), K times.
+t_min snaps to the nearest point of the main grid.
 
 | notation           | example                                       | meaning |
 |--------------------|-----------------------------------------------|---------|
@@ -15,14 +15,13 @@ points, N − 1 steps, and this K times. t_min snaps to the nearest point of the
 | named fields       | `{"N": 3, "K": 2, "t_min": 0.06, "t_max": 1}` | also n, n_restart, k |
 | refiners           | num_steps, num_iterations, start_time, end_time | N, K, t_min, t_max |
 
-Which one it is, is settled by these rules, never by trying:
+These rules decide which notation it is; none is tried:
 1. Text that starts with an integer followed by `;`, `[`, `(` or `{` is a params line; the integer is N_main.
 2. An object with a key that is not a number has named fields; unknown ones are errors.
 3. An object whose keys are all integers is official: labels without meaning, 4 numbers each.
 4. An object with at least one decimal key is A1111's: every key is a t_min, with 3 numbers each.
 5. Where A1111's t_min are all whole numbers, 3 would apply: `rule="a1111"` says that they are t_min.
-6. A list that starts with a list, object or interval is many intervals; one that starts otherwise is one
-interval.
+6. A list that starts with a list, object or interval is many intervals; any other list is one interval.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ import numpy as np
 
 from ..common.checks import choice, did_you_mean, integer, is_integer, real, scalar
 from ..common.errors import ConfigError
-from .notation_text import Items, key_number, place, plain, read_text, shown
+from .text import Items, key_number, place, plain, read_text, shown
 
 MAX_EVALUATIONS = 10_000_000
 RULES = ("official", "a1111")
@@ -69,9 +68,12 @@ _T_MAX_NOTE = "A1111 also snaps t_max to its grid; here t_max is used as given"
 
 @dataclass(frozen=True)
 class RestartInterval:
-    """K jumps from t_min up to t_max, each solved back over N grid points.
+    """K jumps from t_min up to t_max, each solved back down over N grid points.
 
-    K = 0 is no jump: the interval is disabled. ConfigError for anything that could not run as written.
+    Limiting case: K = 0 is no jump, and the interval is disabled.
+
+    Raises:
+        ConfigError: values that could not run as written.
     """
 
     N: int
@@ -95,10 +97,15 @@ class RestartInterval:
 
 @dataclass(frozen=True)
 class RestartConfig:
-    """Restart intervals in the given order, and what came with them.
+    """Restart intervals in the given order.
 
-    `steps` is N_main where the notation carries it (None otherwise), `source` names the notation, `notes` say
-    what a reader should know. Two configurations are equal when their intervals and steps are.
+    Two configurations are equal when their intervals and steps are.
+
+    Attributes:
+        intervals: as given, not yet placed on a grid.
+        steps: N_main if the notation carries it, else None.
+        source: the name of the notation.
+        notes: what a reader should know, one line each.
     """
 
     intervals: tuple[RestartInterval, ...] = ()
@@ -128,17 +135,14 @@ class RestartConfig:
         """Read intervals from any notation of the module docstring.
 
         Args:
-            obj: text, None, RestartConfig, RestartInterval, dict or list. None, "" and "none" are no
-            intervals.
-                Paths are not opened: pass the text.
+            obj: text, None, RestartConfig, RestartInterval, dict or list. None, "" and "none" are no intervals. Paths
+                are not opened: pass the text.
             steps: the step count asked for; only "a1111" uses it, and splits it.
-            rule: settles objects with whole-number keys: "official" (labels) or "a1111" (t_min). With obj
-            None,
+            rule: decides on objects with whole-number keys: "official" (labels) or "a1111" (t_min). With obj None,
                 "a1111" is A1111's own rule.
 
         Raises:
-            ConfigError: names the interval, the field, what was given and what is allowed; for text also line
-            and
+            ConfigError: names the interval, the field, what was given and what is allowed; for text also line and
                 column.
         """
         if rule is not None:
@@ -153,17 +157,17 @@ class RestartConfig:
             raise ConfigError(f"restart config: {error}") from None
 
     def to_json(self) -> str:
-        """The official JSON text, `{"0": [N, K, t_min, t_max], …}`; `parse` reads the same intervals back."""
+        """Return the official JSON text, `{"0": [N, K, t_min, t_max], …}`; `parse` reads the same intervals back."""
         return json.dumps({str(i): [v.N, v.K, v.t_min, v.t_max] for i, v in enumerate(self.intervals)})
 
 
 def snap(grid: Sequence[float] | np.ndarray, t_min: float) -> int:
-    """argmin_i |t_i − t_min| over `grid`, the final 0 included; the first index on a tie."""
+    """Return argmin_i |t_i − t_min| over `grid`, the final 0 included; the first index on a tie."""
     return int(np.argmin(np.abs(np.asarray(grid, dtype=np.float64) - t_min)))
 
 
 def a1111(steps: int | None) -> RestartConfig:
-    """AUTOMATIC1111's rule: the interval [R + 1, K, 0.1, 2], paid for out of `steps` Heun steps.
+    """Return AUTOMATIC1111's rule: the interval [R + 1, K, 0.1, 2], paid for out of `steps` Heun steps.
 
     Below 20 steps there is no restart; 20 to 35 give R = 9, K = 1; from 36 on R = ⌊steps/4⌋, K = 2. The main
     grid keeps steps − R·K points (`.steps`), so NFE stays 2·steps − 1.
@@ -200,7 +204,7 @@ def _from_text(text: str, steps: int | None, rule: str | None) -> RestartConfig:
 
 
 def _of_array(values: list[Any]) -> list[Any]:
-    """The values of an array of floats, with whole numbers as integers, since N and K are integers in a list."""
+    """Return the values of an array of floats with whole numbers as integers, since N and K are integers in a list."""
     return [
         _of_array(value)
         if isinstance(value, list)
@@ -230,7 +234,7 @@ def _from_object(obj: Any, rule: str | None, steps: int | None = None, source: s
 
 
 def _from_mapping(obj: Mapping[Any, Any], rule: str | None) -> tuple[list[RestartInterval], str]:
-    """(intervals, notation), by rules 2 to 5 of the module docstring."""
+    """Return (intervals, notation), by rules 2 to 5 of the module docstring."""
     numbers_of_keys = [key_number(key) for key in obj]
     names = [key for key, number in zip(obj, numbers_of_keys, strict=True) if number is None]
     if names and len(names) < len(obj):
@@ -255,7 +259,7 @@ def _from_mapping(obj: Mapping[Any, Any], rule: str | None) -> tuple[list[Restar
 
 
 def _interval(item: Any, index: int, hint: str = "") -> RestartInterval:
-    """One interval, from a list of 4 numbers or named fields; `hint` is for lists of 3."""
+    """Read one interval from a list of 4 numbers or named fields; `hint` goes with lists of 3."""
     if isinstance(item, RestartInterval):
         return item
     try:
@@ -296,7 +300,7 @@ def _by_name(item: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _refuse_comfy_units(name: str, value: Any) -> None:
-    """ComfyUI's percentages and negative timesteps are levels of one model, unreadable without it."""
+    """Refuse ComfyUI's percentages and negative timesteps, which are levels only together with a model."""
     if isinstance(value, str) and value.strip().endswith("%"):
         unit = f"{value.strip()} (a percentage of the sampling)"
     elif isinstance(value, numbers.Real) and not isinstance(value, bool) and value < 0:

@@ -1,4 +1,4 @@
-"""The recipe of a plan: every option, checked, and nothing computed yet. It is what `run.json` records."""
+"""The recipe of a plan: every option, checked, and nothing computed yet. `run.json` records it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class PlanConfig:
     """All options of a plan. `Plan.build(**config.to_dict())` makes the same plan again.
 
     Beyond the arguments of `Plan.build`:
-        schedule: grid of the main walk: edm, exponential, vp, ve, iddpm, sd or flow; `schedule_options` go to it.
-        restart_solver, restart_schedule: solver and grid inside intervals; default: those of the main walk.
+        schedule: the main grid: edm, exponential, vp, ve, iddpm, sd or flow; `schedule_options` go to it.
+        restart_solver, restart_schedule: solver and grid inside intervals; default: those of the main grid.
         on_collision: what to do when intervals snap to one grid point: "both" run in the given order (default), the
             "last" one only (what the official code does), the "first" one only, or "error".
         eta: noise of ancestral sampling; 0 is DDIM.
@@ -57,7 +57,7 @@ class PlanConfig:
 
     @property
     def process(self) -> str:
-        """The state the plan walks: "ve" or "flow"."""
+        """The state that the plan samples: "ve" or "flow"."""
         return get_schedule(self.schedule, rho=self.rho, **dict(self.schedule_options)).process
 
     @property
@@ -89,7 +89,7 @@ class PlanConfig:
         return cls(**_checked(values))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able options, infinities left out; `PlanConfig.make(**d)` reads them back."""
+        """Return JSON-able options, infinities left out; `PlanConfig.make(**d)` reads them back."""
         result: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
@@ -102,7 +102,7 @@ class PlanConfig:
 
 
 def _grid(sigmas: Any) -> tuple[float, ...]:
-    """A main grid given level by level (list, tuple, array or tensor), without its final 0; () for none."""
+    """Return a main grid given level by level (list, tuple, array or tensor), without its final 0; () for none."""
     try:
         values = list(sigmas)
     except TypeError:
@@ -122,7 +122,8 @@ def _steps(steps: Any, levels: tuple[float, ...]) -> int:
     """Return N_main as an int: at least 2, or 1 where the grid is given as one level."""
     if is_integer(steps) and scalar(steps) == 1 and not levels:
         raise ConfigError(
-            "steps must be an integer ≥ 2, got 1: a grid has two ends; for one step from a level sigma to 0 give sigmas=[sigma]"
+            "steps must be an integer ≥ 2, got 1: a grid has two ends; for one step from a level sigma to 0 give "
+            "sigmas=[sigma]"
         )
     return integer("steps", steps, 1 if levels else 2, MAX_STEPS)
 
@@ -138,7 +139,7 @@ def _settle_steps(steps: int | None, restart: RestartConfig) -> int:
 
 
 def _checked(values: dict[str, Any]) -> dict[str, Any]:
-    """Ranges of every option, and the combinations that mean nothing."""
+    """Check the range of every option, and refuse inconsistent combinations."""
     levels = values["sigmas"]
     values["steps"] = _steps(values["steps"], levels)
     solver = get_solver(values.get("solver", "heun"))
@@ -173,7 +174,7 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _guidance_interval(given: Any) -> tuple[float, float]:
-    """(low, high) as floats; None for high is no upper limit."""
+    """Return (low, high) as floats; None for high is no upper limit."""
     try:
         low, high = given
         low = real("the lower level", low, 0.0)
@@ -187,7 +188,7 @@ def _guidance_interval(given: Any) -> tuple[float, float]:
 
 
 def _options(given: Any) -> tuple[tuple[str, Any], ...]:
-    """Return the options of a schedule as sorted pairs, NumPy's and PyTorch's numbers as Python's."""
+    """Return the options of a schedule as sorted pairs, with NumPy and PyTorch numbers as Python numbers."""
     try:
         pairs = dict(given).items()
         if not all(isinstance(name, str) for name, _ in pairs):

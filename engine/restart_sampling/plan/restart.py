@@ -1,137 +1,118 @@
-r"""The walk: solver steps in running order, with every lift folded into the arrival before it.
+r"""Restart sampling: Algorithm 2 of arXiv 2306.14878.
 
-A lift is noise that raises the state to a higher level: a Restart jump, EDM's churn, or both at one point. It costs no
-evaluation, because it is added by the row that arrives there. Lifts at one point share one draw: their variances add.
+The main grid has the levels t_0 > t_1 > … > t_N = 0. Interval j is (N_j, K_j, t_min, t_max); its t_min is a point of
+the main grid.
+
+     1  x ~ N(0, t_0²·I)
+     2  for i = 0 … N − 1:
+     3      x ← solver step from t_i to t_{i+1}                            backward: the ODE on the main grid
+     4      for every interval with t_min = t_{i+1}:
+     5          repeat K times:
+     6              x ← x + S_noise·√(t_max² − t_min²)·ε                   forward: jump up to t_max with fresh noise
+     7              for each step t → s of the interval's N points:
+     8                  x ← solver step from t to s                        backward: the ODE inside the interval
+     9  return x
+
+With churn, EDM's stochastic sampler (arXiv 2206.00364, Algorithm 2), each solver step from t first raises x to
+t̂ = t(1 + γ) by fresh noise and starts there.
+
+`algorithm_2` is this loop. It runs before any network does, on a :class:`Trajectory` that records each step as linear
+algebra, so a plan is known exactly before it runs; sampler/reference.py is the same loop on tensors, literally.
+
+Limiting cases: no interval or K = 0 is the plain solver; S_churn = 0 and restart_gamma = 0 is the ODE between jumps.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
-from ..solvers.process import rise
-from ..solvers.trace import D_PREVIOUS, Form, Position, Solver, Stage, Tracer, Update, X
-from .intervals import Round
-from .options import PlanConfig
+from ..common.errors import ConfigError
+from ..solvers import get_solver
+from ..solvers.edm_stochastic import gamma
+from . import rounding
+from .intervals import Interval, place
+from .limits import within
+from .options import MAX_STEPS, PlanConfig
+from .schedule import get_schedule
+from .trajectory import Round, Step, Trajectory
 
 
-@dataclass(frozen=True)
-class Step:
-    """One solver step from `t` to `s`, in terms of D, and the noise added on arrival.
+def algorithm_2(
+    config: PlanConfig, grid: tuple[float, ...], intervals: list[Interval], round_sigma: Round | None
+) -> Trajectory:
+    """Run Algorithm 2 on `grid` (with its final 0) and record it."""
+    solver, restart_solver = get_solver(config.solver), get_solver(config.restart_solver or config.solver)
 
-    The network is evaluated at each stage's level on its form; the new state is `result` (already scaled by the jump,
-    if one follows) + `noise`·ε. `lift_to` is the level the noise lifts the state to (= s without a jump or churn).
-    `interval` is None on the main grid, else the interval's number, with `iteration` counting its K repeats from 0.
+    def churn(t: float) -> float:
+        return gamma(t, config.s_churn, config.s_min, config.s_max, config.steps) if config.s_churn else 0.0
+
+    def restart_churn(t: float) -> float:
+        return config.restart_gamma if config.s_min <= t <= config.s_max else 0.0
+
+    N = len(grid) - 1
+    x = Trajectory(grid[0], config.process, config.s_noise, config.eta, round_sigma)
+    for i, (t, s) in enumerate(pairwise(grid)):
+        x.backward((t, s), solver, churn, remaining=N - i)
+        for j in (j for j in intervals if j.index == i + 1):
+            for k in range(j.K):
+                x.forward(j.t_min, j.t_max)
+                x.forget()
+                x.backward(j.levels, restart_solver, restart_churn, interval=j.number, iteration=k)
+    return x
+
+
+class Compiled(NamedTuple):
+    """What :func:`compile_plan` finds: the fields of a `Plan`."""
+
+    grid: tuple[float, ...]
+    intervals: tuple[Interval, ...]
+    steps: tuple[Step, ...]
+    initial_noise: float
+    notes: tuple[str, ...]
+
+
+def compile_plan(config: PlanConfig, round_sigma: Round | None = None) -> Compiled:
+    """Make the grid, place the intervals on it, run Algorithm 2, and note everything that was moved or dropped.
+
+    Raises:
+        ConfigError: an interval that cannot run as written, or more than MAX_STEPS steps.
     """
+    notes: list[str] = list(config.restart.notes)
+    if config.process == "flow":
+        config, moved = within(config, 0.0, 1.0)
+        notes += moved
+    grid = main_grid(config, round_sigma, notes)
+    intervals = place(config, grid, round_sigma, notes)
+    total = len(grid) - 1 + sum(j.K * (j.N - 1) for j in intervals)
+    if total > MAX_STEPS:
+        raise ConfigError(f"the plan has {total:,} steps, more than {MAX_STEPS:,}; lower K, N or steps")
 
-    t: float
-    s: float
-    stages: tuple[Stage, ...]
-    result: Form
-    noise: float = 0.0
-    draw: int = 0
-    lift_to: float = 0.0
-    keep: Form | None = None
-    interval: int | None = None
-    iteration: int = 0
+    x = algorithm_2(config, grid, intervals, round_sigma)
+    steps = x.steps()
+    if x.dropped:
+        notes.append(f"{x.dropped} steps of zero length dropped (grid points rounded to the same level)")
+    if intervals and config.s_noise == 0:
+        notes.append("s_noise = 0: the Restart jumps inject no noise")
+    if lost := rounding.note(steps):
+        notes.append(lost)
+    nfe = Counter(step.interval for step in steps for _ in step.stages)
+    used = tuple(replace(j, nfe=nfe[j.number]) for j in intervals)
+    return Compiled(grid, used, steps, x.initial_noise, tuple(notes))
 
 
-class Walk:
-    """Builds the steps of a plan: solver steps, with lifts (jump, churn, ancestral noise) folded into the arrival."""
-
-    def __init__(self, config: PlanConfig, round_sigma: Round | None) -> None:
-        self.config, self.round_sigma = config, round_sigma
-        self.steps: list[Step] = []
-        self.nfe = self.dropped = 0
-        self.pending = (1.0, 0.0)  # (scale, variance) to apply to the state before the next evaluation
-        self.initial = 0.0
-        self.previous_level: float | None = None
-
-    def lift(self, t: float, t_up: float) -> None:
-        """Add the noise that moves the state from t up to t_up. Lifts at one point share one draw: variances add."""
-        scale, variance = self.pending
-        a, std = rise(self.config.process, t, t_up, self.config.s_noise)
-        self.pending = (a * scale, a * a * variance + std * std)
-
-    def settle(self, level: float) -> None:
-        """Attach what is pending to the last step (or the initial latent), before the network is evaluated at `level`."""
-        scale, variance = self.pending
-        self.pending = (1.0, 0.0)
-        if not self.steps:
-            self.initial = math.sqrt((scale * self.initial) ** 2 + variance)
-        elif (scale, variance) != (1.0, 0.0):
-            last = self.steps[-1]
-            total = math.sqrt((scale * last.noise) ** 2 + variance)
-            self.steps[-1] = replace(last, result=scale * last.result, noise=total, lift_to=level)
-
-    def forget(self) -> None:
-        """Start a fresh multistep history (after a jump)."""
-        self.previous_level = None
-
-    def leg(
-        self,
-        levels: tuple[float, ...],
-        solver: Solver,
-        gammas: Callable[[float], float],
-        interval: int | None = None,
-        iteration: int = 0,
-        remaining: int | None = None,
-    ) -> None:
-        """Walk the consecutive `levels`; `remaining` counts the steps to the end of the whole leg."""
-        remaining = len(levels) - 1 if remaining is None else remaining
-        for k, (t, s) in enumerate(pairwise(levels)):
-            if t <= s:
-                self.dropped += 1
-                continue
-            t_hat = self._churned(t, gammas(t))
-            self.lift(t, t_hat)
-            self.settle(t_hat)
-            fresh = self.previous_level is None
-            position = Position(
-                remaining - k,
-                interval is not None,
-                None if fresh else D_PREVIOUS,
-                self.previous_level,
-                self.config.eta,
-                self.config.process,
-            )
-            tracer = Tracer()
-            update: Update = solver.step(X, t_hat, s, tracer, position)
-            self.previous_level = t_hat if update.keep is not None else None
-            self.nfe += len(tracer.stages)
-            self.steps.append(
-                Step(
-                    t_hat,
-                    s,
-                    tuple(tracer.stages),
-                    update.x,
-                    update.noise * self.config.s_noise,
-                    0,
-                    s,
-                    update.keep,
-                    interval,
-                    iteration,
-                )
-            )
-
-    def _churned(self, t: float, g: float) -> float:
-        if g == 0:
-            return t
-        t_hat = t * (1.0 + g)
-        if self.config.process == "flow":
-            t_hat = min(t_hat, 1.0)
-        # Rounding may land below t, where the lift would be the root of a negative number; then there is no churn.
-        return t_hat if self.round_sigma is None else max(t, float(self.round_sigma(np.asarray(t_hat))))
-
-    def finish(self) -> tuple[Step, ...]:
-        """Number the draws: draw k is the k-th injection with noise ≠ 0."""
-        draw, numbered = 0, []
-        for step in self.steps:
-            if step.noise:
-                draw += 1
-            numbered.append(replace(step, draw=draw if step.noise else 0))
-        return tuple(numbered)
+def main_grid(config: PlanConfig, round_sigma: Round | None, notes: list[str]) -> tuple[float, ...]:
+    """Return the levels of the main grid, its final 0 included, rounded to those that the network knows."""
+    schedule = get_schedule(config.schedule, rho=config.rho, **dict(config.schedule_options))
+    levels = config.sigmas or schedule.grid(config.steps, config.sigma_min, config.sigma_max)
+    levels = np.asarray(levels, dtype=np.float64)
+    if round_sigma is not None:
+        rounded = round_sigma(levels)
+        if not np.array_equal(rounded, levels):
+            notes.append("grid points rounded to the levels the network was trained on")
+        levels = rounded
+    return (*map(float, levels), 0.0)

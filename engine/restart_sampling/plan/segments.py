@@ -1,7 +1,8 @@
-r"""Spans: a plan's evaluations cut where a person would cut them, for captures, profiles and progress.
+r"""Named segments of a plan: stretches of the main grid and each Restart iteration, for captures, profiles, progress.
 
 A span is a stretch of the main grid or one iteration of one Restart interval. The K iterations of an interval are K
-spans of one length, which is what lets a graph captured once be replayed K times."""
+spans of one length, so a graph captured once is replayed K times.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ class Span(NamedTuple):
 
 
 def spans(plan: Plan) -> tuple[Span, ...]:
-    """The plan's evaluations in running order; the rows add up to its NFE."""
+    """Return the spans of a plan in running order; their rows add up to its NFE."""
     steps = groupby(plan.steps, key=lambda step: (step.interval, step.iteration))
     return tuple(
         Span(

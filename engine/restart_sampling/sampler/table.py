@@ -26,7 +26,7 @@ from restart_kernels import layout
 from ..common.errors import ConfigError
 from ..models.parameterization import Coefficients, Parameterization
 from ..plan.plan import Plan
-from ..plan.restart import Step
+from ..plan.trajectory import Step
 from ..solvers.trace import Form
 
 _TOLERANCE = 1e-12

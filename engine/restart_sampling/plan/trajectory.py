@@ -1,0 +1,133 @@
+r"""The trajectory: the solver steps of a plan in running order, each with the noise that is added on arrival.
+
+Noise that raises the state from level t to t_up, x ← a·x + S_noise·√(t_up² − a²t²)·ε, is needed in two places: the
+forward process of Restart (arXiv 2306.14878, Algorithm 1) and EDM's churn (arXiv 2206.00364, Algorithm 2, lines 4–6).
+It is folded into the step that arrives at t, so it needs no network call of its own. Noise that meets at one point, as
+a Restart jump followed by churn does, is one Gaussian: the variances add, and it takes one draw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from ..solvers.process import rise
+from ..solvers.trace import D_PREVIOUS, Form, Position, Solver, Stage, Tracer, X
+
+Round = Callable[[np.ndarray], np.ndarray]
+Churn = Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One solver step from level `t` to level `s`, in terms of D, and the noise added on arrival.
+
+    The network is evaluated at each stage's level on its form. The new state is `result` + `noise`·ε(draw), where
+    `result` is already scaled by a jump that follows; `lift_to` is the level that the noise raises the state to, or s.
+    `interval` is None on the main grid, else the interval's number, and `iteration` counts its K repeats from 0.
+    """
+
+    t: float
+    s: float
+    stages: tuple[Stage, ...]
+    result: Form
+    noise: float = 0.0
+    draw: int = 0
+    lift_to: float = 0.0
+    keep: Form | None = None
+    interval: int | None = None
+    iteration: int = 0
+
+
+class Trajectory:
+    """Records what happens to the state x, beginning with x ~ N(0, t_0²·I).
+
+    Args:
+        t_0: the first level.
+        process: "ve" or "flow", see solvers/process.py.
+        s_noise: factor on the std of every injected noise.
+        eta: noise of ancestral solvers; 0 is DDIM.
+        round_sigma: rounds levels to those the network was trained on.
+    """
+
+    def __init__(self, t_0: float, process: str, s_noise: float, eta: float, round_sigma: Round | None = None) -> None:
+        self.process, self.s_noise, self.eta, self.round_sigma = process, s_noise, eta, round_sigma
+        self.initial_noise = t_0
+        self.dropped = 0  # steps of zero length
+        self._steps: list[Step] = []
+        self._scale, self._variance = 1.0, 0.0  # noise that waits for the next evaluation
+        self._t_previous: float | None = None  # where the D that a multistep solver kept was evaluated
+
+    def forward(self, t: float, t_up: float) -> None:
+        """Raise the state from level t to level t_up ≥ t by fresh noise (Algorithm 1); t_up = t is the identity."""
+        a, std = rise(self.process, t, t_up, self.s_noise)
+        self._scale, self._variance = a * self._scale, a * a * self._variance + std * std
+
+    def forget(self) -> None:
+        """Drop the history of a multistep solver, which a jump makes worthless."""
+        self._t_previous = None
+
+    def backward(
+        self,
+        levels: tuple[float, ...],
+        solver: Solver,
+        churn: Churn,
+        *,
+        remaining: int | None = None,
+        interval: int | None = None,
+        iteration: int = 0,
+    ) -> None:
+        """Solve the ODE down one leg, the consecutive `levels`: a solver step for each pair of them.
+
+        Args:
+            churn: level t → γ ≥ 0; the step then starts at t̂ = t(1 + γ).
+            remaining: steps to the end of the whole leg, where `levels` are only its beginning.
+        """
+        remaining = len(levels) - 1 if remaining is None else remaining
+        for k, (t, s) in enumerate(pairwise(levels)):
+            if t <= s:
+                self.dropped += 1
+                continue
+            t_hat = self._churned(t, churn(t))
+            self.forward(t, t_hat)
+            self._inject(t_hat)
+            previous = None if self._t_previous is None else D_PREVIOUS
+            position = Position(remaining - k, interval is not None, previous, self._t_previous, self.eta, self.process)
+            D = Tracer()
+            new = solver.step(X, t_hat, s, D, position)
+            self._t_previous = None if new.keep is None else t_hat
+            noise = new.noise * self.s_noise
+            self._steps.append(Step(t_hat, s, tuple(D.stages), new.x, noise, 0, s, new.keep, interval, iteration))
+
+    def _churned(self, t: float, gamma: float) -> float:
+        """Return t̂ = t(1 + γ), rounded to a level that the network knows."""
+        if gamma == 0:
+            return t
+        t_hat = t * (1.0 + gamma)
+        if self.process == "flow":
+            t_hat = min(t_hat, 1.0)
+        # Rounding may land below t, where the noise would be the root of a negative number; then there is no churn.
+        return t_hat if self.round_sigma is None else max(t, float(self.round_sigma(np.asarray(t_hat))))
+
+    def _inject(self, level: float) -> None:
+        """Fold the waiting noise into the last step, or into the initial noise, before D is evaluated at `level`."""
+        scale, variance = self._scale, self._variance
+        self._scale, self._variance = 1.0, 0.0
+        if not self._steps:
+            self.initial_noise = math.sqrt((scale * self.initial_noise) ** 2 + variance)
+        elif (scale, variance) != (1.0, 0.0):
+            last = self._steps[-1]
+            noise = math.sqrt((scale * last.noise) ** 2 + variance)
+            self._steps[-1] = replace(last, result=scale * last.result, noise=noise, lift_to=level)
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return the steps with their draws numbered: draw k is the k-th injection whose std is not 0."""
+        draw, numbered = 0, []
+        for step in self._steps:
+            draw += bool(step.noise)
+            numbered.append(replace(step, draw=draw if step.noise else 0))
+        return tuple(numbered)
