@@ -16,7 +16,7 @@ import restart_sampling as rs
 from restart_sampling.experiments.measure import image_cache as kept
 from restart_sampling.experiments.measure import quality
 from restart_sampling.experiments.measure.engine import EngineRunner
-from restart_sampling.experiments.measure.judge import judge_for
+from restart_sampling.experiments.measure.evaluator import judge_for
 from restart_sampling.experiments.measure.rows import append, environment, find, read
 from restart_sampling.experiments.report import canvas
 from restart_sampling.experiments.report.select import ablation_points

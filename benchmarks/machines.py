@@ -15,7 +15,7 @@ from pathlib import Path
 import restart_sampling as rs
 from restart_sampling.experiments.measure import image_cache as kept
 from restart_sampling.experiments.measure import quality
-from restart_sampling.experiments.measure.judge import judge_for
+from restart_sampling.experiments.measure.evaluator import judge_for
 from restart_sampling.experiments.measure.rows import environment, find, read
 from restart_sampling.experiments.measure.samplers import find as sampler
 

@@ -12,10 +12,9 @@ from torch import nn
 
 import restart_sampling as rs
 from restart_sampling.common.errors import CheckpointError, ConfigError, RestartTypeError, RestartValueError
-from restart_sampling.experiments.measure import claims, quality, rows, samplers, witnesses
+from restart_sampling.experiments.measure import agreement, claims, quality, rows, samplers
 from restart_sampling.experiments.measure import image_cache as images
-from restart_sampling.experiments.measure.features import Features, load_features
-from restart_sampling.experiments.measure.judge import (
+from restart_sampling.experiments.measure.evaluator import (
     Judge,
     equal_classes,
     judge_for,
@@ -25,6 +24,7 @@ from restart_sampling.experiments.measure.judge import (
     save_stats,
     stats_of,
 )
+from restart_sampling.experiments.measure.features import Features, load_features
 
 pytest.importorskip("torchmetrics")
 pytest.importorskip("prdc")
@@ -355,12 +355,12 @@ def test_the_fraction_of_evaluations():
     rows_ = pooled_rows({("sde", "s"): [(127, 5.0)], ("restart", "r"): [(63, 4.0)]})
     found = claims.fraction(rows_)
     assert found is not None and found.between is None
-    verdict, sentence = witnesses.sentences(rows_)
+    verdict, sentence = agreement.sentences(rows_)
     assert "63" in sentence and "127" in sentence and "equal classes" not in sentence
     assert "interpolated between" not in sentence
     loop = pooled_rows({("sde", "torch/s"): [(127, 1.0)]})  # the same sampler once more, with other noise
-    assert witnesses.sentences([*rows_, *({**row, "by": "torch"} for row in loop)]) == [verdict, sentence]
-    _, sentence = witnesses.sentences([{**row, "fd_balanced": row["fd"] + 1} for row in rows_])
+    assert agreement.sentences([*rows_, *({**row, "by": "torch"} for row in loop)]) == [verdict, sentence]
+    _, sentence = agreement.sentences([{**row, "fd_balanced": row["fd"] + 1} for row in rows_])
     assert "FD 6.1 at 127" in sentence and "equal classes" in sentence
 
 
@@ -368,13 +368,13 @@ def test_the_sentence_is_of_the_rows_with_the_most_blocks():
     """The rows of both families that have the most blocks, and only those; rows on one block are counted and left out."""
     some = pooled_rows({("sde", "s"): [(63, 7.0), (127, 5.0)], ("restart", "r"): [(31, 6.0), (63, 4.0)]})
     some = [row for row in some if row["nfe"] != 127 or row["first_seed"] == 0]
-    _, several = witnesses.sentences(some)
+    _, several = agreement.sentences(some)
     assert "63 NFE, s" in several and "3 blocks" in several
     assert "1 further SDE and Restart row on fewer blocks left out" in several
     # Rows of one family alone do not count, however many blocks they have: what both share is one block, too little to
     # tell.
     some = [row for row in some if row["family"] == "restart" or row["first_seed"] == 0]
-    _, one = witnesses.sentences(some)
+    _, one = agreement.sentences(some)
     assert "too little to tell, 1 block of 1,000 samples" in one
 
 
@@ -383,7 +383,7 @@ def test_rows_of_other_plans_are_other_contenders():
     rows_ = pooled_rows({("sde", "s"): [(127, 5.0)], ("restart", "r"): [(63, 4.0)]})
     worse = pooled_rows({("restart", "r"): [(63, 9.0)]})
     both = [*({**row, "key": "one"} for row in rows_), *({**row, "key": "two"} for row in worse)]
-    assert witnesses.sentences(both) == witnesses.sentences(rows_)
+    assert agreement.sentences(both) == agreement.sentences(rows_)
 
 
 def test_pairs_share_their_seeds():
@@ -448,6 +448,6 @@ def test_a_claim_that_does_not_hold():
     worse = pooled_rows({("sde", "s"): [(127, 5.0)], ("restart", "r"): [(31, 6.0), (63, 5.5)]})
     found = claims.fraction(worse)
     assert found is not None and found.fraction is None
-    assert "does not reach" in witnesses.sentences(worse)[1]
+    assert "does not reach" in agreement.sentences(worse)[1]
     assert claims.fraction(pooled_rows({("sde", "s"): [(127, 5.0)]})) is None
-    assert witnesses.sentences([]) == []
+    assert agreement.sentences([]) == []

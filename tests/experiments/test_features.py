@@ -14,17 +14,17 @@ from torch import nn
 import restart_sampling as rs
 from restart_sampling.common.errors import CheckpointError, ConfigError, RestartTypeError, RestartValueError
 from restart_sampling.experiments.measure import quality, rows, samplers, shipped
+from restart_sampling.experiments.measure.evaluator import Judge, Stats, judge_for, judges_for, stats_of
+from restart_sampling.experiments.measure.extractors import ARCHITECTURES, load_extractor, save_extractor
 from restart_sampling.experiments.measure.features import Features, load_features, named_features
-from restart_sampling.experiments.measure.judge import Judge, Stats, judge_for, judges_for, stats_of
-from restart_sampling.experiments.training import data
-from restart_sampling.experiments.training.extractors import ARCHITECTURES, load_extractor, save_extractor
+from restart_sampling.experiments import datasets
 from restart_sampling.experiments.training.train_extractors import RECIPES, Recipe, train
 from restart_sampling.models.registry import DATA
 
 pytest.importorskip("torchmetrics")
 pytest.importorskip("prdc")
 needs_data = pytest.mark.skipif(
-    not data.FASHION_MNIST.exists(), reason="Debian package dataset-fashion-mnist is not installed"
+    not datasets.FASHION_MNIST.exists(), reason="Debian package dataset-fashion-mnist is not installed"
 )
 
 
@@ -36,8 +36,8 @@ def no_data(monkeypatch, tmp_path):
     def missing(split="train", folder=empty):
         return real(split, folder)
 
-    real = data.fashion_mnist
-    monkeypatch.setattr(data, "fashion_mnist", missing)
+    real = datasets.fashion_mnist
+    monkeypatch.setattr(datasets, "fashion_mnist", missing)
 
 
 # --- those that are shipped --------------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ def test_shipped_statistics_are_those_of_the_images(name):
     """The distance to the shipped mean and covariance is that to the test set's images, to 1e-3; so is it with equal
     classes.
     """
-    test, train_ = data.fashion_mnist("test"), data.fashion_mnist("train")
+    test, train_ = datasets.fashion_mnist("test"), datasets.fashion_mnist("train")
     images, labels = torch.from_numpy(train_.images[:300]), torch.from_numpy(train_.labels[:300])
     network = Features(shipped.extractor(name), name, images[0])
     by_images = stats_of(torch.cat([network(x) for x in torch.from_numpy(test.images).split(500)]))
@@ -66,7 +66,7 @@ def test_shipped_statistics_are_those_of_the_images(name):
 @pytest.mark.parametrize("name", shipped.NAMES)
 def test_a_shipped_extractor_tells_good_from_bad(name):
     """Training images are nearest; noise and blur are farther the more there is of them."""
-    pictures = data.fashion_mnist("train")
+    pictures = datasets.fashion_mnist("train")
     images = torch.from_numpy(pictures.images[:600])
     judge = Judge(Features(shipped.extractor(name), name, images[0]), Stats(*shipped.statistics(name)))
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
@@ -101,7 +101,7 @@ def pictures(n):
     images, labels = rng.integers(0, 60, (n, 1, 28, 28)), rng.integers(0, 2, n)
     for image, label in zip(images, labels, strict=True):
         image[:, :, 14 * label :][:, :, :14] += 120
-    return data.Images("halves", images.astype(np.uint8), labels, ("left", "right"))
+    return datasets.Images("halves", images.astype(np.uint8), labels, ("left", "right"))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -289,11 +289,11 @@ def test_all_stands_for_the_shipped_ones(no_data):
 def test_a_machine_without_the_data_set_measures_the_same_distance(monkeypatch, tmp_path):
     """The row has the same names, so that it stands beside others; what needs real images is left out and said so."""
     images, labels = (
-        torch.from_numpy(x[:300]) for x in (data.fashion_mnist("train").images, data.fashion_mnist("train").labels)
+        torch.from_numpy(x[:300]) for x in (datasets.fashion_mnist("train").images, datasets.fashion_mnist("train").labels)
     )
     here = judge_for("fashion-mnist", "fashion-mnist-autoencoder")
-    real = data.fashion_mnist
-    monkeypatch.setattr(data, "fashion_mnist", lambda split: real(split, tmp_path))
+    real = datasets.fashion_mnist
+    monkeypatch.setattr(datasets, "fashion_mnist", lambda split: real(split, tmp_path))
     there = judge_for("fashion-mnist", "fashion-mnist-autoencoder")
     assert (there.features, there.reference, there.balanced) == (here.features, here.reference, here.balanced)
     assert there.perfect is None and "apt-get install dataset-fashion-mnist" in there.note and not here.note

@@ -15,10 +15,10 @@ import restart_sampling as rs
 from restart_sampling.cli.app import main
 from restart_sampling.common.errors import ConfigError, OutputError, RestartValueError
 from restart_sampling.experiments.measure import score, shipped
+from restart_sampling.experiments.measure.evaluator import Judge, Stats
 from restart_sampling.experiments.measure.features import Features
 from restart_sampling.experiments.measure.image_sets import open_images
-from restart_sampling.experiments.measure.judge import Judge, Stats
-from restart_sampling.experiments.training import data
+from restart_sampling.experiments import datasets
 from restart_sampling.jobs.record import digest
 
 pytest.importorskip("torchmetrics")
@@ -220,8 +220,8 @@ def test_few_images_leave_out_what_needs_neighbours(n, judges, drawn):
 
 def test_the_command(tmp_path, capsys, drawn, monkeypatch):
     """All shipped extractors on a file, without the data set; the same numbers as a table, as JSON and as rows."""
-    real = data.fashion_mnist
-    monkeypatch.setattr(data, "fashion_mnist", lambda split: real(split, tmp_path))
+    real = datasets.fashion_mnist
+    monkeypatch.setattr(datasets, "fashion_mnist", lambda split: real(split, tmp_path))
     path = in_npz(tmp_path, *drawn)
     main_ok("score", path, "--json", "--out", tmp_path / "rows.jsonl")
     out, err = capsys.readouterr()
@@ -326,7 +326,7 @@ def test_sizes_and_channels_that_do_not_fit(tmp_path, drawn, judges):
     with pytest.raises(OutputError, match=r"b\.png is transparent"):
         list(open_images(tmp_path).batches())
     with pytest.raises(ConfigError, match="give a reference of the same size"):
-        from restart_sampling.experiments.measure.judge import judges_of
+        from restart_sampling.experiments.measure.evaluator import judges_of
 
         real = saved(tmp_path / "real.npz", arr_0=np.zeros((3, 32, 32, 3), np.uint8))
         (tmp_path / "b.png").unlink()

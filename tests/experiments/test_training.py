@@ -17,20 +17,20 @@ from typer.testing import CliRunner
 
 import restart_sampling.models
 from restart_sampling.common.errors import CheckpointError, RestartValueError
-from restart_sampling.experiments.training import loop
-from restart_sampling.experiments.training.classifier import (
-    accuracy,
-    load_classifier,
-    save_classifier,
-    train_classifier,
-)
-from restart_sampling.experiments.training.data import (
+from restart_sampling.experiments.datasets import (
     FASHION_MNIST,
     FASHION_MNIST_CLASSES,
     DataError,
     Images,
     fashion_mnist,
     load_images,
+)
+from restart_sampling.experiments.training import loop
+from restart_sampling.experiments.training.classifier import (
+    accuracy,
+    load_classifier,
+    save_classifier,
+    train_classifier,
 )
 from restart_sampling.experiments.training.export import export_network
 from restart_sampling.experiments.training.train import main, network_config

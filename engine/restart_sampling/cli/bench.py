@@ -116,7 +116,7 @@ def bench(
             return
         judges: list[Any] = []
         if n or quick:
-            from ..experiments.measure.judge import judges_for
+            from ..experiments.measure.evaluator import judges_for
 
             try:
                 judges = judges_for(model, features, reference)  # a mistake shows before anything is measured

@@ -49,8 +49,8 @@ def score(
 
     from ..common.terminal import plain_console
     from ..experiments.measure import score as scores
+    from ..experiments.measure.evaluator import judges_of
     from ..experiments.measure.image_sets import open_images
-    from ..experiments.measure.judge import judges_of
     from ..experiments.measure.rows import append, environment
 
     console = plain_console(stderr=True, soft_wrap=True)

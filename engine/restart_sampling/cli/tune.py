@@ -91,7 +91,7 @@ def tune(
     from ..common.devices import select_device
     from ..common.terminal import plain_console
     from ..experiments.measure import shipped
-    from ..experiments.measure.judge import judge_for
+    from ..experiments.measure.evaluator import judge_for
     from ..experiments.measure.rows import environment, read
     from ..experiments.tune import confirm as results
     from ..experiments.tune import pareto, study

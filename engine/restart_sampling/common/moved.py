@@ -31,6 +31,8 @@ MOVED = {
     **{name: f"experiments.{name}" for name in ("report", "training", "tune")},
     "bench": "experiments.measure",
     "bench.images": "experiments.measure.image_cache",
+    "bench.judge": "experiments.measure.evaluator",
+    "bench.witnesses": "experiments.measure.agreement",
     "config": "plan.options",
     "models.config": "models.edm.config",
     "models.dhariwal_unet": "models.edm.dhariwal_unet",
@@ -47,6 +49,9 @@ MOVED = {
     "restart_text": "plan.notation_text",
     "sampler_inputs": "sampler.inputs",
     "spans": "plan.segments",
+    "training.data": "experiments.datasets",
+    "training.extractors": "experiments.measure.extractors",
+    "training.stored": "experiments.measure.extractor_files",
     "walk": "plan.restart",
 }
 

@@ -156,7 +156,7 @@ def _run(path: Path) -> ImageSet:
 
 def _run_labels(record: dict[str, Any]) -> Label:
     """Classes of a run of the bundled model; for other models how many classes there are is not known here."""
-    from ..training.data import FASHION_MNIST_CLASSES as CLASSES
+    from ..datasets import FASHION_MNIST_CLASSES as CLASSES
 
     if record.get("model") != shipped.MODEL:
         return lambda name: None

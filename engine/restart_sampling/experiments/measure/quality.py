@@ -21,7 +21,7 @@ from ...common.errors import NonFiniteError
 from ...common.images import to_uint8
 from ...models.denoiser import Denoiser
 from . import image_cache as kept
-from .judge import Judge
+from .evaluator import Judge
 from .rows import append, environment, find, ranking, read
 from .samplers import Contender, Runner, fields
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ...common.errors import RestartValueError
 from . import shipped
-from .judge import NEAREST, Judge, Stats, kid, manifolds
+from .evaluator import NEAREST, Judge, Stats, kid, manifolds
 
 KEPT = 10_000
 FEWEST = NEAREST + 2  # prdc takes NEAREST + 1 neighbours of an image among all others

@@ -51,7 +51,7 @@ class _OfPixels(nn.Module):
 def extractor(name: str) -> nn.Module:
     """Return the shipped extractor `name`, one of NAMES: uint8 images [n, 1, 28, 28] → features [n, 64]."""
     from ..training.classifier import load_classifier
-    from ..training.extractors import load_extractor
+    from .extractors import load_extractor
 
     load = load_classifier if name == CLASSIFIER else load_extractor
     return _OfPixels(load(DATA / f"{name}.safetensors"), "features")
@@ -79,9 +79,9 @@ def statistics(name: str) -> tuple[np.ndarray, np.ndarray, int]:
 
 def write_statistics(folder: Path = DATA) -> None:
     """Compute the statistics of every extractor from the data set's images, and write them to `folder`."""
-    from ..training.data import fashion_mnist
+    from ..datasets import fashion_mnist
+    from .evaluator import Judge, save_stats
     from .features import Features
-    from .judge import Judge, save_stats
 
     images = torch.from_numpy(fashion_mnist("test").images)
     for name in NAMES:

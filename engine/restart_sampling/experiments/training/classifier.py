@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from ...common.errors import RestartError
 from ...common.terminal import plain_console
-from . import stored
-from .data import Images, fashion_mnist
+from ..datasets import Images, fashion_mnist
+from ..measure import extractor_files as stored
 
 KEY = "restart_sampling_classifier"
 console = plain_console(stderr=True)

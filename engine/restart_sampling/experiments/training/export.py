@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ...models.files.weights import save_safetensors
-from .data import Images
+from ..datasets import Images
 from .loop import Run
 
 LICENCES = {"fashion-mnist": {"weights": "Apache-2.0", "data": "MIT (Zalando SE)"}}

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from ...common.errors import CheckpointError, RestartValueError
 from ...common.files import write_atomically
 from ...models import EDMNetwork, build_network
-from .data import Images
+from ..datasets import Images
 
 FORMAT = 1
 _inverse_normal = np.vectorize(NormalDist().inv_cdf, otypes=[np.float64])

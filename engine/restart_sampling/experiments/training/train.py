@@ -15,8 +15,8 @@ import typer
 from ...common.devices import select_device
 from ...common.errors import RestartError, RestartValueError
 from ...common.terminal import plain_console
+from ..datasets import Images, load_images
 from . import loop
-from .data import Images, load_images
 from .export import export_network
 
 console = plain_console(stderr=True)

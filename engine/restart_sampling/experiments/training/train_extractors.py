@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from ...common.errors import RestartError, RestartValueError
 from ...common.terminal import plain_console
-from .data import Images, fashion_mnist
-from .extractors import ARCHITECTURES, WIDTH, Decoder, Extractor, save_extractor
+from ..datasets import Images, fashion_mnist
+from ..measure.extractors import ARCHITECTURES, WIDTH, Decoder, Extractor, save_extractor
 
 console = plain_console(stderr=True)
 NOISE = 0.5  # most noise that the autoencoder removes, in units of the images' [−1, 1]

@@ -260,7 +260,7 @@ def reference_judge(network: nn.Module, name: str, classifier: nn.Module | None 
 
     Where the data set is not on this machine, a shipped extractor has the statistics of it; `note` then says what is
     left out. ConfigError for other extractors."""
-    from ..training.data import DataError, fashion_mnist
+    from ..datasets import DataError, fashion_mnist
 
     try:
         images, _ = _tensors(fashion_mnist("test"))

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import stored
+from . import extractor_files as stored
 
 KEY = "restart_sampling_extractor"
 WIDTH = 64  # features of every extractor

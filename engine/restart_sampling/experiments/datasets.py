@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...common.errors import RestartValueError
-from ...common.files import NPZ_DAMAGE
+from ..common.errors import RestartValueError
+from ..common.files import NPZ_DAMAGE
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 FASHION_MNIST_CLASSES = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from restart_sampling.experiments.measure import witnesses
+from restart_sampling.experiments.measure import agreement
 
 COMMON = {"kind": "quality", "model": "m", "model_sha256": "a", "reference": "r", "n": 1000, "dtype": "fp32"}
 
@@ -33,7 +33,7 @@ def test_a_claim_goes_as_far_as_all_witnesses_agree():
     number.
     """
     rows = judged("one", {22: 4.0, 36: 3.5}) + judged("other", {22: 6.0, 36: 4.5}, sde=5.5)
-    verdict, one, other = witnesses.sentences(rows)
+    verdict, one, other = agreement.sentences(rows)
     assert verdict.startswith("Restart at 36 NFE (heun+restart) is as good as the best SDE on all 2 sets of features")
     assert "one FD 3.51 beside 5.01 at 127 NFE" in verdict and "other FD 4.51 beside 5.51 at 127 NFE" in verdict
     assert "0.28 of the SDE's evaluations" in verdict
@@ -43,32 +43,32 @@ def test_a_claim_goes_as_far_as_all_witnesses_agree():
 
 def test_where_witnesses_disagree_there_is_no_claim():
     rows = judged("one", {22: 4.0}) + judged("other", {22: 6.0})
-    verdict, *_ = witnesses.sentences(rows)
+    verdict, *_ = agreement.sentences(rows)
     assert verdict.startswith("No claim") and "one and other" in verdict
     # Each is reached, but by another configuration: still none that is as good on all.
     rows = judged("one", {22: 4.0, 36: 6.0}) + judged("other", {22: 6.0, 36: 4.0})
-    assert witnesses.sentences(rows)[0].startswith("No claim")
+    assert agreement.sentences(rows)[0].startswith("No claim")
 
 
 @pytest.mark.parametrize("kind", ["trial", "tuned"])
 def test_features_that_tuned_are_shown_but_do_not_count(kind):
     rows = judged("one", {22: 4.0}) + judged("other", {22: 4.0})
-    assert witnesses.sentences(rows)[0].startswith("Restart at 22 NFE")
+    assert agreement.sentences(rows)[0].startswith("Restart at 22 NFE")
     search = {**COMMON, "kind": kind, "features": "one", "fd": 3.0, "nfe": 22}
-    verdict, witness, tuner = witnesses.sentences([*rows, search])
+    verdict, witness, tuner = agreement.sentences([*rows, search])
     assert verdict.startswith("No claim") and "there is one, other" in verdict
     assert "Plans were chosen by one, so what it says is shown but does not count" in verdict
     assert witness.startswith("On other: ") and tuner.startswith("On one, by which plans were chosen: ")
     # A third set makes two again; and the search of another model does not touch this one.
-    assert witnesses.sentences([*rows, *judged("third", {22: 4.0}), search])[0].startswith("Restart at 22 NFE")
-    assert witnesses.sentences([*rows, {**search, "model_sha256": "b"}])[0].startswith("Restart at 22 NFE")
+    assert agreement.sentences([*rows, *judged("third", {22: 4.0}), search])[0].startswith("Restart at 22 NFE")
+    assert agreement.sentences([*rows, {**search, "model_sha256": "b"}])[0].startswith("Restart at 22 NFE")
 
 
 @pytest.mark.parametrize("kind", ["trial", "tuned"])
 def test_a_search_at_one_precision_counts_at_every_other(kind):
     rows = [{**r, "dtype": "bf16"} for name in ("one", "other") for r in judged(name, {22: 4.0})]
-    assert witnesses.sentences(rows)[0].startswith("Restart at 22 NFE")
-    verdict, *_ = witnesses.sentences([*rows, {**COMMON, "kind": kind, "features": "one", "nfe": 22}])
+    assert agreement.sentences(rows)[0].startswith("Restart at 22 NFE")
+    verdict, *_ = agreement.sentences([*rows, {**COMMON, "kind": kind, "features": "one", "nfe": 22}])
     assert verdict.startswith("No claim") and "Plans were chosen by one" in verdict
 
 
@@ -76,16 +76,16 @@ def test_a_preset_says_what_it_was_tuned_on():
     """The bundled preset was found by the bundled classifier, with or without the rows of that search."""
     names = ("fashion-mnist-classifier", "resnet")
     rows = [r for name in names for r in judged(name, {22: 4.0})]
-    assert witnesses.sentences(rows)[0].startswith("Restart at 22 NFE")
+    assert agreement.sentences(rows)[0].startswith("Restart at 22 NFE")
     rows = [{**r, "sampler": "preset:fashion-mnist-22"} if r["family"] == "restart" else r for r in rows]
-    assert witnesses.tuned_features(rows) == {"fashion-mnist-classifier"}
-    assert "there is one, resnet" in witnesses.sentences(rows)[0]
+    assert agreement.tuned_features(rows) == {"fashion-mnist-classifier"}
+    assert "there is one, resnet" in agreement.sentences(rows)[0]
 
 
 @pytest.mark.parametrize(("blocks", "n"), [(2, 1000), (1, 256), (10, 256)])
 def test_too_few_samples_make_no_claim_and_are_said_to_be_too_few(blocks, n):
     rows = judged("one", {22: 4.0}, blocks=blocks, n=n) + judged("other", {22: 4.0}, blocks=blocks, n=n)
-    verdict, *each = witnesses.sentences(rows)
+    verdict, *each = agreement.sentences(rows)
     assert verdict.startswith("No claim") and "at least 3 blocks of 1,000 samples" in verdict
     assert all("too little to tell" in line and "as good as" not in line for line in each)
 
@@ -95,7 +95,7 @@ def test_rows_of_other_seeds_do_not_take_the_shared_blocks_away():
     nobody.
     """
     rows = [r for name in ("one", "other") for r in judged(name, {22: 4.0}, blocks=10)]
-    want = witnesses.sentences(rows)
+    want = agreement.sentences(rows)
     assert want[0].startswith("Restart at 22 NFE") and "10 blocks" in want[1]
     for shift in (10, 8):
         more = [
@@ -103,11 +103,11 @@ def test_rows_of_other_seeds_do_not_take_the_shared_blocks_away():
             for r in rows
             if r["family"] == "restart"
         ]
-        found = witnesses.sentences([*rows, *more])
+        found = agreement.sentences([*rows, *more])
         assert found[0] == want[0]
         assert "10 blocks of 1,000 samples; 1 further SDE and Restart row on fewer blocks left out" in found[1]
         worse = [{**r, "fd": r["fd"] + 2 * (r["family"] == "restart")} for r in rows]
-        assert "no measured Restart row on these blocks is as good" in witnesses.sentences([*worse, *more])[0]
+        assert "no measured Restart row on these blocks is as good" in agreement.sentences([*worse, *more])[0]
 
 
 def test_models_are_told_apart():
@@ -115,7 +115,7 @@ def test_models_are_told_apart():
     more = [
         {**r, "model": "mine.pkl", "model_sha256": "b", "fd": r["fd"] + (r["family"] == "restart") * 9} for r in rows
     ]
-    said = witnesses.sentences([*rows, *more])
+    said = agreement.sentences([*rows, *more])
     assert len(said) == 6
     assert said[0].startswith("m, network fp32: Restart at 22 NFE") and said[3].startswith(
         "mine.pkl, network fp32: No claim"
@@ -125,5 +125,5 @@ def test_models_are_told_apart():
 def test_rows_that_lack_fields_say_nothing():
     rows = judged("one", {22: 4.0})
     for name in ("fd", "nfe", "first_seed", "n", "sampler", "family"):
-        assert witnesses.sentences([{k: v for k, v in r.items() if k != name} for r in rows]) == []
-    assert witnesses.sentences([r for r in rows if r["family"] == "sde"]) == []
+        assert agreement.sentences([{k: v for k, v in r.items() if k != name} for r in rows]) == []
+    assert agreement.sentences([r for r in rows if r["family"] == "sde"]) == []
