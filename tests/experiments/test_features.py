@@ -13,11 +13,11 @@ from torch import nn
 
 import restart_sampling as rs
 from restart_sampling.common.errors import CheckpointError, ConfigError, RestartTypeError, RestartValueError
+from restart_sampling.experiments import datasets
 from restart_sampling.experiments.measure import quality, rows, samplers, shipped
 from restart_sampling.experiments.measure.evaluator import Judge, Stats, judge_for, judges_for, stats_of
 from restart_sampling.experiments.measure.extractors import ARCHITECTURES, load_extractor, save_extractor
 from restart_sampling.experiments.measure.features import Features, load_features, named_features
-from restart_sampling.experiments import datasets
 from restart_sampling.experiments.training.train_extractors import RECIPES, Recipe, train
 from restart_sampling.models.registry import DATA
 

@@ -14,11 +14,11 @@ from PIL import Image
 import restart_sampling as rs
 from restart_sampling.cli.app import main
 from restart_sampling.common.errors import ConfigError, OutputError, RestartValueError
+from restart_sampling.experiments import datasets
 from restart_sampling.experiments.measure import score, shipped
 from restart_sampling.experiments.measure.evaluator import Judge, Stats
 from restart_sampling.experiments.measure.features import Features
 from restart_sampling.experiments.measure.image_sets import open_images
-from restart_sampling.experiments import datasets
 from restart_sampling.jobs.record import digest
 
 pytest.importorskip("torchmetrics")
