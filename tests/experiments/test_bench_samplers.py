@@ -20,7 +20,7 @@ from restart_sampling.experiments.measure import engine, libraries, rows, sample
 from restart_sampling.models import parameterization
 
 SHAPE = (1, 4, 4)
-EVERYONE = [c for c in samplers.contenders() if not c.name.startswith("preset:")]
+EVERYONE = [c for c in samplers.candidates() if not c.name.startswith("preset:")]
 NAMES = [c.name for c in EVERYONE]
 ODE = [c.name for c in EVERYONE if c.family == "ode"]
 NOISY = [c.name for c in EVERYONE if c.family != "ode"]
@@ -138,9 +138,9 @@ def test_plain_loops_begin_from_draw_0_of_the_seed(name):
 
 def test_rows_of_loops_with_other_latents_are_known_by_their_key():
     runner = samplers.find("torch/heun-fp64").runner(denoiser(problems.gaussian()), 35)
-    assert not samplers.other_latents({"by": "torch", "key": runner.key})
-    assert samplers.other_latents({"by": "torch", "key": "torch-heun-fp64-e4bdd3bf1820-fp32"})
-    assert not samplers.other_latents({"by": "engine", "key": "e4bdd3bf1820-fp32"})
+    assert not rows.other_latents({"by": "torch", "key": runner.key})
+    assert rows.other_latents({"by": "torch", "key": "torch-heun-fp64-e4bdd3bf1820-fp32"})
+    assert not rows.other_latents({"by": "engine", "key": "e4bdd3bf1820-fp32"})
 
 
 @pytest.mark.parametrize("name", NOISY)
@@ -297,7 +297,7 @@ def test_a_missing_library_is_named_with_the_extra(monkeypatch):
 
 def test_the_registry_imports_no_library():
     script = (
-        "import sys; from restart_sampling.experiments.measure import samplers; samplers.contenders(); "
+        "import sys; from restart_sampling.experiments.measure import samplers; samplers.candidates(); "
         "print([m for m in ('diffusers', 'optuna', 'plotly', 'torchmetrics', 'sklearn', 'torchvision') if m in sys.modules])"
     )
     done = subprocess.run(

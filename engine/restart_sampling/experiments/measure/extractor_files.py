@@ -1,4 +1,4 @@
-"""Small networks that measure, as files: weights in float16 and a card in the metadata, one .safetensors file each."""
+"""Files of feature extractors: weights in float16 and a card in the metadata, one .safetensors file each."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load(path: str | Path, key: str, what: str, make: Callable[[dict[str, Any], 
     Args:
         what: what the file should be, for errors. make: (card, weights) → the module, its weights not loaded yet.
 
-    Raises CheckpointError.
+    Raises CheckpointError if the file cannot be read or holds something else.
     """
     path = Path(path)
     try:
