@@ -1,9 +1,9 @@
 r"""A candidate is a sampler to be measured; a runner is a candidate made ready for one network and one budget.
 
 There are three kinds of candidates, one file each: this engine's plans (engine.py), plain PyTorch loops (plain.py) and
-diffusers' schedulers (libraries.py). All of them are listed in samplers.py. Every runner draws from the same network and
-from the same initial latents, draw 0 of the seed. Noise along the way differs: the engine has its draws of the seed,
-the others have torch generators.
+diffusers' schedulers (libraries.py); samplers.py lists them all. Every runner uses the same network and starts from the
+same initial latents, draw 0 of the seed. Later noise differs: the engine has its draws of the seed, the others have
+torch generators.
 """
 
 from __future__ import annotations

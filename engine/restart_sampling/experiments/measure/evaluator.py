@@ -3,14 +3,14 @@ r"""The evaluator: how good images are, by one set of features and against one r
 | value | what it is |
 |---|---|
 | fd | Fréchet distance |
-| fd_balanced | the same with all classes that were asked for counting alike, if the reference has as many images of each class; the one to rank samplers by |
+| fd_balanced | the same, with all classes that were asked for counting alike; the one to rank samplers by |
 | kid, kid_std | kernel distance |
 | precision, recall, density, coverage | of the features' manifolds |
 | accuracy | share of images that a classifier puts into the class that was asked for |
 
-The distances are defined in distances.py. With a reference of statistics alone (mu, sigma) there are only fd,
-fd_balanced and accuracy. The shipped extractors come with the statistics of the Fashion-MNIST test set, which are used
-if the data set is not on this machine.
+The distances are defined in distances.py. fd_balanced needs a reference with as many images of each class. With a
+reference of statistics alone (mu, sigma) there are only fd, fd_balanced and accuracy. The shipped extractors come with
+the statistics of the Fashion-MNIST test set, which are used if the data set is not on this machine.
 """
 
 from __future__ import annotations
@@ -117,10 +117,8 @@ class Evaluator:
         return found
 
 
-def evaluators_for(
-    model: str, features: str | None = None, reference: str | Path | None = None
-) -> list[Evaluator]:
-    """Return the evaluators of a model, one for each of `features`: names separated by commas, or "all" shipped ones."""
+def evaluators_for(model: str, features: str | None = None, reference: str | Path | None = None) -> list[Evaluator]:
+    """Return the evaluators of a model, one for each name in `features`; "all" stands for the shipped extractors."""
     if features is None:
         return [evaluator_for(model, None, reference)]
     return [evaluator_for(model, name, reference) for name in _names(features)]
@@ -169,8 +167,8 @@ def evaluators_of(features: str, reference: str | Path | None, images: ImageSet)
         found, title = known
         if isinstance(found, Tensor) and found.shape[1:] != sample.shape:
             raise ConfigError(
-                f"the reference has images of {list(found.shape[1:])}, and these are of {list(sample.shape)} [C, H, W]; "
-                f"give a reference of the same size"
+                f"the reference has images of {list(found.shape[1:])}, and these are of {list(sample.shape)} "
+                f"[C, H, W]; give a reference of the same size"
             )
         evaluators.append(Evaluator(Features(network, label, sample), found, classifier, title))
     return evaluators
@@ -216,7 +214,8 @@ def load_reference(path: Path) -> tuple[Tensor | Stats, str]:
     except NPZ_DAMAGE as error:
         raise CheckpointError(f"cannot read the reference {path}: {error}") from error
     raise CheckpointError(
-        f"{path} holds {', '.join(sorted(names))}; a reference has mu and sigma, or arr_0 with uint8 images [N, H, W, C]"
+        f"{path} holds {', '.join(sorted(names))}; a reference has mu and sigma, or arr_0 with uint8 images "
+        f"[N, H, W, C]"
     )
 
 

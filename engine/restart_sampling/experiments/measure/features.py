@@ -48,8 +48,8 @@ class Features(nn.Module):
         shape = getattr(self.network, "image_shape", None)
         if shape is not None and tuple(images.shape[1:]) != shape:
             raise RestartValueError(
-                f"{self.name} takes images of {_size(shape)}, and these are of {_size(images.shape[1:])}; convert them, "
-                f"or give --features and --reference made for them"
+                f"{self.name} takes images of {_size(shape)}, and these are of {_size(images.shape[1:])}; convert "
+                f"them, or give --features and --reference made for them"
             )
         try:
             found = self.network(images)

@@ -52,8 +52,8 @@ def select(*names: str) -> tuple[Candidate, ...]:
 def work(names: Sequence[str], budgets: Sequence[int]) -> list[tuple[Candidate, int]]:
     """Return (candidate, budget) pairs, each once and ordered by budget.
 
-    Every name is paired with every budget, and `NAME@NFE` with that budget alone. Raises ConfigError for an unknown name
-    or a budget that is not a number ≥ 1.
+    Every name is paired with every budget, and `NAME@NFE` with that budget alone. Raises ConfigError for an unknown
+    name or a budget that is not a number ≥ 1.
     """
     asked: dict[int, list[str]] = {}
     for name in names:

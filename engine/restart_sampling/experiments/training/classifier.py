@@ -1,6 +1,6 @@
 r"""Train the classifier whose 64 features the bundled model is evaluated by; its architecture is in extractors.py.
 
-    python -m restart_sampling.experiments.training.classifier --out classifier.safetensors   # 3 epochs, a few minutes
+python -m restart_sampling.experiments.training.classifier --out classifier.safetensors   # 3 epochs, a few minutes
 """
 
 from __future__ import annotations

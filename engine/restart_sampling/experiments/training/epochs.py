@@ -1,4 +1,4 @@
-"""What training a classifier and training an extractor share: the order of batches, the learning rate, shifted images."""
+"""What training the classifier and the extractors share: the order of batches, the rate, shifted images, accuracy."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Compute the shipped statistics of the reference anew, from the images of Fashion-MNIST's test set.
 
-    python -m restart_sampling.experiments.training.reference_statistics
+python -m restart_sampling.experiments.training.reference_statistics
 """
 
 from __future__ import annotations
