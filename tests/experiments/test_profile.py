@@ -18,7 +18,7 @@ import restart_sampling as rs
 from restart_kernels import layout
 from restart_sampling.cli.app import main
 from restart_sampling.common import marks
-from restart_sampling.experiments.profile import profiling as p
+from restart_sampling.experiments import profile as p
 from restart_sampling.sampler.table import bind
 
 
@@ -262,7 +262,7 @@ def test_without_the_nvtx_package_the_cuda_profiler_calls_mark_the_job(
     tool, provider, window, tmp_path, monkeypatch, capsys
 ):
     """And it is said which of the two it is."""
-    command, calls = import_module("restart_sampling.cli.app.profile"), []
+    command, calls = import_module("restart_sampling.cli.profile"), []
     monkeypatch.setattr(command, "_call", lambda arguments: calls.append(arguments) or NSYS)
     monkeypatch.setattr(command.shutil, "which", lambda name: f"/bin/{name}")
     monkeypatch.setattr(command, "_show", lambda *arguments: None)
@@ -280,7 +280,7 @@ def test_without_the_nvtx_package_the_cuda_profiler_calls_mark_the_job(
 
 
 def test_the_job_tells_the_cuda_profiler_where_it_begins_and_ends(monkeypatch):
-    command, log = import_module("restart_sampling.cli.app.profile"), []
+    command, log = import_module("restart_sampling.cli.profile"), []
 
     class Runtime:
         def cudaProfilerStart(self):
@@ -347,7 +347,7 @@ def test_times_have_the_unit_of_their_size(us, text):
 def test_the_profiler_says_nothing_of_its_own(tmp_path):
     """Its library writes lines to stderr at start and stop unless it is told not to; and a busy machine is reported."""
     code = (
-        "from restart_sampling.experiments.profile.profiling import torch_profiler\n"
+        "from restart_sampling.experiments.profile import torch_profiler\n"
         "import torch\n"
         "with torch_profiler(activities=[torch.profiler.ProfilerActivity.CPU]):\n"
         "    torch.ones(3).add(1)\n"
@@ -359,7 +359,7 @@ def test_the_profiler_says_nothing_of_its_own(tmp_path):
 
 
 def test_a_busy_machine_is_reported(monkeypatch, capsys):
-    command = import_module("restart_sampling.cli.app.profile")
+    command = import_module("restart_sampling.cli.profile")
     from restart_sampling.experiments.measure import timing
 
     monkeypatch.setattr(command, "_copy_bandwidth", lambda device, lanes: 1e12)
@@ -379,7 +379,7 @@ def test_a_busy_machine_is_reported(monkeypatch, capsys):
 
 def test_nsys_is_driven_and_its_trace_read(tmp_path, monkeypatch, capsys):
     """With stand-ins for nsys and the device: the report's rows reach the table."""
-    command = import_module("restart_sampling.cli.app.profile")  # the package has a function of that name
+    command = import_module("restart_sampling.cli.profile")  # the package has a function of that name
 
     calls = []
 
@@ -402,7 +402,7 @@ def test_nsys_is_driven_and_its_trace_read(tmp_path, monkeypatch, capsys):
 
 
 def test_a_profiler_that_recorded_nothing_is_an_error(tmp_path, monkeypatch):
-    command = import_module("restart_sampling.cli.app.profile")  # the package has a function of that name
+    command = import_module("restart_sampling.cli.profile")  # the package has a function of that name
 
     monkeypatch.setattr(command, "_call", lambda arguments: "SKIPPED: it does not contain CUDA trace data.")
     job = command._Job("fashion-mnist", rs.Plan.build(steps=2), "1", 1, "cpu", "fp32", "auto", "off", "off")
@@ -444,7 +444,7 @@ def test_a_profile_of_the_bundled_model(tmp_path, capsys, threads):
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys, monkeypatch):
-    command = import_module("restart_sampling.cli.app.profile")  # the package has a function of that name
+    command = import_module("restart_sampling.cli.profile")  # the package has a function of that name
 
     monkeypatch.setattr(command.shutil, "which", lambda name: None)
     with pytest.raises(SystemExit) as end:
@@ -457,7 +457,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys, monke
 
 @pytest.mark.parametrize("tool", ["nsys", "ncu"])
 def test_a_tool_that_is_not_installed_beside_a_gpu_is_an_error(tool, capsys, monkeypatch):
-    command = import_module("restart_sampling.cli.app.profile")
+    command = import_module("restart_sampling.cli.profile")
     monkeypatch.setattr(command.shutil, "which", lambda name: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

@@ -44,7 +44,7 @@ MOVED = {
     "output.images": "common.images",
     "output.writers": "jobs.formats",
     "parity_report": "sampler.parity",
-    "profiling": "experiments.profile.profiling",
+    "profiling": "experiments.profile",
     "restart": "plan.notation",
     "restart_text": "plan.notation_text",
     "sampler_inputs": "sampler.inputs",

@@ -30,7 +30,7 @@ def load(path: str | Path, key: str, what: str, make: Callable[[dict[str, Any], 
     Args:
         what: what the file should be, for errors. make: (card, weights) → the module, its weights not loaded yet.
 
-    Raises CheckpointError if the file cannot be read or holds something else.
+    Raises CheckpointError.
     """
     path = Path(path)
     try:

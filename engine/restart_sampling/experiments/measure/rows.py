@@ -41,8 +41,8 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
 def read(path: Path) -> list[Row]:
     """Return the rows of a file, none if there is no file.
 
-    A line that is not one JSON object is skipped with a warning that says where it is. A last line without its end is
-    skipped silently: another process may be writing it. Raises OutputError if the file cannot be read.
+    A line that is not one JSON object, such as one that was cut short, is skipped with a warning that says where it is.
+    Raises OutputError if the file cannot be read.
     """
     if not path.exists():
         return []
@@ -60,7 +60,7 @@ def read(path: Path) -> list[Row]:
             row = None
         if isinstance(row, dict):
             rows.append(_renamed(row))
-        elif number < len(lines):
+        else:
             warnings.warn(
                 f"{path}, line {number} is not a row (one JSON object) and was skipped; remove the line",
                 UserWarning,
