@@ -16,7 +16,7 @@ import restart_sampling as rs
 from restart_sampling.experiments.measure import image_cache as kept
 from restart_sampling.experiments.measure import quality
 from restart_sampling.experiments.measure.engine import EngineRunner
-from restart_sampling.experiments.measure.judge import judge_for
+from restart_sampling.experiments.measure.evaluator import evaluator_for
 from restart_sampling.experiments.measure.rows import append, environment, find, read
 from restart_sampling.experiments.report import canvas
 from restart_sampling.experiments.report.select import ablation_points
@@ -58,7 +58,7 @@ def main() -> None:
         rows = find(read(arguments.out / "ablation.jsonl"), kind="ablation", n=arguments.n)
         plot(rows, rows[-1], arguments.out / "ablation.png")
         return
-    denoiser, judge = rs.load(MODEL), judge_for(MODEL)
+    denoiser, judge = rs.load(MODEL), evaluator_for(MODEL)
     keys = {"model": MODEL, "model_sha256": str(denoiser.info["sha256"])[:12], "dtype": "fp32", "n": arguments.n}
     keys |= {"features": judge.features, "reference": judge.reference}
     work = [

@@ -38,7 +38,7 @@ from where import RESULTS, environment
 
 import restart_sampling as rs
 from restart_sampling.experiments.measure import loops
-from restart_sampling.experiments.measure.timing import interleaved, quartiles, quietness, ratios, threads
+from restart_sampling.experiments.measure.timing import interleaved, noise_report, quartiles, ratios, threads
 from restart_sampling.sampler.executors import threads as slices
 
 PRESET = "fashion-mnist-43"
@@ -213,7 +213,7 @@ def show(rows: list[dict[str, Any]], parts: list[dict[str, Any]], console: Conso
             f"{row['sampler_percent']:.2f} %",
         )
     console.print(table)
-    console.print(quietness(rows))
+    console.print(noise_report(rows))
     console.print(
         f"an evaluation at batch {parts[0]['batch']}: "
         + ", ".join(f"{row['part']} {row['percent']:.1f} %" for row in parts)

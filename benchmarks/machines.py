@@ -15,7 +15,7 @@ from pathlib import Path
 import restart_sampling as rs
 from restart_sampling.experiments.measure import image_cache as kept
 from restart_sampling.experiments.measure import quality
-from restart_sampling.experiments.measure.judge import judge_for
+from restart_sampling.experiments.measure.evaluator import evaluator_for
 from restart_sampling.experiments.measure.rows import environment, find, read
 from restart_sampling.experiments.measure.samplers import find as sampler
 
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, default=RESULTS / quality.FILE)
     parser.add_argument("--out", type=Path, default=RESULTS / "machines.json")
     arguments = parser.parse_args()
-    denoiser, judge, here = rs.load(MODEL), judge_for(MODEL), environment()
+    denoiser, judge, here = rs.load(MODEL), evaluator_for(MODEL), environment()
     known = find(
         read(arguments.rows),
         kind="quality",

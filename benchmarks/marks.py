@@ -100,7 +100,7 @@ def main() -> None:
             }
         )
         print(f"{provider:34} {median:8.0f} ns  ({q1:.0f} to {q3:.0f})")
-    print(timing.quietness(rows))
+    print(timing.noise_report(rows))
     (timing.RESULTS / "marks.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 

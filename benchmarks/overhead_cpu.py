@@ -33,7 +33,14 @@ from where import RESULTS, environment
 
 import restart_sampling as rs
 from restart_sampling.experiments.measure import loops
-from restart_sampling.experiments.measure.timing import interleaved, keep_memory, quartiles, quietness, ratios, threads
+from restart_sampling.experiments.measure.timing import (
+    interleaved,
+    keep_memory,
+    noise_report,
+    quartiles,
+    ratios,
+    threads,
+)
 from restart_sampling.models import parameterization
 
 TARGETS = {"restart": 5.0, "heun": 2.0}  # how many times cheaper than the loop of that name the engine is meant to be
@@ -128,7 +135,7 @@ def show(rows: list[dict[str, Any]], judged: bool) -> None:
         )
     console = Console(width=130)
     console.print(table)
-    console.print(quietness(rows))
+    console.print(noise_report(rows))
 
 
 def main(arguments: list[str] | None = None) -> int:

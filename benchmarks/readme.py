@@ -18,7 +18,7 @@ import synthetic_curves
 from synthetic_curves import FAMILIES
 
 import restart_sampling as rs
-from restart_sampling.experiments.measure import witnesses
+from restart_sampling.experiments.measure import agreement
 from restart_sampling.experiments.measure.rows import find, read
 from restart_sampling.experiments.report import pairs_table, quality_table, select, speed_table, tuned_table
 from restart_sampling.experiments.report.tables import intervals_of
@@ -63,7 +63,7 @@ def quality() -> str:
         "",
         _pooled(find(rows, kind="pooled")),
         "",
-        "\n\n".join(witnesses.sentences([*rows, *read(RESULTS / "tune.jsonl")])),
+        "\n\n".join(agreement.sentences([*rows, *read(RESULTS / "tune.jsonl")])),
         "",
         "On the same blocks of seeds, with classes weighted alike, mean difference and its standard error:",
         "",

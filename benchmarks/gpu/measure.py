@@ -19,7 +19,7 @@ import torch
 from rows import Rows
 
 from restart_sampling.common.devices import select_device
-from restart_sampling.experiments.profile.profiling import torch_profiler
+from restart_sampling.common.torch_profiler import torch_profiler
 
 # Many times the L2 of any card. Filling it takes a third of a millisecond at 3 TB/s: the host, which needs up to a
 # tenth of one to launch a Triton kernel from Python, is then always ahead, and what is timed is the kernel alone.

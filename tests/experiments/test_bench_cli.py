@@ -30,10 +30,10 @@ def quality(monkeypatch):
     asked = {}
 
     def measure(denoiser, model, work, **options):
-        asked.update(options, model=model, work=[(contender.name, nfe) for contender, nfe in work])
+        asked.update(options, model=model, work=[(candidate.name, nfe) for candidate, nfe in work])
         found = []
-        for contender, nfe in work:
-            row = {"sampler": contender.name, "nfe": nfe}
+        for candidate, nfe in work:
+            row = {"sampler": candidate.name, "nfe": nfe}
             for fd in (12.0, 13.0):
                 balanced = {"fd_balanced": fd - 2} if nfe == 9 or not asked.get("mixed") else {}
                 found.append({**row, **balanced, "kind": "quality", "features": "f", "fd": fd, "n": options["n"] // 2})
@@ -50,11 +50,11 @@ def quality(monkeypatch):
             )
         return found
 
-    def judges_for(model, features=None, reference=None):
+    def evaluators_for(model, features=None, reference=None):
         asked.update(features=features, reference=reference)
         return [types.SimpleNamespace(note="")]
 
-    for name, content in (("quality", {"measure": measure}), ("judge", {"judges_for": judges_for})):
+    for name, content in (("quality", {"measure": measure}), ("evaluator", {"evaluators_for": evaluators_for})):
         module = types.ModuleType(f"restart_sampling.experiments.measure.{name}")
         vars(module).update(content)
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -108,7 +108,7 @@ def test_quality_gets_what_was_asked(tmp_path, capsys, quality):
     assert quality["work"] == [("heun", 9), ("heun+restart", 9), ("heun", 18), ("heun+restart", 18)]
     assert (quality["n"], quality["block"], quality["first_seed"], quality["batch"]) == (50, 20, 7, 5)
     assert (quality["out"], quality["cache"]) == (tmp_path, tmp_path / "c")
-    assert (quality["features"], len(quality["judge"]), quality["dtype"]) == ("f:g", 1, "fp32")
+    assert (quality["features"], len(quality["evaluator"]), quality["dtype"]) == ("f:g", 1, "fp32")
     lines = [line for line in out.splitlines() if "heun" in line]
     assert len(lines) == 4  # mean and standard deviation of 10 and 11, and the distance of all together
     assert all(re.search(r"10\.5 ± 0\.71 .* 2 × 25 .* 8\.125 ", line) for line in lines)
@@ -135,7 +135,7 @@ def test_quick_covers_every_sampler(tmp_path, capsys, quality, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, err = run(["bench", "--quick", "--device", "cpu"], capsys)
     assert code == 0, err
-    assert {contender.name for contender, _ in asked["work"]} == set(NAMES)
+    assert {candidate.name for candidate, _ in asked["work"]} == set(NAMES)
     assert (asked["rounds"], asked["batch"], str(asked["out"])) == (2, 4, "bench-quick")
     assert (quality["n"], quality["work"]) == (40, [("heun+restart", 9)])
 
@@ -144,7 +144,7 @@ def test_mistakes_are_one_line(tmp_path, capsys):
     for arguments, said in (
         (["--nfe", "9,x"], "--nfe must be numbers"),
         (["--nfe", "0"], "--nfe must be numbers"),
-        (["--samplers", "huen"], "did you mean heun"),
+        (["--samplers", "huen"], "did you mean 'heun'"),
         (["--batch", "0"], "--batch must be ≥ 1"),
         (["--n", "-1"], "--n must be ≥ 0"),
         (["--n", "1"], "leaves 1 for it; try --n 2"),
@@ -235,8 +235,6 @@ def test_against_prints_ratios_and_keeps_them(tmp_path, capsys, monkeypatch):
 
 def test_help_is_fast_to_import():
     """The command's file itself imports neither torch nor the measuring code."""
-    names = (
-        vars(command) if isinstance(command, types.ModuleType) else vars(sys.modules["restart_sampling.cli.bench"])
-    )
+    names = vars(command) if isinstance(command, types.ModuleType) else vars(sys.modules["restart_sampling.cli.bench"])
     assert "torch" not in names
     assert "speed" not in names

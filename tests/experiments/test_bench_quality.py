@@ -12,19 +12,11 @@ from torch import nn
 
 import restart_sampling as rs
 from restart_sampling.common.errors import CheckpointError, ConfigError, RestartTypeError, RestartValueError
-from restart_sampling.experiments.measure import claims, quality, rows, samplers, witnesses
+from restart_sampling.experiments.measure import agreement, candidate, claims, quality, rows
 from restart_sampling.experiments.measure import image_cache as images
+from restart_sampling.experiments.measure.distances import equal_classes, kid, manifolds, stats_of
+from restart_sampling.experiments.measure.evaluator import Evaluator, evaluator_for, load_reference, save_stats
 from restart_sampling.experiments.measure.features import Features, load_features
-from restart_sampling.experiments.measure.judge import (
-    Judge,
-    equal_classes,
-    judge_for,
-    kid,
-    load_reference,
-    manifolds,
-    save_stats,
-    stats_of,
-)
 
 pytest.importorskip("torchmetrics")
 pytest.importorskip("prdc")
@@ -42,9 +34,9 @@ def pictures(n, seed, mean=128.0, scale=30.0):
     return (mean + scale * torch.randn(n, 1, 4, 4, generator=g)).clamp(0, 255).to(torch.uint8)
 
 
-def judge(reference=None, classifier=None):
+def evaluator(reference=None, classifier=None):
     reference = pictures(600, 1) if reference is None else reference
-    return Judge(Features(Pixels(), "pixels", pictures(1, 0)[0]), reference, classifier, "made up")
+    return Evaluator(Features(Pixels(), "pixels", pictures(1, 0)[0]), reference, classifier, "made up")
 
 
 def frechet(a, b):
@@ -56,8 +48,8 @@ def frechet(a, b):
 
 def test_fd_is_the_frechet_distance():
     real, fake = pictures(600, 1), pictures(500, 2, mean=120.0, scale=40.0)
-    assert judge(real).fd(fake) == pytest.approx(frechet(real, fake), rel=1e-9)
-    assert judge(real).fd(real) == pytest.approx(0, abs=1e-6)
+    assert evaluator(real).fd(fake) == pytest.approx(frechet(real, fake), rel=1e-9)
+    assert evaluator(real).fd(real) == pytest.approx(0, abs=1e-6)
 
 
 def test_kid_is_the_squared_mmd_of_the_cubic_kernel():
@@ -88,8 +80,8 @@ def test_statistics_give_the_distance_of_their_images(tmp_path):
     save_stats(tmp_path / "ref.npz", stats_of(Pixels()(real)))
     reference, name = load_reference(tmp_path / "ref.npz")
     assert name.startswith("ref.npz ")
-    by_stats = judge(reference)
-    assert by_stats.fd(fake) == pytest.approx(judge(real).fd(fake), rel=1e-12)
+    by_stats = evaluator(reference)
+    assert by_stats.fd(fake) == pytest.approx(evaluator(real).fd(fake), rel=1e-12)
     assert set(by_stats.measure(fake)) == {"fd"}
 
 
@@ -117,7 +109,7 @@ def test_equal_classes_are_weights():
 def test_the_balanced_distance_does_not_see_how_often_a_class_is_drawn():
     """Dark and bright images, 1:1 in the reference: drawn 3:1, they are far off by `fd`, and not by `fd_balanced`."""
     dark, bright = pictures(800, 0) // 4, pictures(800, 1) // 4 + 190
-    known = Judge(
+    known = Evaluator(
         Features(Pixels(), "pixels", dark[0]), torch.cat([dark[:400], bright[:400]]), None, "made up", balanced=True
     )
     drawn, labels = torch.cat([dark[400:700], bright[400:500]]), torch.tensor([0] * 300 + [1] * 100)
@@ -136,15 +128,15 @@ def test_accuracy():
 
     images_ = torch.cat([pictures(10, 0, mean=60), pictures(30, 1, mean=200)])
     labels = torch.tensor([0] * 10 + [1] * 20 + [0] * 10)
-    assert judge(classifier=ByMean()).measure(images_, labels)["accuracy"] == 0.75
-    assert "accuracy" not in judge(classifier=ByMean()).measure(images_, None)
+    assert evaluator(classifier=ByMean()).measure(images_, labels)["accuracy"] == 0.75
+    assert "accuracy" not in evaluator(classifier=ByMean()).measure(images_, None)
 
 
 @pytest.mark.parametrize(
     "make, error, message",
     [
-        (lambda t: judge().fd(torch.zeros(3, 1, 4, 4)), RestartTypeError, "images must be uint8"),
-        (lambda t: judge().fd(pictures(1, 0)), RestartValueError, "at least 2 images, got 1"),
+        (lambda t: evaluator().fd(torch.zeros(3, 1, 4, 4)), RestartTypeError, "images must be uint8"),
+        (lambda t: evaluator().fd(pictures(1, 0)), RestartValueError, "at least 2 images, got 1"),
         (
             lambda t: Features(nn.Identity(), "id", pictures(1, 0)[0]),
             RestartTypeError,
@@ -155,11 +147,11 @@ def test_accuracy():
         (lambda t: load_features("builtins:dict"), RestartTypeError, "must return an nn.Module, got dict"),
         (lambda t: load_features(str(t / "no.pt")), CheckpointError, "there is no file"),
         (lambda t: load_reference(t / "no.npz"), CheckpointError, "cannot read the reference"),
-        (lambda t: judge_for("cifar.pkl"), ConfigError, "needs --features"),
-        (lambda t: judge(stats_of(torch.randn(9, 7))), RestartValueError, "gives 4; use the extractor"),
+        (lambda t: evaluator_for("cifar.pkl"), ConfigError, "needs --features"),
+        (lambda t: evaluator(stats_of(torch.randn(9, 7))), RestartValueError, "gives 4; use the extractor"),
     ],
 )
-def test_what_cannot_be_judged(make, error, message, tmp_path):
+def test_what_cannot_be_evaluated(make, error, message, tmp_path):
     with pytest.raises(error, match=message):
         make(tmp_path)
 
@@ -220,13 +212,15 @@ def setting(tmp_path):
     denoiser = rs.Denoiser.from_function(lambda x, sigma: x, (1, 4, 4))
     denoiser.info["sha256"] = "f" * 64
     runner = Counting()
-    contender = samplers.Contender("made-up", "ode", "torch", "Made up", "here", lambda *a: runner)
-    options = dict(first_seed=100, block=20, out=tmp_path / "out", cache=tmp_path / "cache", batch=8, judge=judge())
+    made_up = candidate.Candidate("made-up", "ode", "torch", "Made up", "here", lambda *a: runner)
+    options = dict(
+        first_seed=100, block=20, out=tmp_path / "out", cache=tmp_path / "cache", batch=8, evaluator=evaluator()
+    )
 
     def measure(n):
-        return quality.measure(denoiser, "made-up", [(contender, 9)], n=n, **options)
+        return quality.measure(denoiser, "made-up", [(made_up, 9)], n=n, **options)
 
-    measure.judge = options["judge"]
+    measure.evaluator = options["evaluator"]
     return measure, runner, tmp_path
 
 
@@ -246,7 +240,7 @@ def test_blocks_are_drawn_once_and_can_be_added(setting):
 
 def test_a_long_block_that_is_stopped_keeps_what_was_drawn(setting, monkeypatch):
     measure, runner, folder = setting
-    monkeypatch.setattr(quality, "KEPT", 8)
+    monkeypatch.setattr(quality, "CACHED", 8)
     draw = runner.draw
 
     def stopped(seeds, class_labels=None):
@@ -279,7 +273,7 @@ def test_pooled_is_the_distance_of_all_samples_together(setting):
 
 
 def test_rows_from_before_a_metric_are_measured_again(setting, monkeypatch):
-    """Images are kept, so it costs no drawing; the newer row counts, and pooled rows have the metric of all samples."""
+    """Images are cached, so nothing is drawn; the newer row counts, and pooled rows have the metric of all samples."""
     measure, runner, folder = setting
     draw = runner.draw
     monkeypatch.setattr(
@@ -287,14 +281,14 @@ def test_rows_from_before_a_metric_are_measured_again(setting, monkeypatch):
     )
     measure(40)
     assert all("fd_balanced" not in row for row in rows.read(folder / "out" / "quality.jsonl"))
-    monkeypatch.setattr(measure.judge, "balanced", True)
+    monkeypatch.setattr(measure.evaluator, "balanced", True)
     found = measure(40)
     assert runner.drawn == list(range(100, 140))
     assert [row["kind"] for row in found] == ["quality", "quality", "pooled"]
     assert found == rows.read(folder / "out" / "quality.jsonl")[-3:] == measure(40)
-    kept = [np.load(path) for path in sorted((folder / "cache").rglob("*.npz"))]
-    images, labels = (torch.cat([torch.from_numpy(f[name]) for f in kept]) for name in ("images", "labels"))
-    assert found[2]["fd_balanced"] == round(measure.judge.fd_balanced(images, labels.long()), 6) != found[2]["fd"]
+    cached = [np.load(path) for path in sorted((folder / "cache").rglob("*.npz"))]
+    images, labels = (torch.cat([torch.from_numpy(f[name]) for f in cached]) for name in ("images", "labels"))
+    assert found[2]["fd_balanced"] == round(measure.evaluator.fd_balanced(images, labels.long()), 6) != found[2]["fd"]
     both = [row["fd_balanced"] for row in found[:2]]
     assert found[2]["fd_balanced_block_mean"] == pytest.approx(sum(both) / 2, abs=2e-6)
 
@@ -310,7 +304,7 @@ def test_a_torn_file_is_drawn_again(setting):
     assert images.read(path, 20, (1, 4, 4)) is not None
 
 
-def test_samples_that_are_not_finite_are_named_and_not_judged(setting):
+def test_samples_that_are_not_finite_are_named_and_not_evaluated(setting):
     measure, runner, folder = setting
     runner.bad = (105,)
     with pytest.raises(rs.NonFiniteError, match="1 samples are NaN or infinite, seed 105 among them"):
@@ -355,12 +349,12 @@ def test_the_fraction_of_evaluations():
     rows_ = pooled_rows({("sde", "s"): [(127, 5.0)], ("restart", "r"): [(63, 4.0)]})
     found = claims.fraction(rows_)
     assert found is not None and found.between is None
-    verdict, sentence = witnesses.sentences(rows_)
+    verdict, sentence = agreement.sentences(rows_)
     assert "63" in sentence and "127" in sentence and "equal classes" not in sentence
     assert "interpolated between" not in sentence
     loop = pooled_rows({("sde", "torch/s"): [(127, 1.0)]})  # the same sampler once more, with other noise
-    assert witnesses.sentences([*rows_, *({**row, "by": "torch"} for row in loop)]) == [verdict, sentence]
-    _, sentence = witnesses.sentences([{**row, "fd_balanced": row["fd"] + 1} for row in rows_])
+    assert agreement.sentences([*rows_, *({**row, "by": "torch"} for row in loop)]) == [verdict, sentence]
+    _, sentence = agreement.sentences([{**row, "fd_balanced": row["fd"] + 1} for row in rows_])
     assert "FD 6.1 at 127" in sentence and "equal classes" in sentence
 
 
@@ -368,22 +362,22 @@ def test_the_sentence_is_of_the_rows_with_the_most_blocks():
     """The rows of both families that have the most blocks, and only those; rows on one block are counted and left out."""
     some = pooled_rows({("sde", "s"): [(63, 7.0), (127, 5.0)], ("restart", "r"): [(31, 6.0), (63, 4.0)]})
     some = [row for row in some if row["nfe"] != 127 or row["first_seed"] == 0]
-    _, several = witnesses.sentences(some)
+    _, several = agreement.sentences(some)
     assert "63 NFE, s" in several and "3 blocks" in several
     assert "1 further SDE and Restart row on fewer blocks left out" in several
     # Rows of one family alone do not count, however many blocks they have: what both share is one block, too little to
     # tell.
     some = [row for row in some if row["family"] == "restart" or row["first_seed"] == 0]
-    _, one = witnesses.sentences(some)
+    _, one = agreement.sentences(some)
     assert "too little to tell, 1 block of 1,000 samples" in one
 
 
-def test_rows_of_other_plans_are_other_contenders():
+def test_rows_of_other_plans_are_other_candidates():
     """Another interval at the same NFE does not replace the better one that was measured before it."""
     rows_ = pooled_rows({("sde", "s"): [(127, 5.0)], ("restart", "r"): [(63, 4.0)]})
     worse = pooled_rows({("restart", "r"): [(63, 9.0)]})
     both = [*({**row, "key": "one"} for row in rows_), *({**row, "key": "two"} for row in worse)]
-    assert witnesses.sentences(both) == witnesses.sentences(rows_)
+    assert agreement.sentences(both) == agreement.sentences(rows_)
 
 
 def test_pairs_share_their_seeds():
@@ -448,6 +442,6 @@ def test_a_claim_that_does_not_hold():
     worse = pooled_rows({("sde", "s"): [(127, 5.0)], ("restart", "r"): [(31, 6.0), (63, 5.5)]})
     found = claims.fraction(worse)
     assert found is not None and found.fraction is None
-    assert "does not reach" in witnesses.sentences(worse)[1]
+    assert "does not reach" in agreement.sentences(worse)[1]
     assert claims.fraction(pooled_rows({("sde", "s"): [(127, 5.0)]})) is None
-    assert witnesses.sentences([]) == []
+    assert agreement.sentences([]) == []

@@ -11,7 +11,7 @@ from test_bench_samplers import denoiser, problems
 
 import restart_sampling as rs
 from restart_sampling.common.errors import BackendError, ConfigError
-from restart_sampling.experiments.measure import against, costs, rows, samplers, speed, timing
+from restart_sampling.experiments.measure import against, costs, memory, rows, samplers, speed, timing
 
 FIELDS = {
     "kind",
@@ -57,20 +57,20 @@ def one_thread():
 
 
 def measured(names, nfe, monkeypatch=None, seconds=None, **options):
-    """Rows of contenders on an exact denoiser; `seconds` of each way take the place of real ones."""
+    """Rows of candidates on an exact denoiser; `seconds` of each variant take the place of real ones."""
     if seconds is not None:
 
-        def interleaved(ways, rounds, warm):
-            for way in ways.values():
+        def interleaved(variants, rounds, warm):
+            for variant in variants.values():
                 for _ in range(warm + rounds):
-                    way()
-                way.network_seconds[:] = [0.0] * warm + [0.25] * rounds
-            made = timing.Rounds({name: [seconds[name.partition("@")[0]]] * rounds for name in ways})
+                    variant()
+                variant.network_seconds[:] = [0.0] * warm + [0.25] * rounds
+            made = timing.Rounds({name: [seconds[name.partition("@")[0]]] * rounds for name in variants})
             made.disturbed = 1
             return made
 
         monkeypatch.setattr(speed, "interleaved", interleaved)
-    work = [(contender, nfe) for contender in samplers.select(*names)]
+    work = [(candidate, nfe) for candidate in samplers.select(*names)]
     options = {"batch": 4, "rounds": 2, **options}
     return speed.measure(denoiser(problems.gaussian()), "exact", work, **options)
 
@@ -128,7 +128,11 @@ def test_together_all_budgets_take_turns(monkeypatch):
         with monkeypatch.context() as patch:
             measured((), 9, patch, seconds)  # puts the made-up seconds in place
             made = speed.interleaved
-            patch.setattr(speed, "interleaved", lambda ways, *given: rotations.append(list(ways)) or made(ways, *given))
+            patch.setattr(
+                speed,
+                "interleaved",
+                lambda variants, *given: rotations.append(list(variants)) or made(variants, *given),
+            )
             work = samplers.work(["heun@5", "heun", "euler@9"], [9])
             return speed.measure(
                 denoiser(problems.gaussian()),
@@ -156,7 +160,7 @@ def test_what_does_not_fit_or_cannot_run_is_said_and_left_out(monkeypatch):
     assert [row["sampler"] for row in found] == ["heun"]
     assert any("heun+restart is left out: no configuration fits" in line for line in heard)
     plain = rs.Denoiser.from_function(problems.gaussian(), shape=(1, 4, 4))
-    work = [(contender, 5) for contender in samplers.select("heun", "diffusers/ddim")]
+    work = [(candidate, 5) for candidate in samplers.select("heun", "diffusers/ddim")]
     (row,) = speed.measure(plain, "plain", work, batch=2, rounds=1, progress=heard.append)
     assert row["ratio"] is None  # there is no plain loop either
     assert any("diffusers/ddim is left out: " in line and "'edm'" in line for line in heard)
@@ -239,12 +243,12 @@ def test_memory_is_the_most_that_lives_at_once():
         c.add_(1)
         outside.add_(1)
 
-    assert costs._cpu_memory(work, torch.device("cpu")) == 8000
+    assert memory.peak_bytes(work, torch.device("cpu")) == 8000
 
     def views_of_others():
         return outside.view(10, 100) + 1
 
-    assert costs._cpu_memory(views_of_others, torch.device("cpu")) == 4000
+    assert memory.peak_bytes(views_of_others, torch.device("cpu")) == 4000
 
 
 CHILD = r"""

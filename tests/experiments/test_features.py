@@ -13,18 +13,19 @@ from torch import nn
 
 import restart_sampling as rs
 from restart_sampling.common.errors import CheckpointError, ConfigError, RestartTypeError, RestartValueError
-from restart_sampling.experiments.measure import quality, rows, samplers, shipped
+from restart_sampling.experiments import datasets
+from restart_sampling.experiments.measure import candidate, quality, rows, shipped
+from restart_sampling.experiments.measure.distances import Stats, stats_of
+from restart_sampling.experiments.measure.evaluator import Evaluator, evaluator_for, evaluators_for
+from restart_sampling.experiments.measure.extractors import ARCHITECTURES, load_extractor, save_extractor
 from restart_sampling.experiments.measure.features import Features, load_features, named_features
-from restart_sampling.experiments.measure.judge import Judge, Stats, judge_for, judges_for, stats_of
-from restart_sampling.experiments.training import data
-from restart_sampling.experiments.training.extractors import ARCHITECTURES, load_extractor, save_extractor
 from restart_sampling.experiments.training.train_extractors import RECIPES, Recipe, train
 from restart_sampling.models.registry import DATA
 
 pytest.importorskip("torchmetrics")
 pytest.importorskip("prdc")
 needs_data = pytest.mark.skipif(
-    not data.FASHION_MNIST.exists(), reason="Debian package dataset-fashion-mnist is not installed"
+    not datasets.FASHION_MNIST.exists(), reason="Debian package dataset-fashion-mnist is not installed"
 )
 
 
@@ -36,8 +37,8 @@ def no_data(monkeypatch, tmp_path):
     def missing(split="train", folder=empty):
         return real(split, folder)
 
-    real = data.fashion_mnist
-    monkeypatch.setattr(data, "fashion_mnist", missing)
+    real = datasets.fashion_mnist
+    monkeypatch.setattr(datasets, "fashion_mnist", missing)
 
 
 # --- those that are shipped --------------------------------------------------------------------------------------
@@ -49,15 +50,15 @@ def test_shipped_statistics_are_those_of_the_images(name):
     """The distance to the shipped mean and covariance is that to the test set's images, to 1e-3; so is it with equal
     classes.
     """
-    test, train_ = data.fashion_mnist("test"), data.fashion_mnist("train")
+    test, train_ = datasets.fashion_mnist("test"), datasets.fashion_mnist("train")
     images, labels = torch.from_numpy(train_.images[:300]), torch.from_numpy(train_.labels[:300])
     network = Features(shipped.extractor(name), name, images[0])
     by_images = stats_of(torch.cat([network(x) for x in torch.from_numpy(test.images).split(500)]))
-    by_file = Judge(network, Stats(*shipped.statistics(name)), balanced=True)
+    by_file = Evaluator(network, Stats(*shipped.statistics(name)), balanced=True)
     assert by_file.stats.n == 10_000 and len(set(np.bincount(test.labels))) == 1
     for found in (by_file.fd(images), by_file.fd_balanced(images, labels)):
         assert found > 0.01
-    reference = Judge(network, by_images, balanced=True)
+    reference = Evaluator(network, by_images, balanced=True)
     assert by_file.fd(images) == pytest.approx(reference.fd(images), rel=1e-3)
     assert by_file.fd_balanced(images, labels) == pytest.approx(reference.fd_balanced(images, labels), rel=1e-3)
 
@@ -66,16 +67,16 @@ def test_shipped_statistics_are_those_of_the_images(name):
 @pytest.mark.parametrize("name", shipped.NAMES)
 def test_a_shipped_extractor_tells_good_from_bad(name):
     """Training images are nearest; noise and blur are farther the more there is of them."""
-    pictures = data.fashion_mnist("train")
+    pictures = datasets.fashion_mnist("train")
     images = torch.from_numpy(pictures.images[:600])
-    judge = Judge(Features(shipped.extractor(name), name, images[0]), Stats(*shipped.statistics(name)))
+    evaluator = Evaluator(Features(shipped.extractor(name), name, images[0]), Stats(*shipped.statistics(name)))
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
-    noisy = [judge.fd((images + s * noise).clamp(0, 255).to(torch.uint8)) for s in (0, 16, 32, 64)]
+    noisy = [evaluator.fd((images + s * noise).clamp(0, 255).to(torch.uint8)) for s in (0, 16, 32, 64)]
     blurred = [noisy[0]]
     for s in (0.6, 0.9, 1.3):
         kernel = torch.exp(-(torch.arange(-4.0, 5) ** 2) / (2 * s * s))
         kernel = torch.outer(kernel, kernel)[None, None] / kernel.sum() ** 2
-        blurred.append(judge.fd(F.conv2d(images.float(), kernel, padding=4).round().clamp(0, 255).to(torch.uint8)))
+        blurred.append(evaluator.fd(F.conv2d(images.float(), kernel, padding=4).round().clamp(0, 255).to(torch.uint8)))
     for values in (noisy, blurred):
         assert values == sorted(values) and values[-1] > 3 * values[0], values
 
@@ -101,7 +102,7 @@ def pictures(n):
     images, labels = rng.integers(0, 60, (n, 1, 28, 28)), rng.integers(0, 2, n)
     for image, label in zip(images, labels, strict=True):
         image[:, :, 14 * label :][:, :, :14] += 120
-    return data.Images("halves", images.astype(np.uint8), labels, ("left", "right"))
+    return datasets.Images("halves", images.astype(np.uint8), labels, ("left", "right"))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -216,8 +217,8 @@ def test_features_that_fail_on_images_are_one_sentence(mine):
 # --- several in one run, and no data set -------------------------------------------------------------------------
 
 
-def test_several_judges_share_the_images(tmp_path, monkeypatch):
-    """One drawing, a row for each; each is what its judge says alone, and a second run measures nothing."""
+def test_several_evaluators_share_the_images(tmp_path, monkeypatch):
+    """Images are drawn once; each evaluator has the rows that it has alone, and a second run measures nothing."""
 
     class Runner:
         nfe, plan, key, network = 7, None, "made-up-7-fp32", None
@@ -237,20 +238,20 @@ def test_several_judges_share_the_images(tmp_path, monkeypatch):
 
     g = torch.Generator().manual_seed(1)
     real = torch.randint(0, 256, (90, 1, 4, 4), generator=g, dtype=torch.uint8)
-    judges = [Judge(Features(Some(k), f"some-{k}", real[0]), real, None, "r", balanced=k == 4) for k in (0, 4)]
+    evaluators = [Evaluator(Features(Some(k), f"some-{k}", real[0]), real, None, "r", balanced=k == 4) for k in (0, 4)]
     runner, denoiser = Runner(), rs.Denoiser.from_function(lambda x, sigma: x, (1, 4, 4))
-    contender = samplers.Contender("made-up", "ode", "torch", "Made up", "here", lambda *a: runner)
+    made_up = candidate.Candidate("made-up", "ode", "torch", "Made up", "here", lambda *a: runner)
 
-    def measure(judge, out):
+    def measure(evaluator, out):
         return quality.measure(
             denoiser,
             "made-up",
-            [(contender, 9)],
+            [(made_up, 9)],
             n=40,
             first_seed=0,
             block=20,
             out=tmp_path / out,
-            judge=judge,
+            evaluator=evaluator,
             cache=tmp_path / "cache",
         )
 
@@ -258,7 +259,7 @@ def test_several_judges_share_the_images(tmp_path, monkeypatch):
     read = []
     block_of = quality.block_of
     monkeypatch.setattr(quality, "block_of", lambda *given: read.append(given) or block_of(*given))
-    both = measure(judges, "both")
+    both = measure(evaluators, "both")
     assert runner.drawn == 40 and len(read) == 2 + 4  # each block once for both, and for either to pool
     assert [(row["kind"], row["features"]) for row in both] == [
         ("quality", "some-0"),
@@ -269,34 +270,37 @@ def test_several_judges_share_the_images(tmp_path, monkeypatch):
         ("pooled", "some-4"),
     ]
     assert ["fd_balanced" in row for row in both] == [False, True] * 3
-    assert measure(judges, "both") == both == rows.read(tmp_path / "both" / "quality.jsonl")
-    for judge in judges:
-        assert measure(judge, judge.features) == rows.find(both, features=judge.features)
+    assert measure(evaluators, "both") == both == rows.read(tmp_path / "both" / "quality.jsonl")
+    for evaluator in evaluators:
+        assert measure(evaluator, evaluator.features) == rows.find(both, features=evaluator.features)
     assert runner.drawn == 40
 
 
 def test_all_stands_for_the_shipped_ones(no_data):
-    found = judges_for("fashion-mnist", "all,fashion-mnist-resnet")
-    assert [judge.features for judge in found] == list(shipped.NAMES)
-    assert {judge.reference for judge in found} == {"fashion-mnist test"} and all(judge.balanced for judge in found)
+    found = evaluators_for("fashion-mnist", "all,fashion-mnist-resnet")
+    assert [evaluator.features for evaluator in found] == list(shipped.NAMES)
+    assert {evaluator.reference for evaluator in found} == {"fashion-mnist test"} and all(
+        evaluator.balanced for evaluator in found
+    )
     with pytest.raises(RestartValueError, match="names no extractor"):
-        judges_for("fashion-mnist", " , ")
+        evaluators_for("fashion-mnist", " , ")
     with pytest.raises(ConfigError, match="needs --reference"):
-        judges_for("other.pkl", "all")
+        evaluators_for("other.pkl", "all")
 
 
 @needs_data
 def test_a_machine_without_the_data_set_measures_the_same_distance(monkeypatch, tmp_path):
     """The row has the same names, so that it stands beside others; what needs real images is left out and said so."""
     images, labels = (
-        torch.from_numpy(x[:300]) for x in (data.fashion_mnist("train").images, data.fashion_mnist("train").labels)
+        torch.from_numpy(x[:300])
+        for x in (datasets.fashion_mnist("train").images, datasets.fashion_mnist("train").labels)
     )
-    here = judge_for("fashion-mnist", "fashion-mnist-autoencoder")
-    real = data.fashion_mnist
-    monkeypatch.setattr(data, "fashion_mnist", lambda split: real(split, tmp_path))
-    there = judge_for("fashion-mnist", "fashion-mnist-autoencoder")
+    here = evaluator_for("fashion-mnist", "fashion-mnist-autoencoder")
+    real = datasets.fashion_mnist
+    monkeypatch.setattr(datasets, "fashion_mnist", lambda split: real(split, tmp_path))
+    there = evaluator_for("fashion-mnist", "fashion-mnist-autoencoder")
     assert (there.features, there.reference, there.balanced) == (here.features, here.reference, here.balanced)
-    assert there.perfect is None and "apt-get install dataset-fashion-mnist" in there.note and not here.note
+    assert there.training_set is None and "apt-get install dataset-fashion-mnist" in there.note and not here.note
     a, b = here.measure(images, labels), there.measure(images, labels)
     assert set(b) == {"fd", "fd_balanced", "accuracy"} and set(a) > {*b, "kid", "recall"}
     assert b == pytest.approx({name: a[name] for name in b}, rel=1e-6)
@@ -358,4 +362,4 @@ def test_bench_and_tune_run_without_the_data_set(no_data, tmp_path, capsys):
 
 def test_own_features_without_the_data_set_say_what_is_missing(no_data, mine):
     with pytest.raises(ConfigError, match=r"need the images of the reference, or --reference: .*apt-get install"):
-        judge_for("fashion-mnist", "mine.py:Means")
+        evaluator_for("fashion-mnist", "mine.py:Means")

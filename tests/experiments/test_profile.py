@@ -18,7 +18,7 @@ import restart_sampling as rs
 from restart_kernels import layout
 from restart_sampling.cli.app import main
 from restart_sampling.common import marks
-from restart_sampling.experiments.profile import profiling as p
+from restart_sampling.experiments import profile as p
 from restart_sampling.sampler.table import bind
 
 
@@ -347,7 +347,7 @@ def test_times_have_the_unit_of_their_size(us, text):
 def test_the_profiler_says_nothing_of_its_own(tmp_path):
     """Its library writes lines to stderr at start and stop unless it is told not to; and a busy machine is reported."""
     code = (
-        "from restart_sampling.experiments.profile.profiling import torch_profiler\n"
+        "from restart_sampling.experiments.profile import torch_profiler\n"
         "import torch\n"
         "with torch_profiler(activities=[torch.profiler.ProfilerActivity.CPU]):\n"
         "    torch.ones(3).add(1)\n"

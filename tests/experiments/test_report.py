@@ -17,7 +17,7 @@ from support.report_rows import KINDS, made_rows
 
 import restart_sampling as rs
 from restart_sampling.cli.app import main
-from restart_sampling.experiments.measure import claims, witnesses
+from restart_sampling.experiments.measure import agreement, claims
 from restart_sampling.experiments.report import make_page, pairs_table, quality_table, select, speed_table, tuned_table
 from restart_sampling.experiments.report.page import Live
 
@@ -322,7 +322,7 @@ def test_claims_stand_on_top():
     """What `bench.witnesses` says of the rows, escaped; a page without such rows says nothing."""
     rows = [{**row, "sampler": f"<b>{row.get('sampler')}"} for row in made_rows()]
     page = Page(make_page(rows))
-    verdict, sentence = witnesses.sentences(rows)
+    verdict, sentence = agreement.sentences(rows)
     assert verdict.startswith("No claim") and "Plans were chosen by fashion-mnist-classifier" in verdict
     assert "<b>edm-stochastic" in sentence and sentence in page.text
     assert page.text.index(verdict) < page.text.index("Quality against evaluations")

@@ -1,4 +1,4 @@
-"""`restart-sampling score`: images in every format give what the benchmark's judge gives of them."""
+"""`restart-sampling score`: images in every format give what the benchmark's evaluator gives of them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from PIL import Image
 import restart_sampling as rs
 from restart_sampling.cli.app import main
 from restart_sampling.common.errors import ConfigError, OutputError, RestartValueError
+from restart_sampling.experiments import datasets
 from restart_sampling.experiments.measure import score, shipped
+from restart_sampling.experiments.measure.distances import Stats
+from restart_sampling.experiments.measure.evaluator import Evaluator
 from restart_sampling.experiments.measure.features import Features
 from restart_sampling.experiments.measure.image_sets import open_images
-from restart_sampling.experiments.measure.judge import Judge, Stats
-from restart_sampling.experiments.training import data
 from restart_sampling.jobs.record import digest
 
 pytest.importorskip("torchmetrics")
@@ -161,67 +162,69 @@ def test_every_format_holds_the_same_images_and_classes(way, tmp_path, drawn):
 
 
 @pytest.fixture(scope="module")
-def judges():
+def evaluators():
     """Two shipped extractors, with a reference of images and of statistics."""
     g = torch.Generator().manual_seed(1)
     real = torch.randint(0, 256, (120, 1, 28, 28), generator=g, dtype=torch.uint8)
     networks = [(name, shipped.extractor(name)) for name in shipped.NAMES[:2]]
     stats = Stats(*shipped.statistics(shipped.NAMES[1]))
     (a, one), (b, two) = ((name, Features(network, name, real[0])) for name, network in networks)
-    return [Judge(one, real, shipped.classifier(), a, balanced=True), Judge(two, stats, None, b, balanced=True)]
+    return [Evaluator(one, real, shipped.classifier(), a, balanced=True), Evaluator(two, stats, None, b, balanced=True)]
 
 
-def test_a_stream_scores_as_all_at_once(judges, drawn):
-    """Against `Judge.measure`, whatever the batches: 13 at a time, and classes that come one after the other."""
+def test_a_stream_scores_as_all_at_once(evaluators, drawn):
+    """Against `Evaluator.measure`, whatever the batches: 13 at a time, and classes that come one after the other."""
     images, labels = drawn
     order = labels.argsort()
     for at in (torch.arange(N), order):
         parts = zip(images[at].split(37), labels[at].split(37), strict=True)
-        for scorer in score.score(judges, parts):
-            want = scorer.judge.measure(images[at], labels[at])
+        for scorer in score.score(evaluators, parts):
+            want = scorer.evaluator.measure(images[at], labels[at])
             found = scorer.result()
             assert set(found) == set(want) and {"fd", "fd_balanced"} <= set(found)
             assert found == pytest.approx(want, rel=1e-9)
-    assert {"kid", "precision", "accuracy"} <= set(score.score(judges, [drawn])[0].result())
+    assert {"kid", "precision", "accuracy"} <= set(score.score(evaluators, [drawn])[0].result())
 
 
-def test_memory_does_not_grow_with_the_number_of_images(judges, drawn, monkeypatch):
-    """Beyond KEPT images no features are kept, and what needs them is left out and said so."""
-    monkeypatch.setattr(score, "KEPT", 2 * N)
-    scorer = score.score(judges[:1], [drawn] * 3)[0]
-    assert scorer.kept is None and scorer.n == 3 * N
+def test_memory_does_not_grow_with_the_number_of_images(evaluators, drawn, monkeypatch):
+    """Beyond STORED images no features are stored; what needs them is left out, and a note says so."""
+    monkeypatch.setattr(score, "STORED", 2 * N)
+    scorer = score.score(evaluators[:1], [drawn] * 3)[0]
+    assert scorer.stored is None and scorer.n == 3 * N
     assert set(scorer.result()) == {"fd", "fd_balanced", "accuracy"}
     assert any("left out of more than 180 images" in note for note in scorer.notes())
     images, labels = (torch.cat([x] * 3) for x in drawn)
-    want = judges[0].measure(images, labels)
+    want = evaluators[0].measure(images, labels)
     assert scorer.result() == pytest.approx({name: want[name] for name in scorer.result()}, rel=1e-9)
 
 
-def test_a_label_that_is_missing_leaves_out_what_needs_it(judges, drawn):
+def test_a_label_that_is_missing_leaves_out_what_needs_it(evaluators, drawn):
     images, labels = drawn[0], drawn[1].clone()
     labels[20] = -1
-    scorer = score.score(judges[:1], zip(images.split(30), labels.split(30), strict=True))[0]
+    scorer = score.score(evaluators[:1], zip(images.split(30), labels.split(30), strict=True))[0]
     found = scorer.result()
     assert "fd_balanced" not in found and "accuracy" not in found
-    assert found["fd"] == pytest.approx(judges[0].fd(images), rel=1e-9)
+    assert found["fd"] == pytest.approx(evaluators[0].fd(images), rel=1e-9)
     assert any("1 of 90 images do not have a class" in note for note in scorer.notes())
     with pytest.raises(RestartValueError, match=r"class 10, and the reference has the classes 0 \.\. 9"):
-        score.score(judges, [(images, labels + 10 - labels.max() + 0)])
+        score.score(evaluators, [(images, labels + 10 - labels.max() + 0)])
 
 
 @pytest.mark.parametrize("n", [2, 6, 7])
-def test_few_images_leave_out_what_needs_neighbours(n, judges, drawn):
+def test_few_images_leave_out_what_needs_neighbours(n, evaluators, drawn):
     """The sixth-nearest neighbour of an image needs six other images."""
     images, labels = (x[:n] for x in drawn)
-    scorer = score.score([judge for judge in judges if judge.real is not None][:1], [(images, labels)])[0]
+    scorer = score.score([evaluator for evaluator in evaluators if evaluator.real is not None][:1], [(images, labels)])[
+        0
+    ]
     assert ("precision" in scorer.result()) == (n >= 7)
     assert any("need at least 7 images" in note for note in scorer.notes()) == (n < 7)
 
 
 def test_the_command(tmp_path, capsys, drawn, monkeypatch):
     """All shipped extractors on a file, without the data set; the same numbers as a table, as JSON and as rows."""
-    real = data.fashion_mnist
-    monkeypatch.setattr(data, "fashion_mnist", lambda split: real(split, tmp_path))
+    real = datasets.fashion_mnist
+    monkeypatch.setattr(datasets, "fashion_mnist", lambda split: real(split, tmp_path))
     path = in_npz(tmp_path, *drawn)
     main_ok("score", path, "--json", "--out", tmp_path / "rows.jsonl")
     out, err = capsys.readouterr()
@@ -312,7 +315,7 @@ def test_what_cannot_be_read_is_one_sentence(make, message, tmp_path, drawn):
         list(open_images(make(tmp_path, drawn)).batches())
 
 
-def test_sizes_and_channels_that_do_not_fit(tmp_path, drawn, judges):
+def test_sizes_and_channels_that_do_not_fit(tmp_path, drawn, evaluators):
     images = drawn[0]
     (tmp_path / "a.png").write_bytes(encoded(images[0]))
     (tmp_path / "b.png").write_bytes(encoded(images[1, :, :20]))
@@ -321,13 +324,13 @@ def test_sizes_and_channels_that_do_not_fit(tmp_path, drawn, judges):
     with pytest.raises(
         RestartValueError, match=r"takes images of 28×28 with 1 channel, and these are of 32×32 with 3 channels"
     ):
-        score.score(judges, [(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.zeros(2).long())])
+        score.score(evaluators, [(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.zeros(2).long())])
     Image.new("RGBA", (28, 28)).save(tmp_path / "b.png")
     with pytest.raises(OutputError, match=r"b\.png is transparent"):
         list(open_images(tmp_path).batches())
     with pytest.raises(ConfigError, match="give a reference of the same size"):
-        from restart_sampling.experiments.measure.judge import judges_of
+        from restart_sampling.experiments.measure.evaluator import evaluators_of
 
         real = saved(tmp_path / "real.npz", arr_0=np.zeros((3, 32, 32, 3), np.uint8))
         (tmp_path / "b.png").unlink()
-        judges_of("fashion-mnist-resnet", real, open_images(in_npz(tmp_path, *drawn)))
+        evaluators_of("fashion-mnist-resnet", real, open_images(in_npz(tmp_path, *drawn)))

@@ -17,14 +17,7 @@ from typer.testing import CliRunner
 
 import restart_sampling.models
 from restart_sampling.common.errors import CheckpointError, RestartValueError
-from restart_sampling.experiments.training import loop
-from restart_sampling.experiments.training.classifier import (
-    accuracy,
-    load_classifier,
-    save_classifier,
-    train_classifier,
-)
-from restart_sampling.experiments.training.data import (
+from restart_sampling.experiments.datasets import (
     FASHION_MNIST,
     FASHION_MNIST_CLASSES,
     DataError,
@@ -32,6 +25,9 @@ from restart_sampling.experiments.training.data import (
     fashion_mnist,
     load_images,
 )
+from restart_sampling.experiments.measure.extractors import load_classifier, save_classifier
+from restart_sampling.experiments.training import loop
+from restart_sampling.experiments.training.classifier import accuracy, train_classifier
 from restart_sampling.experiments.training.export import export_network
 from restart_sampling.experiments.training.train import main, network_config
 from restart_sampling.models import build_network, load_safetensors

@@ -717,7 +717,7 @@ def test_pictures(tmp_path):
 @pytest.fixture
 def judged(monkeypatch):
     judge = Size()
-    monkeypatch.setattr("restart_sampling.experiments.measure.judge.judge_for", lambda *given: judge)
+    monkeypatch.setattr("restart_sampling.experiments.measure.evaluator.evaluator_for", lambda *given: judge)
     return judge
 
 

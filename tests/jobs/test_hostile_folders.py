@@ -17,7 +17,7 @@ from PIL import Image
 
 import restart_sampling as rs
 from restart_sampling.common.errors import OutputError, RestartError
-from restart_sampling.experiments.measure import image_sets, user_code
+from restart_sampling.experiments.measure import image_files, user_code
 from restart_sampling.experiments.measure.features import Features
 from restart_sampling.experiments.measure.image_sets import open_images
 from restart_sampling.jobs.generate import run_job
@@ -154,7 +154,7 @@ def test_what_harms_is_refused_in_a_sentence(name, tmp_path):
 
 
 def test_a_member_that_is_no_image_by_its_size_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(image_sets, "LARGEST", 1000)
+    monkeypatch.setattr(image_files, "LARGEST", 1000)
     with pytest.raises(OutputError, match="has 1,001 bytes; an image has at most"):
         list(open_images(packed(tmp_path / "a.tar", a_png=bytes(1001))).batches())
 

@@ -242,7 +242,7 @@ def test_the_page_explains_every_row():
 
 
 def test_the_page_shows_the_commands_that_the_program_runs():
-    from restart_sampling.experiments.profile import profiling
+    from restart_sampling.experiments import profile as profiling
 
     page = (HERE.parents[1] / "docs" / "gpu.md").read_text().splitlines()
     job = profiling.job_command("python", dict(preset="fashion-mnist-43", batches=1, tool="job"))

@@ -116,10 +116,10 @@ def bench(
             return
         judges: list[Any] = []
         if n or quick:
-            from ..experiments.measure.judge import judges_for
+            from ..experiments.measure.evaluator import evaluators_for
 
             try:
-                judges = judges_for(model, features, reference)  # a mistake shows before anything is measured
+                judges = evaluators_for(model, features, reference)  # a mistake shows before anything is measured
             except ConfigError as error:
                 if n:
                     raise
@@ -157,7 +157,7 @@ def bench(
                 cache=cache,
                 batch=batch,
                 dtype=dtype,
-                judge=judges,
+                evaluator=judges,
                 progress=console.print,
             )
     except KeyboardInterrupt:
@@ -277,9 +277,9 @@ def _show(rows: Sequence[dict[str, Any]], out: Path) -> None:
         _print(table)
     timed = [row for row in rows if row["kind"] == "speed"]
     if timed:
-        from ..experiments.measure.timing import quietness
+        from ..experiments.measure.timing import noise_report
 
-        typer.echo(quietness(timed))
+        typer.echo(noise_report(timed))
 
 
 def _distances(

@@ -47,7 +47,7 @@ def profile(
     Where no CUDA device is visible, --tool nsys and --tool ncu print the command that they would run.
     """
     from ..common.devices import select_device, visible_gpus
-    from ..experiments.profile.profiling import job_command
+    from ..experiments.profile import job_command
 
     if tool not in (*TOOLS, JOB):
         raise RestartValueError(f"--tool must be one of {', '.join(TOOLS)}, got {tool!r}")
@@ -186,7 +186,7 @@ def _torch(out: Path, job: _Job) -> None:
     import torch
 
     from ..common.marks import sent_to
-    from ..experiments.profile.profiling import profile_cpu, profile_cuda, read_trace, torch_profiler
+    from ..experiments.profile import profile_cpu, profile_cuda, read_trace, torch_profiler
 
     job.warm_up()
     rate = job.images_per_second()
@@ -207,7 +207,7 @@ def _torch(out: Path, job: _Job) -> None:
 
 def _nsys(out: Path, job: _Job, command: list[str]) -> None:
     from ..common.marks import provider
-    from ..experiments.profile.profiling import nsys_command, nsys_stats_command, profile_cuda, read_nsys, write_trace
+    from ..experiments.profile import nsys_command, nsys_stats_command, profile_cuda, read_nsys, write_trace
 
     nsys = str(shutil.which("nsys"))
     report, trace = out / "restart.nsys-rep", out / "trace.json.gz"
@@ -224,7 +224,7 @@ def _nsys(out: Path, job: _Job, command: list[str]) -> None:
 
 def _ncu(out: Path, command: list[str]) -> None:
     from ..common.marks import provider
-    from ..experiments.profile.profiling import ncu_command
+    from ..experiments.profile import ncu_command
 
     report = out / "step"
     nvtx = provider() == "nvtx"
@@ -242,7 +242,7 @@ def _window(nvtx: bool) -> str:
 
 def _show_command(tool: str, out: Path, command: list[str]) -> None:
     """What a machine with a GPU would run."""
-    from ..experiments.profile.profiling import ncu_command, nsys_command, nsys_stats_command
+    from ..experiments.profile import ncu_command, nsys_command, nsys_stats_command
 
     report = out / "restart.nsys-rep"
 
@@ -326,7 +326,7 @@ def _show(found: Any, job: _Job, rate: float, where: str) -> None:
     from rich.table import Table
 
     from ..common.terminal import plain_console
-    from ..experiments.profile.profiling import PARTS, bytes_per_evaluation, duration, step_bytes
+    from ..experiments.profile import PARTS, bytes_per_evaluation, duration, step_bytes
 
     if not found.us:
         raise BackendError("the profiler recorded nothing on the device; try another --tool")

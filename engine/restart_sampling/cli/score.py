@@ -49,17 +49,17 @@ def score(
 
     from ..common.terminal import plain_console
     from ..experiments.measure import score as scores
+    from ..experiments.measure.evaluator import evaluators_of
     from ..experiments.measure.image_sets import open_images
-    from ..experiments.measure.judge import judges_of
     from ..experiments.measure.rows import append, environment
 
     console = plain_console(stderr=True, soft_wrap=True)
     found = open_images(images)
-    judges = judges_of("all" if features is None else features, reference, found)
+    judges = evaluators_of("all" if features is None else features, reference, found)
     scorers = scores.score(judges, found.batches())
     rows: list[dict[str, Any]] = []
     for scorer in scorers:
-        judge = scorer.judge
+        judge = scorer.evaluator
         measured = {name: round(value, 6) for name, value in scorer.result().items()}
         row = {"kind": "score", "images": str(images), "format": found.kind, "n": scorer.n}
         rows.append(row | {"features": judge.features, "reference": judge.reference} | measured | environment())

@@ -91,7 +91,7 @@ def tune(
     from ..common.devices import select_device
     from ..common.terminal import plain_console
     from ..experiments.measure import shipped
-    from ..experiments.measure.judge import judge_for
+    from ..experiments.measure.evaluator import evaluator_for
     from ..experiments.measure.rows import environment, read
     from ..experiments.tune import confirm as results
     from ..experiments.tune import pareto, study
@@ -145,7 +145,7 @@ def tune(
     space = space_for(denoiser.parameterization, solvers=solvers, levels=levels, min_nfe=min_nfe, max_nfe=top)
     own = model == shipped.MODEL and reference is None and features is None
     own_plans = _plans(plans) if plans is not None else []
-    judge = judge_for(model, shipped.TUNER if own else features, reference)
+    judge = evaluator_for(model, shipped.TUNER if own else features, reference)
     if judge.note:
         console.print(f"note: {judge.note}")
     objective = Objective(

@@ -31,6 +31,8 @@ MOVED = {
     **{name: f"experiments.{name}" for name in ("report", "training", "tune")},
     "bench": "experiments.measure",
     "bench.images": "experiments.measure.image_cache",
+    "bench.judge": "experiments.measure.evaluator",
+    "bench.witnesses": "experiments.measure.agreement",
     "config": "plan.options",
     "models.config": "models.edm.config",
     "models.dhariwal_unet": "models.edm.dhariwal_unet",
@@ -42,12 +44,15 @@ MOVED = {
     "output.images": "common.images",
     "output.writers": "jobs.formats",
     "parity_report": "sampler.parity",
-    "profiling": "experiments.profile.profiling",
+    "profiling": "experiments.profile",
     "restart": "plan.notation",
     "restart_text": "plan.text",
     "sampler_inputs": "sampler.inputs",
     "spans": "plan.segments",
     "walk": "plan.trajectory",
+    "training.data": "experiments.datasets",
+    "training.extractors": "experiments.measure.extractors",
+    "training.stored": "experiments.measure.extractor_files",
 }
 
 

@@ -1,1 +1,1 @@
-"""Measuring samplers: contenders, speed and quality as keyed rows. All of it needs the extra [bench]."""
+"""Measure samplers: candidates, speed and quality as keyed rows. All of it needs the extra [bench]."""

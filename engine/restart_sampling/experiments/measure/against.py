@@ -1,12 +1,9 @@
-r"""Two revisions of this package against each other: the engine's contenders, alternating, each revision in a process
-of its own.
+r"""Time two revisions of this package against each other, the engine's candidates in turns.
 
-The other revision is checked out into a temporary worktree and put on the PYTHONPATH of its process, the working tree
-as it is on that of the other. Each is told the options of a plan and draws the same batch, A B B A …, so a ratio is
-taken within a round.
-The native library is not built: where its sources did not change its files are copied, otherwise the older revision's
-    step runs
-on the reference, and a note says so.
+Each revision has a process of its own: the working tree as it is, and the other one checked out into a temporary
+worktree. Each process is given the options of a plan and draws the same batch, in the order A B B A …, so a ratio is
+taken within a round. The native library is not built: if its sources did not change its files are copied; otherwise the
+older revision's step runs on the reference, and a note says so.
 """
 
 from __future__ import annotations
@@ -18,9 +15,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from ...common.errors import BackendError, ConfigError
 from ...plan.plan import Plan
@@ -32,7 +29,7 @@ ROOTS = ("engine", "kernels", "bindings")
 # What the native library is made from.
 NATIVE_SOURCES = ("bindings/csrc", "CMakeLists.txt", "kernels/restart_kernels/philox/coefficients.py")
 
-# Runs in either revision, so it uses only names that stay fixed.
+# Runs in either revision, so it uses only names that stay fixed. Whatever an older revision raises becomes a reply.
 CHILD = r"""
 import json, os, sys, time
 talk = os.fdopen(os.dup(1), "w", buffering=1)
@@ -73,17 +70,17 @@ class Revision:
             env=os.environ | {"PYTHONPATH": paths},
             cwd=root,
         )
+        self.ask, self.answer = cast(IO[str], self.process.stdin), cast(IO[str], self.process.stdout)
 
     def run(self, name: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Draw the batch once; with `options` build the sampler first. {"seconds", "backend"} or {"error"}."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        try:
-            self.process.stdin.write(json.dumps([name, options]) + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass
-        line = self.process.stdout.readline()
+        """Draw the batch once, with `options` after building the sampler.
+
+        Returns {"seconds", "backend"} or {"error"}. Raises BackendError if the process has ended.
+        """
+        with suppress(BrokenPipeError):
+            self.ask.write(json.dumps([name, options]) + "\n")
+            self.ask.flush()
+        line = self.answer.readline()
         if not line:
             raise BackendError(
                 f"the process of a revision ended with status {self.process.wait()}; its errors are above"
@@ -91,9 +88,9 @@ class Revision:
         return dict(json.loads(line))
 
     def close(self) -> None:
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
+        """End the process and wait for it."""
+        self.ask.close()
+        self.answer.close()
         self.process.wait()
 
 
@@ -109,10 +106,9 @@ def measure(
     threads: int = 1,
     progress: Callable[[str], None] | None = None,
 ) -> list[Row]:
-    """A row (kind "against") for each (contender's name, plan): ratio is how many times as fast the working tree is.
+    """Return a row (kind "against") for each (candidate's name, plan); `ratio` is how many times as fast this tree is.
 
-    Raises:
-        ConfigError: not a checkout of git, or no such revision.
+    Raises ConfigError if this is no git checkout or there is no such revision.
     """
     say = progress or (lambda line: None)
     root = _root()
@@ -138,6 +134,7 @@ def measure(
 
 
 def _compare(sides: dict[str, Revision], name: str, plan: Plan, rounds: int, say: Callable[[str], None]) -> Row | None:
+    """Return the row of one plan, or None if a revision cannot run it."""
     options = plan.config.to_dict()
     first = {side: revision.run(f"{name} {plan.digest}", options) for side, revision in sides.items()}
     for side, reply in first.items():
@@ -170,7 +167,7 @@ def _compare(sides: dict[str, Revision], name: str, plan: Plan, rounds: int, say
 
 @contextmanager
 def worktree(root: Path, commit: str) -> Iterator[Path]:
-    """The revision's files in a temporary folder."""
+    """Check a revision out into a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="restart-sampling-against-") as folder:
         path = Path(folder) / "tree"
         done = subprocess.run(
@@ -191,12 +188,15 @@ def worktree(root: Path, commit: str) -> Iterator[Path]:
 
 
 def copy_native(root: Path, other: Path, commit: str) -> str:
-    """Copy the built library into `other` where its sources are the same; otherwise a line that says what happens."""
+    """Copy the built library into `other` if its sources are the same; else return a line on what happens instead."""
     built = sorted((root / "bindings/restart_bindings").glob("_native_*.so"))
     if not built:
         return "the native library is not built: both revisions run on the reference step"
     if _git(root, "diff", "--quiet", commit, "--", *NATIVE_SOURCES) is None:
-        return f"the native library's sources changed since {commit}: there the step runs on the reference, so ratios flatter"
+        return (
+            f"the native library's sources changed since {commit}: there the step runs on the reference, so ratios are "
+            f"too favourable"
+        )
     target = other / "bindings/restart_bindings"
     if not target.is_dir():
         return f"revision {commit} has no native library: its step runs on the reference"
@@ -206,6 +206,7 @@ def copy_native(root: Path, other: Path, commit: str) -> str:
 
 
 def _root() -> Path:
+    """Return the root of this checkout. Raises ConfigError if the package is not run from one."""
     found = _git(Path(__file__).parent, "rev-parse", "--show-toplevel")
     root = Path(found) if found else None
     if root is None or not all((root / folder).is_dir() for folder in ROOTS):
@@ -216,7 +217,7 @@ def _root() -> Path:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    """git's answer, None where it fails."""
+    """Return git's answer, or None if it fails."""
     try:
         done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
     except OSError:

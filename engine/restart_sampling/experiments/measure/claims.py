@@ -1,19 +1,20 @@
 r"""The paper's claim as a number: the share of the best SDE's evaluations with which Restart reaches its quality.
 
-Of the SDE family the row with the lowest mean FD over the blocks of seeds is the goal. The claim is the measured
-Restart row with the fewest evaluations whose mean FD is no higher. Beside it stands an interpolated number, and is
-called so: Restart's curve is the lowest mean FD among its samplers at each NFE, made monotone (more evaluations may
-always be left unused), and between two measured points FD is taken as linear in ln NFE. The spread is that of the
-interpolated number taken block by block. "Not reached" is an answer.
+The goal is the SDE row with the lowest mean FD over the blocks of seeds. The claim is the measured Restart row with the
+fewest evaluations whose mean FD is no higher. An interpolated number stands beside it and is named as such: Restart's
+curve is the lowest mean FD among its samplers at each NFE, made monotone (evaluations may always be left unused), and
+between two measured points FD is taken as linear in ln NFE. The spread is that of the interpolated number, computed
+block by block. "Not reached" is a possible answer.
 
 Plain PyTorch loops are left out: they are the engine's samplers once more, with other noise.
 
-The distance is `fd_balanced` where all these rows have it, else `fd` (bench/judge.py).
+The distance is `fd_balanced` if all these rows have it, else `fd` (evaluator.py).
 
-`pairs` compares two contenders block by block: they drew the same seeds, so most of the noise of a distance drops out.
+`pairs` compares two candidates block by block: they drew the same seeds, so most of the noise of a distance drops out.
 
-Rows are compared on seeds that all of them drew: those of both families that have the most blocks. What is said in
-words, and by how many sets of features it has to be confirmed, is in witnesses.py."""
+Rows are compared on seeds that all of them drew: those of both families that have the most blocks. The claim in words,
+and how many sets of features have to agree on it, are in agreement.py.
+"""
 
 from __future__ import annotations
 
@@ -27,23 +28,23 @@ from .rows import ranking
 
 GROUP = ("features", "reference", "dtype", "n")
 Row = Mapping[str, Any]
-Contender = tuple[str, str, int, str]  # family, sampler, NFE, and the key of what is drawn
-Table = dict[Contender, dict[int, Row]]  # then by first seed
+Key = tuple[str, str, int, str]  # a candidate in a table: family, sampler, NFE, and the key of what is drawn
+Table = dict[Key, dict[int, Row]]  # then by first seed
 
 
 @dataclass(frozen=True)
 class Fraction:
-    """What `fraction` found.
+    """The result of :func:`fraction`.
 
     Attributes:
-        nfe_sde, fd_sde, sampler: the best SDE row. nfe_restart: evaluations with which Restart is as good, None if
-            never.
-        fraction: their ratio; low, high: its range over blocks of seeds (None where a block does not reach it).
-        reached: of `blocks` blocks, in how many Restart reaches the SDE. n: samples of a block. fd_restart: Restart's
-            lowest.
-        metric: "fd" or "fd_balanced", which all of it is of.
-        between: the measured NFE that `nfe_restart` is interpolated between, None where it was measured itself.
-        as_good: the Restart contenders whose mean FD is no higher than the SDE's, with that mean; fewest evaluations
+        nfe_sde, fd_sde, sampler: of the best SDE row. fd_restart: Restart's lowest distance.
+        nfe_restart: evaluations with which Restart is as good, None if never.
+        fraction: nfe_restart / nfe_sde. low, high: its range over blocks of seeds; None if no block, or not every
+            block, reaches the SDE.
+        reached: in how many of `blocks` blocks of `n` samples Restart reaches the SDE.
+        metric: the distance of all these numbers, "fd" or "fd_balanced".
+        between: the measured NFE that `nfe_restart` is interpolated between, None if it was measured itself.
+        as_good: the Restart candidates whose mean FD is no higher than the SDE's, with that mean; fewest evaluations
             first.
     """
 
@@ -60,26 +61,26 @@ class Fraction:
     n: int
     metric: str
     between: tuple[int, int] | None
-    as_good: tuple[tuple[Contender, float], ...]
+    as_good: tuple[tuple[Key, float], ...]
 
 
 def fraction(rows: Iterable[Row]) -> Fraction | None:
-    """From rows of kind "quality" of one group (model, device, features, reference, dtype, n); None where one side is
-    missing.
+    """Return the claim of rows of kind "quality" of one group (model, device, features, reference, dtype, n).
 
-    Only blocks that every row of both families has are used, so that all see the same seeds.
+    Only blocks that every row of both families has are used, so that all see the same seeds. Returns None if there is
+    no SDE or no Restart row.
     """
     return fraction_of(table_of(rows))
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two contenders on the same blocks of seeds.
+    """Two candidates on the same blocks of seeds.
 
     Attributes:
-        one, other: a row of each. mean: FD of `one` less that of `other`, mean over the blocks; error: its standard
-            error.
-        lower: in how many of `blocks` blocks of n samples `one` is lower. metric: "fd" or "fd_balanced".
+        one, other: a row of each.
+        mean: FD of `one` minus FD of `other`, mean over the blocks. error: the standard error of the mean.
+        lower: in how many of `blocks` blocks of `n` samples `one` is lower. metric: "fd" or "fd_balanced".
     """
 
     one: Row
@@ -93,11 +94,12 @@ class Pair:
 
 
 def pairs(rows: Iterable[Row]) -> list[Pair]:
-    """Every Restart contender beside its own solver without Restart, at the nearest NFE, and beside the best SDE.
+    """Return every Restart candidate beside its own solver without Restart, at the nearest NFE, and the best SDE.
 
-    From rows of kind "quality", of each group by itself. Only what shares two blocks of seeds or more is compared. The
-    best SDE is the one that is furthest below the contender on the blocks that both have: means over unlike blocks do
-    not compare."""
+    Rows of kind "quality" are compared within their group, if they share two blocks of seeds or more. The best SDE is
+    the one that is furthest below the candidate on the blocks that both have: means over different blocks cannot be
+    compared.
+    """
     return [pair for group in _groups(rows) for pair in _pairs(table_of(group, ("ode", "sde", "restart")))]
 
 
@@ -120,7 +122,7 @@ def _pairs(table: Table) -> list[Pair]:
 
 
 def _solver(blocks: Mapping[int, Row]) -> str:
-    """The solver of a contender, as its configuration says, else its name."""
+    """Return a candidate's solver: that of its configuration, else its name."""
     row = next(iter(blocks.values()))
     return str((row.get("config") or {}).get("solver") or row["sampler"].removesuffix("+restart"))
 
@@ -134,7 +136,7 @@ def _pair(mine: Mapping[int, Row], theirs: Mapping[int, Row], blocks: Sequence[i
 
 
 def table_of(rows: Iterable[Row], families: Sequence[str] = ("sde", "restart")) -> Table:
-    """The rows of these families, by contender and block of seeds; the later of two rows of one block counts."""
+    """Return the rows of these families by candidate and block of seeds; the later of two rows of one block counts."""
     table: Table = {}
     for row in rows:
         if (
@@ -143,8 +145,8 @@ def table_of(rows: Iterable[Row], families: Sequence[str] = ("sde", "restart")) 
             and row.get("by") != "torch"
             and all(row.get(name) is not None for name in ("fd", "sampler", "nfe", "first_seed", "n"))
         ):
-            contender = (row["family"], row["sampler"], row["nfe"], str(row.get("key", "")))
-            table.setdefault(contender, {})[row["first_seed"]] = row
+            key = (row["family"], row["sampler"], row["nfe"], str(row.get("key", "")))
+            table.setdefault(key, {})[row["first_seed"]] = row
     return table
 
 
@@ -153,10 +155,9 @@ def _metric(blocks: Iterable[Mapping[int, Row]]) -> str:
 
 
 def most_blocks(table: Table) -> Table:
-    """The contenders that were drawn on the most blocks that an SDE and a Restart contender share; empty where they
-    share none.
+    """Return the candidates that were drawn on the most blocks that an SDE and a Restart candidate share.
 
-    Of equally many blocks those count that most contenders have.
+    Of equally many blocks those count that most candidates have. The result is empty if they share none.
     """
     sde, restart = (
         {frozenset(found) for key, found in table.items() if key[0] == family} for family in ("sde", "restart")
@@ -171,8 +172,8 @@ def most_blocks(table: Table) -> Table:
 
 
 def fraction_of(table: Table) -> Fraction | None:
-    """:func:`fraction` of the contenders in a table, on the blocks that all of them have."""
-    if {contender[0] for contender in table} != {"sde", "restart"}:
+    """Return :func:`fraction` of the candidates in a table, on the blocks that all of them have."""
+    if {family for family, *_ in table} != {"sde", "restart"}:
         return None
     blocks = sorted(set.intersection(*(set(found) for found in table.values())))
     if not blocks:
@@ -214,12 +215,12 @@ def fraction_of(table: Table) -> Fraction | None:
 
 
 def model_of(row: Row) -> str:
-    """What tells models apart: the hash of the weights, or the name where there is none."""
+    """Return what tells models apart: the hash of the weights, else the name."""
     return str(row.get("model_sha256") or row.get("model") or "")
 
 
 def _groups(rows: Iterable[Row]) -> list[list[Row]]:
-    """Quality rows that may be compared."""
+    """Return the quality rows in groups that may be compared."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         if row.get("kind") == "quality":
@@ -231,13 +232,14 @@ def _mean(found: Mapping[int, float], blocks: Sequence[int]) -> float:
     return statistics.fmean(found[block] for block in blocks)
 
 
-def _best(family: Mapping[Contender, Mapping[int, float]], blocks: Sequence[int]) -> tuple[str, int, float]:
+def _best(family: Mapping[Key, Mapping[int, float]], blocks: Sequence[int]) -> tuple[str, int, float]:
+    """Return (sampler, NFE, mean FD) of the candidate with the lowest mean."""
     (_, sampler, nfe, _), found = min(family.items(), key=lambda item: _mean(item[1], blocks))
     return sampler, nfe, _mean(found, blocks)
 
 
-def _curve(family: Mapping[Contender, Mapping[int, float]], blocks: Sequence[int]) -> list[tuple[int, float]]:
-    """(NFE, lowest FD with at most so many evaluations), ascending."""
+def _curve(family: Mapping[Key, Mapping[int, float]], blocks: Sequence[int]) -> list[tuple[int, float]]:
+    """Return (NFE, lowest FD with at most so many evaluations), ascending."""
     lowest: dict[int, float] = {}
     for (_, _, nfe, _), found in family.items():
         lowest[nfe] = min(lowest.get(nfe, math.inf), _mean(found, blocks))
@@ -248,7 +250,10 @@ def _curve(family: Mapping[Contender, Mapping[int, float]], blocks: Sequence[int
 
 
 def _reached(curve: Sequence[tuple[int, float]], goal: float) -> tuple[float | None, tuple[int, int] | None]:
-    """The NFE at which the curve comes down to `goal`, and the two measured NFE it is interpolated between, if it is."""
+    """Return the NFE at which the curve reaches `goal`, and the two measured NFE that it is interpolated between.
+
+    Both are None if the goal is not reached; only the second is None if that NFE was measured.
+    """
     before: tuple[int, float] | None = None
     for nfe, fd in curve:
         if fd <= goal:

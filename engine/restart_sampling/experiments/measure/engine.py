@@ -1,4 +1,4 @@
-r"""The engine's contenders: every solver, alone and with Restart, and every preset.
+r"""The engine's candidates: every solver, alone and with Restart, and every preset.
 
 What a budget of evaluations buys:
 
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...common.errors import NonFiniteError
@@ -28,7 +29,7 @@ from ...plan.plan import Plan
 from ...plan.presets import Preset
 from ...plan.presets import presets as published
 from ...sampler.sampler import Sampler, describe_failures
-from .samplers import Contender, Runner
+from .candidate import Candidate, Runner
 
 INTERVAL = (3, 0.06, 0.30)  # N, t_min, t_max
 MAIN_SHARE = 0.8  # of the evaluations, on the main walk
@@ -60,11 +61,11 @@ KINDS = (
 RESTART = "with Restart, arXiv 2306.14878, Algorithm 2"
 
 
-def contenders() -> tuple[Contender, ...]:
-    """Each solver alone, then each with Restart."""
-    alone = [Contender(k.solver, k.family, "engine", k.title, k.source, partial(_make, k, False)) for k in KINDS]
+def candidates() -> tuple[Candidate, ...]:
+    """Return the candidates of the solvers: each alone, then each with Restart."""
+    alone = [Candidate(k.solver, k.family, "engine", k.title, k.source, partial(_make, k, False)) for k in KINDS]
     jumping = [
-        Contender(
+        Candidate(
             f"{k.solver}+restart",
             "restart",
             "engine",
@@ -77,10 +78,10 @@ def contenders() -> tuple[Contender, ...]:
     return (*alone, *jumping)
 
 
-def presets() -> tuple[Contender, ...]:
-    """The published configurations. Each has one NFE; it fits any budget from there on."""
+def presets() -> tuple[Candidate, ...]:
+    """Return the published configurations. Each has one NFE and fits every budget from there on."""
     return tuple(
-        Contender(
+        Candidate(
             f"preset:{p.name}",
             _family(p.plan_options),
             "engine",
@@ -99,7 +100,7 @@ def _family(options: dict[str, Any]) -> str:
 
 
 class EngineRunner:
-    """Draws through `Sampler`; `network` may be replaced before the first draw, by one that is timed."""
+    """Draws through `Sampler`. `network` may be replaced by a wrapper before the first draw."""
 
     def __init__(self, denoiser: Denoiser, plan: Plan, batch_size: int, dtype: str) -> None:
         self.plan: Plan | None = plan
@@ -116,9 +117,10 @@ class EngineRunner:
         self.sampler.network = network
 
     def draw(self, seeds: Sequence[int], class_labels: Any = None) -> tuple[Tensor, Tensor | None]:
-        """See `Runner.draw`. NonFiniteError: some samples are NaN or infinite; its `.samples` holds all x."""
-        import torch
+        """Draw as `Runner.draw` says.
 
+        Raises NonFiniteError if samples are NaN or infinite; its `samples` holds all x.
+        """
         parts: list[Tensor] = []
         labels: list[Tensor | None] = []
         failures: list[dict[str, Any]] = []
@@ -149,14 +151,14 @@ def _make_preset(
     return EngineRunner(denoiser, plan, batch_size, dtype) if plan.nfe <= nfe else None
 
 
-def plan_of(contender: Contender, nfe: int, restart: Any = None) -> Plan | None:
-    """The plan an engine's contender runs at a budget; None where none fits."""
-    kind = next((k for k in KINDS if contender.name in (k.solver, f"{k.solver}+restart")), None)
+def plan_of(candidate: Candidate, nfe: int, restart: Any = None) -> Plan | None:
+    """Return the plan that a candidate of the engine runs at a budget, or None if none fits."""
+    kind = next((k for k in KINDS if candidate.name in (k.solver, f"{k.solver}+restart")), None)
     if kind is None:
-        preset = next(p for p in published() if contender.name == f"preset:{p.name}")
+        preset = next(p for p in published() if candidate.name == f"preset:{p.name}")
         plan = Plan.build(**preset.plan_options)
         return plan if plan.nfe <= nfe else None
-    jumping = contender.family == "restart"
+    jumping = candidate.family == "restart"
     return plan_for(kind.solver, nfe, jumping, restart if jumping else None, kind.options)
 
 

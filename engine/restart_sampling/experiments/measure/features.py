@@ -2,8 +2,8 @@ r"""Feature extractors for quality: any `nn.Module`, uint8 images [n, C, H, W] �
 
 | given | what it is |
 |---|---|
-| nothing | the shipped classifier of the bundled model: 64 features, "FD-classifier" |
-| a name | one of the shipped extractors, see shipped.py |
+| nothing | the shipped classifier of the bundled model |
+| a name | a shipped extractor, see shipped.py |
 | `FILE.py:NAME` | a class or function without arguments, in a file of yours, that makes the module |
 | `package.module:NAME` | the same in a module that can be imported from the current folder |
 | `FILE.pt`, `FILE.jit` | a TorchScript file; loading it runs the code in it, so it must be yours or trusted |
@@ -27,14 +27,14 @@ from . import shipped, user_code
 
 
 class Features(nn.Module):
-    """A feature extractor in the form torchmetrics asks for: it knows `num_features`.
+    """A feature extractor in the form that torchmetrics asks for: it knows `num_features`.
 
     Args:
         network: uint8 [n, C, H, W] → [n, d].
         name: how rows name it.
         sample: one image uint8 [C, H, W] of the kind it will see, to count features with.
 
-    Raises RestartError when the network does not give finite [n, d].
+    Raises RestartError if the network does not give finite [n, d].
     """
 
     def __init__(self, network: nn.Module, name: str, sample: Tensor) -> None:
@@ -44,12 +44,12 @@ class Features(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Float32 [n, num_features]."""
+        """Return the features float32 [n, num_features] of uint8 images [n, C, H, W]."""
         shape = getattr(self.network, "image_shape", None)
         if shape is not None and tuple(images.shape[1:]) != shape:
             raise RestartValueError(
-                f"{self.name} takes images of {_size(shape)}, and these are of {_size(images.shape[1:])}; convert them, or give "
-                f"--features and --reference made for them"
+                f"{self.name} takes images of {_size(shape)}, and these are of {_size(images.shape[1:])}; convert "
+                f"them, or give --features and --reference made for them"
             )
         try:
             found = self.network(images)
@@ -74,12 +74,15 @@ class Features(nn.Module):
 
 
 def load_features(text: str) -> nn.Module:
-    """The module that `text` names; see the module's table."""
+    """Return the module that `text` names; see the table at the top."""
     return named_features(text)[0]
 
 
 def named_features(text: str) -> tuple[nn.Module, str]:
-    """The module that `text` names, and how rows name it: for a file with 12 digits of its SHA-256."""
+    """Return the module that `text` names, and how rows name it: a file's name ends with 12 digits of its SHA-256.
+
+    Raises RestartError if it cannot be made.
+    """
     if text in shipped.NAMES:
         return shipped.extractor(text), text
     path = Path(text).expanduser()
@@ -100,5 +103,5 @@ def named_features(text: str) -> tuple[nn.Module, str]:
 
 
 def _size(shape: Sequence[int]) -> str:
-    """ "28×28 with 1 channel" of [C, H, W]."""
+    """Return "28×28 with 1 channel" for [C, H, W] = [1, 28, 28]."""
     return f"{shape[1]}×{shape[2]} with {shape[0]} channel{'s' * (shape[0] != 1)}"

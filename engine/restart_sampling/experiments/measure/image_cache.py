@@ -1,6 +1,7 @@
-r"""The images that quality was measured on, kept so that nothing is drawn twice.
+r"""A cache of the images that quality was measured on, so that nothing is drawn twice.
 
-CACHE/<model, 12 digits>/<runner's key>/<first seed>-<last seed>.npz    images uint8 [n, C, H, W], labels int64 [n] (−1: none)
+CACHE/<model, 12 digits>/<runner's key>/<first seed>-<last seed>.npz holds images uint8 [n, C, H, W] and labels
+int64 [n], −1 for none.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from ...common.files import NPZ_DAMAGE, write_atomically
 
 
 def default_folder() -> Path:
-    """Where images are kept unless told otherwise."""
+    """Return the folder of the cache if none is given."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "restart-sampling" / "bench"
 
 
 def path_of(cache: Path, model_sha256: str, key: str, first: int, n: int) -> Path:
-    """The file of a block of seeds."""
+    """Return the file of a block of seeds."""
     return cache / (model_sha256[:12] or "unknown") / key / f"{first}-{first + n - 1}.npz"
 
 
 def read(path: Path, n: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor] | None:
-    """(images uint8 [n, *shape], labels int64 [n]) of a file; None where there is none or it is not whole."""
+    """Return (images uint8 [n, *shape], labels int64 [n]) of a file, or None if it is missing or not whole."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             images, labels = arrays["images"], arrays["labels"]
@@ -38,7 +39,7 @@ def read(path: Path, n: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor] | 
 
 
 def write(path: Path, images: Tensor, labels: Tensor | None) -> None:
-    """Keep a block; a folder that cannot be written only costs drawing again."""
+    """Write a block. A folder that cannot be written is no error: the block is drawn again then."""
     known = np.full(len(images), -1, dtype=np.int64) if labels is None else labels.numpy()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,19 +1,19 @@
-r"""diffusers' schedulers as contenders, driven the way its pipelines do.
+r"""diffusers' schedulers as candidates, called as its pipelines call them.
 
-Each drives the same network with the same EDM preconditioning on the same levels as the engine, n points from 80 down
-to 0.002 with rho 7, and then 0. How the levels get there depends on the scheduler:
+Each runs the same network with the same EDM preconditioning on the same levels as the engine: n points from 80 down to
+0.002 with rho 7, and then 0. How the levels are given depends on the scheduler:
 
-* the two EDM schedulers take sigma_min, sigma_max and rho, precondition by themselves and get the raw network;
+* The two EDM schedulers take sigma_min, sigma_max and rho, precondition by themselves and call the raw network.
 * Heun, DPM-Solver and UniPC know discrete VP levels, given by their betas. `trained_betas` puts these between 0.002 and
-  80, and
-  `use_karras_sigmas` spaces n points between the two ends. They hold betas in float32, which moves the lowest level by up to
-  half a percent;
-* DDIM only walks the levels its betas give: it gets the n points themselves as betas, and `clip_sample=False`.
+  80, and `use_karras_sigmas` spaces n points between the two ends. They hold betas in float32, which moves the lowest
+  level by up to half a percent.
+* DDIM steps along the levels of its betas: it gets the n points themselves as betas, and `clip_sample=False`.
 
-VP schedulers hold x_vp = x/√(1 + σ²) and are given D(x; σ) as a "sample" prediction. Heun holds x and is given (x −
-D)/σ as epsilon. The initial latent is draw 0 of the seed times the scheduler's own `init_noise_sigma`; noise of the SDE
-variant comes from one torch generator for each seed. `step` and `scale_model_input` are the library's, its scalars stay
-on the CPU as there."""
+VP schedulers hold x_vp = x/√(1 + σ²) and are given D(x; σ) as a "sample" prediction. Heun holds x and is given
+(x − D)/σ as epsilon. The initial latent is draw 0 of the seed times the scheduler's own `init_noise_sigma`; noise of
+the SDE variant comes from one torch generator for each seed. `step` and `scale_model_input` are the library's, and its
+scalars stay on the CPU as they do there.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from ...models.denoiser import Denoiser
 from ...plan.schedule import get_schedule
 from ...sampler.noise import normal
 from . import loops
-from .plain import EagerRunner
-from .samplers import Contender, Runner
+from .candidate import Candidate, Runner
+from .eager import EagerRunner
 
 LEVELS = 1000  # of the VP schedulers, between the ends
 SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0
@@ -39,7 +39,13 @@ SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0
 
 @dataclass(frozen=True)
 class _Scheduler:
-    """One scheduler. `kind`: "edm", "karras" or "levels", see the module; `calls`: network calls of n points."""
+    """One scheduler.
+
+    Attributes:
+        name: of the candidate, after "diffusers/". class_name: of the scheduler. title: the name that is shown.
+        kind: how levels are given, see the module: "edm", "karras" (trained betas, then spaced) or "levels" (DDIM).
+        family: "ode" or "sde". heun: two network calls a step, one in the last. options: of the scheduler's class.
+    """
 
     name: str
     class_name: str
@@ -50,13 +56,15 @@ class _Scheduler:
     options: dict[str, Any] = field(default_factory=dict)
 
     def points(self, nfe: int) -> int:
-        """Points of the grid for at most `nfe` calls."""
+        """Return the most points of the grid that `nfe` network calls pay for."""
         return (nfe + 1) // 2 if self.heun else nfe
 
     def calls(self, points: int) -> int:
+        """Return the network calls of a grid of `points`."""
         return 2 * points - 1 if self.heun else points
 
     def make(self, points: int, low: float, high: float, sigma_data: float) -> Any:
+        """Return the scheduler with `points` levels from `high` down to `low`."""
         diffusers = _library()
         cls = getattr(diffusers, self.class_name)
         if self.kind == "edm":
@@ -92,10 +100,10 @@ _HOW = {
 }
 
 
-def contenders() -> tuple[Contender, ...]:
-    """`diffusers/heun` and the others. diffusers itself is imported by their runners."""
+def candidates() -> tuple[Candidate, ...]:
+    """Return `diffusers/heun` and the others. Only their runners import diffusers itself."""
     return tuple(
-        Contender(
+        Candidate(
             f"diffusers/{s.name}",
             s.family,
             "diffusers",
@@ -108,18 +116,16 @@ def contenders() -> tuple[Contender, ...]:
 
 
 def betas(levels: np.ndarray) -> list[float]:
-    """The betas whose discrete VP process has the noise levels `levels`, given descending: ᾱ_i = 1/(1 + σ_i²), lowest
-    first.
-    """
+    """Return the betas whose discrete VP process has the noise levels `levels`: ᾱ_i = 1/(1 + σ_i²), lowest first."""
     alphas_cumprod = 1 / (1 + np.sort(levels) ** 2)
     before = np.concatenate([[1.0], alphas_cumprod[:-1]])
     return [float(b) for b in 1 - alphas_cumprod / before]
 
 
 class SchedulerRunner(EagerRunner):
-    """A scheduler on a grid of `points`.
+    """Draws with a scheduler on a grid of `points`.
 
-    `set_timesteps` clears what it keeps of the last batch, as in a pipeline's call.
+    `set_timesteps` resets the scheduler before each batch, as in a pipeline's call.
     """
 
     def __init__(
@@ -133,7 +139,7 @@ class SchedulerRunner(EagerRunner):
 
     @cached_property
     def scheduler(self) -> Any:
-        """Made at the first draw: Heun with a thousand levels takes a quarter of a second."""
+        """The scheduler, made at the first draw: Heun with a thousand levels takes a quarter of a second."""
         return self.which.make(self.points, self.low, self.high, loops.sigma_data_of(self.denoiser))
 
     def _batch(self, seeds: Tensor, labels: Tensor | None) -> Tensor:
@@ -146,7 +152,7 @@ class SchedulerRunner(EagerRunner):
         return walk(scheduler, x, self._D(labels))
 
     def _edm(self, scheduler: Any, x: Tensor, seeds: Tensor, labels: Tensor | None) -> Tensor:
-        """The raw network: c_noise is the timestep, the scheduler preconditions."""
+        """Draw a batch with the raw network: c_noise is the timestep, and the scheduler preconditions."""
         hot, more = self._hot(labels), {}
         if self.which.family == "sde":
             more["generator"] = [torch.Generator(self.device).manual_seed(int(seed)) for seed in seeds]
@@ -159,7 +165,7 @@ class SchedulerRunner(EagerRunner):
 
 
 def _heun(scheduler: Any, x: Tensor, D: loops.D) -> Tensor:
-    """State in VE scale, epsilon prediction; the input is not scaled here because D does that."""
+    """Draw with x in VE scale and epsilon predictions; D scales its input by itself."""
     sigmas = scheduler.sigmas.to(x.device)
     scheduler.set_begin_index(0)
     for i, t in enumerate(scheduler.timesteps):
@@ -170,7 +176,7 @@ def _heun(scheduler: Any, x: Tensor, D: loops.D) -> Tensor:
 
 
 def _vp(scheduler: Any, x: Tensor, D: loops.D) -> Tensor:
-    """State in VP scale, levels in scheduler.sigmas."""
+    """Draw with x in VP scale and the levels in scheduler.sigmas."""
     sigmas = scheduler.sigmas.to(x.device)
     scheduler.set_begin_index(0)
     for i, t in enumerate(scheduler.timesteps):
@@ -179,11 +185,11 @@ def _vp(scheduler: Any, x: Tensor, D: loops.D) -> Tensor:
 
 
 def _ddim(scheduler: Any, x: Tensor, D: loops.D) -> Tensor:
-    """State in VP scale, levels in scheduler.alphas_cumprod."""
-    kept = scheduler.alphas_cumprod.to(x.device)
+    """Draw with x in VP scale and the levels in scheduler.alphas_cumprod."""
+    alphas_cumprod = scheduler.alphas_cumprod.to(x.device)
     for t in scheduler.timesteps:
-        root = kept[t].sqrt()
-        x = scheduler.step(D(x / root, (1 / kept[t] - 1).sqrt()), t, x, return_dict=False)[0]
+        root = alphas_cumprod[t].sqrt()
+        x = scheduler.step(D(x / root, (1 / alphas_cumprod[t] - 1).sqrt()), t, x, return_dict=False)[0]
     return x
 
 
@@ -200,6 +206,7 @@ def _grid(points: int, low: float, high: float) -> np.ndarray:
 
 
 def _library() -> Any:
+    """Import diffusers. Raises BackendError, which says how to install it."""
     try:
         import diffusers
     except ImportError:

@@ -1,4 +1,7 @@
-r"""The samplers people run today, in plain PyTorch: what the engine is compared with.
+r"""The samplers that people run today, in plain PyTorch: the timed baselines that the engine is compared with.
+
+These loops compute what public code computes, in the way public code does it. The readable statement of the same
+algorithms, which tests compare with, is `sampler/reference.py`; it is not timed.
 
 Written from the papers, EDM (arXiv 2206.00364) Algorithms 1 and 2 and Restart (arXiv 2306.14878) Algorithm 1 and its
 multi-level form, with the habits of the two families of public code:
@@ -9,10 +12,10 @@ multi-level form, with the habits of the two families of public code:
 | `restart_loop_fp64`        | float64 | the same                          | the same                             |
 | `heun_loop_fp32`           | float32 | `torch.randn_like` for the batch  | 0-dim float32 tensors; sigma [B]     |
 
-Public code of both families draws noise at every step, also where churn is off and the draw is multiplied by zero or
-thrown away. That is what its users pay, so it is the default; `unused_draws=False` leaves those draws (and in float64
-the arithmetic around them) out, which is the fastest honest form of the same loop. Nothing else is slowed down: grids
-and intervals are made ready before the loop, and autograd is off.
+Public code of both families draws noise at every step, also if churn is off and the draw is multiplied by zero or
+discarded. Its users pay for that, so it is the default; `unused_draws=False` leaves those draws out, and in float64 the
+arithmetic around them, which is the fastest form of the same loop. Nothing else is slowed down: grids and intervals are
+prepared before the loop, and autograd is off.
 
 D is any denoiser D(x, σ) with σ a 0-dim or [B] tensor; :func:`edm_denoiser` makes one from a raw network,
 preconditioning included. `noise(x)` gives standard normals like x and is called once for each draw, in running order.
@@ -39,18 +42,18 @@ SQRT2_1 = 2**0.5 - 1
 
 
 def karras(n: int, low: float, high: float, rho: float = 7.0, dtype: torch.dtype = torch.float64) -> Tensor:
-    """EDM eq. 5: n levels from `high` down to `low`."""
+    """Return n levels from `high` down to `low` (EDM eq. 5)."""
     i = torch.arange(n, dtype=dtype) / (n - 1)
     return (high ** (1 / rho) + i * (low ** (1 / rho) - high ** (1 / rho))) ** rho
 
 
 def edm_grid(n: int = 18, low: float = 0.002, high: float = 80.0, dtype: torch.dtype = torch.float64) -> Tensor:
-    """t_0 … t_{n−1} and the final 0."""
+    """Return t_0 … t_{n−1} and the final 0."""
     return torch.cat([karras(n, low, high, dtype=dtype), torch.zeros(1, dtype=dtype)])
 
 
 class SampleGenerators:
-    """One torch generator for each sample, so that an image does not depend on its batch: noise(x) like `randn_like`."""
+    """Draws like `randn_like`, with a generator for each sample, so that an image does not depend on its batch."""
 
     def __init__(self, seeds: Iterable[int], device: str | torch.device = "cpu") -> None:
         self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
@@ -61,7 +64,7 @@ class SampleGenerators:
         )
 
     def latents(self, shape: Sequence[int]) -> Tensor:
-        """The start of the batch, float32 standard normals [B, *shape]."""
+        """Draw the start of the batch, float32 standard normals [B, *shape]."""
         device = self.generators[0].device
         return self(torch.empty(len(self.generators), *shape, device=device))
 
@@ -78,7 +81,7 @@ def edm_stochastic_loop_fp64(
     s_noise: float = 1.0,
     unused_draws: bool = True,
 ) -> Tensor:
-    """EDM Algorithm 2; s_churn = 0 is Algorithm 1, plain Heun.
+    """Run EDM Algorithm 2; s_churn = 0 is Algorithm 1, plain Heun.
 
     Args:
         latents: standard normals [B, *shape]. t_steps: float64 [N_main + 1], descending, the last one 0.
@@ -102,10 +105,10 @@ def restart_loop_fp64(
     restart_gamma: float = 0.0,
     unused_draws: bool = True,
 ) -> Tensor:
-    """Restart Algorithm 1 and its multi-level form on EDM's Heun sampler; no intervals is EDM Algorithm 2.
+    """Run Restart Algorithm 1 and its multi-level form on EDM's Heun sampler; without intervals it is EDM Algorithm 2.
 
-    An interval hangs at the grid point nearest to its t_min and walks N levels from its own t_max, K times. The network
-    runs in what precision D likes; its result becomes float64.
+    An interval starts at the grid point nearest to its t_min and runs over N levels from its own t_max, K times. The
+    network runs in D's own precision; its result becomes float64.
 
     Args:
         latents: standard normals [B, *shape]. t_steps: float64 [N_main + 1], descending, the last one 0.
@@ -153,7 +156,7 @@ def heun_loop_fp32(
     s_noise: float = 1.0,
     unused_draws: bool = True,
 ) -> Tensor:
-    """EDM Algorithm 2 the way k-diffusion's users run it, with Restart on top if asked for.
+    """Run EDM Algorithm 2 the way k-diffusion's users run it, with Restart if there are intervals.
 
     float32 throughout, slope d = (x − D)/σ, σ handed to the model as [B], and `randn_like` at every step: at zero churn
     the draw is made, scaled by s_noise and dropped.
@@ -194,7 +197,7 @@ def heun_loop_fp32(
 
 
 def _attach(intervals: Sequence[Interval], grid: Tensor) -> dict[int, list[tuple[int, Tensor]]]:
-    """Grid index → (K, levels) of the intervals that hang there. t_min snaps to the nearest grid point, t_max stays."""
+    """Return grid index → (K, levels) of its intervals. t_min snaps to the nearest grid point, t_max stays."""
     points = grid.tolist()
     attached: dict[int, list[tuple[int, Tensor]]] = {}
     for N, K, t_min, t_max in intervals:
@@ -205,8 +208,7 @@ def _attach(intervals: Sequence[Interval], grid: Tensor) -> dict[int, list[tuple
 
 
 def edm_denoiser(network: Network, class_labels: Tensor | None = None, sigma_data: float = 0.5) -> D:
-    """D(x; σ) of a raw network F with EDM's preconditioning (EDM Table 1) in plain torch, float32, as its users have
-    it.
+    """Return D(x; σ) of a raw network F with EDM's preconditioning (EDM Table 1) in plain torch, float32.
 
     Args:
         network: called as network(net_in [B, C, H, W], c_noise [1] or [B], class_labels).
@@ -227,10 +229,10 @@ def edm_denoiser(network: Network, class_labels: Tensor | None = None, sigma_dat
 
 
 def edm_denoiser_of(denoiser: Denoiser, class_labels: Tensor | None = None, network: Network | None = None) -> D:
-    """:func:`edm_denoiser` of a loaded model; `class_labels` int64 [B]. RestartValueError if it is not preconditioned
-    as EDM.
+    """Return :func:`edm_denoiser` of a loaded model; `class_labels` int64 [B].
 
-    `network` runs in place of the model's own: the same one compiled, say.
+    `network` runs in place of the model's own, for example the same one compiled. Raises RestartValueError if the model
+    is not preconditioned as EDM.
     """
     sigma_data = sigma_data_of(denoiser)
     hot = None
@@ -240,7 +242,7 @@ def edm_denoiser_of(denoiser: Denoiser, class_labels: Tensor | None = None, netw
 
 
 def sigma_data_of(denoiser: Denoiser) -> float:
-    """sigma_data of a network with EDM's preconditioning; RestartValueError for another one."""
+    """Return sigma_data of a network with EDM's preconditioning. Raises RestartValueError for another one."""
     if denoiser.parameterization.name != "edm":
         raise RestartValueError(
             f"{denoiser.name!r} has {denoiser.parameterization.name!r} preconditioning, not 'edm'; plain loops and "
@@ -251,5 +253,5 @@ def sigma_data_of(denoiser: Denoiser) -> float:
 
 
 def intervals_of(plan: Plan) -> list[Interval]:
-    """[N, K, t_min, t_max] of a plan's intervals, as asked for."""
+    """Return [N, K, t_min, t_max] of a plan's intervals, as asked for."""
     return [(i.N, i.K, i.asked.t_min, i.asked.t_max) for i in plan.intervals]

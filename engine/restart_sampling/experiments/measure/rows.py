@@ -1,7 +1,8 @@
 r"""Rows: what a benchmark writes. A row is a flat dict, one JSON object a line, in files that only grow.
 
-A row is written whole and at once, so a run that is stopped loses at most the row it was writing, and a file that is
-read while another process writes it ends with a torn line at worst."""
+A row is written whole and at once. A run that is stopped loses at most the row it was writing, and a file that is read
+while another process writes it ends with a torn line at worst.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import json
 import math
 import platform
 import subprocess
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,11 @@ from ...common.strict_json import loads
 from ...common.version import __version__
 
 Row = dict[str, Any]
+DRAW0 = "draw0"  # in the key of a plain loop that starts from draw 0 of the seed
 
 
 def append(path: Path, row: Mapping[str, Any]) -> None:
-    """Add `row` to the file, made with its folder where it is missing. A torn last line is closed first."""
+    """Add `row` to the file, which is made with its folder if it is missing. A torn last line is ended first."""
     line = json.dumps(_plain(dict(row)), allow_nan=False).encode() + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,17 +39,18 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a file, none where there is no file.
+    """Return the rows of a file, none if there is no file.
 
-    A line that is no JSON object is skipped when it is torn: the last one, or one that a later run closed. Anything
-    else that cannot be read is an OutputError with file and line."""
+    A line that is not one JSON object, such as one that was cut short, is skipped with a warning that says where it is.
+    Raises OutputError if the file cannot be read.
+    """
     if not path.exists():
         return []
-    rows = []
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError as error:
         raise OutputError(f"cannot read {path}: {error.strerror or error}") from error
+    rows = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -54,45 +58,54 @@ def read(path: Path) -> list[Row]:
             row = loads(line)
         except ValueError:
             row = None
-            if _torn(line):
-                continue
-        if not isinstance(row, dict):
-            raise OutputError(f"{path}, line {number}: not a row (one JSON object); mend or remove the line")
-        rows.append(_renamed(row))
+        if isinstance(row, dict):
+            rows.append(_renamed(row))
+        else:
+            warnings.warn(
+                f"{path}, line {number} is not a row (one JSON object) and was skipped; remove the line",
+                UserWarning,
+                stacklevel=2,
+            )
     return rows
 
 
 def _renamed(row: Row) -> Row:
-    """The row with the names fields have now: "python" once held the source of a tuned plan, over the Python version."""
+    """Return the row with the present names: "python" once held the source of a tuned plan, now it is the version."""
     if str(row.get("python", "")).startswith("rs.Plan.build("):
         row["code"] = row.pop("python")
     return row
 
 
 def read_all(folder: Path) -> list[Row]:
-    """The rows of every *.jsonl in a folder, by file name."""
+    """Return the rows of every *.jsonl in a folder, in the order of the files' names."""
     if not folder.is_dir():
         raise OutputError(f"there is no folder {folder}; `restart-sampling bench --out {folder}` writes one")
     return [row for path in sorted(folder.glob("*.jsonl")) for row in read(path)]
 
 
 def same(row: Mapping[str, Any], other: Mapping[str, Any], keys: Iterable[str]) -> bool:
-    """Whether both agree in all `keys`; a key that one of them lacks counts as None."""
+    """Return whether both agree in all `keys`; a key that one of them lacks counts as None."""
     return all(row.get(key) == other.get(key) for key in keys)
 
 
 def find(rows: Iterable[Row], **keys: Any) -> list[Row]:
-    """The rows with these values."""
+    """Return the rows with these values."""
     return [row for row in rows if same(row, keys, keys)]
 
 
 def ranking(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The distance by which quality rows are ranked: "fd_balanced" where all have it, else "fd"."""
+    """Return the distance by which quality rows are ranked: "fd_balanced" if all rows have it, else "fd"."""
     return "fd_balanced" if all(row.get("fd_balanced") is not None for row in rows) else "fd"
 
 
+def other_latents(row: Mapping[str, Any]) -> bool:
+    """Return whether a row is of a plain loop that started from latents of its own, not from the engine's."""
+    key = str(row.get("key") or "")
+    return row.get("by") == "torch" and key.startswith("torch-") and f"-{DRAW0}-" not in key
+
+
 def environment(device: Any = "cpu") -> Row:
-    """Where a row was measured: the fields every row has."""
+    """Return where a row was measured: fields that every row has."""
     import torch
 
     device = torch.device(device)
@@ -108,7 +121,7 @@ def environment(device: Any = "cpu") -> Row:
 
 
 def cpu() -> str:
-    """The processor's name, as the system gives it."""
+    """Return the processor's name, as the system gives it."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():
@@ -118,7 +131,10 @@ def cpu() -> str:
 
 
 def commit() -> str:
-    """Short hash of the checkout this package runs from, with + when its code has uncommitted changes; "" outside one."""
+    """Return the short hash of the checkout that this package runs from, or "" outside a checkout.
+
+    A + follows it if the code has uncommitted changes.
+    """
     engine = Path(__file__).parents[2]
 
     def git(*arguments: str) -> str:
@@ -137,23 +153,8 @@ def commit() -> str:
     return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", *code) else "")
 
 
-def _torn(line: str) -> bool:
-    """Whether a line is the beginning of an object and no more: its first brace is never closed."""
-    depth, quoted, escaped = 0, False, False
-    for character in line.strip():
-        if quoted:
-            quoted, escaped = escaped or character != '"', character == "\\" and not escaped
-        elif character == '"':
-            quoted = True
-        else:
-            depth += (character == "{") - (character == "}")
-        if depth == 0:
-            return False
-    return True
-
-
 def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: None and text stand for them."""
+    """Return `value` with None for NaN and text for infinities, which JSON does not have."""
     if isinstance(value, dict):
         return {str(key): _plain(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):

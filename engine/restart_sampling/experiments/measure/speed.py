@@ -1,17 +1,18 @@
-r"""Speed rows: samples per second, and what a sampler costs outside the network.
+r"""Speed rows: samples per second, and the time that a sampler spends outside the network.
 
-Contenders run in rotation in one process (timing.py) on the same seeds, so ratios are taken within a round: those of
-one budget, or with `together` those of all budgets, without which speeds of two budgets are of different minutes. Rows
-that took turns have the same `rotation`, and only those are compared. Times are medians over the rounds:
+Candidates run in rotation in one process (timing.py) on the same seeds, so ratios are taken within a round. A rotation
+is the candidates of one budget, or with `together` those of all budgets; speeds of two rotations are of different
+minutes. Rows of one rotation have the same `rotation`, and only those are compared. Times are medians over the rounds:
 
 samples_per_s       with its quartiles _q1 and _q3.
-ratio               evaluations per second over those of the plain float64 loop at this budget: Restart's for the restart family,
-                    EDM's stochastic one for sde, Heun's for ode.
+ratio               evaluations per second over those of the plain float64 loop at this budget: Restart's for the
+                    restart family, EDM's stochastic one for sde, Heun's for ode.
 ms_per_evaluation   of a batch.
-ms_outside_network  of it not in the network. On a CPU every network call is timed; where a batch is cut into slices, the slowest
-                    one counts. On CUDA: less the network alone, run as the contender runs it, in a CUDA graph or not.
+ms_outside_network  the part of it outside the network. On a CPU every network call is timed; if a batch is cut into
+                    slices, the slowest one counts. On CUDA it is the rest beside the network alone, which is run as the
+                    candidate runs it, in a CUDA graph or not.
 
-The rest of a row is in costs.py.
+The other fields of a row are explained in costs.py.
 """
 
 from __future__ import annotations
@@ -29,16 +30,17 @@ from torch import Tensor
 from ...common.errors import RestartError
 from ...models.denoiser import Denoiser
 from . import costs
+from .candidate import Candidate, Runner, fields
 from .costs import build, labels_for, synchronize
 from .rows import Row, append, environment
-from .samplers import Contender, Runner, fields, find
+from .samplers import find
 from .timing import interleaved, quartiles, ratios
 
 BASELINES = {"ode": "torch/heun-fp64", "sde": "torch/edm-stochastic-fp64", "restart": "torch/restart-fp64"}
 FILE = "speed.jsonl"
 
 Progress = Callable[[str], None]
-Work = Sequence[tuple[Contender, int]]
+Work = Sequence[tuple[Candidate, int]]
 
 
 class Timed:
@@ -57,8 +59,8 @@ class Timed:
         return getattr(self.network, name)
 
 
-class Way:
-    """One contender drawing one batch; a CPU's also keeps the network's seconds of each run."""
+class Variant:
+    """A candidate drawing one batch; on a CPU, `network_seconds` has the network's seconds of each run."""
 
     def __init__(self, runner: Runner, batch: int, denoiser: Denoiser) -> None:
         self.runner, self.seeds, self.device = runner, range(batch), denoiser.device
@@ -92,23 +94,23 @@ def measure(
     together: bool = False,
     progress: Progress | None = None,
 ) -> list[Row]:
-    """One row for each contender that fits its budget, appended to `out`/speed.jsonl after its rotation.
+    """Return a row for each candidate that fits its budget, and append it to `out`/speed.jsonl after its rotation.
 
     Args:
-        work: (contender, budget) pairs; those of one budget run in rotation, with the plain float64 loops beside them.
-        restart: replaces the interval of the contenders' rule.
+        work: (candidate, budget) pairs; those of one budget run in rotation, together with the plain float64 loops.
+        restart: replaces the interval of the candidates' rule.
         together: all of `work` is one rotation, which takes the memory of all samplers at once.
-        progress: hears one line for each rotation, and for each contender that is left out, with the reason.
+        progress: is called with a line for each rotation, and for each candidate that is left out, with the reason.
     """
     say = progress or (lambda line: None)
     found: list[Row] = []
     budgets = list(dict.fromkeys(nfe for _, nfe in work))
     rotations = [budgets] if together else [[nfe] for nfe in budgets]
     for some in rotations:
-        chosen = [(contender, nfe) for contender, nfe in work if nfe in some]
+        chosen = [(candidate, nfe) for candidate, nfe in work if nfe in some]
         say(
-            f"speed, at most {', '.join(map(str, some))} evaluations: {len(chosen)} samplers, {warm + rounds} rounds of "
-            f"{batch} samples"
+            f"speed, at most {', '.join(map(str, some))} evaluations: {len(chosen)} samplers, {warm + rounds} rounds "
+            f"of {batch} samples"
         )
         for row in _rotation(denoiser, model, chosen, batch, dtype, rounds, warm, restart, say):
             if out is not None:
@@ -128,47 +130,48 @@ def _rotation(
     restart: Any,
     say: Progress,
 ) -> Iterator[Row]:
-    named = {f"{contender.name}@{nfe}": (contender, nfe) for contender, nfe in chosen}
-    bases = {name: f"{BASELINES[contender.family]}@{nfe}" for name, (contender, nfe) in named.items()}
+    """Yield the rows of candidates that run in one rotation."""
+    named = {f"{candidate.name}@{nfe}": (candidate, nfe) for candidate, nfe in chosen}
+    bases = {name: f"{BASELINES[candidate.family]}@{nfe}" for name, (candidate, nfe) in named.items()}
     for name in bases.values():
         loop, _, nfe_ = name.rpartition("@")
         named.setdefault(name, (find(loop), int(nfe_)))
-    ways: dict[str, Way] = {}
-    for name, (contender, nfe) in named.items():
+    variants: dict[str, Variant] = {}
+    for name, (candidate, nfe) in named.items():
         try:
-            runner = build(contender, denoiser, nfe, batch, dtype, restart)
+            runner = build(candidate, denoiser, nfe, batch, dtype, restart)
         except RestartError as error:
-            say(f"{contender.name} is left out: {error}")
+            say(f"{candidate.name} is left out: {error}")
             continue
         if runner is None:
-            say(f"{contender.name} is left out: no configuration fits in {nfe} evaluations")
+            say(f"{candidate.name} is left out: no configuration fits in {nfe} evaluations")
             continue
-        ways[name] = Way(runner, batch, denoiser)
-    seconds = interleaved(ways, rounds, warm)
+        variants[name] = Variant(runner, batch, denoiser)
+    seconds = interleaved(variants, rounds, warm)
     where = environment(denoiser.device)
     rotation = uuid.uuid4().hex[:8]
-    for name in (name for name in bases if name in ways):
-        (contender, nfe), way = named[name], ways[name]
-        row = fields(contender, way.runner, denoiser, model, kind="speed", nfe=nfe, batch=batch, dtype=dtype)
-        row |= _times(way, seconds[name], batch, warm)
+    for name in (name for name in bases if name in variants):
+        (candidate, nfe), variant = named[name], variants[name]
+        row = fields(candidate, variant.runner, denoiser, model, kind="speed", nfe=nfe, batch=batch, dtype=dtype)
+        row |= _times(variant, seconds[name], batch, warm)
         row["ratio"] = None
-        if bases[name] in ways:
-            evaluation = [s / ways[bases[name]].runner.nfe for s in seconds[bases[name]]]
-            row["ratio"] = ratios(evaluation, [s / way.runner.nfe for s in seconds[name]])[1]
-        row |= costs.of(contender, way.runner, denoiser, nfe, batch, dtype, restart)
+        if bases[name] in variants:
+            evaluation = [s / variants[bases[name]].runner.nfe for s in seconds[bases[name]]]
+            row["ratio"] = ratios(evaluation, [s / variant.runner.nfe for s in seconds[name]])[1]
+        row |= costs.of(candidate, variant.runner, denoiser, nfe, batch, dtype, restart)
         row |= {"rotation": rotation, "rounds": rounds, "disturbed": int(seconds.disturbed), **where}
         yield {key: round(v, 6) if isinstance(v, float) else v for key, v in row.items()}
 
 
-def _times(way: Way, seconds: Sequence[float], batch: int, warm: int) -> Row:
-    """Samples per second, and the time of an evaluation inside and outside the network."""
-    nfe = way.runner.nfe
+def _times(variant: Variant, seconds: Sequence[float], batch: int, warm: int) -> Row:
+    """Return samples per second, and the time of an evaluation in all and outside the network."""
+    nfe = variant.runner.nfe
     q1, median, q3 = quartiles(seconds)
-    if way.network is not None:
-        outside = [s - n for s, n in zip(seconds, way.network_seconds[warm:], strict=True)]
+    if variant.network is not None:
+        outside = [s - n for s, n in zip(seconds, variant.network_seconds[warm:], strict=True)]
         outside_ms = 1e3 * quartiles(outside)[1] / nfe
     else:
-        outside_ms = 1e3 * (median / nfe - costs.network_alone(way.runner, way.device))
+        outside_ms = 1e3 * (median / nfe - costs.network_alone(variant.runner, variant.device))
     return {
         "samples_per_s": batch / median,
         "samples_per_s_q1": batch / q3,

@@ -1,4 +1,4 @@
-"""Timing that survives a busy machine: ways in rotation, paired ratios, medians and quartiles."""
+"""Timing on a machine that others use too: variants in rotation, paired ratios, medians and quartiles."""
 
 from __future__ import annotations
 
@@ -15,29 +15,28 @@ import torch
 
 
 class Rounds(dict[str, list[float]]):
-    """Seconds of each way, round by round; `disturbed` rounds are those in which other processes took over a tenth of
-    the CPU.
+    """Seconds of each variant, round by round.
+
+    `disturbed` counts the rounds in which other processes took over a tenth of the CPU.
     """
 
     disturbed = 0
 
 
-def interleaved(ways: Mapping[str, Callable[[], object]], rounds: int, warm: int = 2) -> Rounds:
-    """Seconds of each way in each round. Every round runs every way once, the next round in reverse order (A B C C B
-    A).
+def interleaved(variants: Mapping[str, Callable[[], object]], rounds: int, warm: int = 2) -> Rounds:
+    """Return the seconds of each variant in each round, after `warm` rounds that are not timed.
 
-    The ways of one round see the same machine, so a ratio is taken within a round and then summarised over the rounds.
-    That
-    is not enough where torch uses every core: its threads then wait for the one that was taken away, some ways far more
-        than
+    Every round runs every variant once, the next round in reverse order (A B C C B A). The variants of one round see
+    the same machine, so a ratio is taken within a round and then summarised over the rounds. That is not enough if
+    torch uses every core: its threads then wait for the one that was taken away, in some variants far more than in
     others. So disturbed rounds are counted, and a result that has any should be measured again.
     """
-    seconds = Rounds({name: [] for name in ways})
+    seconds = Rounds({name: [] for name in variants})
     for round_ in range(warm + rounds):
         before = _cpu_seconds()
-        for name in reversed(list(ways)) if round_ % 2 else ways:
+        for name in reversed(list(variants)) if round_ % 2 else variants:
             started = time.perf_counter()
-            ways[name]()
+            variants[name]()
             if round_ >= warm:
                 seconds[name].append(time.perf_counter() - started)
         total, busy, own = (b - a for a, b in zip(before, _cpu_seconds(), strict=True))
@@ -46,8 +45,8 @@ def interleaved(ways: Mapping[str, Callable[[], object]], rounds: int, warm: int
     return seconds
 
 
-def quietness(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line on `disturbed` and `rounds` of result rows."""
+def noise_report(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return one line on how many rounds of result rows were disturbed."""
     worst = max(rows, key=lambda row: row["disturbed"] / row["rounds"])
     if not worst["disturbed"]:
         return "no round was disturbed by other processes"
@@ -55,9 +54,7 @@ def quietness(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cpu_seconds() -> tuple[float, float, float]:
-    """Seconds of all processors so far: in total, busy, and of them in this process. Zeros where the system does not
-    say.
-    """
+    """Return seconds of all processors so far: in total, busy, and busy in this process; zeros if they are unknown."""
     stat = Path("/proc/stat")
     if not stat.exists():
         return 0.0, 0.0, 0.0
@@ -68,7 +65,7 @@ def _cpu_seconds() -> tuple[float, float, float]:
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """(q1, median, q3)."""
+    """Return (q1, median, q3)."""
     if len(values) < 2:
         return values[0], values[0], values[0]
     q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive")
@@ -76,13 +73,13 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def ratios(over: Sequence[float], under: Sequence[float]) -> tuple[float, float, float]:
-    """Quartiles of the ratio, round by round."""
+    """Return the quartiles of the ratio, which is taken round by round."""
     return quartiles([a / b for a, b in zip(over, under, strict=True)])
 
 
 @contextmanager
 def threads(n: int) -> Iterator[None]:
-    """torch on n threads, and back."""
+    """Run torch on n threads inside."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:
@@ -92,11 +89,12 @@ def threads(n: int) -> Iterator[None]:
 
 
 def keep_memory() -> bool:
-    """Tell glibc's malloc to keep what is freed; False where there is no such switch.
+    """Tell glibc's malloc to keep what is freed. Return False if the C library has no such switch.
 
     Otherwise a temporary of a megabyte may be new pages at every call, or not, depending on what the process did
-    before: the same loop then takes 330 or 2,300 µs. Kept memory is the better of the two for code that makes
-    temporaries."""
+    before: the same loop then takes 330 or 2,300 µs. Memory that stays in the process is the better of the two for code
+    that makes temporaries.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False

@@ -1,7 +1,8 @@
 r"""Feature extractors from a user's own file or module: FILE.py:NAME and package.module:NAME.
 
 The code is the user's and is run. What it raises while it is imported or called becomes one sentence that names the
-file and the line; the exception itself stays the cause of the error."""
+file and the line; the exception itself stays the cause of the error.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +22,7 @@ from torch import nn
 
 from ...common.errors import RestartError, RestartTypeError, RestartValueError
 
-# What a user's code raises: its own exceptions as well as Python's. KeyboardInterrupt, SystemExit and the like pass
-# through.
+# All exceptions are caught, because a user's code may raise any; KeyboardInterrupt and SystemExit are none of them.
 RAISED = (Exception,)
 
 
@@ -30,15 +30,16 @@ def load(text: str) -> tuple[nn.Module, str]:
     """Return the module that FILE.py:NAME or package.module:NAME makes, and its name in rows.
 
     NAME is a class or function without arguments. Modules are looked for in the current folder too, and a file may
-    import its neighbours. The name of a file's extractor holds 12 digits of the file's SHA-256: rows of another version
-    are other rows. Raises RestartValueError or RestartTypeError."""
+    import its neighbours. The name of a file's extractor ends with 12 digits of the file's SHA-256, so that rows of
+    another version are other rows. Raises RestartValueError or RestartTypeError.
+    """
     where, colon, attribute = text.rpartition(":")
     if not colon and text.endswith(".py"):
         raise RestartValueError(f"features {text!r} is a file; say what in it: {text}:NAME" + _choices(Path(text)))
     if not colon or not where or not attribute.isidentifier():
         raise RestartValueError(
-            f"features must be the name of a shipped extractor, FILE.py:NAME, package.module:NAME or a TorchScript file, "
-            f"got {text!r}"
+            f"features must be the name of a shipped extractor, FILE.py:NAME, package.module:NAME or a TorchScript "
+            f"file, got {text!r}"
         )
     made: Any
     path = Path(where).expanduser()
@@ -65,7 +66,7 @@ def load(text: str) -> tuple[nn.Module, str]:
 
 
 def explain(error: BaseException) -> str:
-    """The kind of an exception, its first line, and the line of code that raised it."""
+    """Return the kind of an exception, its first line, and the line of code that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith("<") and frame.filename != __file__]
     line = (str(error).strip().splitlines() or ["no message"])[0]
@@ -83,7 +84,7 @@ def _digest(path: Path) -> str:
 
 
 def _from_file(path: Path) -> ModuleType:
-    """The module of a file, under a name that no package has."""
+    """Import a file as a module, under a name that no package has."""
     name = f"restart_sampling_features_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -96,7 +97,7 @@ def _from_file(path: Path) -> ModuleType:
 
 @contextlib.contextmanager
 def _folder(folder: Path) -> Iterator[None]:
-    """`folder` first on the path, as Python has it for a script."""
+    """Put `folder` first on the path, as Python does for a script, and take it away again."""
     sys.path.insert(0, str(folder))
     try:
         yield
@@ -106,7 +107,7 @@ def _folder(folder: Path) -> Iterator[None]:
 
 
 def _choices(path: Path) -> str:
-    """What a file defines, as a hint; nothing where it cannot be read."""
+    """Return what a file defines, as a hint, or "" if it cannot be read."""
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ..measure import witnesses
+from ..measure import agreement
 from . import figures, studies, tables
 from .clean import cleaned, printable
 from .commands import Commands, commands_for, models_of
@@ -126,7 +126,7 @@ def make_page(
         title=printable(title or heading(rows)),
         sections=[_with_command(section, again[0]) for section in sections],
         plotly=get_plotlyjs(),
-        claims=witnesses.sentences(rows),
+        claims=agreement.sentences(rows),
         summary=" ".join([_summary(rows), *left_out]),
         environments=tables.environments(rows),
         commands=[line for some in again for line in some.all()],

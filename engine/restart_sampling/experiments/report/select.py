@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..measure.samplers import other_latents
+from ..measure.rows import other_latents
 
 Row = Mapping[str, Any]
 TRAIN = ("train set", "train-set", "train")

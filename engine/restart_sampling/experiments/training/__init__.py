@@ -1,1 +1,1 @@
-"""Train the small models this package ships: `python -m restart_sampling.experiments.training.train --help`."""
+"""Train the small models that this package ships: `python -m restart_sampling.experiments.training.train --help`."""

@@ -1,4 +1,4 @@
-"""From a training run to a file to ship: the averaged weights in float16, with a card on what they are."""
+"""Write the averaged weights of a training run as a file to ship: float16, with a card that says what they are."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ...models.files.weights import save_safetensors
-from .data import Images
+from ..datasets import Images
 from .loop import Run
 
 LICENCES = {"fashion-mnist": {"weights": "Apache-2.0", "data": "MIT (Zalando SE)"}}
 
 
 def card_of(run: Run, images: Images) -> dict[str, object]:
-    """What is known about the averaged weights of `run`, JSON-able."""
+    """Return what is known about the averaged weights of `run`, for JSON."""
     return {
         "name": images.name,
         "classes": list(images.classes),
@@ -31,7 +31,7 @@ def card_of(run: Run, images: Images) -> dict[str, object]:
 
 
 def export_network(run: Run, images: Images, path: Path) -> Path:
-    """Write the averaged weights of `run` to `path` (.safetensors, float16). Raises CheckpointError."""
+    """Write the averaged weights of `run` to `path` (.safetensors, float16) and return it. Raises CheckpointError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     save_safetensors(path, run.ema, card_of(run, images))
     return path

@@ -1,17 +1,17 @@
-r"""The training loop: EDM's loss, an average of the weights, checkpoints that survive being killed.
+r"""The training loop: EDM's loss, an average of the weights, and checkpoints to go on from.
 
-Loss (EDM, arXiv 2206.00364, eq. 8): with ln σ ~ N(P_mean, P_std²) and λ(σ) = 1/c_out², weight times squared
-error of the denoiser is the squared error of the raw network against its target,
+Loss (EDM, arXiv 2206.00364, eq. 8): with ln σ ~ N(P_mean, P_std²) and λ(σ) = 1/c_out², weight times squared error of
+the denoiser is the squared error of the raw network against its target,
 
     λ‖D(y + n; σ) − y‖² = ‖F − (y − c_skip·(y + n))/c_out‖²,  n ~ N(0, σ²).
 
-The σ of a batch are stratified, one per 1/B of probability (Kingma et al., arXiv 2107.00630, appendix I.1),
+The σ of a batch are stratified, one per 1/B of probability (Kingma et al., arXiv 2107.00630, appendix I.1). They are
 drawn with numpy on the host, so their coefficients come from the network's own `Parameterization` in float64.
 
-Nothing needs to know when training ends: the rate is warm-up then lr·√(decay_steps/step), the average is
-EDM2's power function (arXiv 2312.02696, eq. 3), β = (1 − 1/step)^(γ+1), which remembers a fixed share of the
-past (γ = 6.94: 10 %). Every step draws from `default_rng([seed, step])`, so a run that was killed and resumed
-sees the same data and noise.
+The loop does not need to know when training ends: the rate is warm-up, then lr·√(decay_steps/step); the average is
+EDM2's power function (arXiv 2312.02696, eq. 3), β = (1 − 1/step)^(γ+1), which remembers a fixed share of the past
+(γ = 6.94: 10 %). Every step draws from `default_rng([seed, step])`, so a run that was killed and resumed sees the same
+data and noise.
 
 Limiting cases: γ = −1 averages nothing (β = 1) and is refused; label_dropout = 1 trains without classes.
 """
@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from ...common.errors import CheckpointError, RestartValueError
 from ...common.files import write_atomically
 from ...models import EDMNetwork, build_network
-from .data import Images
+from ..datasets import Images
 
 FORMAT = 1
 _inverse_normal = np.vectorize(NormalDist().inv_cdf, otypes=[np.float64])
@@ -43,7 +43,10 @@ _inverse_normal = np.vectorize(NormalDist().inv_cdf, otypes=[np.float64])
 
 @dataclass(frozen=True)
 class Options:
-    """What a run is made of; stored in its checkpoints. Lengths are in steps."""
+    """The options of a run, which are stored in its checkpoints. Lengths are in steps.
+
+    Raises RestartValueError for a value that must be > 0 and is not.
+    """
 
     batch: int = 64
     lr: float = 2e-3
@@ -65,11 +68,11 @@ class Options:
             raise RestartValueError(f"ema_gamma must be > 0, got {self.ema_gamma}")
 
     def rate(self, step: int) -> float:
-        """Learning rate of step 1, 2, …"""
+        """Return the learning rate of step 1, 2, …"""
         return self.lr * min(step / self.warmup_steps, 1.0) * math.sqrt(self.decay_steps / max(step, self.decay_steps))
 
     def beta(self, step: int) -> float:
-        """Share of the old average kept at step 1, 2, …"""
+        """Return the share of the old average that stays in the new one at step 1, 2, …"""
         return (1 - 1 / step) ** (self.ema_gamma + 1)
 
 
@@ -88,7 +91,7 @@ class Run:
 
 
 def draw_sigma(rng: np.random.Generator, B: int, P_mean: float, P_std: float) -> np.ndarray:
-    """B stratified noise levels with ln σ ~ N(P_mean, P_std²), float64 [B], in random order."""
+    """Draw B stratified noise levels with ln σ ~ N(P_mean, P_std²), float64 [B], in random order."""
     u = (rng.permutation(B) + rng.uniform(1e-9, 1, B)) / B
     return np.exp(P_mean + P_std * _inverse_normal(np.clip(u, 1e-12, 1 - 1e-12)))
 
@@ -96,9 +99,11 @@ def draw_sigma(rng: np.random.Generator, B: int, P_mean: float, P_std: float) ->
 def edm_loss(
     network: EDMNetwork, F: Callable[..., Tensor], y: Tensor, labels: Tensor | None, sigma: np.ndarray, noise: Tensor
 ) -> Tensor:
-    """Mean of ‖F − (y − c_skip·x)/c_out‖² per element, x = y + σ·noise; y, noise [B, C, H, W], σ float64 [B].
+    """Return the mean of ‖F − (y − c_skip·x)/c_out‖² per element, with x = y + σ·noise.
 
-    `F` is what is called: `network` itself, or a compiled form of it.
+    Args:
+        network: whose parameterization is used. F: the network, or a compiled form of it, which is called.
+        y, noise: float32 [B, C, H, W]. labels: one-hot float32 [B, label_dim] or None. sigma: float64 [B].
     """
     c = network.parameterization.coefficients(sigma)
 
@@ -112,7 +117,7 @@ def edm_loss(
 
 
 def start(config: dict[str, Any], options: Options, data: str, device: torch.device) -> Run:
-    """A fresh run: network drawn from `options.seed`, its copy as the average, Adam."""
+    """Return a fresh run: a network initialised from `options.seed`, its copy as the average, and Adam."""
     network = build_network(config, seed=options.seed).to(device)
     ema = build_network(config).to(device)
     for net in (network, ema):
@@ -124,7 +129,7 @@ def start(config: dict[str, Any], options: Options, data: str, device: torch.dev
 
 
 def save(run: Run, path: Path) -> None:
-    """Write a checkpoint: temporary file, flushed to the disk, renamed; so `path` is always a whole one."""
+    """Write a checkpoint in one step, so that `path` is always a whole one. Raises OSError."""
     content = {
         "format": FORMAT,
         "config": run.network.config,
@@ -141,7 +146,7 @@ def save(run: Run, path: Path) -> None:
 
 
 def resume(path: Path, device: torch.device) -> Run:
-    """The run stored in a checkpoint of :func:`save`. Raises CheckpointError."""
+    """Return the run stored in a checkpoint of :func:`save`. Raises CheckpointError."""
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
@@ -160,7 +165,10 @@ def resume(path: Path, device: torch.device) -> Run:
 
 
 def one_step(run: Run, F: Callable[..., Tensor], images: Tensor, labels: Tensor | None) -> tuple[float, float]:
-    """Advance `run` by one step on uint8 `images` [N, C, H, W]; returns loss and gradient norm."""
+    """Advance `run` by one step on uint8 `images` [N, C, H, W] with classes int64 [N]; return loss and gradient norm.
+
+    Raises RestartValueError if the gradient is not finite.
+    """
     options, config = run.options, run.network.config
     run.step += 1
     rng = np.random.default_rng([options.seed, run.step])
@@ -202,12 +210,10 @@ def train(
     report: Callable[[Run, float, float], None] | None = None,
     every: int = 50,
 ) -> None:
-    """Train for `minutes` or to step `max_steps`; leaves out/checkpoint.pt and appends to out/loss.csv.
+    """Train for `minutes` or to step `max_steps`, write out/checkpoint.pt and append to out/loss.csv.
 
-    Rows of steps that a killed run made after its last checkpoint are taken out of the table: those steps are made
-    again.
-
-    `report(run, loss, seconds per step)` is called every `every` steps with means over them.
+    Rows of steps after the last checkpoint of a killed run are removed from the table, because those steps are made
+    again. `report(run, loss, seconds per step)` is called every `every` steps with means over them.
     """
     device = next(run.network.parameters()).device
     pixels = torch.from_numpy(images.images).to(device)
@@ -251,9 +257,9 @@ def train(
 
 
 def _forget_after(step: int, table: Path) -> None:
-    """Keep the rows of the steps up to `step`, and the title; a row that a kill cut short goes too."""
+    """Remove the rows of steps after `step` from the table, and a row that was cut short."""
     title, *lines = table.read_text().splitlines(keepends=True) or [""]
-    kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) <= step]
-    if len(kept) < len(lines):
-        text = "".join([title, *kept])
+    valid = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) <= step]
+    if len(valid) < len(lines):
+        text = "".join([title, *valid])
         write_atomically(table, lambda file: file.write(text.encode()))

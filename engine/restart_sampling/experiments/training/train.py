@@ -1,7 +1,9 @@
-"""`python -m restart_sampling.experiments.training.train --data fashion-mnist --out runs/fm --export fm.safetensors`.
+"""Train a small DDPM++ network with EDM preconditioning.
 
-Trains a small DDPM++ network with EDM preconditioning. Stop it at any time; `--resume` goes on from the last
-checkpoint. `--minutes 0 --resume --export FILE` only writes the averaged weights.
+    python -m restart_sampling.experiments.training.train --data fashion-mnist --out runs/fm --export fm.safetensors
+
+Stop it at any time; `--resume` goes on from the last checkpoint. `--minutes 0 --resume --export FILE` only writes the
+averaged weights.
 """
 
 from __future__ import annotations
@@ -13,19 +15,20 @@ from typing import Annotated, Any
 import typer
 
 from ...common.devices import select_device
-from ...common.errors import RestartError, RestartValueError
-from ...common.terminal import plain_console
+from ...common.errors import RestartValueError
+from ..datasets import Images, load_images
 from . import loop
-from .data import Images, load_images
+from .command import console, errors_in_one_line
 from .export import export_network
-
-console = plain_console(stderr=True)
 
 
 def network_config(
     images: Images, model_channels: int, channel_mult: str, num_blocks: int, attn_resolutions: str, label_dropout: float
 ) -> dict[str, object]:
-    """Config of a DDPM++ network for `images`; `channel_mult` and `attn_resolutions` are comma-separated."""
+    """Return the config of a DDPM++ network for `images`; `channel_mult` and `attn_resolutions` are comma-separated.
+
+    Raises RestartValueError if they are not integers.
+    """
     lists = {"channel-mult": channel_mult, "attn": attn_resolutions}
     parsed = {}
     for name, text in lists.items():
@@ -49,6 +52,7 @@ def network_config(
     }
 
 
+@errors_in_one_line
 def main(
     data: Annotated[
         str, typer.Option(help="fashion-mnist, an IDX file, an .npz file or a folder of pictures.")
@@ -75,46 +79,29 @@ def main(
     export: Annotated[Path | None, typer.Option(help="Write the averaged weights here at the end (float16).")] = None,
 ) -> None:
     """Train a small EDM network; see the module docstring."""
-    try:
-        where = select_device(device)
-        images = load_images(data)
-        given: dict[str, Any] = {k: v for k, v in {"batch": batch, "lr": lr}.items() if v is not None}
-        if resume:
-            run = loop.resume(out / "checkpoint.pt", where)
-            run.options = replace(run.options, **given)
-        else:
-            if (out / "checkpoint.pt").exists():
-                raise RestartValueError(
-                    f"{out} already holds a checkpoint; add --resume to go on, or take another --out"
-                )
-            config = network_config(images, model_channels, channel_mult, num_blocks, attn, label_dropout)
-            options = loop.Options(P_mean=p_mean, P_std=p_std, seed=seed, **given)
-            run = loop.start(config, options, images.name, where)
-        count = sum(p.numel() for p in run.network.parameters())
-        console.print(
-            f"{images.name}: {len(images.images):,} images; {count:,} parameters; step {run.step}", highlight=False
-        )
+    where = select_device(device)
+    images = load_images(data)
+    given: dict[str, Any] = {k: v for k, v in {"batch": batch, "lr": lr}.items() if v is not None}
+    if resume:
+        run = loop.resume(out / "checkpoint.pt", where)
+        run.options = replace(run.options, **given)
+    else:
+        if (out / "checkpoint.pt").exists():
+            raise RestartValueError(f"{out} already holds a checkpoint; add --resume to go on, or take another --out")
+        config = network_config(images, model_channels, channel_mult, num_blocks, attn, label_dropout)
+        options = loop.Options(P_mean=p_mean, P_std=p_std, seed=seed, **given)
+        run = loop.start(config, options, images.name, where)
+    count = sum(p.numel() for p in run.network.parameters())
+    console.print(f"{images.name}: {len(images.images):,} images; {count:,} parameters; step {run.step}")
 
-        def report(run: loop.Run, loss: float, pace: float) -> None:
-            console.print(
-                f"step {run.step:6d}  loss {loss:.4f}  {pace:.3f} s/step  {run.seconds / 60:.1f} min", highlight=False
-            )
+    def report(run: loop.Run, loss: float, pace: float) -> None:
+        console.print(f"step {run.step:6d}  loss {loss:.4f}  {pace:.3f} s/step  {run.seconds / 60:.1f} min")
 
-        loop.train(
-            run,
-            images,
-            out,
-            minutes=minutes,
-            max_steps=steps,
-            save_minutes=save_minutes,
-            compile=compile,
-            report=report,
-        )
-        if export is not None:
-            console.print(f"wrote {export_network(run, images, export)}")
-    except RestartError as error:
-        console.print(f"error: {error}", style="red", highlight=False)
-        raise typer.Exit(2) from None
+    loop.train(
+        run, images, out, minutes=minutes, max_steps=steps, save_minutes=save_minutes, compile=compile, report=report
+    )
+    if export is not None:
+        console.print(f"wrote {export_network(run, images, export)}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 r"""Train the feature extractors of extractors.py on Fashion-MNIST's training set.
 
-    python -m restart_sampling.experiments.training.train_extractors fashion-mnist-resnet --folder .      # some minutes each
+    python -m restart_sampling.experiments.training.train_extractors fashion-mnist-resnet --folder .   # minutes each
 
 A recipe is a row of RECIPES. The weights depend on the recipe and its seed, and by rounding on the number of threads;
 torch's global generator is left as it was. Classes are told by a linear layer on the features. The autoencoder
-minimises the squared error of the image restored from x + s·ε, s uniform in [0, 0.5], and never sees a class."""
+minimises the squared error of the image restored from x + s·ε, s uniform in [0, 0.5], and never sees a class.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +20,12 @@ import torch.nn.functional as F
 import typer
 from torch import Tensor, nn
 
-from ...common.errors import RestartError, RestartValueError
-from ...common.terminal import plain_console
-from .data import Images, fashion_mnist
-from .extractors import ARCHITECTURES, WIDTH, Decoder, Extractor, save_extractor
+from ...common.errors import RestartValueError
+from ..datasets import Images, fashion_mnist
+from ..measure.extractors import ARCHITECTURES, WIDTH, Decoder, Extractor, save_extractor
+from .command import console, errors_in_one_line
+from .epochs import batches, scaled, share_right, shifted, tensors
 
-console = plain_console(stderr=True)
 NOISE = 0.5  # most noise that the autoencoder removes, in units of the images' [−1, 1]
 
 
@@ -32,7 +33,11 @@ NOISE = 0.5  # most noise that the autoencoder removes, in units of the images' 
 class Recipe:
     """How an extractor is trained.
 
-    `flips`: half of the images are mirrored; `erase`: side of a square that is blanked, or 0.
+    Attributes:
+        architecture: a name of ARCHITECTURES. task: a name of TASKS. epochs, lr, batch: of the training.
+        seed: of the initial weights and the order of images.
+        shift: most pixels by which an image is moved. flips: half of the images are mirrored.
+        erase: side of a square that is blanked, or 0. smoothing: of the labels.
     """
 
     architecture: str
@@ -55,13 +60,12 @@ RECIPES = {
 
 
 def _augmented(x: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
-    """A batch [B, 1, H, W] moved by up to `shift` pixels, mirrored and with a square blanked, as the recipe says."""
-    s, (height, width) = recipe.shift, x.shape[2:]
-    dy, dx = rng.integers(0, 2 * s + 1, 2)
-    x = F.pad(x, (s, s, s, s), value=-1.0)[:, :, dy : dy + height, dx : dx + width]
+    """Return a batch [B, 1, H, W] moved by up to `shift` pixels, mirrored and with a square blanked, by the recipe."""
+    x = shifted(x, recipe.shift, rng)
     if recipe.flips:
         x = torch.where(torch.from_numpy(rng.random(len(x)) < 0.5)[:, None, None, None], x.flip(3), x)
     if recipe.erase:
+        height, width = x.shape[2:]
         top, left = rng.integers(0, height - recipe.erase), rng.integers(0, width - recipe.erase)
         x = x.clone()
         x[:, :, top : top + recipe.erase, left : left + recipe.erase] = -1.0
@@ -69,7 +73,7 @@ def _augmented(x: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
 
 
 class _Classes(nn.Module):
-    """Cross entropy of a linear layer on the features."""
+    """The loss of telling classes: cross entropy of a linear layer on the features."""
 
     def __init__(self, extractor: Extractor, recipe: Recipe, classes: int) -> None:
         super().__init__()
@@ -84,7 +88,7 @@ class _Classes(nn.Module):
 
 
 class _Denoising(nn.Module):
-    """Mean squared error of the image that the bottleneck restores."""
+    """The loss of denoising: mean squared error of the image that the bottleneck restores."""
 
     def __init__(self, extractor: Extractor, recipe: Recipe, classes: int) -> None:
         super().__init__()
@@ -103,9 +107,10 @@ TASKS: dict[str, Callable[..., Any]] = {"classes": _Classes, "denoising": _Denoi
 
 
 def train(name: str, images: Images, test: Images, recipe: Recipe | None = None) -> Extractor:
-    """Train the extractor `name` on `images`: Adam, a one-cycle rate (up for a tenth, then a cosine to 0).
+    """Return the extractor `name`, trained on `images` with AdamW and a one-cycle rate.
 
-    `card` of the result holds the recipe and what it reached on `test`. RestartValueError: there is no such recipe.
+    `card` of the result holds the recipe and what it reached on `test`. Raises RestartValueError if there is no such
+    recipe.
     """
     if recipe is None and name not in RECIPES:
         raise RestartValueError(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
@@ -114,27 +119,21 @@ def train(name: str, images: Images, test: Images, recipe: Recipe | None = None)
         torch.manual_seed(recipe.seed)
         extractor = ARCHITECTURES[recipe.architecture]()
         task = TASKS[recipe.task](extractor, recipe, len(images.classes))
-    pixels, labels = torch.from_numpy(images.images), torch.from_numpy(np.asarray(images.labels))
+    pixels, labels = tensors(images)
     rng = np.random.default_rng(recipe.seed)
     per_epoch = len(pixels) // recipe.batch
-    total = max(recipe.epochs * per_epoch, 1)
     optimizer = torch.optim.AdamW(task.parameters(), lr=recipe.lr, weight_decay=0.01)
-    for step in range(recipe.epochs * per_epoch):
-        if step % per_epoch == 0:
-            order = torch.from_numpy(rng.permutation(len(pixels)))
-        index = order[step % per_epoch * recipe.batch :][: recipe.batch]
-        x = _augmented(pixels[index].float() / 127.5 - 1, recipe, rng)
-        done = step / total
-        scale = done / 0.1 if done < 0.1 else 0.5 * (1 + np.cos(np.pi * (done - 0.1) / 0.9))
-        optimizer.param_groups[0]["lr"] = recipe.lr * max(scale, 0.01)
+    for step, (index, share) in enumerate(batches(len(pixels), recipe.batch, recipe.epochs, rng)):
+        x = _augmented(scaled(pixels[index]), recipe, rng)
+        optimizer.param_groups[0]["lr"] = recipe.lr * share
         optimizer.zero_grad(set_to_none=True)
         loss = task(x, labels[index], rng)
         loss.backward()
         optimizer.step()
         if step % per_epoch == per_epoch - 1:
-            console.print(f"{name}: epoch {step // per_epoch + 1}, last loss {loss.item():.4g}", highlight=False)
+            console.print(f"{name}: epoch {step // per_epoch + 1}, last loss {loss.item():.4g}")
     task.eval().requires_grad_(False)
-    found = torch.cat([extractor.embed(x / 127.5 - 1) for x in pixels.float().split(1000)])
+    found = torch.cat([extractor.embed(scaled(part)) for part in pixels.split(1000)])
     extractor.scale.copy_((found.double().var(0).mean() ** 0.5).float().half())  # as the file will hold it
     extractor.card = {
         "name": name,
@@ -149,29 +148,24 @@ def train(name: str, images: Images, test: Images, recipe: Recipe | None = None)
 
 
 def _reached(task: Any, test: Images) -> dict[str, float]:
-    """Accuracy, or the squared error of restored images without noise, on `test`."""
-    pixels, labels = torch.from_numpy(test.images), torch.from_numpy(np.asarray(test.labels))
-    parts = [x / 127.5 - 1 for x in pixels.float().split(1000)]
+    """Return the accuracy, or the squared error of restored images without noise, on `test`."""
     if isinstance(task, _Denoising):
+        parts = [scaled(part) for part in tensors(test)[0].split(1000)]
         return {"test_mse": round(float(torch.cat([(task.restored(x) - x) ** 2 for x in parts]).mean()), 5)}
-    guesses = torch.cat([task.logits(x).argmax(1) for x in parts])
-    return {"test_accuracy": round(float((guesses == labels).float().mean()), 4)}
+    return {"test_accuracy": round(share_right(task.logits, test), 4)}
 
 
+@errors_in_one_line
 def main(
     names: Annotated[list[str] | None, typer.Argument(help="Recipes to train.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the files are written.")] = Path("."),
 ) -> None:
     """Train the named extractors on Fashion-MNIST's 60,000 training images."""
-    try:
-        images, test = fashion_mnist("train"), fashion_mnist("test")
-        for name in names or ():
-            extractor = train(name, images, test)
-            save_extractor(extractor, folder / f"{name}.safetensors")
-            console.print(f"wrote {folder / name}.safetensors: {extractor.card}", highlight=False)
-    except RestartError as error:
-        console.print(f"error: {error}", style="red", highlight=False)
-        raise typer.Exit(2) from None
+    images, test = fashion_mnist("train"), fashion_mnist("test")
+    for name in names or ():
+        extractor = train(name, images, test)
+        save_extractor(extractor, folder / f"{name}.safetensors")
+        console.print(f"wrote {folder / name}.safetensors: {extractor.card}")
 
 
 if __name__ == "__main__":

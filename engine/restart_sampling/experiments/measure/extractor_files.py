@@ -1,4 +1,4 @@
-"""Small networks that measure, as files: weights in float16 and a card in the metadata, one .safetensors file each."""
+"""Files of feature extractors: weights in float16 and a card in the metadata, one .safetensors file each."""
 
 from __future__ import annotations
 

@@ -1,19 +1,22 @@
-r"""Feature extractors for small images that had no part in training the bundled classifier, one architecture a class.
+r"""The networks whose features are compared: a classifier and three extractors for small images, and their files.
 
 A Fréchet distance says how two image sets differ in the features it looks at and nothing more, so a claim about
-samplers needs several. These differ from the bundled classifier (classifier.py) and from each other in architecture,
-training and layer:
+samplers needs several. These networks differ in architecture, training and layer:
 
 | name | architecture | trained to | features, always 64 |
 |---|---|---|---|
+| `fashion-mnist-classifier` | three convolutions | tell the classes | linear layer, before its non-linearity |
 | `fashion-mnist-resnet` | residual network, 7 convolutions | tell the classes | average over the last feature map |
-| `fashion-mnist-autoencoder` | strided convolutions, linear bottleneck | restore noisy images, without classes | bottleneck |
+| `fashion-mnist-autoencoder` | strided convolutions | restore noisy images, without classes | linear bottleneck |
 | `fashion-mnist-patches` | 4×4 patches, depthwise and pointwise layers | tell the classes | average over patches |
 
-Features are divided by one number, so that the training set's variances sum to their count, 64: the distances of
-different extractors are of one order of magnitude. All take images float [B, 1, 28, 28] in [−1, 1] and give [B, 64].
+All take images float [B, 1, 28, 28] in [−1, 1] and give [B, 64]. The Fréchet distance (Heusel et al., arXiv 1706.08500)
+of Inception's 2048 features is "FID" and needs 50,000 images; with these 64 about 2,000 are enough. The features of the
+three extractors are divided by one number, so that the training set's variances sum to their count, 64: their distances
+are of one order of magnitude.
 
-Training is in train_extractors.py; the files hold what gives features, not the heads and the decoder.
+They are trained in training/classifier.py and training/train_extractors.py. The files of the extractors hold what gives
+features, not the heads and the decoder.
 """
 
 from __future__ import annotations
@@ -24,14 +27,44 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import stored
+from . import extractor_files
 
-KEY = "restart_sampling_extractor"
-WIDTH = 64  # features of every extractor
+CLASSIFIER_KEY, EXTRACTOR_KEY = "restart_sampling_classifier", "restart_sampling_extractor"  # of a file's card
+WIDTH = 64  # features of every network
+
+
+class Classifier(nn.Module):
+    """A small classifier: images float [B, channels, 28, 28] in [−1, 1] → logits [B, classes].
+
+        3×3 conv 32 · norm · relu · pool → 3×3 conv 64 · norm · relu · pool → 3×3 conv 64 · norm · relu · pool
+        → linear 64 (the features) · relu · linear (the classes)
+
+    The features are taken before the last non-linearity, where they are closer to Gaussian. `card` says how it was
+    trained.
+    """
+
+    num_features = WIDTH
+
+    def __init__(self, channels: int = 1, classes: int = 10) -> None:
+        super().__init__()
+        self.card: dict[str, Any] = {}
+        layers: list[nn.Module] = []
+        for cin, cout in ((channels, 32), (32, 64), (64, 64)):
+            layers += [nn.Conv2d(cin, cout, 3, padding=1), nn.GroupNorm(8, cout), nn.ReLU(), nn.MaxPool2d(2)]
+        self.body = nn.Sequential(*layers, nn.Flatten())
+        self.feature = nn.Linear(64 * 3 * 3, self.num_features)
+        self.head = nn.Linear(self.num_features, classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the features [B, 64] of images [B, channels, 28, 28] in [−1, 1]."""
+        return self.feature(self.body(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images).relu())
 
 
 class Extractor(nn.Module):
-    """What all share: `features`, the scale they are divided by, and `card`, how it was trained."""
+    """An extractor: `features`, the scale they are divided by, and `card`, which says how it was trained."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,11 +73,11 @@ class Extractor(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def embed(self, images: Tensor) -> Tensor:
-        """[B, 1, 28, 28] in [−1, 1] → [B, 64], not scaled."""
+        """Return the features [B, 64] of images [B, 1, 28, 28] in [−1, 1], not scaled."""
         raise NotImplementedError
 
     def features(self, images: Tensor) -> Tensor:
-        """[B, 1, 28, 28] in [−1, 1] → the features [B, 64]."""
+        """Return the features [B, 64] of images [B, 1, 28, 28] in [−1, 1]."""
         return self.embed(images) / self.scale
 
 
@@ -63,7 +96,7 @@ class _Residual(nn.Module):
 
 
 class ResNet(Extractor):
-    """Three residual blocks of 32, 48 and 64 channels on a stem of 16; the average of the last map."""
+    """Three residual blocks of 32, 48 and 64 channels on a stem of 16; features are averages of the last map."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +126,7 @@ class Autoencoder(Extractor):
 
 
 class Decoder(nn.Module):
-    """The bottleneck [B, 64] → images; needed in training alone."""
+    """The bottleneck [B, 64] → images [B, 1, 28, 28]; needed in training alone."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +157,7 @@ class _Mix(nn.Module):
 
 
 class Patches(Extractor):
-    """7×7 patches of 4×4 pixels, four mixing layers; the average over patches before the last norm."""
+    """7×7 patches of 4×4 pixels and four mixing layers; features are averages over the patches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,9 +173,25 @@ ARCHITECTURES: dict[str, type[Extractor]] = {"resnet": ResNet, "autoencoder": Au
 
 def save_extractor(extractor: Extractor, path: Path) -> None:
     """Write weights (float16) and card to a .safetensors file, in one step. Raises CheckpointError."""
-    stored.save(extractor, path, KEY)
+    extractor_files.save(extractor, path, EXTRACTOR_KEY)
 
 
 def load_extractor(path: str | Path) -> Extractor:
     """Return the extractor stored by :func:`save_extractor`, float32, eval mode. Raises CheckpointError."""
-    return stored.load(path, KEY, "a feature extractor", lambda card, _: ARCHITECTURES[card["architecture"]]())
+    return extractor_files.load(
+        path, EXTRACTOR_KEY, "a feature extractor", lambda card, _: ARCHITECTURES[card["architecture"]]()
+    )
+
+
+def save_classifier(classifier: Classifier, path: Path) -> None:
+    """Write weights (float16) and card to a .safetensors file, in one step. Raises CheckpointError."""
+    extractor_files.save(classifier, path, CLASSIFIER_KEY)
+
+
+def load_classifier(path: str | Path) -> Classifier:
+    """Return the classifier stored by :func:`save_classifier`, float32, eval mode. Raises CheckpointError."""
+
+    def make(card: dict[str, Any], tensors: dict[str, Tensor]) -> Classifier:
+        return Classifier(tensors["body.0.weight"].shape[1], tensors["head.weight"].shape[0])
+
+    return extractor_files.load(path, CLASSIFIER_KEY, "a classifier", make)

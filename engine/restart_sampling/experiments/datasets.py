@@ -1,4 +1,4 @@
-"""Training images as one uint8 array, from files on this machine; nothing is downloaded.
+"""Data sets of images as one uint8 array, from files on this machine; nothing is downloaded.
 
 | source                          | read as |
 |---------------------------------|---------|
@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...common.errors import RestartValueError
-from ...common.files import NPZ_DAMAGE
+from ..common.errors import RestartValueError
+from ..common.files import NPZ_DAMAGE
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 FASHION_MNIST_CLASSES = (
@@ -41,12 +41,12 @@ PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 
 
 class DataError(RestartValueError):
-    """Training data that is missing or cannot be read."""
+    """A data set that is missing or cannot be read."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """`images` uint8 [N, C, H, H]; `labels` int64 [N] in [0, number of classes), or None."""
+    """A data set: `images` uint8 [N, C, H, H]; `labels` int64 [N] in [0, number of classes), or None."""
 
     name: str
     images: np.ndarray
@@ -62,6 +62,7 @@ class Images:
 
 
 def _read_idx(path: Path) -> np.ndarray:
+    """Return the array of an IDX file. Raises DataError."""
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except FileNotFoundError:
@@ -78,6 +79,7 @@ def _read_idx(path: Path) -> np.ndarray:
 
 
 def _checked(name: str, images: np.ndarray, labels: np.ndarray | None, classes: tuple[str, ...] = ()) -> Images:
+    """Return a data set with images as [N, C, H, H] and labels as int64. Raises DataError if they do not fit."""
     if images.dtype != np.uint8:
         raise DataError(f"{name}: images must be uint8, got {images.dtype}")
     if images.ndim == 3:
@@ -97,7 +99,10 @@ def _checked(name: str, images: np.ndarray, labels: np.ndarray | None, classes: 
 
 
 def fashion_mnist(split: str = "train", folder: Path = FASHION_MNIST) -> Images:
-    """Fashion-MNIST (arXiv 1708.07747), 10 classes, [1, 28, 28]; "train" (60,000) or "test" (10,000)."""
+    """Return Fashion-MNIST (arXiv 1708.07747): 10 classes, [1, 28, 28], "train" (60,000) or "test" (10,000).
+
+    Raises DataError if it is not in `folder`.
+    """
     if split not in ("train", "test"):
         raise DataError(f"split must be train or test, got {split!r}")
     stem = "train" if split == "train" else "t10k"
@@ -146,9 +151,9 @@ def _read_folder(folder: Path) -> Images:
 
 
 def load_images(source: str | Path) -> Images:
-    """The images of `source`: "fashion-mnist", an IDX file, an .npz file or a folder (see above).
+    """Return the images of `source`: "fashion-mnist", an IDX file, an .npz file or a folder, see the table at the top.
 
-    Raises DataError saying what was wrong with which file.
+    Raises DataError, which says what is wrong with which file.
     """
     if str(source) == "fashion-mnist":
         return fashion_mnist()
