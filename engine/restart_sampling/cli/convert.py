@@ -20,8 +20,9 @@ def convert(
     """
     from ..common.errors import CheckpointError, OutputError
     from ..common.terminal import say
-    from ..models.files.weights import save_safetensors, tensors_sha256
+    from ..models.files.weights import save_safetensors
     from ..models.registry import file_sha256, find, read_model
+    from ..models.tensors import tensors_sha256
 
     source = find(source)
     if target.suffix != ".safetensors":

@@ -312,7 +312,7 @@ def save_stats(path: Path, stats: Stats) -> None:
 
 
 def _shape(model: str) -> tuple[int, ...]:
-    from ...models.registry import load
+    from ...models.registry import load_model as load
 
     return load(model).shape
 

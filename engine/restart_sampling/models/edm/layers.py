@@ -7,9 +7,9 @@ Score SDE (arXiv 2011.13456, appendix H). One residual block serves both familie
     ADM       h = silu(norm1(h)·(1 + a) + b)        w = 1       (a, b) = affine(emb)     [B, 2C]
     out       x = (conv1(h) + skip(x))·w, then with attention x = (proj(attn(norm2 x)) + x)·w
 
-Types: weights are stored in float32 and cast to the activation's dtype at each call, a no-op in float32; the
-noise embedding and `affine` stay in float32. Every layer takes contiguous or channels_last input;
-channels_last is faster.
+Types: weights are stored in float32 and cast to the activation's dtype at each call, a no-op in float32. The noise
+embedding and linear layers stay in float32, which they say by `keeps_float32`: copies of a network in half precision
+leave them as they are. Every layer takes contiguous or channels_last input; channels_last is faster.
 
 Weights start as zeros, not random numbers: building a network to load a checkpoint costs nothing and touches
 no random generator. :func:`initialize` draws the initial weights of the papers from a generator of its own.
@@ -86,6 +86,8 @@ class Weighted(nn.Module):
 
 class Linear(Weighted):
     """y = x·Wᵀ + b on [..., in]."""
+
+    keeps_float32 = True  # it embeds noise level and class: small, and F is sensitive to it
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, init: Init = XAVIER) -> None:
         super().__init__((out_features, in_features), bias, init)
@@ -205,6 +207,7 @@ class NoiseEmbedding(nn.Module):
     in the state dict. Fourier: f_i = 2π·freqs_i with the buffer `freqs` drawn from N(0, 16²).
     """
 
+    keeps_float32 = True
     freqs: Tensor
 
     def __init__(self, channels: int, *, fourier: bool = False, endpoint: bool = False, swap: bool = False) -> None:

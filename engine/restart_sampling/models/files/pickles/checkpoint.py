@@ -19,18 +19,17 @@ import stat
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ....common.errors import CheckpointError
+from ...family import Network
 from .archive import Archive
 from .limits import Refused, shown
 from .machine import Machine
 from .modules import Found, describe
-from .sources import SOURCES, UNKNOWN_LICENCE
+from .networks import build, notes_of, pickled_by
+from .sources import UNKNOWN_LICENCE, Source
 from .values import mapping
-
-if TYPE_CHECKING:
-    from ...edm.networks import EDMNetwork
 
 ZIP, OLD_TORCH = b"PK\x03\x04", b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 DAMAGE = (
@@ -62,7 +61,7 @@ class Checkpoint:
     @property
     def card(self) -> dict[str, Any]:
         """What a converted file says of where its weights come from (JSON-able)."""
-        source = SOURCES.get(self.found.sources[0])
+        source = self.source_of(self.found.sources[0])
         return {
             "name": Path(self.path).stem,
             "source": {
@@ -78,10 +77,12 @@ class Checkpoint:
             **({"notes": self.notes} if self.notes else {}),
         }
 
-    def network(self) -> EDMNetwork:
-        """Our network with the file's weights: float32, CPU, eval mode. Raises CheckpointError."""
-        from .networks import build
+    def source_of(self, digest: str) -> Source | None:
+        """Return which version of the authors' source text has this SHA-256, if it is a known one."""
+        return pickled_by(self.found).sources.get(digest)
 
+    def network(self) -> Network:
+        """Return our network with the file's weights: float32, CPU, eval mode. Raises CheckpointError."""
         return guarded(self.path, lambda: build(self.found, self.config, self.path))
 
 
@@ -122,8 +123,6 @@ def guarded(path: str, function: Any) -> Any:
 
 
 def _read(path: str, view: memoryview) -> Checkpoint:
-    from .networks import config_of, notes_of
-
     archive = None
     if view[: len(ZIP)] == ZIP:
         archive = Archive(view)
@@ -139,7 +138,7 @@ def _read(path: str, view: memoryview) -> Checkpoint:
     key, root = _root(dumped.value)
     found = describe(root, archive, len(view))
     kind = "torch.save" if archive else "pickle"
-    return Checkpoint(path, kind, key, config_of(found), found, notes_of(found, key))
+    return Checkpoint(path, kind, key, pickled_by(found).config(found), found, notes_of(found, key))
 
 
 def _root(value: Any) -> tuple[str, Any]:
