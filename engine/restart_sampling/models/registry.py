@@ -21,19 +21,12 @@ from ..common.lazy import moved_names
 from .denoiser import Denoiser
 from .family import Network
 from .files.pickles.checkpoint import Checkpoint, open_bytes, read
-from .files.safetensors_file import diagnose, what_it_is
+from .files.safetensors_file import PICKLES, diagnose, is_safetensors, what_it_is
 from .files.weights import fill, from_header
 from .tensors import tensors_sha256
 
 DATA = Path(__file__).parent / "data"
 BUNDLED = {"fashion-mnist": DATA / "fashion-mnist.safetensors"}
-PICKLES = (  # how a pickle of protocol 2 to 5 and a zip archive start
-    b"\x80\x02",
-    b"\x80\x03",
-    b"\x80\x04",
-    b"\x80\x05",
-    b"PK\x03\x04",
-)
 BLOCK = 1 << 20  # bytes that are hashed at once
 NO_SAFETENSORS = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt")
 
@@ -133,11 +126,12 @@ def read_model(path: Path) -> ModelFile:
     data = open_bytes(path)
     # First what its structure says, which costs little for a file of any size: what is refused is not hashed.
     checkpoint = None
-    if data[:2] in PICKLES or data[:4] in PICKLES:
+    head = bytes(data[:512])
+    if head.startswith(PICKLES) and not is_safetensors(head):
         checkpoint = read(path, data)
         card, notes = checkpoint.card, checkpoint.notes
     elif path.suffix in NO_SAFETENSORS:
-        what = what_it_is(bytes(data[:512]), len(data)) or "not a pickle of protocol 2 to 5, and not a torch.save file"
+        what = what_it_is(head, len(data)) or "not a pickle of protocol 2 to 5, and not a torch.save file"
         raise CheckpointError(f"{path}: {what}")
     else:
         network, card = from_header(path)

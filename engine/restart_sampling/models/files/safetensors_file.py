@@ -21,6 +21,11 @@ from ...common.files import write_atomically
 from ...common.strict_json import loads
 
 
+# How a pickle of protocol 2 to 5 and a zip archive begin.
+PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
+LONGEST = 100_000_000  # bytes of a header; the safetensors library has the same bound
+
+
 class Header(NamedTuple):
     """What a file says of itself before its tensors: text by key, and the shape of every tensor."""
 
@@ -66,6 +71,15 @@ def write(path: Path, tensors: Mapping[str, Tensor], key: str, entry: Mapping[st
         raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
+def is_safetensors(head: bytes) -> bool:
+    """Return whether a file that begins with `head` is a safetensors file, whole or not.
+
+    It begins with the length of its header, 8 bytes, and the header with a brace. A length of 640 is written as a pickle
+    of protocol 2 begins, so the two bytes of a pickle say nothing by themselves. No pickle looks like this.
+    """
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= LONGEST
+
+
 def diagnose(path: Path, reason: str) -> NoReturn:
     """Raise the CheckpointError that says what `path` is instead of a whole safetensors file."""
     if path.is_dir():
@@ -90,7 +104,7 @@ def what_it_is(head: bytes, size: int) -> str | None:
         return "this is a web page, not weights; the download address or login was wrong"
     if start.startswith(b"version https://git-lfs"):
         return "this is a Git LFS pointer, not weights; run `git lfs pull`"
-    if head.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")):
+    if head.startswith(PICKLES) and not is_safetensors(head):
         return "this is a pickle or torch.save file, not safetensors; use `restart-sampling convert`"
     return None
 
@@ -99,7 +113,7 @@ def _truncation(path: Path, size: int) -> str | None:
     """Return what is missing, if the header can be read and promises more bytes than the file has."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > 100_000_000:
+        if size < 8 or length > LONGEST:
             return f"not a safetensors file ({size} bytes, header length {length})"
         if size < 8 + length:
             return f"the file is incomplete: the header needs {8 + length} bytes, the file has {size}"
