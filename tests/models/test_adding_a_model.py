@@ -57,7 +57,7 @@ def test_the_page_shows_commands():
     assert [command.split()[1] for command, _ in COMMANDS] == ["models", "models", "generate"]
 
 
-CHECKS = '''
+CHECKS = """
 import json
 import numpy as np, torch
 import restart_sampling as rs
@@ -99,7 +99,7 @@ for change, message in (
     else:
         raise AssertionError(change)
 assert list(known()) == ["EDMPrecond", "VPPrecond", "VEPrecond", "iDDPMPrecond", "TrigFlowNet"]
-'''
+"""
 
 
 def test_files_networks_and_samples_of_the_new_family(run):
