@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.errors import CheckpointError
+from ..common.files import file_sha256
 from .family import family_of
-from .registry import ModelFile, file_sha256, read_model
+from .registry import ModelFile, read_model
 from .tensors import tensors_sha256
 
 HASHED = 64 << 20  # bytes of a file that cannot be loaded; a longer one is refused without being read

@@ -159,12 +159,3 @@ def _sha256(data: memoryview, stop: threading.Event) -> str:
             break
         digest.update(data[start : start + BLOCK])
     return digest.hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
