@@ -1,9 +1,9 @@
 r"""A family of networks: the one record from which model files are read and written, and denoisers made.
 
 A file names its network by the entry `class_name` of its config, and the record of that name says everything else: how
-the config is checked, how the network is built, what its four coefficients are, and how pickles of its authors are read.
-The records are in `models/families/`, one file each; every file there is looked into, so adding a family is adding its
-file, and docs/adding-a-model.md shows one.
+the config is checked, how the network is built, what its four coefficients are, and how its authors' pickles are read.
+The records are in `models/families/`. Every file of that folder is looked into, so a new family is a new file there;
+docs/adding-a-model.md shows one.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Network(nn.Module):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one sample: here (C, H, W) of square images, by `img_channels` and `img_resolution` of the config."""
+        """Shape of one sample: here (C, H, W) of square images, by the config's `img_channels` and `img_resolution`."""
         resolution = self.config["img_resolution"]
         return self.config["img_channels"], resolution, resolution
 

@@ -100,7 +100,8 @@ def find(source: str | Path) -> Path:
     """Return the file of a bundled name, or the path as it is given. Raises CheckpointError if there is none."""
     if not isinstance(source, (str, Path)):
         raise CheckpointError(
-            f"a model is a name, a file or a diffusers pipeline, got {shown(source)}; bundled models: {', '.join(BUNDLED)}"
+            f"a model is a name, a file or a diffusers pipeline, got {shown(source)}; "
+            f"bundled models: {', '.join(BUNDLED)}"
         )
     if (bundled := BUNDLED.get(str(source))) is not None:
         return bundled

@@ -1,8 +1,8 @@
 r"""What a network's config may hold: names, types, defaults and bounds of its entries.
 
-A config is a flat object of plain JSON, and it comes from files. Every family of networks states its entries as a table
-of :class:`Field`, and :func:`complete` checks a config against it. Bounds keep a damaged or hostile file from asking for
-absurd memory; every published network is far inside them.
+A config is a flat object of plain JSON, and it comes from files. Every family of networks states its entries in a table
+of :class:`Field`, and :func:`complete` checks a config against it. The bounds keep a damaged or hostile file from
+asking for absurd memory; every published network is far inside them.
 """
 
 from __future__ import annotations

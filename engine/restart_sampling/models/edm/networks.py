@@ -50,12 +50,16 @@ class EDMNetwork(Network):
         return self.config["D"] if self.config.get("pfgmpp") else None
 
     def forward(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """F [B, C0, H, W] in the dtype of `net_in`; the fused step widens it while loading (2 bytes per element less).
+        """Return F [B, C, H, W] in the dtype of `net_in`; the fused step widens it while loading, which saves bytes.
 
-        net_in: c_in·x [B, C0, H, W]; its dtype (float32, bfloat16, float16, float64) is the one computed in.
-        c_noise: float [1], shared by the batch and cheaper, or [B]. class_labels: float one-hot [B or 1,
-        label_dim]; None means no class (zeros), and is the only choice when label_dim is 0. Raises
-        RestartTypeError or RestartValueError for a wrong dtype or shape.
+        Args:
+            net_in: c_in·x [B, C, H, W]; its dtype (float32, bfloat16, float16, float64) is the one computed in.
+            c_noise: float [1], shared by the batch and cheaper, or [B].
+            class_labels: float one-hot [B or 1, label_dim]; None means no class (zeros), and is the only choice when
+                label_dim is 0.
+
+        Raises:
+            RestartTypeError, RestartValueError: a wrong dtype or shape.
         """
         self._check(net_in, c_noise, class_labels)
         wide = torch.promote_types(net_in.dtype, torch.float32)
@@ -67,6 +71,7 @@ class EDMNetwork(Network):
         return F[:, : self.img_channels]
 
     def _check(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None) -> None:
+        """Raise RestartTypeError or RestartValueError for a wrong dtype or shape."""
         r = self.img_resolution
         if not net_in.is_floating_point():
             raise RestartTypeError(f"net_in must be floating point, got {net_in.dtype}")

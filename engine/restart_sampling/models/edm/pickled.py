@@ -54,6 +54,7 @@ def config_of(found: Found, own: Collection[str], outputs: int) -> dict[str, Any
 
 
 def _renamed(values: dict[str, Any], module: Module) -> dict[str, Any]:
+    """Return arguments or attributes under their present names."""
     result = dict(values)
     for old, new in OLD_NAMES.items():
         if old in result:

@@ -20,7 +20,6 @@ from ...common.errors import CheckpointError
 from ...common.files import write_atomically
 from ...common.strict_json import loads
 
-
 # How a pickle of protocol 2 to 5 and a zip archive begin.
 PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 LONGEST = 100_000_000  # bytes of a header; the safetensors library has the same bound
@@ -74,8 +73,9 @@ def write(path: Path, tensors: Mapping[str, Tensor], key: str, entry: Mapping[st
 def is_safetensors(head: bytes) -> bool:
     """Return whether a file that begins with `head` is a safetensors file, whole or not.
 
-    It begins with the length of its header, 8 bytes, and the header with a brace. A length of 640 is written as a pickle
-    of protocol 2 begins, so the two bytes of a pickle say nothing by themselves. No pickle looks like this.
+    Such a file begins with the length of its header, 8 bytes, and the header with a brace. The bytes of a length of 640
+    are those with which a pickle of protocol 2 begins, so they alone do not show which it is. No pickle has a brace
+    there and so small a length.
     """
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= LONGEST
 
@@ -96,7 +96,7 @@ def diagnose(path: Path, reason: str) -> NoReturn:
 
 
 def what_it_is(head: bytes, size: int) -> str | None:
-    """Return what a file of `size` bytes that begins with `head` is, if it is something that comes in place of weights."""
+    """Return what a file of `size` bytes that begins with `head` is, if it is a usual mistake for weights."""
     start = head.lstrip().lower()
     if size == 0:
         return "the file is empty"

@@ -1,14 +1,14 @@
-r"""EDM and PFGM++ checkpoints (`.pkl` snapshots, training states `.pt`) without running what is in them.
+r"""Read EDM and PFGM++ checkpoints (`.pkl` snapshots, training states `.pt`) without running what is in them.
 
 Such a file is a pickle that embeds the Python source of its network, and ordinary unpickling executes that source. Here
-it is read by a machine that can only build data, in four steps that each check what they take over:
+it is read by a machine that can only build data. Each of these files checks what it receives from the one before:
 
-    machine.py   bytes → plain data and inert records; values.py lists the closed set of globals
-    archive.py   the zip form of torch.save
-    modules.py   records → class names, arguments, attributes and tensors under state-dict names; tensors.py
-    networks.py  those → a config that passes the schema, and our own network with exactly these weights
+    archive.py   the zip form of torch.save → the bytes of its members
+    machine.py   bytes of a pickle → plain data and inert records; values.py lists the closed set of globals
+    modules.py   records → class names, arguments, attributes and, by tensors.py, tensors under state-dict names
+    networks.py  those → a config that passes the usual checks, and our own network with exactly these weights
 
-Nothing is imported, called, compiled or executed on behalf of a file, and there is no switch that would do it.
+Nothing is imported, called, compiled or executed on behalf of a file, and there is no option that would do it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import mmap
 import os
 import stat
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,15 @@ DAMAGE = (
 
 @dataclass
 class Checkpoint:
-    """A file that was read, and not yet built. `found` keeps the file mapped.
+    """A file that was read; its network is not built yet.
 
-    kind: "pickle" or "torch.save". key: where the network was, "ema" or "net". config: complete.
+    Attributes:
+        path: what messages call the file.
+        kind: "pickle" or "torch.save".
+        key: the entry of the file that holds the network, "ema" or "net".
+        config: of the network, complete.
+        found: the description of its modules, which keeps the file mapped.
+        notes: what a user should know before trusting the samples.
     """
 
     path: str
@@ -60,7 +67,7 @@ class Checkpoint:
 
     @property
     def card(self) -> dict[str, Any]:
-        """What a converted file says of where its weights come from (JSON-able)."""
+        """What a converted file says about the origin of its weights, JSON-able."""
         source = self.source_of(self.found.sources[0])
         return {
             "name": Path(self.path).stem,
@@ -87,7 +94,7 @@ class Checkpoint:
 
 
 def open_bytes(path: Path) -> memoryview:
-    """The file's content, mapped and not read. Raises CheckpointError if it is no regular file or is empty."""
+    """Map the content of a file, without reading it. Raises CheckpointError if it is not a regular file, or empty."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # before it is opened: a pipe would wait for a writer
             raise CheckpointError(f"{path}: is not a regular file")
@@ -100,16 +107,17 @@ def open_bytes(path: Path) -> memoryview:
 
 
 def read(path: str | Path, data: memoryview | None = None) -> Checkpoint:
-    """Read a checkpoint from the file at `path`, or from `data`, when `path` only names it in messages.
+    """Read a checkpoint from the file at `path`, or from `data`, which messages then call `path`.
 
-    Raises CheckpointError with the path, the byte offset where there is one, and the reason.
+    Raises:
+        CheckpointError: the path, the byte at fault if one is, and the reason.
     """
     view = open_bytes(Path(path)) if data is None else data
     return guarded(str(path), lambda: _read(str(path), view))
 
 
-def guarded(path: str, function: Any) -> Any:
-    """`function()`; whatever goes wrong in it is a CheckpointError that says where, and nothing of the file's content."""
+def guarded(path: str, function: Callable[[], Any]) -> Any:
+    """Call `function`; any failure becomes a CheckpointError that says where, without content of the file."""
     try:
         return function()
     except Refused as refused:
@@ -142,7 +150,7 @@ def _read(path: str, view: memoryview) -> Checkpoint:
 
 
 def _root(value: Any) -> tuple[str, Any]:
-    """The network's record and the key it stands under: `ema` if there is one, else `net`."""
+    """Return the key and the record of the network: `ema` if there is one, else `net`."""
     entries = mapping(value)
     if entries is None:
         raise Refused("the file does not hold a dict, as EDM and PFGM++ checkpoints do")
@@ -155,7 +163,8 @@ def _root(value: Any) -> tuple[str, Any]:
 
 
 def _hint(path: str, reason: str) -> str:
-    """What to do with files that are of another kind altogether."""
+    """Return what to do with a file that is of another kind altogether."""
     if Path(path).suffix == ".ckpt" or "state_dict" in reason or "lightning" in reason:
-        return "; a Stable Diffusion checkpoint is read by diffusers (from_single_file), whose pipelines can be sampled from"
+        how = "a Stable Diffusion checkpoint is read by diffusers (from_single_file)"
+        return f"; {how}, whose pipelines can be sampled from"
     return ""

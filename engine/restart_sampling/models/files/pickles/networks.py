@@ -45,7 +45,11 @@ def pickled_by(found: Found) -> Pickled:
 
 
 def build(found: Found, config: dict[str, Any], source: str) -> Network:
-    """Return the network with its weights: float32, on the CPU. Raises CheckpointError that names `source`, or Refused."""
+    """Return the network with its weights, float32, on the CPU.
+
+    Raises:
+        CheckpointError: names the file as `source`. Refused: something that formulas depend on is not ours.
+    """
     with _WeightsWithoutMemory():
         network = build_network(config)
     refuse_other_shapes(network.state_dict(), {n: t.size for n, t in found.tensors.items()}, source)
