@@ -7,7 +7,7 @@ from torch import Tensor
 
 import restart_sampling as rs
 from restart_sampling.experiments.measure import loops
-from restart_sampling.models.edm.networks import build_network
+from restart_sampling.models import build_network
 from restart_sampling.sampler.executors.graph import make_executor
 
 CIFAR10 = {

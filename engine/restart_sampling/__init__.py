@@ -9,7 +9,7 @@ alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .common.errors import BackendError as BackendError
 from .common.errors import CheckpointError as CheckpointError
@@ -18,6 +18,7 @@ from .common.errors import NonFiniteError as NonFiniteError
 from .common.errors import OutputError as OutputError
 from .common.errors import RestartError as RestartError
 from .common.errors import SeedError as SeedError
+from .common.lazy import lazy
 from .common.moved import keep_old_names
 from .common.version import __version__ as __version__
 from .models.parameterization import Parameterization as Parameterization
@@ -32,8 +33,8 @@ from .sampler.seeds import parse_seeds as parse_seeds
 keep_old_names()
 
 if TYPE_CHECKING:
+    from .integrations.load import load as load
     from .models.denoiser import Denoiser as Denoiser
-    from .models.registry import load as load
     from .sampler import noise as noise
     from .sampler.parity import Parity as Parity
     from .sampler.parity import parity as parity
@@ -72,16 +73,20 @@ __all__ = [
 ]
 
 # What needs torch is imported on first use, so that plans, presets and `--help` do not wait for it.
-_LAZY = {
-    "Denoiser": "models.denoiser",
-    "Sampler": "sampler.sampler",
-    "Batch": "sampler.sampler",
-    "Progress": "sampler.sampler",
-    "sample": "sampler.sampler",
-    "Parity": "sampler.parity",
-    "parity": "sampler.parity",
-    "load": "models.registry",
-}
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "Batch": "sampler.sampler",
+        "Denoiser": "models.denoiser",
+        "Parity": "sampler.parity",
+        "Progress": "sampler.sampler",
+        "Sampler": "sampler.sampler",
+        "load": "integrations.load",
+        "parity": "sampler.parity",
+        "sample": "sampler.sampler",
+    },
+    modules={"errors": "common.errors", "noise": "sampler.noise"},
+)
 
 
 def preset(name: str) -> Plan:
@@ -89,17 +94,3 @@ def preset(name: str) -> Plan:
     from .plan.presets import find
 
     return Plan.build(**find(name).plan_options)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
-
-def __getattr__(name: str) -> Any:
-    import importlib
-
-    if name in ("errors", "noise"):
-        return importlib.import_module(f".{name}", __name__)
-    if name in _LAZY:
-        return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

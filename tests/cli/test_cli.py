@@ -151,7 +151,7 @@ def test_nonfinite_samples_are_not_written(tmp_path, capsys, monkeypatch):
 
     from restart_sampling.models import registry
 
-    load = registry.load
+    load = registry.load_model
 
     def broken(source, device="cpu"):
         denoiser = load(source, device)
@@ -164,7 +164,7 @@ def test_nonfinite_samples_are_not_written(tmp_path, capsys, monkeypatch):
         denoiser.network.forward = bad
         return denoiser
 
-    monkeypatch.setattr(registry, "load", broken)
+    monkeypatch.setattr(registry, "load_model", broken)
     out = tmp_path / "bad"
     code, _, err = run(["generate", *FAST, "--seeds", "0-2", "--out", str(out)], capsys)
     assert code == 1

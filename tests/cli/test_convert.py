@@ -17,7 +17,8 @@ import restart_sampling as rs
 from restart_sampling.cli.app import main
 from restart_sampling.common.errors import CheckpointError
 from restart_sampling.models import build_network
-from restart_sampling.models.files.weights import KEY, tensors_sha256
+from restart_sampling.models.files.weights import KEY
+from restart_sampling.models.tensors import tensors_sha256
 
 CONFIG = {
     "class_name": "EDMPrecond",

@@ -141,9 +141,15 @@ def test_no_opcode_is_more_than_it_has_to_be():
     assert {names[code] for code in OPCODES} == set(allowed.split())
 
 
-@pytest.mark.parametrize(
-    "name", sorted((ROOT / "engine/restart_sampling/models/pickles").glob("*.py")), ids=lambda p: p.name
-)
+MODELS = ROOT / "engine/restart_sampling/models"
+READER = [*sorted((MODELS / "files/pickles").glob("*.py")), MODELS / "edm/pickled.py"]
+
+
+def test_the_reader_is_where_the_next_test_looks():
+    assert {"machine.py", "values.py", "modules.py", "pickled.py"} <= {file.name for file in READER if file.is_file()}
+
+
+@pytest.mark.parametrize("name", READER, ids=lambda p: p.name)
 def test_the_reader_names_nothing_that_runs(name):
     used = set()
     for node in ast.walk(ast.parse(name.read_text())):

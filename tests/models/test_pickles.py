@@ -343,7 +343,7 @@ def test_fp16_is_recorded(tmp_path):
 
 
 def test_pinned_by_the_file_or_by_the_tensors(tmp_path, snapshot, tiny):
-    from restart_sampling.models.files.weights import tensors_sha256
+    from restart_sampling.models.tensors import tensors_sha256
 
     path = tmp_path / "x.pkl"
     path.write_bytes(snapshot)
@@ -378,7 +378,7 @@ LIES = {
     "resolution": ("", {"img_resolution": 8}, "two different things about its img_resolution"),
     "sigma_data": ("", {"sigma_data": 0.7}, "two different things about its sigma_data"),
     "sigma limits": ("", {"sigma_min": 9.0, "sigma_max": 1.0}, "sigma_min 9 must be below sigma_max 1"),
-    "sigma_max nan": ("", {"sigma_max": math.nan}, "sigma_max must be a number"),
+    "sigma_max nan": ("", {"sigma_max": math.nan}, "sigma_max must be a finite number"),
 }
 
 

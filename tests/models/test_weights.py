@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load as parse
 from safetensors.torch import save as to_bytes
 
+import restart_sampling as rs
 from restart_sampling.common.errors import CheckpointError
 from restart_sampling.models import build_network, load_safetensors, save_safetensors
 from restart_sampling.models.files.weights import KEY, load_weights
@@ -203,3 +204,18 @@ def test_a_refused_file_leaves_the_network_as_it_was(network):
     with pytest.raises(CheckpointError, match="here: 1 tensors not finite"):
         load_weights(network, tensors, "here")
     assert all(torch.equal(t, before[n]) for n, t in network.state_dict().items())
+
+
+@pytest.mark.parametrize("begins", [b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"])
+def test_a_header_whose_length_begins_as_a_pickle_does(tmp_path, network, begins):
+    path = tmp_path / "net.safetensors"
+    save_safetensors(path, network, {"fill": ""})
+    short = int.from_bytes(path.read_bytes()[:8], "little")
+    wanted = int.from_bytes(begins, "little") + (1 << 16)  # the length that is written as `begins`, 1, 0, …
+    save_safetensors(path, network, {"fill": "x" * (wanted - short)})
+    whole = path.read_bytes()
+    assert whole.startswith(begins) and int.from_bytes(whole[:8], "little") == wanted
+    assert rs.load(path).info["card"]["fill"].startswith("xxx")
+    path.write_bytes(whole[:-10])
+    with pytest.raises(CheckpointError, match=f"incomplete: expected {len(whole)} bytes, has {len(whole) - 10}"):
+        rs.load(path)

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import restart_sampling as rs
-from restart_sampling.models.edm.networks import build_network
+from restart_sampling.models import build_network
 from restart_sampling.sampler.executors import Evaluation, Lanes
 from restart_sampling.sampler.executors.selfcheck import begin
 from restart_sampling.sampler.program import Program

@@ -12,7 +12,7 @@ from support.tape import TapeCapture, make_capture
 
 import restart_sampling as rs
 from restart_kernels import layout
-from restart_sampling.models.edm.networks import build_network
+from restart_sampling.models import build_network
 from restart_sampling.plan.segments import spans
 from restart_sampling.sampler.executors.capture import CudaCapture
 from restart_sampling.sampler.executors.chunks import CHUNKS, cut

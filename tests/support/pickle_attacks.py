@@ -235,7 +235,7 @@ ATTACKS = {
         "a module has no dict",
     ),
     "name with a dot": (emitted({"ema": module(buffers={"a.b": None, "": None})}), "not a plain word"),
-    "unknown argument": (emitted({"ema": module(_init_kwargs={"img_resolutio": 4})}), "did you mean img_resolution"),
+    "unknown argument": (emitted({"ema": module(_init_kwargs={"img_resolutio": 4})}), "did you mean 'img_resolution'"),
     "absurd width": (
         emitted({"ema": module(_init_kwargs=ARGUMENTS | {"model_channels": 2**40})}),
         "model_channels must be",

@@ -78,7 +78,7 @@ def bench(
     from ..common.terminal import plain_console
     from ..experiments.measure import samplers as registry
     from ..experiments.measure import speed
-    from ..models.registry import load
+    from ..models.registry import load_model as load
 
     defaults: dict[str, Any] = QUICK if quick else FULL
     nfe = defaults["nfe"] if nfe is None else nfe

@@ -19,9 +19,11 @@ def convert(
     The licence of the weights stays that of the original; the file says where it came from.
     """
     from ..common.errors import CheckpointError, OutputError
+    from ..common.files import file_sha256
     from ..common.terminal import say
-    from ..models.files.weights import save_safetensors, tensors_sha256
-    from ..models.registry import file_sha256, find, read_model
+    from ..models.files.weights import save_safetensors
+    from ..models.registry import find, read_model
+    from ..models.tensors import tensors_sha256
 
     source = find(source)
     if target.suffix != ".safetensors":

@@ -174,7 +174,7 @@ def _draw(
     from ..jobs.generate import run_job
     from ..jobs.progress import Display
     from ..jobs.signals import stop_on_signals
-    from ..models.registry import load
+    from ..models.registry import load_model as load
 
     who = worker()
     if workers == 1 and address is None:

@@ -20,7 +20,7 @@ def models(
     inspect executes nothing of the file. It exits with 1 if the file cannot be loaded, and says why.
     """
     from ..common.errors import RestartValueError
-    from ..models.registry import BUNDLED, load
+    from ..models.registry import BUNDLED, load_model
 
     if name == "inspect":
         _inspect(file)
@@ -29,14 +29,14 @@ def models(
         raise RestartValueError(f"models takes one name, got {name!r} and {file!r}; or `models inspect FILE`")
     if name is None:
         for bundled in BUNDLED:
-            denoiser = load(bundled)
+            denoiser = load_model(bundled)
             card = denoiser.info["card"]
             count = sum(p.numel() for p in denoiser.parameters)
             say(f"{bundled}: {_shape(denoiser.shape)}, {denoiser.label_dim} classes, {count / 1e6:.2f} M parameters")
             if card.get("summary"):
                 say(one_line(f"  {card['summary']}"))
         return
-    denoiser = load(name)
+    denoiser = load_model(name)
     card = denoiser.info["card"]
     _row("model", denoiser.name)
     _row("sample", _shape(denoiser.shape))

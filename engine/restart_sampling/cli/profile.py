@@ -123,7 +123,7 @@ class _Job:
         graph: str,
         compile: str,
     ) -> None:
-        from ..models.registry import load
+        from ..models.registry import load_model as load
         from ..sampler.sampler import Sampler
 
         denoiser = load(model)

@@ -109,7 +109,7 @@ def _live(rows: list[dict[str, Any]], asked: str | None) -> Live:
     from ..experiments.report.clean import cleaned, printable
     from ..experiments.report.commands import models_of
     from ..experiments.report.page import Live
-    from ..models.registry import load
+    from ..models.registry import load_model as load
 
     good, _ = cleaned(rows)
     names = models_of(good)

@@ -100,7 +100,7 @@ def tune(
     from ..experiments.tune.space import space_for
     from ..experiments.tune.starts import given, starts
     from ..jobs.lock import FolderLock
-    from ..models.registry import load
+    from ..models.registry import load_model as load
 
     study.library()
     budgets = _budgets(budget)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import tokenize
@@ -28,6 +29,8 @@ NPZ_DAMAGE = (
     struct.error,
     tokenize.TokenError,
 )
+
+BLOCK = 1 << 20  # bytes that are read at a time
 
 
 def temporary_name(name: str, tag: str | int | None = None) -> str:
@@ -80,3 +83,12 @@ def flush_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..common.lazy import lazy
 
 if TYPE_CHECKING:
     from .edm.networks import EDMNetwork as EDMNetwork
-    from .edm.networks import build_network as build_network
+    from .family import Network as Network
+    from .family import build_network as build_network
     from .files.weights import load_safetensors as load_safetensors
     from .files.weights import save_safetensors as save_safetensors
 
-_LAZY = {
-    "EDMNetwork": "edm.networks",
-    "build_network": "edm.networks",
-    "load_safetensors": "files.weights",
-    "save_safetensors": "files.weights",
-}
-
-
-def __getattr__(name: str) -> Any:
-    import importlib
-
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "EDMNetwork": "edm.networks",
+        "Network": "family",
+        "build_network": "family",
+        "load_safetensors": "files.weights",
+        "save_safetensors": "files.weights",
+    },
+)

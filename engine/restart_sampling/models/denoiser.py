@@ -1,7 +1,8 @@
-r"""A denoiser: a raw network F, its parameterization, and what shape it draws."""
+r"""A denoiser: a raw network F, its parameterization, and the shape of its samples."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..common.checks import choice, integer, real, shown
-from ..common.devices import check_device as check_device
+from ..common.devices import check_device
 from ..common.errors import RestartTypeError, RestartValueError
 from . import parameterization as parameterizations
 from .network_output import check
@@ -31,9 +32,10 @@ class Denoiser:
         shape: (C, H, W) of one sample.
         label_dim: number of classes, 0 for an unconditional network.
         classes: names of the classes, if known.
-        name: where it came from, for messages and run.json.
-        augmented_dim: D of a PFGM++ network (arXiv 2302.04265), whose noise has a heavier tail (pfgmpp.py); None for
-            diffusion, its limit D → ∞.
+        name: what messages and run.json call it.
+        info: whatever else is known about it; see `models.registry.load_model`.
+        augmented_dim: D of a PFGM++ network (arXiv 2302.04265), whose noise has a heavier tail (sampler/pfgmpp.py);
+            None for diffusion, its limit D → ∞.
     """
 
     network: NetworkFunction
@@ -74,18 +76,23 @@ class Denoiser:
         name: str | None = None,
         augmented_dim: int | None = None,
     ) -> Denoiser:
-        """Wrap any denoiser function.
+        """Return the denoiser that the function `fn` is.
 
         Args:
             fn: called as fn(x [B, *shape] float32, sigma float32 [B], **cond), returns D of the shape of x, in any
                 floating dtype. `cond` is class_labels=one-hot [B, label_dim] when label_dim > 0. (With float64
                 registers x and sigma are float64.) It runs under torch.no_grad; inside `with torch.enable_grad()` it
-                may take gradients, see docs/denoisers.md. x is a buffer that the next evaluation overwrites: clone what
-                is to be kept.
-            shape: shape of one sample, e.g. (3, 32, 32).
-            sigma_min, sigma_max: noise levels fn knows.
+                may take gradients, see docs/denoisers.md. x is a buffer that the next evaluation overwrites, so copy
+                what you want to keep.
+            shape: of one sample, e.g. (3, 32, 32).
+            sigma_min, sigma_max: the lowest and the highest noise level that fn knows.
+            label_dim: number of classes, 0 for an unconditional denoiser.
             process: "ve" if x = x₀ + σε, "flow" if x = (1 − t)x₀ + tε (sigma is then t).
+            name: what messages and run.json call it, by default the function's name.
             augmented_dim: D of a PFGM++ denoiser.
+
+        Raises:
+            RestartTypeError: fn cannot be called. RestartValueError: another argument is out of its range.
         """
         if not callable(fn):
             raise RestartTypeError(f"from_function needs a function fn(x, sigma, **cond), got {type(fn).__name__}")
@@ -122,10 +129,7 @@ class Denoiser:
     @property
     def numel(self) -> int:
         """Elements of one sample."""
-        n = 1
-        for size in self.shape:
-            n *= size
-        return n
+        return math.prod(self.shape)
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
@@ -134,22 +138,25 @@ class Denoiser:
 
     @property
     def device(self) -> torch.device:
-        """Where the network lives; the CPU for a plain function."""
+        """The device of the network's parameters; the CPU for a plain function."""
         parameters = self.parameters
         return parameters[0].device if parameters else torch.device("cpu")
 
     def to(self, device: str | torch.device) -> Denoiser:
-        """The same denoiser with its network on `device` (moved in place, as modules are)."""
+        """Move the network to `device`, in place as for any module, and return this denoiser. Raises BackendError."""
         device = check_device(device)
         if isinstance(self.network, torch.nn.Module):
             self.network.to(device)
         return self
 
     def __call__(self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """D(x; σ) evaluated plainly: x [B, *shape], sigma a number or [B], labels one-hot. For training and tests.
+        """Return D(x; σ), evaluated plainly, for training and tests; samplers fold the coefficients into their rows.
 
-        The coefficients are made on the host, so a `sigma` on a GPU is copied to the CPU (a sync). Samplers do not come
-        here."""
+        The coefficients are computed on the host, so a `sigma` on a GPU is copied to the CPU, which synchronizes.
+
+        Args:
+            x: [B, *shape]. sigma: a number or [B]. class_labels: float one-hot [B, label_dim] or None.
+        """
         levels = torch.as_tensor(sigma, dtype=torch.float64).reshape(-1).cpu().numpy()
         shape = (-1,) + (1,) * (x.ndim - 1)
         c_skip, c_out, c_in, c_noise = (

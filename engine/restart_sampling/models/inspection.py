@@ -6,35 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.errors import CheckpointError
-from .files.pickles.sources import SOURCES
-from .files.weights import tensors_sha256
-from .registry import ModelFile, file_sha256, read_model
+from ..common.files import file_sha256
+from .family import family_of
+from .registry import ModelFile, read_model
+from .tensors import tensors_sha256
 
 HASHED = 64 << 20  # bytes of a file that cannot be loaded; a longer one is refused without being read
-SONG = {  # embedding, encoder, decoder → the name in EDM's papers and scripts
-    "positional standard standard": "DDPM++",
-    "fourier residual standard": "NCSN++",
-}
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """`rows` of (label, text); `problem` says why the file cannot be loaded, None if it can."""
+    """What a file holds: `rows` of (label, text), and why it cannot be loaded, None if it can."""
 
     rows: tuple[tuple[str, str], ...]
     problem: str | None = None
 
 
-def architecture(config: dict[str, object]) -> str:
-    """ "ADM", "DDPM++", "NCSN++", or SongUNet with its parts."""
-    if config["model_type"] == "DhariwalUNet":
-        return "ADM"
-    parts = [str(config[f"{part}_type"]) for part in ("embedding", "encoder", "decoder")]
-    return SONG.get(" ".join(parts), f"SongUNet ({', '.join(parts)})")
-
-
 def inspect(path: Path) -> Inspection:
-    """What is inside `path`. Raises CheckpointError only if there is no file to look at."""
+    """Look into the model file `path`. Raises CheckpointError only if there is no file to look at."""
     try:
         model = read_model(path)
     except CheckpointError as error:
@@ -57,25 +46,21 @@ def _rows(model: ModelFile) -> list[tuple[str, str]]:
     if checkpoint is not None:
         name = "snapshot" if checkpoint.kind == "pickle" else "training state"
         kind = f"{name} ({checkpoint.kind}), network under {checkpoint.key}"
-    C, r = network.img_channels, network.img_resolution
     rows = [
         ("file", f"{model.path}, {model.path.stat().st_size:,} bytes"),
         ("kind", kind),
         ("class", f"{config['class_name']} ({levels.name} preconditioning)"),
-        (
-            "network",
-            f"{architecture(config)} ({config['model_type']}), {config['model_channels']} channels × {config['channel_mult']}",
-        ),
-        ("sample", f"{C} × {r} × {r}"),
-        ("labels", str(config["label_dim"] or "none")),
+        ("network", family_of(config).summary(config)),
+        ("sample", " × ".join(map(str, network.shape))),
+        ("labels", str(network.label_dim or "none")),
         ("parameters", f"{sum(p.numel() for p in network.parameters()):,} in {len(network.state_dict())} tensors"),
         ("sigma", f"{levels.sigma_min:g} .. {levels.sigma_max:g}"),
-        ("D", f"{model.augmented_dim} (PFGM++)" if model.augmented_dim else "none (diffusion)"),
-        ("use_fp16", "yes" if config["use_fp16"] else "no"),
+        ("D", f"{network.augmented_dim} (PFGM++)" if network.augmented_dim else "none (diffusion)"),
+        ("use_fp16", "yes" if config.get("use_fp16") else "no"),
     ]
     if checkpoint is not None:
         for digest in checkpoint.found.sources:
-            known = SOURCES.get(digest)
+            known = checkpoint.source_of(digest)
             rows.append(("code", f"{known.title if known else 'unknown'}, SHA-256 {digest}"))
     else:
         rows += [(key, _flat(model.card[key])) for key in ("source", "licence") if key in model.card]

@@ -1,13 +1,11 @@
-"""The border of a network: what it may return, checked by shape and kind.
+"""What a network may return, checked by shape and type.
 
-A wrong layout has the right number of elements, so counting them finds nothing, and an image of noise comes out. The
-output must
-have the shape of the input: [B, C, H, W], B being twice the samples under guidance. The check looks at Python objects
-    alone: no
-further evaluation, no launch and no value from the device. It runs with the first evaluation and every later one that
-Python launches; a captured graph or a compiled network repeats what was checked.
+A wrong layout has the right number of elements, so counting them finds nothing, and the result is an image of noise.
+The output must have the shape of the input: [B, C, H, W], B being twice the samples under guidance. The check looks at
+Python objects alone: no further evaluation, no launch and no value from the device. It runs with the first evaluation
+and with every later one that Python launches; a captured graph or a compiled network repeats what was checked.
 
-What shapes cannot tell is not found: height and width swapped in a square sample, channels last where C = H = W.
+Shapes do not show everything: height and width swapped in a square sample, or channels last where C = H = W.
 """
 
 from __future__ import annotations
@@ -27,8 +25,8 @@ def check(F: Any, net_in: Tensor) -> Tensor:
     """Return F, the output of a network for `net_in`, as it is.
 
     Raises:
-        RestartTypeError: F is no tensor of floating numbers. RestartValueError: its shape or device is not that of
-            net_in.
+        RestartTypeError: F is not a tensor of floating-point numbers.
+        RestartValueError: its shape or device is not that of net_in.
     """
     if not isinstance(F, Tensor):
         raise RestartTypeError(f"the network must return a tensor of shape {list(net_in.shape)}, {_kind(F)}")
@@ -36,19 +34,19 @@ def check(F: Any, net_in: Tensor) -> Tensor:
         raise RestartValueError(_shapes(list(F.shape), list(net_in.shape)))
     if F.dtype not in FLOATS:
         raise RestartTypeError(
-            f"the network must return float32, bfloat16, float16 or float64, got {F.dtype}; convert it, e.g. by .float()"
+            f"the network must return float32, bfloat16, float16 or float64, got {F.dtype}; convert it, e.g. by "
+            ".float()"
         )
     if F.device != net_in.device:
         raise RestartValueError(
-            f"the network was given a tensor on {net_in.device} and returned one on {F.device}; keep it on its input's device"
+            f"the network was given a tensor on {net_in.device} and returned one on {F.device}; "
+            "keep it on its input's device"
         )
     return F
 
 
 def checked(F: Any, net_in: Tensor) -> Tensor:
-    """As `check`, and as the sampler can read it: gradients end here, and float64 becomes float32 for smaller
-    registers.
-    """
+    """Return F after `check`, as the sampler reads it: detached, and no wider than float32 for float32 registers."""
     F = check(F, net_in)
     if F.requires_grad:
         F = F.detach()
@@ -58,7 +56,7 @@ def checked(F: Any, net_in: Tensor) -> Tensor:
 
 
 class Checked:
-    """A network with its border, for executors that call it as it is."""
+    """A network whose output is checked, for executors that call it as it is."""
 
     def __init__(self, network: Callable[..., Any]) -> None:
         self.network = network
@@ -69,7 +67,7 @@ class Checked:
 
 
 def _shapes(got: list[int], wanted: list[int]) -> str:
-    """One sentence with both shapes, and the reason where it can be told."""
+    """Return one sentence with both shapes, and the reason if the shapes show it."""
     text = f"the network was given {wanted} and returned {got}; both must have one shape"
     batch, sample = wanted[0], wanted[1:]
     if len(got) == len(wanted) >= 2 and got == [batch, 2 * wanted[1], *wanted[2:]]:
@@ -89,7 +87,7 @@ def _shapes(got: list[int], wanted: list[int]) -> str:
 
 
 def _kind(F: Any) -> str:
-    """What was returned, and how to get a tensor from it."""
+    """Return what the network returned, in words, and how to get a tensor from it."""
     name = type(F).__name__
     if F is None:
         return "got None; does the function end with `return`?"

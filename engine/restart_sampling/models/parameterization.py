@@ -1,4 +1,4 @@
-r"""What a network predicts, as four numbers per noise level.
+r"""What a network predicts, as four coefficients for each noise level.
 
 Every denoiser in use is (EDM, arXiv 2206.00364, eq. 7)
 
@@ -7,17 +7,17 @@ Every denoiser in use is (EDM, arXiv 2206.00364, eq. 7)
 with F the raw network. A :class:`Parameterization` states the four functions in float64 on the host; it is the only
 place where they are written. Training, plain evaluation and the fused step all read them from here.
 
-| name    | c_skip            | c_out              | c_in           | c_noise                  | source |
-|---------|-------------------|--------------------|----------------|--------------------------|--------|
-| `edm`   | σd²/(σ²+σd²)      | σ·σd/√(σ²+σd²)     | 1/√(σ²+σd²)    | ln(σ)/4                  | EDM Table 1 |
-| `vp`    | 1                 | −σ                 | 1/√(σ²+1)      | (M−1)·t(σ)               | EDM Table 1, Score SDE |
-| `ve`    | 1                 | σ                  | 1              | ln(σ/2)                  | EDM Table 1 |
-| `iddpm` | 1                 | −σ                 | 1/√(σ²+1)      | M−1−argmin_j abs(u_j−σ)  | EDM Table 1 |
-| `eps`   | 1                 | −σ                 | 1/√(σ²+1)      | timestep of σ            | DDPM on discrete levels |
-| `v`     | 1/(σ²+1)          | −σ/√(σ²+1)         | 1/√(σ²+1)      | timestep of σ            | Salimans & Ho 2022 |
-| `x0`    | 0                 | 1                  | 1/√(σ²+1)      | timestep of σ            | sample prediction |
-| `flow`  | 1                 | −t                 | 1              | 1000·t (scalable)        | x_t = (1−t)x₀ + tε, F = ε − x₀ |
-| `denoiser` | 0              | 1                  | 1              | σ                        | F is D itself |
+| name       | c_skip       | c_out          | c_in        | c_noise                 | source |
+|------------|--------------|----------------|-------------|-------------------------|--------|
+| `edm`      | σd²/(σ²+σd²) | σ·σd/√(σ²+σd²) | 1/√(σ²+σd²) | ln(σ)/4                 | EDM Table 1 |
+| `vp`       | 1            | −σ             | 1/√(σ²+1)   | (M−1)·t(σ)              | EDM Table 1, Score SDE |
+| `ve`       | 1            | σ              | 1           | ln(σ/2)                 | EDM Table 1 |
+| `iddpm`    | 1            | −σ             | 1/√(σ²+1)   | M−1−argmin_j abs(u_j−σ) | EDM Table 1 |
+| `eps`      | 1            | −σ             | 1/√(σ²+1)   | timestep of σ           | DDPM on discrete levels |
+| `v`        | 1/(σ²+1)     | −σ/√(σ²+1)     | 1/√(σ²+1)   | timestep of σ           | Salimans & Ho 2022 |
+| `x0`       | 0            | 1              | 1/√(σ²+1)   | timestep of σ           | sample prediction |
+| `flow`     | 1            | −t             | 1           | 1000·t (scalable)       | x_t = (1−t)x₀ + tε, F = ε − x₀ |
+| `denoiser` | 0            | 1              | 1           | σ                       | F is D itself |
 
 For `flow` the noise level is t ∈ [0, 1] and the state is x_t itself; for all others the state is x₀ + σε.
 """
@@ -30,13 +30,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..common.checks import choice
 from ..common.errors import ConfigError
 
 Array = np.ndarray
 
 
 class Coefficients(NamedTuple):
-    """c_skip, c_out, c_in, c_noise at given noise levels; float64 arrays of the shape of `sigma`."""
+    """c_skip, c_out, c_in and c_noise at given noise levels: float64 arrays of the shape of `sigma`."""
 
     c_skip: Array
     c_out: Array
@@ -52,8 +53,12 @@ def _identity(sigma: Array) -> Array:
 class Parameterization:
     """The four coefficient functions of a network and the noise levels it knows.
 
-    `process` is "ve" (state x₀ + σε) or "flow" (state (1−t)x₀ + tε). `round_sigma` maps levels to the nearest one the
-    network was trained on (identity for continuous networks).
+    Attributes:
+        name: as in the table above.
+        function: σ float64 → the coefficients at σ.
+        sigma_min, sigma_max: the lowest and the highest level the network knows.
+        round_sigma: maps levels to the nearest ones the network was trained on; the identity for continuous networks.
+        process: "ve" (state x₀ + σε) or "flow" (state (1−t)x₀ + tε).
     """
 
     name: str
@@ -64,7 +69,7 @@ class Parameterization:
     process: str = "ve"
 
     def coefficients(self, sigma: float | Array) -> Coefficients:
-        """Coefficients at `sigma` (> 0), float64, same shape."""
+        """Return the coefficients at `sigma`, float64, in its shape. Raises ConfigError unless all levels are > 0."""
         sigma = np.asarray(sigma, dtype=np.float64)
         if not (np.isfinite(sigma).all() and (sigma > 0).all()):
             raise ConfigError(f"noise levels must be finite and > 0, got {sigma.min()} .. {sigma.max()}")
@@ -72,7 +77,7 @@ class Parameterization:
 
 
 def edm(sigma_data: float = 0.5, sigma_min: float = 0.0, sigma_max: float = float("inf")) -> Parameterization:
-    """EDM preconditioning (EDM Table 1, last column)."""
+    """Return EDM's preconditioning (EDM Table 1, last column)."""
 
     def function(sigma: Array) -> Coefficients:
         total = np.sqrt(sigma**2 + sigma_data**2)
@@ -82,7 +87,7 @@ def edm(sigma_data: float = 0.5, sigma_min: float = 0.0, sigma_max: float = floa
 
 
 def vp_sigma(t: float | Array, beta_d: float = 19.9, beta_min: float = 0.1) -> Array:
-    """σ(t) = √(exp(β_d t²/2 + β_min t) − 1), the VP schedule of EDM Table 1."""
+    """Return σ(t) = √(exp(β_d t²/2 + β_min t) − 1), the VP schedule of EDM Table 1."""
     t = np.asarray(t, dtype=np.float64)
     return np.sqrt(np.expm1(0.5 * beta_d * t**2 + beta_min * t))
 
@@ -95,7 +100,10 @@ def vp(
     sigma_min: float | None = None,
     sigma_max: float | None = None,
 ) -> Parameterization:
-    """VP preconditioning (EDM Table 1). `sigma_min`/`sigma_max` override σ(ε_t) and σ(1), as stored in checkpoints."""
+    """Return VP preconditioning (EDM Table 1).
+
+    `sigma_min` and `sigma_max`, which checkpoints store, take the place of σ(ε_t) and σ(1).
+    """
 
     def function(sigma: Array) -> Coefficients:
         t = (np.sqrt(beta_min**2 + 2 * beta_d * np.log1p(sigma**2)) - beta_min) / beta_d
@@ -107,7 +115,7 @@ def vp(
 
 
 def ve(sigma_min: float = 0.02, sigma_max: float = 100.0) -> Parameterization:
-    """VE preconditioning (EDM Table 1)."""
+    """Return VE preconditioning (EDM Table 1)."""
 
     def function(sigma: Array) -> Coefficients:
         one = np.ones_like(sigma)
@@ -117,12 +125,12 @@ def ve(sigma_min: float = 0.02, sigma_max: float = 100.0) -> Parameterization:
 
 
 def _nearest(levels: Array, sigma: Array) -> Array:
-    """Index of the level nearest to each sigma; `levels` in any order."""
+    """Return the index of the level nearest to each sigma; `levels` are in any order."""
     return np.abs(levels[:, None] - np.asarray(sigma, dtype=np.float64).reshape(1, -1)).argmin(axis=0)
 
 
 def iddpm_levels(M: int = 1000, C_1: float = 0.001, C_2: float = 0.008) -> Array:
-    """The M+1 noise levels u_0 > … > u_M = 0 of iDDPM in float64 (EDM Table 1).
+    """Return the M+1 noise levels u_0 > … > u_M = 0 of iDDPM, float64 (EDM Table 1).
 
     u_{j−1} = √((u_j² + 1)/max(ᾱ_{j−1}/ᾱ_j, C_1) − 1), ᾱ_j = sin²(π/2 · j/(M(C_2+1))).
     """
@@ -137,7 +145,7 @@ def iddpm_levels(M: int = 1000, C_1: float = 0.001, C_2: float = 0.008) -> Array
 
 
 def iddpm(u: Array | None = None, sigma_min: float | None = None, sigma_max: float | None = None) -> Parameterization:
-    """iDDPM preconditioning on the M+1 levels `u` (descending, last one 0); take `u` from the checkpoint."""
+    """Return iDDPM preconditioning on the M+1 levels `u` (descending, the last one 0), which checkpoints store."""
     u = np.asarray(iddpm_levels() if u is None else u, dtype=np.float64)
     M = len(u) - 1
     positive = u[:-1]
@@ -156,15 +164,19 @@ def iddpm(u: Array | None = None, sigma_min: float | None = None, sigma_max: flo
 
 
 def discrete(sigmas: Array, prediction: str = "eps") -> Parameterization:
-    """A DDPM-style network on discrete levels `sigmas` [T], ascending; c_noise is the (fractional) timestep.
+    """Return the coefficients of a DDPM-style network on discrete levels; c_noise is the (fractional) timestep.
 
-    `prediction` is what F predicts: "eps", "v" or "x0". Between levels the timestep is linear in ln σ.
+    Args:
+        sigmas: levels [T], ascending. Between them the timestep is linear in ln σ.
+        prediction: what F predicts: "eps", "v" or "x0".
+
+    Raises:
+        ConfigError: sigmas or prediction are none of these.
     """
     sigmas = np.asarray(sigmas, dtype=np.float64)
     if sigmas.ndim != 1 or len(sigmas) < 2 or not (np.diff(sigmas) > 0).all() or sigmas[0] <= 0:
         raise ConfigError("discrete sigmas must be a 1-d, strictly ascending list of at least 2 positive levels")
-    if prediction not in ("eps", "v", "x0"):
-        raise ConfigError(f"prediction must be one of eps, v, x0; got {prediction!r}")
+    choice("prediction", prediction, ("eps", "v", "x0"))
     log_sigmas = np.log(sigmas)
     steps = np.arange(len(sigmas), dtype=np.float64)
 
@@ -182,7 +194,7 @@ def discrete(sigmas: Array, prediction: str = "eps") -> Parameterization:
 
 
 def flow(time_scale: float = 1000.0) -> Parameterization:
-    """Flow matching: x_t = (1−t)x₀ + tε, F = ε − x₀, so D = x_t − t·F; c_noise = time_scale·t."""
+    """Return those of flow matching: x_t = (1−t)x₀ + tε, F = ε − x₀, so D = x_t − t·F; c_noise = time_scale·t."""
 
     def function(t: Array) -> Coefficients:
         one = np.ones_like(t)
@@ -192,7 +204,7 @@ def flow(time_scale: float = 1000.0) -> Parameterization:
 
 
 def denoiser(sigma_min: float = 0.0, sigma_max: float = float("inf")) -> Parameterization:
-    """The network is the denoiser D itself and takes σ (see `Denoiser.from_function`)."""
+    """Return those of a network that is the denoiser D itself and takes σ (see `Denoiser.from_function`)."""
 
     def function(sigma: Array) -> Coefficients:
         one = np.ones_like(sigma)

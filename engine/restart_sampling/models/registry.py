@@ -1,4 +1,7 @@
-"""`rs.load`: a bundled name or a model file → a Denoiser."""
+"""Model files: the bundled ones, and any other by its path, as networks and as denoisers.
+
+`rs.load` is in `integrations/load.py`, since it takes pipelines of other libraries too.
+"""
 
 from __future__ import annotations
 
@@ -14,73 +17,61 @@ import torch
 
 from ..common.checks import did_you_mean, shown
 from ..common.errors import CheckpointError
+from ..common.lazy import moved_names
 from .denoiser import Denoiser
-from .edm.networks import EDMNetwork
+from .family import Network
 from .files.pickles.checkpoint import Checkpoint, open_bytes, read
-from .files.weights import diagnose, fill, from_header, tensors_sha256, what_it_is
+from .files.safetensors_file import PICKLES, diagnose, is_safetensors, what_it_is
+from .files.weights import fill, from_header
+from .tensors import tensors_sha256
 
 DATA = Path(__file__).parent / "data"
 BUNDLED = {"fashion-mnist": DATA / "fashion-mnist.safetensors"}
-PICKLES = (  # how a pickle of protocol 2 to 5 and a zip archive start
-    b"\x80\x02",
-    b"\x80\x03",
-    b"\x80\x04",
-    b"\x80\x05",
-    b"PK\x03\x04",
-)
 BLOCK = 1 << 20  # bytes that are hashed at once
 NO_SAFETENSORS = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt")
+
+__getattr__ = moved_names(__name__, {"load": "restart_sampling.integrations.load"})
 
 
 @dataclass
 class ModelFile:
-    """A model file as it was read. `checkpoint` is there for .pkl and .pt files, `sha256` is the file's."""
+    """A model file as it was read. `checkpoint` is there for .pkl and .pt files; `sha256` is that of the file."""
 
     path: Path
     sha256: str
-    network: EDMNetwork
+    network: Network
     card: dict[str, Any]
     notes: list[str] = field(default_factory=list)
     checkpoint: Checkpoint | None = None
 
-    @property
-    def augmented_dim(self) -> int | None:
-        """D of a PFGM++ network, None for diffusion."""
-        config = self.network.config
-        return int(config["D"]) if config.get("pfgmpp") else None
 
-
-def load(source: Any, device: str = "cpu", sha256: str | None = None, **pipeline: Any) -> Denoiser:
-    """The denoiser in `source`: a bundled name ("fashion-mnist"), a file, or a diffusers pipeline.
-
-    A pipeline stays on its device; text models need `prompt=` or embeddings, see `integrations.diffusers.denoiser_of`.
+def load_model(source: str | Path, device: str = "cpu", sha256: str | None = None) -> Denoiser:
+    """Return the denoiser in a model file, or of a bundled name ("fashion-mnist"), on `device`.
 
     Files: .safetensors written by this package, .pkl snapshots and .pt training states of EDM and PFGM++. Nothing in a
-    file is ever executed. `sha256` pins the file: its SHA-256, or that of its tensors, as `restart-sampling models
-    inspect` prints them.
+    file is ever executed.
 
-    `info` of the result: "path", "sha256" (of the file), "card", "notes" (what to know before trusting the samples), "use_fp16"
-    (recorded, not acted on: choose `dtype` in the sampler) and "pfgmpp_D" (D of a PFGM++ network, else None).
-    Raises CheckpointError with the path and what is wrong.
+    Args:
+        sha256: pins the file: its SHA-256, or that of its tensors, as `restart-sampling models inspect` prints them.
+
+    Returns:
+        A denoiser whose `info` holds "path", "sha256" (of the file), "card", "notes" (what to know before trusting the
+        samples), "use_fp16" (recorded, not acted on: choose `dtype` in the sampler) and "pfgmpp_D" (D of a PFGM++
+        network, else None).
+
+    Raises:
+        CheckpointError: there is no such file, or what is wrong with it.
     """
-    if hasattr(source, "components") and hasattr(source, "scheduler"):
-        if sha256 is not None:
-            raise CheckpointError("sha256 pins a file, and a pipeline is none; leave it out")
-        from ..integrations.diffusers import denoiser_of
-
-        return denoiser_of(source, **pipeline)
-    if pipeline:
-        raise CheckpointError(f"{next(iter(pipeline))} is only for diffusers pipelines; leave it out")
     path = find(source)
     pin = None if sha256 is None else sha256.lower()
     if pin is not None and not re.fullmatch("[0-9a-f]{64}", pin):
         raise CheckpointError(f"sha256 must be 64 hexadecimal digits, got {len(pin)} characters")
     model = read_model(path)
-    if pin is not None and pin not in (model.sha256, tensors_sha256(model.network.state_dict())):
+    network = model.network
+    if pin is not None and pin not in (model.sha256, tensors_sha256(network.state_dict())):
         raise CheckpointError(
             f"{path}: SHA-256 {model.sha256[:12]}… is not the one asked for, {pin[:12]}…: this is another file"
         )
-    network = model.network
     network.eval().requires_grad_(False)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a tenth faster on a CPU
     name = str(source) if str(source) in BUNDLED else path.name
@@ -89,27 +80,28 @@ def load(source: Any, device: str = "cpu", sha256: str | None = None, **pipeline
         "path": str(path),
         "sha256": model.sha256,
         "notes": model.notes,
-        "use_fp16": network.config["use_fp16"],
-        "pfgmpp_D": model.augmented_dim,
+        "use_fp16": network.config.get("use_fp16", False),
+        "pfgmpp_D": network.augmented_dim,
     }
     denoiser = Denoiser(
         network,
         network.parameterization,
-        (network.img_channels, network.img_resolution, network.img_resolution),
+        network.shape,
         network.label_dim,
         tuple(model.card.get("classes", ())),
         name,
         info,
-        model.augmented_dim,
+        network.augmented_dim,
     )
     return denoiser.to(device)
 
 
 def find(source: str | Path) -> Path:
-    """The file of a bundled name or a path. Raises CheckpointError if there is none."""
+    """Return the file of a bundled name, or the path as it is given. Raises CheckpointError if there is none."""
     if not isinstance(source, (str, Path)):
         raise CheckpointError(
-            f"a model is a name, a file or a diffusers pipeline, got {shown(source)}; bundled models: {', '.join(BUNDLED)}"
+            f"a model is a name, a file or a diffusers pipeline, got {shown(source)}; "
+            f"bundled models: {', '.join(BUNDLED)}"
         )
     if (bundled := BUNDLED.get(str(source))) is not None:
         return bundled
@@ -129,22 +121,23 @@ def find(source: str | Path) -> Path:
 
 
 def read_model(path: Path) -> ModelFile:
-    """Read a model file of any supported kind, told by its first bytes. Raises CheckpointError."""
+    """Read a model file of any supported kind; its first bytes say which. Raises CheckpointError."""
     if path.is_dir():
         diagnose(path, "")
     data = open_bytes(path)
     # First what its structure says, which costs little for a file of any size: what is refused is not hashed.
     checkpoint = None
-    if data[:2] in PICKLES or data[:4] in PICKLES:
+    head = bytes(data[:512])
+    if head.startswith(PICKLES) and not is_safetensors(head):
         checkpoint = read(path, data)
         card, notes = checkpoint.card, checkpoint.notes
     elif path.suffix in NO_SAFETENSORS:
-        what = what_it_is(bytes(data[:512]), len(data)) or "not a pickle of protocol 2 to 5, and not a torch.save file"
+        what = what_it_is(head, len(data)) or "not a pickle of protocol 2 to 5, and not a torch.save file"
         raise CheckpointError(f"{path}: {what}")
     else:
         network, card = from_header(path)
         notes = [str(note) for note in card["notes"]] if isinstance(card.get("notes"), list) else []
-    # Half of the time goes into the hash, and hashing lets other threads run.
+    # The hash takes half of the time, and it lets other threads run.
     stop = threading.Event()
     with ThreadPoolExecutor(1, "restart-sha256") as pool:
         digest = pool.submit(_sha256, data, stop)
@@ -154,25 +147,16 @@ def read_model(path: Path) -> ModelFile:
             else:
                 fill(network, path)
         except BaseException:
-            stop.set()  # the weights are refused: the rest of the file is of no interest
+            stop.set()  # the weights are refused, so the rest of the file need not be hashed
             raise
         return ModelFile(path, digest.result(), network, card, notes, checkpoint)
 
 
 def _sha256(data: memoryview, stop: threading.Event) -> str:
-    """SHA-256 of `data`, hex, or of a part of it once `stop` is set."""
+    """Return the SHA-256 of `data`, hex, or of a part of it once `stop` is set."""
     digest = hashlib.sha256()
     for start in range(0, len(data), BLOCK):
         if stop.is_set():
             break
         digest.update(data[start : start + BLOCK])
-    return digest.hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
     return digest.hexdigest()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..common.lazy import lazy
 
 if TYPE_CHECKING:
     from .sampler import Batch as Batch
@@ -10,10 +12,5 @@ if TYPE_CHECKING:
     from .sampler import Sampler as Sampler
     from .sampler import sample as sample
 
-
-def __getattr__(name: str) -> Any:
-    if name not in ("Batch", "Progress", "Sampler", "sample"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import sampler  # needs torch, which seeds and `--help` do not
-
-    return getattr(sampler, name)
+# They need torch, which seeds and `--help` do not.
+__getattr__, __dir__ = lazy(__name__, dict.fromkeys(("Batch", "Progress", "Sampler", "sample"), "sampler"))

@@ -39,13 +39,11 @@ from ..common.checks import choice
 from ..common.devices import check_device
 from ..common.errors import BackendError
 from ..models.denoiser import Denoiser, NetworkFunction
-from ..models.edm.layers import Linear, NoiseEmbedding
 from ..models.network_output import checked
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 COMPILE = ("auto", "on", "off")
 MEMORY_FORMATS = ("auto", "channels_last", "contiguous")
-FLOAT32_LAYERS = (Linear, NoiseEmbedding)  # the embedding of noise level and class: small, and F is sensitive to it
 EXACT = ("ieee", "none")  # of a precision switch; none: it follows a more general one that says nothing
 INDUCTOR = {"triton.cudagraphs": False}
 
@@ -296,7 +294,8 @@ def _with_border(network: NetworkFunction, channels_last: bool) -> Any:
 def inference_copy(module: nn.Module, device: torch.device, dtype: torch.dtype, memory_format: str) -> nn.Module:
     """A copy in eval mode on `device`, weights in `dtype`. Tensors that need no change are shared, not copied."""
     layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
-    keep = {id(t) for m in module.modules() if isinstance(m, FLOAT32_LAYERS) for t in (*m.parameters(), *m.buffers())}
+    layers = [m for m in module.modules() if getattr(m, "keeps_float32", False)]
+    keep = {id(t) for m in layers for t in (*m.parameters(), *m.buffers())}
     converted: dict[int, Any] = {}
     for tensor in (*module.parameters(), *module.buffers()):
         to = dtype if tensor.is_floating_point() and id(tensor) not in keep else tensor.dtype

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from ...common.errors import CheckpointError
 from ...common.strict_json import loads
-from ...models.files.weights import diagnose, write_atomic
+from ...models.files.safetensors_file import read_header, read_tensors, write
 
 Made = TypeVar("Made", bound=nn.Module)
 
@@ -21,7 +18,7 @@ Made = TypeVar("Made", bound=nn.Module)
 def save(module: nn.Module, path: Path, key: str) -> None:
     """Write weights (float16) and card to a .safetensors file, in one step. Raises CheckpointError."""
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in module.state_dict().items()}
-    write_atomic(path, to_bytes(tensors, metadata={key: json.dumps(module.card)}))
+    write(path, tensors, key, module.card)  # type: ignore[arg-type]
 
 
 def load(path: str | Path, key: str, what: str, make: Callable[[dict[str, Any], dict[str, Tensor]], Made]) -> Made:
@@ -32,15 +29,9 @@ def load(path: str | Path, key: str, what: str, make: Callable[[dict[str, Any], 
 
     Raises CheckpointError.
     """
-    path = Path(path)
+    header, tensors = read_header(path), read_tensors(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError) as error:
-        diagnose(path, str(error))
-    try:
-        card = loads(metadata[key])
+        card = loads(header.metadata[key])
         if not isinstance(card, dict):
             raise ValueError("its card is no object")
         module = make(card, tensors)

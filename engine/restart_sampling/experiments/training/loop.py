@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from ...common.errors import CheckpointError, RestartValueError
 from ...common.files import write_atomically
-from ...models import EDMNetwork, build_network
+from ...models import Network, build_network
 from ..datasets import Images
 
 FORMAT = 1
@@ -80,8 +80,8 @@ class Options:
 class Run:
     """A run in memory: network, average, optimizer, and how far it got."""
 
-    network: EDMNetwork
-    ema: EDMNetwork
+    network: Network
+    ema: Network
     optimizer: torch.optim.Optimizer
     options: Options
     data: str
@@ -97,7 +97,7 @@ def draw_sigma(rng: np.random.Generator, B: int, P_mean: float, P_std: float) ->
 
 
 def edm_loss(
-    network: EDMNetwork, F: Callable[..., Tensor], y: Tensor, labels: Tensor | None, sigma: np.ndarray, noise: Tensor
+    network: Network, F: Callable[..., Tensor], y: Tensor, labels: Tensor | None, sigma: np.ndarray, noise: Tensor
 ) -> Tensor:
     """Return the mean of ‖F − (y − c_skip·x)/c_out‖² per element, with x = y + σ·noise.
 

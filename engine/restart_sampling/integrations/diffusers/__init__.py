@@ -9,9 +9,9 @@ Importing this package does not import diffusers; the names below do, on first u
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ...common.errors import BackendError
+from ...common.lazy import lazy
 
 if TYPE_CHECKING:
     from .adapter import SchedulerError as SchedulerError
@@ -20,30 +20,16 @@ if TYPE_CHECKING:
     from .pipeline import draw as draw
     from .scheduler import RestartScheduler as RestartScheduler
 
-_LAZY = {
-    "RestartScheduler": "scheduler",
-    "FlowMatchRestartScheduler": "flow",
-    "SchedulerError": "adapter",
-    "denoiser_of": "pipeline",
-    "draw": "pipeline",
-}
 __all__ = ["FlowMatchRestartScheduler", "RestartScheduler", "SchedulerError", "denoiser_of", "draw"]
 
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
-
-def __getattr__(name: str) -> Any:
-    import importlib
-
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("diffusers", "transformers"):
-            raise
-        raise BackendError(
-            f"{name} needs {error.name}, which is not installed: pip install 'restart-sampling[diffusers]'"
-        ) from None
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "FlowMatchRestartScheduler": "flow",
+        "RestartScheduler": "scheduler",
+        "SchedulerError": "adapter",
+        "denoiser_of": "pipeline",
+        "draw": "pipeline",
+    },
+    extra=("diffusers", "transformers"),
+)

@@ -9,8 +9,9 @@ imported.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ...common.lazy import lazy
 from .fit import RestartWarning as RestartWarning
 from .fit import restart_plan as restart_plan
 from .fit import steps as steps
@@ -23,16 +24,4 @@ if TYPE_CHECKING:
 __all__ = ["RestartWarning", "restart_plan", "row_seeds", "sample_plan", "sample_restart", "steps"]
 
 # What needs torch is imported on first use.
-_LAZY = {"row_seeds": "noise", "sample_plan": "sampling", "sample_restart": "sampling"}
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
-
-def __getattr__(name: str) -> Any:
-    import importlib
-
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+__getattr__, __dir__ = lazy(__name__, {"row_seeds": "noise", "sample_plan": "sampling", "sample_restart": "sampling"})

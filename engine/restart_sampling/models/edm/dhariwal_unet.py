@@ -1,8 +1,8 @@
 r"""ADM, the U-Net of Dhariwal & Nichol (arXiv 2105.05233), in EDM for ImageNet-64 (arXiv 2206.00364).
 
-Against SongUNet: scale-and-shift conditioning, attention with 64 channels per head in every block of the
-levels in `attn_resolutions`, up- and down-sampling blocks without a skip convolution, the class added after
-the second mapping layer and not scaled.
+It differs from SongUNet by scale-and-shift conditioning, attention with 64 channels per head in every block of the
+levels in `attn_resolutions`, up- and down-sampling blocks without a skip convolution, and the class, which is added
+after the second mapping layer and not scaled.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class DhariwalUNet(nn.Module):
         self.out_conv = Conv2d(C, out_channels, 3, ZERO)
 
     def embed(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
-        """The embedding of noise level and class, [1 or B, E]."""
+        """Return the embedding of noise level and class, [1 or B, E]."""
         emb = self.map_layer1(silu(self.map_layer0(self.map_noise(c_noise))))
         if self.label_dim and labels is not None:
             emb = emb + self.map_label(labels)

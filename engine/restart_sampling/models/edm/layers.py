@@ -1,21 +1,21 @@
 r"""Layers of the EDM networks: convolution with resampling, group norm, attention, the residual block.
 
-Theory and sources: EDM (arXiv 2206.00364, appendix F.1 and Table 7), ADM (arXiv 2105.05233, appendix A),
-Score SDE (arXiv 2011.13456, appendix H). One residual block serves both families; with w the skip scale
+Theory and sources: EDM (arXiv 2206.00364, appendix F.1 and Table 7), ADM (arXiv 2105.05233, appendix A), Score SDE
+(arXiv 2011.13456, appendix H). One residual block serves both U-Nets; with w the skip scale
 
     SongUNet  h = silu(norm1(h + e))                w = √½      e = affine(emb)          [B, C]
     ADM       h = silu(norm1(h)·(1 + a) + b)        w = 1       (a, b) = affine(emb)     [B, 2C]
     out       x = (conv1(h) + skip(x))·w, then with attention x = (proj(attn(norm2 x)) + x)·w
 
-Types: weights are stored in float32 and cast to the activation's dtype at each call, a no-op in float32; the
-noise embedding and `affine` stay in float32. Every layer takes contiguous or channels_last input;
-channels_last is faster.
+Types: weights are stored in float32 and cast to the activation's dtype at each call, a no-op in float32. The noise
+embedding and linear layers stay in float32, which they say by `keeps_float32`: copies of a network in half precision
+leave them as they are. Every layer takes contiguous or channels_last input; channels_last is faster.
 
-Weights start as zeros, not random numbers: building a network to load a checkpoint costs nothing and touches
-no random generator. :func:`initialize` draws the initial weights of the papers from a generator of its own.
+Weights start as zeros, not random numbers: building a network to load a checkpoint costs nothing and touches no random
+generator. :func:`initialize` draws the initial weights of the papers from a generator of its own.
 
-Limiting cases: the filter [1, 1] makes down-sampling the 2×2 mean and up-sampling the repetition of pixels,
-and both are then done that way.
+Limiting cases: the filter [1, 1] makes down-sampling the 2×2 mean and up-sampling the repetition of pixels, and both
+are then computed that way.
 """
 
 from __future__ import annotations
@@ -34,15 +34,17 @@ ADM_HEAD_CHANNELS = 64
 
 
 def silu(x: Tensor) -> Tensor:
-    """x·sigmoid(x); in place when no gradient is recorded, so only for tensors that nobody else reads."""
+    """Return x·sigmoid(x), in place when no gradient is recorded: only for tensors that are not read again."""
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 class Init(NamedTuple):
-    """How a weight is drawn, then multiplied by `gain`, and its bias by `bias_gain`.
+    """How a weight and its bias are drawn.
 
-    `kind`: "xavier", uniform within ±√(6/(fan_in+fan_out)); "kaiming", uniform within ±√(3/fan_in); "normal",
-    variance 1/fan_in.
+    Attributes:
+        kind: "xavier", uniform within ±√(6/(fan_in+fan_out)); "kaiming", uniform within ±√(3/fan_in); "normal",
+            variance 1/fan_in.
+        gain, bias_gain: what the weight and the bias are multiplied by.
     """
 
     kind: str
@@ -56,7 +58,7 @@ NEAR_ZERO, ZERO = Init("xavier", 1e-5), Init("kaiming", 0.0)  # last layers of S
 
 
 class Weighted(nn.Module):
-    """A module with a weight [out, in, ...], an optional bias [out], and how they are drawn."""
+    """A module with a weight [out, in, ...] and an optional bias [out], which knows how they are drawn."""
 
     def __init__(self, shape: Sequence[int], bias: bool, init: Init) -> None:
         super().__init__()
@@ -80,12 +82,14 @@ class Weighted(nn.Module):
             parameter.mul_(scale)
 
     def cast(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias in `dtype`."""
+        """Return weight and bias in `dtype`."""
         return self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype)
 
 
 class Linear(Weighted):
     """y = x·Wᵀ + b on [..., in]."""
+
+    keeps_float32 = True  # it embeds noise level and class: small, and F is sensitive to it
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, init: Init = XAVIER) -> None:
         super().__init__((out_features, in_features), bias, init)
@@ -96,7 +100,7 @@ class Linear(Weighted):
 
 
 def low_pass(taps: Sequence[float]) -> Tensor:
-    """The filter [1, 1, k, k]: outer product of the k `taps` with themselves, divided by (Σ taps)²."""
+    """Return the filter [1, 1, k, k]: the outer product of the k `taps` with themselves, divided by (Σ taps)²."""
     f = torch.tensor(list(taps), dtype=torch.float32)
     return torch.outer(f, f)[None, None] / f.sum() ** 2
 
@@ -104,8 +108,9 @@ def low_pass(taps: Sequence[float]) -> Tensor:
 def resample(x: Tensor, f: Tensor, *, up: bool, pad: int | None = None) -> Tensor:
     """Filter and change resolution by 2: [B, C, H, W] → [B, C, 2H, 2W] (`up`) or [B, C, H/2, W/2].
 
-    `f` is :func:`low_pass`; padding p = (k−1)//2 unless given. Down: stride 2. Up: transposed, stride 2,
-    filter × 4. A 2×2 filter is taken for the box filter [1, 1], whose two directions need no convolution.
+    `f` is a filter of :func:`low_pass`; the padding is (k−1)//2 unless `pad` is given. Down: stride 2. Up: transposed,
+    stride 2, filter × 4. Every 2×2 filter is treated as the box filter [1, 1], whose two directions need no
+    convolution.
     """
     C, k = x.shape[1], f.shape[-1]
     if k == 2 and pad is None:
@@ -134,6 +139,8 @@ class Resample(nn.Module):
 class Conv2d(Weighted):
     """k×k convolution with padding k//2 ("same" for the odd k used here)."""
 
+    bias: nn.Parameter  # a convolution always has one
+
     def __init__(self, in_channels: int, out_channels: int, kernel: int, init: Init = XAVIER) -> None:
         super().__init__((out_channels, in_channels, kernel, kernel), True, init)
         self.padding = kernel // 2
@@ -146,8 +153,7 @@ class Conv2d(Weighted):
 class ResampleConv2d(Conv2d):
     """A convolution with resampling before it, or (`fused`, down only) after it and before the bias.
 
-    Fused is Score SDE's order for NCSN++'s input pyramid: convolution with padding k//2 + p, filter with
-    none.
+    Fused is Score SDE's order for NCSN++'s input pyramid: convolution with padding k//2 + p, filter with none.
     """
 
     resample_filter: Tensor
@@ -181,7 +187,11 @@ class ResampleConv2d(Conv2d):
 
 
 class GroupNorm(nn.Module):
-    """Group norm with min(32, C//4) groups; weight and bias [C]. CheckpointError if C does not divide."""
+    """Group norm with min(32, C//4) groups; weight and bias [C].
+
+    Raises:
+        CheckpointError: C does not divide into the groups.
+    """
 
     def __init__(self, channels: int, eps: float) -> None:
         super().__init__()
@@ -201,10 +211,11 @@ class GroupNorm(nn.Module):
 class NoiseEmbedding(nn.Module):
     """[cos(t·f), sin(t·f)] of c_noise t [N] → [N, channels], or [sin, cos] when `swap` (SongUNet).
 
-    Positional: f_i = 10000^(−i/n), n = channels/2 (ADM) or channels/2 − 1 (SongUNet, `endpoint`), no tensor
-    in the state dict. Fourier: f_i = 2π·freqs_i with the buffer `freqs` drawn from N(0, 16²).
+    Positional: f_i = 10000^(−i/n), n = channels/2 (ADM) or channels/2 − 1 (SongUNet, `endpoint`), without a tensor in
+    the state dict. Fourier: f_i = 2π·freqs_i with the buffer `freqs` drawn from N(0, 16²).
     """
 
+    keeps_float32 = True
     freqs: Tensor
 
     def __init__(self, channels: int, *, fourier: bool = False, endpoint: bool = False, swap: bool = False) -> None:
@@ -291,14 +302,13 @@ class Block(nn.Module):
         return x
 
     def attention(self, x: Tensor) -> Tensor:
-        """proj(softmax(q·kᵀ/√d)·v) over the pixels of norm2(x), d = C/heads.
+        """Return proj(softmax(q·kᵀ/√d)·v) over the pixels of norm2(x), d = C/heads.
 
-        The 3C outputs of `qkv` are ordered (head, channel, {q, k, v}). The rows of its weight are brought to
+        The 3C outputs of `qkv` are ordered (head, channel, {q, k, v}). The rows of its weight are reordered to
         ({q, k, v}, head, channel) instead of the activations, which are larger and would be read at stride 3.
         """
         B, C, H, W = x.shape
-        weight, bias = self.qkv.cast(x.dtype)
-        assert bias is not None  # for type checkers: Conv2d always has one
+        weight, bias = self.qkv.weight.to(x.dtype), self.qkv.bias.to(x.dtype)
         weight = weight.view(self.heads, -1, 3, C).permute(2, 0, 1, 3).reshape(3 * C, C)
         bias = bias.view(self.heads, -1, 3).permute(2, 0, 1).reshape(3 * C)
         pixels = self.norm2(x).permute(0, 2, 3, 1).reshape(B, H * W, C)
@@ -310,7 +320,7 @@ class Block(nn.Module):
 
 
 def initialize(network: nn.Module, seed: int) -> None:
-    """Draw all initial weights of `network` (on the CPU) in place; same seed, same weights (EDM, F.1)."""
+    """Draw all initial weights of `network` (on the CPU) in place, the same for the same seed (EDM, F.1)."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, (Weighted, NoiseEmbedding)):

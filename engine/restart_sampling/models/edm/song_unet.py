@@ -5,16 +5,16 @@ r"""DDPM++ and NCSN++, the U-Nets of Score SDE (arXiv 2011.13456) as used by EDM
 | DDPM++ | positional | standard | standard | 1                  | [1, 1]          |
 | NCSN++ | fourier    | residual | standard | 2                  | [1, 3, 3, 1]    |
 
-Level i has resolution img_resolution >> i and model_channels·channel_mult[i] channels. The encoder pushes
-what it makes on a stack; each `block` of the decoder pops one and reads [x, skip]. "residual" and "skip"
-encoders also feed a down-sampled copy of the image into each level; a "skip" decoder sums an image over the
-levels.
+Level i has resolution img_resolution >> i and model_channels·channel_mult[i] channels. The encoder pushes its outputs
+on a stack; each `block` of the decoder pops one and reads [x, skip]. "residual" and "skip" encoders also feed a
+down-sampled copy of the image into each level; a "skip" decoder sums an image over the levels.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,8 @@ EPS = 1e-6
 class SongUNet(nn.Module):
     """F: x [B, in, H, W], c_noise [1 or B], labels float [1 or B, label_dim] or None → [B, out, H, W].
 
-    The result has the dtype of x. State-dict names follow EDM checkpoints. `label_dropout` belongs to
-    training, which feeds rows of zeros; it changes nothing here.
+    The result has the dtype of x. State-dict names follow EDM checkpoints. `label_dropout` belongs to training, which
+    feeds rows of zeros; it changes nothing here.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class SongUNet(nn.Module):
                 self.dec[f"{name}_aux_conv"] = Conv2d(C, out_channels, 3, NEAR_ZERO)
 
     def embed(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
-        """The embedding of noise level and class, [1 or B, E]."""
+        """Return the embedding of noise level and class, [1 or B, E]."""
         emb = self.map_noise(c_noise)
         if self.label_dim and labels is not None:
             emb = emb + self.map_label(labels * math.sqrt(self.label_dim))
@@ -129,7 +129,7 @@ class SongUNet(nn.Module):
                 x = module(x) if name.endswith("_conv") else module(x, emb)
                 stack.append(x)
 
-        image: Tensor | None = None
+        image: Any = None  # level 0 always makes one
         y = x
         for name, module in self.dec.items():
             if name.endswith("_aux_up"):
@@ -140,5 +140,4 @@ class SongUNet(nn.Module):
                 image = module(y) if image is None else image + module(y)
             else:
                 x = module(torch.cat((x, stack.pop()), dim=1) if "_block" in name else x, emb)
-        assert image is not None  # level 0 always has aux_conv
         return image

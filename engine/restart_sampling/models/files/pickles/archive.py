@@ -1,12 +1,12 @@
-r"""A torch.save file as what it is: a zip archive of stored members (APPNOTE.TXT of PKWARE, sections 4.3 and 4.5.3).
+r"""Read a torch.save file as a zip archive of stored members (APPNOTE.TXT of PKWARE, sections 4.3 and 4.5.3).
 
     <root>/data.pkl          the pickle, whose persistent ids name storages
     <root>/data/<key>        the bytes of one storage
     <root>/byteorder         "little", absent in files of older versions of torch
 
-Only the directory is believed, and only as far as the members agree with it: names are unique, members are stored as
-they are (neither packed nor encrypted), lie inside the file and do not overlap, and a member's CRC-32 is right when it
-is read. Nothing is copied."""
+The archive is read from its directory, and the members must agree with it: names are unique, members are stored as they
+are (neither packed nor encrypted), lie inside the file and do not overlap, and a member's CRC-32 is checked when it is
+read. Nothing is copied."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAME = re.compile(rb"[\w.-]+(/[\w.-]+)*", re.ASCII)
 
 @dataclass(frozen=True)
 class Member:
-    """A stored file of the archive: `size` bytes from `start`, of which `begin` is where its own header starts."""
+    """A stored file of the archive: `size` bytes from `start`; its own header begins at `begin`."""
 
     begin: int
     start: int
@@ -58,7 +58,7 @@ class Archive:
             raise Refused("the numbers are not little-endian", self.members[order].start)
 
     def read(self, name: str) -> memoryview:
-        """The content of a member, a view whose CRC-32 was checked."""
+        """Return the content of a member, a view. Raises Refused if its CRC-32 is wrong."""
         member = self.members[name]
         view = self.data[member.start : member.start + member.size]
         if zlib.crc32(view) != member.crc:
@@ -66,7 +66,7 @@ class Archive:
         return view
 
     def _end(self) -> tuple[int, int, int]:
-        """Number of entries, and where the directory starts and ends."""
+        """Return the number of entries, and where the directory starts and ends."""
         data, size = self.data, len(self.data)
         first = max(0, size - END.size - FULL16)
         tail = bytes(data[first:])
@@ -91,6 +91,7 @@ class Archive:
         return entries, offset, offset + length
 
     def _directory(self, entries: int, at: int, end: int) -> None:
+        """Read the directory, which lies from byte `at` to byte `end`, into `members`."""
         for _ in range(entries):
             if at + ENTRY.size > end:
                 raise Refused("the zip archive's directory does not fit in the file", at)
@@ -117,7 +118,7 @@ class Archive:
             at = after + n_extra + n_comment
 
     def _wide(self, at: int, length: int, size: int, packed: int, begin: int) -> tuple[int, int, int]:
-        """The numbers that stand in the 64-bit extra field because they do not fit in 32 bits."""
+        """Return size, packed size and begin, from the 64-bit extra field those that do not fit in 32 bits."""
         end = at + length
         while at + 4 <= end:
             tag, n = struct.unpack_from("<2H", self.data, at)
@@ -131,7 +132,7 @@ class Archive:
         raise Refused("the zip archive's directory is damaged", at)
 
     def _start(self, begin: int, name: bytes, size: int) -> int:
-        """Where the content of a member starts, after its own header, which has to say the same name."""
+        """Return where the content of a member starts, after its own header, which must have the same name."""
         data = self.data
         if begin + LOCAL.size > len(data):
             raise Refused("a member of the zip archive lies outside of the file", begin)

@@ -1,14 +1,14 @@
-r"""EDM and PFGM++ checkpoints (`.pkl` snapshots, training states `.pt`) without running what is in them.
+r"""Read EDM and PFGM++ checkpoints (`.pkl` snapshots, training states `.pt`) without running what is in them.
 
 Such a file is a pickle that embeds the Python source of its network, and ordinary unpickling executes that source. Here
-it is read by a machine that can only build data, in four steps that each check what they take over:
+it is read by a machine that can only build data. Each of these files checks what it receives from the one before:
 
-    machine.py   bytes → plain data and inert records; values.py lists the closed set of globals
-    archive.py   the zip form of torch.save
-    modules.py   records → class names, arguments, attributes and tensors under state-dict names; tensors.py
-    networks.py  those → a config that passes the schema, and our own network with exactly these weights
+    archive.py   the zip form of torch.save → the bytes of its members
+    machine.py   bytes of a pickle → plain data and inert records; values.py lists the closed set of globals
+    modules.py   records → class names, arguments, attributes and, by tensors.py, tensors under state-dict names
+    networks.py  those → a config that passes the usual checks, and our own network with exactly these weights
 
-Nothing is imported, called, compiled or executed on behalf of a file, and there is no switch that would do it.
+Nothing is imported, called, compiled or executed on behalf of a file, and there is no option that would do it.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import mmap
 import os
 import stat
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ....common.errors import CheckpointError
+from ...family import Network
 from .archive import Archive
 from .limits import Refused, shown
 from .machine import Machine
 from .modules import Found, describe
-from .sources import SOURCES, UNKNOWN_LICENCE
+from .networks import build, notes_of, pickled_by
+from .sources import UNKNOWN_LICENCE, Source
 from .values import mapping
-
-if TYPE_CHECKING:
-    from ...edm.networks import EDMNetwork
 
 ZIP, OLD_TORCH = b"PK\x03\x04", b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 DAMAGE = (
@@ -47,9 +47,15 @@ DAMAGE = (
 
 @dataclass
 class Checkpoint:
-    """A file that was read, and not yet built. `found` keeps the file mapped.
+    """A file that was read; its network is not built yet.
 
-    kind: "pickle" or "torch.save". key: where the network was, "ema" or "net". config: complete.
+    Attributes:
+        path: what messages call the file.
+        kind: "pickle" or "torch.save".
+        key: the entry of the file that holds the network, "ema" or "net".
+        config: of the network, complete.
+        found: the description of its modules, which keeps the file mapped.
+        notes: what a user should know before trusting the samples.
     """
 
     path: str
@@ -61,8 +67,8 @@ class Checkpoint:
 
     @property
     def card(self) -> dict[str, Any]:
-        """What a converted file says of where its weights come from (JSON-able)."""
-        source = SOURCES.get(self.found.sources[0])
+        """What a converted file says about the origin of its weights, JSON-able."""
+        source = self.source_of(self.found.sources[0])
         return {
             "name": Path(self.path).stem,
             "source": {
@@ -78,15 +84,17 @@ class Checkpoint:
             **({"notes": self.notes} if self.notes else {}),
         }
 
-    def network(self) -> EDMNetwork:
-        """Our network with the file's weights: float32, CPU, eval mode. Raises CheckpointError."""
-        from .networks import build
+    def source_of(self, digest: str) -> Source | None:
+        """Return which version of the authors' source text has this SHA-256, if it is a known one."""
+        return pickled_by(self.found).sources.get(digest)
 
+    def network(self) -> Network:
+        """Return our network with the file's weights: float32, CPU, eval mode. Raises CheckpointError."""
         return guarded(self.path, lambda: build(self.found, self.config, self.path))
 
 
 def open_bytes(path: Path) -> memoryview:
-    """The file's content, mapped and not read. Raises CheckpointError if it is no regular file or is empty."""
+    """Map the content of a file, without reading it. Raises CheckpointError if it is not a regular file, or empty."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # before it is opened: a pipe would wait for a writer
             raise CheckpointError(f"{path}: is not a regular file")
@@ -99,16 +107,17 @@ def open_bytes(path: Path) -> memoryview:
 
 
 def read(path: str | Path, data: memoryview | None = None) -> Checkpoint:
-    """Read a checkpoint from the file at `path`, or from `data`, when `path` only names it in messages.
+    """Read a checkpoint from the file at `path`, or from `data`, which messages then call `path`.
 
-    Raises CheckpointError with the path, the byte offset where there is one, and the reason.
+    Raises:
+        CheckpointError: the path, the byte at fault if one is, and the reason.
     """
     view = open_bytes(Path(path)) if data is None else data
     return guarded(str(path), lambda: _read(str(path), view))
 
 
-def guarded(path: str, function: Any) -> Any:
-    """`function()`; whatever goes wrong in it is a CheckpointError that says where, and nothing of the file's content."""
+def guarded(path: str, function: Callable[[], Any]) -> Any:
+    """Call `function`; any failure becomes a CheckpointError that says where, without content of the file."""
     try:
         return function()
     except Refused as refused:
@@ -122,8 +131,6 @@ def guarded(path: str, function: Any) -> Any:
 
 
 def _read(path: str, view: memoryview) -> Checkpoint:
-    from .networks import config_of, notes_of
-
     archive = None
     if view[: len(ZIP)] == ZIP:
         archive = Archive(view)
@@ -139,11 +146,11 @@ def _read(path: str, view: memoryview) -> Checkpoint:
     key, root = _root(dumped.value)
     found = describe(root, archive, len(view))
     kind = "torch.save" if archive else "pickle"
-    return Checkpoint(path, kind, key, config_of(found), found, notes_of(found, key))
+    return Checkpoint(path, kind, key, pickled_by(found).config(found), found, notes_of(found, key))
 
 
 def _root(value: Any) -> tuple[str, Any]:
-    """The network's record and the key it stands under: `ema` if there is one, else `net`."""
+    """Return the key and the record of the network: `ema` if there is one, else `net`."""
     entries = mapping(value)
     if entries is None:
         raise Refused("the file does not hold a dict, as EDM and PFGM++ checkpoints do")
@@ -156,7 +163,8 @@ def _root(value: Any) -> tuple[str, Any]:
 
 
 def _hint(path: str, reason: str) -> str:
-    """What to do with files that are of another kind altogether."""
+    """Return what to do with a file that is of another kind altogether."""
     if Path(path).suffix == ".ckpt" or "state_dict" in reason or "lightning" in reason:
-        return "; a Stable Diffusion checkpoint is read by diffusers (from_single_file), whose pipelines can be sampled from"
+        how = "a Stable Diffusion checkpoint is read by diffusers (from_single_file)"
+        return f"; {how}, whose pipelines can be sampled from"
     return ""

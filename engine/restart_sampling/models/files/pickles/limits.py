@@ -1,4 +1,4 @@
-"""How much a checkpoint may ask for. A file of any size is read in time and memory proportional to that size."""
+"""How much a checkpoint may ask for, so that reading any file takes time and memory in proportion to its size."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 
 class Refused(Exception):
-    """A file, or a part of it, is not what it has to be. `at` is a byte of the file, or None where no byte is to blame.
+    """A file, or a part of it, is not what it has to be.
 
-    Internal: `restart_sampling.models.files.pickles.checkpoint.read` turns it into a CheckpointError with the path. The reason never
-    holds content of the file, except dotted names that :func:`shown` has looked at."""
+    `at` is the byte of the file where that shows, or None. The reason never holds content of the file, except dotted
+    names that :func:`shown` has checked. It stays inside the reader: `checkpoint.guarded` turns it into a
+    CheckpointError with the path.
+    """
 
     def __init__(self, reason: str, at: int | None = None) -> None:
         super().__init__(reason)
@@ -18,7 +20,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """Caps of the reader, several times what a network of ImageNet size with its Adam state needs."""
+    """Limits of the reader, several times what a network of ImageNet size with its Adam state needs."""
 
     opcodes: int = 1_000_000  # of the file's pickle; a CIFAR-10 network takes about 25,000 to 60,000
     storage_opcodes: int = 500  # of the pickles around one storage
@@ -37,8 +39,9 @@ LIMITS = Limits()
 
 
 def shown(name: object) -> str:
-    """A name from a file as it may stand in a message: itself if it is a short dotted ASCII word, else what is wrong
-    with it.
+    """Return a name from a file as a message may show it: itself, or words in its place unless it is a plain name.
+
+    A plain name is a short dotted identifier in ASCII.
     """
     if isinstance(name, str) and len(name) <= 100 and name.isascii() and name.replace(".", "").isidentifier():
         return name

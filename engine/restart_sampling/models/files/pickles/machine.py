@@ -1,18 +1,17 @@
 r"""A pickle machine that builds data and nothing else.
 
 A pickle is a program for a stack machine (PEP 307, PEP 3154; opcodes by their names in the standard library's
-`pickletools`). Most of its opcodes can make any object and call any function, so a machine that is to read strangers'
-files must not have them. This one has 41 of 68 opcodes. A global becomes a token of a closed table, a call of it
-becomes a record, and neither is ever looked up, imported or run; `values.py` says what there is.
+`pickletools`). Some of its opcodes can make any object and call any function, so a machine for files of unknown origin
+must not have them. This one has 41 of the 68 opcodes. A global becomes a token of a closed table and a call of it
+becomes a record; neither is ever looked up, imported or run. `values.py` lists the tokens.
 
-* A missing opcode is refused: INST, OBJ, EXT1, PERSID, BYTEARRAY8, POP, DUP and all others, and protocols 0 and 1 with
-  them.
-* SETITEM acts on dicts and mapping records, APPEND on lists, ADDITEMS on sets, BUILD on records, and none of them
-  elsewhere.
+* All other opcodes are refused: INST, OBJ, EXT1, PERSID, BYTEARRAY8, POP, DUP and so on, and with them protocols 0
+  and 1.
+* SETITEM acts on dicts and mapping records only, APPEND on lists, ADDITEMS on sets, BUILD on records.
 * Keys of dicts and elements of sets are text or integers, so nothing nested is ever hashed.
-* No length in the file is believed: what is read lies inside the file, bytes and long text are views of it, not copies.
-* Values may be nested deeper than Python's own recursion goes, or hold themselves. Nothing here descends into them, and
-  who does (`modules.py`) counts.
+* Lengths in the file are checked: what is read lies inside the file. Bytes and long text are views of it, not copies.
+* Values may be nested deeper than Python's own recursion goes, or contain themselves. Nothing here descends into them;
+  `modules.py`, which does, counts its steps.
 """
 
 from __future__ import annotations
@@ -25,14 +24,19 @@ from .limits import LIMITS, Refused, shown
 from .values import GLOBALS, MAPPING, SET, STORED, Blob, Dumped, Record, Text, Token, mapping
 
 LENGTHS = {1: struct.Struct("<B"), 2: struct.Struct("<H"), 4: struct.Struct("<I"), 8: struct.Struct("<Q")}
-CHECKED = 64  # the stack is measured every so many steps, each of which adds one value at most
+CHECKED = 64  # the stack is measured once in this many opcodes, each of which adds one value at most
 INT, REAL = struct.Struct("<i"), struct.Struct(">d")
 
 
 class Machine:
-    """Runs one pickle in `data` from `start`. `base` is the offset of data[0] in the file, for messages.
+    """Runs one pickle.
 
-    `storages` allows BINPERSID, which names a storage of a torch.save file; `opcodes` caps the number of steps.
+    Args:
+        data: the bytes that hold it.
+        start: where in `data` it begins.
+        base: the offset of data[0] in the file, for messages.
+        storages: whether BINPERSID is allowed, which names a storage of a torch.save file.
+        opcodes: the most that are run.
     """
 
     def __init__(
@@ -47,10 +51,10 @@ class Machine:
         self.done = False
 
     def run(self) -> Dumped:
-        """The value up to STOP. Raises Refused with the offset of the opcode to blame."""
+        """Return the value up to STOP. Raises Refused with the offset of the opcode at fault."""
         data, size, handlers, stack, marks = self.data, len(self.data), HANDLERS, self.stack, self.marks
-        for step in range(self.most):
-            if not step % CHECKED and (len(stack) > LIMITS.stack or len(marks) > LIMITS.marks):
+        for done in range(self.most):
+            if not done % CHECKED and (len(stack) > LIMITS.stack or len(marks) > LIMITS.marks):
                 break
             self.at = at = self.position
             if at >= size:
@@ -58,7 +62,7 @@ class Machine:
             self.position = at + 1
             handlers[data[at]](self)
             if self.done:
-                return Dumped(stack[0], self.position, step + 1)
+                return Dumped(stack[0], self.position, done + 1)
         raise self.refused("the pickle is longer or nested deeper than a checkpoint can be")
 
     def refused(self, reason: str) -> Refused:
@@ -67,7 +71,7 @@ class Machine:
     # Reading
 
     def take(self, n: int) -> memoryview:
-        """The next `n` bytes, a view."""
+        """Return the next `n` bytes, a view."""
         end = self.position + n
         left = len(self.data) - self.position
         if n > left:
@@ -77,7 +81,7 @@ class Machine:
         return view
 
     def number(self, width: int) -> int:
-        """An unsigned little-endian integer of `width` bytes."""
+        """Return the next `width` bytes as an unsigned little-endian integer."""
         if width == 1 and self.position < len(self.data):  # the common case, without a view
             self.position += 1
             return self.data[self.position - 1]
@@ -91,7 +95,7 @@ class Machine:
             raise self.refused("text is not UTF-8") from None
 
     def line(self) -> str:
-        """ASCII text up to a newline."""
+        """Return the text up to a newline."""
         window = bytes(self.data[self.position : self.position + LIMITS.name])
         n = window.find(b"\n")
         if n < 0:
@@ -107,7 +111,7 @@ class Machine:
         return self.stack.pop()
 
     def pop_to_mark(self) -> list[Any]:
-        """The values above the last mark, which goes too."""
+        """Remove the last mark and return the values above it."""
         if not self.marks:
             raise self.refused("a mark is used that was never set")
         mark = self.marks.pop()

@@ -1,10 +1,9 @@
-r"""From records to a network's description: class names, arguments, attributes and tensors under their state-dict
-names.
+r"""From records to a network's description: class names, arguments, attributes, tensors under their state-dict names.
 
 A persistent object is a call with one dict: type, version, module_src (the whole text of the Python file that defined
 its class, which an ordinary unpickler would execute), class_name and state. The state of a torch module has
-`_parameters`, `_buffers` and
-`_modules`, in the order in which they were made. The text is hashed and otherwise left alone.
+`_parameters`, `_buffers` and `_modules`, in the order in which they were made. The text is hashed, and not looked at
+otherwise.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ BLOCK = ("skip_scale", "num_heads", "adaptive_scale", "eps", "num_groups")  # at
 
 @dataclass
 class Module:
-    """One persistent object: what it says of itself."""
+    """One persistent object: its class, the SHA-256 of its module_src, its attributes, and the byte where it begins."""
 
     class_name: str
-    source: str  # SHA-256 of module_src
+    source: str
     state: dict[str | int, Any]
     at: int
 
     @property
     def kwargs(self) -> dict[str, Any]:
-        """The arguments it was made with, as plain values. Raises Refused where they are something else."""
+        """The arguments it was made with, as plain values. Raises Refused if they are something else."""
         kwargs = mapping(self.state.get("_init_kwargs", {}))
         if self.state.get("_init_args", ()) not in ((), []) or kwargs is None:
             raise Refused("an object was made with arguments that have no names", self.at)
@@ -45,13 +44,19 @@ class Module:
         return values
 
     def value(self, name: str) -> Any:
-        """An attribute as a plain value, None where there is none."""
+        """Return an attribute as a plain value, None if it is missing."""
         return plain(self.state.get(name))
 
 
 @dataclass
 class Found:
-    """A network of a checkpoint, described. `modules` and `attributes` go by dotted path, the root's path is ""."""
+    """The description of a checkpoint's network.
+
+    Attributes:
+        modules: the persistent objects by their dotted path; that of the outermost is "".
+        tensors: parameters and buffers by their state-dict names.
+        attributes: those that formulas depend on, as plain values, of each module by its path.
+    """
 
     modules: dict[str, Module] = field(default_factory=dict)
     tensors: dict[str, Spec] = field(default_factory=dict)
@@ -59,12 +64,12 @@ class Found:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The different module_src texts, by SHA-256, the root's first."""
+        """SHA-256 of the different module_src texts, that of the outermost object first."""
         return tuple(dict.fromkeys(m.source for m in self.modules.values()))
 
 
 def plain(value: Any) -> Any:
-    """Numbers, words, None, and flat lists of numbers as Python values; `...` for anything else."""
+    """Return a number, a word, None or a flat list of numbers as a Python value; `...` for anything else."""
     if value is None:
         return None
     if type(value) is str:
@@ -77,9 +82,12 @@ def plain(value: Any) -> Any:
 
 
 def persistent(record: Any, digests: dict[int, str] | None = None) -> Module | None:
-    """The persistent object that a record stands for; None for anything else. Raises Refused for a damaged one.
+    """Return the persistent object that a record stands for, None for anything else.
 
-    `digests` remembers what has been hashed: hundreds of modules share one text.
+    `digests` holds the SHA-256 of texts that were hashed before, by their id: hundreds of modules share one text.
+
+    Raises:
+        Refused: the record of a persistent object is damaged.
     """
     if not isinstance(record, Record) or record.kind != PERSISTENT:
         return None
@@ -102,7 +110,15 @@ def persistent(record: Any, digests: dict[int, str] | None = None) -> Module | N
 
 
 def describe(root: Any, archive: Archive | None, size: int) -> Found:
-    """Walk the modules below `root`. `size` is that of the file, the most that all tensors together may ask for."""
+    """Describe the network whose outermost object is the record `root`.
+
+    Args:
+        archive: the zip archive whose members are the storages; None for a plain pickle.
+        size: of the file in bytes, the most that all tensors together may ask for.
+
+    Raises:
+        Refused: something in it is not what EDM and PFGM++ write.
+    """
     walk = _Walk(archive, Budget(size))
     waiting: list[tuple[str, Any, int]] = [("", root, 0)]
     while waiting:
@@ -114,14 +130,14 @@ def describe(root: Any, archive: Archive | None, size: int) -> Found:
 
 
 class _Walk:
-    """Counts what it sees: a few bytes of a pickle can say that a module is its own child, or two children of another."""
+    """Collects the description, and counts entries: a few bytes of a pickle can make a module its own child."""
 
     def __init__(self, archive: Archive | None, budget: Budget) -> None:
         self.archive, self.budget = archive, budget
         self.found, self.digests, self.entries = Found(), dict[int, str](), 0
 
     def visit(self, path: str, record: Any) -> list[tuple[str, Any]]:
-        """Take in one module; its children by path."""
+        """Add one module to the description, and return its children by path."""
         module = persistent(record, self.digests)
         if module is not None:
             state, at = module.state, module.at
@@ -134,12 +150,12 @@ class _Walk:
             state = held
         else:
             raise Refused("a module is needed where something else stands", getattr(record, "at", None))
-        passing = state.get("_non_persistent_buffers_set")
-        if passing is not None and type(passing) is not set:
-            raise Refused("the names of passing buffers are not a set", at)
+        unsaved = state.get("_non_persistent_buffers_set")
+        if unsaved is not None and type(unsaved) is not set:
+            raise Refused("the names of non-persistent buffers are not a set", at)
         tensors = self.listed(path, state, "_parameters", at)
         for name, value in self.listed(path, state, "_buffers", at):
-            if name.rpartition(".")[2] not in (passing or ()):
+            if name.rpartition(".")[2] not in (unsaved or ()):
                 tensors.append((name, value))
         for name, value in tensors:
             if name in self.found.tensors:
@@ -148,7 +164,7 @@ class _Walk:
         return self.listed(path, state, "_modules", at)
 
     def listed(self, path: str, state: dict[str | int, Any], kind: str, at: int) -> list[tuple[str, Any]]:
-        """The entries of one of a module's dicts that are not None, by path."""
+        """Return the entries of one of a module's dicts that are not None, by path."""
         entries = mapping(state.get(kind))
         if entries is None:
             raise Refused("a module has no dict of its parameters, buffers or modules", at)

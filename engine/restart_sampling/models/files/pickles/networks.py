@@ -1,10 +1,8 @@
-r"""From a description to our own network: the config, the weights, and what is to be said about them.
+r"""From a description to our own network: the config, the weights, and the notes that a user should read.
 
-Nothing of the file's own code takes part. The class name picks one of our networks, the arguments go through the same
-schema as every other config (`models/config.py`), and names, shapes and values of the tensors must be exactly those of
-the network that results. What the formulas depend on and the file says of itself is compared as well: the arguments of
-the inner network, the skip scale, the heads, the eps and the groups of every block. So a fork with other formulas is
-refused as far as it shows in the data.
+Nothing of the file's own code takes part. The class name picks a family of our networks, the family turns arguments and
+attributes into a config that passes the same checks as every other, and names, shapes and values of the tensors must be
+exactly those of the network that results.
 
 The network is built with weights that have shapes and no memory (torch's meta device). Only when names and shapes are
 those in the file are its tensors made, and become the weights: a config cannot ask for more memory than the file has
@@ -12,110 +10,62 @@ bytes."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
-from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ....common.errors import CheckpointError
-from ...edm.config import CLASSES, MODEL_KEYS, MODELS, complete_config
-from ...edm.layers import Block, GroupNorm
-from ...edm.networks import EDMNetwork, build_network
-from ..weights import load_weights, refuse_other_shapes
+from ...family import Network, Pickled, build_network, known
+from ...tensors import refuse, refuse_other_shapes
+from ..weights import load_weights
 from .limits import Refused, shown
 from .modules import Found, Module
-from .sources import SOURCES
 
-OLD_NAMES = {"pfgmv2": "pfgmpp"}  # arguments of early PFGM++ sources
-SHARED = ("img_resolution", "img_channels", "label_dim", "use_fp16")
-PASSED_ON = (
-    "pfgmpp",
-    "pfgmv2",
-    "D",
-    "pfgm",
-    "small",
-)  # the outer network's, which has refused what matters; the inner ignores them
+EDM2 = ("Precond", "UNet")  # class names of EDM2's networks
 
 
-def config_of(found: Found) -> dict[str, Any]:
-    """The complete config of the described network. Raises CheckpointError or Refused if it is none of ours."""
+def root_of(found: Found) -> Module:
+    """Return the outermost object. Raises Refused if the network is something else."""
     root = found.modules.get("")
     if root is None:
         raise Refused("the network is not a persistent object")
-    if root.class_name in ("Precond", "UNet"):
+    return root
+
+
+def pickled_by(found: Found) -> Pickled:
+    """Return how the family of the described network is read. Raises Refused if there is no such family."""
+    root = root_of(found)
+    readable = {name: family.pickled for name, family in known().items() if family.pickled is not None}
+    if root.class_name in readable:
+        return readable[root.class_name]
+    if root.class_name in EDM2:
         raise Refused("EDM2 networks are not supported, only those of EDM and PFGM++", root.at)
-    if root.class_name not in CLASSES:
-        names = ", ".join(CLASSES)
-        raise Refused(f"a network of the class {shown(root.class_name)} is not supported, only {names}", root.at)
-    given = _renamed(root.kwargs, root)
-    stored = {n: root.value(n) for n in (*SHARED, *CLASSES[root.class_name], "pfgmpp", *OLD_NAMES, "pfgm", "small")}
-    stored = _renamed({n: v for n, v in stored.items() if v is not None and v is not ...}, root)
-    for name in sorted(given.keys() & stored.keys() - {"use_fp16"}):
-        if given[name] != stored[name]:
-            raise Refused(f"the network says two different things about its {name}", root.at)
-    merged = given | stored
-    allowed = CLASSES[root.class_name]
-    if not merged.get("pfgmpp"):  # some forks store both in every network, where they mean nothing
-        merged = {n: v for n, v in merged.items() if n not in ("pfgmpp", "D") or n in allowed}
-    if type(merged.get("D")) is float and merged["D"].is_integer():
-        merged["D"] = int(merged["D"])
-    config = complete_config({"class_name": root.class_name, **merged})
-    _compare_inner(found.modules.get("model"), config, root)
-    return config
+    names = ", ".join(readable)
+    raise Refused(f"a network of the class {shown(root.class_name)} is not supported, only {names}", root.at)
 
 
-def _renamed(values: dict[str, Any], module: Module) -> dict[str, Any]:
-    result = dict(values)
-    for old, new in OLD_NAMES.items():
-        if old in result:
-            value = result.pop(old)
-            if result.setdefault(new, value) != value:
-                raise Refused(f"the network says two different things about its {new}", module.at)
-    return result
+def build(found: Found, config: dict[str, Any], source: str) -> Network:
+    """Return the network with its weights, float32, on the CPU.
 
-
-def _compare_inner(model: Module | None, config: dict[str, Any], root: Module) -> None:
-    """The inner network's class and arguments must be those that the outer one's config means."""
-    if model is None:
-        raise Refused("the network has no inner network under the name model", root.at)
-    if model.class_name != config["model_type"]:
-        raise Refused(
-            f"the inner network is a {shown(model.class_name)}, but a {config['model_type']} is due", model.at
-        )
-    C = config["img_channels"]
-    due = {
-        "in_channels": C,
-        "out_channels": C * (2 if config["class_name"] == "iDDPMPrecond" else 1),
-        **{name: config[name] for name in ("img_resolution", "label_dim", *MODEL_KEYS, *MODELS[config["model_type"]])},
-    }
-    for name, value in model.kwargs.items():
-        if name in due and due[name] != value:
-            raise Refused(f"inner and outer network say different things about {name}", model.at)
-        if name not in due and name not in PASSED_ON and value:
-            raise Refused(f"the inner network has the argument {shown(name)}, which is not supported", model.at)
-
-
-def build(found: Found, config: dict[str, Any], source: str) -> EDMNetwork:
-    """The network with its weights, float32, on the CPU. Raises CheckpointError naming `source`, or Refused."""
+    Raises:
+        CheckpointError: names the file as `source`. Refused: something that formulas depend on is not ours.
+    """
     with _WeightsWithoutMemory():
         network = build_network(config)
     refuse_other_shapes(network.state_dict(), {n: t.size for n, t in found.tensors.items()}, source)
     whole = [n for n, t in found.tensors.items() if not getattr(torch, t.dtype).is_floating_point]
-    if whole:
-        raise CheckpointError(f"{source}: {len(whole)} tensors not floating point: {', '.join(sorted(whole)[:20])}")
-    _compare_blocks(network, found)
+    refuse(source, "not floating point", whole)
+    pickled_by(found).compare(network, found)
     tensors = {name: spec.make().float() for name, spec in found.tensors.items()}
     load_weights(network, tensors, source, keep=True)
     return network
 
 
 class _WeightsWithoutMemory(TorchFunctionMode):
-    """Makes torch.zeros and torch.ones, with which layers make their weights, on the meta device; computed buffers stay
-    real.
+    """Makes torch.zeros and torch.ones, with which layers make their weights, on the meta device.
 
-    Not torch.device("meta"): that takes arange along, whose implementation there imports sympy, which takes seconds.
+    Computed buffers stay real. This is not torch.device("meta"), which takes arange along, whose implementation there
+    imports sympy, and that takes seconds.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -125,30 +75,14 @@ class _WeightsWithoutMemory(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _compare_blocks(network: nn.Module, found: Found) -> None:
-    """What blocks and norms say of themselves against what ours do."""
-    for path, module in network.named_modules():
-        said = found.attributes.get(path, {})
-        due: dict[str, float] = {}
-        if isinstance(module, Block):
-            due = {"skip_scale": module.w, "num_heads": module.heads, "adaptive_scale": module.adm}
-        elif isinstance(module, GroupNorm):
-            due = {"eps": module.eps, "num_groups": module.groups}
-        for name, value in due.items():
-            if name not in said:
-                continue
-            given = said[name]
-            if type(given) not in (int, float, bool) or not math.isclose(given, value, rel_tol=1e-6):
-                raise Refused(f"{name} of {path} is not that of this kind of network", found.modules[path].at)
-
-
 def notes_of(found: Found, key: str) -> list[str]:
-    """What a user should know before trusting the samples."""
+    """Return what a user should know before trusting the samples, one line each."""
     notes = []
-    unknown = [s for s in found.sources if s not in SOURCES]
+    pickled = pickled_by(found)
+    unknown = [s for s in found.sources if s not in pickled.sources]
     if unknown:
         notes.append(
-            f"the source text in the file (SHA-256 {unknown[0][:12]}…) is not a known version of EDM or PFGM++: "
+            f"the source text in the file (SHA-256 {unknown[0][:12]}…) is not a known version of {pickled.title}: "
             "the network was built from its names and shapes, and its results may differ from those of that source"
         )
     if key == "net":

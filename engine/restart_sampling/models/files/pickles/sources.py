@@ -1,7 +1,7 @@
-"""The versions of the network's source text that are known, by SHA-256 of what a checkpoint embeds.
+"""Known versions of the source text of EDM's and PFGM++'s networks, by the SHA-256 of what a checkpoint embeds.
 
-A known text says which code wrote the file, and so which formulas it meant. It is not a signature: whoever makes a file
-can embed any text. The texts themselves are not here and are not needed."""
+A known text says which code wrote the file, and so which formulas it meant. It is not a signature, since any text can
+be embedded in a file. The texts themselves are not here and are not needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Source(NamedTuple):
-    """Where a text comes from, and the licence of what was made with it."""
+    """Where a text comes from, and the licence of the weights that were made with it."""
 
     title: str
     licence: str

@@ -6,8 +6,9 @@ the zip archive, or, in a plain pickle, a whole old-style torch.save file inside
     magic, 1001, {"little_endian": True, …}, the id ("storage", type, key, location, numel, None), [key], numel as
     int64, bytes
 
-The location ("cuda:0") is ignored: everything is read to the CPU. Every number is checked against the bytes that are
-there before anything is allocated, and one file may not be asked for more bytes than it has (:class:`Budget`)."""
+The location ("cuda:0") is ignored: everything is read to the CPU. Every number is checked against the bytes of the file
+before anything is allocated, and the tensors together may not ask for more bytes than the file has (:class:`Budget`).
+"""
 
 from __future__ import annotations
 
@@ -46,11 +47,12 @@ SCALARS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1
 
 @dataclass
 class Budget:
-    """Bytes of the file that tensors have not asked for yet."""
+    """The bytes that tensors may still ask for, at first as many as the file has."""
 
     left: int
 
     def spend(self, n: int, at: int) -> None:
+        """Take `n` bytes for the tensor at byte `at` of the file. Raises Refused if that is more than is left."""
         self.left -= n
         if self.left < 0:
             raise Refused("the tensors together ask for more bytes than the file has", at)
@@ -68,7 +70,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class Spec:
-    """A tensor that was checked and not yet made."""
+    """A tensor that was checked; its memory is not allocated yet."""
 
     storage: Storage
     offset: int
@@ -77,10 +79,11 @@ class Spec:
 
     @property
     def dtype(self) -> str:
+        """The name of torch's dtype, such as "float32"."""
         return self.storage.dtype
 
     def make(self) -> torch.Tensor:
-        """The torch tensor, contiguous, with memory of its own: one copy."""
+        """Return the torch tensor, contiguous, in memory of its own: one copy."""
         import torch
 
         dense, n = 1, self.storage.itemsize
@@ -101,11 +104,12 @@ class Spec:
 
 
 def natural(value: Any) -> bool:
+    """Return whether a value is a plain integer that may be a size or an offset."""
     return type(value) is int and 0 <= value < 2**62
 
 
 def raw_bytes(value: Any, at: int) -> Blob:
-    """Bytes, also when protocol 2 wrote them as latin-1 text."""
+    """Return bytes, also those that protocol 2 writes as latin-1 text. Raises Refused for anything else."""
     if type(value) is Blob:
         return value
     if isinstance(value, Record) and value.kind == ENCODE and len(value.args) == 2 and value.args[1] == "latin1":
@@ -120,7 +124,7 @@ def raw_bytes(value: Any, at: int) -> Blob:
 
 
 def stored(pid: Any, fields: int, at: int) -> tuple[str, int, str, int]:
-    """dtype, bytes per element, key and number of elements of a persistent id."""
+    """Return dtype, bytes per element, key and number of elements of the persistent id of a storage."""
     if not (
         type(pid) is tuple
         and len(pid) == fields
@@ -138,7 +142,7 @@ def stored(pid: Any, fields: int, at: int) -> tuple[str, int, str, int]:
 
 
 def nested_storage(record: Record, budget: Budget) -> Storage:
-    """The storage in an old-style torch.save file inside the pickle."""
+    """Return the storage in an old-style torch.save file inside the pickle."""
     args = record.args
     if len(args) != 1:
         raise Refused("a storage is made with arguments that torch does not write", record.at)
@@ -174,7 +178,7 @@ def nested_storage(record: Record, budget: Budget) -> Storage:
 
 
 def member_storage(record: Record, archive: Archive | None, budget: Budget) -> Storage:
-    """The storage in a member of the zip archive."""
+    """Return the storage in a member of the zip archive."""
     dtype, itemsize, key, numel = stored(record.args, 5, record.at)
     name = f"{archive.root}data/{key}" if archive else ""
     if archive is None or name not in archive.members:
@@ -187,9 +191,10 @@ def member_storage(record: Record, archive: Archive | None, budget: Budget) -> S
 
 
 def tensor(value: Any, archive: Archive | None, budget: Budget, at: int) -> Spec:
-    """The tensor or parameter that `value` stands for.
+    """Return the tensor or parameter that `value` stands for.
 
-    Raises Refused if it does not, or reaches outside of its storage.
+    Raises:
+        Refused: it stands for something else, or reaches outside of its storage.
     """
     if isinstance(value, Record) and value.kind == PARAMETER:
         at, args = value.at, value.args
@@ -221,14 +226,14 @@ def tensor(value: Any, archive: Archive | None, budget: Budget, at: int) -> Spec
 
 
 def nothing(value: Any) -> bool:
-    """None, or a mapping without entries: no hooks, no metadata."""
+    """Return whether a value is None or an empty mapping: no hooks, no metadata."""
     if isinstance(value, Record):
         return value.kind == MAPPING and not value.items
     return value is None or value == {}
 
 
 def number(value: Any) -> int | float | bool | None:
-    """A plain number, also a numpy scalar; None for anything else."""
+    """Return a plain number, also that of a NumPy scalar; None for anything else."""
     if type(value) in (int, float, bool):
         return value
     if not isinstance(value, Record) or value.kind != SCALAR or len(value.args) != 2:

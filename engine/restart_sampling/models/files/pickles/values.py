@@ -1,7 +1,7 @@
-"""What a pickle turns into here: plain data, and inert notes of what it asked for. Nothing in this file does anything.
+"""What a pickle is read into: plain data, and inert records of the calls that it asks for.
 
-The alphabet is closed: `GLOBALS` lists every global that EDM and PFGM++ checkpoints name, with what may be done to it.
-No global is ever imported; it becomes the :class:`Token` of this table, and a call of one becomes a :class:`Record`.
+The set of globals is closed: `GLOBALS` lists every global that EDM and PFGM++ checkpoints name, with what may be done
+to it. No global is ever imported; it becomes the :class:`Token` of this table, and a call of one a :class:`Record`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,13 @@ from typing import Any, NamedTuple
 
 
 class Token(NamedTuple):
-    """A global by what it means.
+    """A global by its meaning.
 
-    `call`: REDUCE may apply it; `new`: NEWOBJ may; `items`: it is then filled by SETITEMS.
+    Attributes:
+        kind: the meaning.
+        call: whether REDUCE may apply it.
+        new: whether NEWOBJ may.
+        items: whether SETITEMS fills the result.
     """
 
     kind: str
@@ -24,9 +28,9 @@ class Token(NamedTuple):
 
 @dataclass(eq=False)
 class Record:
-    """That `kind` was asked for with `args`; later state (BUILD) and items (SETITEMS) are kept beside.
+    """A call that the pickle asks for: of the token `kind` with `args`, at byte `at` of the file.
 
-    `at`: byte offset.
+    `state` is what BUILD gave the result later, `items` what SETITEMS did.
     """
 
     kind: str
@@ -38,7 +42,7 @@ class Record:
 
 @dataclass(eq=False)
 class Blob:
-    """Bytes of the file, not copied; `at` is the offset of the first."""
+    """Bytes of the file, not copied; `at` is the offset of the first one."""
 
     view: memoryview
     at: int
@@ -51,7 +55,7 @@ class Text(Blob):
 
 @dataclass
 class Dumped:
-    """What :class:`~.machine.Machine` returns for one pickle: the value, and where it ended."""
+    """What :class:`~.machine.Machine` returns for one pickle: its value, its end, and how many opcodes it had."""
 
     value: Any
     end: int
@@ -94,7 +98,7 @@ GLOBALS: dict[tuple[str, str], Token] = {
 
 
 def mapping(value: Any) -> dict[str | int, Any] | None:
-    """The entries of a dict or of a record that stands for one; None for anything else."""
+    """Return the entries of a dict, or of a record that stands for one; None for anything else."""
     if isinstance(value, Record) and value.kind == MAPPING:
         return value.items
     return value if isinstance(value, dict) else None

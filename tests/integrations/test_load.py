@@ -1,0 +1,138 @@
+"""`rs.load`: a name, a file, a folder, a pipeline; and one sentence for everything else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import restart_sampling as rs
+from restart_sampling.common.errors import BackendError, CheckpointError
+from restart_sampling.models import build_network, registry, save_safetensors
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PLAN = rs.Plan.build(steps=4, restart="[3, 1, 0.3, 1.0]")
+SMALL = dict(
+    class_name="EDMPrecond",
+    model_type="SongUNet",
+    img_resolution=8,
+    img_channels=1,
+    model_channels=8,
+    channel_mult=[1, 2],
+    num_blocks=1,
+    attn_resolutions=[],
+)
+
+
+@pytest.fixture
+def pipelines():
+    pytest.importorskip("diffusers")
+    from support import diffusers_pipelines
+
+    return diffusers_pipelines
+
+
+@pytest.fixture
+def folder(pipelines, tmp_path):
+    pipelines.ddpm().save_pretrained(tmp_path / "ddpm")
+    return tmp_path / "ddpm"
+
+
+def test_a_name_a_file_and_a_function_of_models(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_safetensors(path, build_network(SMALL, seed=0), {})
+    assert rs.load("fashion-mnist").name == "fashion-mnist"
+    for source in (path, str(path)):
+        assert rs.load(source).name == registry.load_model(source).name == "m.safetensors"
+    with pytest.raises(CheckpointError, match="prompt is only for diffusers pipelines; leave it out"):
+        rs.load(path, prompt="a fox")
+
+
+def test_the_old_place_of_load_warns():
+    with pytest.warns(DeprecationWarning, match=r"models.registry.load is now restart_sampling.integrations.load.load"):
+        load = registry.load
+    assert load is rs.load
+    with pytest.raises(AttributeError, match="no attribute 'laod'"):
+        registry.laod  # noqa: B018
+
+
+def test_a_folder_is_the_pipeline_in_it(folder, pipelines):
+    den = rs.load(folder)
+    assert den.info == {"pipeline": "DDPMPipeline", "network": "UNet2DModel", "path": str(folder)}
+    assert torch.equal(rs.sample(den, PLAN, range(2)), rs.sample(rs.load(pipelines.ddpm()), PLAN, range(2)))
+    assert str(rs.load(str(folder), "cpu").device) == "cpu"
+    with pytest.raises(BackendError, match="device nowhere is not known|'nowhere' is not known"):
+        rs.load(folder, "nowhere")
+    with pytest.raises(CheckpointError, match="sha256 pins a file"):
+        rs.load(folder, sha256="0" * 64)
+
+
+def test_a_folder_takes_the_arguments_of_its_pipeline(pipelines, tmp_path):
+    pipe = pipelines.dit()
+    pipe.save_pretrained(tmp_path / "dit")
+    mine, theirs = (rs.load(source, height=16) for source in (tmp_path / "dit", pipe))
+    assert mine.shape == theirs.shape == (4, 8, 8) and mine.label_dim == 1000
+    assert torch.equal(rs.sample(mine, PLAN, range(2)), rs.sample(theirs, PLAN, range(2)))
+    with pytest.raises(rs.ConfigError, match="height must be a multiple of 2, got 9"):
+        rs.load(tmp_path / "dit", height=9)
+    with pytest.raises(rs.ConfigError, match="unknown argument 'hight'"):
+        rs.load(tmp_path / "dit", hight=8)
+
+
+def rewritten(folder, **changes):
+    path = folder / "model_index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+FOREIGN = {
+    "another library": ({"unet": ["antigravity", "Net"]}, r"unet is of 'antigravity', which would be code of others"),
+    "no library": ({"unet": [3, "Net"]}, "unet is of 3"),
+    "another class": ({"_class_name": "os"}, "_class_name must be a pipeline of diffusers .*, got 'os'"),
+    "a class with its module": ({"_class_name": ["mine", "Net"]}, "_class_name must be a pipeline"),
+    "a class that is none": ({"_class_name": "ConfigMixin"}, "_class_name must be a pipeline"),
+    "a class that is unknown": ({"unet": ["diffusers", "NoSuchNet"]}, "diffusers cannot load this pipeline"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_parts_of_others_are_refused(folder, name):
+    changes, message = FOREIGN[name]
+    rewritten(folder, **changes)
+    with pytest.raises(CheckpointError, match=message) as info:
+        rs.load(folder)
+    assert str(info.value).startswith(str(folder)) and "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("library", ["diffusers", "mine"])
+def test_no_python_file_of_a_folder_is_run(folder, library):
+    flag = folder / "was-run"
+    (folder / "unet" / f"{library}.py").write_text(f"open({str(flag)!r}, 'w')\nclass Net: pass\n")
+    rewritten(folder, unet=[library, "Net"])
+    with pytest.raises(CheckpointError, match="code of others"):
+        rs.load(folder)
+    assert not flag.exists()
+
+
+def test_folders_that_are_damaged_or_no_pipelines(folder, tmp_path):
+    weights = next(folder.glob("unet/*.safetensors"))
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    with pytest.raises(CheckpointError, match="diffusers cannot load this pipeline"):
+        rs.load(folder)
+    weights.unlink()
+    torch.save({}, weights.with_suffix(".bin"))  # a pickle is not read in its place
+    with pytest.raises(CheckpointError, match="diffusers cannot load this pipeline"):
+        rs.load(folder)
+    (folder / "model_index.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"model_index.json: cannot be read"):
+        rs.load(folder)
+    (folder / "model_index.json").unlink()
+    with pytest.raises(CheckpointError, match="is a folder; give the model file in it"):
+        rs.load(folder)
+
+
+def test_a_pipeline_pins_no_file(pipelines):
+    with pytest.raises(CheckpointError, match="sha256 pins a file"):
+        rs.load(pipelines.ddpm(), sha256="0" * 64)
