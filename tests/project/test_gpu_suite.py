@@ -146,9 +146,9 @@ def test_a_row_replaces_the_one_with_its_key(tmp_path, monkeypatch):
     monkeypatch.delenv("OUT", raising=False)
     path = tmp_path / "r.json"
     made = rows.Rows(path, "kernels", 60)
-    made.add("a", [1.0, 2.0, 3.0], "GB/s", case="64 MB", way="copy")
+    made.add("a", [1.0, 2.0, 3.0], "GB/s", case="64 MB", variant="copy")
     made.add("b", 7)
-    made.add("a", [4.0, 6.0], "GB/s", case="64 MB", way="copy")
+    made.add("a", [4.0, 6.0], "GB/s", case="64 MB", variant="copy")
     found = json.loads(path.read_text())
     assert [(row["what"], row.get("median"), row.get("value"), row.get("n")) for row in found] == [
         ("b", None, 7, None),
