@@ -62,7 +62,7 @@ QUALITY := $(BIN)/restart-sampling bench --rounds 0 --out benchmarks/results --n
 
 OTHERS := fashion-mnist-resnet,fashion-mnist-autoencoder,fashion-mnist-patches
 
-quality: $(FULL)  ## FD-classifier of the bundled model: samplers, ablations, the README's pictures; some hours on 2 cores, goes on
+quality: $(FULL)  ## FD-classifier of the bundled model: samplers, ablations, the pictures of docs/; some hours on 2 cores, goes on
 	$(QUALITY) 1000 --samplers heun,dpm++2m@9,euler,dpm2,dpm++2m,diffusers/dpm++2m --nfe 18
 	$(QUALITY) 1000 --samplers euler,ddpm,dpm2,dpm3,dpm++2m,edm-stochastic,torch/heun-fp64,diffusers/heun --nfe 35
 	$(QUALITY) 1000 --samplers heun@9,edm-stochastic@63,edm-stochastic@255
@@ -83,7 +83,7 @@ SPEED := $(BIN)/restart-sampling bench --batch 32 --rounds 5 --out benchmarks/re
 AT_QUALITY := dpm++2m@9,heun@18,dpm2@18,dpm++2m@18,dpm++2m+restart@18,diffusers/dpm++2m@18,heun@35,dpm++2m@35,diffusers/heun@35
 AT_QUALITY := $(AT_QUALITY),heun+restart@43,preset:fashion-mnist-22@22,preset:cifar10-vp-55@55,heun@63,edm-stochastic@63,edm-stochastic@127
 
-speed: $(FULL)  ## samples per second of every sampler at equal evaluations; README's table and picture; wants a quiet machine
+speed: $(FULL)  ## samples per second of every sampler at equal evaluations; docs/performance.md; wants a quiet machine
 	$(SPEED) all --nfe 18
 	$(SPEED) "$(AT_QUALITY)" --together
 	$(BIN)/python benchmarks/pictures.py
@@ -102,7 +102,7 @@ tune: $(FULL)  ## search the plans of the bundled model for three budgets; goes 
 report: $(FULL)  ## all committed rows as one HTML page, report.html
 	$(BIN)/restart-sampling report benchmarks/results
 
-bench-cpu: $(FULL)  ## the sampler's own cost and images per second on this CPU, against plain PyTorch loops; README's tables
+bench-cpu: $(FULL)  ## the sampler's own cost and images per second on this CPU, against plain PyTorch loops; docs/performance.md
 	$(BIN)/python benchmarks/overhead_cpu.py
 	$(BIN)/python benchmarks/images_per_second_cpu.py
 	$(BIN)/python benchmarks/readme.py

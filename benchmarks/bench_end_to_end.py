@@ -2,7 +2,7 @@
 
     pytest benchmarks/bench_end_to_end.py --benchmark-only
 
-`restart-sampling bench` compares samplers in rotation; this suite is for following one machine over time
+`restart-sampling bench` compares samplers in rotation; this suite follows one machine over time
 (`--benchmark-autosave`, then `--benchmark-compare`).
 """
 

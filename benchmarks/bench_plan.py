@@ -1,5 +1,4 @@
-"""pytest-benchmark suite of what happens before a run: compiling a plan, choosing one for a budget, binding it to a
-network.
+"""pytest-benchmark suite of what happens before a run: compiling a plan, fitting one to a budget, binding it.
 
 pytest benchmarks/bench_plan.py --benchmark-only
 """
@@ -37,5 +36,5 @@ def test_choose_for_a_budget(benchmark: Any, nfe: int) -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_bind(benchmark: Any, name: str) -> None:
-    """Folding a network's coefficients into the table, with the levels it knows."""
+    """Folding the plan onto a network's coefficients and levels."""
     benchmark(bind, rs.preset(name), parameterization.edm(0.5))

@@ -1,4 +1,4 @@
-"""pytest-benchmark suite of the step, the noise and the sampler on the CPU, on every backend that is there.
+"""pytest-benchmark suite of the fused step, the noise and the sampler on the CPU, for every backend available.
 
     pytest benchmarks/bench_step.py --benchmark-only
     pytest benchmarks/bench_step.py --benchmark-only --benchmark-compare        # against the last --benchmark-autosave
@@ -21,8 +21,8 @@ from restart_sampling.experiments.measure.timing import threads
 from restart_sampling.models import parameterization
 
 SHAPE = (64, 3, 32, 32)
-CALLS = 1000  # of `advance` in one round: a call takes less than a timer shows
-BACKENDS = [name for name in rk.available_backends("cpu") if name != "triton"]  # its interpreter is no backend to time
+CALLS = 1000  # of `advance` in one round: a single call is shorter than the timer resolves
+BACKENDS = [name for name in rk.available_backends("cpu") if name != "triton"]  # it would run in the interpreter
 ROWS = {
     "predictor": L.READ_X | L.READ_F | L.STORE_H | L.STORE_NET,
     "corrector": L.READ_H | L.READ_F | L.STORE_X | L.STORE_NET,
@@ -37,7 +37,7 @@ def thread_count(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def machine(flags: int, s: float) -> rk.Machine:
-    """A batch at row 0 of a table; `step` alone stays there."""
+    """Return a batch whose cursor is at row 0 of a table; `step` alone leaves it there."""
     coef = torch.full((CALLS + 1, L.NUM_COEF), 0.5)
     code = torch.zeros(CALLS + 1, L.NUM_CODE, dtype=torch.int32)
     coef[:, L.S] = s

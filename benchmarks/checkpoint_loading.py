@@ -1,10 +1,9 @@
-r"""Loading a checkpoint of CIFAR-10's size (55.7 million parameters, 213 MiB): this package's reader against plain
-pickle.
+r"""Loading a checkpoint of CIFAR-10's size (55.7 million parameters, 213 MiB): this package beside plain pickle.
 
-The file is forged in EDM's format (tests/support/pickle_forge.py), DDPM++ with the published arguments. Plain pickle reads the
-same bytes with Python's own C unpickler, executes none of the code in them and builds no network; this package's time
-is that of `rs.load`: SHA-256 of the file, reading, checking every tensor, the network. In rotation, medians and
-quartiles.
+The file is forged in EDM's format (tests/support/pickle_forge.py): DDPM++ with the published arguments. Plain pickle
+reads the same bytes with Python's own C unpickler, executes none of the code in them and builds no network. This
+package's time is that of `rs.load`: the SHA-256 of the file, reading, checking every tensor, and building the network.
+Both take turns; rows are medians and quartiles.
 
     python benchmarks/checkpoint_loading.py              # writes results/checkpoint_loading.json
 """

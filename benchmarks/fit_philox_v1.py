@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 
 def lawson(basis: Array, target: Array, weight: Array, iterations: int = 400) -> tuple[float, Array]:
-    """Coefficients that minimise max |weight·(basis·a − target)|, and that maximum."""
+    """Return the least max |weight·(basis·a − target)|, and the coefficients a that reach it."""
     share = np.full(len(target), 1.0 / len(target))
     best = (math.inf, np.zeros(basis.shape[1]))
     for _ in range(iterations):
@@ -41,7 +41,7 @@ def lawson(basis: Array, target: Array, weight: Array, iterations: int = 400) ->
 
 
 def fit(x: Array, target: Array, degree: int, weight: Array, fixed: tuple[float, ...] = ()) -> tuple[Array, float]:
-    """Float32 coefficients of a polynomial, lowest power first, and its weighted error; `fixed` ones are kept."""
+    """Return float32 coefficients of a polynomial, lowest power first, and its weighted error; `fixed` ones stay."""
     a, scale = list(fixed), float(np.abs(x).max())
     while len(a) <= degree:
         rest = target - sum(v * x**k for k, v in enumerate(a))
@@ -52,10 +52,12 @@ def fit(x: Array, target: Array, degree: int, weight: Array, fixed: tuple[float,
 
 
 def chebyshev(low: float, high: float, n: int = 4001) -> Array:
+    """Return n Chebyshev points between low and high."""
     return (low + high) / 2 + (high - low) / 2 * np.cos(np.pi * (np.arange(n) + 0.5) / n)
 
 
 def fits() -> Iterator[tuple[str, Array, float, tuple[float, ...]]]:
+    """Yield (name, coefficients, error, coefficients in use) of each polynomial."""
     f = chebyshev(1 - math.sqrt(2), 1 - math.sqrt(0.5))
     square = -2 * np.log1p(-f)  # -2 ln m; at its smallest r² is this for f ≥ 0 and 2 ln 2 more for f < 0
     smallest = np.where(f >= 0, square, square + 2 * math.log(2))
@@ -67,7 +69,7 @@ def fits() -> Iterator[tuple[str, Array, float, tuple[float, ...]]]:
 
 
 def every_u() -> Iterator[torch.Tensor]:
-    """One word for each distinct fp32(word), in pieces."""
+    """Yield one word for each distinct fp32(word), in pieces."""
     piece = 1 << 21
     for first in range(0, 1 << 24, piece):
         yield torch.arange(first, first + piece)
@@ -78,7 +80,7 @@ def every_u() -> Iterator[torch.Tensor]:
 
 
 def exact(wa: torch.Tensor, wb: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(r cos, r sin) in float64, from the float32 u."""
+    """Return (r cos, r sin) in float64, from the float32 u."""
     u = (wa.to(torch.float32) * c.U_SCALE + c.U_SHIFT).double()
     r = torch.sqrt(-2 * torch.where(u < 0.5, torch.log(u), torch.log1p(u - 1)))
     # The fraction of the turn first: cos of an angle near a multiple of pi/2 keeps its relative accuracy.

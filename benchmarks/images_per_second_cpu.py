@@ -1,18 +1,18 @@
 r"""Images per second of the bundled model on a CPU, and where the time goes.
 
-The plan is the preset `fashion-mnist-43` for all: the engine, the plain float64 Restart loop and the float32 loop of
-`restart_sampling/bench/loops.py`, with the same network, batch and number of evaluations, in rotation in one process.
-"compiled" is the engine's compile="on" against the float64 loop with torch.compile around the network. Every network
+All run the preset `fashion-mnist-43`: the engine, and the plain float64 Restart loop and the float32 loop of
+`experiments/measure/loops.py`, with the same network, batch and number of evaluations, in rotation in one process.
+"compiled" is the engine's compile="on" beside the float64 loop with torch.compile around the network. Every network
 call is timed, so a row also says what the rest of an evaluation costs: the sampler, in a program whose caches the
 network has just filled.
 
-The engine cuts a batch into slices, one thread each, where the network allows it; "one slice" is the engine without
-that, each operator on all threads as in the loops. So the first shows what a user gains, the second what the sampler
-alone does.
+The engine cuts a batch into slices, one for each thread, where the network allows it; "one slice" is the engine without
+that, with each operator on all threads as in the loops. The first shows what a user gains, the second what the sampler
+alone contributes.
 
-The breakdown of the network is of its eager form, by torch function, and counts time inside these functions only:
-convolution (with resampling; 1×1 projections too), group norm, attention (scaled dot product and the products of its q,
-k, v), embedding (noise level, class and the layers fed by them), SiLU, and the rest (sums, concatenations, copies).
+The breakdown is of the eager network, by torch function, and counts time inside these functions only: convolution (with
+resampling and 1×1 projections), group norm, attention (scaled dot product and the products of its q, k, v), embedding
+(noise level, class and the layers that they feed), SiLU, and the rest (sums, concatenations, copies).
 
     python benchmarks/images_per_second_cpu.py             # writes results/images_per_second_cpu.json
     python benchmarks/images_per_second_cpu.py --quick     # one small batch, writes nothing
@@ -69,8 +69,8 @@ class Timed:
         return F
 
 
-class Way:
-    """One way to draw the batch; remembers the network's seconds of each run, those of the slowest slice."""
+class Variant:
+    """One variant of drawing the batch; it records the network's seconds of each run, those of the slowest slice."""
 
     def __init__(self, run: Callable[[], Tensor], network: Timed) -> None:
         self.run, self.network, self.network_seconds = run, network, list[float]()
@@ -81,17 +81,17 @@ class Way:
         self.network_seconds.append(max(self.network.by_thread.values()))
 
 
-def ways_of(plan: rs.Plan, batch: int, compiled: bool) -> dict[str, Way]:
-    """The engine and its baselines on the bundled network, eager or compiled."""
+def variants_of(plan: rs.Plan, batch: int, compiled: bool) -> dict[str, Variant]:
+    """Return the engine and its baselines on the bundled network, eager or compiled."""
     denoiser = rs.load("fashion-mnist")
     seeds = range(batch)
     labels = torch.arange(batch) % denoiser.label_dim
 
-    def engine(concurrent: bool) -> Way:
+    def engine(concurrent: bool) -> Variant:
         sampler = rs.Sampler(denoiser, plan, batch_size=batch, compile="on" if compiled else "off")
         network = Timed(sampler.network, concurrent)
         sampler.network = network  # before its first batch
-        return Way(lambda: sampler.run(seeds, labels), network)
+        return Variant(lambda: sampler.run(seeds, labels), network)
 
     plain = Timed(torch.compile(denoiser.network, dynamic=False) if compiled else denoiser.network)
     D = loops.edm_denoiser_of(denoiser, labels, plain)
@@ -107,27 +107,30 @@ def ways_of(plan: rs.Plan, batch: int, compiled: bool) -> dict[str, Way]:
         x = torch.randn(batch, *denoiser.shape) * sigmas[0]
         return loops.heun_loop_fp32(D, x, sigmas, intervals)
 
-    ways = {"engine": engine(concurrent=True), "fp64 loop": Way(fp64, plain), "fp32 loop": Way(fp32, plain)}
+    variants = {"engine": engine(concurrent=True), "fp64 loop": Variant(fp64, plain), "fp32 loop": Variant(fp32, plain)}
     if slices.count(batch, torch.get_num_threads()) > 1:
-        ways["engine, one slice"] = engine(concurrent=False)
+        variants["engine, one slice"] = engine(concurrent=False)
     if compiled:  # compiled networks are not sliced, and σ as [B] would be another compilation
-        return {f"{name}, compiled": ways[name] for name in ("engine", "fp64 loop")}
-    return ways
+        return {f"{name}, compiled": variants[name] for name in ("engine", "fp64 loop")}
+    return variants
 
 
 def measure(plan: rs.Plan, batch: int, rounds: int, compiled: bool) -> list[dict[str, Any]]:
-    """One row for each way. `ratio` is the engine's images per second over this way's, both eager or both compiled."""
-    ways = ways_of(plan, batch, False)
+    """Return one row for each variant.
+
+    `ratio` is the engine's images per second over this variant's, both eager or both compiled.
+    """
+    variants = variants_of(plan, batch, False)
     if compiled:
-        ways |= ways_of(plan, batch, True)
+        variants |= variants_of(plan, batch, True)
     warm = 1
-    seconds = interleaved(ways, rounds, warm)
+    seconds = interleaved(variants, rounds, warm)
     rows = []
-    for name, way in ways.items():
+    for name, variant in variants.items():
         q1, median, q3 = quartiles(seconds[name])
         engine = "engine, compiled" if name.endswith("compiled") else "engine"
         r1, ratio, r3 = ratios(seconds[name], seconds[engine])
-        rest = [s - n for s, n in zip(seconds[name], way.network_seconds[warm:], strict=True)]
+        rest = [s - n for s, n in zip(seconds[name], variant.network_seconds[warm:], strict=True)]
         sampler_us = 1e6 * quartiles(rest)[1] / plan.nfe
         share = quartiles([r / s for r, s in zip(rest, seconds[name], strict=True)])[1]
         rows.append(
@@ -172,7 +175,7 @@ class Parts(TorchFunctionMode):
 
 
 def breakdown(batch: int, calls: int, sampler_percent: float) -> list[dict[str, Any]]:
-    """Percent of an evaluation of the engine: the sampler's share as measured in the runs, the network's by part."""
+    """Return percents of an evaluation of the engine: the sampler as measured in the runs, the network by part."""
     denoiser = rs.load("fashion-mnist")
     net_in = torch.randn(batch, *denoiser.shape)
     labels = torch.nn.functional.one_hot(torch.arange(batch) % denoiser.label_dim, denoiser.label_dim).float()

@@ -1,13 +1,11 @@
-r"""Jobs killed with SIGKILL at random moments and resumed, against an undisturbed run: are the trees equal, byte for
-byte?
+r"""Jobs killed with SIGKILL at random moments and resumed: is the folder that of an undisturbed run, byte for byte?
 
-Every trial starts the job (300 samples, 15 shards) and kills it at a random moment, with a random batch size, checking
-that nothing which reads as finished is broken; then the job runs to its end. By whom it runs and who is killed:
+Every trial starts the job (300 samples, 15 shards), kills it at a random moment, with a random batch size, and checks
+that nothing which reads as finished is broken; then the job runs to its end. Launchers, and what is killed:
 
-* processes: forked workers with torchrun's variables, all killed at once, three times a trial; moments of the start are
-  hit too;
-* torchrun: the real launcher; in half of the runs one rank is killed, in half the launcher and all ranks;
-* ray: the driver is killed, in half of the runs an actor before it, and an actor again in the run that ends the job.
+* processes: forked workers with torchrun's variables, all killed at once, three times a trial, also while they start;
+* torchrun: the real launcher; one rank is killed in half of the runs, the launcher and all ranks in the other half;
+* ray: the driver is killed, an actor before it in half of the runs, and an actor again in the run that ends the job.
 
     python benchmarks/kill_trials.py --trials 40              # 1, 2 and 3 workers each; writes results/kill_trials.json
 """
@@ -33,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from support import killing
 from where import RESULTS, environment
 
-# The trial, about how long the job lasts by one worker from its first sign, and kills in a trial.
+# The trial, about how many seconds one worker takes from its first sign of life, and kills in a trial.
 BY = {
     "processes": (killing.trial, 0.9, 3),
     "torchrun": (killing.torchrun_trial, 2.5, 1),
@@ -64,7 +62,7 @@ def main() -> None:
 
 
 def trials(by: str, workers: int, n: int, seed: int, format: str, out: Path, want: dict[str, str]) -> dict[str, Any]:
-    """A row of the results."""
+    """Run n trials and return a row of the results."""
     trial, lasts, kills = BY[by]
     rng, equal, half = random.Random(seed), 0, 0
     started = time.perf_counter()
@@ -74,7 +72,8 @@ def trials(by: str, workers: int, n: int, seed: int, format: str, out: Path, wan
         half += 0 < finished < 15
         job = out / str(k)
         leftovers = [str(path) for path in (*job.rglob(".*.tmp"), *job.glob(".parts/*"))]
-        assert not leftovers, leftovers
+        if leftovers:
+            raise SystemExit(f"left behind: {', '.join(leftovers)}")
     print(f"{by}, {workers} workers: {equal} of {n} trees equal; {half} were half done at the last kill", flush=True)
     return {
         "by": by,
@@ -90,7 +89,7 @@ def trials(by: str, workers: int, n: int, seed: int, format: str, out: Path, wan
 
 @contextmanager
 def cluster() -> Iterator[None]:
-    """A Ray cluster on this machine, whose workers import what this process imports."""
+    """Run a Ray cluster on this machine, whose workers import what this process imports."""
     ray = shutil.which("ray", path=str(Path(sys.executable).parent)) or "ray"
     paths = os.pathsep.join(path for path in sys.path if path)
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}

@@ -2,9 +2,10 @@ r"""How far a distance moves between machines: blocks that another machine measu
 
 python benchmarks/machines.py --sampler preset:cifar10-vp-55 --nfe 55     # writes results/machines.json
 
-The noise bits are the same everywhere; the network's sums are taken in another order. Quality rows of different
-machines are compared (`restart_sampling.experiments.report.select`) because of what this shows. Images in the cache count as drawn
-here."""
+The noise bits are the same everywhere, and the network's sums are taken in another order. Because of what this shows,
+quality rows of different machines are compared (`restart_sampling.experiments.report.select`). Images in the cache
+count as drawn here.
+"""
 
 from __future__ import annotations
 

@@ -2,9 +2,10 @@ r"""What an NVTX range costs when no profiler listens, in ns per range.
 
     python benchmarks/marks.py        # writes results/marks.json
 
-A run enters one range for each stretch of the plan, not one for each evaluation. Rows: the engine's own range as
-executors enter it (looked up by name), the same without the nvtx package, and for comparison what others would use. The
-loop around a range is timed too and taken off, round by round."""
+A run enters one range for each stretch of the plan, not one for each evaluation. The rows are the engine's own range
+as executors enter it (looked up by name), the same without the nvtx package, and for comparison what other code would
+use. The loop around a range is timed too and subtracted, round by round.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from importlib.metadata import version
 
 import nvtx
 from torch.profiler import record_function
-from where import environment
+from where import RESULTS, environment
 
 from restart_sampling.common import marks
 from restart_sampling.experiments.measure import timing
@@ -25,7 +26,7 @@ NAME = "restart 0 iteration 1"
 
 
 def entered(range_: Callable[[], AbstractContextManager[object]], n: int) -> Callable[[], None]:
-    """Enter the range that `range_` gives n times."""
+    """Return a loop that enters what `range_` returns n times."""
 
     def loop() -> None:
         for _ in range(n):
@@ -36,7 +37,7 @@ def entered(range_: Callable[[], AbstractContextManager[object]], n: int) -> Cal
 
 
 def engine(n: int) -> Callable[[], None]:
-    """As the executors do it."""
+    """Return a loop that enters a range n times as the executors do."""
 
     def loop() -> None:
         for _ in range(n):
@@ -47,6 +48,7 @@ def engine(n: int) -> Callable[[], None]:
 
 
 def without_nvtx(n: int) -> Callable[[], None]:
+    """Return the same loop, run as if the package nvtx were not installed."""
     loop = engine(n)
 
     def run() -> None:
@@ -57,6 +59,8 @@ def without_nvtx(n: int) -> Callable[[], None]:
 
 
 def empty(n: int) -> Callable[[], None]:
+    """Return a loop that enters nothing."""
+
     def loop() -> None:
         for _ in range(n):
             pass
@@ -101,7 +105,7 @@ def main() -> None:
         )
         print(f"{provider:34} {median:8.0f} ns  ({q1:.0f} to {q3:.0f})")
     print(timing.noise_report(rows))
-    (timing.RESULTS / "marks.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (RESULTS / "marks.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-r"""Continuous batching on a mixed workload: (seed, plan) pairs against running plan by plan.
+r"""Continuous batching on a mixed workload: (seed, plan) pairs beside running plan by plan.
 
-The workload is a parameter sweep, as `tune` would run it: one plan for each K and each interval, a handful of samples
-of each, so every plan has another NFE. Plan by plan, each plan fills a batch of its own, the last one partly; mixed, a
-lane that finishes takes the next sample. Counted: network calls, and samples per call (the batch is full at `--batch`).
-Timed: seconds of both in alternation, the median of the ratios. Same images either way: noise depends on the seed
-alone.
+The workload is a sweep, as `tune` would run it: one plan for each K and each interval, and a few samples of each, so
+every plan has another NFE. Plan by plan, each plan fills batches of its own, the last of them partly; mixed, a lane
+that finishes takes the next sample. Counted are network calls and samples of a call (the batch is full at `--batch`);
+timed are both in turns, with the median of the ratios. The images are the same: noise depends on the seed alone.
 
     python benchmarks/mixed_plans.py --per-plan 4 --batch 32        # writes results/mixed_plans.json
 """
@@ -22,15 +21,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from where import RESULTS
 
 import restart_sampling as rs
 
-RESULTS = Path(__file__).parent / "results"
 INTERVALS = ((3, 0.14, 0.30), (3, 0.30, 1.0), (4, 0.10, 0.60))
 
 
 def sweep(ks: range) -> list[rs.Plan]:
-    """One plan for each interval and K: NFE from 21 to 65."""
+    """Return one plan for each interval and K: NFE from 21 to 65."""
     return [rs.Plan.build(steps=9, restart=[n, k, low, high]) for n, low, high in INTERVALS for k in ks]
 
 
@@ -76,22 +75,22 @@ def main(arguments: list[str] | None = None) -> int:
     sampler = rs.Sampler(denoiser, plans[0], batch_size=options.batch, compile="off")
     counted = Counted(sampler.network)
     sampler.network = counted
-    ways = {"plan by plan": plan_by_plan, "mixed": mixed}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    variants = {"plan by plan": plan_by_plan, "mixed": mixed}
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
     counts: dict[str, tuple[int, int]] = {}
     images: dict[str, Tensor] = {}
     for round_ in range(options.rounds + 1):  # the first round warms up
-        for name in ways if round_ % 2 else reversed(ways):
+        for name in variants if round_ % 2 else reversed(variants):
             counted.calls = counted.samples = 0
             started = time.perf_counter()
-            images[name] = ways[name](sampler, pairs).cpu()
+            images[name] = variants[name](sampler, pairs).cpu()
             if round_:
                 seconds[name].append(time.perf_counter() - started)
             counts[name] = counted.calls, counted.samples
     difference = (images["mixed"] - images["plan by plan"]).abs().max().item()
     ratios = [a / b for a, b in zip(seconds["plan by plan"], seconds["mixed"], strict=True)]
     rows: list[dict[str, Any]] = []
-    for name in ways:
+    for name in variants:
         calls, samples = counts[name]
         row = {
             "benchmark": "mixed_plans",
@@ -113,9 +112,8 @@ def main(arguments: list[str] | None = None) -> int:
         }
         rows.append(row)
         print(f"{name:13} {calls:5} network calls, {samples / calls:5.1f} samples each, median {row['median_s']} s")
-    print(
-        f"speed-up, median of {len(ratios)} rounds: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-    )
+    spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    print(f"speed-up, median of {len(ratios)} rounds: {spread}")
     print(f"largest difference of an image value: {difference:.2g} (the network's rounding at other batch sizes)")
     rows.append(
         {

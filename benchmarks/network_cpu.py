@@ -4,8 +4,9 @@
 
 Every round runs all variants of one batch size in turn, so that a change of the machine meets all of them. Rounds in
 which other processes took more than a tenth of the processors are marked as disturbed and left out of the medians while
-at least three others remain; `disturbed` says how many there were. `pool` is one thread per half of the batch, each
-with single-threaded operations, against `threads=2`, where every operation is shared by two."""
+at least three others remain; `disturbed` is their number. `pool` is one thread for each half of the batch, with
+single-threaded operations, and `threads=2` shares every operation between two threads.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +24,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+from where import RESULTS
 
 import restart_sampling as rs
 
-RESULT = Path(__file__).parent / "results" / "network_cpu.json"
+RESULT = RESULTS / "network_cpu.json"
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 SECONDS = 8.0  # per batch size
 
 
 def busy() -> float:
-    """Seconds that the machine's processors have worked, all processes together."""
+    """Return the seconds that the machine's processors have worked, all processes together."""
     ticks = [int(n) for n in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
@@ -44,7 +46,7 @@ def inputs(batch: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def rounds(variants: dict[str, Callable[[], object]], seconds: float) -> dict[str, tuple[float, float, int, int]]:
-    """Median seconds, median seconds of processor time, rounds and disturbed rounds of each variant."""
+    """Return median seconds, median seconds of processor time, rounds and disturbed rounds of each variant."""
     times: dict[str, list[tuple[bool, float, float]]] = {name: [] for name in variants}
     for run in variants.values():
         run()
@@ -55,7 +57,7 @@ def rounds(variants: dict[str, Callable[[], object]], seconds: float) -> dict[st
             run()
             wall, cpu = time.perf_counter() - start, time.process_time() - own
             others = busy() - machine - cpu
-            # Ticks are 10 ms: a short round is judged by two of them at least.
+            # Ticks are 10 ms: a short round counts as disturbed from two of them on.
             times[name].append((others > max(0.1 * wall * (os.cpu_count() or 1), 0.02), wall, cpu))
     result = {}
     for name, all_rounds in times.items():
@@ -91,7 +93,7 @@ def variants_of(batch: int, networks: dict[str, Callable], threads: int) -> dict
 
 
 def operations(network: Callable, batch: int) -> dict[str, float]:
-    """ms per image-evaluation by operation, one thread."""
+    """Return the ms that each operation takes for an evaluation of one image, on one thread."""
     torch.set_num_threads(1)
     args, repeats = inputs(batch), 8
     with torch.inference_mode():

@@ -1,17 +1,17 @@
 r"""What the sampler itself costs on a CPU: µs per network evaluation with a network that costs nothing.
 
-A free network returns a tensor made beforehand, so all the time is the sampler's: noise, update, preconditioning,
+A free network returns a tensor that exists already, so all the time is the sampler's: noise, update, preconditioning,
 Python. The plans are CIFAR-10's, 43 evaluations with Restart and 35 with Heun alone, on [64, 3, 32, 32]. The engine is
-used through its public API and does everything it always does (noise of philox-v1, preconditioning, its checks for
-NaN). The baselines (`restart_sampling/bench/loops.py`) run
+used through its public names and does everything it always does: noise of philox-v1, preconditioning, the check for
+NaN. The baselines (`experiments/measure/loops.py`) run
 
     D free        the denoiser D costs nothing: the loop pays no preconditioning, the engine does
     F free        the raw network F costs nothing and D is EDM's preconditioning in plain torch, what users run
     …, lean       the same without the draws that are multiplied by zero or thrown away
 
-All ways run in one process in rotation; times are the median of whole runs divided by their NFE, ratios are taken round
-by round. malloc keeps what is freed, which is kind to the loops: they make some ten temporaries for each evaluation,
-and the engine none.
+All variants run in one process in rotation. Times are the median of whole runs divided by their NFE, and ratios are
+taken round by round. malloc keeps freed memory, which favours the loops: they make some ten temporaries for each
+evaluation, and the engine none.
 
     python benchmarks/overhead_cpu.py              # writes results/overhead_cpu.json
     python benchmarks/overhead_cpu.py --quick      # a few rounds on a small shape, writes nothing
@@ -44,13 +44,11 @@ from restart_sampling.experiments.measure.timing import (
 from restart_sampling.models import parameterization
 
 TARGETS = {"restart": 5.0, "heun": 2.0}  # how many times cheaper than the loop of that name the engine is meant to be
-Way = Callable[[], Tensor]
+Variant = Callable[[], Tensor]
 
 
-def ways_of(name: str, batch: int, shape: tuple[int, ...], backend: str) -> tuple[dict[str, Way], int, str]:
-    """The engine first, then its baselines, on the plan "restart" or "heun"; the NFE of one run of any; the engine's
-    backend.
-    """
+def variants_of(name: str, batch: int, shape: tuple[int, ...], backend: str) -> tuple[dict[str, Variant], int, str]:
+    """Return the variants on the plan "restart" or "heun", the engine first; the NFE of a run; the engine's backend."""
     plan = rs.preset("cifar10-edm-43" if name == "restart" else "cifar10-edm-heun-35")
     seeds = range(batch)
     free = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
@@ -61,43 +59,43 @@ def ways_of(name: str, batch: int, shape: tuple[int, ...], backend: str) -> tupl
     sigmas = t_steps.float()
     networks = {"D free": lambda x, sigma: free, "F free": loops.edm_denoiser_of(denoiser)}
 
-    def fp64(D: loops.D, unused: bool) -> Way:
+    def fp64(D: loops.D, unused: bool) -> Variant:
         def run() -> Tensor:
             noise = loops.SampleGenerators(seeds)
             return loops.restart_loop_fp64(D, noise.latents(shape), t_steps, intervals, noise, unused_draws=unused)
 
         return run
 
-    def fp32(D: loops.D, unused: bool) -> Way:
+    def fp32(D: loops.D, unused: bool) -> Variant:
         def run() -> Tensor:
             x = torch.randn(batch, *shape) * sigmas[0]
             return loops.heun_loop_fp32(D, x, sigmas, intervals, unused_draws=unused)
 
         return run
 
-    ways: dict[str, Way] = {"engine": lambda: sampler.run(seeds)}
+    variants: dict[str, Variant] = {"engine": lambda: sampler.run(seeds)}
     loop, style = (fp64, "fp64 loop") if name == "restart" else (fp32, "fp32 loop")
     for network, D in networks.items():
-        ways[f"{style}, {network}"] = loop(D, True)
-        ways[f"{style}, {network}, lean"] = loop(D, False)
+        variants[f"{style}, {network}"] = loop(D, True)
+        variants[f"{style}, {network}, lean"] = loop(D, False)
     if name == "restart":
-        ways["fp32 loop, F free"] = fp32(networks["F free"], True)
-    return ways, plan.nfe, sampler.backend
+        variants["fp32 loop, F free"] = fp32(networks["F free"], True)
+    return variants, plan.nfe, sampler.backend
 
 
 def measure(name: str, batch: int, shape: tuple[int, ...], rounds: int, backend: str) -> list[dict[str, Any]]:
-    """One row for the engine and one for each baseline, with the ratio of its time to the engine's."""
-    ways, nfe, used = ways_of(name, batch, shape, backend)
-    seconds = interleaved(ways, rounds)
+    """Return one row for the engine and one for each baseline, with the ratio of its time to the engine's."""
+    variants, nfe, used = variants_of(name, batch, shape, backend)
+    seconds = interleaved(variants, rounds)
     rows = []
-    for way in ways:
-        q1, median, q3 = (1e6 * s / nfe for s in quartiles(seconds[way]))
-        r1, ratio, r3 = ratios(seconds[way], seconds["engine"])
+    for variant in variants:
+        q1, median, q3 = (1e6 * s / nfe for s in quartiles(seconds[variant]))
+        r1, ratio, r3 = ratios(seconds[variant], seconds["engine"])
         rows.append(
             {
                 "benchmark": f"overhead_cpu/{name}",
-                "sampler": way,
-                "backend": used if way == "engine" else "torch",
+                "sampler": variant,
+                "backend": used if variant == "engine" else "torch",
                 "shape": [batch, *shape],
                 "nfe": nfe,
                 "median_us": round(median, 2),
@@ -114,8 +112,8 @@ def measure(name: str, batch: int, shape: tuple[int, ...], rounds: int, backend:
     return rows
 
 
-def show(rows: list[dict[str, Any]], judged: bool) -> None:
-    """A table; the targets are judged at the shape they are stated for only."""
+def show(rows: list[dict[str, Any]], with_targets: bool) -> None:
+    """Print a table; targets are stated for one shape only."""
     table = Table(title=f"µs per evaluation, free network, {rows[0]['shape']}, {rows[0]['threads']} thread(s)")
     for column in ("plan", "sampler", "NFE", "median", "quartiles", "time / engine's", "target"):
         table.add_column(column, justify="left" if column in ("plan", "sampler") else "right")
@@ -123,7 +121,7 @@ def show(rows: list[dict[str, Any]], judged: bool) -> None:
         name = row["benchmark"].split("/")[1]
         engine = row["sampler"] == "engine"
         style = "fp64" if name == "restart" else "fp32"
-        target = TARGETS[name] if judged and row["sampler"].startswith(style) else None
+        target = TARGETS[name] if with_targets and row["sampler"].startswith(style) else None
         table.add_row(
             name,
             f"engine ({row['backend']})" if engine else row["sampler"],
@@ -159,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
         with threads(n):
             for name in TARGETS:
                 part += measure(name, options.batch, (3, 32, 32), options.rounds, options.backend)
-        show(part, judged=options.batch == 64)
+        show(part, with_targets=options.batch == 64)
         rows += [{**row, "malloc": "keeps" if kept else "system"} for row in part]
     if not options.quick:
         options.out.write_text(json.dumps(rows, indent=1) + "\n")

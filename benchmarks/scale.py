@@ -1,9 +1,9 @@
-r"""What a job costs besides its network, by size: the figures of docs/scale.md.
+r"""What a job costs besides its network, by size: the numbers of docs/scale.md.
 
-* jobs of 10³, 10⁴ and 10⁵ samples of 3×32×32 with a network that costs nothing: seconds, bytes and manifest bytes per
-  sample, by format; what is left is the sampler's own work, encoding, hashing, fsync and the manifest;
-* the bundled model with and without writing: does writing slow it down?
-* starting: a job of 10⁹ seeds against one of 64; resuming with 10³ to 10⁶ finished shards.
+* Jobs of 10³, 10⁴ and 10⁵ samples of 3×32×32 with a network that costs nothing: seconds, bytes and manifest bytes per
+  sample, by format. What remains is the sampler's own work, encoding, hashing, fsync and the manifest.
+* The bundled model with and without writing: does writing slow it down?
+* Starting a job of 10⁹ seeds beside one of 64, and resuming with 10³ to 10⁶ finished shards.
 
     python benchmarks/scale.py              # a quarter of an hour; writes results/scale.json
     python benchmarks/scale.py --quick      # small, writes nothing
@@ -33,17 +33,18 @@ from restart_sampling.jobs.job import JobFolder
 from restart_sampling.jobs.manifest import Line, _text
 from restart_sampling.jobs.record import digest
 
-PARTS = ("start", "job", "writing")  # of "start" the resumes are a part
-PLAN = rs.Plan.build(steps=2)  # 3 evaluations: next to nothing
+PARTS = ("start", "job", "writing")  # "start" includes the resumes
+PLAN = rs.Plan.build(steps=2)  # 3 evaluations
 PIXELS = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 def free(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """A denoiser that costs an addition; its samples are not flat, so PNG has something to compress."""
+    """A denoiser of a few operations; its samples are not flat, so PNG has something to compress."""
     return PIXELS + 0.05 * x / (1 + sigma.view(-1, 1, 1, 1))
 
 
 def sizes(counts: list[int], formats: list[str], folder: Path) -> list[dict[str, Any]]:
+    """Return a row for each format and number of samples."""
     rows = []
     for format in formats:
         for n in counts:
@@ -72,7 +73,7 @@ def sizes(counts: list[int], formats: list[str], folder: Path) -> list[dict[str,
 
 
 def writing(n: int, rounds: int, folder: Path) -> dict[str, Any]:
-    """Images per second of the bundled model: a job that writes PNG files against the sampler alone, in rotation."""
+    """Return the bundled model's images per second: a job that writes PNG files, and the sampler alone, in turns."""
     den, plan = rs.load("fashion-mnist"), rs.Plan.build(steps=9)
     sampler = rs.Sampler(den, plan, 64, batch_invariant=True)
 
@@ -99,7 +100,7 @@ def writing(n: int, rounds: int, folder: Path) -> dict[str, Any]:
 
 
 def starting(shards: list[int], folder: Path) -> list[dict[str, Any]]:
-    """Seconds until the first unfinished shard is known."""
+    """Return the ms until the first unfinished shard is known."""
     base = {
         "model_sha256": None,
         "plan": {},
@@ -140,7 +141,7 @@ def starting(shards: list[int], folder: Path) -> list[dict[str, Any]]:
 
 
 class _LargeDisk:
-    """In place of this machine's disk, which has no room for a billion samples: only the start is measured."""
+    """Stands for a disk with room for a billion samples, of which only the start is measured."""
 
     free = 10**18
 

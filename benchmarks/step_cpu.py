@@ -1,14 +1,12 @@
-r"""The native CPU step against this machine's own memory: bandwidth of Heun's rows, speed of the normals, cost of a
-call.
+r"""The native CPU step: bandwidth of Heun's rows beside the memory's, speed of the normals, cost of a call.
 
-A row's bytes are those it says it reads and writes: Heun's first stage reads x and F and stores h and net_in, its last
-stage reads x, h and F and stores x and net_in. Beside each row run two triads a = b + s·c of the same library on the
-same threads, 12
-bytes an element: one on as many bytes as the row, which may lie in the caches as the row's do, and one on three arrays
-    of
-144 MB, more than four times the last cache of the machine that made the rows, as STREAM asks ("memory triad"). Neither
-counts the lines that a plain store first fetches. Targets: 80 % of the triad for rows without noise, normals as fast as
-torch.randn(out=). All ways of one table run in rotation; ratios are taken round by round.
+A row's bytes are those it reads and writes by its flags: Heun's first stage reads x and F and stores h and net_in, its
+last stage reads x, h and F and stores x and net_in. Beside each row run two triads a = b + s·c of the same library on
+the same threads, 12 bytes for each element: one on as many bytes as the row, which may lie in the caches as the row's
+do, and one on three arrays of 144 MB ("memory triad"), more than four times the last cache of the machine that made the
+rows, as STREAM asks. Neither counts the lines that a plain store first fetches. Targets: 80 % of the triad for rows
+without noise, normals as fast as torch.randn(out=). All variants of one table run in rotation; ratios are taken round
+by round.
 
     python benchmarks/step_cpu.py              # writes results/step_cpu.json
     python benchmarks/step_cpu.py --quick      # a few rounds, writes nothing
@@ -38,7 +36,7 @@ STAGES = {
     "last": L.READ_X | L.READ_H | L.READ_F | L.STORE_X | L.STORE_NET,
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-Way = Callable[[], object]
+Variant = Callable[[], object]
 
 
 def random(shape: tuple[int, ...]) -> torch.Tensor:
@@ -46,13 +44,13 @@ def random(shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def row_bytes(flags: int, dtype: torch.dtype) -> int:
-    """Bytes an element."""
+    """Return the bytes for each element of a row with these flags."""
     float32 = (L.READ_X, L.READ_H, L.STORE_X, L.STORE_H)
     network = (L.READ_F, L.STORE_NET)
     return 4 * sum(flags & bit != 0 for bit in float32) + dtype.itemsize * sum(flags & b != 0 for b in network)
 
 
-def step_of(shape: tuple[int, ...], flags: int, dtype: torch.dtype, s: float) -> Way:
+def step_of(shape: tuple[int, ...], flags: int, dtype: torch.dtype, s: float) -> Variant:
     batch = shape[0]
     coef, code = torch.zeros(1, L.NUM_COEF), torch.zeros(1, L.NUM_CODE, dtype=torch.int32)
     coef[0, [L.Y_X, L.Y_H, L.Y_F, L.G_X, L.G_F, L.C_IN]] = torch.tensor([0.5, 0.25, 0.25, 0.5, 0.5, 0.9])
@@ -64,31 +62,34 @@ def step_of(shape: tuple[int, ...], flags: int, dtype: torch.dtype, s: float) ->
     return lambda: step(F)
 
 
-def triad_of(total: int) -> Way:
+def triad_of(total: int) -> Variant:
     a, b, c = (random((total // 12,)) for _ in range(3))
     threads = torch.get_num_threads()
     return lambda: _native_cpu.triad(a, b, c, 0.5, threads)
 
 
-def repeated(way: Way, seconds: float = 5e-4) -> tuple[Way, int]:
-    """The way as often as fills `seconds`, so that the clock and a sleeping worker do not count; and how often."""
-    way()
+def repeated(variant: Variant, seconds: float = 5e-4) -> tuple[Variant, int]:
+    """Return the variant repeated n times, and n.
+
+    It then fills `seconds`, so that the clock and a sleeping worker do not count.
+    """
+    variant()
     started = time.perf_counter()
-    way()
+    variant()
     n = max(1, round(seconds / (time.perf_counter() - started)))
 
     def run() -> None:
         for _ in range(n):
-            way()
+            variant()
 
     return run, n
 
 
-def measured(ways: dict[str, Way], rounds: int) -> dict[str, list[float]]:
-    """Seconds of one call of each way, in each round."""
-    many = {name: repeated(way) for name, way in ways.items()}
+def measured(variants: dict[str, Variant], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of one call of each variant, in each round."""
+    many = {name: repeated(variant) for name, variant in variants.items()}
     seconds = interleaved({name: run for name, (run, _) in many.items()}, rounds)
-    return {name: [s / many[name][1] for s in seconds[name]] for name in ways}
+    return {name: [s / many[name][1] for s in seconds[name]] for name in variants}
 
 
 def three(values: tuple[float, float, float], scale: float = 1.0) -> dict[str, float]:
@@ -96,7 +97,7 @@ def three(values: tuple[float, float, float], scale: float = 1.0) -> dict[str, f
 
 
 def bandwidths(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
-    """Every row of Heun on a shape, each beside a triad of as many bytes."""
+    """Return every row of Heun on a shape, each beside a triad of as many bytes."""
     rows = []
     numel = torch.Size(shape).numel()
     stream = measured({"triad": triad_of(STREAM)}, min(rounds, 9))["triad"]
@@ -104,9 +105,9 @@ def bandwidths(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
     for stage, flags in STAGES.items():
         for name, dtype in DTYPES.items():
             total = numel * row_bytes(flags, dtype)
-            ways = {"triad": triad_of(total)}
-            ways |= {f"s={s}": step_of(shape, flags, dtype, s) for s in (0.0, 0.5)}
-            seconds = measured(ways, rounds)
+            variants = {"triad": triad_of(total)}
+            variants |= {f"s={s}": step_of(shape, flags, dtype, s) for s in (0.0, 0.5)}
+            seconds = measured(variants, rounds)
             triad = [total / s * 1e-9 for s in seconds["triad"]]
             for s in (0.0, 0.5):
                 step = seconds[f"s={s}"]
@@ -134,10 +135,10 @@ def bandwidths(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
 
 
 def normals(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
-    """Every instruction set against torch.randn(out=)."""
+    """Return the speed of the normals by each instruction set, beside torch.randn(out=)."""
     out, seeds, default = torch.empty(shape), torch.arange(shape[0]), rb.simd()
 
-    def of(name: str) -> Way:
+    def of(name: str) -> Variant:
         def run() -> None:
             rb.set_simd(name)
             rb.normal(out, seeds, 0, 0)
@@ -163,7 +164,7 @@ def normals(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
 
 
 def overhead(rounds: int) -> list[dict[str, Any]]:
-    """What one call from Python costs at a size that costs nothing; an empty method call beside it."""
+    """Return what one call from Python costs at a size that costs nothing, beside an empty call."""
     coef, code = torch.zeros(1, L.NUM_COEF), torch.zeros(1, L.NUM_CODE, dtype=torch.int32)
     code[0, L.FLAGS] = STAGES["last"]
     x, h, F, net_in = (torch.ones(1, 4) for _ in range(4))
@@ -181,14 +182,14 @@ def overhead(rounds: int) -> list[dict[str, Any]]:
         back()
         advance()
 
-    ways: dict[str, Way] = {
+    variants: dict[str, Variant] = {
         "nothing": lambda: None,
         "step": lambda: step(F),
         "zero_": lambda: back(),
         "zero_, advance": back_and_advance,
     }
-    seconds = measured(ways, rounds)
-    return [{"what": "call", "name": name, "us": three(quartiles(seconds[name]), 1e6)} for name in ways]
+    seconds = measured(variants, rounds)
+    return [{"what": "call", "name": name, "us": three(quartiles(seconds[name]), 1e6)} for name in variants]
 
 
 def spread(values: dict[str, float], digits: int = 2) -> str:

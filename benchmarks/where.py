@@ -13,7 +13,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def environment() -> dict[str, object]:
-    """Fields of every row."""
+    """Return the fields that every row has."""
     return {
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

@@ -1,4 +1,4 @@
-"""What the rows were measured on: card, driver, clocks, memory, versions."""
+"""The stage environment: what the other rows were measured on (card, driver, clocks, memory, versions)."""
 
 from __future__ import annotations
 

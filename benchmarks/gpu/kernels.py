@@ -1,7 +1,8 @@
-r"""Copy bandwidth, the fused step by kind of row, normals and pixels: bytes moved over time, behind a flushed L2.
+r"""The stage kernels: copies, the fused step by kind of row, normals and pixels; bytes moved over time, L2 flushed.
 
-A row of a Heun step reads and writes 2 registers and 2 tensors of the network's dtype: 12 bytes an element with a bf16
-network, 16 with fp32. Shares are of the best copy measured on the same card."""
+A row of a Heun step reads and writes 2 registers and 2 tensors of the network's dtype: 12 bytes for each element with a
+bf16 network, 16 with fp32. Shares are of the best copy measured on the same card.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ COPIES_MB = (64, 256, 1024)
 
 
 def one_row(flags: int, noise: bool, device: torch.device) -> tuple[Tensor, Tensor]:
-    """A table of one row whose result stays bounded, however often it is repeated."""
+    """Return (coef, code), a table of one row whose result stays bounded however often it is repeated."""
     coef, code = torch.zeros(1, L.NUM_COEF), torch.zeros(1, L.NUM_CODE, dtype=torch.int32)
     for column in (L.Y_X, L.Y_H, L.Y_F, L.G_X, L.G_H, L.G_F):
         coef[0, column] = 0.25
@@ -37,7 +38,7 @@ def one_row(flags: int, noise: bool, device: torch.device) -> tuple[Tensor, Tens
 
 
 def traffic(flags: int, numel: int, F_bytes: int, guided: bool) -> int:
-    """Bytes that the row must move."""
+    """Return the bytes that the row must move."""
     network = F_bytes * (2 if guided else 1)
     weights = {L.READ_X: 4, L.READ_H: 4, L.READ_F: network, L.STORE_X: 4, L.STORE_H: 4, L.STORE_NET: network}
     return numel * sum(size for flag, size in weights.items() if flags & flag)
@@ -46,7 +47,7 @@ def traffic(flags: int, numel: int, F_bytes: int, guided: bool) -> int:
 def step_of(
     shape: Sequence[int], flags: int, noise: bool, dtype: torch.dtype, guided: bool, backend: str, device: torch.device
 ):
-    """A function that runs the row once on every sample."""
+    """Return a function that runs the row once on every sample."""
     B, *rest = shape
     coef, code = one_row(flags, noise, device)
     x, h = (torch.randn(shape, device=device) for _ in range(2))
@@ -74,19 +75,19 @@ def main() -> None:
         a = torch.randn(mb << 18, device=device)
         b = torch.empty_like(a)
         rates = [2 * a.nbytes / s / 1e9 for s in seconds_of(lambda a=a, b=b: b.copy_(a), device, n)]
-        rows.add("bandwidth", rates, "GB/s", case=f"{mb} MB", way="copy")
+        rows.add("bandwidth", rates, "GB/s", case=f"{mb} MB", variant="copy")
         best = max(best, sorted(rates)[len(rates) // 2])
 
     backends = [name for name in rk.available_backends(device) if name != "reference"]
     shapes = ((2, 3, 8, 8),) if options.quick else SHAPES
     if options.quick and "triton" in backends:
-        backends.remove("triton")  # the interpreter, if anything
+        backends.remove("triton")  # it would run in the interpreter
     for shape in reversed(shapes):
         for backend in backends or ["reference"]:
             for dtype, guided in (("bf16", False), ("fp32", False), ("bf16", True)):
                 for kind, (flags, noise) in KINDS.items():
                     if rows.left() < 5:
-                        rows.add("bandwidth", "skipped: no time left", case=str(list(shape)), way=backend)
+                        rows.add("bandwidth", "skipped: no time left", case=str(list(shape)), variant=backend)
                         continue
                     numel = torch.Size(shape).numel()
                     moved = traffic(flags, numel, DTYPES[dtype].itemsize, guided)
@@ -100,7 +101,7 @@ def main() -> None:
                         rates,
                         "GB/s",
                         case=case,
-                        way=backend,
+                        variant=backend,
                         share_of_copy=round(share, 3),
                         us=round(1e6 * sorted(times)[len(times) // 2], 2),
                         bytes_per_element=moved // numel,
@@ -108,11 +109,13 @@ def main() -> None:
 
     B, numel = (4, 1 << 10) if options.quick else (1024, 1 << 16)
     seeds, out = torch.arange(B, device=device), torch.empty(B, numel, device=device)
-    ways = {name: (lambda name=name: rk.normal(seeds, 0, numel, backend=name)) for name in backends or ["reference"]}
-    ways["torch.randn"] = out.normal_
-    for name, run in ways.items():
+    variants = {
+        name: (lambda name=name: rk.normal(seeds, 0, numel, backend=name)) for name in backends or ["reference"]
+    }
+    variants["torch.randn"] = out.normal_
+    for name, run in variants.items():
         rates = [B * numel / s / 1e9 for s in seconds_of(run, device, n)]
-        rows.add("normals", rates, "1e9/s", case=f"{B}x{numel}", way=name)
+        rows.add("normals", rates, "1e9/s", case=f"{B}x{numel}", variant=name)
 
     shape = (4, 3, 16, 16) if options.quick else (512, 3, 256, 256)
     x = torch.rand(shape, device=device) * 2 - 1
@@ -124,7 +127,7 @@ def main() -> None:
             rates,
             "GB/s",
             case="x".join(map(str, shape)),
-            way=name,
+            variant=name,
             share_of_copy=round(sorted(rates)[len(rates) // 2] / best, 3),
         )
 

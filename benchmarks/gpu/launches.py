@@ -1,7 +1,8 @@
-r"""Launches, GPU kernels, waits and allocations of one trajectory, by how evaluations are launched.
+r"""The stage launches: launches, GPU kernels, waits and allocations of one trajectory, by launch mode.
 
-Counted by the profiler (CUDA activities), by PyTorch's synchronization check and by the caching allocator. "besides the
-network" are GPU kernels of the trajectory less those of NFE network calls alone."""
+They are counted by the profiler (CUDA activities), by PyTorch's synchronization check and by the caching allocator. The
+kernels "besides the network" are those of the trajectory less those of NFE network calls alone.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from measure import allocations, counted_waits, skip, stage_options, synchronize
 from networks import Runs, denoiser, plan
 from rows import Rows
 
-WAYS = ("paper", "eager", "step", "loop", "trajectory", "while")
+VARIANTS = ("paper", "eager", "step", "loop", "trajectory", "while")
 
 
 def main() -> None:
@@ -29,30 +30,33 @@ def main() -> None:
         runs.sampler.network(m.net_in, m.c_noise, evaluation.labels)
 
     network_kernels = len(trace(network, device).kernels)
-    rows.add("GPU kernels per evaluation", network_kernels, case=case, way="network alone")
-    for way in WAYS:
+    rows.add("GPU kernels per evaluation", network_kernels, case=case, variant="network alone")
+    for variant in VARIANTS:
         if rows.left() < 5:
-            skip(rows, "launches", "no time left", case=case, way=way)
+            skip(rows, "launches", "no time left", case=case, variant=variant)
             continue
         try:
-            runs(way)  # captures, compiles
-        except Exception as error:
-            skip(rows, "launches", f"{type(error).__name__}: {error}"[:200], case=case, way=way)
+            runs(variant)  # captures, compiles
+        except Exception as error:  # whatever one variant raises must not cost the others
+            skip(rows, "launches", f"{type(error).__name__}: {error}"[:200], case=case, variant=variant)
             continue
         if runs.note:
-            skip(rows, "launches", runs.note, case=case, way=way)
+            skip(rows, "launches", runs.note, case=case, variant=variant)
             continue
-        seen = trace(lambda way=way: runs(way), device)
-        rows.add("launches per trajectory", seen.launches, case=case, way=way, nfe=nfe)
-        rows.add("launches per evaluation", seen.launches / nfe, case=case, way=way)
-        rows.add("GPU kernels per evaluation", len(seen.kernels) / nfe, case=case, way=way)
+        seen = trace(lambda variant=variant: runs(variant), device)
+        rows.add("launches per trajectory", seen.launches, case=case, variant=variant, nfe=nfe)
+        rows.add("launches per evaluation", seen.launches / nfe, case=case, variant=variant)
+        rows.add("GPU kernels per evaluation", len(seen.kernels) / nfe, case=case, variant=variant)
         rows.add(
-            "kernels besides the network, per evaluation", len(seen.kernels) / nfe - network_kernels, case=case, way=way
+            "kernels besides the network, per evaluation",
+            len(seen.kernels) / nfe - network_kernels,
+            case=case,
+            variant=variant,
         )
         with counted_waits(device) as waits:
-            runs(way)
-        rows.add("waits per trajectory", len(waits), case=case, way=way, where=sorted(set(waits))[:4])
-        if way == "paper":
+            runs(variant)
+        rows.add("waits per trajectory", len(waits), case=case, variant=variant, where=sorted(set(waits))[:4])
+        if variant == "paper":
             continue
         with torch.inference_mode():  # the trajectory alone: neither the load of the batch nor its result
             (entry,) = runs.sampler._entries(runs.sampler.table)
@@ -61,8 +65,8 @@ def main() -> None:
             before = allocations(device)
             with counted_waits(device) as waits:
                 runs.sampler.executor.run(evaluation, entry.spans)
-            rows.add("allocations per evaluation", (allocations(device) - before) / nfe, case=case, way=way)
-            rows.add("waits between load and result", len(waits), case=case, way=way)
+            rows.add("allocations per evaluation", (allocations(device) - before) / nfe, case=case, variant=variant)
+            rows.add("waits between load and result", len(waits), case=case, variant=variant)
             synchronize(device)
 
 

@@ -1,6 +1,6 @@
-"""Measuring on a GPU: times by CUDA events behind a flushed L2 cache, traces by the profiler, waits and allocations.
+"""How the stages measure: times by CUDA events with the L2 cache flushed, traces, waits and allocations.
 
-On a CPU the same functions give host times, and empty counts, so that a dry run takes every path.
+On a CPU the same functions return times of the host and empty counts, so a dry run takes every path.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SAMPLER_KERNELS = ("step_kernel", "advance_kernel", "restart::")  # of the trito
 
 
 def stage_options(description: str) -> tuple[argparse.Namespace, torch.device]:
-    """What every stage is called with."""
+    """Parse what every stage is called with; return the options and the device."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--results", type=Path, required=True, help="the JSON file")
@@ -40,7 +40,7 @@ def stage_options(description: str) -> tuple[argparse.Namespace, torch.device]:
 
 
 def seconds_of(run: Callable[[], object], device: torch.device, n: int = 50, flush: bool = True) -> list[float]:
-    """Seconds of each of `n` runs. The flush before a run also keeps the GPU busy while the host launches it."""
+    """Return the seconds of `n` runs. The flush before a run also keeps the GPU busy while the host launches."""
     if device.type != "cuda":
         return [_host_seconds(run) for _ in range(n)]
     scratch = torch.empty(FLUSH_BYTES if flush else 1, dtype=torch.int8, device=device)
@@ -68,16 +68,24 @@ def synchronize(device: torch.device) -> None:
 
 
 class Trace(NamedTuple):
-    """What ran on the GPU in one call: (name, microseconds) of kernels, copies and fills, and how they were launched."""
+    """What ran on the GPU in one call, and how it was launched.
 
-    wall_us: float  # from the first to the last of them
-    busy_us: float  # of which at least one was running
+    Attributes:
+        wall_us: from the beginning of the first kernel to the end of the last.
+        busy_us: the part of it in which at least one was running.
+        kernels: (name, microseconds) of kernels, copies and fills.
+        launches: launch calls of the host: kernels, copies, fills, graphs.
+        waits: synchronizing calls of the host.
+    """
+
+    wall_us: float
+    busy_us: float
     kernels: list[tuple[str, float]]
-    launches: int  # launch calls of the host: kernels, copies, fills, graphs
-    waits: int  # synchronizing calls of the host
+    launches: int
+    waits: int
 
     def share(self, names: tuple[str, ...] = SAMPLER_KERNELS) -> float:
-        """Share of GPU time in kernels with one of these names."""
+        """Return the share of GPU time in kernels with one of these names."""
         total = sum(us for _, us in self.kernels)
         return sum(us for name, us in self.kernels if any(n in name for n in names)) / total if total else 0.0
 
@@ -97,7 +105,7 @@ def trace(run: Callable[[], object], device: torch.device) -> Trace:
 
 
 def summarize(events: list[dict[str, Any]]) -> Trace:
-    """A Trace of the complete events of a Chrome trace."""
+    """Return the Trace of the complete events of a Chrome trace."""
     device = sorted(
         (e for e in events if e.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")), key=lambda e: float(e["ts"])
     )
@@ -108,7 +116,7 @@ def summarize(events: list[dict[str, Any]]) -> Trace:
         end = max(end, stop)
     host = [e["name"] for e in events if e.get("cat") in ("cuda_runtime", "cuda_driver")]
     launches = sum(any(word in name for word in ("Launch", "Memcpy", "Memset")) for name in host)
-    # cudaDeviceSynchronize is the profiler's and this module's own.
+    # cudaDeviceSynchronize is called by the profiler and by this module.
     waits = sum("Synchronize" in name and "Device" not in name for name in host)
     wall = end - float(device[0]["ts"]) if device else 0.0
     return Trace(wall, busy, [(e["name"], float(e["dur"])) for e in device], launches, waits)
@@ -116,7 +124,7 @@ def summarize(events: list[dict[str, Any]]) -> Trace:
 
 @contextmanager
 def counted_waits(device: torch.device) -> Iterator[list[str]]:
-    """Where the host waited for the GPU inside, by PyTorch's own check."""
+    """Yield a list that holds, after the block, where the host waited for the GPU, by PyTorch's own check."""
     found: list[str] = []
     if device.type != "cuda":
         yield found
@@ -132,10 +140,10 @@ def counted_waits(device: torch.device) -> Iterator[list[str]]:
 
 
 def allocations(device: torch.device) -> int:
-    """Blocks that the caching allocator has handed out so far."""
+    """Return how many blocks the caching allocator has handed out so far."""
     return torch.cuda.memory_stats(device)["allocation.all.allocated"] if device.type == "cuda" else 0
 
 
 def skip(rows: Rows, what: str, why: str, **key: Any) -> None:
-    """A row that says what was not measured."""
+    """Write a row that says what was not measured, and why."""
     rows.add(what, f"skipped: {why}", **key)

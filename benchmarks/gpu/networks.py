@@ -1,4 +1,4 @@
-"""The network of the timings: EDM's CIFAR-10 DDPM++ (arXiv 2206.00364, Table 7) with random weights, and a tiny one."""
+"""The network that is timed: EDM's CIFAR-10 DDPM++ (arXiv 2206.00364, Table 7) with random weights, or a tiny one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ PRESET = "cifar10-edm-43"
 
 
 def denoiser(quick: bool) -> rs.Denoiser:
-    """Every weight is drawn, also those that training starts at zero: a product with zeros is faster than with data."""
+    """Return the network as a denoiser.
+
+    Every weight is random, also those that training starts at zero: a product with zeros is faster than with data.
+    """
     network = build_network(TINY if quick else CIFAR10, seed=0)
     generator = torch.Generator().manual_seed(0)
     for p in network.parameters():
@@ -49,9 +52,9 @@ def plan(quick: bool) -> rs.Plan:
 
 
 class Runs:
-    """The ways to draw one batch of `batch` samples with one network: `paper`, `eager`, and the graph modes.
+    """The variants of drawing one batch of `batch` samples with one network: `paper`, `eager`, and the graph modes.
 
-    `paper` is the float64 loop of `restart_sampling/bench/loops.py` around the same network, compiled or not as the engine's is.
+    `paper` is the float64 loop of `experiments/measure/loops.py` around the same network, compiled if the engine's is.
     """
 
     def __init__(
@@ -77,20 +80,20 @@ class Runs:
         c = plan.config
         self.grid = loops.edm_grid(c.steps, c.sigma_min, c.sigma_max).to(device)
 
-    def __call__(self, way: str) -> Tensor:
-        if way == "paper":
+    def __call__(self, variant: str) -> Tensor:
+        if variant == "paper":
             noise = loops.SampleGenerators(self.seeds, self.device)
             latents = noise.latents(self.sampler.denoiser.shape)
             return loops.restart_loop_fp64(self.D, latents, self.grid, self.intervals, noise)
-        if way not in self.executors:
-            self.executors[way] = make_executor(way, self.device, self.sampler.backend)
-        self.sampler.executor = self.executors[way]
+        if variant not in self.executors:
+            self.executors[variant] = make_executor(variant, self.device, self.sampler.backend)
+        self.sampler.executor = self.executors[variant]
         self.sampler.pads = True
         return self.sampler.run(self.seeds)
 
     @property
     def note(self) -> str:
-        """Why the way that ran last was not what was asked for; empty if it was."""
+        """Return why the variant that ran last ran otherwise than asked; empty if it did as asked."""
         return "; ".join(note for note in (self.sampler.executor.note, *self._network_notes()) if note)
 
     def _network_notes(self) -> tuple[str, ...]:

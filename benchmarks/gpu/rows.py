@@ -1,4 +1,4 @@
-"""Keyed rows of results in one JSON file a card.
+"""Keyed rows of results, in one JSON file for each card.
 
 A row is written the moment it is measured, so a killed run keeps its rows.
 """
@@ -18,11 +18,11 @@ from typing import Any
 from restart_sampling.experiments.measure.rows import commit
 from restart_sampling.experiments.measure.timing import quartiles
 
-KEY = ("stage", "what", "case", "way")  # rows equal in these replace one another
+KEY = ("stage", "what", "case", "variant")  # a row replaces the one that is equal in these
 
 
 def card_slug(device: str) -> str:
-    """A short name of the card for file names: "NVIDIA H100 80GB HBM3" is h100."""
+    """Return a short name of the card for file names: "NVIDIA H100 80GB HBM3" is h100."""
     if not device.startswith("cuda"):
         return device
     name = nvidia_smi("name", device) or "gpu"
@@ -31,14 +31,14 @@ def card_slug(device: str) -> str:
 
 
 def smi_id(device: str) -> str:
-    """How nvidia-smi calls the card that PyTorch calls `device`; it does not know of CUDA_VISIBLE_DEVICES."""
+    """Return how nvidia-smi, which does not know CUDA_VISIBLE_DEVICES, calls the card that is `device` to PyTorch."""
     index = int(device.partition(":")[2] or 0)
     names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return names[index] if index < len(names) else str(index)
 
 
 def nvidia_smi(query: str, device: str = "cuda") -> str:
-    """One line of nvidia-smi about a card, or "" where there is none."""
+    """Return one line of nvidia-smi about a card, or "" if there is no such card or no nvidia-smi."""
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader", f"--id={smi_id(device)}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
@@ -53,8 +53,8 @@ class Rows:
     Args:
         path: the JSON file; its other rows stay.
         stage: the stage these rows belong to.
-        seconds: how long the stage may take; `left()` says what remains.
-        device: where it is measured.
+        seconds: how long the stage may take; `left()` is what remains.
+        device: the device that is measured.
     """
 
     def __init__(self, path: Path, stage: str, seconds: float, device: str = "cuda") -> None:
@@ -68,6 +68,7 @@ class Rows:
         }
 
     def left(self) -> float:
+        """Return the seconds that the stage has left."""
         return self.end - time.monotonic()
 
     def add(
@@ -77,11 +78,11 @@ class Rows:
         unit: str = "",
         *,
         case: str = "",
-        way: str = "",
+        variant: str = "",
         **more: Any,
     ) -> None:
-        """Write a row: `what` was measured of `way` in `case`; several values become median, quartiles and n."""
-        row: dict[str, Any] = {"stage": self.stage, "what": what, "case": case, "way": way}
+        """Write the row of `what` for `variant` in `case`; several values become median, quartiles and n."""
+        row: dict[str, Any] = {"stage": self.stage, "what": what, "case": case, "variant": variant}
         if isinstance(values, (int, float, str)):
             row["value"] = values if isinstance(values, str) else round_to(values)
         else:
@@ -92,7 +93,7 @@ class Rows:
         number = row.get("value", row.get("median"))
         spread = f"  ({row['q1']} to {row['q3']}, n = {row['n']})" if "median" in row else ""
         notes = "".join(f"  {name} {value}" for name, value in more.items())
-        print(f"{case:28} {way:22} {what:32} {number} {unit}{spread}{notes}", flush=True)
+        print(f"{case:28} {variant:22} {what:32} {number} {unit}{spread}{notes}", flush=True)
 
 
 def save(path: Path, row: dict[str, Any]) -> None:
@@ -113,7 +114,7 @@ def round_to(value: float, digits: int = 5) -> float:
 
 
 def _commit() -> str:
-    """Of the checkout; $COMMIT where the code was copied without its history."""
+    """Return the commit of the checkout, or $COMMIT if the code was copied without its history."""
     return os.environ.get("COMMIT") or commit() or "unknown"
 
 

@@ -1,5 +1,4 @@
-r"""Everything that needs a GPU, in three steps that each take less than ten minutes. `make gpu` runs them; docs/gpu.md
-says more.
+r"""Run everything that needs a GPU, in three steps of less than ten minutes each (`make gpu`; see docs/gpu.md).
 
     python benchmarks/gpu/run.py                         # the steps tests, kernels and images, one after the other
     python benchmarks/gpu/run.py --step kernels
@@ -9,10 +8,9 @@ says more.
 
 Every stage is a process of its own with a time limit, so a fault or a hang in one does not cost the others. Rows go to
 benchmarks/results/gpu_CARD.json the moment they are measured; a rerun replaces rows with the same key. Logs are in
-runs/gpu. If the environment has OUT, results and logs are copied there after each stage. Works from a bare checkout;
-nothing is
-installed: what a stage needs and is not there is said in a row, and the next stage runs. Exit status 1 if a test
-    failed.
+runs/gpu. If the environment has OUT, results and logs are copied there after each stage. It works from a bare checkout
+and installs nothing: if a stage lacks something, a row says what, and the next stage runs. The exit status is 1 if a
+test failed.
 """
 
 from __future__ import annotations
@@ -42,22 +40,29 @@ SECONDS = 570  # of a step
 
 
 class Group(NamedTuple):
-    """Test files that run in one call of pytest, and which of their tests by its markers."""
+    """Test files of one call of pytest, as ROOM/NAME for tests/ROOM/test_NAME.py, and the markers of their tests."""
 
     files: tuple[str, ...]
     markers: str = "not compiles and not slow"
 
 
 TESTS = {
-    "kernels and graphs": Group(("philox", "step", "pixels", "ring", "devices", "graph", "continuous", "while_graph")),
-    "more": Group(("sampler", "native_cuda", "network")),
-    "compiled networks": Group(("network", "graph"), "compiles"),  # minutes of inductor: last
+    "kernels and graphs": Group(
+        (
+            *("kernels/philox", "kernels/step", "kernels/pixels", "jobs/ring", "sampler/devices"),
+            *("sampler/graph", "sampler/continuous", "sampler/while_graph"),
+        )
+    ),
+    "more": Group(("sampler/sampler", "kernels/native_cuda", "sampler/network")),
+    "compiled networks": Group(("sampler/network", "sampler/graph"), "compiles"),  # minutes of inductor: last
 }
 
 
 class Stage(NamedTuple):
-    """`run(context, seconds)` returns whether it went well, None if it could not run; `seconds` is its share of its
-    step.
+    """A part of a step.
+
+    `run(context, seconds)` returns whether it went well, or None if it could not run; `seconds` is its share of the
+    step's time.
     """
 
     name: str
@@ -67,13 +72,15 @@ class Stage(NamedTuple):
 
 
 class Context(NamedTuple):
+    """What a run was asked for, and where its results and logs go."""
+
     device: str
     quick: bool
     results: Path
     logs: Path
 
     def call(self, name: str, command: list[str], seconds: float) -> int:
-        """Run a command with its output in logs/NAME.log and at the end here; its status, 124 if the time was over."""
+        """Run a command with its output in logs/NAME.log; return its status, 124 if its time was over."""
         log = self.logs / f"{name}.log"
         environment = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONPATH=os.pathsep.join(str(ROOT / f) for f in FOLDERS))
         with log.open("w") as file:
@@ -93,23 +100,25 @@ class Context(NamedTuple):
         return status
 
     def script(self, name: str, seconds: float) -> bool:
-        """Run benchmarks/gpu/NAME.py, which stops by itself before its time is over."""
+        """Run benchmarks/gpu/NAME.py, which stops by itself in time; return whether it went well."""
         command = [sys.executable, str(HERE / f"{name}.py"), "--device", self.device, "--results", str(self.results)]
         command += ["--logs", str(self.logs), "--seconds", str(max(5, seconds - 15)), *["--quick"] * self.quick]
         return self.call(name, command, seconds) == 0
 
     def note(self, stage: str, what: str, text: str | float) -> None:
+        """Write a row of a stage that has no script of its own."""
         Rows(self.results, stage, 0, self.device).add(what, text)
 
 
 def missing(*packages: str, programs: tuple[str, ...] = ()) -> str:
-    """What of these is not installed, in words; "" if all is."""
+    """Return which of these are not installed, in words; "" if all are."""
     absent = [f"the package {name}" for name in packages if find_spec(name) is None]
     absent += [f"the program {name}" for name in programs if shutil.which(name) is None]
     return f"{' and '.join(absent)} {'are' if len(absent) > 1 else 'is'} not installed" if absent else ""
 
 
 def environment(context: Context, seconds: float) -> bool:
+    """Build the native library in place, and write down what the rows are measured on."""
     if context.device.startswith("cuda"):
         command = [sys.executable, "setup.py", "build_ext", "--inplace"]
         status = context.call("build", command, seconds - 20)
@@ -120,10 +129,16 @@ def environment(context: Context, seconds: float) -> bool:
     return context.script("environment", 60)
 
 
-def tests(context: Context, seconds: float) -> bool | None:
-    """The kernels and the graphs first.
+def test_file(name: str) -> Path:
+    """Return the path of tests/ROOM/test_NAME.py for ROOM/NAME."""
+    room, _, file = name.partition("/")
+    return ROOT / "tests" / room / f"test_{file}.py"
 
-    Results are read from the log as it grows, so time that runs out costs only the rest.
+
+def tests(context: Context, seconds: float) -> bool | None:
+    """Run the tests that need a GPU, those of the kernels and graphs first.
+
+    Outcomes are read from the log, so if the time runs out, what was tested until then counts.
     """
     if absent := missing("pytest"):
         context.note("tests", "result", f"skipped: {absent}")
@@ -136,7 +151,7 @@ def tests(context: Context, seconds: float) -> bool | None:
             continue
         command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--device", context.device]
         command += ["-o", "faulthandler_timeout=120", "-m", markers]
-        command += [str(f) for name in names if (f := ROOT / "tests" / f"test_{name}.py").exists()]
+        command += [str(test_file(name)) for name in names]
         if find_spec("xdist") is not None:
             command += ["-n", "6", "--dist", "loadfile" if group == "more" else "load"]
         status = context.call(f"tests-{group.split()[0]}", command, left)
@@ -150,7 +165,7 @@ def tests(context: Context, seconds: float) -> bool | None:
 
 
 def outcomes(log: str) -> tuple[Counter[str], list[str]]:
-    """How many tests passed, failed, were skipped, by a verbose log of pytest, with or without xdist; and which failed."""
+    """Return how many tests had each outcome, and the failing ones, from a verbose log of pytest or pytest-xdist."""
     word = r"(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)"
     done = re.findall(
         rf"^(?:\[gw\d+\] \[ *\d+%\] {word} (\S+::.+)|(\S+::.+?) {word}\b.*\[ *\d+%\])\s*$", log, re.MULTILINE
@@ -163,7 +178,7 @@ def outcomes(log: str) -> tuple[Counter[str], list[str]]:
 
 
 def sanitize(context: Context, seconds: float) -> bool | None:
-    """memcheck, then racecheck if there is time for it."""
+    """Run compute-sanitizer: memcheck, then racecheck if there is time for it."""
     import restart_bindings
 
     absent = restart_bindings.reason("cuda") if context.device.startswith("cuda") else "the device is no GPU"
@@ -185,9 +200,7 @@ def sanitize(context: Context, seconds: float) -> bool | None:
 
 
 def profile(context: Context, seconds: float) -> bool | None:
-    """`restart-sampling profile` with each of its tools; the first one's table goes to gpu_CARD_profile.txt beside the
-    rows.
-    """
+    """Run `restart-sampling profile` with each of its tools; PyTorch's table goes to gpu_CARD_profile.txt."""
     if absent := missing("typer", "rich"):
         context.note("profile", "result", f"skipped: {absent}")
         return None
@@ -225,7 +238,7 @@ STAGES = (
         "images", "images/s by batch, precision and mode; GPU busy, the sampler's share, memory", 450, script("images")
     ),
 )
-# The environment is part of each: a step may be the first on its machine.
+# Each begins with the environment: a step may be the first on its machine.
 STEPS = {
     "tests": ("environment", "tests", "sanitize"),
     "kernels": ("environment", "kernels", "launches", "profile"),
@@ -280,7 +293,7 @@ def run_step(context: Context, stages: list[Stage], allowed: float) -> bool:
     for i, stage in enumerate(stages):
         left = allowed - (time.monotonic() - started)
         later = sum(s.seconds for s in stages[i + 1 :])
-        seconds = min(left, max(stage.seconds, left - later))  # what earlier stages saved is given on
+        seconds = min(left, max(stage.seconds, left - later))  # with what earlier stages did not need
         print(f"\n=== {stage.name}: {stage.about} (at most {seconds:.0f} s)", flush=True)
         if left < 15:
             print("skipped: no time left", flush=True)

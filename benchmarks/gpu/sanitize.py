@@ -1,10 +1,12 @@
 """The native CUDA kernels under compute-sanitizer: step, advance and normals at awkward sizes.
 
-    python benchmarks/gpu/sanitize.py                 # memcheck, initcheck, racecheck and synccheck, one after the other
+    python benchmarks/gpu/sanitize.py                 # memcheck, initcheck, racecheck and synccheck, in turn
     python benchmarks/gpu/sanitize.py --tool memcheck
 
-Exit code 0: no tool found anything, and every result equals the reference on the CPU. Each tensor is an allocation of
-its own (PYTORCH_NO_CUDA_MEMORY_CACHING), so that one element too far is an error and not the neighbour."""
+The exit code is 0 if no tool found anything and every result equals the reference on the CPU. Each tensor is an
+allocation of its own (PYTORCH_NO_CUDA_MEMORY_CACHING), so an access one element too far is an error and does not hit a
+neighbour.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ def same(a: Tensor, b: Tensor) -> bool:
 
 
 def check(batch: int, numel: int, dtypes: tuple[torch.dtype, ...], guided: bool) -> None:
-    """Two steps, two advances and a draw on the GPU; AssertionError unless all equals the reference on the CPU."""
+    """Run two steps, two advances and a draw; AssertionError unless the GPU equals the reference on the CPU."""
     import restart_kernels as rk
     from restart_kernels import layout as L
 
@@ -80,6 +82,7 @@ def check(batch: int, numel: int, dtypes: tuple[torch.dtype, ...], guided: bool)
 
 
 def payload() -> None:
+    """Check every size, dtype and kind of guidance."""
     for (batch, numel), dtypes, guided in itertools.product(SIZES, DTYPES, (False, True)):
         try:
             check(batch, numel, dtypes, guided)

@@ -1,4 +1,4 @@
-"""The GPU suite's driver, run without a GPU: its stages are listed, and a dry run takes the paths of all measurements."""
+"""The GPU suite's driver without a GPU: its stages are listed, and a dry run takes the paths of all measurements."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_stages_are_listed():
 
 
 def test_each_step_fits_ten_minutes():
-    """Stages that finish early give their time on. Every stage is in a step; a step brings its environment itself."""
+    """The stages of a step fit into its time, every stage is in a step, and every step begins with the environment."""
     seconds = {stage.name: stage.seconds for stage in driver.STAGES}
     assert set(seconds) == {name for stages in driver.STEPS.values() for name in stages}
     for stages in driver.STEPS.values():
@@ -79,8 +79,8 @@ def test_steps_run_in_order_and_a_failure_does_not_stop_them(tmp_path, monkeypat
     assert ran == ["environment", "kernels", "launches", "profile"]
 
 
-def test_what_is_missing_is_said_and_the_step_goes_on(tmp_path, monkeypatch):
-    """A machine without pytest, typer or compute-sanitizer, whose native library could not be built."""
+def test_what_is_missing_is_said_and_the_next_stage_runs(tmp_path, monkeypatch):
+    """A machine lacks pytest, typer and compute-sanitizer, and its native library could not be built."""
     monkeypatch.delenv("OUT", raising=False)
     monkeypatch.setattr(driver, "find_spec", lambda name: None)
     monkeypatch.setattr(driver.shutil, "which", lambda name: None)
@@ -126,7 +126,7 @@ def test_a_launch_is_hidden_behind_the_flush():
 
 @pytest.mark.slow
 def test_a_dry_run_measures_everything(tmp_path):
-    """Kernels, launches and images at tiny sizes on the CPU: every row is keyed, and the results are handed over."""
+    """Kernels, launches and images at tiny sizes on the CPU: every row has its key, and results are copied to $OUT."""
     stages = "environment,kernels,launches,images,sanitize"
     arguments = ("--device", "cpu", "--quick", "--stages", stages, "--out", str(tmp_path / "results"))
     done = call(*arguments, out=tmp_path / "out")
@@ -146,9 +146,9 @@ def test_a_row_replaces_the_one_with_its_key(tmp_path, monkeypatch):
     monkeypatch.delenv("OUT", raising=False)
     path = tmp_path / "r.json"
     made = rows.Rows(path, "kernels", 60)
-    made.add("a", [1.0, 2.0, 3.0], "GB/s", case="64 MB", way="copy")
+    made.add("a", [1.0, 2.0, 3.0], "GB/s", case="64 MB", variant="copy")
     made.add("b", 7)
-    made.add("a", [4.0, 6.0], "GB/s", case="64 MB", way="copy")
+    made.add("a", [4.0, 6.0], "GB/s", case="64 MB", variant="copy")
     found = json.loads(path.read_text())
     assert [(row["what"], row.get("median"), row.get("value"), row.get("n")) for row in found] == [
         ("b", None, 7, None),
@@ -180,7 +180,7 @@ def test_results_are_named_after_the_card(name, slug, monkeypatch):
 
 
 def test_a_trace_is_summed_up():
-    """Two kernels that overlap, a gap, a copy; launches and waits by the names of the runtime's calls."""
+    """Two kernels overlap, a gap, a copy; launches and waits are counted by the names of the runtime's calls."""
 
     def event(cat, name, ts, dur):
         return {"ph": "X", "cat": cat, "name": name, "ts": ts, "dur": dur}
@@ -221,14 +221,14 @@ def test_outcomes_are_read_from_a_log_that_may_be_cut_short():
 def test_the_tests_of_the_suite_exist():
     for group in driver.TESTS.values():
         for name in group.files:
-            assert (HERE.parents[1] / "tests" / f"test_{name}.py").exists()
+            assert driver.test_file(name).exists(), name
     *others, last = driver.TESTS.values()
     assert last.markers == "compiles"  # what takes longest comes when all else is known
     assert all("not compiles" in group.markers for group in others)
 
 
 def test_the_page_explains_every_row():
-    """What a row is called in the code is in the table of docs/gpu.md."""
+    """Every name that the code gives a row is in the table of docs/gpu.md."""
     page = (HERE.parents[1] / "docs" / "gpu.md").read_text()
     found = set()
     for path in HERE.glob("*.py"):

@@ -1,4 +1,4 @@
-"""What is installed, what is public, and which way dependencies point."""
+"""What is installed, what is public, and which way the packages depend on each other."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def copy_of_the_sources(tmp_path):
 
 @pytest.mark.parametrize("why", ["no C++ compiler was found", "RESTART_NATIVE=0", "configuring failed, see"])
 def test_one_line_says_why_the_native_library_was_left_out(tmp_path, why):
-    """And the build succeeds: without a compiler, when it is not wanted, and with a compiler that does not work."""
+    """The build succeeds without a compiler, when the library is not wanted, and with a compiler that does not work."""
     pytest.importorskip("setuptools", minversion="77")
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     if why.startswith("no C++"):
@@ -129,7 +129,7 @@ def test_one_line_says_why_the_native_library_was_left_out(tmp_path, why):
 
 @pytest.mark.slow
 def test_without_a_working_nvcc_there_is_still_the_cpu_module(tmp_path):
-    """CUDA C++ that does not compile costs the CUDA module alone, and a line says so."""
+    """If the CUDA C++ does not compile, only the CUDA module is left out, and a line says so."""
     pytest.importorskip("setuptools", minversion="77")
     missing = [name for name in ("cmake", "nvcc", "c++") if shutil.which(name) is None]
     if missing or importlib.util.find_spec("nanobind") is None:
@@ -159,7 +159,7 @@ def test_wheel_and_sdist_hold_what_they_should(tmp_path):
         "b.build_wheel(out); b.build_sdist(out)"  # building changes sys.argv
     )
     source = copy_of_the_sources(tmp_path)
-    # Compiling takes half a minute and is not what is tested.
+    # Compiling takes half a minute and is not tested here.
     environment = os.environ | {"RESTART_NATIVE": "0"}
     subprocess.run(
         [sys.executable, "-c", build, str(tmp_path)], cwd=source, check=True, capture_output=True, env=environment
@@ -169,12 +169,12 @@ def test_wheel_and_sdist_hold_what_they_should(tmp_path):
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"restart_sampling", "restart_kernels", "restart_bindings"}
     assert "restart_sampling/models/data/fashion-mnist.safetensors" in names
-    for name in shipped.NAMES:  # what `score`, `bench` and `tune` need on a machine without the data set
+    for name in shipped.NAMES:  # `score`, `bench` and `tune` need them on a machine without the data set
         assert {f"restart_sampling/models/data/{name}{end}" for end in (".safetensors", "-reference.npz")} <= set(names)
     assert "restart_sampling/py.typed" in names
     assert not [n for n in names if "test" in n.lower()]
     (sdist,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         members = {name.split("/", 1)[-1] for name in archive.getnames()}
-    assert {"setup.py", "CMakeLists.txt", "LICENSE", "engine/restart_sampling/plan.py"} <= members
+    assert {"setup.py", "CMakeLists.txt", "LICENSE", "engine/restart_sampling/plan/plan.py"} <= members
     assert {"bindings/csrc/generate_scheme.py", "bindings/csrc/cpu/kernels.inl"} <= members
