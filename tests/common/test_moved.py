@@ -113,3 +113,9 @@ def test_what_never_was_is_still_an_import_error():
     for name in ("nothing", "bench.nothing"):
         with pytest.raises(ModuleNotFoundError):
             importlib.import_module(known(name))
+
+
+def test_an_old_name_does_not_replace_a_public_function():
+    code = "import restart_sampling as rs; from restart_sampling.presets import find; assert rs.presets()[0].name and find"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -104,7 +104,18 @@ class _SameModule(Loader):
         module.__spec__ = self.spec  # the import system replaced it by the one of the old name
 
 
+class _Package(ModuleType):
+    """The package, where `import restart_sampling.presets`, an old name, does not replace the function `rs.presets`."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        there = vars(self).get(name)
+        if isinstance(value, ModuleType) and there is not None and not isinstance(there, ModuleType):
+            return
+        super().__setattr__(name, value)
+
+
 def keep_old_names() -> None:
     """Let the old names be found from now on; calling it again changes nothing."""
     if not any(isinstance(finder, OldNames) for finder in sys.meta_path):
         sys.meta_path.insert(0, OldNames())
+        sys.modules[PACKAGE].__class__ = _Package
