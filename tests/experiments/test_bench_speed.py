@@ -7,7 +7,8 @@ import subprocess
 
 import pytest
 import torch
-from test_bench_samplers import denoiser, problems
+from support import problems
+from support.edm_denoisers import denoiser
 
 import restart_sampling as rs
 from restart_sampling.common.errors import BackendError, ConfigError

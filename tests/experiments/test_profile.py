@@ -96,7 +96,7 @@ def test_a_guided_step_reads_and_writes_the_network_twice():
 
 
 def test_the_row_that_draws_the_latent_counts_where_it_was_recorded():
-    """Rows of 6 (latent), 12, 14 and 10 bytes: a GPU records four steps for three evaluations, a slice's thread three."""
+    """Rows of 6 (latent), 12, 14 and 10 bytes: a GPU records four steps for three evaluations, a slice three."""
     rows = [6, 12, 14, 10]
     assert p.bytes_per_evaluation(rows, steps=4 / 3) == pytest.approx(42 / 3)
     assert p.bytes_per_evaluation(rows, steps=1.0) == pytest.approx(36 / 3)
