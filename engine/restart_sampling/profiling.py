@@ -26,7 +26,7 @@ from restart_kernels import layout
 from .table import Table
 
 PARTS = ("network", "step", "advance", "other")
-STEP = re.compile(r"\bstep_kernel|restart::cuda::Step(Vectors|Elements)")
+STEP = re.compile(r"\b(row|step)_kernel|restart::cuda::(Row|Step)(Vectors|Elements)")  # Step, step: before 0.1
 ADVANCE = re.compile(r"\badvance_kernel|\bcondition_kernel|restart::cuda::Advance")
 GPU = ("kernel", "gpu_memcpy", "gpu_memset")
 Event = dict[str, Any]
@@ -276,7 +276,7 @@ def ncu_command(ncu: str, out: Path, job: Sequence[str], launches: int = 10, nvt
         ncu,
         *window,
         "-k",
-        "regex:^(step_kernel|advance_kernel|run)$",
+        "regex:^(row_kernel|advance_kernel|run)$",
         "--launch-count",
         str(launches),
         "--graph-profiling",

@@ -1,1 +1,1 @@
-"""The fused step: one row of any solver, for a whole batch."""
+"""The fused row: one row of any solver's table, for a whole batch, and the cursor's advance to the next."""
