@@ -30,7 +30,7 @@ from .plan.presets import presets as presets
 from .sampler.seeds import Seeds as Seeds
 from .sampler.seeds import parse_seeds as parse_seeds
 
-keep_old_names()
+keep_old_names(__name__)
 
 if TYPE_CHECKING:
     from .integrations.load import load as load

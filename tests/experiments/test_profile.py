@@ -31,10 +31,10 @@ def test_gpu_events_become_parts_busy_time_and_gaps():
     events = [
         event("kernel", "void cudnn::conv(float)", 0, 10),
         event("kernel", "triton_poi_fused_add", 8, 6),  # 2 µs of it under the first
-        event("kernel", "step_kernel", 14, 3),
+        event("kernel", "row_kernel", 14, 3),
         event("kernel", "advance_kernel", 17, 1),
         event("kernel", "void cudnn::conv(float)", 20, 10),
-        event("kernel", "void restart::cuda::(anonymous namespace)::run<restart::cuda::StepVectors<4>>", 30, 6),
+        event("kernel", "void restart::cuda::(anonymous namespace)::run<restart::cuda::RowVectors<4>>", 30, 6),
         event("kernel", "void restart::cuda::(anonymous namespace)::run<restart::cuda::Advance>", 36, 1),
         event("gpu_memcpy", "Memcpy DtoD", 39, 1),
         event("cuda_runtime", "cudaGraphLaunch", 0, 2),
@@ -170,7 +170,7 @@ def test_the_commands_of_nsys_and_ncu():
         "--nvtx-include",
         "restart_sampling@profile/",
         "-k",
-        "regex:^(step_kernel|advance_kernel|run)$",
+        "regex:^(row_kernel|advance_kernel|run)$",
         "--launch-count",
         "10",
         "--graph-profiling",
@@ -205,7 +205,7 @@ def test_the_commands_of_nsys_and_ncu():
         "--profile-from-start",
         "off",
         "-k",
-        "regex:^(step_kernel|advance_kernel|run)$",
+        "regex:^(row_kernel|advance_kernel|run)$",
         "--launch-count",
         "10",
         "--graph-profiling",
@@ -234,13 +234,13 @@ def test_the_commands_of_nsys_and_ncu():
 
 def test_kernels_have_the_names_that_are_looked_for():
     """In the Triton sources and the CUDA C++ ones."""
-    from restart_kernels.step import triton
+    from restart_kernels.row import triton
 
     root = Path(__file__).parents[2]
-    assert {"step_kernel", "advance_kernel"} <= set(vars(triton))
-    sources = [(root / "bindings/csrc/cuda" / name).read_text() for name in ("step.cu", "kernels.h")]
+    assert {"row_kernel", "advance_kernel"} <= set(vars(triton))
+    sources = [(root / "bindings/csrc/cuda" / name).read_text() for name in ("gpu.cu", "kernels.h")]
     assert re.search(r"__global__[^{;]*\brun\(", sources[0])
-    for name in ("StepVectors", "StepElements", "Advance"):
+    for name in ("RowVectors", "RowElements", "Advance"):
         assert re.search(rf"struct {name}\b", sources[1])
 
 

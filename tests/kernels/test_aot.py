@@ -46,7 +46,7 @@ def reports():
 
 
 def test_every_variant_is_compiled(reports):
-    names = {"step-fp32", "step-bf16", "step-fp32-guided", "step-bf16-guided", "normal"}
+    names = {"row-fp32", "row-bf16", "row-fp32-guided", "row-bf16-guided", "normal"}
     assert set(reports) == {(name, arch) for name in names for arch in (80, 90)}
     assert set(aot.NAMES) == names
 
@@ -61,7 +61,7 @@ def test_instructions_stay_below_the_issue_limit(reports):
 
 def test_the_plain_step_has_room_for_memory(reports):
     """Without guidance, 16-bit network: the case of the H200 bound."""
-    assert reports["step-bf16", 90]["longest_path"] <= 74
+    assert reports["row-bf16", 90]["longest_path"] <= 74
 
 
 def test_nothing_spills_and_no_thread_waits_for_another(reports):

@@ -90,7 +90,7 @@ def test_what_a_row_does_not_store_keeps_its_bits(simd):
             register.view(torch.int32)[:] = 0x7F812345
             start[name] = register.view(torch.int32).clone()
         stored = {"x": L.STORE_X, "h": L.STORE_H, "net_in": L.STORE_NET}
-        rk.bind(case.machine(), "native").step(case.F)
+        rk.bind(case.machine(), "native").run_row(case.F)
         for name, bit in stored.items():
             assert flags & bit or torch.equal(getattr(case, name).view(torch.int32), start[name]), name
 
@@ -164,7 +164,7 @@ def test_registers_need_no_alignment(simd, dtype):
     for name in ("x", "h", "F", "F_uncond", "net_in"):
         t = getattr(case, name)
         setattr(case, name, torch.empty(t.numel() + 1, dtype=t.dtype)[1:].view_as(t).copy_(t))
-    rk.bind(case.machine(), "native").step(case.F, case.F_uncond)
+    rk.bind(case.machine(), "native").run_row(case.F, case.F_uncond)
     assert_equal_bits((case.x, case.h, case.net_in, case.first_bad), expected)
 
 
@@ -221,7 +221,7 @@ def test_a_forked_child_steps_with_threads_of_its_own():
         if child == 0:
             signal.alarm(60)  # a hang is a failure
             run = rk.bind(case.machine(), "native")
-            run.step(case.F)
+            run.run_row(case.F)
             # Row by row: torch's own threads do not survive a fork, and it starts them for larger tensors.
             os._exit(17 if all(bool(row.isfinite().all()) for row in case.h) else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17
@@ -233,8 +233,10 @@ def test_a_forked_child_steps_with_threads_of_its_own():
 def test_empty_batches():
     for batch, numel in ((0, 5), (3, 0)):
         case = Batch(batch, numel, table([ALL]), cursor=[0])
-        run = rb.Step(case.x, case.h, case.net_in, case.coef, case.code, case.cursor, case.seeds, case.first_bad)
-        run.step(case.F)
+        run = rb.BoundMachine(
+            case.x, case.h, case.net_in, case.coef, case.code, case.cursor, case.seeds, case.first_bad
+        )
+        run.run_row(case.F)
         run.advance()
         assert case.cursor.tolist() == [1]
         assert case.first_bad.tolist() == [L.NEVER] * batch
@@ -292,12 +294,12 @@ def test_a_tensor_that_does_not_fit_is_refused(name, change):
     tensors = {n: getattr(case, n) for n in NAMES}
     tensors[name] = change(tensors[name])
     with pytest.raises((TypeError, RuntimeError, BufferError, AttributeError)):
-        rb.Step(**tensors)
+        rb.BoundMachine(**tensors)
 
 
 def test_an_output_that_does_not_fit_is_refused():
     case = Batch(3, 9, table([ALL]), guided=True)
-    run = rb.Step(*(getattr(case, name) for name in NAMES))
+    run = rb.BoundMachine(*(getattr(case, name) for name in NAMES))
     before = [getattr(case, name).clone() for name in NAMES]
     for F, F_uncond in (
         (case.F.double(), None),
@@ -309,16 +311,16 @@ def test_an_output_that_does_not_fit_is_refused():
         (3.0, None),
     ):
         with pytest.raises((TypeError, AttributeError)):
-            run.step(F, F_uncond)
+            run.run_row(F, F_uncond)
     for name, tensor in zip(NAMES, before, strict=True):
         assert torch.equal(getattr(case, name), tensor)
 
 
 def test_a_cursor_beyond_the_table_is_refused_before_it_is_read():
     case = Batch(3, 9, table([ALL] * 2), cursor=[0, 2, 1])
-    run = rb.Step(*(getattr(case, name) for name in NAMES))
+    run = rb.BoundMachine(*(getattr(case, name) for name in NAMES))
     x = case.x.clone()
-    for call in (run.advance, lambda: run.step(case.F)):
+    for call in (run.advance, lambda: run.run_row(case.F)):
         with pytest.raises(IndexError, match=r"cursor 2 is beyond the table's 2 rows"):
             call()
     assert torch.equal(case.x, x)

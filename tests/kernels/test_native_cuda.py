@@ -26,8 +26,9 @@ from test_step import ALL, BF16, F16, F32, Batch, assert_equal_bits, bits, table
 
 import restart_bindings
 import restart_kernels as rk
-from restart_kernels import aot, launch
+from restart_kernels import aot
 from restart_kernels import layout as L
+from restart_kernels.backends import triton as launch
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "bindings" / "csrc" / "cuda"
@@ -74,7 +75,7 @@ def twin_path(scheme):
 @pytest.fixture(scope="module")
 def twin(twin_path):
     library = ctypes.CDLL(str(twin_path))
-    for name in ("twin_step", "twin_advance", "twin_normal"):
+    for name in ("twin_row", "twin_advance", "twin_normal"):
         getattr(library, name).restype = ctypes.c_char_p
     return library
 
@@ -92,7 +93,7 @@ def step(twin, m, F, F_uncond):
     batch = m.x.shape[0]
     dtypes = (DTYPES.index(m.net_in.dtype if F is None else F.dtype), DTYPES.index(m.net_in.dtype))
     pointers = (m.x, m.h, F, F_uncond, m.net_in, m.coef, m.code, m.cursor, m.seeds, m.first_bad)
-    name = twin.twin_step(
+    name = twin.twin_row(
         *map(address, pointers),
         int64(batch),
         int64(m.x.numel() // batch),
@@ -134,7 +135,7 @@ def test_normals_of_the_twin(twin, batch, numel):
 
 @pytest.mark.parametrize("numel", [1, 3, 4, 63, 64, 255, 257, 784, 3 * 32 * 32])
 def test_steps_of_the_twin_at_awkward_sizes(twin, numel):
-    kernel = "StepVectorsIf" if numel % 4 == 0 else "StepElements"
+    kernel = "RowVectorsIf" if numel % 4 == 0 else "RowElements"
     for batch, guided in ((1, True), (3, False)):
         assert_step_equal(twin, Batch(batch, numel, table([ALL], seed=numel), guided=guided, seed=numel), kernel)
 
@@ -147,7 +148,7 @@ def test_steps_of_the_twin_for_every_dtype(twin, numel, F_dtype, net_dtype):
     vectors = numel == 64 and F_dtype == net_dtype
     name = {F32: "If", BF16: "INS0_8BFloat16", F16: "INS0_7Float16"}[F_dtype]
     for guided in (False, True):
-        kernel = (f"StepVectors{name}" if vectors else "StepElementsI", f"Lb{guided:d}E")
+        kernel = (f"RowVectors{name}" if vectors else "RowElementsI", f"Lb{guided:d}E")
         case = Batch(2, numel, table([ALL]), F_dtype, net_dtype, guided)
         case.F[0, :4] = torch.tensor([65504.0, 6e-8, -1e-6, 3e38])
         for part in kernel:
@@ -233,7 +234,7 @@ def test_addresses_that_are_not_aligned_take_the_other_kernel(twin):
         setattr(case, name, torch.empty(t.numel() + 1, dtype=t.dtype)[1:].view_as(t).copy_(t))
         before = getattr(case, name).clone()
         expected = case.step("reference")
-        assert "StepElements" in step(twin, case.machine(), case.F, None)
+        assert "RowElements" in step(twin, case.machine(), case.F, None)
         found = (case.x, case.h, case.net_in, case.first_bad)
         assert_equal_bits(found, expected)
         assert name == "F" or not torch.equal(before, getattr(case, name))
@@ -329,7 +330,7 @@ for numel in (1, 3, 4, 63, 64, 255, 257, 2**19 + 4, 2**20 + 4, 2**20 + 1):
                 coef[1][:] = 1
                 code[1][0] = 63
                 tensors = (x, h, F, F_uncond if guided else (None,), net, coef, code, cursor, seeds, first_bad)
-                twin.twin_step(*[t[0] for t in tensors], i64(batch), i64(numel), 1, 1, *dtypes, guided)
+                twin.twin_row(*[t[0] for t in tensors], i64(batch), i64(numel), 1, 1, *dtypes, guided)
                 assert x[1].all() and h[1][-1] != 7 and net[1].all()
                 c_noise = guarded(np.float32, batch)
                 twin.twin_advance(coef[0], code[0], cursor[0], c_noise[0], i64(batch), 1)
@@ -376,11 +377,11 @@ def output(*command, cwd=None):
 
 
 def kernel_name(mangled):
-    """`step-float-4`, `step-BFloat16-4-guided`, `step-any`, `normal-4`, `normal-any`, `advance`."""
-    if m := re.search(r"StepVectorsI(f|NS0_\d+(\w+?)E)Lb([01])ELi(\d)E", mangled):
-        return f"step-{m[2] or 'float'}-{m[4]}" + "-guided" * int(m[3])
-    if m := re.search(r"StepElementsILb([01])E", mangled):
-        return "step-any" + "-guided" * int(m[1])
+    """`row-float-4`, `row-BFloat16-4-guided`, `row-any`, `normal-4`, `normal-any`, `advance`."""
+    if m := re.search(r"RowVectorsI(f|NS0_\d+(\w+?)E)Lb([01])ELi(\d)E", mangled):
+        return f"row-{m[2] or 'float'}-{m[4]}" + "-guided" * int(m[3])
+    if m := re.search(r"RowElementsILb([01])E", mangled):
+        return "row-any" + "-guided" * int(m[1])
     if m := re.search(r"NormalILi(\d)ENS0_(8Elements|7Vectors)", mangled):
         return "normal-any" if "Elements" in m[2] else f"normal-{m[1]}"
     assert "Advance" in mangled
@@ -389,7 +390,7 @@ def kernel_name(mangled):
 
 @pytest.fixture(scope="module")
 def compiled(scheme):
-    """The object that cuda.cmake makes of step.cu, and the architectures in it."""
+    """The object that cuda.cmake makes of gpu.cu, and the architectures in it."""
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("the machine code needs nvcc")
@@ -399,8 +400,8 @@ def compiled(scheme):
     generate = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures]
     generate.append(f"-gencode=arch=compute_{architectures[-1]},code=compute_{architectures[-1]}")
     options = ["-std=c++17", *cmake_list("RESTART_CUDA_FLAGS"), *generate, "--threads=0", "-Werror=all-warnings"]
-    out = scheme / "step.o"
-    command = [nvcc, *options, f"-I{scheme}", f"-I{SOURCES.parent}", "-c", str(SOURCES / "step.cu"), "-o", str(out)]
+    out = scheme / "gpu.o"
+    command = [nvcc, *options, f"-I{scheme}", f"-I{SOURCES.parent}", "-c", str(SOURCES / "gpu.cu"), "-o", str(out)]
     output(*command)
     return out, architectures
 
@@ -426,8 +427,8 @@ def hot(blocks):
     return [aot._opcode(line) for _, lines in blocks[:end] for line in lines]
 
 
-STEPS = [f"step-{t}-{q}{g}" for t in ("float", "BFloat16", "Float16") for q in (1, 2, 4) for g in ("", "-guided")]
-NAMES = [*STEPS, "step-any", "step-any-guided", "normal-1", "normal-2", "normal-4", "normal-any", "advance"]
+STEPS = [f"row-{t}-{q}{g}" for t in ("float", "BFloat16", "Float16") for q in (1, 2, 4) for g in ("", "-guided")]
+NAMES = [*STEPS, "row-any", "row-any-guided", "normal-1", "normal-2", "normal-4", "normal-any", "advance"]
 
 
 @pytest.mark.slow
@@ -629,11 +630,11 @@ def test_native_in_a_captured_graph(gpu):
     native, reference = (rk.bind(m, backend) for m, backend in zip(machines, ("native", "reference"), strict=True))
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        native.step(case.F)
+        native.run_row(case.F)
         native.advance()
     for _ in range(5):
         graph.replay()
-        reference.step(case.F)
+        reference.run_row(case.F)
         reference.advance()
     for name in (*names, "c_noise"):
         assert torch.equal(bits(getattr(machines[0], name)), bits(getattr(machines[1], name))), name

@@ -13,10 +13,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import restart_kernels as rk
-from restart_kernels import launch
 from restart_kernels import layout as L
+from restart_kernels.backends import triton as launch
 from restart_kernels.philox import reference as noise
-from restart_kernels.step import reference
+from restart_kernels.row import reference
 
 ALL = L.READ_X | L.READ_H | L.READ_F | L.STORE_X | L.STORE_H | L.STORE_NET
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
@@ -72,9 +72,9 @@ class Batch:
         names = ("x", "h", "net_in", "first_bad")
         machine = self.machine(**{name: getattr(self, name).clone() for name in names})
         if backend == "masked":
-            reference._step_masked(machine, self.F, self.F_uncond)
+            reference.run_row_masked(machine, self.F, self.F_uncond)
         else:
-            rk.bind(machine, backend).step(self.F, self.F_uncond)
+            rk.bind(machine, backend).run_row(self.F, self.F_uncond)
         return machine.x, machine.h, machine.net_in, machine.first_bad
 
 
@@ -266,7 +266,7 @@ def test_registers_need_no_alignment(backend, device):
     for t, start in zip((x, h, net_in), (case.x, case.h, case.net_in), strict=True):
         t.copy_(start)
     if backend != "masked":
-        rk.bind(case.machine(x=x, h=h, net_in=net_in), backend).step(case.F)
+        rk.bind(case.machine(x=x, h=h, net_in=net_in), backend).run_row(case.F)
         assert_equal_bits((x, h, net_in, case.first_bad), expected)
 
 
@@ -296,19 +296,19 @@ class NoTorchOps(TorchDispatchMode):
 
 def test_the_launch_runs_no_tensor_operation(device, monkeypatch):
     """Hence it allocates nothing and waits for nothing; and it forbids contraction."""
-    module = pytest.importorskip("restart_kernels.step.triton")
+    module = pytest.importorskip("restart_kernels.row.triton")
     launched = []
 
     class Recorder:
         def __getitem__(self, grid):
             return lambda *args, **options: launched.append((grid, args, options))
 
-    monkeypatch.setattr(module, "step_kernel", Recorder())
+    monkeypatch.setattr(module, "row_kernel", Recorder())
     case = Batch(3, 9, table([ALL]), guided=True)
     monkeypatch.setattr(module, "advance_kernel", Recorder())
     stepper = rk.bind(case.machine(), "triton")
     with NoTorchOps():
-        stepper.step(case.F, case.F_uncond)
+        stepper.run_row(case.F, case.F_uncond)
         stepper.advance()
     (grid, args, options), (advance_grid, _, _) = launched
     assert grid == (1, 3)
@@ -323,13 +323,13 @@ def test_no_sync_and_no_allocation_on_the_gpu(device):
     case = Batch(3, 3072, table([ALL], device=device), BF16, BF16, guided=True, device=device)
     for name in rk.available_backends(device):
         stepper = rk.bind(case.machine(), name)
-        stepper.step(case.F, case.F_uncond)
+        stepper.run_row(case.F, case.F_uncond)
         stepper.advance()
         case.cursor.zero_()
         before = torch.cuda.memory_stats()["allocation.all.allocated"]
         torch.cuda.set_sync_debug_mode("error")
         try:
-            stepper.step(case.F, case.F_uncond)
+            stepper.run_row(case.F, case.F_uncond)
             stepper.advance()
         finally:
             torch.cuda.set_sync_debug_mode("default")
@@ -348,7 +348,7 @@ def test_offsets_beyond_two_billion_elements(device):
     first_bad = torch.full((batch,), L.NEVER, dtype=torch.int32, device=device)
     cursor = torch.zeros(1, dtype=torch.int32, device=device)
     machine = rk.Machine(x, x, net_in, coef, code, cursor, seeds, first_bad)
-    rk.bind(machine).step(F)
+    rk.bind(machine).run_row(F)
     c = coef[0]
     quads = torch.arange(numel // 4 - 256, numel // 4, device=device)
     words = noise._words4(seeds[2:], 0, quads, 0)
@@ -387,7 +387,7 @@ def test_a_grid_that_cannot_be_is_refused():
 def test_backends_are_named_and_explained(device):
     assert rk.resolve_backend("auto", device) in rk.available_backends(device)
     assert "reference" in rk.available_backends(device)
-    with pytest.raises(rk.KernelError, match="auto, reference, triton, native"):
+    with pytest.raises(rk.KernelError, match="auto, native, reference, triton"):
         rk.resolve_backend("cudnn", device)
     if "native" not in rk.available_backends(device):
         with pytest.raises(rk.KernelError, match=r"native.*is not available: .*use one of auto"):
@@ -448,7 +448,7 @@ def test_arguments_that_do_not_fit_are_refused(named):
     changed = BAD_ARGUMENTS[named](case)
     output = changed.pop("F", case.F), changed.pop("F_uncond", None)
     with pytest.raises(rk.KernelError, match=rf"\b{named}\b"):
-        rk.bind(case.machine(**changed)).step(*output)
+        rk.bind(case.machine(**changed)).run_row(*output)
     assert all(torch.equal(getattr(case, name), before[name]) for name in names)
 
 
@@ -502,7 +502,7 @@ def test_a_float64_machine_of_64_samples_takes_the_masked_form():
     case = Batch(64, 3072, table([ALL], s=[0.5]))
     wide = {name: getattr(case, name).double() for name in ("x", "h", "coef")}
     machines = [case.machine(**{k: v.clone() for k, v in wide.items()}, net_in=case.net_in.clone()) for _ in range(2)]
-    reference._step_masked(machines[0], case.F)
-    rk.bind(machines[1], "reference").step(case.F)
+    reference.run_row_masked(machines[0], case.F)
+    rk.bind(machines[1], "reference").run_row(case.F)
     for name in ("x", "h"):
         assert torch.equal(getattr(machines[0], name), getattr(machines[1], name)), name

@@ -135,7 +135,7 @@ def test_without_a_working_nvcc_there_is_still_the_cpu_module(tmp_path):
     if missing or importlib.util.find_spec("nanobind") is None:
         pytest.skip("needs cmake, nvcc, a C++ compiler and nanobind")
     source = copy_of_the_sources(tmp_path)
-    (source / "bindings" / "csrc" / "cuda" / "step.cu").write_text("no CUDA\n")
+    (source / "bindings" / "csrc" / "cuda" / "gpu.cu").write_text("no CUDA\n")
     result = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
         cwd=source,

@@ -25,7 +25,7 @@ COMPILE = """
 import json
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from restart_kernels.condition import condition_kernel
+from restart_kernels.row.condition import condition_kernel
 names = condition_kernel.arg_names
 types = {"handle_ptr": "*i64", "cursor_ptr": "*i32", "n": "i32", "BLOCK": "constexpr"}
 attrs = {(i,): [["tt.divisibility", 16]] for i in (0, 1)}

@@ -50,8 +50,8 @@ class TapedStepper:
             function(*args)
         self.tape.entries.append((function, args, {}, (None,)))
 
-    def step(self, *args):
-        self._call(self.stepper.step, *args)
+    def run_row(self, *args):
+        self._call(self.stepper.run_row, *args)
 
     def advance(self):
         self._call(self.stepper.advance)

@@ -304,9 +304,9 @@ def _ranges(sampler: Any) -> Iterator[None]:
             with record_function("network"):
                 return self.inner(*arguments)
 
-        def step(self, *arguments: Any) -> None:
+        def run_row(self, *arguments: Any) -> None:
             with record_function("step"):
-                self.inner.step(*arguments)
+                self.inner.run_row(*arguments)
 
         def advance(self) -> None:
             with record_function("advance"):

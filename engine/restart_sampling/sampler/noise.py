@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import restart_kernels
+from restart_kernels.philox.coefficients import STREAM_LABEL
 
 from ..common import forked
 from ..common.checks import integer, is_integer, scalar, shown
@@ -25,7 +26,6 @@ from .seeds import Seeds, parse_seeds
 
 SCHEME = "philox-v1"
 MOST_SEEDS = 2**28  # of one call: 2 GiB of seeds
-STREAM_NOISE, STREAM_LABELS, STREAM_PFGMPP = 0, 1, 2
 
 
 def seed_tensor(seeds: str | Iterable[int] | Tensor, device: str | torch.device = "cpu") -> Tensor:
@@ -145,5 +145,5 @@ def class_labels(seeds: str | Iterable[int] | Tensor, label_dim: int) -> Tensor:
     """
     label_dim = integer("label_dim", label_dim, 1, 2**31 - 1, error=RestartValueError)
     tensor = seed_tensor(seeds)
-    words = restart_kernels.words(tensor, 0, 1, stream=STREAM_LABELS)[:, 0]
+    words = restart_kernels.words(tensor, 0, 1, stream=STREAM_LABEL)[:, 0]
     return (words * label_dim) >> 32

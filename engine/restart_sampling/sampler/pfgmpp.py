@@ -32,9 +32,10 @@ import torch
 
 import restart_kernels
 from restart_kernels import layout
+from restart_kernels.philox.coefficients import STREAM_PFGM
 
 from ..common.errors import ConfigError
-from .noise import STREAM_PFGMPP, seed_tensor
+from .noise import seed_tensor
 from .table import Table
 
 _SCALE = 2.0**36  # a square of a normal is below 46: 2²¹ of them fit in 63 bits
@@ -50,7 +51,7 @@ def sizes(seeds: Sequence[int] | torch.Tensor, draw: int, D: int) -> tuple[np.nd
     """
     parts = []
     for some in seed_tensor(seeds).split(max(1, LARGEST_D // D)):
-        z = restart_kernels.normal(some, draw, 2 * D, stream=STREAM_PFGMPP).to(torch.float64).view(-1, 2, D)
+        z = restart_kernels.normal(some, draw, 2 * D, stream=STREAM_PFGM).to(torch.float64).view(-1, 2, D)
         sums = (z * z * _SCALE).round().to(torch.int64).sum(-1)
         parts.append(torch.cat([sums.to(torch.float64) / _SCALE, z[:, 1, :1]], dim=1))
     chi_squared, other, coordinate = torch.cat(parts).numpy().T

@@ -116,11 +116,9 @@ class Sampler:
             raise BackendError(f"register_dtype must be torch.float32 or torch.float64, got {shown(register_dtype)}")
         self.device = denoiser.device if device is None else check_device(device)
         forked.settle()
-        exact = register_dtype == torch.float64  # the oracle: float64 throughout, on the reference
-        if exact and isinstance(backend, str) and backend == "auto":
-            backend = "reference"
+        exact = register_dtype == torch.float64  # the oracle: float64 throughout
         try:
-            self.backend = restart_kernels.resolve_backend(backend, self.device)
+            self.backend = restart_kernels.resolve_backend(backend, self.device, register_dtype)
         except restart_kernels.KernelError as error:
             raise BackendError(str(error)) from None
         self.executor = make_executor(graph, self.device, self.backend)
@@ -160,13 +158,12 @@ class Sampler:
     @property
     def notes(self) -> tuple[str, ...]:
         """What runs otherwise than asked, one line each: a capture that failed, a network that was not compiled."""
-        step = ""
-        if self.backend == "reference" and self.register_dtype == torch.float32:
-            fast = "triton" if self.device.type == "cuda" else "native"
-            step = restart_kernels.why_not(fast, self.device) or ""
-        if step:
-            step = f"the fused step runs on the slow reference: {step}"
-        notes = (step, *getattr(self.network, "notes", ()), self.executor.note, forked.note())
+        slow = ""
+        if not restart_kernels.get_backend(self.backend).fused and self.register_dtype == torch.float32:
+            slow = restart_kernels.why_not(restart_kernels.fastest_backend(self.device), self.device) or ""
+        if slow:
+            slow = f"the update of each row runs on the slow {self.backend} backend: {slow}"
+        notes = (slow, *getattr(self.network, "notes", ()), self.executor.note, forked.note())
         return tuple(note for note in notes if note)
 
     def __repr__(self) -> str:

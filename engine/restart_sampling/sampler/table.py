@@ -1,6 +1,6 @@
 r"""The table: a plan folded onto a network, one row per evaluation, ready for the fused step.
 
-A plan speaks of D. The machine (restart_kernels.step) has two registers x, h and the raw network output F, and one row
+A plan speaks of D. The machine (restart_kernels.row) has two registers x, h and the raw network output F, and one row
 does
 
     y = Y_X·x + Y_H·h + Y_F·F + S·ε,   g = G_X·x + G_H·h + G_F·F,   x ← y,  h ← g,  net_in ← C_IN·y.

@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from restart_kernels import get_backend
+
 from ...common.devices import made_current
 from ...common.torch_profiler import torch_profiler
 from ...models.denoiser import Denoiser
@@ -121,14 +123,14 @@ class _Uncounted:
 
 
 class _Counted:
-    """A stepper of the native backend, whose calls dispatch nothing."""
+    """A bound machine of a fused backend, whose calls dispatch no operator."""
 
     def __init__(self, stepper: Any, operators: Operators) -> None:
         self.stepper, self.operators = stepper, operators
 
-    def step(self, *arguments: Any) -> None:
+    def run_row(self, *arguments: Any) -> None:
         self.operators.count += 1
-        self.stepper.step(*arguments)
+        self.stepper.run_row(*arguments)
 
     def advance(self) -> None:
         self.operators.count += 1
@@ -147,11 +149,11 @@ def _cpu_launches(runner: Runner, batch: int, labels: Tensor | None) -> float:
         if isinstance(runner, EngineRunner):
             runner.draw(range(batch), labels)  # its buffers for a whole batch are made here
             wrapped = [(e, e.network, e.stepper) for e in runner.sampler.evaluations()]
-            native = runner.sampler.backend == "native"
+            fused = get_backend(runner.sampler.backend).fused
         runner.network = counted
         for evaluation, _, stepper in wrapped:
             evaluation.network = counted
-            evaluation.stepper = _Counted(stepper, operators) if native else stepper
+            evaluation.stepper = _Counted(stepper, operators) if fused else stepper
         try:
             with operators:
                 runner.draw(range(batch), labels)

@@ -42,5 +42,5 @@ def ncu_command(ncu: str, out: Path, job: Sequence[str], launches: int = 10, nvt
     arguments, which is how ncu compares.
     """
     window = "--nvtx --nvtx-include restart_sampling@profile/" if nvtx else "--profile-from-start off"
-    options = f"{window} -k regex:^(step_kernel|advance_kernel|run)$ --launch-count {launches} --graph-profiling node"
+    options = f"{window} -k regex:^(row_kernel|advance_kernel|run)$ --launch-count {launches} --graph-profiling node"
     return [ncu, *options.split(), "--set", "full", "-o", str(out), "-f", *job]

@@ -128,7 +128,7 @@ def sample_plan(
                 if stage == 0 and callback is not None:
                     at = {"sigma": sigma[k], "sigma_hat": sigma[k], "denoised": F}
                     callback({"x": state.to(x.dtype, copy=True), "i": i, **at})
-                stepper.step(F)
+                stepper.run_row(F)
                 stepper.advance()
                 k += 1
             if step.noise and not isinstance(noise, Tensor):
@@ -146,7 +146,7 @@ def sample_plan(
 
 def _stepper(
     x: Tensor, coef: np.ndarray, code: np.ndarray, seeds: Tensor | None, backend: str
-) -> restart_kernels.Stepper:
+) -> restart_kernels.BoundMachine:
     """The fused step on fresh registers that hold x, at row 1: the host has made the initial state."""
     wide = torch.promote_types(x.dtype, torch.float32)
     batch, device = len(x), x.device

@@ -121,9 +121,9 @@ class Evaluation:
         if not F.is_contiguous():
             F = self._contiguous(F)
         if self.lanes.guided:
-            self.stepper.step(F[: self.n], F[self.n :])
+            self.stepper.run_row(F[: self.n], F[self.n :])
         else:
-            self.stepper.step(F)
+            self.stepper.run_row(F)
         self.stepper.advance()
 
     def load(self, entry: Entry, seeds: Tensor, labels: Tensor | None, latents: Tensor | None = None) -> None:
@@ -142,12 +142,12 @@ class Evaluation:
         if labels is not None:
             self._set_labels(slice(0, k), labels)
         if latents is None:
-            self.stepper.step()
+            self.stepper.run_row()
         else:
             m.x[:k].copy_(latents)
             stepper = self._given_latent
             write_latent_row(entry, stepper.machine.coef, stepper.machine.code)
-            stepper.step()
+            stepper.run_row()
         self.stepper.advance()
 
     def result(self, n: int) -> tuple[Tensor, Tensor]:
@@ -168,7 +168,7 @@ class Evaluation:
         if labels is not None:
             self._set_labels(index, labels)
         starter.machine.cursor.fill_(layout.IDLE).index_copy_(0, index, rows)
-        starter.step()
+        starter.run_row()
         starter.advance()
         m.cursor.copy_(torch.where(starter.machine.cursor >= 0, starter.machine.cursor, m.cursor))
 
@@ -197,7 +197,7 @@ class Evaluation:
         return {"net_in": self.machine.net_in} | ({} if self.labels is None else {"labels": self.labels})
 
     @cached_property
-    def _given_latent(self) -> restart_kernels.Stepper:
+    def _given_latent(self) -> restart_kernels.BoundMachine:
         """The step that takes x as the latent: a table of one row, and a cursor that stays on it."""
         m = self.machine
         machine = restart_kernels.Machine(
@@ -213,7 +213,7 @@ class Evaluation:
         return restart_kernels.bind(machine, self.backend)
 
     @cached_property
-    def _starter(self) -> restart_kernels.Stepper:
+    def _starter(self) -> restart_kernels.BoundMachine:
         """The same machine with a cursor of its own, so that only new samples move."""
         m = self.machine
         machine = restart_kernels.Machine(

@@ -27,7 +27,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from restart_kernels import layout
+from restart_kernels import get_backend, layout
 
 from ...common.checks import choice
 from ...common.errors import BackendError
@@ -234,13 +234,15 @@ def make_executor(graph: str, device: torch.device, backend: str) -> EagerExecut
     """
     allowed = ("auto", "off", *MODES)
     choice("graph", graph, allowed, error=BackendError)
-    capturable = device.type == "cuda" and backend != "reference"
+    capturable = device.type == "cuda" and get_backend(backend).fused
     if graph == "off" or (graph == "auto" and not capturable):
         return EagerExecutor()
     if device.type != "cuda":
         raise BackendError(f"graph={graph!r} needs a CUDA device, not {device}; use graph='auto' or 'off'")
-    if backend == "reference":
-        raise BackendError(f"graph={graph!r} needs the triton or native backend; the reference is for checking results")
+    if not capturable:
+        raise BackendError(
+            f"graph={graph!r} needs a backend that graphs can capture, not {backend}; use backend='auto'"
+        )
     if graph == "while":
         from .while_graph import WhileCapture
 

@@ -4,7 +4,7 @@ plan.
     outer graph:  WHILE(condition) { evaluation (a captured child graph) → condition ← any cursor ≥ 0 }
 
 The condition's handle belongs to the outer graph and is 1 at every launch; the kernel at the end of the body reads the
-cursors on the device (`restart_kernels.condition`). PyTorch has no call for this before 2.15, so the outer graph is
+cursors on the device (`restart_kernels.row.condition`). PyTorch has no call for this before 2.15, so the outer graph is
 made with cuda.bindings, of CUDA 12 (from 12.3) or 13. What is captured, checked and replaced is as in `graph.py`. Saved
 over graph="loop" are a few host launches a batch; it needs a driver that links `cudaGraphSetConditional`."""
 
@@ -107,7 +107,7 @@ class WhileGraph:
 
 def launch_condition(handle: Tensor, cursor: Tensor) -> None:
     """The kernel at the end of the body, on the current stream."""
-    from restart_kernels.condition import condition_kernel
+    from restart_kernels.row.condition import condition_kernel
 
     with torch.cuda.device(cursor.device):
         condition_kernel[(1,)](handle, cursor, cursor.shape[0], BLOCK=BLOCK, num_warps=1)
