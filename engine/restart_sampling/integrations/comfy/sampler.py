@@ -50,5 +50,5 @@ def model_sampling(model: Any) -> Any:
 
 
 def process_of(sampling: Any) -> str:
-    """Return "flow" for models with the state (1 − t)·x₀ + t·ε, which ComfyUI derives from its class CONST, else "ve"."""
+    """Return "flow" for models with the state (1 − t)·x₀ + t·ε, which are of ComfyUI's class CONST, else "ve"."""
     return "flow" if any(base.__name__ == "CONST" for base in type(sampling).__mro__) else "ve"

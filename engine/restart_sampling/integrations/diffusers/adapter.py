@@ -257,7 +257,7 @@ class TapeScheduler:
             )
 
     def _activate(self, tape: Tape, values: Tensor) -> None:
-        """Stand before the first call of `tape`, whose timesteps are `values`."""
+        """Begin a run of `tape`, whose timesteps are `values`."""
         self._tape, self._values_now, self._host_values = tape, values, tape.timestep.tolist()
         self._registers, self._row, self._input = Registers(), 0, None
         self._started = False

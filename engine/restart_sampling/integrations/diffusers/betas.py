@@ -89,8 +89,8 @@ def spaced(n: int, T: int, spacing: str, steps_offset: int) -> np.ndarray:
     if spacing == "leading":
         if n == 1:
             raise ConfigError(
-                "one step with timestep_spacing='leading' would ask the network at its lowest timestep alone; two steps "
-                "are the least there, or use timestep_spacing='trailing'"
+                "one step with timestep_spacing='leading' would ask the network at its lowest timestep alone; "
+                "two steps are the least there, or use timestep_spacing='trailing'"
             )
         t = np.arange(n)[::-1] * (T // n) + steps_offset
         if t[0] > T - 1:

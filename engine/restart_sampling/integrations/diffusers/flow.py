@@ -122,6 +122,7 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
 
     @property
     def parameterization(self) -> Parameterization:
+        """The model's parameterization."""
         return flow(float(self.config.num_train_timesteps))
 
     @property

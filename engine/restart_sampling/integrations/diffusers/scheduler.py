@@ -163,6 +163,7 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
 
     @property
     def parameterization(self) -> Parameterization:
+        """The model's parameterization."""
         return discrete(self._levels, PREDICTIONS[self.config.prediction_type])
 
     def set_timesteps(

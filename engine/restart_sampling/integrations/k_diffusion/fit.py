@@ -51,10 +51,12 @@ class Wanted:
 
     @property
     def name(self) -> str:
+        """The interval as it was asked for: "[N, K, t_min, t_max]"."""
         a = self.asked
         return f"[{a.N}, {a.K}, {a.t_min:g}, {a.t_max:g}]"
 
     def say(self, what: str) -> str:
+        """Return a sentence about the interval."""
         return f"Restart interval {self.name}: {what}"
 
 

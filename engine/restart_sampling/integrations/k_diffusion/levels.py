@@ -35,10 +35,12 @@ class Levels:
 
     @property
     def top(self) -> float:
+        """The highest level, where the run begins."""
         return self.sigmas[0]
 
     @property
     def bottom(self) -> float:
+        """The lowest level above 0."""
         return self.sigmas[-1]
 
     def resampled(self, n: int) -> Levels:

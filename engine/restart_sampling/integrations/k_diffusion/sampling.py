@@ -49,7 +49,7 @@ def sample_restart(
     backend: str = "auto",
     restart_list: Any = None,
 ) -> Tensor:
-    """Restart sampling (arXiv 2306.14878, Algorithm 2) as a k-diffusion sampler.
+    """Sample with Restart (arXiv 2306.14878, Algorithm 2), with the signature of k-diffusion samplers.
 
     Args:
         model: D, called as model(x, sigma [B], **extra_args), returns the denoised x.
@@ -140,7 +140,7 @@ def sample_plan(
                 net_in.copy_(state)
             tick()
     bad = int((stepper.machine.first_bad != layout.NEVER).sum())
-    if bad:  # the image is the host's to judge, so this is no error
+    if bad:  # a warning and no error: the host decides what becomes of the image
         text = f"{bad} of {len(x)} samples became NaN or infinite; look at the model's precision"
         warnings.warn(text, RestartWarning, stacklevel=2)
     return state.to(x.dtype)
