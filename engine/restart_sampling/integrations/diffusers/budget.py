@@ -1,4 +1,4 @@
-"""From what a pipeline asks for (a number of network calls) to a plan, and the paper's settings for Stable Diffusion."""
+"""From the number of network calls that a pipeline asks for to a plan; the paper's settings for Stable Diffusion."""
 
 from __future__ import annotations
 
