@@ -195,7 +195,7 @@ def test_another_version_of_a_file_has_another_name(mine):
         ("gone.py:Means", RestartValueError, "^cannot read the features' file gone.py"),
         ("bad.py:Means", RestartValueError, r"SyntaxError: .* \(bad\.py, line 1\)"),
         ("nowhere:Means", RestartValueError, "No module named 'nowhere'"),
-        ("fashion-mnist-resnett", RestartValueError, "did you mean fashion-mnist-resnet"),
+        ("fashion-mnist-resnett", RestartValueError, "did you mean 'fashion-mnist-resnet'"),
         ("nothing", RestartValueError, "FILE.py:NAME"),
         ("a:b c", RestartValueError, "FILE.py:NAME"),
     ],

@@ -27,9 +27,7 @@ These rules decide which notation it is; none is tried:
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
-import numbers
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -38,7 +36,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import choice, did_you_mean, integer, is_integer, real, scalar
+from ..common.checks import choice, did_you_mean, integer, is_integer, is_number, real, scalar
 from ..common.errors import ConfigError
 from .text import Items, key_number, place, plain, read_text, shown
 
@@ -287,9 +285,9 @@ def _by_name(item: Mapping[Any, Any]) -> dict[str, Any]:
         name = _FIELDS.get(key) if isinstance(key, str) else None
         if name is None:
             text = key[:40] if isinstance(key, str) else shown(key)
-            close = [m for names in (_ORDER, _FIELDS) for m in difflib.get_close_matches(text, names, n=1)]
-            hint = f"did you mean {close[0]!r}?" if close else f"allowed are {', '.join(_FIELDS)}"
-            raise ConfigError(f"unknown key {shown(key)}; {hint}")
+            allowed = f"allowed are {', '.join(_FIELDS)}"
+            hint = did_you_mean(text, _ORDER) or did_you_mean(text, _FIELDS, allowed)
+            raise ConfigError(f"unknown key {shown(key)}{hint}")
         if name in values:
             raise ConfigError(f"{name} is given twice, the second time as {key!r}")
         values[name] = value
@@ -303,7 +301,7 @@ def _refuse_comfy_units(name: str, value: Any) -> None:
     """Refuse ComfyUI's percentages and negative timesteps, which are levels only together with a model."""
     if isinstance(value, str) and value.strip().endswith("%"):
         unit = f"{value.strip()} (a percentage of the sampling)"
-    elif isinstance(value, numbers.Real) and not isinstance(value, bool) and value < 0:
+    elif is_number(value, infinite=True) and value < 0:
         unit = f"{shown(value)} (for ComfyUI a negative number is a timestep)"
     else:
         return
@@ -318,6 +316,6 @@ def _integer(name: str, value: Any, least: int) -> int:
 
 def _level(name: str, value: Any) -> float:
     value = scalar(value)
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if not is_number(value, infinite=True):
         raise ConfigError(f"{name} must be a finite number ≥ 0, got {shown(value)}")
     return real(name, value, 0.0, show=shown)

@@ -22,12 +22,11 @@ out too.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..common.checks import shown
+from ..common.checks import did_you_mean, shown
 from ..common.errors import ConfigError
 from ..models.parameterization import vp_sigma
 from .schedule import sd_sigmas
@@ -64,9 +63,8 @@ def find(name: str) -> Preset:
     table = {preset.name: preset for preset in _all()}
     if isinstance(name, str) and name in table:
         return table[name]
-    close = difflib.get_close_matches(str(name), table, n=3)
-    hint = f"did you mean {', '.join(close)}?" if close else f"choose one of {', '.join(table)}"
-    raise ConfigError(f"preset {shown(name)} is not known; {hint}")
+    hint = did_you_mean(name, table, f"choose one of {', '.join(table)}", most=3)
+    raise ConfigError(f"preset {shown(name)} is not known{hint}")
 
 
 _NETWORKS = {

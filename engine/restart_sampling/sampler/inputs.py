@@ -4,7 +4,6 @@ drawn.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
@@ -118,8 +117,7 @@ def class_number(denoiser: Denoiser, text: str) -> int:
     lowered = [name.lower() for name in denoiser.classes]
     if text.lower() in lowered:
         return lowered.index(text.lower())
-    close = difflib.get_close_matches(text.lower(), lowered, n=1)
-    hint = f"; did you mean {denoiser.classes[lowered.index(close[0])]!r}?" if close else ""
+    hint = did_you_mean(text, denoiser.classes, any_case=True)
     named = f" ({listed(denoiser.classes, 20)})" if lowered else ", by number alone: it has no names for them"
     raise RestartValueError(
         f"class {shown(text)} does not exist: {denoiser.name!r} has classes 0..{denoiser.label_dim - 1}{named}{hint}"

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...common.checks import is_number
 from ..measure.rows import other_latents
 
 Row = Mapping[str, Any]
@@ -337,7 +338,7 @@ def _seeds(rows: Iterable[Row]) -> str:
 
 
 def _finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+    return is_number(value)
 
 
 def _plain(value: Any) -> Any:

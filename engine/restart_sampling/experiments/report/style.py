@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...common.checks import is_number
+
 
 @dataclass(frozen=True)
 class Look:
@@ -128,9 +130,7 @@ def number(value: object) -> str:
     """A number for people: four significant digits, thousands with commas, – for none."""
     if value is None or value == "":
         return "–"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    if not math.isfinite(value):
+    if not is_number(value):
         return str(value)
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"

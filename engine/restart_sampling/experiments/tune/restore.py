@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ...common.checks import is_count
 from ...common.errors import OutputError
 from ...plan.plan import Plan
 from ..measure.rows import find
@@ -55,7 +56,7 @@ def restore(
 def _numbered(row: Row, space: Space, key: Callable[[Plan], str]) -> tuple[int, FrozenTrial | None]:
     """(number, trial) of a row. Raises OutputError if it is not as `tune` wrote it."""
     number = row.get("trial")
-    if type(number) is not int or not 0 <= number < MOST or not isinstance(row.get("study"), str):
+    if not is_count(number, MOST) or not isinstance(row.get("study"), str):
         raise OutputError(
             f"a row of a trial has the number {str(number)[:40]!r}; mend or remove its line in tune.jsonl"
         )

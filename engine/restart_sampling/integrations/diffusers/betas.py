@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from ...common.checks import real
 from ...common.errors import BackendError, ConfigError
 from ...plan.schedule import SPACINGS
 
@@ -41,9 +42,7 @@ def model_sigmas(config: Any) -> np.ndarray:
             f"trained_betas has {len(betas)} numbers but num_train_timesteps is {config['num_train_timesteps']}; "
             "they must agree"
         )
-    s = config["snr_shift_scale"]
-    if isinstance(s, bool) or not isinstance(s, (int, float)) or not 0 < s < float("inf"):
-        raise ConfigError(f"snr_shift_scale must be a finite number > 0, got {s!r}")
+    s = real("snr_shift_scale", config["snr_shift_scale"], 0.0, open_low=True)
     alpha_bar = np.cumprod(1 - betas)
     if s != 1:
         alpha_bar = alpha_bar / (s + (1 - s) * alpha_bar)

@@ -1,6 +1,4 @@
-"""The formats of a job's files, one file each."""
+"""The formats of a job's samples, one file each: png, npz, wds, parquet.
 
-from .base import Format as Format
-from .base import ShardData as ShardData
-from .base import Written as Written
-from .base import find as find
+A format is a module of this folder that defines `FORMAT`, and nothing else has to know it; docs/adding-a-format.md.
+"""
