@@ -72,7 +72,7 @@ def floor(name: str) -> tuple[int, int]:
     if not rest or rest[0] == "__main__":
         return len(ROOMS), 0
     room = len(ROOMS) - 1 - ROOMS.index(rest[0])
-    study = STUDIES[rest[1]] if rest[0] == "experiments" and rest[1:] else 0
+    study = STUDIES.get(rest[1], 0) if rest[0] == "experiments" and rest[1:] else 0
     return room, study
 
 
