@@ -328,3 +328,12 @@ def test_bench_and_tune_run_without_the_data_set(no_data, tmp_path, capsys):
 def test_own_features_without_the_data_set_say_what_is_missing(no_data, mine):
     with pytest.raises(ConfigError, match=r"need the images of the reference, or --reference: .*apt-get install"):
         evaluator_for("fashion-mnist", "mine.py:Means")
+
+
+def test_the_old_name_of_evaluator_for_warns():
+    from restart_sampling.experiments.measure import evaluator
+
+    with pytest.warns(DeprecationWarning, match="judge_for is now evaluator_for"):
+        assert evaluator.judge_for is evaluator_for
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        evaluator.nothing  # noqa: B018
