@@ -144,7 +144,7 @@ def evaluator_for(model: str, features: str | None = None, reference: str | Path
     classifier = shipped.classifier() if own and bundled else None
     if reference is not None:
         found, label = load_reference(Path(reference))
-        sample = found[0] if isinstance(found, Tensor) else _blank(registry.load(model).shape)
+        sample = found[0] if isinstance(found, Tensor) else _blank(registry.load_model(model).shape)
         return Evaluator(Features(network, name, sample), found, classifier, label)
     if not bundled:
         raise ConfigError(f"quality of {model!r} needs --reference, an .npz with images (arr_0) or with mu and sigma")
@@ -206,7 +206,7 @@ def load_reference(path: Path) -> tuple[Tensor | Stats, str]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             names = set(arrays.files)
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+            digest = file_sha256(path)[:12]
             label = f"{path.name} {digest}"
             if {"mu", "sigma"} <= names:
                 n = int(arrays["n"]) if "n" in names else 50_000
