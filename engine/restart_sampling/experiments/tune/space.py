@@ -33,10 +33,11 @@ from ...plan.plan import Plan
 from ...plan.schedule import get_schedule
 from ...solvers import get_solver
 from ...solvers.registry import accurate
-from ..measure.engine import CHURN, plan_for
+from ..measure.engine import plan_for
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # of EDM's grid
 STOCHASTIC = "edm-stochastic"
+CHURN = dict(get_solver(STOCHASTIC).study)  # S_min and S_max of the Restart paper
 LEAST_MAIN = 4  # evaluations of the main walk
 Params = dict[str, Any]
 Options = dict[str, Any]
