@@ -10,10 +10,11 @@ import typer
 from ..common.errors import ConfigError, RestartValueError
 from ..plan.plan import Plan
 from ..plan.presets import find
+from ..solvers.registry import listed
 
 Preset = Annotated[str | None, typer.Option(help="A named configuration; see `restart-sampling presets`.")]
 Steps = Annotated[int | None, typer.Option(help="Points of the main grid (N_main). Default 18.")]
-Solver = Annotated[str | None, typer.Option(help="euler, heun, edm-stochastic, ddpm, dpm2, dpm3 or dpm++2m.")]
+Solver = Annotated[str | None, typer.Option(help=f"{listed()}.")]
 RestartSolver = Annotated[
     str | None, typer.Option(help="Solver inside Restart intervals. Default: that of the main grid.")
 ]

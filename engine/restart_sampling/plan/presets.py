@@ -28,8 +28,7 @@ from typing import Any
 
 from ..common.checks import did_you_mean, shown
 from ..common.errors import ConfigError
-from ..models.parameterization import vp_sigma
-from .schedule import sd_sigmas
+from .levels import sd_sigmas, vp_sigma
 
 
 @dataclass(frozen=True)

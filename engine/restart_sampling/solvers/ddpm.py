@@ -21,4 +21,15 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     return Update(D_0 + (down / t) * (x - D_0), noise)
 
 
-SOLVER = Solver("ddpm", step, order=1, title="DDPM ancestral", noisy=True, aliases=("ancestral", "euler-ancestral"))
+SOLVER = Solver(
+    "ddpm",
+    step,
+    order=1,
+    title="DDPM ancestral",
+    label="DDPM",
+    family="sde",
+    source="DDPM, arXiv 2006.11239, Algorithm 2; ancestral sampling on EDM's grid",
+    noisy=True,
+    aliases=("ancestral", "euler-ancestral"),
+    rank=4,
+)

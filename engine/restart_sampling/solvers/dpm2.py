@@ -22,4 +22,13 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     return Update(x - (t - s) * ((u - D(u, m)) / m))
 
 
-SOLVER = Solver("dpm2", step, order=2, title="DPM-Solver-2 (single-step)", aliases=("dpm-solver-2",))
+SOLVER = Solver(
+    "dpm2",
+    step,
+    order=2,
+    title="DPM-Solver-2 (single-step)",
+    label="DPM-Solver-2",
+    source="DPM-Solver, arXiv 2206.00927, Algorithm 1",
+    aliases=("dpm-solver-2",),
+    rank=5,
+)

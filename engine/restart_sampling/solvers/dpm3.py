@@ -41,4 +41,13 @@ def _phi(h: float) -> float:
     return h / 2 * (1 + h / 3 * (1 + h / 4 * (1 + h / 5))) if abs(h) < 1e-3 else math.expm1(h) / h - 1
 
 
-SOLVER = Solver("dpm3", step, order=3, title="DPM-Solver-3 (single-step)", aliases=("dpm-solver-3",))
+SOLVER = Solver(
+    "dpm3",
+    step,
+    order=3,
+    title="DPM-Solver-3 (single-step)",
+    label="DPM-Solver-3",
+    source="DPM-Solver, arXiv 2206.00927, Algorithm 2",
+    aliases=("dpm-solver-3",),
+    rank=6,
+)

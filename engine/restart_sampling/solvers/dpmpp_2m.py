@@ -34,7 +34,9 @@ SOLVER = Solver(
     step,
     order=2,
     title="DPM-Solver++(2M)",
+    source="DPM-Solver++, arXiv 2211.01095, Algorithm 2",
     multistep=True,
     processes=("ve", "flow"),
     aliases=("dpmpp_2m", "dpmpp-2m"),
+    rank=7,
 )

@@ -22,4 +22,16 @@ def gamma(t: float, s_churn: float, s_min: float, s_max: float, steps: int) -> f
     return min(s_churn / steps, GAMMA_MAX) if s_min <= t <= s_max else 0.0
 
 
-SOLVER = Solver("edm-stochastic", heun.step, order=2, title="EDM stochastic (churn + Heun)", aliases=("edm-sde",))
+SOLVER = Solver(
+    "edm-stochastic",
+    heun.step,
+    order=2,
+    title="EDM stochastic (churn + Heun)",
+    label="EDM stochastic",
+    family="sde",
+    source="EDM, arXiv 2206.00364, Algorithm 2",
+    aliases=("edm-sde",),
+    # The churn of the Restart paper's "Improved SDE" on CIFAR-10, as in the presets cifar10-edm-sde-*.
+    study=(("s_churn", 30.0), ("s_min", 0.01), ("s_max", 1.0), ("s_noise", 1.007)),
+    rank=3,
+)

@@ -17,4 +17,13 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     return Update(x + (s - t) * d)
 
 
-SOLVER = Solver("euler", step, order=1, title="Euler (DDIM)", processes=("ve", "flow"), aliases=("ddim",))
+SOLVER = Solver(
+    "euler",
+    step,
+    order=1,
+    title="Euler (DDIM)",
+    source="DDIM, arXiv 2010.02502, eq. 12 with eta = 0; Euler on EDM's ODE",
+    processes=("ve", "flow"),
+    aliases=("ddim",),
+    rank=1,
+)

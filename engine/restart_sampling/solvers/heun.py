@@ -18,4 +18,6 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     return Update(x + 0.5 * (s - t) * (d + (p - D(p, s)) / s))
 
 
-SOLVER = Solver("heun", step, order=2, title="Heun", processes=("ve", "flow"))
+SOLVER = Solver(
+    "heun", step, order=2, title="Heun", source="EDM, arXiv 2206.00364, Algorithm 1", processes=("ve", "flow"), rank=2
+)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...common.checks import is_number
+from ...plan.options import family
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,6 @@ SHADES = "Cividis_r"  # of heat maps
 FLOOR_LINE, FLOOR_DASH = "-", "solid"  # the distance of the training images: dashes tell the libraries apart
 DISTURBED = 0.45  # opacity of a speed that was measured while other processes took the processor
 HOLLOW = "hollow: one block, spread not known"
-SDE_SOLVERS = ("edm-stochastic", "ddpm")
 
 
 def family_of(row: Mapping[str, Any]) -> str:
@@ -74,9 +74,8 @@ def family_of(row: Mapping[str, Any]) -> str:
     if row.get("family"):
         return str(row["family"])
     config = row.get("config") or {}
-    if row.get("restart") or config.get("restart"):
-        return "restart"
-    return "sde" if config.get("solver") in SDE_SOLVERS or config.get("s_churn") else "ode"
+    jumps = bool(row.get("restart") or config.get("restart"))
+    return family(str(config.get("solver")), config.get("s_churn") or 0.0, jumps)
 
 
 def look(family: str) -> Look:

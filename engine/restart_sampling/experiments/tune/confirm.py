@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ...common.errors import ConfigError, NonFiniteError, RestartValueError
 from ...plan.plan import Plan
 from ...plan.presets import presets
-from ...solvers import get_solver
 from ..measure.engine import plan_for
 from ..measure.rows import append, find, read
 from .pareto import lowest
@@ -104,20 +103,13 @@ def python(plan: Plan) -> str:
     return f"rs.Plan.build({', '.join(f'{name}={value!r}' for name, value in options(plan).items())})"
 
 
-def family(plan: Plan) -> str:
-    """ "restart", "sde" or "ode"."""
-    if plan.intervals:
-        return "restart"
-    return "sde" if plan.config.s_churn or get_solver(plan.config.solver).noisy else "ode"
-
-
 def plan_fields(plan: Plan, nfe: int, dtype: str) -> Row:
     """What a row says of the plan."""
     return {
         "sampler": "tuned",
         "by": "engine",
         "source": "found by search",
-        "family": family(plan),
+        "family": plan.config.family,
         "nfe": nfe,
         "key": f"{plan.digest}-{dtype}",
         "plan": plan.digest,

@@ -32,10 +32,12 @@ from ...plan.notation import snap
 from ...plan.plan import Plan
 from ...plan.schedule import get_schedule
 from ...solvers import get_solver
-from ..measure.engine import CHURN, plan_for
+from ...solvers.registry import accurate
+from ..measure.engine import plan_for
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # of EDM's grid
 STOCHASTIC = "edm-stochastic"
+CHURN = dict(get_solver(STOCHASTIC).study)  # S_min and S_max of the Restart paper
 LEAST_MAIN = 4  # evaluations of the main walk
 Params = dict[str, Any]
 Options = dict[str, Any]
@@ -62,7 +64,7 @@ class Space:
     `sigma_min`, `sigma_max` are the ends of every main grid; `max_nfe` counts all evaluations of a sample.
     """
 
-    solvers: tuple[str, ...] = ("heun", "dpm2", "dpm3", "dpm++2m")
+    solvers: tuple[str, ...] = accurate()
     levels: int = 2
     min_nfe: int = 8
     max_nfe: int = 100
@@ -164,7 +166,7 @@ def params_of(plan: Plan, space: Space) -> Params | None:
     """
     config = plan.config
     levels = sorted(plan.intervals, key=lambda i: (-i.t_min, -i.asked.t_max))
-    noisy = bool(levels) or config.solver in (STOCHASTIC, "ddpm")
+    noisy = bool(levels) or get_solver(config.solver).family == "sde"
     main = plan.nfe - sum(i.nfe for i in levels)
     fewest = plan_for(config.solver, LEAST_MAIN)
     if fewest is not None and fewest.nfe == main:

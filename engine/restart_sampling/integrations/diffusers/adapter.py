@@ -22,7 +22,6 @@ from ...plan.notation import RestartConfig
 from ...plan.plan import Plan
 from ...sampler.noise import seed_tensor
 from ...solvers import get_solver
-from ...solvers.trace import Position, Tracer, X
 from .begin import Timesteps, first_point, tail
 from .budget import fit
 from .errors import SchedulerError
@@ -278,7 +277,7 @@ class TapeScheduler:
         """Return the plan with `asked` main points, or with as many as `asked` network calls hold."""
         if self.config.steps_are == "main":
             return build(asked)
-        return fit(build, asked, evaluations_per_step(solver))
+        return fit(build, asked, get_solver(solver).evaluations)
 
     def _warn(self, message: str) -> None:
         if message not in self._warned:
@@ -289,11 +288,3 @@ class TapeScheduler:
         """Return D = c_skip·y + c_out·F, for previews."""
         tape = self._running
         return float(tape.c_skip[k] / tape.scale[k]) * sample + float(tape.c_out[k]) * F.to(sample.dtype)
-
-
-def evaluations_per_step(solver: str) -> int:
-    """Return the most evaluations that one step of `solver` takes."""
-    tracer = Tracer()
-    chosen = get_solver(solver)
-    chosen.step(X, 2.0 if "flow" not in chosen.processes else 0.9, 0.5, tracer, Position(remaining=9))
-    return len(tracer.stages)

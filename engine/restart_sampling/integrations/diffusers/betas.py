@@ -1,22 +1,12 @@
 r"""Noise levels of DDPM-style models from their betas, in float64, and the grids that diffusers draws on them.
 
-σ_t = √((1 − ᾱ_t)/ᾱ_t), ᾱ_t = ∏_{s≤t}(1 − β_s), t = 0 .. T − 1.
-
-| beta_schedule     | β_t                                                        | source |
-|-------------------|------------------------------------------------------------|--------|
-| linear            | linear from beta_start to beta_end                         | DDPM, arXiv 2006.11239 |
-| scaled_linear     | √β linear                                                  | Latent Diffusion |
-| sigmoid           | 1/(1 + e^−v) of v linear from −6 to 6, from beta_start to beta_end | GeoDiff, arXiv 2203.02923 |
-| squaredcos_cap_v2 | 1 − f(t+1)/f(t), f(t) = cos²(π/2·(t/T + 0.008)/1.008), ≤ 0.999 | improved DDPM, arXiv 2102.09672 |
-| laplace           | the same of f = √(r/(1 + r)), ln r = −½ sgn(½ − u) ln(1 − 2|½ − u| + 1e-6) | arXiv 2407.03297 |
-| exp               | the same of f = e^(−12 t/T)                                | diffusers' HeunDiscreteScheduler |
-
-In laplace u is t/T.
+Betas and levels are those of plan/levels.py.
 
 Zero terminal SNR (arXiv 2305.08891, Algorithm 1): √ᾱ is shifted and scaled so that its last value is 0. σ would be
 infinite there; it is 2¹² (ᾱ = 2⁻²⁴) instead, as in diffusers, or twice the level below if that is not below 2¹² (DDPM's
 own betas reach 15,400 there, and diffusers' levels would fall at their end). snr_shift_scale s (CogVideoX):
-ᾱ/(s + (1 − s)ᾱ), which is √s·σ; s = 1 is none. It comes before zero terminal SNR."""
+ᾱ/(s + (1 − s)ᾱ), which is √s·σ; s = 1 is none. It comes before zero terminal SNR.
+"""
 
 from __future__ import annotations
 
@@ -26,24 +16,24 @@ import numpy as np
 
 from ...common.checks import real
 from ...common.errors import BackendError, ConfigError
+from ...plan.levels import betas
 from ...plan.schedule import SPACINGS
 
-SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace", "exp")
 LAST_ALPHA_BAR = 2.0**-24
 
 
 def model_sigmas(config: Any) -> np.ndarray:
     """Return σ_t float64 [T], ascending, of a scheduler's config. Raises ConfigError for betas that give none."""
-    betas = _betas(config)
-    if betas.ndim != 1 or len(betas) < 2 or not ((betas > 0) & (betas < 1)).all():
+    beta = _betas(config)
+    if beta.ndim != 1 or len(beta) < 2 or not ((beta > 0) & (beta < 1)).all():
         raise ConfigError("betas must be at least 2 numbers between 0 and 1")
-    if len(betas) != config["num_train_timesteps"]:
+    if len(beta) != config["num_train_timesteps"]:
         raise ConfigError(
-            f"trained_betas has {len(betas)} numbers but num_train_timesteps is {config['num_train_timesteps']}; "
+            f"trained_betas has {len(beta)} numbers but num_train_timesteps is {config['num_train_timesteps']}; "
             "they must agree"
         )
     s = real("snr_shift_scale", config["snr_shift_scale"], 0.0, open_low=True)
-    alpha_bar = np.cumprod(1 - betas)
+    alpha_bar = np.cumprod(1 - beta)
     if s != 1:
         alpha_bar = alpha_bar / (s + (1 - s) * alpha_bar)
     if config["rescale_betas_zero_snr"]:
@@ -54,26 +44,10 @@ def model_sigmas(config: Any) -> np.ndarray:
 
 
 def _betas(config: Any) -> np.ndarray:
-    T, name, first, last = (config[k] for k in ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end"))
     if config["trained_betas"] is not None:
         return np.asarray(config["trained_betas"], dtype=np.float64)
-    if name == "linear":
-        return np.linspace(first, last, T)
-    if name == "scaled_linear":
-        return np.linspace(first**0.5, last**0.5, T) ** 2
-    if name == "sigmoid":
-        return first + (last - first) / (1 + np.exp(-np.linspace(-6, 6, T)))
-    u = np.arange(T + 1) / T
-    if name == "squaredcos_cap_v2":
-        f = np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2
-    elif name == "laplace":
-        r = np.exp(-0.5 * np.copysign(1, 0.5 - u) * np.log(1 - 2 * np.abs(0.5 - u) + 1e-6))
-        f = np.sqrt(r / (1 + r))
-    elif name == "exp":
-        f = np.exp(-12 * u)
-    else:
-        raise ConfigError(f"beta_schedule must be one of {', '.join(SCHEDULES)}, got {name!r}")
-    return np.minimum(1 - f[1:] / f[:-1], 0.999)
+    T, name, first, last = (config[k] for k in ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end"))
+    return betas(name, T, first, last)
 
 
 def spaced(n: int, T: int, spacing: str, steps_offset: int) -> np.ndarray:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ...common.errors import ConfigError
+from ...plan.levels import sd_sigmas
 from ...plan.limits import inside, stop_at_last_level
 from ...plan.plan import Plan
-from ...plan.schedule import sd_sigmas
 from .betas import beta_grid, log_linear_grid, sigma_of, spaced, timesteps_above
 
 GRIDS = ("model", "karras", "exponential", "beta")

@@ -25,11 +25,11 @@ from typing import Any
 
 from ...common.checks import choice
 from ...plan.aliases import restart_of
+from ...plan.budget import most_points
 from ...plan.limits import inside, stop_at_last_level
 from ...plan.notation import RestartConfig, RestartInterval
 from ...plan.plan import Plan
 from ...solvers import get_solver
-from ...solvers.trace import Position, Tracer, X
 from .levels import Levels, read
 
 BUDGETS = ("steps", "extra")
@@ -72,9 +72,7 @@ class Options:
     @property
     def per_step(self) -> int:
         """The most evaluations that a step of the solver takes."""
-        tracer = Tracer()
-        get_solver(self.solver).step(X, 0.9, 0.5, tracer, Position(remaining=9, process=self.process))
-        return len(tracer.stages)
+        return get_solver(self.solver).evaluations
 
     def plan(self, levels: Levels, intervals: Sequence[RestartInterval] = ()) -> Plan:
         """Return the plan over `levels` with `intervals`, which attach to its points."""
@@ -219,13 +217,16 @@ def _chosen(
         n, now = len(levels.sigmas), wanted
         if allowance is not None and wanted and n >= least:
             now = _affordable(wanted, allowance - options.plan(levels.resampled(least)).nfe, per_step, allowance)
-        while True:
-            grid = levels.resampled(n)
-            plan, running, lost = _attached(grid, now, options)
-            over = 0 if allowance is None else plan.nfe - allowance
-            if over <= 0:
-                break
-            n = max(least, n - max(1, math.ceil(over / per_step)))
+        tried: dict[int, tuple[Plan, list[Wanted], list[Wanted]]] = {}
+
+        def cost(points: int, now: list[Wanted] = now, tried: dict[int, Any] = tried) -> int:
+            tried[points] = _attached(levels.resampled(points), now, options)
+            return 0 if allowance is None else tried[points][0].nfe  # without an allowance everything fits
+
+        n = most_points(cost, allowance or 0, per_step, start=n, least=min(least, n)) or least
+        if n not in tried:
+            cost(n)
+        plan, running, lost = tried[n]
         dear = f"does not run: it does not fit into {allowance} evaluations beside the main grid"
         kept = [w.asked for w in now]
         lost += [replace(w, done=(*w.done, dear)) for w in wanted if w.asked not in kept]
