@@ -233,7 +233,9 @@ def test_a_forked_child_steps_with_threads_of_its_own():
 def test_empty_batches():
     for batch, numel in ((0, 5), (3, 0)):
         case = Batch(batch, numel, table([ALL]), cursor=[0])
-        run = rb.BoundMachine(case.x, case.h, case.net_in, case.coef, case.code, case.cursor, case.seeds, case.first_bad)
+        run = rb.BoundMachine(
+            case.x, case.h, case.net_in, case.coef, case.code, case.cursor, case.seeds, case.first_bad
+        )
         run.run_row(case.F)
         run.advance()
         assert case.cursor.tolist() == [1]

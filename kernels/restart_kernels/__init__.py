@@ -43,8 +43,5 @@ __all__ = [
 ]
 
 keep_old_names(
-    __name__,
-    {"step": "row", "condition": "row.condition", "launch": "backends.triton"},
-    since="0.1",
-    until="0.2",
+    __name__, {"step": "row", "condition": "row.condition", "launch": "backends.triton"}, since="0.1", until="0.2"
 )

@@ -38,7 +38,9 @@ def keep_old_names(package: str, table: Mapping[str, str], since: str, until: st
     finder = _OldNames(package, dict(table), since, until)
     for old, new in table.items():
         if finder.new_name(f"{package}.{new}") is not None:
-            raise ValueError(f"{old!r} cannot be an old name of {new!r}: an entry of the table stands for {new!r} itself")
+            raise ValueError(
+                f"{old!r} cannot be an old name of {new!r}: an entry of the table stands for {new!r} itself"
+            )
     sys.meta_path[:] = [f for f in sys.meta_path if not (isinstance(f, _OldNames) and f.package == package)]
     sys.meta_path.insert(0, finder)
 

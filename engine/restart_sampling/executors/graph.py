@@ -237,7 +237,9 @@ def make_executor(graph: str, device: torch.device, backend: str) -> EagerExecut
     if device.type != "cuda":
         raise BackendError(f"graph={graph!r} needs a CUDA device, not {device}; use graph='auto' or 'off'")
     if not capturable:
-        raise BackendError(f"graph={graph!r} needs a backend that graphs can capture, not {backend}; use backend='auto'")
+        raise BackendError(
+            f"graph={graph!r} needs a backend that graphs can capture, not {backend}; use backend='auto'"
+        )
     if graph == "while":
         from .while_graph import WhileCapture
 
