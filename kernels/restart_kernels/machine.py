@@ -8,7 +8,6 @@ what a bound machine launches can be captured in a CUDA graph.
 from __future__ import annotations
 
 import warnings
-
 from dataclasses import dataclass, fields
 from typing import Protocol
 
