@@ -26,7 +26,6 @@ from .reference import Reference
 
 class Toy(Reference):
     rank = {"cpu": 0}
-    fused = True
 
     def why_not(self, device):
         return None if device.type == "cpu" else f"the toy backend does not run on {device.type} tensors"
@@ -110,7 +109,7 @@ WRONG = """
 
 def test_a_last_bit_that_is_wrong_is_found(kernels, suite):
     """In one normal of a thousand, and in one element of a row."""
-    text = TOY.replace("from .base", "import torch\n\nfrom .base").replace("fused = True\n", f"fused = True\n{WRONG}")
+    text = TOY.replace("from .base", "import torch\n\nfrom .base").replace('{"cpu": 0}\n', f'{{"cpu": 0}}\n{WRONG}')
     (kernels / "restart_kernels" / "backends" / "toy.py").write_text(text)
     found = run(kernels, *suite, code=1)
     failed = set(re.findall(r"^FAILED tests/(\w+)\.py::(\w+)", found, flags=re.MULTILINE))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import restart_kernels as rk
-from restart_kernels.moved import keep_old_names
+from restart_bindings.moved import keep_old_names
 
 MOVED = {
     "restart_kernels.launch": "restart_kernels.backends.triton",
@@ -35,6 +35,7 @@ def forget():
     sys.meta_path[:] = [finder for finder in sys.meta_path if getattr(finder, "package", None) != "example"]
 
 
+@pytest.mark.filterwarnings("ignore:restart_kernels.step is:DeprecationWarning")  # the parent of step.reference
 @pytest.mark.parametrize("old", MOVED)
 def test_the_kernels_old_names_are_the_new_modules(forget, old):
     with pytest.warns(
@@ -145,3 +146,10 @@ def test_a_script_sees_the_warning_without_any_option(tmp_path):
         check=True,
     )
     assert "mine.py:2: DeprecationWarning: restart_kernels.launch is" in done.stderr
+
+
+def test_the_mechanism_needs_no_tensor_library():
+    """So that a package whose plans and `--help` import no torch can use it in its `__init__`."""
+    code = "import sys, restart_bindings.moved; sys.exit('torch' in sys.modules)"
+    path = Path(rk.__file__).parents[2] / "bindings"
+    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(path)}, check=False).returncode == 0

@@ -9,6 +9,8 @@
 `backends/` is one backend. All backends give the same bits.
 """
 
+from restart_bindings.moved import keep_old_names
+
 from . import layout as layout
 from .backends.base import Backend as Backend
 from .dispatch import available_backends as available_backends
@@ -23,7 +25,6 @@ from .dispatch import words as words
 from .errors import KernelError as KernelError
 from .machine import BoundMachine as BoundMachine
 from .machine import Machine as Machine
-from .moved import keep_old_names
 
 __all__ = [
     "Backend",
