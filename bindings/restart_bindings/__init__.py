@@ -1,7 +1,7 @@
 """The Python face of the native library: the fused row and the normals in C++ and CUDA.
 
 The library is optional: `available` says whether it is there, `reason` why it is not. It has one module per type of
-device, each loaded when it is first asked for. Arguments are tensors that restart_kernels has checked (`Machine` there);
+device, each loaded when it is first asked for. Arguments are tensors that restart_kernels has checked (its `Machine`);
 the library checks sizes, dtypes and devices once more before it touches memory.
 """
 

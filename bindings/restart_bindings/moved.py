@@ -11,6 +11,8 @@ table above `package.step.reference` is `package.row.reference`, and `package.st
 Only names that are free belong in the table: an old name is looked up before the files are, so an entry hides a module
 of that name and what lies below it. Where a package takes the name of a module (`plan.py` becomes `plan/`), its
 `__init__` re-exports what the module had.
+
+This file is in the lowest package, so that all three can use it, and imports nothing but the standard library.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 import torch
-from test_step import ALL, BF16, F16, F32, Batch, assert_equal_bits, bits, table
+from support.row_batches import ALL, BF16, F16, F32, Batch, assert_equal_bits, bits, table
 
 import restart_bindings as rb
 import restart_kernels as rk
@@ -40,23 +40,23 @@ def threads(request):
 
 
 def assert_native_is_the_reference(case):
-    found, expected = case.step("native"), case.step("reference")
+    found, expected = case.run_row("native"), case.run_row("reference")
     assert_equal_bits(found, expected)
     return found
 
 
-# --- the step --------------------------------------------------------------------------------------------------
+# --- the row ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("numel", SIZES)
-def test_the_step_at_awkward_sizes(simd, numel):
+def test_rows_at_awkward_sizes(simd, numel):
     for batch, guided in ((1, True), (3, False)):
         assert_native_is_the_reference(Batch(batch, numel, table([ALL], seed=numel), guided=guided, seed=numel))
 
 
 @pytest.mark.parametrize("F_dtype", [F32, BF16, F16])
 @pytest.mark.parametrize("net_dtype", [F32, BF16, F16])
-def test_the_step_for_every_dtype(simd, F_dtype, net_dtype):
+def test_rows_for_every_dtype(simd, F_dtype, net_dtype):
     for guided in (False, True):
         assert_native_is_the_reference(Batch(2, 150, table([ALL]), F_dtype, net_dtype, guided))
 
@@ -160,7 +160,7 @@ def test_conversions_round_to_nearest_even(simd, dtype):
 @pytest.mark.parametrize("dtype", [F32, BF16])
 def test_registers_need_no_alignment(simd, dtype):
     case = Batch(2, 200, table([ALL]), dtype, dtype, guided=True)
-    expected = case.step("reference")
+    expected = case.run_row("reference")
     for name in ("x", "h", "F", "F_uncond", "net_in"):
         t = getattr(case, name)
         setattr(case, name, torch.empty(t.numel() + 1, dtype=t.dtype)[1:].view_as(t).copy_(t))
@@ -173,11 +173,11 @@ def test_subnormals_are_kept_whatever_torch_was_told(simd, threads):
     for t in (case.x, case.h):
         t *= 1e-39
     case.F *= 0
-    expected = case.step("reference")
+    expected = case.run_row("reference")
     assert (expected[0] != 0).any()
     assert torch.set_flush_denormal(True)
     try:
-        found = case.step("native")
+        found = case.run_row("native")
     finally:
         torch.set_flush_denormal(False)
     assert_equal_bits(found, expected)
@@ -191,14 +191,14 @@ def test_the_number_of_threads_changes_no_bit(threads, batch, numel):
         assert_native_is_the_reference(case)
 
 
-def test_steps_from_several_python_threads():
+def test_rows_from_several_python_threads():
     cases = [Batch(8, 20_000, table([ALL]), seed=seed) for seed in range(4)]
-    expected = [case.step("reference") for case in cases]
+    expected = [case.run_row("reference") for case in cases]
     found = [[] for _ in cases]
 
     def work(i):
         for _ in range(10):
-            found[i] = cases[i].step("native")
+            found[i] = cases[i].run_row("native")
 
     workers = [threading.Thread(target=work, args=(i,)) for i in range(len(cases))]
     for worker in workers:
@@ -211,12 +211,12 @@ def test_steps_from_several_python_threads():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_forked_child_steps_with_threads_of_its_own():
+def test_a_forked_child_runs_rows_with_threads_of_its_own():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         case = Batch(8, 20_000, table([ALL]))
-        expected = case.step("native")
+        expected = case.run_row("native")
         child = os.fork()
         if child == 0:
             signal.alarm(60)  # a hang is a failure
@@ -225,7 +225,7 @@ def test_a_forked_child_steps_with_threads_of_its_own():
             # Row by row: torch's own threads do not survive a fork, and it starts them for larger tensors.
             os._exit(17 if all(bool(row.isfinite().all()) for row in case.h) else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17
-        assert_equal_bits(case.step("native"), expected)
+        assert_equal_bits(case.run_row("native"), expected)
     finally:
         torch.set_num_threads(before)
 

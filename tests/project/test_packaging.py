@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import restart_sampling as rs
+from restart_kernels.dispatch import BACKENDS
 from restart_sampling.experiments.measure import shipped
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,6 +173,7 @@ def test_wheel_and_sdist_hold_what_they_should(tmp_path):
     for name in shipped.NAMES:  # `score`, `bench` and `tune` need them on a machine without the data set
         assert {f"restart_sampling/models/data/{name}{end}" for end in (".safetensors", "-reference.npz")} <= set(names)
     assert "restart_sampling/py.typed" in names
+    assert {f"restart_kernels/backends/{name}.py" for name in BACKENDS} <= set(names)
     assert not [n for n in names if "test" in n.lower()]
     (sdist,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:

@@ -17,7 +17,7 @@ Limiting cases:
 
 * READ_X, READ_H or READ_F is clear: that operand is +0 and its memory is not read (it may hold NaN).
 * S = 0: nothing is drawn, and nothing is added, so that −0 stays −0.
-* W = 0 is the unconditional output.
+* W = 0 is the unconditional output, if both outputs are finite.
 * A cursor below 0 (IDLE): the sample is left as it is.
 
 There are two forms with the same arithmetic. On CPU tensors the host may look at the table, so each distinct row runs

@@ -15,7 +15,6 @@ the statistics of the Fashion-MNIST test set, which are used if the data set is 
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ...common.errors import CheckpointError, ConfigError, RestartTypeError, RestartValueError
-from ...common.files import NPZ_DAMAGE, write_atomically
+from ...common.files import NPZ_DAMAGE, file_sha256, write_atomically
 from ...models import registry
 from .. import datasets
 from . import shipped

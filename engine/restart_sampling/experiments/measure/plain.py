@@ -18,10 +18,10 @@ from torch import Tensor
 from ...models.denoiser import Denoiser
 from ...plan.plan import Plan
 from ...sampler.noise import normal
+from ...solvers import get_solver
 from . import loops
 from .candidate import Candidate, Runner
 from .eager import EagerRunner
-from ...solvers import get_solver
 from .engine import plan_for
 from .rows import DRAW0
 
