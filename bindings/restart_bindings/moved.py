@@ -53,13 +53,12 @@ def keep_old_names(
 
 
 class _Package(ModuleType):
-    """A package in which an import by an old name does not replace a function of that name, as rs.presets is one."""
+    """A package in which an import by an old name does not replace a public name, as rs.presets is one."""
 
     def __setattr__(self, name: str, value: object) -> None:
-        there = vars(self).get(name)
-        if isinstance(value, ModuleType) and there is not None and not isinstance(there, ModuleType):
-            return
-        super().__setattr__(name, value)
+        old = isinstance(value, ModuleType) and value.__name__ != f"{self.__name__}.{name}"
+        if not (old and name in vars(self).get("__all__", ())):
+            super().__setattr__(name, value)
 
 
 class _OldNames(MetaPathFinder, Loader):

@@ -112,7 +112,7 @@ def test_a_last_bit_that_is_wrong_is_found(kernels, suite):
     text = TOY.replace("from .base", "import torch\n\nfrom .base").replace('{"cpu": 0}\n', f'{{"cpu": 0}}\n{WRONG}')
     (kernels / "restart_kernels" / "backends" / "toy.py").write_text(text)
     found = run(kernels, *suite, code=1)
-    failed = set(re.findall(r"^FAILED tests/(\w+)\.py::(\w+)", found, flags=re.MULTILINE))
+    failed = set(re.findall(r"^FAILED tests/kernels/(\w+)\.py::(\w+)", found, flags=re.MULTILINE))
     assert ("test_row", "test_equals_its_statement_at_awkward_sizes") in failed
     assert ("test_philox", "test_backends_give_the_same_bits") in failed
 
