@@ -308,13 +308,13 @@ def test_plans_of_a_sampler_do_not_pile_up():
         sampler.set_plan(rs.Plan.build(steps=2, s_noise=1 + i / 1000))
         if i % 16 == 0:
             sampler.run([0])
-    assert len(sampler._tables) == program.KEPT
-    assert len(sampler.program.coef) == 1024
-    assert sum(len(entry.table.coef) for entry in sampler.program.entries.values()) <= 1024
+    assert len(sampler.workspace.tables) == program.KEPT
+    assert len(sampler.workspace.program.coef) == 1024
+    assert sum(len(entry.table.coef) for entry in sampler.workspace.program.entries.values()) <= 1024
     sampler.set_plan(PLAN)  # forgotten by now, and made again
     assert sampler.table is not table
     assert torch.equal(sampler.run(range(2)), expected)
-    assert len(sampler._tables) == program.KEPT
+    assert len(sampler.workspace.tables) == program.KEPT
 
 
 def test_a_plan_in_use_is_not_forgotten():
@@ -332,7 +332,7 @@ def test_more_plans_in_one_run_than_are_kept(monkeypatch):
     sampler = rs.Sampler(denoiser(), PLAN, batch_size=4)
     pairs = [(i, plans[i % 5]) for i in range(15)]
     found = sampler.run(pairs)
-    assert len(sampler.program.entries) == 5  # one for each plan, however they alternate
+    assert len(sampler.workspace.program.entries) == 5  # one for each plan, however they alternate
     for (seed, plan), x in zip(pairs, found, strict=True):
         torch.testing.assert_close(rs.sample(denoiser(), plan, [seed])[0], x, rtol=0, atol=0)
 

@@ -25,7 +25,6 @@ from restart_kernels import layout
 from ..models.denoiser import Denoiser
 from ..plan.segments import Span
 from .executors import Evaluation, Executor, Observer, Slices
-from .executors.observer import attached
 from .program import Entry
 from .results import TracedRow
 
@@ -81,7 +80,7 @@ class Trace:
                 executor.run(batch, (Span(SPAN, waiting),))
                 waiting = 0
             seen = _Seen(bool(ahead))
-            with attached(seen, batch.parts[0].observers):
+            with batch.parts[0].observers.attached(seen):
                 executor.by_host.run(batch, (Span(SPAN, 1),))
             found = [self._row(group, group.row + k, seen, batch.parts) for group in shown]
             if ahead:
@@ -128,6 +127,8 @@ class Trace:
 
 class _Seen(Observer):
     """What one row computed, by evaluation: register x before it, F [1 or 2, n, *shape], and the state after it."""
+
+    parts = ("network",)
 
     def __init__(self, ahead: bool) -> None:
         self.ahead = ahead

@@ -26,9 +26,19 @@ from ..models.network_output import FLOATS, Checked
 from ..plan.plan import Plan
 from ..plan.segments import Span
 from .autobatch import LARGEST, choose_batch
-from .executors import Evaluation, Executor, Lanes, Network, Observer, Slices, ThreadExecutor, make_executor, threads
+from .executors import (
+    Evaluation,
+    Executor,
+    Lanes,
+    Network,
+    Observer,
+    Observers,
+    Slices,
+    ThreadExecutor,
+    make_executor,
+    threads,
+)
 from .executors.buckets import bucket
-from .executors.observer import attached
 from .inputs import check_plan
 from .network import DTYPES, PreparedNetwork, prepare
 from .program import Entry, Program, Tables
@@ -86,7 +96,7 @@ class Workspace:
             batch_size = choose_batch(denoiser, LARGEST, self.device, dtype=DTYPES[dtype], guided=guided)
         self.batch_size = integer("batch_size", batch_size, 1, also=" or 'auto'", error=RestartValueError)
         self.pads = self.executor.pads or getattr(self.network, "compiled", False)
-        self.observers: list[Observer] = []
+        self.observers = Observers()
         self.turns = Turns()
         self.program = Program(self.device, register_dtype)
         self.tables = Tables(denoiser.parameterization)
@@ -122,7 +132,7 @@ class Workspace:
             raise BackendError(
                 f"graph={self.executor.name!r} replays graphs, which call no Python; use graph='off', or trace"
             )
-        return attached(observer, self.observers)
+        return self.observers.attached(observer)
 
     def bind(self, plan: Plan) -> Table:
         """Return the plan's table for this network."""

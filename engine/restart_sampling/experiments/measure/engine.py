@@ -15,6 +15,7 @@ presets cifar10-edm-sde-*. Its Restart form churns on the main walk and jumps in
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -28,6 +29,7 @@ from ...plan.notation import RestartConfig
 from ...plan.plan import Plan
 from ...plan.presets import Preset
 from ...plan.presets import presets as published
+from ...sampler.executors import Observer
 from ...sampler.sampler import Sampler, describe_failures
 from .candidate import Candidate, Runner
 
@@ -100,7 +102,7 @@ def _family(options: dict[str, Any]) -> str:
 
 
 class EngineRunner:
-    """Draws through `Sampler`. `network` may be replaced by a wrapper before the first draw."""
+    """Draws through `Sampler`."""
 
     def __init__(self, denoiser: Denoiser, plan: Plan, batch_size: int, dtype: str) -> None:
         self.plan: Plan | None = plan
@@ -110,11 +112,12 @@ class EngineRunner:
 
     @property
     def network(self) -> Any:
+        """F as the sampler calls it."""
         return self.sampler.network
 
-    @network.setter
-    def network(self, network: Any) -> None:
-        self.sampler.network = network
+    def observed(self, observer: Observer) -> AbstractContextManager[None]:
+        """Observe as `Runner.observed` says."""
+        return self.sampler.observed(observer)
 
     def draw(self, seeds: Sequence[int], class_labels: Any = None) -> tuple[Tensor, Tensor | None]:
         """Draw as `Runner.draw` says.

@@ -10,7 +10,8 @@ from .eager import EagerExecutor as EagerExecutor
 from .evaluation import Evaluation as Evaluation
 from .evaluation import Network as Network
 from .lanes import Lanes as Lanes
-from .observer import Observed as Observed
 from .observer import Observer as Observer
+from .observer import Observers as Observers
+from .observer import observed_network as observed_network
 from .threads import Slices as Slices
 from .threads import ThreadExecutor as ThreadExecutor

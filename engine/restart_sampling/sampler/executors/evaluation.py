@@ -19,7 +19,7 @@ from restart_kernels import layout
 from ...common.errors import RestartValueError
 from ..program import Entry, Program, write_latent_row
 from .lanes import Lanes
-from .observer import Observer
+from .observer import Observer, Observers
 
 Network = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
 PER_SAMPLE = ("x", "h", "seeds", "first_bad", "cursor", "c_noise")  # of the machine, with a cursor for each sample
@@ -36,7 +36,7 @@ class Evaluation:
         backend: a backend of restart_kernels.
         per_sample: each sample has its own cursor, so rows of different plans share the batch; else one cursor serves
             all samples and the network gets a single c_noise.
-        observers: are told of every part; a sampler's evaluations share one list.
+        observers: are told of every part.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class Evaluation:
         n: int,
         backend: str,
         per_sample: bool = False,
-        observers: list[Observer] | None = None,
+        observers: Observers | None = None,
     ) -> None:
         self.network, self.program, self.lanes, self.n = network, program, lanes, n
-        self.per_sample, self.observers = per_sample, [] if observers is None else observers
+        self.per_sample, self.observers = per_sample, Observers() if observers is None else observers
         copies, cursors = (2 if lanes.guided else 1), (n if per_sample else 1)
         self.machine = restart_kernels.Machine(
             lanes.x[:n],
@@ -80,8 +80,8 @@ class Evaluation:
         m = self.machine
         if self.twice:  # both halves of the network input are at the same level
             self.c_noise[self.n :].copy_(self.c_noise[: self.n])
-        if self.observers:
-            F = self._observed("network", self.network, m.net_in, self.c_noise, self.labels)
+        if self.observers.network:
+            F = self._observed(self.observers.network, "network", self.network, m.net_in, self.c_noise, self.labels)
         else:
             F = self.network(m.net_in, self.c_noise, self.labels)
         if not F.is_contiguous():
@@ -94,19 +94,22 @@ class Evaluation:
 
     def _update(self, run_row: Callable[..., None], advance: Callable[[], None], *F: Tensor) -> None:
         """Launch the fused update of the row and move the cursors on."""
-        if self.observers:
-            self._observed("update", run_row, *F)
-            self._observed("advance", advance)
+        observers = self.observers
+        if observers.update:
+            self._observed(observers.update, "update", run_row, *F)
         else:
             run_row(*F)
+        if observers.advance:
+            self._observed(observers.advance, "advance", advance)
+        else:
             advance()
 
-    def _observed(self, part: str, launch: Callable[..., Any], *arguments: Any) -> Any:
-        """Launch one part and tell the observers."""
-        for observer in self.observers:
+    def _observed(self, observers: list[Observer], part: str, launch: Callable[..., Any], *arguments: Any) -> Any:
+        """Launch one part and tell its observers."""
+        for observer in observers:
             observer.before(part, self)
         result = launch(*arguments)
-        for observer in self.observers:
+        for observer in observers:
             observer.after(part, self, result)
         return result
 
