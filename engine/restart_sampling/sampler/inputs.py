@@ -1,6 +1,4 @@
-"""What a sampler is given for a run: seeds or (seed, plan) pairs, class labels, latents. Checked before anything is
-drawn.
-"""
+"""What a run is given: seeds or (seed, plan) pairs, class labels, latents, rows. All is checked before it draws."""
 
 from __future__ import annotations
 
@@ -62,6 +60,8 @@ def labels(denoiser: Denoiser, seeds: Tensor, given: Labels) -> Tensor | None:
     """Return the classes int64 [n] on the CPU, or None for an unconditional network.
 
     Args:
+        denoiser: what the classes belong to.
+        seeds: int64 [n].
         given: a class for all or one for each seed, by number or by name; None: drawn from each seed.
     """
     classes, name = denoiser.label_dim, denoiser.name
@@ -93,7 +93,7 @@ def labels(denoiser: Denoiser, seeds: Tensor, given: Labels) -> Tensor | None:
 
 
 def _numbers(denoiser: Denoiser, given: Any) -> Any:
-    """Return `given` as a tensor, an int or a list of ints, names of classes as their numbers."""
+    """Return `given` as a tensor or an int, with the number of each class that is named."""
     if is_integer(given):
         given = [given]
         return _numbers(denoiser, given)[0]
@@ -192,7 +192,7 @@ def parted(
 
 
 def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
-    """RestartTypeError for a keyword argument that `what` does not have, with the closest one it has."""
+    """Raise RestartTypeError for a keyword argument that `what` does not have, with the closest one it has."""
     known = list(known)
     for name in given:
         if name not in known:
