@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.replays import SHAPE, with_graph
 from support.tape import TapeCapture
-from test_graph import SHAPE, with_graph
 
 import restart_sampling as rs
 from restart_sampling.sampler.executors.graph import MODES
@@ -97,7 +97,7 @@ def one_run(rng, sampler, plans, want, seeds, labels, where):
 
 
 def test_every_mode_gives_the_bits_of_eager_batches(trials, monkeypatch):
-    """Buckets, chunks, narrowing batches, slices, guidance, PFGM++ and fixed lanes, after one another on one sampler."""
+    """Buckets, chunks, narrowing batches, slices, guidance, PFGM++ and fixed lanes, in turn on one sampler."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # slices are made, on any machine
     rng, seen = trials.random("modes"), set()
     for trial in range(trials.count(30)):
@@ -111,7 +111,7 @@ def test_every_mode_gives_the_bits_of_eager_batches(trials, monkeypatch):
             with_graph(sampler, mode, TapeCapture())
         for _ in range(3):
             one_run(rng, sampler, plans, want, seeds, labels, where)
-        seen |= {mode, bool(sampler._sliced), *((key, value) for key, value in network.items())}
+        seen |= {mode, bool(sampler.workspace._slices), *((key, value) for key, value in network.items())}
     assert {None, *MODES, True, ("augmented_dim", 16), ("label_dim", 4)} <= seen
 
 

@@ -38,7 +38,7 @@ for arch in (80, 90):
 
 
 def only_thread_0_calls(ptx):
-    """Whether the branch in front of the call sends every thread but the first past it: concurrent calls are undefined."""
+    """Whether the branch before the call sends all threads but the first past it: concurrent calls are undefined."""
     head, tail = ptx.split("call.uni", 1)
     branch = re.findall(r"@(%p\d+) bra\s+(\$L\w+);", head)[-1]
     test = re.search(rf"setp\.ne\.[bsu]32\s+{branch[0]}, (%r\d+), 0;", head)

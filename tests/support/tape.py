@@ -13,8 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from restart_sampling.common.errors import BackendError
-from restart_sampling.sampler.executors.graph import Captured
-from restart_sampling.sampler.executors.selfcheck import UNTIL_IDLE
+from restart_sampling.sampler.executors.captured import UNTIL_IDLE, Captured
 
 
 class Tape(TorchDispatchMode):

@@ -58,7 +58,8 @@ def shown(
             if callback is not None:
                 callback(where)
             # A batch counts evaluation by evaluation, so that the bar moves within it too.
-            part = where.batch * where.row / where.nfe if where.row < where.nfe else 0.0
-            bar.update(task, total=where.total, completed=int(where.done + part), row=where.row, nfe=where.nfe)
+            launched, nfe = where.evaluations, where.nfe
+            part = where.batch * launched / nfe if launched < nfe else 0.0
+            bar.update(task, total=where.total, completed=int(where.done + part), row=launched, nfe=nfe)
 
         yield move

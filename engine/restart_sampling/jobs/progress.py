@@ -113,7 +113,7 @@ class Display:
 
     def row(self, where: Where) -> None:
         """Move the bar within a batch, when an evaluation was launched."""
-        self.in_batch = where.batch * where.row / max(where.nfe, 1)
+        self.in_batch = where.batch * where.evaluations / max(where.nfe, 1)
         self._show()
 
     def _show(self) -> None:

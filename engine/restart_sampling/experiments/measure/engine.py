@@ -15,6 +15,7 @@ Restart paper's "Improved SDE" on CIFAR-10, and its Restart form churns on the m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache, partial
 from typing import Any
 
@@ -29,6 +30,7 @@ from ...plan.options import family
 from ...plan.plan import Plan
 from ...plan.presets import Preset
 from ...plan.presets import presets as published
+from ...sampler.executors import Observer
 from ...sampler.sampler import Sampler, describe_failures
 from ...solvers import SOLVERS, Solver
 from .candidate import Candidate, Runner
@@ -79,7 +81,7 @@ def presets() -> tuple[Candidate, ...]:
 
 
 class EngineRunner:
-    """Draws through `Sampler`. `network` may be replaced by a wrapper before the first draw."""
+    """Draws through `Sampler`."""
 
     def __init__(self, denoiser: Denoiser, plan: Plan, batch_size: int, dtype: str) -> None:
         self.plan: Plan | None = plan
@@ -89,11 +91,12 @@ class EngineRunner:
 
     @property
     def network(self) -> Any:
+        """F as the sampler calls it."""
         return self.sampler.network
 
-    @network.setter
-    def network(self, network: Any) -> None:
-        self.sampler.network = network
+    def observed(self, observer: Observer) -> AbstractContextManager[None]:
+        """Observe as `Runner.observed` says."""
+        return self.sampler.observed(observer)
 
     def draw(self, seeds: Sequence[int], class_labels: Any = None) -> tuple[Tensor, Tensor | None]:
         """Draw as `Runner.draw` says.

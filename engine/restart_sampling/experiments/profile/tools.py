@@ -6,8 +6,7 @@ import shlex
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,8 @@ def by_torch(out: Path, job: Job) -> None:
     everywhere = torch.profiler._ExperimentalConfig(profile_all_threads=True)  # slices have threads of their own
     activities = [activity.CPU, activity.CUDA] if cuda else [activity.CPU]
     profiler = torch_profiler(activities=activities, experimental_config=everywhere)
-    with _ranges(job.sampler), marks.sent_to(_TorchRanges()), profiler as recorded:
+    ranges = _TorchRanges()
+    with _ranges(job.sampler, ranges), marks.sent_to(ranges), profiler as recorded:
         job.seconds(job.run)
     recorded.export_chrome_trace(str(trace))
     events = read_trace(trace)
@@ -118,34 +118,18 @@ class _TorchRanges:
         self.open.stack.pop().__exit__(None, None, None)
 
 
-@contextmanager
-def _ranges(sampler: Any) -> Iterator[None]:
-    """Put named ranges around network, step and advance of every evaluation, while a CPU is profiled.
+def _ranges(sampler: Any, ranges: _TorchRanges) -> AbstractContextManager[None]:
+    """Return a context in which a CPU's evaluations have ranges around network, step and advance.
 
     On CUDA kernels have names of their own, and a range would only cover their launch.
     """
+    from ...sampler.executors import Observer
 
-    class Ranged:
-        def __init__(self, inner: Any) -> None:
-            self.inner = inner
+    class Parts(Observer):
+        def before(self, part: str, evaluation: Any) -> None:
+            ranges.push_range("step" if part == "update" else part)
 
-        def __call__(self, *arguments: Any) -> Any:
-            with record_function("network"):
-                return self.inner(*arguments)
+        def after(self, part: str, evaluation: Any, F: Any = None) -> None:
+            ranges.pop_range()
 
-        def run_row(self, *arguments: Any) -> None:
-            with record_function("step"):
-                self.inner.run_row(*arguments)
-
-        def advance(self) -> None:
-            with record_function("advance"):
-                self.inner.advance()
-
-    evaluations = sampler.evaluations() if sampler.device.type == "cpu" else ()
-    for evaluation in evaluations:
-        evaluation.network, evaluation.stepper = Ranged(evaluation.network), Ranged(evaluation.stepper)
-    try:
-        yield
-    finally:
-        for evaluation in evaluations:
-            evaluation.network, evaluation.stepper = evaluation.network.inner, evaluation.stepper.inner
+    return sampler.observed(Parts()) if sampler.device.type == "cpu" else nullcontext()
