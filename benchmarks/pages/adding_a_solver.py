@@ -13,8 +13,8 @@ def solvers() -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| `{s.name}` | {', '.join(f'`{name}`' for name in s.aliases) or '–'} | {s.title} | {s.family.upper()} | {s.order} "
-        f"| {s.evaluations} | {', '.join(s.processes)} | {s.source} |"
+        f"| `{s.name}` | {', '.join(f'`{name}`' for name in s.aliases) or '–'} | {s.title} | {s.family.upper()} "
+        f"| {s.order} | {s.evaluations} | {', '.join(s.processes)} | {s.source} |"
         for s in SOLVERS.values()
     ]
     return "\n".join(lines)

@@ -52,6 +52,19 @@ def keep_old_names(
         sys.modules[package].__class__ = _Package
 
 
+def new_name(package: str, table: Mapping[str, str], name: str) -> str | None:
+    """Return the new full name of the module `name` by the table of its package, or None if `name` is no old name."""
+    if not name.startswith(f"{package}."):
+        return None
+    old, below = name[len(package) + 1 :], ""
+    while old:
+        if old in table:
+            return f"{package}.{table[old]}{below}"
+        old, _, last = old.rpartition(".")
+        below = f".{last}{below}"
+    return None
+
+
 class _Package(ModuleType):
     """A package in which an import by an old name does not replace a public name, as rs.presets is one."""
 
@@ -69,15 +82,7 @@ class _OldNames(MetaPathFinder, Loader):
 
     def new_name(self, name: str) -> str | None:
         """Return the new full name of the module `name`, or None if `name` is no old name."""
-        if not name.startswith(f"{self.package}."):
-            return None
-        old, below = name[len(self.package) + 1 :], ""
-        while old:
-            if old in self.table:
-                return f"{self.package}.{self.table[old]}{below}"
-            old, _, last = old.rpartition(".")
-            below = f".{last}{below}"
-        return None
+        return new_name(self.package, self.table, name)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -10,6 +10,7 @@ import warnings
 import pytest
 
 import restart_sampling as rs
+from restart_bindings.moved import new_name
 from restart_sampling.common.moved import MOVED, PUBLIC
 
 # Every module of 0.1.
@@ -50,20 +51,10 @@ def known(name):
     return f"restart_sampling.{name}"
 
 
-def new_name(old):
-    """By the longest entry of the table that the name begins with."""
-    parts = old.split(".")
-    for n in range(len(parts), 0, -1):
-        new = (MOVED | PUBLIC).get(".".join(parts[:n]))
-        if new is not None:
-            return known(".".join([new, *parts[n:]]))
-    return known(old)
-
-
 @pytest.mark.parametrize("old", BEFORE)
 def test_a_module_is_found_by_its_name_of_before(old):
     """It is the same object under both names, and one warning says the new name. Names that stayed do not warn."""
-    new = new_name(old)
+    new = new_name("restart_sampling", MOVED | PUBLIC, known(old)) or known(old)
     module = importlib.import_module(new)
     spec = module.__spec__
     sys.modules.pop(known(old), None) if new != known(old) else None

@@ -1,4 +1,4 @@
-"""A resume goes on inside a shard: nothing that was saved is drawn again, and the files are those of an undisturbed run."""
+"""A resume goes on inside a shard: nothing saved is drawn again, and the files are those of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_the_batches_of_a_resume_are_those_of_an_undisturbed_run(tmp_path):
 
 
 def test_workers_take_over_what_others_saved(want, tmp_path):
-    """Two ranks stopped inside their shards, then one process with another batch size; classes of tags do not matter."""
+    """Two ranks stop inside their shards, then one process goes on with another batch size."""
     for rank in (0, 1):
         draw(tmp_path, slot=Slot(2), worker=Worker(rank, 2), format="wds")
     assert [path.name for path in parts_of(tmp_path)] == ["shard-000000.r0.part", "shard-000001.r1.part"]

@@ -25,7 +25,7 @@ PLAN = rs.Plan.build(steps=3, sigma_min=0.02, sigma_max=20.0)
 
 
 class Copies(PinnedCopies):
-    """A stream of copies: each is done at once ("early"), or not before somebody waits for it or a later one ("late")."""
+    """A stream of copies: each is done at once ("early"), or only when it or a later one is waited for ("late")."""
 
     def __init__(self, when: str) -> None:
         self.when, self.started = when, []

@@ -95,7 +95,7 @@ def fork(work: Callable[[], None]) -> int:
 
 def run(out: Path, workers: int, kill_after: float | None = None, **options: object) -> list[int]:
     """Run the job with some workers, all killed after `kill_after` seconds; their exit codes (−9 for a killed one)."""
-    children = [fork(lambda rank=rank: job(out, Worker(rank, workers, rank), **options)) for rank in range(workers)]  # type: ignore[misc]
+    children = [fork(lambda rank=rank: job(out, Worker(rank, workers, rank), **options)) for rank in range(workers)]
     if kill_after is not None:
         time.sleep(kill_after)
         for child in children:
@@ -114,7 +114,7 @@ def tree(out: Path) -> dict[str, str]:
 
 
 def trial(out: Path, rng: random.Random, workers: int, lasts: float, format: str = "wds", kills: int = 3) -> int:
-    """Kill a run at a random moment, `kills` times, then let it end; the number of shards that the kills left finished."""
+    """Kill a run at a random moment, `kills` times, then let it end. Return how many shards the kills left finished."""
     finished = 0
     for _ in range(kills):
         run(out, workers, rng.uniform(0, lasts), format=format, batch=rng.choice([3, 16, 40]), delay=0.004)

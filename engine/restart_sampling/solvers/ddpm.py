@@ -1,8 +1,7 @@
 r"""DDPM ancestral sampling: draw x_s from the Gaussian posterior q(x_s | x_t, x₀ = D(x_t; t)).
 
-For x_t = x₀ + tε:  x_s = D + (s²/t²)(x_t − D) + η·s·√(1 − s²/t²)·ε for η = 1 (Ho et al., arXiv 2006.11239, eq. 7, written in σ).
-For 0 < η < 1 the direction coefficient is √(s² − noise²)/t, DDIM's interpolation (Song et al., arXiv 2010.02502, eq.
-16).
+For x_t = x₀ + tε and η = 1:  x_s = D + (s²/t²)(x_t − D) + s·√(1 − s²/t²)·ε (Ho et al., arXiv 2006.11239, eq. 7, in σ).
+For 0 < η < 1 it is DDIM's interpolation, with √(s² − noise²)/t before x_t − D (Song et al., arXiv 2010.02502, eq. 16).
 
 Limiting cases: eta = 0 is DDIM (Euler); s = 0 returns D.
 """
