@@ -221,7 +221,7 @@ def test_the_commands_of_nsys_and_ncu():
     assert p.job_command("python", dict(steps=2, restart=None, guidance_scale=1.5, tool="job")) == [
         "python",
         "-c",
-        "from restart_sampling.cli.app import main; main()",
+        "from restart_sampling.cli import main; main()",
         "profile",
         "--steps",
         "2",

@@ -96,7 +96,7 @@ def test_tests_exist():
     for file, test, words in named:
         tests = re.findall(r"^def (test_\w+)", (ROOT / file).read_text(), flags=re.M)
         assert not test or test in tests, f"{file}::{test}"
-        for word in filter(None, words.strip('"').split(" or ")):
+        for word in filter(None, "" if words == "NAME" else words.strip('"').split(" or ")):
             assert any(word in test for test in tests), f"{file} -k {word}"
 
 
