@@ -56,7 +56,7 @@ class _Package(ModuleType):
     """A package in which an import by an old name does not replace a function of that name, as rs.presets is one."""
 
     def __setattr__(self, name: str, value: object) -> None:
-        there = vars(self).get(name)
+        there = getattr(self, name, None)  # also a name that is imported on first use
         if isinstance(value, ModuleType) and there is not None and not isinstance(there, ModuleType):
             return
         super().__setattr__(name, value)

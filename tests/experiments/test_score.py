@@ -115,7 +115,8 @@ def in_run(format, pixels="uint8", under=""):
     """As `generate` writes it, with a contact sheet that is no sample; `under`: the folder of the samples."""
 
     def write(folder, images, labels):
-        from restart_sampling.jobs.formats.base import ShardData, find
+        from restart_sampling.jobs.formats.base import ShardData
+        from restart_sampling.jobs.formats.registry import find
         from restart_sampling.jobs.shards import Shards
         from restart_sampling.sampler.seeds import parse_seeds
 

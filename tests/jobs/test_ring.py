@@ -12,11 +12,12 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.jobs import pipeline
 from restart_sampling.jobs import pixels as ring_module
 from restart_sampling.jobs.formats.base import Written
+from restart_sampling.jobs.pipeline import Pipeline
 from restart_sampling.jobs.pixels import HostRing, PinnedCopies
 from restart_sampling.jobs.shards import Shards
+from restart_sampling.jobs.signals import Stop
 from restart_sampling.jobs.source import SamplerSource
 from restart_sampling.sampler.seeds import parse_seeds
 
@@ -78,7 +79,7 @@ def images_of(network, batch, seeds, ring=None):
         return Written((), 0, "")
 
     shards = Shards(parse_seeds(seeds), 50)
-    result = pipeline.run(iter(shards), source, write, lambda line, data, before: None, PLAN.digest, pipeline.Stop())
+    result = Pipeline(source, write, lambda line, data, before: None, PLAN.digest, Stop()).run(iter(shards))
     assert result.images == len(written)
     return written, source.batch
 

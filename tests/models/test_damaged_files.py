@@ -20,7 +20,7 @@ from restart_sampling.experiments.datasets import load_images
 from restart_sampling.experiments.measure import evaluator, rows
 from restart_sampling.experiments.measure import image_cache as images
 from restart_sampling.experiments.measure.extractors import load_classifier, load_extractor
-from restart_sampling.jobs.formats.base import find
+from restart_sampling.jobs.formats.registry import find
 from restart_sampling.models import build_network, registry, save_safetensors
 from restart_sampling.models.inspection import inspect
 

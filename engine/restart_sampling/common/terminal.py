@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TextColumn
+    from rich.table import Table
 
 # C0 and C1 controls except tab and newline, the bidirectional overrides, and lone surrogates, which cannot be encoded.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -45,6 +46,12 @@ def _plain() -> type[Console]:
 def plain_console(**options: Any) -> Console:
     """Return a rich console that shows text as it is: no markup, no emoji codes, no highlighting unless asked."""
     return _plain()(**{"highlight": False, **options, "markup": False, "emoji": False})
+
+
+def print_table(table: Table) -> None:
+    """Print a table to standard output, 130 columns wide where that is no terminal."""
+    terminal = plain_console()
+    (terminal if terminal.is_terminal else plain_console(width=130)).print(table)
 
 
 def text_column(template: str) -> TextColumn:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import OutputError, SeedError
+from ..common.lazy import moved_names
 from ..sampler.seeds import Seeds, parse_seeds
 from .formats.base import Format
 from .formats.registry import find
@@ -146,3 +147,6 @@ def _within(text: str, seeds: Seeds) -> bool:
     return len(found) <= len(seeds) and all(
         part[0] in seeds and part[-1] in seeds and (len(part) <= 2 or part[1] in seeds) for part in found.parts
     )
+
+
+__getattr__ = moved_names(__name__, {"JobFolder": "restart_sampling.jobs.folder"})

@@ -14,6 +14,7 @@ from typing import IO
 import numpy as np
 
 from ...common.files import flush_folder, write_atomically
+from ...common.lazy import moved_names
 from ..shards import Shard
 
 
@@ -142,3 +143,6 @@ def joint_digest(names: Iterable[str], digests: Iterable[str]) -> str:
     """Return the SHA-256 of the lines "name sha256", for a shard of many files."""
     lines = "".join(f"{name} {digest}\n" for name, digest in zip(names, digests, strict=True))
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+__getattr__ = moved_names(__name__, dict.fromkeys(("VERSION", "find"), "restart_sampling.jobs.formats.registry"))
