@@ -22,6 +22,7 @@ import typer
 from ..common.errors import ConfigError, RestartValueError
 from ..plan.plan import Plan
 from ..plan.presets import find
+from ..solvers.registry import listed
 
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")]
 Dtype = Annotated[str | None, typer.Option(help="Network precision: fp32, tf32, bf16 or fp16. Default fp32.")]
@@ -36,7 +37,7 @@ class PlanOptions:
 
     preset: Annotated[str | None, typer.Option(help="A named configuration; see `restart-sampling presets`.")] = None
     steps: Annotated[int | None, typer.Option(help="Points of the main grid (N_main). Default 18.")] = None
-    solver: Annotated[str | None, typer.Option(help="euler, heun, edm-stochastic, ddpm, dpm2, dpm3 or dpm++2m.")] = None
+    solver: Annotated[str | None, typer.Option(help=f"{listed()}.")] = None
     restart: Annotated[
         str | None,
         typer.Option(help="Restart intervals, '[N, K, t_min, t_max]' or any known format, or @FILE; 'none' for none."),

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ..common.errors import RestartValueError
+from ..solvers.registry import accurate
 from .options import Device, Dtype, budgets, check_least, names
 
 
@@ -48,7 +49,7 @@ def tune(
     ] = None,
     solver: Annotated[
         str, typer.Option(help="Solvers to try, on the main grid and in intervals, separated by commas.")
-    ] = "heun,dpm2,dpm3,dpm++2m",
+    ] = ",".join(accurate()),
     levels: Annotated[int, typer.Option(help="Most Restart intervals of a plan.")] = 2,
     max_nfe: Annotated[
         int | None, typer.Option(help="Plans with more evaluations are not drawn. Default 100, or the largest budget.")
