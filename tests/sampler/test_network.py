@@ -139,6 +139,29 @@ def test_the_callers_module_stays_as_it_was(unet, device):
     assert strides == {name: t.stride() for name, t in tensors(module).items()}
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_a_sampler_on_another_device_does_not_move_the_callers_module(precision):
+    """One denoiser may serve samplers on several devices. (The meta device stands for a GPU.)"""
+    den = tiny("cpu").network.double() if precision == torch.float64 else tiny("cpu").network
+    den = rs.Denoiser(den, edm(0.5), SHAPE)
+    weight, address = den.network.weight, den.network.weight.data_ptr()
+    sampler = rs.Sampler(den, rs.Plan.build(**PLAN), register_dtype=precision, device="meta", batch_size=2)
+    assert sampler.device.type == "meta"
+    sampler.workspace.entries(sampler.table)
+    evaluation = sampler.workspace.evaluation(2)
+    F = sampler.network(evaluation.machine.net_in, evaluation.c_noise, None)
+    assert (F.device.type, F.dtype) == ("meta", precision)
+    assert den.network.weight is weight
+    assert (weight.data_ptr(), weight.device.type, den.device.type) == (address, "cpu", "cpu")
+    assert sampler.denoiser is den
+    assert rs.Sampler(den, rs.Plan.build(**PLAN), register_dtype=precision).run([0]).isfinite().all()
+
+
+def test_an_automatic_batch_size_is_found_where_the_network_runs():
+    sampler = rs.Sampler(tiny("cpu"), rs.Plan.build(**PLAN), device="meta", batch_size="auto")
+    assert sampler.batch_size == rs.Sampler(tiny("cpu"), rs.Plan.build(**PLAN), batch_size="auto").batch_size
+
+
 def test_float32_shares_the_callers_weights(unet, device):
     """No memory for a copy, and in-place training steps are seen."""
     network = prepare(unet, device=device, compile="off", memory_format="contiguous")

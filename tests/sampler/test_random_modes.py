@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.replays import SHAPE, with_graph
 from support.tape import TapeCapture
+from support.traces import by_sample, traced
 
 import restart_sampling as rs
 from restart_sampling.sampler.executors.graph import MODES
@@ -76,9 +77,7 @@ def expected(network, plans, seeds, labels):
 
 
 def one_run(rng, sampler, plans, want, seeds, labels, where):
-    """One random call of a sampler: a plan for all or a plan for each, some of the seeds in any order, warmed up or
-    not.
-    """
+    """One random call of a sampler: a plan for all or for each, seeds in any order, warmed up or not, traced or not."""
     picked = rng.sample(range(len(seeds)), rng.randint(1, len(seeds)))
     some = None if labels is None else [labels[i] for i in picked]
     which = rng.randrange(len(plans))
@@ -87,11 +86,22 @@ def one_run(rng, sampler, plans, want, seeds, labels, where):
         sampler.warmup(rng.randint(1, 30))
     if rng.random() < 0.5:
         sampler.set_plan(plans[which])
-        found, right = sampler.run([seeds[i] for i in picked], some), want[which, picked]
+        chosen, request = [plans[which]] * len(picked), [seeds[i] for i in picked]
+        right = want[which, picked]
     else:
         of = [rng.randrange(len(plans)) for _ in picked]
-        found = sampler.run([(seeds[i], plans[k]) for i, k in zip(picked, of, strict=True)], some)
+        chosen = [plans[k] for k in of]
+        request = [(seeds[i], plan) for i, plan in zip(picked, chosen, strict=True)]
         right = want[of, picked]
+    if rng.random() < 0.4:
+        rows = rng.sample(range(max(plan.nfe for plan in chosen)), 2)
+        shown, found = traced(sampler, request, some, rows=rows)
+        lengths = [sampler.workspace.bind(plan).nfe for plan in chosen]
+        assert by_sample(shown).keys() == {(i, row) for i, nfe in enumerate(lengths) for row in rows if row < nfe}, (
+            where
+        )
+    else:
+        found = sampler.run(request, some)
     assert torch.equal(found, right), f"{where}, samples {picked}"
     assert sampler.executor.note == "", where
 

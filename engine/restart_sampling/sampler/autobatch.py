@@ -9,7 +9,7 @@ activation for one sample, found by one evaluation of one sample.
   core of a Xeon with 35 MiB of L3 an evaluation of the bundled model (A = 147 KiB) took 24, 13, 11.0, 7.6, 7.7 and 8.4
   ms per image at B = 1, 4, 8, 16, 32 and 64. `benchmarks/network_cpu.py` measures it again. A network that may be
   sliced gets that many samples for each thread (`executors/threads.py`).
-* CUDA: the step's registers and 16·A per sample in half of the free memory (a U-Net keeps its skip connections,
+* CUDA: the machine's registers and 16·A per sample in half of the free memory (a U-Net keeps its skip connections,
   together below 8·A in all published networks, and a block's working set), and B·A ≤ 512 MiB, far beyond what fills a
   GPU.
 

@@ -90,7 +90,7 @@ def stds(table: Table, seeds: Sequence[int] | torch.Tensor, D: int) -> np.ndarra
     """Return column S of each seed's table, float64 [B, NFE + 1]: 0 where nothing is injected."""
     plan = table.plan
     if plan.process != "ve":
-        raise ConfigError(f"a PFGM++ network needs a 've' schedule, this plan walks {plan.process!r} states")
+        raise ConfigError(f"a PFGM++ network needs a 've' schedule, this plan samples a {plan.process!r} process")
     columns = np.zeros((len(seeds), len(table.coef)))
     columns[:, 0] = plan.initial_noise / sizes(seeds, 0, D)[0]
     row = 0

@@ -40,7 +40,7 @@ class Sampler:
         compile: "auto", "on" or "off": whether torch.compile compiles the network, see `compiled.py`.
         device: default: where the network is.
         dtype: network precision, "fp32", "tf32", "bf16" or "fp16" (registers stay float32).
-        register_dtype: torch.float64 runs everything in float64 on the reference backend, to judge others by.
+        register_dtype: torch.float64 runs everything in float64 on the reference backend: the oracle for others.
         batch_invariant: under graphs or torch.compile, every batch runs on batch_size lanes. On a CPU, a network that
             can be sliced always runs with one thread for each slice: with 8 samples or more at a time, oneDNN then
             gives a sample the same bits in any batch. Slower where cores outnumber the slices.

@@ -14,8 +14,8 @@ are not is refused. h gets the known part of the step's result, so the last row 
 read x: Heun moves 24 bytes per element and step with a bf16 network instead of 28.
 
 Row 0 of a table makes the initial latent, y = S·ε(0). Row i + 1 follows evaluation i, which is row i of the plan, so a
-table has NFE + 1 rows. A row also holds c_in and c_noise of the evaluation after it and the guidance weight w of the one
-before it.
+table has NFE + 1 rows. A row also holds c_in and c_noise of the evaluation after it, and the guidance weight w of the
+one before it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def bind(plan: Plan, parameterization: Parameterization) -> Table:
     """
     if plan.process != parameterization.process:
         raise ConfigError(
-            f"the plan walks {plan.process!r} states but the network is {parameterization.process!r}; "
+            f"the plan samples a {plan.process!r} process but the network is of a {parameterization.process!r} one; "
             f"build the plan with schedule={'flow' if parameterization.process == 'flow' else 'edm'!r}"
         )
     plan = plan.for_network(parameterization.sigma_min, parameterization.sigma_max, parameterization.round_sigma)

@@ -67,7 +67,7 @@ class Evaluation:
         self.twice = per_sample and lanes.guided
         self.labels = None if lanes.labels is None else lanes.labels[: copies * n]
         self.backend = backend
-        self.stepper = restart_kernels.bind(self.machine, backend)
+        self.bound = restart_kernels.bind(self.machine, backend)
         self.F = torch.empty(0, device=lanes.x.device)
 
     @property
@@ -86,7 +86,7 @@ class Evaluation:
             F = self.network(m.net_in, self.c_noise, self.labels)
         if not F.is_contiguous():
             F = self._contiguous(F)
-        run_row, advance = self.stepper.run_row, self.stepper.advance
+        run_row, advance = self.bound.run_row, self.bound.advance
         if self.lanes.guided:
             self._update(run_row, advance, F[: self.n], F[self.n :])
         else:
@@ -129,12 +129,12 @@ class Evaluation:
         m.cursor.fill_(entry.base)
         if labels is not None:
             self._set_labels(slice(0, k), labels)
-        stepper = self.stepper
+        bound = self.bound
         if latents is not None:
             m.x[:k].copy_(latents)
-            stepper = self._given_latent
-            write_latent_row(entry, stepper.machine.coef, stepper.machine.code)
-        self._update(stepper.run_row, self.stepper.advance)
+            bound = self._given_latent
+            write_latent_row(entry, bound.machine.coef, bound.machine.code)
+        self._update(bound.run_row, self.bound.advance)
 
     def result(self, n: int) -> tuple[Tensor, Tensor]:
         """Return copies of x [n, *shape] and first_bad int32 [n] of the first n lanes."""

@@ -70,7 +70,7 @@ def begin(evaluation: Evaluation, entry: Entry, start: int = 0) -> None:
     if start:
         m.x.copy_(m.net_in[: evaluation.n])  # of about the scale of data, as x is at low noise
         m.cursor.fill_(entry.base + start)
-        evaluation.stepper.advance()
+        evaluation.bound.advance()
 
 
 def addresses(evaluation: Evaluation) -> tuple[int, ...]:
