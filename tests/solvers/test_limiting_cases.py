@@ -1,4 +1,4 @@
-"""The limiting cases that the files of the solvers state, on numbers: a step is arithmetic, so floats serve for forms."""
+"""The limiting cases that the solvers state, on numbers: a step is arithmetic, so floats serve for forms."""
 
 from __future__ import annotations
 

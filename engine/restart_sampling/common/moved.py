@@ -13,10 +13,7 @@ PUBLIC = {"errors": "common.errors", "noise": "sampler.noise"}
 MOVED = {
     **{name: f"common.{name}" for name in ("checks", "devices", "files", "forked", "marks", "progress_bar")},
     **{name: f"common.{name}" for name in ("strict_json", "terminal", "turns", "version")},
-    **{
-        name: f"plan.{name}"
-        for name in ("aliases", "explain", "intervals", "limits", "presets", "rounding", "schedule")
-    },
+    **{name: f"plan.{name}" for name in ("explain", "intervals", "limits", "presets", "rounding", "schedule")},
     **{name: f"models.{name}" for name in ("denoiser", "network_output", "parameterization")},
     **{
         name: f"sampler.{name}" for name in ("autobatch", "executors", "network", "pfgmpp", "program", "seeds", "table")
@@ -26,6 +23,7 @@ MOVED = {
     "bench.images": "experiments.measure.image_cache",
     "bench.judge": "experiments.measure.evaluator",
     "bench.witnesses": "experiments.measure.agreement",
+    "aliases": "plan.notation",
     "config": "plan.options",
     "models.config": "models.edm.config",
     "models.dhariwal_unet": "models.edm.dhariwal_unet",

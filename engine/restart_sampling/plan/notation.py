@@ -181,6 +181,22 @@ def a1111(steps: int | None) -> RestartConfig:
     return RestartConfig((RestartInterval(R + 1, K, 0.1, 2.0),), main, "a1111", notes)
 
 
+def restart_of(restart: Any, restart_list: Any, default: Any) -> Any:
+    """Return `restart`, or `restart_list`, its name in other samplers.
+
+    Args:
+        default: the value that `restart` has if nothing was given.
+
+    Raises:
+        ConfigError: both are given.
+    """
+    if restart_list is None:
+        return restart
+    if restart != default:
+        raise ConfigError("restart and restart_list are two names of one setting; give one of them")
+    return restart_list
+
+
 def _from_text(text: str, steps: int | None, rule: str | None) -> RestartConfig:
     text = plain(text)
     name = text.strip().lower()

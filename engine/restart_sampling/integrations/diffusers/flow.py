@@ -35,7 +35,7 @@ from torch import Tensor
 from ...common.checks import choice, integer, real
 from ...common.errors import ConfigError
 from ...models.parameterization import Parameterization, flow
-from ...plan.aliases import restart_of
+from ...plan.notation import restart_of
 from ...plan.plan import Plan
 from .adapter import TapeScheduler
 from .keys import refuse_keys

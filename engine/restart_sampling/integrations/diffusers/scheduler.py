@@ -27,8 +27,7 @@ from torch import Tensor
 from ...common.checks import choice, integer
 from ...common.errors import ConfigError
 from ...models.parameterization import Parameterization, discrete
-from ...plan.aliases import restart_of
-from ...plan.notation import RestartConfig
+from ...plan.notation import RestartConfig, restart_of
 from ...plan.plan import Plan
 from .adapter import TapeScheduler
 from .betas import model_sigmas, sigma_of

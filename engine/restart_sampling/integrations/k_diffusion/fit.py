@@ -24,10 +24,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...common.checks import choice
-from ...plan.aliases import restart_of
 from ...plan.budget import most_points
 from ...plan.limits import inside, stop_at_last_level
-from ...plan.notation import RestartConfig, RestartInterval
+from ...plan.notation import RestartConfig, RestartInterval, restart_of
 from ...plan.plan import Plan
 from ...solvers import get_solver
 from .levels import Levels, read
