@@ -21,7 +21,6 @@ import importlib
 import sys
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -74,7 +73,7 @@ class _Package(ModuleType):
             super().__setattr__(name, value)
 
 
-class _OldNames(MetaPathFinder, Loader):
+class _OldNames:  # without the base classes of importlib.abc, which import more than the package itself
     """Finds the old names of one package, and loads for each of them the module of its new name."""
 
     def __init__(self, package: str, table: dict[str, str], since: str, until: str, public: frozenset[str]) -> None:
@@ -87,7 +86,10 @@ class _OldNames(MetaPathFinder, Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        return None if self.new_name(fullname) is None else ModuleSpec(fullname, self)
+        return None if self.new_name(fullname) is None else ModuleSpec(fullname, self)  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Return None: the import system makes an empty module."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Put the new module in the place of the empty one that the import system made for the old name."""
