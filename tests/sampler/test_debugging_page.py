@@ -23,7 +23,7 @@ def close(found: str, shown: str) -> bool:
     return abs(a - b) <= 0.02 or 0.4 < a / b < 2.5
 
 
-def test_the_page_shows_what_its_blocks_print():
+def test_the_page_shows_what_its_blocks_print(one_thread):
     if "native" not in restart_kernels.available_backends("cpu"):
         pytest.skip("the page was printed with the native backend")
     parts = re.findall(r"```python\n(.*?)\n```(?:\n\n```text\n(.*?)\n```)?", PAGE.read_text(), flags=re.S)
