@@ -11,7 +11,7 @@ import extractors
 from restart_sampling.experiments.measure import agreement, shipped
 from restart_sampling.experiments.measure.rows import find, read
 from restart_sampling.experiments.report import pairs_table, quality_table, tuned_table
-from restart_sampling.experiments.report.tables import intervals_of
+from restart_sampling.experiments.report.series import intervals_of
 
 from ._markdown import RESULTS, listed, load, prose, signed, table
 

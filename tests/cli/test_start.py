@@ -7,7 +7,20 @@ import sys
 
 import pytest
 
-COMMANDS = "bench convert generate models plan presets profile report score status tune verify".split()
+COMMANDS = [
+    "bench",
+    "convert",
+    "generate",
+    "models",
+    "plan",
+    "presets",
+    "profile",
+    "report",
+    "score",
+    "status",
+    "tune",
+    "verify",
+]
 
 RUN = """
 import contextlib, io, sys

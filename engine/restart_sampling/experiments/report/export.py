@@ -13,9 +13,10 @@ from typing import Any
 
 from . import select
 from .clean import cleaned
+from .columns import AT_QUALITY, Column, Table, field, plus_minus, table
 from .series import intervals_of, title_of
 from .style import family_of, number
-from .tables import AT_QUALITY, Column, Table, field, pairs_table, plus_minus, table
+from .tables import pairs_table
 
 COLUMNS = (
     "point",

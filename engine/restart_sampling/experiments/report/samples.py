@@ -15,7 +15,7 @@ import numpy as np
 from ...common.images import grid, png_bytes, to_uint8
 from ...models.denoiser import Denoiser
 from ...plan.plan import Plan
-from .figures import _figure
+from .chart import empty
 from .style import INK, colour, number
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def strip(visits: Sequence[Visit], x: Tensor) -> Figure:
     lifted, shown = set(jumps(visits)), columns(visits)
     samples = len(x)
     top, cell = 240, 44
-    figure = _figure(height=top + 2 * cell * samples)
+    figure = empty(height=top + 2 * cell * samples)
     sigmas = [visits[k].sigma for k in shown]
     place: list[float | None] = []
     level: list[float | None] = []

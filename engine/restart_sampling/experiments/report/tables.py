@@ -1,174 +1,30 @@
-"""Rows as tables: under every picture of the report, and as Markdown for the README."""
+"""Tables of rows: those that stand under the pictures of the page, and those of the documentation in Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..measure import claims
-from .select import (
-    CONTENDER,
-    JUDGED,
-    SPEED_GROUP,
-    Group,
-    Row,
-    groups,
-    is_train,
-    key_of,
-    latest,
-    quality_groups,
-    quality_points,
-    speed_rows,
-    train_row,
-)
-from .series import intervals_of as intervals_of
-from .series import title_of as title_of
+from .columns import ENVIRONMENT, PAIRS, Column, Table, field, table
+from .points import CANDIDATE, Key, is_train, key_of, latest
+from .select import EVALUATED, SPEED_GROUP, Group, Row, groups, quality_groups, quality_points, speed_rows, train_row
+from .series import intervals_of, title_of
 from .style import family_of, maker_rank, number, rank
 
-Column = tuple[str, Callable[[Any], Any]]  # a title, and what stands there for a row
+Points = dict[Key, Row]  # by candidate
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table as text: column titles, then cells."""
-
-    columns: tuple[str, ...]
-    cells: tuple[tuple[str, ...], ...]
-
-    def markdown(self) -> str:
-        lines = ["| " + " | ".join(map(_cell, line)) + " |" for line in (self.columns, *self.cells)]
-        return "\n".join([lines[0], "|" + "---|" * len(self.columns), *lines[1:]])
-
-
-def table(rows: Iterable[Any], columns: Sequence[Column]) -> Table:
-    """A table of `rows`; columns that no row has anything for are left out."""
-    lines = [[number(value(row)) for _, value in columns] for row in rows]
-    kept = [i for i in range(len(columns)) if any(line[i] != "–" for line in lines)]
-    return Table(tuple(columns[i][0] for i in kept), tuple(tuple(line[i] for i in kept) for line in lines))
-
-
-def field(name: str) -> Callable[[Row], Any]:
-    return lambda row: row.get(name)
-
-
-def plus_minus(name: str, std: str) -> Callable[[Row], str]:
-    """ "8.13 ± 0.10", or the value alone where no spread is known."""
-
-    def shown(row: Row) -> str:
-        value, spread = row.get(name), row.get(std)
-        return number(value) if spread is None or spread == "" else f"{number(value)} ± {number(spread)}"
-
-    return shown
-
-
-QUALITY: tuple[Column, ...] = (
-    ("sampler", title_of),
-    ("family", lambda row: "" if is_train(row) else family_of(row)),
-    ("by", field("by")),
-    ("NFE", field("nfe")),
-    ("restart [N, K, t_min, t_max]", intervals_of),
-    ("n", field("n")),
-    ("blocks", field("blocks")),
-    ("seeds", field("seeds")),
-    ("FD", plus_minus("fd", "std")),
-    ("KID", plus_minus("kid", "kid_std")),
-    ("precision", field("precision")),
-    ("recall", field("recall")),
-    ("density", field("density")),
-    ("coverage", field("coverage")),
-    ("accuracy", field("accuracy")),
-    ("plan", field("plan")),
-    ("git", field("git")),
-)
-SPEED: tuple[Column, ...] = (
-    ("sampler", title_of),
-    ("by", field("by")),
-    ("NFE", field("nfe")),
-    ("asked", field("nfe_asked")),
-    ("samples/s", field("samples_per_s")),
-    ("q1", field("samples_per_s_q1")),
-    ("q3", field("samples_per_s_q3")),
-    ("ratio to the fp64 loop", field("ratio")),
-    ("ms per evaluation", field("ms_per_evaluation")),
-    ("ms outside the network", field("ms_outside_network")),
-    ("launches outside", field("launches_per_evaluation")),
-    ("bytes outside", field("bytes_per_evaluation")),
-    ("first result, s", field("first_result_s")),
-    ("peak memory, MB", field("peak_memory_mb")),
-    ("rounds", field("rounds")),
-    ("disturbed", field("disturbed")),
-    ("git", field("git")),
-)
-AT_QUALITY: tuple[Column, ...] = (
-    ("sampler", title_of),
-    ("by", field("by")),
-    ("NFE", field("nfe")),
-    ("FD", plus_minus("fd", "std")),
-    ("samples/s", field("samples_per_s")),
-    ("q1", field("samples_per_s_q1")),
-    ("q3", field("samples_per_s_q3")),
-    ("n", field("n")),
-    ("seeds", field("seeds")),
-)
-ABLATION: tuple[Column, ...] = (
-    ("experiment", field("experiment")),
-    ("value", field("value")),
-    ("NFE", field("nfe")),
-    ("restart", intervals_of),
-    ("n in a block", field("n")),
-    ("blocks", field("blocks")),
-    ("seeds", field("seeds")),
-    ("FD", plus_minus("fd", "std")),
-    ("accuracy", field("accuracy")),
-    ("plan", field("plan")),
-    ("git", field("git")),
-)
-TRIALS: tuple[Column, ...] = (
-    ("trial", field("trial")),
-    ("NFE", field("nfe")),
-    ("FD", field("fd")),
-    ("solver", lambda row: (row.get("config") or {}).get("solver")),
-    ("steps", lambda row: (row.get("config") or {}).get("steps")),
-    ("restart", intervals_of),
-    ("n", field("n")),
-    ("plan", field("plan")),
-)
-TUNED: tuple[Column, ...] = (
-    ("budget, NFE", field("budget")),
-    ("NFE", field("nfe")),
-    ("FD, tuned", plus_minus("fd", "fd_std")),
-    ("FD, best preset", plus_minus("fd_best_preset", "fd_best_preset_std")),
-    ("best preset", field("best_preset")),
-    ("FD, Heun", plus_minus("fd_heun", "fd_heun_std")),
-    ("restart", intervals_of),
-    ("n", field("n")),
-    ("blocks", field("blocks")),
-    ("first seed", field("first_seed")),
-    ("plan", field("plan")),
-    ("git", field("git")),
-)
-PAIRS: tuple[Column, ...] = (
-    ("Restart", lambda pair: f"{title_of(pair.one)}, {pair.one['nfe']} NFE"),
-    ("restart [N, K, t_min, t_max]", lambda pair: intervals_of(pair.one)),
-    ("beside", lambda pair: f"{title_of(pair.other)}, {pair.other['nfe']} NFE"),
-    ("FD less that of the other", lambda pair: f"{pair.mean:+.2f} ± {pair.error:.2f}".replace("-", "−")),
-    ("lower in", lambda pair: f"{pair.lower} of {pair.blocks} blocks"),
-)
-ENVIRONMENT: tuple[Column, ...] = (
-    ("rows", field("rows")),
-    ("kinds", field("kinds")),
-    ("device", field("device")),
-    ("threads", field("threads")),
-    ("torch", field("torch")),
-    ("python", field("python")),
-    ("restart_sampling", field("restart_sampling")),
-    ("git", field("git")),
-)
+def by_family(rows: Iterable[Row]) -> list[Row]:
+    """Return rows in reading order: the engine first, ODE, SDE, Restart, then by sampler and NFE."""
+    return sorted(
+        rows,
+        key=lambda row: (maker_rank(row.get("by")), rank(family_of(row)), str(row.get("sampler")), row.get("nfe") or 0),
+    )
 
 
 def environments(rows: Iterable[Row]) -> Table:
-    """Where the rows were measured, one line for each environment."""
+    """Return where the rows were measured, a line for each environment."""
     names = ("device", "threads", "torch", "python", "restart_sampling", "git")
     lines = []
     for group in groups(rows, names):
@@ -177,20 +33,16 @@ def environments(rows: Iterable[Row]) -> Table:
     return table(lines, ENVIRONMENT)
 
 
-def by_family(rows: Iterable[Row]) -> list[Row]:
-    """Rows in reading order: the engine first, ODE, SDE, Restart, then by sampler and NFE."""
-    return sorted(
-        rows,
-        key=lambda row: (maker_rank(row.get("by")), rank(family_of(row)), str(row.get("sampler")), row.get("nfe") or 0),
-    )
-
-
 def quality_table(rows: Iterable[Row], by: str | None = None) -> str:
-    """The README's quality table in Markdown: the largest group of comparable points, the training images first.
+    """Return the table of quality in Markdown: the largest group of points that compare, the training images first.
 
-    The first FD is of the seeds that all rows share, so it compares; beside it stands the FD over all blocks of a row,
-    where some have more, and the FD of further features. `by` = "engine" leaves the other libraries out. FD is with its
-    std over blocks of seeds. Empty where there are no rows."""
+    The first FD is over the seeds that all candidates share, so it compares. Beside it stands the FD over all blocks of
+    a candidate, if some have more blocks, and the FD on other features. A FD has its standard deviation over blocks of
+    seeds. The result is "" if there are no rows.
+
+    Args:
+        by: a maker, such as "engine"; candidates of other makers are left out. None leaves out none.
+    """
     rows = list(rows)
     found = quality_groups(rows)
     if not found:
@@ -198,11 +50,10 @@ def quality_table(rows: Iterable[Row], by: str | None = None) -> str:
     group = found[0]
     first = group.rows[0]
     own = _own_points(rows, group)
-    judged = _further(rows, first)
     more = any((point.get("blocks") or 1) != (first.get("blocks") or 1) for point in own.values())
 
     def whole(row: Row) -> Row:
-        return own.get(key_of(row, CONTENDER), row)
+        return own.get(key_of(row, CANDIDATE), row)
 
     columns: list[Column] = [
         ("sampler", title_of),
@@ -211,59 +62,26 @@ def quality_table(rows: Iterable[Row], by: str | None = None) -> str:
         (str(first["basis"]).removeprefix("mean "), lambda row: None if more and is_train(row) else _fd(row)),
         ("over all its blocks", lambda row: _fd(whole(row)) if more else None),
         ("as drawn", lambda row: _fd(whole(row), "fd_drawn", "std_drawn")),
-        *((f"FD on {name}", _looked_up(points)) for name, points in judged.items()),
+        *((f"FD on {name}", _looked_up(points)) for name, points in _further(rows, first).items()),
         ("right class", lambda row: _percent(whole(row).get("accuracy"))),
         ("blocks", lambda row: whole(row).get("blocks")),
     ]
     train = train_row(rows, group)
     lines: list[Row] = [{**train, "title": "train set", "nfe": None}] if train else []
-    lines += sorted((row for row in group.rows if by in (None, row.get("by"))), key=_walk)
+    shown = [row for row in group.rows if by in (None, row.get("by"))]
+    lines += sorted(shown, key=lambda row: (row.get("nfe") or 0, row["fd"]))
     return table(lines, columns).markdown()
 
 
-def _own_points(rows: Sequence[Row], group: Group) -> dict[tuple[Any, ...], Row]:
-    """The points of a group's contenders over all their own blocks."""
-    first = group.rows[0]
-    names = (*JUDGED, "n_block", "equal_classes")
-    return {
-        key_of(point, CONTENDER): point
-        for point in quality_points(rows, shared=False)
-        if first.get("n_block") and key_of(point, names) == key_of(first, names)
-    }
-
-
-def _further(rows: Sequence[Row], first: Row) -> dict[str, dict[tuple[Any, ...], Row]]:
-    """For each other set of features the points of the same model, over all their blocks of as many seeds."""
-    alike = ("model", "model_sha256", "dtype", "n_block")
-    found: dict[str, dict[tuple[Any, ...], Row]] = {}
-    for point in quality_points(rows, shared=False):
-        name = str(point.get("features") or "")
-        if name != str(first.get("features") or "") and key_of(point, alike) == key_of(first, alike):
-            here = found.setdefault(name, {})
-            key = key_of(point, CONTENDER)
-            if key not in here or bool(point.get("equal_classes")) == bool(first.get("equal_classes")):
-                here[key] = point
-    return found
-
-
-def _looked_up(points: Mapping[tuple[Any, ...], Row]) -> Callable[[Row], str]:
-    def shown(row: Row) -> str:
-        point = points.get(key_of(row, CONTENDER))
-        return "–" if point is None else f"{_fd(point)} ({number(point.get('blocks'))})"
-
-    return shown
-
-
 def features_table(rows: Iterable[Row]) -> Table:
-    """FD of every contender by each set of features, with the number of blocks in brackets; empty where there is but
-    one set.
+    """Return the FD of every candidate on each set of features, with the number of blocks in brackets.
+
+    The table is empty if there is a single set of features.
     """
     rows = list(rows)
     found = quality_groups(rows)
-    if not found:
-        return Table((), ())
-    first = found[0].rows[0]
-    further = _further(rows, first)
+    first = found[0].rows[0] if found else {}
+    further = _further(rows, first) if found else {}
     if not further:
         return Table((), ())
     columns: list[Column] = [
@@ -277,9 +95,46 @@ def features_table(rows: Iterable[Row]) -> Table:
     return table(by_family(found[0].rows), columns)
 
 
+def _own_points(rows: Sequence[Row], group: Group) -> Points:
+    """Return the points of a group's candidates over all their own blocks."""
+    first = group.rows[0]
+    names = (*EVALUATED, "n_block", "equal_classes")
+    return {
+        key_of(point, CANDIDATE): point
+        for point in quality_points(rows, shared=False)
+        if first.get("n_block") and key_of(point, names) == key_of(first, names)
+    }
+
+
+def _further(rows: Sequence[Row], first: Row) -> dict[str, Points]:
+    """Return, for each other set of features, the points of the same model over all their blocks of as many seeds."""
+    alike = ("model", "model_sha256", "dtype", "n_block")
+    found: dict[str, Points] = {}
+    for point in quality_points(rows, shared=False):
+        name = str(point.get("features") or "")
+        if name != str(first.get("features") or "") and key_of(point, alike) == key_of(first, alike):
+            here = found.setdefault(name, {})
+            key = key_of(point, CANDIDATE)
+            if key not in here or bool(point.get("equal_classes")) == bool(first.get("equal_classes")):
+                here[key] = point
+    return found
+
+
+def _looked_up(points: Mapping[Key, Row]) -> Callable[[Row], str]:
+    """Return a function that writes the FD and the number of blocks of a row's candidate."""
+
+    def shown(row: Row) -> str:
+        point = points.get(key_of(row, CANDIDATE))
+        return "–" if point is None else f"{_fd(point)} ({number(point.get('blocks'))})"
+
+    return shown
+
+
 def pairs_table(rows: Iterable[Row]) -> Table:
-    """Restart beside the same solver without it and beside the best SDE, on the same blocks of seeds (`claims.pairs`):
-    mean difference with its standard error."""
+    """Return Restart beside the same solver without it and beside the best SDE, on the same blocks of seeds.
+
+    A line is a pair of `claims.pairs`, with the mean difference and its standard error.
+    """
     pairs = claims.pairs(rows)
     several = [name for name in ("model", "features", "n") if len({str(pair.one.get(name)) for pair in pairs}) > 1]
     told: list[Column] = [(name, _of_one(name)) for name in several]
@@ -291,7 +146,11 @@ def _of_one(name: str) -> Callable[[Any], Any]:
 
 
 def speed_table(rows: Iterable[Row], batch: int | None = None) -> str:
-    """The README's speed table in Markdown: the largest group of one model, device, thread count, batch and precision."""
+    """Return the table of speeds in Markdown: the largest group of one model, machine, batch, precision and rotation.
+
+    Args:
+        batch: only speeds at this batch size count; None counts all.
+    """
     known = [row for row in speed_rows(rows) if batch in (None, row.get("batch"))]
     found = groups(known, SPEED_GROUP)
     if not found:
@@ -303,21 +162,20 @@ def speed_table(rows: Iterable[Row], batch: int | None = None) -> str:
         ("ratio to the fp64 loop", lambda row: _times(row.get("ratio"))),
         ("outside the network", _outside),
         ("launches there", field("launches_per_evaluation")),
-        ("first result", lambda row: _unit(row.get("first_result_s"), " s")),
+        ("first result", lambda row: _seconds(row.get("first_result_s"))),
     ]
     ordered = sorted(found[0].rows, key=lambda row: row.get("nfe_asked") or row.get("nfe") or 0)
-    lines = [
-        row
-        for budget in groups_in_order(ordered, "nfe_asked")
-        for row in sorted(budget, key=lambda row: -row["samples_per_s"])
-    ]
-    return table(lines, columns).markdown()
+    budgets = list(dict.fromkeys(row.get("nfe_asked") for row in ordered))
+    ordered.sort(key=lambda row: (budgets.index(row.get("nfe_asked")), -row["samples_per_s"]))
+    return table(ordered, columns).markdown()
 
 
 def tuned_table(rows: Iterable[Row]) -> str:
-    """What a search found, in Markdown: a line for each budget of the newest search of the largest group. FD on fresh
-    seeds, with its std over blocks; empty where there are no rows."""
-    found = groups([row for row in rows if row.get("kind") == "tuned"], (*JUDGED, "n"))
+    """Return what a search found, in Markdown: a line for each budget of the largest group's newest search.
+
+    FD is on fresh seeds, with its standard deviation over blocks. The result is "" if there are no rows.
+    """
+    found = groups([row for row in rows if row.get("kind") == "tuned"], (*EVALUATED, "n"))
     if not found:
         return ""
     columns: list[Column] = [
@@ -335,23 +193,13 @@ def tuned_table(rows: Iterable[Row]) -> str:
 
 
 def _found(row: Row) -> str:
+    """Return the plan of a row in words: solver, points, intervals and the solver inside them."""
     config = row.get("config") or {}
+    text = f"{config.get('solver', '?')}, {number(config.get('steps'))} points"
     intervals, inside = intervals_of(row), config.get("restart_solver")
-    return f"{config.get('solver', '?')}, {number(config.get('steps'))} points" + (
-        (f", {intervals}" + f" with {inside}" * bool(inside)) if intervals else ""
-    )
-
-
-def groups_in_order(rows: Iterable[Row], name: str) -> list[list[Row]]:
-    """Rows with equal values of one field, groups in the order they are met."""
-    found: dict[Any, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row.get(name), []).append(row)
-    return list(found.values())
-
-
-def _walk(row: Row) -> tuple[Any, ...]:
-    return row.get("nfe") or 0, row["fd"]
+    if intervals:
+        text += f", {intervals}" + f" with {inside}" * bool(inside)
+    return text
 
 
 def _fd(row: Row, name: str = "fd", spread: str = "std") -> str:
@@ -369,8 +217,8 @@ def _times(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, (int, float)) else "–"
 
 
-def _unit(value: Any, unit: str) -> str:
-    return f"{number(value)}{unit}" if isinstance(value, (int, float)) else "–"
+def _seconds(value: Any) -> str:
+    return f"{number(value)} s" if isinstance(value, (int, float)) else "–"
 
 
 def _rate(row: Row) -> str:
@@ -385,8 +233,3 @@ def _outside(row: Row) -> str:
         return "–"
     share = f", {100 * out / whole:.1f} %" if isinstance(whole, (int, float)) and whole > 0 else ""
     return f"{number(out)} ms{share}"
-
-
-def _cell(value: str) -> str:
-    """A cell that cannot break the table."""
-    return value.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
