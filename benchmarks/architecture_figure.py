@@ -13,11 +13,10 @@ from matplotlib.patches import Rectangle
 
 import restart_sampling as rs
 from restart_sampling.experiments.report import canvas
-from restart_sampling.experiments.report.style import look
+from restart_sampling.experiments.report.style import BOX, CHOSEN, EDGE, INK, NOISE, look
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "architecture.png"
 ODE, JUMP = look("ode").colour, look("restart").colour
-PAPER, LINE, INK = "#eef1f4", "#8a949e", "#222222"
 
 
 def main() -> None:
@@ -65,8 +64,8 @@ def draw_machine(axes: Any) -> None:
     axes.axis("off")
     axes.set_title("the machine: what one row does, for every lane of the batch")
 
-    def box(x: float, y: float, width: float, height: float, text: str, colour: str = PAPER, **options: Any) -> None:
-        axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, edgecolor=LINE, lw=1))
+    def box(x: float, y: float, width: float, height: float, text: str, colour: str = BOX, **options: Any) -> None:
+        axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, edgecolor=EDGE, lw=1))
         axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", **options)
 
     def arrow(start: tuple[float, float], end: tuple[float, float], colour: str = INK, style: str = "-|>") -> None:
@@ -75,7 +74,7 @@ def draw_machine(axes: Any) -> None:
 
     axes.text(11, 55, "table, one for a plan", ha="center", va="center")
     for k, name in enumerate(("latent", "…", "row i", "row i + 1", "…", "last row")):
-        colour, weight = ("#cfe0ee", "bold") if name == "row i" else (PAPER, "normal")
+        colour, weight = (CHOSEN, "bold") if name == "row i" else (BOX, "normal")
         box(0, 44 - 8 * k, 22, 8, name, colour, weight=weight)
     axes.text(11, 0.5, "cursor of a lane → row", ha="center", va="center")
     arrow((22, 32), (35, 32), ODE)
@@ -85,7 +84,7 @@ def draw_machine(axes: Any) -> None:
     box(43, 49, 27, 9, "network F")
     box(37, 3, 15, 9, "x")
     box(61, 3, 15, 9, "h")
-    box(87, 26, 13, 12, "ε(seed,\ndraw)", "#dcefe8")
+    box(87, 26, 13, 12, "ε(seed,\ndraw)", NOISE)
     arrow((47, 49), (47, 40))
     axes.text(45.5, 44.5, "F", ha="right", va="center")
     arrow((66, 40), (66, 49))

@@ -27,7 +27,7 @@ import torch
 import restart_sampling as rs
 from restart_sampling.experiments.measure.claims import Fraction, fraction
 from restart_sampling.experiments.report import canvas
-from restart_sampling.experiments.report.select import front
+from restart_sampling.experiments.report.front import front
 from restart_sampling.experiments.report.style import look
 
 RESULTS = Path(__file__).parent / "results"
@@ -212,7 +212,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         figure, ((curve, ks), (intervals, mains)) = canvas.figure(6.4, 2, 2)
         for family in FAMILIES:
             every = means(rows, experiment="curve", family=family)
-            best = front(every, y="total")
+            best = front(every, lambda row: row["nfe"], lambda row: row["total"])
             shown = look(family)
             curve.plot(
                 [r["nfe"] for r in every],

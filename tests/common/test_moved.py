@@ -97,7 +97,7 @@ def test_public_modules_keep_their_names_without_a_warning(name):
         "from restart_sampling.bench.judge import judge_for",
         "from restart_sampling.tune import pareto, space, study",
         "from restart_sampling.tune.objective import Objective",
-        "from restart_sampling.report import front, make_page",
+        "from restart_sampling.report import make_page",
         "from restart_sampling.cli import main",
     ],
 )

@@ -19,6 +19,7 @@ import restart_sampling as rs
 from restart_sampling.cli.app import main
 from restart_sampling.experiments.measure import agreement, claims
 from restart_sampling.experiments.report import make_page, pairs_table, quality_table, select, speed_table, tuned_table
+from restart_sampling.experiments.report.front import front
 from restart_sampling.experiments.report.page import Live
 
 pytest.importorskip("plotly")
@@ -314,7 +315,7 @@ def test_front_is_what_no_point_beats():
             for p in points
             if not any(sign * q["nfe"] <= sign * p["nfe"] and q["fd"] <= p["fd"] and q is not p for q in points)
         ]
-        found = select.front(points, more_is_better=sign < 0)
+        found = front(points, lambda p: sign * p["nfe"], lambda p: p["fd"])
         assert sorted(p["nfe"] for p in found) == sorted(p["nfe"] for p in best)
 
 

@@ -63,6 +63,7 @@ OTHER_MAKER = Maker("others", "...", ".", "-.", "dashdot")
 INK, QUIET, GRID, EDGE = "#222222", "#555555", "#e4e4e4", "#999999"
 NEUTRAL = "#bbbbbb"  # a swatch that shows a pattern and no family
 NETWORK, OUTSIDE = "#b8c4d0", "#a3195b"  # the time of an evaluation: in the network, and everything else
+BOX, CHOSEN, NOISE = "#eef1f4", "#cfe0ee", "#dcefe8"  # fills of diagrams: a part, the part in question, noise
 SHADES = "Cividis_r"  # of heat maps
 FLOOR_LINE, FLOOR_DASH = "-", "solid"  # the distance of the training images: dashes tell the libraries apart
 DISTURBED = 0.45  # opacity of a speed that was measured while other processes took the processor
@@ -74,7 +75,7 @@ def family_of(row: Mapping[str, Any]) -> str:
     if row.get("family"):
         return str(row["family"])
     config = row.get("config") or {}
-    jumps = bool(row.get("restart") or config.get("restart"))
+    jumps = bool(row.get("restart") or config.get("restart", "{}") not in (None, "", "{}"))
     return family(str(config.get("solver")), config.get("s_churn") or 0.0, jumps)
 
 
