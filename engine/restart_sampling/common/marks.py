@@ -1,9 +1,9 @@
 r"""NVTX ranges of domain `restart_sampling`: what a profiler shows of a run.
 
-Ranges: `batch`, `main`, `restart i iteration k`, `trajectory`, `mixed`, `capture`, `write`, and `profile` around the
-job of `restart-sampling profile`. A range is registered once, and nothing is formatted in the loop; what a range costs
-with no profiler attached is in `benchmarks/results/marks.json`. A range is host-side: in a captured graph it covers the
-replay that a segment launches.
+Ranges: `batch`, `main`, `restart i iteration k`, `trajectory`, `mixed`, `traced`, `capture`, `write`, and `profile`
+around the job of `restart-sampling profile`. A range is registered once, and nothing is formatted in the loop; what a
+range costs with no profiler attached is in `benchmarks/results/marks.json`. A range is host-side: in a captured graph
+it covers the replay that a segment launches.
 
 Without the nvtx package the ranges are PyTorch's own, where it was built with CUDA; those know no domains, so the
 domain is in their names, "restart_sampling: batch". Without both there are no ranges, and nothing else changes."""
