@@ -1,4 +1,4 @@
-"""Pictures: one palette and one marker for each family in all of them, whoever draws; unlike things not side by side."""
+"""Pictures: one palette and one marker for each family in all of them; unlike things never side by side."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ import shlex
 import sys
 
 import pytest
+from support.html import Page, call
 from support.report_rows import KINDS, made_rows
-from test_report import Page, call
 from typer.main import get_command
 
 import restart_sampling as rs
@@ -228,7 +228,7 @@ BAD = (
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_field_may_be_anything(kind):
-    """Each field of a row of each kind replaced by each wrong value, one at a time in a row of its own: still a page."""
+    """Each field of a row of each kind is replaced by each wrong value, one at a time: there is still a page."""
     row = next(r for r in made_rows() if r["kind"] == kind)
     some = [r for r in made_rows() if r["kind"] == kind][:6]
     broken = [{**row, name: value} for name in row if name != "kind" for value in BAD]

@@ -1,4 +1,4 @@
-"""Searching plans: the space, a search whose best plan is known, going on after a stop, what is reported, the command."""
+"""Searching plans: the space, a search whose best plan is known, going on after a stop, reports, the command."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from support.commands import run
 from support.problems import gaussian
-from test_cli import run
 
 import restart_sampling as rs
 from restart_sampling.common.errors import ConfigError, NonFiniteError, OutputError, RestartValueError
@@ -577,7 +577,7 @@ def test_trial_rows_are_written_once_and_all(tmp_path):
 
 
 def search_with_rows(tmp_path, trials=22):
-    """(study, its rows, its space) of a search with starts, random plans, plans that were given up and one that failed."""
+    """Return (study, rows, space) of a search with starts, random plans, plans given up and one that failed."""
     where, known = Space(solvers=("heun", "dpm++2m"), max_nfe=43), Known()
     found = study.open_study(tmp_path / "s.db", settings())
     study.enqueue(found, starts.starts(where, [43], known.key), 5)

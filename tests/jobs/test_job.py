@@ -577,7 +577,7 @@ def test_clock_jumps_do_not_matter(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_killed_at_random_moments(workers, tmp_path):
-    """Three kills, then a run to the end, give the tree of an undisturbed run. `benchmarks/kill_trials.py` does more."""
+    """Three kills, then a run to the end, give the tree of an undisturbed run; benchmarks/kill_trials.py does more."""
     draw(tmp_path / "want", killing.SEEDS, format="wds", shard_size=20)
     rng = random.Random(workers)
     for k in range(3):

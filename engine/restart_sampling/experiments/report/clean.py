@@ -126,7 +126,7 @@ def cleaned(rows: Iterable[Any]) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def printable(text: str, longest: int = LONGEST) -> str:
-    """The text without what UTF-8 cannot hold (lone surrogates) and without control characters, cut with an ellipsis."""
+    """Return the text without lone surrogates (no UTF-8) and control characters, cut with an ellipsis."""
     safe = text[: longest + 1].encode("utf-8", "replace").decode()
     safe = "".join(" " if ord(c) < 32 or 0x7F <= ord(c) < 0xA0 else c for c in safe)
     return safe if len(safe) <= longest else safe[: longest - 1] + "…"

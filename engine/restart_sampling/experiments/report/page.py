@@ -1,4 +1,4 @@
-"""The page: one HTML file that loads nothing. plotly.js stands in it once, images are data URIs, the font is the system's.
+"""The page: one HTML file that loads nothing. plotly.js is in it once, images are data URIs, the font is the system's.
 
 The template in `templates/` is Jinja's. Text is escaped by Jinja, and figures are JSON whose <, >, & and ' are escaped.
 """

@@ -168,7 +168,7 @@ def _balanced(point: dict[str, Any]) -> dict[str, Any]:
 
 
 def _means(rows: Sequence[Row], names: Iterable[str]) -> dict[str, Any]:
-    """Return mean and std of the fields that all rows have, as `name` and `name`_std; None if only some rows have it."""
+    """Return mean and std of the fields that all rows have, as `name` and `name`_std; None if only some have it."""
     found: dict[str, Any] = {}
     for name in names:
         known = [row[name] for row in rows if is_finite(row.get(name))]

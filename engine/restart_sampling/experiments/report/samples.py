@@ -56,26 +56,26 @@ def data_uri(image: np.ndarray) -> str:
 
 def sample_grids(
     denoiser: Denoiser,
-    contenders: Iterable[Any],
+    candidates: Iterable[Any],
     budgets: Iterable[int] = BUDGETS,
     seeds: Sequence[int] = SEEDS,
     columns: int = 6,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Picture]:
-    """A grid of images for each budget and contender, from the same seeds (and so of the same classes) in every grid."""
-    some = list(contenders)
+    """Draw a grid of images for each budget and candidate, of the same seeds and so the same classes in every grid."""
+    some = list(candidates)
     pictures = []
     for budget in budgets:
-        for contender in some:
-            runner = contender.runner(denoiser, budget, batch_size=len(seeds))
+        for candidate in some:
+            runner = candidate.runner(denoiser, budget, batch_size=len(seeds))
             if runner is None:
                 continue
-            progress(f"{contender.title}, {runner.nfe} NFE")
+            progress(f"{candidate.title}, {runner.nfe} NFE")
             x, _ = runner.draw(list(seeds))
             sheet = grid(to_uint8(x), columns, scale=max(1, 84 // denoiser.shape[-1]))
             intervals = f", {_intervals(runner.plan)}" if runner.plan is not None and runner.plan.intervals else ""
-            caption = f"{contender.title}, {runner.nfe} NFE{intervals}"
-            alt = f"{len(seeds)} images by {contender.title} in {runner.nfe} network evaluations"
+            caption = f"{candidate.title}, {runner.nfe} NFE{intervals}"
+            alt = f"{len(seeds)} images by {candidate.title} in {runner.nfe} network evaluations"
             pictures.append(Picture(data_uri(sheet), sheet.shape[1], sheet.shape[0], caption, alt))
     return pictures
 

@@ -81,7 +81,7 @@ class Section:
 
     @property
     def choices(self) -> list[tuple[int, str]]:
-        """(place, label) of the views in reading order, "budget 9" before "budget 35"; the first view is shown first."""
+        """Return (place, label) of the views in reading order: "budget 9" before "budget 35"."""
         named = [(n, view.short or view.label) for n, view in enumerate(self.views)]
         return sorted(
             named, key=lambda item: [(p.isdigit(), int(p) if p.isdigit() else p) for p in re.split(r"(\d+)", item[1])]
@@ -137,8 +137,8 @@ def _quality(rows: Sequence[Row]) -> Section:
         "lower and further left is better. All points of a picture are of the same seeds; where samplers were drawn on "
         "different numbers of blocks, there is a picture for each set of blocks. Bars are the standard deviation over "
         "blocks; a hollow marker is of one block, so its spread is not known. A wide band is the front of its family: "
-        "no sampler of the family is better in both. Plain PyTorch loops begin from the engine's latents and have other "
-        "noise on the way; they are hidden until chosen in the legend."
+        "no sampler of the family is better in both. Plain PyTorch loops begin from the engine's latents and have "
+        "other noise on the way; they are hidden until chosen in the legend."
     )
     further = (
         ("Every set of features side by side", tables.features_table(rows)),
@@ -247,8 +247,8 @@ def _tuning(rows: Sequence[Row]) -> Section:
     lead = (
         "Plans found by search, by the distances of the named features: how good they are is for other features to "
         "say. Trials share their seeds; what is reported for a budget was measured again on fresh seeds, in a panel of "
-        "its own, beside the best preset and plain Heun that fit in it. Where searches drew different seeds, the newest "
-        "is shown; all are in the tables."
+        "its own, beside the best preset and plain Heun that fit in it. Where searches drew different seeds, the "
+        "newest is shown; all are in the tables."
     )
     return Section("tuning", "Tuned plans", lead, tuple(views), *_missing("tune", "rows of a search", views))
 
