@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from support.html import Page, call
+from support.commands import run as call
+from support.html import Page
 from support.report_rows import KINDS, made_rows
 
 import restart_sampling as rs

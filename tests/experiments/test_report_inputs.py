@@ -11,7 +11,8 @@ import shlex
 import sys
 
 import pytest
-from support.html import Page, call
+from support.commands import run as call
+from support.html import Page
 from support.report_rows import KINDS, made_rows
 from typer.main import get_command
 

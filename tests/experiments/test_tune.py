@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from support.commands import run
+from support import commands
 from support.problems import gaussian
 
 import restart_sampling as rs
@@ -32,6 +32,10 @@ pytest.importorskip("matplotlib")
 pytestmark = pytest.mark.usefixtures("one_thread")
 DENOISER = rs.Denoiser.from_function(gaussian(), shape=(1, 4, 4), sigma_min=0.002, sigma_max=80.0)
 COMMON = {"model": "made-up", "model_sha256": "", "dtype": "fp32", "n": 8, "first_seed": 0}
+
+
+def run(arguments, capsys):
+    return commands.run(capsys, *arguments)
 
 
 class Known:

@@ -1,11 +1,9 @@
-"""The report's page as a reader sees it, and the command that writes it."""
+"""The report's page as a reader sees it."""
 
 from __future__ import annotations
 
 import json
 from html.parser import HTMLParser
-
-from restart_sampling.cli.app import main
 
 
 class Page(HTMLParser):
@@ -45,14 +43,3 @@ class Page(HTMLParser):
     @property
     def text(self):
         return " ".join(" ".join(self.texts).split())
-
-
-def call(capsys, *arguments):
-    """(exit code, stdout, stderr) of the command."""
-    try:
-        main([*map(str, arguments)])
-        code = 0
-    except SystemExit as stop:
-        code = stop.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err

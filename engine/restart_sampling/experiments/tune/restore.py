@@ -1,8 +1,8 @@
 r"""A search made again from its committed rows when its storage is not there.
 
 tune.jsonl has all that a search needs to know of a trial: the plan, its NFE, and its distance or why it has none. The
-storage (SQLite by default) holds more of optuna's own, but it is a file of one machine; rows are committed,
-copied and read. A journal of optuna in its place would begin empty just the same, so the rows stay the source. Trials get
+storage (SQLite by default) holds more of optuna's own, but it is a file of one machine; rows are committed, copied
+and read. A journal of optuna in its place would begin empty just the same, so the rows stay the source. Trials get
 their old numbers, and numbers without a row (copies and refused points) are filled with refused trials, so that the
 search goes on as it was.
 """
