@@ -4,9 +4,10 @@ r"""What two revisions compute, compared to the bit: noise, plans, tables, rows 
 
 A change that only moves or mends code must leave all of it alone. Each revision computes SHA-256 digests in processes
 of its own, so the layout of the code may differ. Compared are: noise; the plan of every preset, its rows, its
-explanation and its bound table; samples of every solver, with and without Restart, on the reference and the native library; 64 images of three
-presets by the bundled model; of jobs in every format the files, the contact sheet, the manifest and run.json apart from
-versions; and jobs that the other revision begins, stops within a shard, and this one ends, with its own whole run.
+explanation and its bound table; samples of every solver, with and without Restart, on the reference and the native
+library; 64 images of three presets by the bundled model; of jobs in every format the files, the contact sheet, the
+manifest and run.json apart from versions; and jobs that the other revision begins, stops within a shard, and this one
+ends, with its own whole run.
 
 The other revision may be a folder with a checkout instead, whose native library is then used as it is."""
 
