@@ -4,9 +4,10 @@ r"""What two revisions compute, compared to the bit: noise, plans, tables, rows 
 
 A change that only moves or mends code must leave all of it alone. Each revision computes SHA-256 digests in processes
 of its own, so the layout of the code may differ. Compared are: noise; the plan of every preset, its rows, its
-explanation and its bound table; samples of every solver, with and without Restart, on two backends; 64 images of three
-presets by the bundled model; of jobs in every format the files, the contact sheet, the manifest and run.json apart from
-versions; and jobs that the other revision begins, stops within a shard, and this one ends, with its own whole run.
+explanation and its bound table; samples of every solver, with and without Restart, on the reference and the native
+library; 64 images of three presets by the bundled model; of jobs in every format the files, the contact sheet, the
+manifest and run.json apart from versions; and jobs that the other revision begins, stops within a shard, and this one
+ends, with its own whole run.
 
 The other revision may be a folder with a checkout instead, whose native library is then used as it is."""
 
@@ -81,7 +82,7 @@ for preset in rs.presets():
 SOLVERS = ("euler", "heun", "edm-stochastic", "ddpm", "dpm2", "dpm3", "dpm++2m")
 RESTARTS = {"none": None, "one": "[3, 2, 0.06, 0.30]", "two": '{"0": [4, 1, 19.35, 40.79], "1": [3, 3, 0.3, 1.0]}'}
 den = rs.Denoiser.from_function(lambda x, sigma: x / (1 + sigma.view(-1, 1, 1, 1) ** 2), shape=(3, 7, 5))
-for backend in ("reference", "native"):
+for backend in sys.argv[1:]:
     for solver in SOLVERS:
         for name, restart in RESTARTS.items():
             churn = dict(s_churn=20.0, s_min=0.05, s_max=50.0, s_noise=1.003) if solver == "edm-stochastic" else {}
@@ -175,6 +176,12 @@ def child(root: Path, code: str, *arguments: str) -> dict[str, str]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+def backends(*roots: Path) -> list[str]:
+    """Return the backends that all revisions have."""
+    native = all(any((root / "bindings" / "restart_bindings").glob("_native_cpu*")) for root in roots)
+    return ["reference", "native"] if native else ["reference"]
+
+
 def resumed(here: Path, there: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Return digests of jobs that `there` began and `here` ended, and of whole jobs of `there`."""
     with tempfile.TemporaryDirectory() as folder:
@@ -207,9 +214,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("revision", help="a commit, a tag, a branch, or a folder that holds another checkout")
     revision = parser.parse_args().revision
-    here = child(ROOT, RESULTS)
     with checkout(revision) as other:
-        there = child(other, RESULTS)
+        both = backends(ROOT, other)
+        here, there = child(ROOT, RESULTS, *both), child(other, RESULTS, *both)
         ended, whole = resumed(ROOT, other)
     here, there = here | ended, there | whole
     differ = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
