@@ -1,6 +1,6 @@
 r"""Restart intervals: what they are, and how they are read from every notation in use.
 
-An interval [N, K, t_min, t_max] (arXiv 2306.14878, Algorithms 1 and 2) acts when the state arrives at t_min: it is
+An interval [N, K, t_min, t_max] (arXiv 2306.14878, Algorithm 2) acts when the state arrives at t_min: it is
 raised to t_max by fresh noise of std √(t_max² − t_min²) and solved back down over N grid points (N − 1 steps), K times.
 t_min snaps to the nearest point of the main grid.
 

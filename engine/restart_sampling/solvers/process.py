@@ -21,7 +21,7 @@ def alpha(process: str, t: float) -> float:
 def rise(process: str, t: float, t_up: float, s_noise: float = 1.0) -> tuple[float, float]:
     """Return (a, std) such that x ← a·x + std·ε moves the state from level t up to level t_up ≥ t.
 
-    a = α(t_up)/α(t), std = S_noise·√(σ(t_up)² − a²σ(t)²) (Restart, arXiv 2306.14878, Algorithm 1, for ve).
+    a = α(t_up)/α(t), std = S_noise·√(σ(t_up)² − a²σ(t)²) (Restart, arXiv 2306.14878, Algorithm 2, for ve).
     Limiting case: t_up = t is the identity, (1, 0).
     """
     if t_up == t:

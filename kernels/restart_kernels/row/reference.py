@@ -9,6 +9,8 @@ A row of the table is what follows one network evaluation. Its coefficients and 
     x ← y if STORE_X        h ← g if STORE_H        net_in ← C_IN·y if STORE_NET (both halves under guidance)
     first_bad ← min(first_bad, row) if y is not finite somewhere in the sample
 
+Reads x, h, F, coef, code, cursor, seeds; writes x, h, net_in, first_bad. `advance` moves cursor and writes c_noise.
+
 x, h: [B, ...] in float32, or in float64 where they are the oracle. F: [B, ...] in any float type, widened first.
 net_in: [B, ...] or [2B, ...], rounded to its own type last. Every product and sum is rounded on its own in the
 registers' type, in the order of the parentheses: that order is part of the scheme, and the other backends mirror it.
