@@ -15,6 +15,11 @@ def _found() -> list[Solver]:
     names = sorted({module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])} - {"registry"})
     modules = [importlib.import_module(f".{name}", __package__) for name in names]
     solvers = [module.SOLVER for module in modules if hasattr(module, "SOLVER")]
+    names = [name for solver in solvers for name in (solver.name, *solver.aliases)]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(
+            f"two files of solvers/ define the name {twice[0]!r}; choose another name or alias in one of them"
+        )
     return sorted(solvers, key=lambda solver: (solver.rank, solver.name))
 
 
