@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from .front import front
 from .chart import (
     HOVER,
     empty,
@@ -23,6 +22,7 @@ from .chart import (
     quartile_bars,
     spread_bars,
 )
+from .front import front
 from .labels import place
 from .select import Row
 from .series import Series, series_of

@@ -14,9 +14,9 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from ...plan.presets import presets
-from .front import front
 from . import canvas
 from .chart import HOVER, dress, family_label, hover, log_axis, spread_bars
+from .front import front
 from .select import Row
 from .style import INK, colour, family_of, look, number, rank, text
 
