@@ -4,7 +4,7 @@ The library is optional. Without a C++ compiler, or when compiling fails, the Py
 same, and one line says what was left out and why; so does one when only its CUDA module does not compile.
 RESTART_NATIVE=0 leaves all out on purpose.
 
-    python setup.py build_ext --inplace      # a bare checkout: the modules go next to bindings/restart_bindings/__init__.py
+    python setup.py build_ext --inplace      # a bare checkout: the modules go into bindings/restart_bindings/
 """
 
 from __future__ import annotations

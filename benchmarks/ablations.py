@@ -1,9 +1,9 @@
-r"""Ablations of Restart on the bundled model: K in two intervals, the interval, N_main. FD-classifier, the same seeds
-for all.
+r"""Ablations of Restart on the bundled model: K in two intervals, the interval, and N_main, all on the same seeds.
 
-python benchmarks/ablations.py     # resumable; appends to results/ablation.jsonl and draws results/ablation.png
+    python benchmarks/ablations.py     # resumable; appends to results/ablation.jsonl and draws results/ablation.png
 
-A block of seeds that `restart-sampling bench` has measured with the same plan is not measured again.
+The distance is that of the bundled classifier's features. A block of seeds that `restart-sampling bench` has measured
+with the same plan is not measured again.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import restart_sampling as rs
-from restart_sampling.experiments.measure import image_cache as kept
-from restart_sampling.experiments.measure import quality
+from restart_sampling.experiments.measure import image_cache, quality
 from restart_sampling.experiments.measure.engine import EngineRunner
 from restart_sampling.experiments.measure.evaluator import evaluator_for
 from restart_sampling.experiments.measure.rows import append, environment, find, read
@@ -24,14 +23,12 @@ from restart_sampling.experiments.report.style import family_of
 
 RESULTS = Path(__file__).parent / "results"
 MODEL = "fashion-mnist"
-
-
 PAPER = "K, 0.06 to 0.3"  # the paper's interval for CIFAR-10 VP
 BLOCKS = {PAPER: 3}  # of seeds; others have one
 
 
 def experiments() -> list[tuple[str, Any, rs.Plan]]:
-    """(experiment, value, plan), cheapest first within each."""
+    """Return (experiment, value, plan), cheapest first within each experiment."""
     at = "0.30, 1.0"
     found: list[tuple[str, Any, rs.Plan]] = [("K", 0, rs.Plan.build(steps=18))]
     found += [("K", k, rs.Plan.build(steps=18, restart=f"[3, {k}, {at}]")) for k in (2, 7, 12)]
@@ -52,15 +49,15 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=1_000_000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--plot-only", action="store_true", help="draw the picture of the rows that are there")
+    parser.add_argument("--plot-only", action="store_true", help="draw the picture of the rows that exist")
     arguments = parser.parse_args()
     if arguments.plot_only:
         rows = find(read(arguments.out / "ablation.jsonl"), kind="ablation", n=arguments.n)
         plot(rows, rows[-1], arguments.out / "ablation.png")
         return
-    denoiser, judge = rs.load(MODEL), evaluator_for(MODEL)
+    denoiser, evaluator = rs.load(MODEL), evaluator_for(MODEL)
     keys = {"model": MODEL, "model_sha256": str(denoiser.info["sha256"])[:12], "dtype": "fp32", "n": arguments.n}
-    keys |= {"features": judge.features, "reference": judge.reference}
+    keys |= {"features": evaluator.features, "reference": evaluator.reference}
     work = [
         (*what, arguments.first_seed + block * arguments.n)
         for what in experiments()
@@ -85,19 +82,12 @@ def main() -> None:
         else:
             runner = EngineRunner(denoiser, plan, arguments.batch, "fp32")
             images, labels = quality.block_of(
-                denoiser, runner, kept.default_folder(), first_seed, arguments.n, arguments.batch
+                denoiser, runner, image_cache.default_folder(), first_seed, arguments.n, arguments.batch
             )
-            measured, where = judge.measure(images, labels), environment()
-        row |= {
-            "sampler": "heun+restart" if plan.intervals else "heun",
-            "title": "Heun + Restart" if plan.intervals else "Heun",
-        }
-        row |= {
-            "family": "restart" if plan.intervals else "ode",
-            "by": "engine",
-            "nfe_asked": plan.nfe,
-            "batch": arguments.batch,
-        }
+            measured, where = evaluator.measure(images, labels), environment()
+        sampler, title = ("heun+restart", "Heun + Restart") if plan.intervals else ("heun", "Heun")
+        row |= {"sampler": sampler, "title": title, "family": "restart" if plan.intervals else "ode", "by": "engine"}
+        row |= {"nfe_asked": plan.nfe, "batch": arguments.batch}
         row |= {"config": plan.config.to_dict(), "restart": plan.config.restart.to_json() if plan.intervals else ""}
         row |= {name: round(measured[name], 6) for name in ("fd", "fd_balanced", "accuracy")} | where
         append(arguments.out / "ablation.jsonl", row)
@@ -106,7 +96,7 @@ def main() -> None:
 
 
 def plot(rows: list[dict[str, Any]], keys: dict[str, Any], path: Path) -> None:
-    """FD with equal classes, mean and standard deviation over the blocks of seeds, with the NFE under each value."""
+    """Draw FD with equal classes: mean and standard deviation over the blocks of seeds, the NFE under each value."""
     titles = {
         "K": "K jumps, interval 0.3 to 1",
         PAPER: f"{PAPER[0]} jumps, interval 0.06 to 0.3",
@@ -135,12 +125,13 @@ def plot(rows: list[dict[str, Any]], keys: dict[str, Any], path: Path) -> None:
         for ax in axes[:, 0]:
             ax.set_ylabel("FD, equal classes\n(lower is better)")
         canvas.legend(figure, [family_of(p) for p in every], one_block=canvas.has_hollow(every))
-        caption = f"{MODEL}, features {keys['features']}, Heun; the number under a value is its NFE. Bars: standard deviation."
+        caption = f"{MODEL}, features {keys['features']}, Heun; the number under a value is its NFE. "
+        caption += "Bars: standard deviation."
         canvas.save(figure, path, caption)
 
 
 def _tick(row: dict[str, Any]) -> str:
-    """The varied value, an interval on two lines, and the NFE under it."""
+    """Return the varied value, an interval on two lines, and the NFE under it."""
     return str(row["value"]).replace(", ", "\nto ") + f"\n({row['nfe']})"
 
 

@@ -13,11 +13,10 @@ from matplotlib.patches import Rectangle
 
 import restart_sampling as rs
 from restart_sampling.experiments.report import canvas
-from restart_sampling.experiments.report.style import look
+from restart_sampling.experiments.report.style import BOX, CHOSEN, EDGE, INK, NOISE, look
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "architecture.png"
 ODE, JUMP = look("ode").colour, look("restart").colour
-PAPER, LINE, INK = "#eef1f4", "#8a949e", "#222222"
 
 
 def main() -> None:
@@ -34,15 +33,15 @@ def draw_rows(axes: Any, plan: rs.Plan) -> None:
     """One dot for each evaluation at its level; a jump is a line up between two of them."""
     rows = plan.rows
     axes.set_yscale("log")
-    for (i, row), (j, after) in pairwise(enumerate(rows, 1)):
+    for (i, row), (j, after) in pairwise(enumerate(rows)):
         jump, inside = after.sigma > row.sigma, row.interval is not None and after.interval is not None
         colour, style = (JUMP, ":" if jump else "-") if jump or inside else (ODE, "-")
         axes.plot([i, j], [row.sigma, after.sigma], style, color=colour, lw=2.2 if jump else 1.2, zorder=2)
     for inside in (False, True):
-        some = [(i, row.sigma) for i, row in enumerate(rows, 1) if (row.interval is not None) == inside]
+        some = [(i, row.sigma) for i, row in enumerate(rows) if (row.interval is not None) == inside]
         shown = look("restart" if inside else "ode")
         axes.plot(*zip(*some, strict=True), shown.marker, color=shown.colour, ms=5.5, zorder=3)
-    first = next(i for i, row in enumerate(rows, 1) if row.noise)
+    first = next(i for i, row in enumerate(rows) if row.noise)
     axes.annotate(
         f"a jump: noise added by row {first},\nno row of its own",
         (first + 0.5, (plan.intervals[0].t_min * plan.intervals[0].t_max) ** 0.5),  # the middle of the jump
@@ -53,7 +52,7 @@ def draw_rows(axes: Any, plan: rs.Plan) -> None:
     )
     axes.annotate("main grid", (2.5, 60), color=ODE)
     axes.set(xlabel="row (one network evaluation each)", ylabel="noise level σ", ylim=(0.012, 200))
-    axes.set_xticks(range(1, len(rows) + 1, 2))
+    axes.set_xticks(range(0, len(rows), 2))
     axes.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
     axes.minorticks_off()
     axes.set_title(f"a plan: {plan.nfe} rows, one Restart interval with K = {plan.intervals[0].K}")
@@ -65,8 +64,8 @@ def draw_machine(axes: Any) -> None:
     axes.axis("off")
     axes.set_title("the machine: what one row does, for every lane of the batch")
 
-    def box(x: float, y: float, width: float, height: float, text: str, colour: str = PAPER, **options: Any) -> None:
-        axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, edgecolor=LINE, lw=1))
+    def box(x: float, y: float, width: float, height: float, text: str, colour: str = BOX, **options: Any) -> None:
+        axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, edgecolor=EDGE, lw=1))
         axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", **options)
 
     def arrow(start: tuple[float, float], end: tuple[float, float], colour: str = INK, style: str = "-|>") -> None:
@@ -74,8 +73,8 @@ def draw_machine(axes: Any) -> None:
         axes.annotate("", end, start, arrowprops=lines)
 
     axes.text(11, 55, "table, one for a plan", ha="center", va="center")
-    for k, name in enumerate(("row 0: latent", "…", "row i", "row i + 1", "…", "last row")):
-        colour, weight = ("#cfe0ee", "bold") if name == "row i" else (PAPER, "normal")
+    for k, name in enumerate(("latent", "…", "row i", "row i + 1", "…", "last row")):
+        colour, weight = (CHOSEN, "bold") if name == "row i" else (BOX, "normal")
         box(0, 44 - 8 * k, 22, 8, name, colour, weight=weight)
     axes.text(11, 0.5, "cursor of a lane → row", ha="center", va="center")
     arrow((22, 32), (35, 32), ODE)
@@ -85,7 +84,7 @@ def draw_machine(axes: Any) -> None:
     box(43, 49, 27, 9, "network F")
     box(37, 3, 15, 9, "x")
     box(61, 3, 15, 9, "h")
-    box(87, 26, 13, 12, "ε(seed,\ndraw)", "#dcefe8")
+    box(87, 26, 13, 12, "ε(seed,\ndraw)", NOISE)
     arrow((47, 49), (47, 40))
     axes.text(45.5, 44.5, "F", ha="right", va="center")
     arrow((66, 40), (66, 49))

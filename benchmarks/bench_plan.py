@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 import restart_sampling as rs
-from restart_sampling.experiments.measure.engine import KINDS, plan_for
+from restart_sampling.experiments.measure.engine import plan_for
 from restart_sampling.models import parameterization
 from restart_sampling.sampler.table import bind
+from restart_sampling.solvers import SOLVERS as ALL
 
-SOLVERS = [kind.solver for kind in KINDS]
+SOLVERS = list(ALL)
 PRESETS = ["cifar10-edm-43", "cifar10-vp-519", "imagenet64-edm-623"]
 
 

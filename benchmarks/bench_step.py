@@ -62,7 +62,7 @@ def test_step(benchmark: Any, backend: str, row: str) -> None:
     stepper = rk.bind(machine(ROWS[row], 0.3 if "jump" in row else 0.0), backend)
     F = torch.randn(SHAPE)
     benchmark.extra_info["bytes"] = 4 * F.numel() * 4  # two reads, two stores of float32
-    benchmark(stepper.step, F)
+    benchmark(stepper.run_row, F)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -1,4 +1,4 @@
-"""The bundled model's samplers by every shipped extractor, on the blocks that all of them share: for docs/quality.md."""
+"""The table of docs/quality.md: the bundled model's samplers by every shipped extractor, on the blocks all share."""
 
 from __future__ import annotations
 
@@ -22,27 +22,31 @@ Values = dict[tuple[str, str], dict[int, float]]  # (sampler, extractor) → {fi
 
 
 def values(rows: Iterable[dict[str, Any]]) -> tuple[Values, list[int]]:
-    """Distances with equal classes of blocks of 1,000, and the first seeds of the blocks that all have."""
+    """Return the distances with equal classes of blocks of 1,000, and the first seeds of the blocks that all have."""
     found: Values = {}
     for row in find(rows, kind="quality", n=1000, model="fashion-mnist", dtype="fp32", reference=shipped.REFERENCE):
         name = f"{row['sampler']}@{row['nfe']}"
         if name in SAMPLERS and row["features"] in shipped.NAMES and "fd_balanced" in row:
             found.setdefault((name, row["features"]), {})[row["first_seed"]] = row["fd_balanced"]
-    everyone = [found.get((name, features), {}) for name in SAMPLERS for features in shipped.NAMES]
-    return found, sorted(set.intersection(*(set(blocks) for blocks in everyone)))
+    every = [found.get((name, features), {}) for name in SAMPLERS for features in shipped.NAMES]
+    return found, sorted(set.intersection(*(set(blocks) for blocks in every)))
 
 
 def paired(found: Values, shared: list[int], name: str, features: str) -> tuple[float, float]:
-    """(mean, standard error) of a sampler's distance less that of the best SDE, block by block."""
+    """Return (mean, standard error) of a sampler's distance minus that of the best SDE, block by block."""
     less = [found[name, features][seed] - found[BEST_SDE, features][seed] for seed in shared]
     return statistics.fmean(less), statistics.stdev(less) / len(less) ** 0.5
 
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
-    """A line for each sampler, a column for each extractor: mean distance, and its difference to the best SDE."""
+    """Return a table with a line for each sampler and a column for each extractor.
+
+    A cell is the mean distance, with its difference to the best SDE in brackets.
+    """
     found, shared = values(rows)
     lines = [
-        f"Fréchet distance with equal classes, mean over {len(shared)} blocks of 1,000 seeds from {shared[0]:,} on; in brackets",
+        f"Fréchet distance with equal classes, mean over {len(shared)} blocks of 1,000 seeds from {shared[0]:,} on; "
+        "in brackets",
         "the difference to the SDE at 127 evaluations, mean over blocks ± standard error. Lower is better.",
         "",
         f"| sampler | NFE | {' | '.join(name.removeprefix('fashion-mnist-') for name in shipped.NAMES)} |",

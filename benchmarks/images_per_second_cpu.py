@@ -90,7 +90,7 @@ def variants_of(plan: rs.Plan, batch: int, compiled: bool) -> dict[str, Variant]
     def engine(concurrent: bool) -> Variant:
         sampler = rs.Sampler(denoiser, plan, batch_size=batch, compile="on" if compiled else "off")
         network = Timed(sampler.network, concurrent)
-        sampler.network = network  # before its first batch
+        sampler.workspace.network = network  # before its first batch
         return Variant(lambda: sampler.run(seeds, labels), network)
 
     plain = Timed(torch.compile(denoiser.network, dynamic=False) if compiled else denoiser.network)

@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     pairs = [(i, plans[i % len(plans)]) for i in range(options.per_plan * len(plans))]
     sampler = rs.Sampler(denoiser, plans[0], batch_size=options.batch, compile="off")
     counted = Counted(sampler.network)
-    sampler.network = counted
+    sampler.workspace.network = counted
     variants = {"plan by plan": plan_by_plan, "mixed": mixed}
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     counts: dict[str, tuple[int, int]] = {}

@@ -1,10 +1,11 @@
 """The README's pictures of the benchmark, from the rows of `restart-sampling bench`.
 
-    python benchmarks/pictures.py [RESULTS_DIR] [OUT_DIR]     # quality-nfe.png, quality-speed.png, samples-per-second.png
+    python benchmarks/pictures.py [RESULTS_DIR] [OUT_DIR]   # quality-nfe.png, quality-speed.png, samples-per-second.png
 
 FD against NFE, FD against samples per second, and samples per second at one budget with quartiles. Each shows the
-largest group of rows that may be compared (`restart_sampling.experiments.report.select`), and says which; distances are of the same
-seeds, in one panel of all samplers on the blocks that all have, and in another of those with the most blocks."""
+largest group of rows that may be compared (experiments/report/select.py), and says which; distances are of the same
+seeds, in one panel of all samplers on the blocks they share, and in another of those with the most blocks.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +55,7 @@ def quality_speed(rows: Iterable[select.Row], path: Path) -> bool:
 
 
 def _distances(found: Sequence[select.Group], rows: Sequence[select.Row], path: Path, x: str, title: str) -> bool:
-    """FD along `x`: a panel of all samplers on the blocks that all have, and where some have more blocks, one of those."""
+    """Draw FD along `x`: a panel of all samplers on the blocks they share, and one of those with more blocks."""
     groups = select.panels(found)
     if not groups:
         return False

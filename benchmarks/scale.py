@@ -28,9 +28,9 @@ from where import RESULTS, environment
 
 import restart_sampling as rs
 from restart_sampling.experiments.measure.timing import interleaved, quartiles, ratios
+from restart_sampling.jobs.folder import JobFolder
 from restart_sampling.jobs.generate import run_job
-from restart_sampling.jobs.job import JobFolder
-from restart_sampling.jobs.manifest import Line, _text
+from restart_sampling.jobs.manifest import Line, line_text
 from restart_sampling.jobs.record import digest
 
 PARTS = ("start", "job", "writing")  # "start" includes the resumes
@@ -131,7 +131,7 @@ def starting(shards: list[int], folder: Path) -> list[dict[str, Any]]:
                 line = Line(
                     i, f"{1000 * i}-{1000 * i + 999}", 1000, (f"shard-{i:06d}.tar",), 3_000_000, "0" * 64, batch=256
                 )
-                file.write(_text(line) + "\n")
+                file.write(line_text(line) + "\n")
         size = (out / "manifest-0.jsonl").stat().st_size
         ms = _ms(partial(_open, out, record, keep=True), 1)
         rows.append({"what": "resume", "finished_shards": k, "manifest_mb": round(size / 1e6, 2), "ms": ms})

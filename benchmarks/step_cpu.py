@@ -58,7 +58,7 @@ def step_of(shape: tuple[int, ...], flags: int, dtype: torch.dtype, s: float) ->
     x, h, F, net_in = random(shape), random(shape), random(shape).to(dtype), random(shape).to(dtype)
     cursor, seeds = torch.zeros(1, dtype=torch.int32), torch.arange(batch)
     first_bad = torch.full((batch,), L.NEVER, dtype=torch.int32)
-    step = rb.Step(x, h, net_in, coef, code, cursor, seeds, first_bad).step
+    step = rb.BoundMachine(x, h, net_in, coef, code, cursor, seeds, first_bad).run_row
     return lambda: step(F)
 
 
@@ -170,11 +170,11 @@ def overhead(rounds: int) -> list[dict[str, Any]]:
     x, h, F, net_in = (torch.ones(1, 4) for _ in range(4))
     seeds, first_bad = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int32)
 
-    def bound() -> tuple[rb.Step, torch.Tensor]:
+    def bound() -> tuple[rb.BoundMachine, torch.Tensor]:
         cursor = torch.zeros(1, dtype=torch.int32)
-        return rb.Step(x, h, net_in, coef, code, cursor, seeds, first_bad), cursor
+        return rb.BoundMachine(x, h, net_in, coef, code, cursor, seeds, first_bad), cursor
 
-    step = bound()[0].step
+    step = bound()[0].run_row
     advance, cursor = bound()
     advance, back = advance.advance, cursor.zero_
 

@@ -1,11 +1,11 @@
 r"""Quality against NFE on the paper's synthetic mixture: ODE, SDE and Restart, and Restart's K, interval and main grid.
 
-Data and network are those of synthetic_mixture.py (arXiv 2306.14878, section 5.1); every sampler walks EDM's grid. The
-error is W1(samples, data) by minimum-weight matching; two samples of the data have one too, the floor. Every family is
-swept as the paper sweeps it (appendix C.5), each configuration on the same seeds, and a family's curve is the lowest
-mean error with at most so many evaluations. The claim is computed as for images (`restart_sampling.experiments.measure.claims`).
+Data and network are those of synthetic_mixture.py (arXiv 2306.14878, section 5.1); every sampler runs on EDM's grid.
+The error is W1(samples, data) by minimum-weight matching; two samples of the data have one too, the floor. Every family
+is swept as the paper sweeps it (appendix C.5), each configuration on the same seeds, and a family's curve is the lowest
+mean error with at most so many evaluations. The claim is computed as for images (experiments/measure/claims.py).
 
-    python benchmarks/synthetic_curves.py            # about half an hour on 2 cores; resumable; writes results/synthetic_curves.*
+    python benchmarks/synthetic_curves.py    # half an hour on 2 cores; resumable; writes results/synthetic_curves.*
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import torch
 import restart_sampling as rs
 from restart_sampling.experiments.measure.claims import Fraction, fraction
 from restart_sampling.experiments.report import canvas
+from restart_sampling.experiments.report.front import front
 from restart_sampling.experiments.report.style import look
 
 RESULTS = Path(__file__).parent / "results"
@@ -37,7 +38,7 @@ FLOOR = "floor"
 
 @dataclass(frozen=True)
 class Configuration:
-    """One sampler. `experiment` is "curve", "K", "interval" or "N_main"."""
+    """A sampler in an experiment: "curve", "K", "interval" or "N_main"."""
 
     experiment: str
     family: str
@@ -50,6 +51,7 @@ class Configuration:
     t_max: float = 0.0
 
     def plan(self) -> rs.Plan:
+        """Return the plan of this configuration."""
         options: dict[str, Any] = {"solver": self.solver, "steps": self.steps}
         if self.s_churn:
             options |= {"s_churn": self.s_churn}
@@ -59,14 +61,14 @@ class Configuration:
 
     @property
     def sampler(self) -> str:
-        """What is the same along NFE is in no name; it only has to tell configurations apart."""
+        """A name that tells configurations apart."""
         jump = f" [{self.N}, {self.K}, {self.t_min:g}, {self.t_max:g}]" if self.K else ""
         churn = f" S_churn {self.s_churn:g}" if self.s_churn else ""
         return f"{self.solver} {self.steps}{churn}{jump}"
 
 
 def configurations() -> Iterator[Configuration]:
-    """All of them; one that is in two experiments is listed in both and measured once."""
+    """Yield all configurations; one that is in two experiments is listed in both and measured once."""
     t_min, t_max = INTERVAL
     for solver in ("euler", "heun"):
         for steps in (12, 18, 36, 72, 144):
@@ -88,14 +90,14 @@ def configurations() -> Iterator[Configuration]:
 
 
 def draw(denoiser: rs.Denoiser, plan: rs.Plan, n: int, seed: int) -> np.ndarray:
-    """n samples in R^20, float64."""
+    """Draw n samples in R^20, float64."""
     base = 10_000_000 * seed
     x = rs.Sampler(denoiser, plan, batch_size=n).run(range(base, base + n))
     return x.view(n, 20).double().numpy()
 
 
 def total(samples: np.ndarray, seed: int) -> float:
-    """W1 between samples and as many fresh points of the data."""
+    """Return W1 between samples and as many fresh points of the data."""
     return synthetic.W1(samples, synthetic.make_data(len(samples), seed=1000 + seed))
 
 
@@ -104,7 +106,7 @@ KEY = COLUMNS[1:9]
 
 
 def measure(n: int, runs: int, train_steps: int, path: Path) -> None:
-    """Append what `path` does not have yet, configuration by configuration."""
+    """Append the rows that `path` does not have yet, configuration by configuration."""
     torch.set_num_threads(1)
     denoiser = synthetic.train(train_steps)
     rows = load(path)
@@ -150,7 +152,7 @@ def measure(n: int, runs: int, train_steps: int, path: Path) -> None:
 
 
 def load(path: Path) -> list[dict[str, Any]]:
-    """Rows with numbers as numbers; none where there is no file."""
+    """Return the rows of a file with numbers as numbers, none if there is no file."""
     if not path.exists():
         return []
     whole = ("steps", "N", "K", "nfe", "seed", "n")
@@ -163,9 +165,7 @@ def load(path: Path) -> list[dict[str, Any]]:
 
 
 def as_quality(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of the curve as `claims.fraction` reads them: W1 in place of the Fréchet distance, a run in place of a
-    block.
-    """
+    """Return rows of the curve for `claims.fraction`: W1 stands for the Fréchet distance, a run for a block."""
     return [
         {
             "kind": "quality",
@@ -182,7 +182,7 @@ def as_quality(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def claim(rows: list[dict[str, Any]]) -> Fraction:
-    """The share of the best SDE's evaluations with which Restart reaches its error."""
+    """Return the share of the best SDE's evaluations with which Restart reaches its error."""
     found = fraction(as_quality(rows))
     if found is None:
         raise SystemExit("no rows: run python benchmarks/synthetic_curves.py")
@@ -190,7 +190,7 @@ def claim(rows: list[dict[str, Any]]) -> Fraction:
 
 
 def means(rows: list[dict[str, Any]], **given: Any) -> list[dict[str, Any]]:
-    """One row for each configuration: mean and std of `total` over the runs."""
+    """Return a row for each configuration: mean and std of `total` over the runs."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         if all(row[k] == v for k, v in given.items()):
@@ -203,17 +203,8 @@ def means(rows: list[dict[str, Any]], **given: Any) -> list[dict[str, Any]]:
     return found
 
 
-def front(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The configurations than which none is as good with as few evaluations."""
-    best: list[dict[str, Any]] = []
-    for row in sorted(rows, key=lambda r: (r["nfe"], r["total"])):
-        if not best or row["total"] < best[-1]["total"]:
-            best.append(row)
-    return best
-
-
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """The curves, and the three ablations."""
+    """Draw the curves and the three ablations."""
     base = float(np.mean([r["total"] for r in rows if r["family"] == FLOOR]))
     runs = len({r["seed"] for r in rows})
     (without,) = means(rows, experiment="K", family="ode")
@@ -221,7 +212,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         figure, ((curve, ks), (intervals, mains)) = canvas.figure(6.4, 2, 2)
         for family in FAMILIES:
             every = means(rows, experiment="curve", family=family)
-            best = front(every)
+            best = front(every, lambda row: row["nfe"], lambda row: row["total"])
             shown = look(family)
             curve.plot(
                 [r["nfe"] for r in every],

@@ -1,6 +1,6 @@
 r"""The paper's synthetic experiment (arXiv 2306.14878, section 5.1 and appendix C.5), through the engine.
 
-Data: 2,000 points of a 4-D mixture 0.3·N(a, I) + 0.7·N(−a, I), a = (3, 3, 3, 3), sent to 20-D by a Gaussian matrix,
+Data: 2,000 points of a 4-D mixture 0.3·N(a, I) + 0.7·N(−a, I), a = (3, 3, 3, 3), mapped to 20-D by a Gaussian matrix,
 each coordinate scaled to variance 1. Denoiser: a four-layer MLP of width 64 with EDM preconditioning, trained by
 denoising score matching. Sampler: first-order steps (Euler) on a fixed grid, and K Restart iterations in [t_min, t_max]
 = [1.0, 1.5].
@@ -12,7 +12,7 @@ Errors, all W1 at t = 0 by minimum-weight matching of equal-size samples (append
 with total ≤ contracted + additional. The paper prints no values, so what is checked is its finding: with K the
 contracted error falls and the additional error grows.
 
-    python benchmarks/synthetic_mixture.py            # about ten minutes on 2 cores; writes results/synthetic_mixture.*
+    python benchmarks/synthetic_mixture.py       # about ten minutes on 2 cores; writes results/synthetic_mixture.*
 """
 
 from __future__ import annotations
@@ -33,16 +33,18 @@ import restart_sampling as rs
 from restart_sampling.experiments.report import canvas
 from restart_sampling.experiments.report.style import look
 from restart_sampling.models import parameterization
+from restart_sampling.plan.schedule import get_schedule
 
 T_MIN, T_MAX = 1.0, 1.5
 RESULTS = Path(__file__).parent / "results"
 
 
 def make_data(n: int, seed: int) -> np.ndarray:
-    """n points in R^20 (section 5.1). The projection is the same for every seed.
+    """Return n points in R^20, float64 (section 5.1). The projection is the same for every seed.
 
     Exactly 30 % of the points are in the first mode: W1 between two samples would otherwise mostly measure the luck of
-    the draw (one percent of the mass moved between the modes costs 0.08)."""
+    the draw (one percent of the mass moved between the modes costs 0.08).
+    """
     rng = np.random.default_rng(seed)
     sign = rng.permutation(np.where(np.arange(n) < 0.3 * n, 1.0, -1.0))
     S1 = sign[:, None] * 3.0 + rng.standard_normal((n, 4))
@@ -53,13 +55,13 @@ def make_data(n: int, seed: int) -> np.ndarray:
 
 
 def W1(a: np.ndarray, b: np.ndarray) -> float:
-    """Wasserstein-1 distance of two equal-size point sets by minimum-weight matching."""
+    """Return the Wasserstein-1 distance of two equal-size point sets by minimum-weight matching."""
     cost = cdist(a, b)
     return float(cost[linear_sum_assignment(cost)].mean())
 
 
 class MLP(nn.Module):
-    """Four layers of width 64 on (c_in·x, c_noise)."""
+    """A network of four layers of width 64 on (c_in·x, c_noise)."""
 
     def __init__(self, dim: int = 20, width: int = 64) -> None:
         super().__init__()
@@ -79,11 +81,10 @@ class MLP(nn.Module):
 
 
 def train(steps: int, seed: int = 0, batch: int = 1000) -> rs.Denoiser:
-    """EDM loss (arXiv 2206.00364, eq. 8) on fresh samples, ln σ ~ N(−0.6, 1.4²), sigma_data = 1."""
+    """Return a denoiser trained with EDM's loss (arXiv 2206.00364, eq. 8), ln σ ~ N(−0.6, 1.4²), sigma_data = 1."""
     torch.manual_seed(seed)
-    denoiser = rs.Denoiser(MLP(), parameterization.edm(sigma_data=1.0), (20, 1, 1), name="synthetic MLP")
-    network = denoiser.network
-    assert isinstance(network, nn.Module)
+    network = MLP()
+    denoiser = rs.Denoiser(network, parameterization.edm(sigma_data=1.0), (20, 1, 1), name="synthetic MLP")
     data = torch.from_numpy(make_data(2000, seed=1)).float().view(-1, 20, 1, 1)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -103,9 +104,9 @@ def train(steps: int, seed: int = 0, batch: int = 1000) -> rs.Denoiser:
 
 
 def exact_denoiser(error: float = 0.0, n: int = 2000) -> rs.Denoiser:
-    """E[x₀ | x] of the empirical data in closed form, plus a fixed smooth error of relative size `error`.
+    """Return E[x₀ | x] of the empirical data in closed form, plus a fixed smooth error of relative size `error`.
 
-    The error field is a rotation of the residual x − D: it stands for a network's score error, without a network.
+    The error is a rotation of the residual x − D. It stands for the score error of a network.
     """
     points = torch.from_numpy(make_data(n, seed=1)).float()
     rotation = torch.linalg.qr(torch.randn(20, 20, generator=torch.Generator().manual_seed(3)))[0]
@@ -121,26 +122,26 @@ def exact_denoiser(error: float = 0.0, n: int = 2000) -> rs.Denoiser:
 
 @dataclass(frozen=True)
 class Grid:
-    """Main levels: `above` steps from 80 to t_max, `inside` steps from t_max to t_min, `below` steps on to 0."""
+    """The main grid: `above` steps from 80 to t_max, `inside` steps from t_max to t_min, `below` steps on to 0."""
 
     above: int = 4
     inside: int = 2
     below: int = 12
 
     def sigmas(self, from_t_max: bool) -> tuple[float, ...]:
+        """Return the levels, from t_max on or from 80 on."""
         upper = () if from_t_max else tuple(rs_karras(self.above + 1, T_MAX, 80.0)[:-1])
         middle = tuple(rs_karras(self.inside + 1, T_MIN, T_MAX)[:-1])
         return (*upper, *middle, *rs_karras(self.below, 0.002, T_MIN))
 
 
 def rs_karras(n: int, low: float, high: float) -> np.ndarray:
-    from restart_sampling.plan.schedule import get_schedule
-
+    """Return n levels from `high` down to `low` of EDM's schedule."""
     return get_schedule("edm").segment(low, high, n)
 
 
 def errors(denoiser: rs.Denoiser, grid: Grid, K: int, n: int, seed: int, **options: object) -> dict[str, float]:
-    """total, contracted and additional error of one configuration."""
+    """Return the NFE and the total, contracted and additional error of one configuration."""
     restart = [[grid.inside + 1, K, T_MIN, T_MAX]] if K else None
     common: dict[str, object] = dict(solver="euler", restart=restart, **options)
     data = make_data(n, seed=1000 + seed)
@@ -163,12 +164,12 @@ def errors(denoiser: rs.Denoiser, grid: Grid, K: int, n: int, seed: int, **optio
 
 
 def floor(n: int, seed: int) -> float:
-    """W1 of two fresh samples of the data: what a perfect sampler would score."""
+    """Return W1 of two fresh samples of the data, which a perfect sampler would have."""
     return W1(make_data(n, seed=1000 + seed), make_data(n, seed=2000 + seed))
 
 
 def sweep(denoiser: rs.Denoiser, n: int, runs: int, Ks: list[int]) -> list[dict[str, object]]:
-    """Rows of data: Restart in K, the ODE in its steps, churn in S_churn."""
+    """Return rows of Restart for each K, the ODE for several numbers of steps, and churn for several S_churn."""
     rows: list[dict[str, object]] = []
 
     def row(family: str, value: float, grid: Grid, K: int = 0, **options: object) -> None:
@@ -178,8 +179,8 @@ def sweep(denoiser: rs.Denoiser, n: int, runs: int, Ks: list[int]) -> list[dict[
         last = rows[-runs:]
         mean = {k: float(np.mean([r[k] for r in last])) for k in ("total", "contracted", "additional")}  # type: ignore[misc]
         print(
-            f"{family:<17} {value:>6g}  NFE {last[0]['nfe']:>4}  total {mean['total']:.3f}  contracted {mean['contracted']:.3f}"
-            f"  additional {mean['additional']:.3f}",
+            f"{family:<17} {value:>6g}  NFE {last[0]['nfe']:>4}  total {mean['total']:.3f}  "
+            f"contracted {mean['contracted']:.3f}  additional {mean['additional']:.3f}",
             flush=True,
         )
 
@@ -195,7 +196,7 @@ def sweep(denoiser: rs.Denoiser, n: int, runs: int, Ks: list[int]) -> list[dict[
 
 
 def plot(rows: list[dict[str, object]], path: Path, baseline: float) -> None:
-    """Above: errors of Restart against K. Below: contracted against additional error for each family."""
+    """Draw errors of Restart against K, and contracted against additional error for each family."""
 
     def mean(family: str, key: str) -> tuple[list[float], list[float]]:
         values = sorted({float(r["value"]) for r in rows if r["family"] == family})  # type: ignore[arg-type]
@@ -210,10 +211,8 @@ def plot(rows: list[dict[str, object]], path: Path, baseline: float) -> None:
         figure, (left, right) = canvas.figure(6.4, 2)
         for key, line, above in (("total", "-", 12), ("contracted", "--", -16), ("additional", ":", -16)):
             at, error = mean("restart", key)
-            spread = [
-                float(np.std([r[key] for r in rows if r["family"] == "restart" and float(r["value"]) == v], ddof=1))  # type: ignore[misc, arg-type]
-                for v in at
-            ]
+            runs_of = [[r[key] for r in rows if r["family"] == "restart" and r["value"] == v] for v in at]
+            spread = [float(np.std(some, ddof=1)) for some in runs_of]  # type: ignore[arg-type]
             canvas.points(left, at, error, "restart", yerr=spread, linestyle=line)
             left.annotate(
                 f"{key} error",
@@ -258,7 +257,7 @@ def plot(rows: list[dict[str, object]], path: Path, baseline: float) -> None:
 
 
 def load(path: Path) -> list[dict[str, object]]:
-    """The rows of a file, with numbers as numbers."""
+    """Return the rows of a file, with numbers as numbers."""
     with path.open(newline="") as file:
         return [{k: v if k == "family" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
@@ -269,7 +268,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="repetitions with other seeds")
     parser.add_argument("--train-steps", type=int, default=6000)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--plot-only", action="store_true", help="draw the picture of the rows that are there")
+    parser.add_argument("--plot-only", action="store_true", help="draw the picture of the rows that exist")
     arguments = parser.parse_args()
     baseline = float(np.mean([floor(arguments.n, seed) for seed in range(arguments.runs)]))
     if arguments.plot_only:

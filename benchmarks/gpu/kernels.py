@@ -63,7 +63,7 @@ def step_of(
         torch.full((B,), L.NEVER, dtype=torch.int32, device=device),
     )
     stepper = rk.bind(machine, backend)
-    return (lambda: stepper.step(F[:B], F[B:])) if guided else (lambda: stepper.step(F))
+    return (lambda: stepper.run_row(F[:B], F[B:])) if guided else (lambda: stepper.run_row(F))
 
 
 def main() -> None:

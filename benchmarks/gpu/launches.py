@@ -22,7 +22,7 @@ def main() -> None:
     runs = Runs(denoiser(options.quick), plan(options.quick), batch, device, dtype)
     runs("eager")
     nfe, case = runs.sampler.plan.nfe, f"{dtype} batch {batch}"
-    evaluation = runs.sampler._evaluation(batch)
+    evaluation = runs.sampler.workspace.evaluation(batch)
     m = evaluation.machine
 
     @torch.inference_mode()
@@ -59,7 +59,7 @@ def main() -> None:
         if variant == "paper":
             continue
         with torch.inference_mode():  # the trajectory alone: neither the load of the batch nor its result
-            (entry,) = runs.sampler._entries(runs.sampler.table)
+            (entry,) = runs.sampler.workspace.entries(runs.sampler.table)
             evaluation.load(entry, torch.arange(batch, device=device), None)
             synchronize(device)
             before = allocations(device)

@@ -8,7 +8,7 @@ from torch import Tensor
 import restart_sampling as rs
 from restart_sampling.experiments.measure import loops
 from restart_sampling.models import build_network
-from restart_sampling.sampler.executors.graph import make_executor
+from restart_sampling.sampler.executors import make_executor
 
 CIFAR10 = {
     "class_name": "EDMPrecond",
@@ -87,8 +87,8 @@ class Runs:
             return loops.restart_loop_fp64(self.D, latents, self.grid, self.intervals, noise)
         if variant not in self.executors:
             self.executors[variant] = make_executor(variant, self.device, self.sampler.backend)
-        self.sampler.executor = self.executors[variant]
-        self.sampler.pads = True
+        self.sampler.workspace.executor = self.executors[variant]
+        self.sampler.workspace.pads = True
         return self.sampler.run(self.seeds)
 
     @property

@@ -49,7 +49,7 @@ class Group(NamedTuple):
 TESTS = {
     "kernels and graphs": Group(
         (
-            *("kernels/philox", "kernels/step", "kernels/pixels", "jobs/ring", "sampler/devices"),
+            *("kernels/philox", "kernels/row", "kernels/pixels", "jobs/ring", "sampler/devices"),
             *("sampler/graph", "sampler/continuous", "sampler/while_graph"),
         )
     ),
@@ -230,8 +230,8 @@ def script(name: str) -> Callable[[Context, float], bool]:
 STAGES = (
     Stage("environment", "card, driver, versions; builds the native library in place", 110, environment),
     Stage("tests", "the suite's GPU tests: pytest --device cuda", 370, tests),
-    Stage("sanitize", "compute-sanitizer on the native CUDA step", 90, sanitize),
-    Stage("kernels", "copy bandwidth, the fused step by kind of row, normals", 200, script("kernels")),
+    Stage("sanitize", "compute-sanitizer on the native CUDA kernels", 90, sanitize),
+    Stage("kernels", "copy bandwidth, the fused row by kind, normals", 200, script("kernels")),
     Stage("launches", "launches, waits and allocations per trajectory and evaluation", 130, script("launches")),
     Stage("profile", "restart-sampling profile", 120, profile),
     Stage(

@@ -73,7 +73,7 @@ def check(batch: int, numel: int, dtypes: tuple[torch.dtype, ...], guided: bool)
         outputs = [F, F_uncond] if guided else [F]
         outputs = [t.to(machine.x.device) for t in outputs]
         for _ in range(2):
-            stepper.step(*outputs)
+            stepper.run_row(*outputs)
             stepper.advance()
     for name in tensors:
         assert same(getattr(on_gpu, name), getattr(on_cpu, name)), name

@@ -51,8 +51,8 @@ inline Tensor describe(const nb::dlpack::dltensor &t) {
     return out;
 }
 
-// DLPack 1.3: a type may offer its functions in C, so that reading a tensor takes 0.1 µs. The method __dlpack__ of
-// a torch tensor is Python and takes 7 µs, more than all the rest of a small step.
+// DLPack 1.3: a type may offer its functions in C, so that reading a tensor takes 0.1 µs. The method __dlpack__ of a
+// torch tensor is Python and takes 7 µs, more than everything else in a small row.
 struct ExchangeApi {
     std::uint32_t major, minor;
     void *previous, *unused[3];
@@ -64,19 +64,20 @@ inline const ExchangeApi *exchange_api(PyTypeObject *type) {
     static const ExchangeApi *api = nullptr;
     if (type == last) return api;
     const ExchangeApi *found = nullptr;
-    nb::object capsule = nb::getattr(nb::handle(reinterpret_cast<PyObject *>(type)), "__dlpack_c_exchange_api__", nb::none());
+    const nb::handle owner(reinterpret_cast<PyObject *>(type));
+    nb::object capsule = nb::getattr(owner, "__dlpack_c_exchange_api__", nb::none());
     if (PyCapsule_IsValid(capsule.ptr(), "dlpack_exchange_api")) {
         found = static_cast<const ExchangeApi *>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
         if (found->major != 1 || !found->read) found = nullptr;
     }
-    Py_INCREF(type);  // so that no other type comes to lie at its address
+    Py_INCREF(type);  // so that no other type gets its address
     last = type;
     return api = found;
 }
 
 }  // namespace detail
 
-// The tensor behind a Python object. TypeError if it is none.
+// Returns the tensor behind a Python object. TypeError if the object is not a tensor.
 inline Tensor tensor(nb::handle object, const char *name) {
     if (const detail::ExchangeApi *api = detail::exchange_api(Py_TYPE(object.ptr()))) {
         nb::dlpack::dltensor t;
@@ -84,7 +85,7 @@ inline Tensor tensor(nb::handle object, const char *name) {
         throw nb::python_error();
     }
     nb::ndarray<> array;
-    if (!nb::try_cast(object, array, false)) throw nb::type_error((std::string(name) + " is no tensor").c_str());
+    if (!nb::try_cast(object, array, false)) throw nb::type_error((std::string(name) + " is not a tensor").c_str());
     nb::dlpack::dltensor t;
     t.data = array.data();
     t.device = {array.device_type(), array.device_id()};
@@ -95,7 +96,8 @@ inline Tensor tensor(nb::handle object, const char *name) {
     return detail::describe(t);
 }
 
-// The same, held against what its user needs: `dtype` (other: any), `numel` (negative: any), contiguous, on `device_type`.
+// The same, with a TypeError unless it has this `dtype` (other: any) and `numel` (negative: any), is contiguous, and is
+// on `device_type`.
 inline Tensor tensor(nb::handle object, const char *name, Dtype dtype, std::int64_t numel, std::int32_t device_type) {
     const Tensor t = tensor(object, name);
     const char *wrong = !t.contiguous                                ? " is not contiguous"

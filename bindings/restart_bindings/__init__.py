@@ -1,8 +1,9 @@
-"""The Python face of the native library: the fused step and the normals in C++ and CUDA.
+"""The Python face of the native library: the fused row and the normals in C++ and CUDA.
 
-The library is optional; `available` says whether it is there and `reason` why not. Its modules are loaded when they are
-first asked for, one for each type of device. Arguments are tensors that restart_kernels has checked: see `Machine`
-there."""
+The library is optional: `available` says whether it is there, `reason` why it is not. It has one module per type of
+device, each loaded when it is first asked for. Arguments are tensors that restart_kernels has checked (its `Machine`);
+the library checks sizes, dtypes and devices once more before it touches memory.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Step", "available", "normal", "reason", "set_simd", "simd", "simds"]
+__all__ = ["BoundMachine", "available", "normal", "reason", "set_simd", "simd", "simds"]
 
 MODULES = {"cpu": "_native_cpu", "cuda": "_native_cuda"}
 
 
 @cache
 def _load(device_type: str) -> tuple[ModuleType | None, str]:
-    """The module for a type of device, or the reason why there is none."""
+    """Return the module for a type of device, or None and the reason why it cannot be used."""
     name = MODULES.get(device_type)
     if name is None:
         return None, f"the native library does not run on {device_type} tensors"
@@ -42,16 +43,17 @@ def _load(device_type: str) -> tuple[ModuleType | None, str]:
 
 
 def available(device_type: str = "cpu") -> bool:
-    """Whether the native library can be used here."""
+    """Return whether the native library can be used on this type of device."""
     return _load(device_type)[0] is not None
 
 
 def reason(device_type: str = "cpu") -> str:
-    """Why the native library cannot be used, in one line; empty if it can."""
+    """Return why the native library cannot be used, in one line; empty if it can."""
     return _load(device_type)[1]
 
 
 def _module(device_type: str) -> Any:
+    """Return the module for a type of device; RuntimeError if it cannot be used."""
     module, why = _load(device_type)
     if module is None:
         raise RuntimeError(why)
@@ -64,15 +66,18 @@ def _cuda_stream(device: Any) -> int:
     return torch.cuda.current_stream(device).cuda_stream
 
 
-class Step:
-    """The fused step on static tensors, kept alive and read once; see `Stepper` in restart_kernels for the meaning.
+class BoundMachine:
+    """A machine bound to the native library: the tensors are kept alive, and their addresses are read once.
 
-    The step runs on as many threads as torch uses, on CUDA in the current stream. On the CPU a cursor beyond the table
-    is an IndexError, and what does not fit otherwise a TypeError, before any memory is touched."""
+    The arguments are the fields of `Machine` in restart_kernels, in their order; the meaning of `run_row` and `advance`
+    is that of `BoundMachine` there. A row runs on as many threads as torch uses, on CUDA in the current stream. On the
+    CPU a cursor beyond the table is an IndexError, and any other tensor that does not fit a TypeError, before memory is
+    touched.
+    """
 
-    __slots__ = ("advance", "step")
+    __slots__ = ("advance", "run_row")
 
-    step: Callable[..., None]  # (F: Tensor | None = None, F_uncond: Tensor | None = None)
+    run_row: Callable[..., None]  # (F: Tensor | None = None, F_uncond: Tensor | None = None)
     advance: Callable[[], None]
 
     def __init__(
@@ -92,17 +97,18 @@ class Step:
         tensors = (x, h, net_in, coef, code, cursor, seeds, first_bad, c_noise)
         native = _module(x.device.type)
         if x.device.type == "cpu":
-            run = native.Step(*tensors, torch.get_num_threads)
-            self.step, self.advance = (run.step, run.advance)  # as they are: a Python call in between costs as much
+            bound = native.Step(*tensors, torch.get_num_threads)
+            # The compiled methods themselves: a Python function around them would double the cost of a call.
+            self.run_row, self.advance = bound.step, bound.advance
             return
-        run = native.Step(*tensors)
+        bound = native.Step(*tensors)
         device = x.device
 
-        def step(F: Tensor | None = None, F_uncond: Tensor | None = None) -> None:
-            run.step(F, F_uncond, _cuda_stream(device))
+        def run_row(F: Tensor | None = None, F_uncond: Tensor | None = None) -> None:
+            bound.step(F, F_uncond, _cuda_stream(device))
 
-        self.step = step
-        self.advance = lambda: run.advance(_cuda_stream(device))
+        self.run_row = run_row
+        self.advance = lambda: bound.advance(_cuda_stream(device))
 
 
 def normal(out: Tensor, seeds: Tensor, draw: int, stream: int) -> None:
@@ -117,15 +123,15 @@ def normal(out: Tensor, seeds: Tensor, draw: int, stream: int) -> None:
 
 
 def simds() -> list[str]:
-    """The instruction sets of the CPU library that run here, fastest first. All give the same bits."""
+    """Return the instruction sets of the CPU library that run here, fastest first. All give the same bits."""
     return _module("cpu").simds()
 
 
 def simd() -> str:
-    """The instruction set in use."""
+    """Return the instruction set in use."""
     return _module("cpu").simd()
 
 
 def set_simd(name: str) -> None:
-    """Use another one, for tests and measurements. ValueError if it does not run here."""
+    """Use another instruction set, for tests and measurements; ValueError if it does not run here."""
     _module("cpu").set_simd(name)

@@ -1,4 +1,4 @@
-"""`python -m restart_bindings`: one line for each type of device, what the native library does there or why it is
+"""`python -m restart_bindings` prints one line per type of device: what the native library does there, or why it is
 missing.
 """
 
@@ -8,8 +8,9 @@ from . import MODULES, available, reason, simd
 
 
 def main() -> int:
+    """Print the lines; return the exit code."""
     for device_type in MODULES:
-        found = f"native step with {simd()}" if device_type == "cpu" and available() else "native step"
+        found = f"native rows with {simd()}" if device_type == "cpu" and available() else "native rows"
         print(f"{device_type}: {found if available(device_type) else reason(device_type)}")
     return 0
 

@@ -10,9 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def _quiet_interrupts() -> Iterator[None]:
-    """Let Ctrl-C end the process at once and without a traceback, as it does in any program, while modules are
-    imported.
-    """
+    """Let Ctrl-C end the process at once and without a traceback while modules are imported."""
     try:
         before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     except ValueError:  # not the main thread
@@ -25,7 +23,7 @@ def _quiet_interrupts() -> Iterator[None]:
 
 
 def main() -> None:
-    """Entry point of the `restart-sampling` command."""
+    """Run the command `restart-sampling`; its entry point."""
     with _quiet_interrupts():
         from .cli.app import main as run
     try:

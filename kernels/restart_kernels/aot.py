@@ -1,14 +1,14 @@
 """Compile every kernel ahead of time, without a GPU, and report what came out.
 
-    python -m restart_kernels.aot --arch 80 --arch 90 [--variant step-bf16] [--json]
+    python -m restart_kernels.aot --arch 80 --arch 90 [--variant row-bf16] [--json]
 
 For each variant: registers, spills, shared memory, barriers, SASS instructions per element, widths of the memory
-accesses, and whether any product was contracted into an fma it must not be in. Two paths are counted as well as
-the whole: the longest through the code that a row can take (noise, h stored), and the shortest (neither); both
-without the blocks that finite numbers never enter (the slow path of the square root, the atomic of first_bad).
+accesses, and whether any product was contracted into an fma it must not be in. Besides the whole code two paths are
+counted: the longest that a row can take (noise, h stored) and the shortest (neither). Both leave out the blocks that
+finite numbers never enter (the slow path of the square root, the atomic of first_bad).
 
-A row of the plan's budget: at 14 bytes per element an H200 moves 343e9 elements a second and issues 86 instructions
-for each, an H100 124. Needs triton with its bundled nvdisasm and cuobjdump, and TRITON_INTERPRET unset.
+The budget of a row: at 14 bytes per element an H200 moves 343e9 elements a second and issues 86 instructions for each,
+an H100 124. Needs triton with its bundled nvdisasm and cuobjdump, and TRITON_INTERPRET unset.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from . import launch
+from .backends import triton as launch
 from .errors import KernelError
 from .philox import coefficients as c
 
 # A large batch of latents, so that the configuration is the one that fills a GPU; E is a multiple of the block.
 NUMEL, BATCH = 4 * 64 * 64, 256
 POINTERS = {"coef_ptr": "fp32", "code_ptr": "i32", "cursor_ptr": "i32", "seeds_ptr": "i64", "first_bad_ptr": "i32"}
-NAMES = ("step-fp32", "step-bf16", "step-fp32-guided", "step-bf16-guided", "normal")
-TAIL = "step-fp16-tail"  # only on request: sizes that nothing divides, so no vectors; it must compile, no more
-PIXELS = "pixels"  # on request: 3 channels
-ADVANCE = "advance"  # only on request: a few instructions for each sample, none for its elements
-COLD = ("CALL", "RED", "ATOM")
+NAMES = ("row-fp32", "row-bf16", "row-fp32-guided", "row-bf16-guided", "normal")
+TAIL = "row-fp16-tail"  # only on request: sizes that no vector divides; it need only compile
+PIXELS = "pixels"  # only on request: 3 channels
+ADVANCE = "advance"  # only on request: a few instructions per sample
+COLD = ("CALL", "RED", "ATOM")  # opcodes of blocks that finite numbers never enter
 
 
 def variant(name: str) -> tuple[Any, dict[str, str], dict[str, Any]]:
-    """Kernel, argument types and constants of one of NAMES, or of TAIL, PIXELS or ADVANCE."""
+    """Return kernel, argument types and constants of one of NAMES, or of TAIL, PIXELS or ADVANCE."""
     from .philox.triton import normal_kernel
     from .pixels.triton import pixels_kernel
-    from .step.triton import advance_kernel, step_kernel
+    from .row.triton import advance_kernel, row_kernel
 
     config = launch.configure(NUMEL, BATCH)
-    block = {"QUADS": config.quads, "BATCH_AXIS": config.batch_axis, "EVEN": config.even}
+    block = config.constants
     if name == ADVANCE:
         types = {"coef_ptr": "*fp32", "code_ptr": "*i32", "cursor_ptr": "*i32", "c_noise_ptr": "*fp32", "n": "i32"}
         return advance_kernel, types, {"GIVE": True, "BLOCK": launch.ADVANCE_BLOCK}
@@ -63,11 +63,11 @@ def variant(name: str) -> tuple[Any, dict[str, str], dict[str, Any]]:
     if name == TAIL:
         block |= {"EVEN": False, "BATCH_AXIS": 0, "E": 1}
     constants = {"CURSOR_STRIDE": int(name == TAIL), "GUIDED": form == ["guided"], "INTERPRETED": False}
-    return step_kernel, types, {**block, **constants}
+    return row_kernel, types, {**block, **constants}
 
 
 def compile_variant(kernel: Any, types: dict[str, str], constants: dict[str, Any], arch: int) -> Any:
-    """The compiled kernel, with the options and the alignment that a launch on a GPU would have."""
+    """Return the compiled kernel, with the options and the alignment that a launch on a GPU would have."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
@@ -76,12 +76,12 @@ def compile_variant(kernel: Any, types: dict[str, str], constants: dict[str, Any
     aligned = [name for name in types if types[name].startswith("*") or (name in ("E", "half") and constants["EVEN"])]
     attrs = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
     source = ASTSource(kernel, signature=signature, constexprs=constants, attrs=attrs)
-    options = {"num_warps": launch.configure(NUMEL, BATCH).warps, "enable_fp_fusion": False}
+    options = launch.options(launch.configure(NUMEL, BATCH).warps)
     return compile(source, target=GPUTarget("cuda", arch, 32), options=options)
 
 
 def report(name: str, kernel: Any, constants: dict[str, Any], arch: int) -> dict[str, Any]:
-    """What the machine code of one variant is made of."""
+    """Return what the machine code of one variant is made of."""
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(kernel.asm["cubin"])
@@ -114,10 +114,10 @@ def report(name: str, kernel: Any, constants: dict[str, Any], arch: int) -> dict
 
 
 def contracted(ptx: str) -> list[str]:
-    """The float32 operations in which a rounding may be missing or approximate; must be empty.
+    """Return the float32 operations in which a rounding may be missing or approximate; must be empty.
 
-    PTX never fuses operations that name their rounding (`mul.rn`), so what is left to look at are operations that
-    do not, and explicit fmas. The scheme has two of these, whose product is exact: fp32(w)·2⁻³² and e·LN2_HI.
+    PTX never fuses operations that name their rounding (`mul.rn`), so only operations that do not, and explicit fmas,
+    can be at fault. The scheme has two fmas, whose products are exact: fp32(w)·2⁻³² and e·LN2_HI.
     """
     exact = {_hex(c.U_SCALE), _hex(c.LN2_HI * 2.0**-23)}
     lines = re.findall(r"^\s*((?:@\S+\s+)?(?:mul|add|sub|fma|sqrt)\.\S*f32\b[^;]*);", ptx, flags=re.MULTILINE)
@@ -131,7 +131,7 @@ def contracted(ptx: str) -> list[str]:
 
 
 def basic_blocks(sass: str) -> list[tuple[str, list[str]]]:
-    """The code of a disassembly as (label or "", instructions); a block ends at a label or a change of course."""
+    """Return the basic blocks of a disassembly as (label or "", instructions)."""
     blocks: list[tuple[str, list[str]]] = [("", [])]
     for line in sass.splitlines():
         if label := re.match(r"\s*(\.L_x?_?\d+|\$\S+):", line):
@@ -144,7 +144,7 @@ def basic_blocks(sass: str) -> list[tuple[str, list[str]]]:
 
 
 def path_lengths(blocks: list[tuple[str, list[str]]]) -> tuple[int, int]:
-    """Instructions on the longest and the shortest way from the entry to an EXIT that avoids cold blocks."""
+    """Return the instructions on the longest and on the shortest path from the entry to an EXIT past cold blocks."""
     index = {label: i for i, (label, _) in enumerate(blocks) if label}
     longest: dict[int, int] = {}
     shortest: dict[int, int] = {}

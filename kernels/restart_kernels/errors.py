@@ -1,4 +1,4 @@
-"""Errors of the kernels, under the base that all three packages share."""
+"""The error of the kernels, under the base that all three packages share."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from restart_bindings.errors import RestartError
 
 
 class KernelError(RestartError, ValueError):
-    """Arguments a kernel cannot run on, or a backend that is not available here."""
+    """Arguments that a kernel cannot run on, or a backend that is not available here."""

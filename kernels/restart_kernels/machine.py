@@ -1,12 +1,13 @@
-"""The machine: the static tensors that a table runs on, checked once, and the step that is bound to them.
+"""The machine: the static tensors that a table runs on, checked once, and their binding to a backend.
 
-A sampler makes one machine per batch and binds it to a backend. From then on a call takes the network's output and
-nothing else, so what a call can get wrong, and what it costs, is small; and since every address stays as it is, what a
-bound step launches can be captured in a graph.
+A sampler makes one machine per batch size and binds it to a backend. From then on a call takes the network's output and
+nothing else, so there is little that a call can get wrong and little that it costs. All addresses stay the same, so
+what a bound machine launches can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -22,15 +23,16 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True, eq=False)
 class Machine:
-    """Registers of a batch, the table that drives them and where every sample stands in it.
+    """The registers of a batch, the table that drives them, and the row that each sample is at.
 
     All tensors are contiguous and on one device; none is copied.
 
     Attributes:
-        x, h: registers, float32 [B, ...] (float64 on the reference backend).
-        net_in: next network input [B, ...], or [2B, ...] under guidance: both halves are written. A float dtype.
-        coef, code: the table, see `layout`; [R, 12] in the registers' dtype and int32 [R, 4].
-        cursor: int32 [B], or [1] for the whole batch: the row to execute; negative = idle, left untouched.
+        x, h: registers, float32 [B, ...] (float64 on a backend that has it).
+        net_in: the next network input [B, ...], or [2B, ...] under guidance: both halves are written. A float dtype.
+        coef, code: the table, see `layout`; [rows, 12] in the registers' dtype and int32 [rows, 4].
+        cursor: int32 [B], or [1] for the whole batch: the row to run. A negative cursor is idle: its sample is left
+            untouched.
         seeds: int64 [B], the noise key of each sample.
         first_bad: int32 [B], min-reduced with the row when a value of the sample's y is not finite.
         c_noise: what `advance` gives the network, as many entries as cursor, in the dtype of coef; None if unused.
@@ -52,7 +54,7 @@ class Machine:
     def __post_init__(self) -> None:
         x, net_in, coef, code, cursor = self.x, self.net_in, self.coef, self.code, self.cursor
         batch = x.shape[0]
-        require(x.dtype in REGISTERS, "x", x, "float32, or float64 on the reference backend")
+        require(x.dtype in REGISTERS, "x", x, "float32, or float64 for the reference backend")
         require(self.h.shape == x.shape and self.h.dtype == x.dtype, "h", self.h, "of the shape and dtype of x")
         good = net_in.numel() in (x.numel(), 2 * x.numel()) and net_in.dtype in (*FLOATS, x.dtype)
         require(good, "net_in", net_in, "a float with x's number of elements, twice that under guidance")
@@ -74,17 +76,17 @@ class Machine:
 
     @property
     def guided(self) -> bool:
-        """Whether net_in holds two halves, a conditional and an unconditional one."""
+        """Whether net_in holds two halves, one for the conditional and one for the unconditional evaluation."""
         return self.net_in.numel() != self.x.numel()
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """Every tensor of the machine; with fixed addresses these are what a captured graph refers to."""
+        """The tensors in the order of the fields, c_noise last if there is one; a captured graph refers to them."""
         values = (getattr(self, field.name) for field in fields(self))
         return tuple(value for value in values if value is not None)
 
     def check_output(self, F: Tensor | None, F_uncond: Tensor | None) -> None:
-        """KernelError unless (F, F_uncond) is a network output that a step of this machine can read."""
+        """Raise KernelError unless (F, F_uncond) is a network output that a row of this machine can read."""
         if F is None:
             return
         x = self.x
@@ -100,52 +102,68 @@ class Machine:
         _require_place(F_uncond, x.device)
 
 
-class Backend(Protocol):
-    """What a backend makes of a machine."""
+class Bound(Protocol):
+    """What a backend makes of a machine. The arguments were checked: `BoundMachine` does that."""
 
-    def step(self, F: Tensor | None, F_uncond: Tensor | None) -> None: ...
+    def run_row(self, F: Tensor | None, F_uncond: Tensor | None) -> None:
+        """Run row cursor[b] for every sample b, in place."""
+        ...
 
-    def advance(self) -> None: ...
+    def advance(self) -> None:
+        """Move every cursor one row on, and write c_noise of the evaluation that is next."""
+        ...
 
 
-class Stepper:
-    """A machine bound to a backend: `restart_kernels.bind` makes it."""
+class BoundMachine:
+    """A machine bound to a backend; `restart_kernels.bind` makes it.
 
-    __slots__ = ("_run", "backend", "machine")
+    Attributes:
+        machine: the tensors.
+        backend: the backend's name.
+    """
 
-    def __init__(self, machine: Machine, backend: str, run: Backend) -> None:
-        self.machine, self.backend, self._run = machine, backend, run
+    __slots__ = ("_bound", "backend", "machine")
 
-    def step(self, F: Tensor | None = None, F_uncond: Tensor | None = None) -> None:
-        """Execute row cursor[b] of the table for every sample b, in place; the cursor stays.
+    def __init__(self, machine: Machine, backend: str, bound: Bound) -> None:
+        self.machine, self.backend, self._bound = machine, backend, bound
 
-        One launch, no host sync; on native and triton no allocation.
+    def run_row(self, F: Tensor | None = None, F_uncond: Tensor | None = None) -> None:
+        """Run row cursor[b] of the table for every sample b, in place; the cursor stays.
+
+        `row/reference.py` states what a row computes. One launch, no host sync; a fused backend allocates nothing.
 
         Args:
             F: network output [B, ...], float32, bfloat16 or float16; None if no row reads it.
-            F_uncond: the unconditional output, F then being the conditional one.
+            F_uncond: the unconditional output under guidance, F then being the conditional one.
 
         Raises:
             KernelError: sizes, dtypes or strides that do not fit.
         """
         self.machine.check_output(F, F_uncond)
-        self._run.step(F, F_uncond)
+        self._bound.run_row(F, F_uncond)
 
     def advance(self) -> None:
-        """Move every cursor to its next row and give the network the c_noise of the evaluation that is next.
+        """Move every cursor to its next row, and give the network the c_noise of the evaluation that is next.
 
         For each entry: c_noise ← coef[cursor, C_NOISE], then cursor ← cursor + 1, or IDLE after a row with END. Idle
         entries stay as they are. One launch, no host sync.
         """
-        self._run.advance()
+        self._bound.advance()
+
+    def step(self, F: Tensor | None = None, F_uncond: Tensor | None = None) -> None:
+        """Run a row; the old name of `run_row`, until release 0.2."""
+        warnings.warn("step is run_row since 0.1; the old name is removed in 0.2", DeprecationWarning, stacklevel=2)
+        self.run_row(F, F_uncond)
 
 
 def require(good: bool, name: str, tensor: Tensor, allowed: str) -> None:
+    """Raise KernelError unless `good`: the tensor `name` must be `allowed`."""
     if not good:
         raise KernelError(f"{name} must be {allowed}, not {tensor.dtype} {list(tensor.shape)}")
 
 
 def _require_place(tensor: Tensor, device: torch.device) -> None:
+    """Raise KernelError unless the tensor is contiguous and on `device`."""
     if not (tensor.is_contiguous() and tensor.device == device):
         given = f"{list(tensor.shape)} with strides {tensor.stride()} on {tensor.device}"
         raise KernelError(f"every tensor must be contiguous and on the device of x, {device}; one is {given}")

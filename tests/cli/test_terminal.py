@@ -250,6 +250,7 @@ runpy.run_module("restart_sampling", run_name="__main__")
 @pytest.mark.parametrize(
     "module, arguments",
     [
+        ("numpy", ["--help"]),
         ("typer", ["--help"]),
         ("restart_sampling.cli.tune", ["--help"]),
         ("torch", ["models"]),

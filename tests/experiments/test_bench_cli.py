@@ -8,13 +8,13 @@ import types
 from pathlib import Path
 
 import pytest
-from test_bench_samplers import NAMES
-from test_cli import run
+from support.commands import run
 
 import restart_sampling as rs
 from restart_sampling.cli.app import bench as command
-from restart_sampling.experiments.measure import against, rows, speed, timing
+from restart_sampling.experiments.measure import against, rows, samplers, speed, timing
 
+NAMES = [c.name for c in samplers.candidates() if not c.name.startswith("preset:")]
 TINY = ["--nfe", "3", "--batch", "2", "--rounds", "1", "--device", "cpu"]
 
 
@@ -63,7 +63,7 @@ def quality(monkeypatch):
 
 def test_speed_of_a_few_samplers(tmp_path, capsys):
     arguments = ["bench", "--samplers", "heun, euler", *TINY, "--out", str(tmp_path / "rows")]
-    code, out, err = run(arguments, capsys)
+    code, out, err = run(capsys, *arguments)
     assert code == 0, err
     found = rows.read(tmp_path / "rows" / "speed.jsonl")
     assert [(row["sampler"], row["nfe"], row["model"]) for row in found] == [
@@ -73,37 +73,14 @@ def test_speed_of_a_few_samplers(tmp_path, capsys):
     assert "heun" in out
     assert f"{found[1]['samples_per_s']:.4g}" in out
     assert "at most 3 evaluations" in err
-    run(arguments, capsys)
+    run(capsys, *arguments)
     assert len(rows.read(tmp_path / "rows" / "speed.jsonl")) == 4  # speed is always measured anew
 
 
 def test_quality_gets_what_was_asked(tmp_path, capsys, quality):
-    code, out, err = run(
-        [
-            "bench",
-            "--samplers",
-            "heun,heun+restart",
-            "--nfe",
-            "9,18",
-            "--rounds",
-            "0",
-            "--n",
-            "50",
-            "--block",
-            "20",
-            "--first-seed",
-            "7",
-            "--batch",
-            "5",
-            "--out",
-            str(tmp_path),
-            "--cache",
-            str(tmp_path / "c"),
-            "--features",
-            "f:g",
-        ],
-        capsys,
-    )
+    what = ("--samplers", "heun,heun+restart", "--nfe", "9,18", "--rounds", 0, "--features", "f:g")
+    seeds = ("--n", 50, "--block", 20, "--first-seed", 7, "--batch", 5)
+    code, out, err = run(capsys, "bench", *what, *seeds, "--out", tmp_path, "--cache", tmp_path / "c")
     assert code == 0, err
     assert quality["work"] == [("heun", 9), ("heun+restart", 9), ("heun", 18), ("heun+restart", 18)]
     assert (quality["n"], quality["block"], quality["first_seed"], quality["batch"]) == (50, 20, 7, 5)
@@ -119,7 +96,7 @@ def test_quality_gets_what_was_asked(tmp_path, capsys, quality):
 def test_one_row_without_equal_classes_and_the_table_is_of_fd(tmp_path, capsys, quality):
     quality["mixed"] = True
     arguments = ["--samplers", "heun", "--nfe", "9,18", "--rounds", "0", "--n", "50", "--block", "25"]
-    code, out, _ = run(["bench", *arguments, "--out", str(tmp_path)], capsys)
+    code, out, _ = run(capsys, "bench", *arguments, "--out", str(tmp_path))
     assert code == 0 and "equal classes" not in out
     assert out.count("12.5 ± 0.71") == 2 and out.count("8.25") == 2
 
@@ -133,7 +110,7 @@ def test_quick_covers_every_sampler(tmp_path, capsys, quality, monkeypatch):
 
     monkeypatch.setattr(speed, "measure", measure)
     monkeypatch.chdir(tmp_path)
-    code, _, err = run(["bench", "--quick", "--device", "cpu"], capsys)
+    code, _, err = run(capsys, "bench", "--quick", "--device", "cpu")
     assert code == 0, err
     assert {candidate.name for candidate, _ in asked["work"]} == set(NAMES)
     assert (asked["rounds"], asked["batch"], str(asked["out"])) == (2, 4, "bench-quick")
@@ -157,7 +134,7 @@ def test_mistakes_are_one_line(tmp_path, capsys):
         (["--against", "HEAD", "--samplers", "torch"], "engine"),
         (["--against", "no-such-revision", "--samplers", "heun"], "--against"),
     ):
-        code, _, err = run(["bench", *arguments, "--out", str(tmp_path)], capsys)
+        code, _, err = run(capsys, "bench", *arguments, "--out", str(tmp_path))
         assert code == 2, arguments
         assert said in err, arguments
         assert err.strip().count("\n") == 0, err
@@ -167,13 +144,13 @@ def test_mistakes_are_one_line(tmp_path, capsys):
 def test_quick_measures_the_speed_of_a_model_without_a_reference(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(speed, "measure", lambda *arguments, **options: [])
     model = Path(rs.__file__).parent / "models" / "data" / "fashion-mnist.safetensors"
-    code, _, err = run(["bench", "--quick", "--model", str(model), "--out", str(tmp_path)], capsys)
+    code, _, err = run(capsys, "bench", "--quick", "--model", str(model), "--out", str(tmp_path))
     assert "quality is left out" in err and "needs --features" in err
     assert code == 1 and "nothing was measured" in err
 
 
 def test_nothing_that_fits_is_exit_code_1(tmp_path, capsys):
-    code, _, err = run(["bench", "--samplers", "heun+restart", *TINY, "--out", str(tmp_path)], capsys)
+    code, _, err = run(capsys, "bench", "--samplers", "heun+restart", *TINY, "--out", str(tmp_path))
     assert code == 1
     assert "no configuration fits" in err
 
@@ -184,7 +161,7 @@ def test_ctrl_c_keeps_the_rows(tmp_path, capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(speed, "measure", stopped)
-    code, _, err = run(["bench", *TINY, "--out", str(tmp_path)], capsys)
+    code, _, err = run(capsys, "bench", *TINY, "--out", str(tmp_path))
     assert code == 130
     assert "rows written so far" in err
     assert rows.read(tmp_path / "speed.jsonl") == [{"kind": "speed"}]
@@ -210,22 +187,8 @@ def test_against_prints_ratios_and_keeps_them(tmp_path, capsys, monkeypatch):
         ]
 
     monkeypatch.setattr(against, "measure", measure)
-    code, out, err = run(
-        [
-            "bench",
-            "--against",
-            "v1",
-            "--samplers",
-            "heun*,torch",
-            "--nfe",
-            "9,10",
-            "--rounds",
-            "3",
-            "--out",
-            str(tmp_path),
-        ],
-        capsys,
-    )
+    what = ("--against", "v1", "--samplers", "heun*,torch", "--nfe", "9,10", "--rounds", 3)
+    code, out, err = run(capsys, "bench", *what, "--out", tmp_path)
     assert code == 0, err
     assert [(name, plan.nfe) for name, plan in asked["plans"]] == [("heun", 9), ("heun+restart", 9)]  # 10 buys no more
     assert (asked["revision"], asked["rounds"]) == ("v1", 3)

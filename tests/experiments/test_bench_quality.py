@@ -359,7 +359,7 @@ def test_the_fraction_of_evaluations():
 
 
 def test_the_sentence_is_of_the_rows_with_the_most_blocks():
-    """The rows of both families that have the most blocks, and only those; rows on one block are counted and left out."""
+    """Only the rows of both families that have the most blocks; rows on one block are counted and left out."""
     some = pooled_rows({("sde", "s"): [(63, 7.0), (127, 5.0)], ("restart", "r"): [(31, 6.0), (63, 4.0)]})
     some = [row for row in some if row["nfe"] != 127 or row["first_seed"] == 0]
     _, several = agreement.sentences(some)
@@ -381,7 +381,7 @@ def test_rows_of_other_plans_are_other_candidates():
 
 
 def test_pairs_share_their_seeds():
-    """Differences block by block against numpy; the nearest NFE of the same solver, and the SDE with the lowest mean."""
+    """Differences by block, against numpy: with the nearest NFE of the same solver, and the SDE of the lowest mean."""
     rows_ = pooled_rows(
         {
             ("sde", "s"): [(63, 7.0), (127, 5.0)],

@@ -11,39 +11,16 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 from support import problems
+from support.edm_denoisers import SHAPE, denoiser
 
 import restart_sampling as rs
 from restart_sampling.common.errors import BackendError, ConfigError, OutputError, RestartValueError
 from restart_sampling.experiments.measure import engine, libraries, rows, samplers, timing
-from restart_sampling.models import parameterization
 
-SHAPE = (1, 4, 4)
 EVERYONE = [c for c in samplers.candidates() if not c.name.startswith("preset:")]
 NAMES = [c.name for c in EVERYONE]
 ODE = [c.name for c in EVERYONE if c.family == "ode"]
 NOISY = [c.name for c in EVERYONE if c.family != "ode"]
-SIGMA_DATA = 0.5
-
-
-class Raw:
-    """The raw network F of a denoiser under EDM's preconditioning; counts its calls."""
-
-    def __init__(self, D, labels_matter=False):
-        self.D, self.calls, self.labels_matter = D, 0, labels_matter
-
-    def __call__(self, net_in, c_noise, labels):
-        self.calls += 1
-        sigma = (4 * c_noise.double()).exp().reshape(-1, *[1] * (net_in.ndim - 1))
-        total = (sigma**2 + SIGMA_DATA**2).sqrt()
-        x = net_in.double() * total
-        D = self.D(x, sigma.reshape(-1).expand(len(x)))
-        if self.labels_matter:
-            D = D + 100.0 * labels.double().argmax(1).reshape(-1, 1, 1, 1)
-        return ((D - SIGMA_DATA**2 / total**2 * x) / (sigma * SIGMA_DATA / total)).to(net_in.dtype)
-
-
-def denoiser(D, label_dim=0, labels_matter=False):
-    return rs.Denoiser(Raw(D, labels_matter), parameterization.edm(SIGMA_DATA), SHAPE, label_dim, name="exact")
 
 
 @pytest.fixture(autouse=True)
@@ -296,7 +273,8 @@ def test_a_missing_library_is_named_with_the_extra(monkeypatch):
 def test_the_registry_imports_no_library():
     script = (
         "import sys; from restart_sampling.experiments.measure import samplers; samplers.candidates(); "
-        "print([m for m in ('diffusers', 'optuna', 'plotly', 'torchmetrics', 'sklearn', 'torchvision') if m in sys.modules])"
+        "libraries = ('diffusers', 'optuna', 'plotly', 'torchmetrics', 'sklearn', 'torchvision'); "
+        "print([m for m in libraries if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=_environment()

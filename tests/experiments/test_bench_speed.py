@@ -7,11 +7,13 @@ import subprocess
 
 import pytest
 import torch
-from test_bench_samplers import denoiser, problems
+from support import problems
+from support.edm_denoisers import denoiser
 
 import restart_sampling as rs
 from restart_sampling.common.errors import BackendError, ConfigError
 from restart_sampling.experiments.measure import against, costs, memory, rows, samplers, speed, timing
+from restart_sampling.sampler.executors import observed_network
 
 FIELDS = {
     "kind",
@@ -167,7 +169,7 @@ def test_what_does_not_fit_or_cannot_run_is_said_and_left_out(monkeypatch):
 
 
 def test_the_network_is_left_as_it_was():
-    """Timing and counting wrap the network; the samples are the same before and after."""
+    """Timing and counting observe the network; the samples are the same before and after."""
     runner = samplers.find("heun").runner(denoiser(problems.mixture((1, 4, 4))), 9)
     want = runner.draw(range(3))[0]
     inner = runner.network
@@ -188,6 +190,9 @@ class Known:
         for _ in range(5):
             x = x * 2
         return x
+
+    def observed(self, observer):
+        return observed_network(self, observer)
 
     def draw(self, seeds, class_labels=None):
         x = torch.ones(len(seeds))

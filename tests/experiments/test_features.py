@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_cli import run
+from support.commands import run
 from torch import nn
 
 import restart_sampling as rs
@@ -195,7 +195,7 @@ def test_another_version_of_a_file_has_another_name(mine):
         ("gone.py:Means", RestartValueError, "^cannot read the features' file gone.py"),
         ("bad.py:Means", RestartValueError, r"SyntaxError: .* \(bad\.py, line 1\)"),
         ("nowhere:Means", RestartValueError, "No module named 'nowhere'"),
-        ("fashion-mnist-resnett", RestartValueError, "did you mean fashion-mnist-resnet"),
+        ("fashion-mnist-resnett", RestartValueError, "did you mean 'fashion-mnist-resnet'"),
         ("nothing", RestartValueError, "FILE.py:NAME"),
         ("a:b c", RestartValueError, "FILE.py:NAME"),
     ],
@@ -309,23 +309,8 @@ def test_a_machine_without_the_data_set_measures_the_same_distance(monkeypatch, 
 def test_bench_and_tune_run_without_the_data_set(no_data, tmp_path, capsys):
     """`bench --n` by two extractors, and `tune` by the one that is its default."""
     common = ["--first-seed", "5", "--batch", "8", "--device", "cpu", "--cache", str(tmp_path / "cache")]
-    code, out, err = run(
-        [
-            "bench",
-            "--samplers",
-            "euler@2",
-            "--n",
-            "8",
-            "--rounds",
-            "0",
-            "--out",
-            str(tmp_path / "b"),
-            *common,
-            "--features",
-            "fashion-mnist-classifier,fashion-mnist-resnet",
-        ],
-        capsys,
-    )
+    what = ("--samplers", "euler@2", "--n", 8, "--rounds", 0, "--features", ",".join(shipped.NAMES[:2]))
+    code, out, err = run(capsys, "bench", *what, "--out", tmp_path / "b", *common)
     assert code == 0, err
     assert err.count("kernel distance, precision, recall and training images are left out") == 1
     found = rows.read(tmp_path / "b" / "quality.jsonl")
@@ -333,28 +318,8 @@ def test_bench_and_tune_run_without_the_data_set(no_data, tmp_path, capsys):
     assert all(row["fd_balanced"] > 1 and row["sampler"] == "euler" for row in found)
     shown = [line for line in out.splitlines() if "euler" in line]
     assert "resnet" in out and all(f"{row['fd_balanced']:.4g}" in shown[0] for row in found[:2])
-    code, out, err = run(
-        [
-            "tune",
-            "--budget",
-            "4",
-            "--trials",
-            "1",
-            "--n",
-            "8",
-            "--min-nfe",
-            "3",
-            "--max-nfe",
-            "5",
-            "--solver",
-            "euler",
-            "--no-confirm",
-            "--out",
-            str(tmp_path / "t"),
-            *common,
-        ],
-        capsys,
-    )
+    what = ("--budget", 4, "--trials", 1, "--n", 8, "--min-nfe", 3, "--max-nfe", 5, "--solver", "euler")
+    code, out, err = run(capsys, "tune", *what, "--no-confirm", "--out", tmp_path / "t", *common)
     assert code == 0, err
     (row,) = [json.loads(line) for line in (tmp_path / "t" / "tune.jsonl").read_text().splitlines()]
     assert row["features"] == shipped.TUNER and row["reference"] == "fashion-mnist test"
@@ -363,3 +328,12 @@ def test_bench_and_tune_run_without_the_data_set(no_data, tmp_path, capsys):
 def test_own_features_without_the_data_set_say_what_is_missing(no_data, mine):
     with pytest.raises(ConfigError, match=r"need the images of the reference, or --reference: .*apt-get install"):
         evaluator_for("fashion-mnist", "mine.py:Means")
+
+
+def test_the_old_name_of_evaluator_for_warns():
+    from restart_sampling.experiments.measure import evaluator
+
+    with pytest.warns(DeprecationWarning, match="judge_for is now evaluator_for"):
+        assert evaluator.judge_for is evaluator_for
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        evaluator.nothing  # noqa: B018

@@ -1,4 +1,4 @@
-"""Pictures: one palette and one marker for each family in all of them, whoever draws; unlike things not side by side."""
+"""Pictures: one palette and one marker for each family in all of them; unlike things never side by side."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from support.report_rows import made_rows
 pytest.importorskip("plotly")
 pytest.importorskip("matplotlib")
 
-from restart_sampling.experiments.report import canvas, figures, labels, select, studies, style
+from restart_sampling.experiments.report import ablation, bars, canvas, figures, labels, select, style, tuning
 from restart_sampling.experiments.report.series import series_of
-from restart_sampling.experiments.tune import pareto
 
 ROOT = Path(__file__).resolve().parents[2]
 DRAWING = [
@@ -24,7 +23,7 @@ DRAWING = [
     for path in sorted((ROOT / folder).rglob("*.py"))
     if re.search(r"matplotlib|plotly|canvas|report\.style|from \.style", path.read_text())
 ]
-ALLOWED = {"style.py", "template.py"}  # where the looks are, and the page's own text and frames
+ALLOWED = {"style.py"}  # where the looks are, and the page's own text and frames
 LOOKS = (
     "color",
     "colors",
@@ -67,7 +66,7 @@ def literals(path):
 
 def test_all_code_that_draws_takes_its_looks_from_one_module():
     names = {path.name for path in DRAWING}
-    assert {"figures.py", "studies.py", "samples.py", "pareto.py", "canvas.py", "pictures.py", "ablations.py"} <= names
+    assert {"figures.py", "tuning.py", "ablation.py", "samples.py", "canvas.py", "pictures.py", "ablations.py"} <= names
     assert {"synthetic_curves.py", "synthetic_mixture.py"} <= names
     for path in DRAWING:
         if path.name not in ALLOWED:
@@ -107,9 +106,9 @@ def made_figures():
     trials, tuned = ([r for r in rows if r["kind"] == kind] for kind in ("trial", "tuned"))
     yield figures.pareto(group.rows, select.train_row(rows, group))
     yield figures.speed_quality(speed.rows)
-    yield studies.tuning(trials, tuned)
+    yield tuning.interactive(trials, tuned)
     points = select.ablation_points(rows)
-    yield studies.ablation("K", [p for p in points if p["experiment"] == "K"])
+    yield ablation.ablation("K", [p for p in points if p["experiment"] == "K"])
 
 
 def test_every_trace_has_the_marker_of_its_colour():
@@ -124,16 +123,16 @@ def test_every_trace_has_the_marker_of_its_colour():
 
 def test_in_the_tuning_picture_heun_is_an_ode_and_what_is_tuned_is_what_it_is():
     tuned = [r for r in made_rows() if r["kind"] == "tuned"]
-    found = {(p.role, p.family) for p in studies.confirmed(tuned)}
+    found = {(p.role, p.family) for _, p in tuning.confirmed(tuned)}
     assert found == {("Heun", "ode"), ("best preset", "restart"), ("tuned", "restart")}
     plain = [{**r, "restart": "", "config": {"solver": "heun"}} for r in tuned]
-    assert ("tuned", "ode") in {(p.role, p.family) for p in studies.confirmed(plain)}
+    assert ("tuned", "ode") in {(p.role, p.family) for _, p in tuning.confirmed(plain)}
 
 
 def test_trials_and_what_was_measured_again_have_a_panel_each():
     """They are of other seeds, and often of another number of them."""
     trials, tuned = ([r for r in made_rows() if r["kind"] == kind] for kind in ("trial", "tuned"))
-    figure = studies.tuning(trials, tuned)
+    figure = tuning.interactive(trials, tuned)
     axes = {trace.xaxis: set() for trace in figure.data}
     for trace in figure.data:
         axes[trace.xaxis].add(trace.name.split(",")[0])
@@ -146,8 +145,8 @@ def test_trials_and_what_was_measured_again_have_a_panel_each():
         "the search, n = 1,000, the same seeds for all",
         "measured again, 3 blocks of n = 1,000 fresh seeds",
     ]
-    assert len(studies.tuning(trials, []).layout.annotations) == 1
-    assert len(studies.tuning([], tuned).data) == 2
+    assert len(tuning.interactive(trials, []).layout.annotations) == 1
+    assert len(tuning.interactive([], tuned).data) == 2
 
 
 def test_a_distance_of_one_block_is_hollow_and_the_legend_says_so():
@@ -165,7 +164,7 @@ def test_disturbed_speeds_are_pale_and_say_so():
     rows = [{**r, "disturbed": 2 if r["sampler"] == "heun" else 0} for r in made_rows() if r["kind"] == "speed"]
     group = select.groups(select.speed_rows(rows), (*select.SPEED_GROUP, "nfe_asked"))[0]
     found = {}
-    for trace in figures.speed_bars(group.rows).data:
+    for trace in bars.speed_bars(group.rows).data:
         found |= dict(zip(trace.y, trace.marker.opacity, strict=True))
     pale = [name for name, opacity in found.items() if opacity == style.DISTURBED]
     assert pale == [name for name in found if name.startswith("Heun (")]
@@ -221,7 +220,7 @@ def test_names_stand_beside_their_points_and_not_on_each_other():
 def test_bars_begin_at_zero():
     """In the report's page and in the README's picture, whose axis is set."""
     group = select.groups(select.speed_rows(made_rows()), (*select.SPEED_GROUP, "nfe_asked"))[0]
-    assert {axis.rangemode for axis in figures.speed_bars(group.rows).select_xaxes()} == {"tozero"}
+    assert {axis.rangemode for axis in bars.speed_bars(group.rows).select_xaxes()} == {"tozero"}
     for path in (ROOT / "benchmarks").glob("*.py"):
         text = path.read_text()
         if re.search(r"\.barh?\(", text):
@@ -246,5 +245,5 @@ def test_the_search_picture_is_drawn_from_rows(tmp_path):
     trials, tuned = ([r for r in rows if r["kind"] == kind] for kind in ("trial", "tuned"))
     for again in (tuned, []):
         file = io.BytesIO()
-        pareto._draw(trials, again, "a title", file)
+        tuning.write_png(trials, again, "a title", file)
         assert min(Image.open(file).size) > 500

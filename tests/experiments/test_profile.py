@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +18,14 @@ from restart_kernels import layout
 from restart_sampling.cli.app import main
 from restart_sampling.common import marks
 from restart_sampling.experiments import profile as p
+from restart_sampling.experiments.profile import table, tools
+from restart_sampling.experiments.profile.job import Job
 from restart_sampling.sampler.table import bind
+
+
+def job_of(batch_size):
+    plan = rs.Plan.build(steps=2)
+    return Job(rs.Sampler(rs.load("fashion-mnist"), plan, batch_size, graph="off", compile="off", device="cpu"))
 
 
 def event(cat, name, ts, dur, tid=1):
@@ -31,10 +37,10 @@ def test_gpu_events_become_parts_busy_time_and_gaps():
     events = [
         event("kernel", "void cudnn::conv(float)", 0, 10),
         event("kernel", "triton_poi_fused_add", 8, 6),  # 2 µs of it under the first
-        event("kernel", "step_kernel", 14, 3),
+        event("kernel", "row_kernel", 14, 3),
         event("kernel", "advance_kernel", 17, 1),
         event("kernel", "void cudnn::conv(float)", 20, 10),
-        event("kernel", "void restart::cuda::(anonymous namespace)::run<restart::cuda::StepVectors<4>>", 30, 6),
+        event("kernel", "void restart::cuda::(anonymous namespace)::run<restart::cuda::RowVectors<4>>", 30, 6),
         event("kernel", "void restart::cuda::(anonymous namespace)::run<restart::cuda::Advance>", 36, 1),
         event("gpu_memcpy", "Memcpy DtoD", 39, 1),
         event("cuda_runtime", "cudaGraphLaunch", 0, 2),
@@ -96,7 +102,7 @@ def test_a_guided_step_reads_and_writes_the_network_twice():
 
 
 def test_the_row_that_draws_the_latent_counts_where_it_was_recorded():
-    """Rows of 6 (latent), 12, 14 and 10 bytes: a GPU records four steps for three evaluations, a slice's thread three."""
+    """Rows of 6 (latent), 12, 14 and 10 bytes: a GPU records four steps for three evaluations, a slice three."""
     rows = [6, 12, 14, 10]
     assert p.bytes_per_evaluation(rows, steps=4 / 3) == pytest.approx(42 / 3)
     assert p.bytes_per_evaluation(rows, steps=1.0) == pytest.approx(36 / 3)
@@ -170,7 +176,7 @@ def test_the_commands_of_nsys_and_ncu():
         "--nvtx-include",
         "restart_sampling@profile/",
         "-k",
-        "regex:^(step_kernel|advance_kernel|run)$",
+        "regex:^(row_kernel|advance_kernel|run)$",
         "--launch-count",
         "10",
         "--graph-profiling",
@@ -205,7 +211,7 @@ def test_the_commands_of_nsys_and_ncu():
         "--profile-from-start",
         "off",
         "-k",
-        "regex:^(step_kernel|advance_kernel|run)$",
+        "regex:^(row_kernel|advance_kernel|run)$",
         "--launch-count",
         "10",
         "--graph-profiling",
@@ -221,7 +227,7 @@ def test_the_commands_of_nsys_and_ncu():
     assert p.job_command("python", dict(steps=2, restart=None, guidance_scale=1.5, tool="job")) == [
         "python",
         "-c",
-        "from restart_sampling.cli.app import main; main()",
+        "from restart_sampling.cli import main; main()",
         "profile",
         "--steps",
         "2",
@@ -234,13 +240,13 @@ def test_the_commands_of_nsys_and_ncu():
 
 def test_kernels_have_the_names_that_are_looked_for():
     """In the Triton sources and the CUDA C++ ones."""
-    from restart_kernels.step import triton
+    from restart_kernels.row import triton
 
     root = Path(__file__).parents[2]
-    assert {"step_kernel", "advance_kernel"} <= set(vars(triton))
-    sources = [(root / "bindings/csrc/cuda" / name).read_text() for name in ("step.cu", "kernels.h")]
+    assert {"row_kernel", "advance_kernel"} <= set(vars(triton))
+    sources = [(root / "bindings/csrc/cuda" / name).read_text() for name in ("gpu.cu", "kernels.h")]
     assert re.search(r"__global__[^{;]*\brun\(", sources[0])
-    for name in ("StepVectors", "StepElements", "Advance"):
+    for name in ("RowVectors", "RowElements", "Advance"):
         assert re.search(rf"struct {name}\b", sources[1])
 
 
@@ -262,25 +268,25 @@ def test_without_the_nvtx_package_the_cuda_profiler_calls_mark_the_job(
     tool, provider, window, tmp_path, monkeypatch, capsys
 ):
     """And it is said which of the two it is."""
-    command, calls = import_module("restart_sampling.cli.profile"), []
-    monkeypatch.setattr(command, "_call", lambda arguments: calls.append(arguments) or NSYS)
-    monkeypatch.setattr(command.shutil, "which", lambda name: f"/bin/{name}")
-    monkeypatch.setattr(command, "_show", lambda *arguments: None)
+    calls = []
+    monkeypatch.setattr(tools, "_call", lambda arguments: calls.append(arguments) or NSYS)
+    monkeypatch.setattr(tools.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(tools, "show", lambda *arguments: None)
     monkeypatch.setattr(marks, "provider", lambda: provider)
     if tool == "ncu":
-        command._ncu(tmp_path, ["the", "job"])
+        tools.by_ncu(tmp_path, ["the", "job"])
         assert ("--profile-from-start" in calls[0]) == (window == "cudaProfilerApi")
         assert ("--nvtx-include" in calls[0]) == (window == "nvtx")
     else:
         job = SimpleNamespace(warm_up=lambda: None, images_per_second=lambda: 1.0, evaluations=3)
-        command._nsys(tmp_path, job, ["the", "job"])
+        tools.by_nsys(tmp_path, job, ["the", "job"])
         assert f"--capture-range={window}" in calls[0]
     said = capsys.readouterr().out.splitlines()[0]
     assert ("cudaProfilerStart" in said, "NVTX range" in said) == (window != "nvtx", window == "nvtx")
 
 
 def test_the_job_tells_the_cuda_profiler_where_it_begins_and_ends(monkeypatch):
-    command, log = import_module("restart_sampling.cli.profile"), []
+    log = []
 
     class Runtime:
         def cudaProfilerStart(self):
@@ -293,7 +299,7 @@ def test_the_job_tells_the_cuda_profiler_where_it_begins_and_ends(monkeypatch):
 
     monkeypatch.setattr(torch.cuda.profiler, "cudart", Runtime)
     monkeypatch.setattr(torch.cuda.profiler, "check_error", lambda code: None)
-    job = command._Job("fashion-mnist", rs.Plan.build(steps=2), "1", 1, "cpu", "fp32", "auto", "off", "off")
+    job = job_of(1)
     with job.announced():
         log.append("on a CPU")
     job.sampler.device = torch.device("cuda:0")
@@ -359,11 +365,10 @@ def test_the_profiler_says_nothing_of_its_own(tmp_path):
 
 
 def test_a_busy_machine_is_reported(monkeypatch, capsys):
-    command = import_module("restart_sampling.cli.profile")
     from restart_sampling.experiments.measure import timing
 
-    monkeypatch.setattr(command, "_copy_bandwidth", lambda device, lanes: 1e12)
-    job = command._Job("fashion-mnist", rs.Plan.build(steps=2), "1", 1, "cpu", "fp32", "auto", "off", "off")
+    monkeypatch.setattr(table, "_copy_bandwidth", lambda device, lanes: 1e12)
+    job = job_of(1)
     ticks = iter([(0.0, 0.0, 0.0), (1.0, 1.0, 0.2), (1.0, 0.5, 0.5), (2.0, 1.5, 1.5)])
     monkeypatch.setattr(timing, "_cpu_seconds", lambda: next(ticks))
     job.seconds(lambda: None)
@@ -373,25 +378,23 @@ def test_a_busy_machine_is_reported(monkeypatch, capsys):
     found = p.profile_cuda([event("kernel", "step_kernel", 0, 3)], 1)
     for disturbed in (1, 0):
         job.disturbed = disturbed
-        command._show(found, job, 1.0, "here")
+        table.show(found, job, 1.0, "here")
         assert ("measure again on a quiet machine" in capsys.readouterr().out) == bool(disturbed)
 
 
 def test_nsys_is_driven_and_its_trace_read(tmp_path, monkeypatch, capsys):
     """With stand-ins for nsys and the device: the report's rows reach the table."""
-    command = import_module("restart_sampling.cli.profile")  # the package has a function of that name
-
     calls = []
 
     def call(arguments):
         calls.append(arguments)
         return NSYS
 
-    monkeypatch.setattr(command, "_call", call)
-    monkeypatch.setattr(command.shutil, "which", lambda name: f"/bin/{name}")
-    monkeypatch.setattr(command, "_copy_bandwidth", lambda device, lanes: 1e12)
-    job = command._Job("fashion-mnist", rs.Plan.build(steps=2), "4", 1, "cpu", "fp32", "auto", "off", "off")
-    command._nsys(tmp_path, job, ["the", "job"])
+    monkeypatch.setattr(tools, "_call", call)
+    monkeypatch.setattr(tools.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(table, "_copy_bandwidth", lambda device, lanes: 1e12)
+    job = job_of(4)
+    tools.by_nsys(tmp_path, job, ["the", "job"])
     (profile, stats), out = calls, capsys.readouterr().out
     assert profile[:2] == ["/bin/nsys", "profile"]
     assert profile[-2:] == ["the", "job"]
@@ -402,12 +405,10 @@ def test_nsys_is_driven_and_its_trace_read(tmp_path, monkeypatch, capsys):
 
 
 def test_a_profiler_that_recorded_nothing_is_an_error(tmp_path, monkeypatch):
-    command = import_module("restart_sampling.cli.profile")  # the package has a function of that name
-
-    monkeypatch.setattr(command, "_call", lambda arguments: "SKIPPED: it does not contain CUDA trace data.")
-    job = command._Job("fashion-mnist", rs.Plan.build(steps=2), "1", 1, "cpu", "fp32", "auto", "off", "off")
+    monkeypatch.setattr(tools, "_call", lambda arguments: "SKIPPED: it does not contain CUDA trace data.")
+    job = job_of(1)
     with pytest.raises(rs.RestartError, match="recorded nothing on the device"):
-        command._nsys(tmp_path, job, [])
+        tools.by_nsys(tmp_path, job, [])
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -444,9 +445,7 @@ def test_a_profile_of_the_bundled_model(tmp_path, capsys, threads):
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys, monkeypatch):
-    command = import_module("restart_sampling.cli.profile")  # the package has a function of that name
-
-    monkeypatch.setattr(command.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(SystemExit) as end:
         main(["profile", *arguments])
     assert end.value.code == 2
@@ -457,8 +456,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys, monke
 
 @pytest.mark.parametrize("tool", ["nsys", "ncu"])
 def test_a_tool_that_is_not_installed_beside_a_gpu_is_an_error(tool, capsys, monkeypatch):
-    command = import_module("restart_sampling.cli.profile")
-    monkeypatch.setattr(command.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(SystemExit) as end:

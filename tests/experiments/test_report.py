@@ -7,61 +7,23 @@ import re
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from support.commands import run as call
+from support.html import Page
 from support.report_rows import KINDS, made_rows
 
 import restart_sampling as rs
-from restart_sampling.cli.app import main
 from restart_sampling.experiments.measure import agreement, claims
 from restart_sampling.experiments.report import make_page, pairs_table, quality_table, select, speed_table, tuned_table
+from restart_sampling.experiments.report.front import front
 from restart_sampling.experiments.report.page import Live
 
 pytest.importorskip("plotly")
 pytest.importorskip("jinja2")
-
-
-class Page(HTMLParser):
-    """What a reader of the HTML needs: tags with attributes, text outside scripts, tables as rows of cells, open tags."""
-
-    VOID = ("meta", "link", "img", "br", "input", "hr")
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.open, self.texts, self.tables, self.figures = [], [], [], [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-        if tag == "table":
-            self.tables.append([])
-        if tag == "tr":
-            self.tables[-1].append([])
-        if tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] in ("td", "th"):
-            self.tables[-1][-1][-1] += data
-        if self.open and self.open[-1] == "script":
-            if self.tags[-1] == ("script", {"type": "application/json"}):
-                self.figures.append(json.loads(data))
-        else:
-            self.texts.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +276,7 @@ def test_front_is_what_no_point_beats():
             for p in points
             if not any(sign * q["nfe"] <= sign * p["nfe"] and q["fd"] <= p["fd"] and q is not p for q in points)
         ]
-        found = select.front(points, more_is_better=sign < 0)
+        found = front(points, lambda p, sign=sign: sign * p["nfe"], lambda p: p["fd"])
         assert sorted(p["nfe"] for p in found) == sorted(p["nfe"] for p in best)
 
 
@@ -407,17 +369,6 @@ def results(tmp_path):
         lines = [json.dumps(row) for row in made_rows() if row["kind"] == kind]
         (folder / f"{kind}.jsonl").write_text("\n".join(lines) + '\n{"kind": "sp')
     return folder
-
-
-def call(capsys, *arguments):
-    """(exit code, stdout, stderr) of the command."""
-    try:
-        main([*map(str, arguments)])
-        code = 0
-    except SystemExit as stop:
-        code = stop.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def test_the_command_writes_the_page(results, tmp_path, capsys):

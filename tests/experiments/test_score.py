@@ -30,7 +30,7 @@ N, SEEDS = 90, range(100, 190)  # more images than features, so that covariances
 
 @pytest.fixture(scope="module")
 def drawn():
-    """Images uint8 [90, 1, 28, 28] and classes: blobs whose place depends on the class. Their seeds draw these classes."""
+    """Images uint8 [90, 1, 28, 28] and classes: blobs whose place depends on the class, which is that of their seed."""
     labels = rs.noise.class_labels(SEEDS, 10)
     g = torch.Generator().manual_seed(0)
     images = torch.randint(0, 40, (N, 1, 28, 28), generator=g, dtype=torch.uint8)
@@ -115,7 +115,8 @@ def in_run(format, pixels="uint8", under=""):
     """As `generate` writes it, with a contact sheet that is no sample; `under`: the folder of the samples."""
 
     def write(folder, images, labels):
-        from restart_sampling.jobs.formats.base import ShardData, find
+        from restart_sampling.jobs.formats.base import ShardData
+        from restart_sampling.jobs.formats.registry import find
         from restart_sampling.jobs.shards import Shards
         from restart_sampling.sampler.seeds import parse_seeds
 
@@ -250,7 +251,10 @@ def test_own_features_and_reference(tmp_path, capsys, monkeypatch, drawn):
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(
-        "import torch\nclass Means(torch.nn.Module):\n    def forward(self, x):\n        return x.float().mean((2, 3)) / 8\n"
+        "import torch\n"
+        "class Means(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return x.float().mean((2, 3)) / 8\n"
     )
     g = torch.Generator().manual_seed(2)
     real, fake = (torch.randint(0, top, (40, 32, 32, 3), generator=g, dtype=torch.uint8).numpy() for top in (256, 200))

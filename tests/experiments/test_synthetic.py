@@ -12,7 +12,7 @@ RUNS = 3
 
 @pytest.fixture(scope="module")
 def errors():
-    """Errors of K = 0 and K = 16 with an exact denoiser spoiled by a fixed 20 % error, coarse Euler steps, 300 samples."""
+    """Errors of K = 0 and K = 16: an exact denoiser with a fixed error of 20 %, coarse Euler steps, 300 samples."""
     denoiser = synthetic.exact_denoiser(error=0.2, n=500)
     grid = synthetic.Grid(above=3, inside=2, below=10)
     return {K: [synthetic.errors(denoiser, grid, K, n=300, seed=seed) for seed in range(RUNS)] for K in (0, 16)}

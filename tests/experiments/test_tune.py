@@ -1,4 +1,4 @@
-"""Searching plans: the space, a search whose best plan is known, going on after a stop, what is reported, the command."""
+"""Searching plans: the space, a search whose best plan is known, going on after a stop, reports, the command."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from support import commands
 from support.problems import gaussian
-from test_cli import run
 
 import restart_sampling as rs
 from restart_sampling.common.errors import ConfigError, NonFiniteError, OutputError, RestartValueError
 from restart_sampling.common.images import to_uint8
 from restart_sampling.experiments.measure import rows
+from restart_sampling.experiments.report.front import front
 from restart_sampling.experiments.tune import confirm, pareto, restore, space, starts, study
 from restart_sampling.experiments.tune.objective import Objective, Value
 from restart_sampling.experiments.tune.space import Refused, Space
@@ -31,6 +32,10 @@ pytest.importorskip("matplotlib")
 pytestmark = pytest.mark.usefixtures("one_thread")
 DENOISER = rs.Denoiser.from_function(gaussian(), shape=(1, 4, 4), sigma_min=0.002, sigma_max=80.0)
 COMMON = {"model": "made-up", "model_sha256": "", "dtype": "fp32", "n": 8, "first_seed": 0}
+
+
+def run(arguments, capsys):
+    return commands.run(capsys, *arguments)
 
 
 class Known:
@@ -433,7 +438,7 @@ def test_the_front_is_what_no_other_beats():
     ]
     values = {tuple(t.values) for t in made}
     expected = {v for v in values if not any(w != v and w[0] <= v[0] and w[1] <= v[1] for w in values)}
-    assert {tuple(t.values) for t in pareto.front(made)} == expected
+    assert {tuple(t.values) for t in front(made, lambda t: t.values[0], lambda t: t.values[1])} == expected
     for budget in (4, 9, 20, 50):
         fits = [v[1] for v in values if v[0] <= budget]
         best = pareto.best_for(made, budget)
@@ -576,7 +581,7 @@ def test_trial_rows_are_written_once_and_all(tmp_path):
 
 
 def search_with_rows(tmp_path, trials=22):
-    """(study, its rows, its space) of a search with starts, random plans, plans that were given up and one that failed."""
+    """Return (study, rows, space) of a search with starts, random plans, plans given up and one that failed."""
     where, known = Space(solvers=("heun", "dpm++2m"), max_nfe=43), Known()
     found = study.open_study(tmp_path / "s.db", settings())
     study.enqueue(found, starts.starts(where, [43], known.key), 5)
@@ -675,7 +680,7 @@ def test_command_lines_and_python_give_the_plan_back(monkeypatch):
     """Through the command line's own reading of its options."""
     command = sys.modules["restart_sampling.cli.generate"]
     drawn = []
-    monkeypatch.setattr(command, "_draw", lambda plan, run, *rest: drawn.append((plan, run)))
+    monkeypatch.setattr(command, "_draw", lambda plan, run, out, **options: drawn.append((plan, run)))
     from restart_sampling.cli.app import app
 
     plans = [

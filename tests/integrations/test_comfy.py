@@ -132,7 +132,7 @@ def test_the_mappings_are_what_comfyui_reads():
 
 @pytest.mark.parametrize("restart", ["default", "[3, 2, 0.3, 1.0]", "a1111"])
 def test_a_run_of_the_node(comfy, restart):
-    """Through ComfyUI's own path: the image of `sample_restart` with the seeds of the rows; the bar and the previews."""
+    """Through ComfyUI's own path: the image of `sample_restart` with the seeds of the rows; the bar, the previews."""
     node = comfyui.RestartSamplerNode()
     (sampler,) = node.get_sampler(**defaults(node) | {"restart": restart})
     model, bar, noise = guider(EPS()), [], torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))

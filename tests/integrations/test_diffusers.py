@@ -102,7 +102,7 @@ def test_flow_equals_the_engine():
 
 @pytest.mark.parametrize("solver, order", [("euler", 1), ("heun", 2), ("dpm++2m", 2)])
 def test_converges_to_the_exact_ode_solution(solver, order):
-    """Gaussian data: the state at sigma_min is known, and the last step returns D of it, c²/(c² + σ²) times the state."""
+    """Gaussian data: the state at sigma_min is known, and the last step returns D of it, c²/(c² + σ²) times it."""
     x, c = latents().double(), 0.5
     errors, sizes = [], [17, 33, 65]
     for n in sizes:
@@ -148,7 +148,7 @@ def variance_after_the_first_jump(s, F, data_variance, start):
 
 @pytest.mark.parametrize("state", ["vp", "ve"])
 def test_a_jump_gives_the_law_of_its_level(state):
-    """x₀ ~ N(0, c²): after the jump the variance is c² + t_max², times ᾱ in VP scale; without noise it is half of that."""
+    """x₀ ~ N(0, c²): after the jump the variance is c² + t_max², times ᾱ in VP scale; without noise half of that."""
     c = 0.5
     s = RestartScheduler(**SD, **RANGE, restart=JUMPS, state=state, steps_are="main")
     s.set_timesteps(30)

@@ -172,7 +172,7 @@ def test_lambda_min_clipped_cuts_the_top(spacing):
 @pytest.mark.parametrize("state, name", [("ve", "EulerDiscreteScheduler"), ("vp", "DPMSolverMultistepScheduler")])
 @pytest.mark.parametrize("flag", [{}, dict(use_karras_sigmas=True)], ids=["model", "karras"])
 def test_final_sigmas_type_sigma_min(state, name, flag):
-    """The run ends at the model's lowest level, noise and all: the same image as with the first order of their solver."""
+    """The run ends at the model's lowest level with its noise: the image of the first order of their solver."""
     first = dict(solver_order=1) if name.startswith("DPM") else {}
     # Euler's Karras levels end at the levels of its timesteps, which are the model's with linspace only
     spacing = dict(timestep_spacing="linspace" if flag else "trailing", final_sigmas_type="sigma_min")

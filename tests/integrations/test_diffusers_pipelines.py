@@ -73,7 +73,7 @@ def test_stable_diffusion_3():
 
 
 def test_flux():
-    """Without jumps: the pipeline holds packed latents, whose elements come in another order than the engine's noise."""
+    """Without jumps: the pipeline holds packed latents, whose elements are in another order than the engine's noise."""
     pipe, texts = tiny.flux(), tiny.embeddings(2, pooled=True)
     texts = {k: v for k, v in texts.items() if not k.startswith("negative")}
     pipe.scheduler = FlowMatchRestartScheduler.from_config(pipe.scheduler.config, restart=None)

@@ -160,7 +160,7 @@ def test_the_calls_are_those_of_the_plan(budget, restart, nfe):
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 37])
 @pytest.mark.parametrize("zero", [True, False])
 def test_calls_and_callbacks_counted_in_a_run(n, zero):
-    """What a host sees: model calls within what Heun takes without Restart, and one callback for every step of its bar."""
+    """A host sees at most the model calls that Heun takes without Restart, and one callback for every step."""
     sigmas, x = grid(n + 1, zero=False)[: n + (not zero)].tolist() + [0.0] * zero, torch.ones(1, 1)
     for restart in NOTATIONS:
         calls, told = [], []

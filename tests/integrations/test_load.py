@@ -63,7 +63,7 @@ def test_a_folder_is_the_pipeline_in_it(folder, pipelines):
     assert den.info == {"pipeline": "DDPMPipeline", "network": "UNet2DModel", "path": str(folder)}
     assert torch.equal(rs.sample(den, PLAN, range(2)), rs.sample(rs.load(pipelines.ddpm()), PLAN, range(2)))
     assert str(rs.load(str(folder), "cpu").device) == "cpu"
-    with pytest.raises(BackendError, match="device nowhere is not known|'nowhere' is not known"):
+    with pytest.raises(BackendError, match="device 'nowhere' is not known; use cpu, cuda or cuda:N"):
         rs.load(folder, "nowhere")
     with pytest.raises(CheckpointError, match="sha256 pins a file"):
         rs.load(folder, sha256="0" * 64)

@@ -31,7 +31,7 @@ def draw(out, steps=2, **options):
 
 
 def test_overwrite_without_run_json_counts_nothing_of_the_old_run(tmp_path):
-    """Its manifest would say that the shards of the new plan are finished, and their samples would be those of the old."""
+    """Its manifest would say that the shards of the new plan are finished, with the samples of the old one."""
     draw(tmp_path)
     (tmp_path / "run.json").unlink()
     with pytest.raises(OutputError, match=r"but not its run\.json, so --overwrite does not know what to remove"):

@@ -20,13 +20,14 @@ from support import killing
 
 import restart_sampling as rs
 from restart_sampling.common.errors import OutputError, RestartValueError
-from restart_sampling.jobs import pipeline
-from restart_sampling.jobs.formats.base import find
+from restart_sampling.jobs.folder import JobFolder
+from restart_sampling.jobs.formats.registry import find
 from restart_sampling.jobs.generate import run_job
-from restart_sampling.jobs.job import Definition, JobFolder
+from restart_sampling.jobs.job import Definition
 from restart_sampling.jobs.lock import worker_lock
 from restart_sampling.jobs.manifest import Line, Manifest
 from restart_sampling.jobs.shards import Shards
+from restart_sampling.jobs.signals import Stop, stop_on_signals
 from restart_sampling.jobs.verify import fingerprint, verify
 from restart_sampling.jobs.workers import Worker, worker
 
@@ -160,9 +161,7 @@ def test_classes_are_kept(tmp_path):
 
 
 def test_large_png_jobs_use_edm_s_subfolders(tmp_path, monkeypatch):
-    from restart_sampling.jobs import job
-
-    monkeypatch.setattr(job, "SUBFOLDERS_FROM", 30)
+    monkeypatch.setattr("restart_sampling.jobs.folder.SUBFOLDERS_FROM", 30)
     draw(tmp_path, "0-9,1998-2005,5000-5019")
     assert (tmp_path / "samples" / "001000" / "001998.png").exists()
     assert (tmp_path / "samples" / "002000" / "002005.png").exists()
@@ -186,7 +185,7 @@ def test_bytes_depend_on_neither_batch_nor_workers_nor_order(format, tmp_path):
     assert len(want) == (50 if format == "png" else 5)
     draw(tmp_path / "b", format=format, batch=3)
     for rank in (2, 0, 1):
-        draw(tmp_path / "c", format=format, batch=7, who=Worker(rank, 3))
+        draw(tmp_path / "c", format=format, batch=7, worker=Worker(rank, 3))
     draw(tmp_path / "d", "30-39", format=format)
     draw(tmp_path / "d", "0-49", format=format)
     for name in "bcd":
@@ -578,7 +577,7 @@ def test_clock_jumps_do_not_matter(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_killed_at_random_moments(workers, tmp_path):
-    """Three kills each, then a run to the end: the tree of an undisturbed run. `benchmarks/kill_trials.py` does more."""
+    """Three kills, then a run to the end, give the tree of an undisturbed run; benchmarks/kill_trials.py does more."""
     draw(tmp_path / "want", killing.SEEDS, format="wds", shard_size=20)
     rng = random.Random(workers)
     for k in range(3):
@@ -589,8 +588,6 @@ def test_killed_at_random_moments(workers, tmp_path):
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_after_the_batch(number, code, tmp_path):
-    from restart_sampling.jobs.signals import stop_on_signals
-
     class Signalled(Counting):
         def __call__(self, x, sigma):
             if self.calls == 2 * PLAN.nfe:
@@ -611,7 +608,7 @@ def test_a_signal_stops_after_the_batch(number, code, tmp_path):
 
 
 def test_a_stop_within_a_shard_keeps_what_was_drawn(tmp_path):
-    stop = pipeline.Stop()
+    stop = Stop()
     stop()
     draw(tmp_path, stop=stop, shard_size=50, format="npz")
     assert np.load(tmp_path / "samples" / "shard-000000.npz")["seeds"].tolist() == list(range(8))
@@ -633,5 +630,5 @@ def test_workers_as_torchrun_names_them():
 
 def test_more_workers_than_shards(tmp_path):
     for rank in range(5):
-        draw(tmp_path, "0-19", who=Worker(rank, 5))
+        draw(tmp_path, "0-19", worker=Worker(rank, 5))
     assert report(tmp_path).exit_code == 0

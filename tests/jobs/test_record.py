@@ -65,7 +65,10 @@ def job(finished, tmp_path):
 
 
 def change(job, seal=False, old=False, **entries):
-    """Write run.json with other entries (`...` removes one); `seal` makes its digests agree, `old` has none of the job."""
+    """Write run.json with other entries (`...` removes one).
+
+    `seal` makes its digests agree; `old` leaves out the digest of the job.
+    """
     path = job / "run.json"
     values = json.loads(path.read_text())
     for name, value in entries.items():

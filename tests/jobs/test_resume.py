@@ -1,4 +1,4 @@
-"""A resume goes on inside a shard: nothing that was kept is drawn again, and the files are those of an undisturbed run."""
+"""A resume goes on inside a shard: nothing saved is drawn again, and the files are those of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from support import killing
 
 import restart_sampling as rs
 from restart_sampling.cli.app import main
-from restart_sampling.jobs import pipeline
 from restart_sampling.jobs.generate import run_job
 from restart_sampling.jobs.job import Definition
 from restart_sampling.jobs.manifest import Manifest
-from restart_sampling.jobs.parts import Parts, Piece, kept
+from restart_sampling.jobs.parts import Parts, Piece, saved
 from restart_sampling.jobs.progress import Display
+from restart_sampling.jobs.signals import Stop
 from restart_sampling.jobs.verify import fingerprint, verify
 from restart_sampling.jobs.workers import Worker
 from restart_sampling.sampler.seeds import parse_seeds
@@ -38,7 +38,7 @@ class Slot:
     """A denoiser that counts samples and asks to stop when its `batches` are drawn: a job's time slot."""
 
     def __init__(self, batches: int = 0, coupled: bool = False) -> None:
-        self.stop, self.batches, self.coupled = pipeline.Stop(), batches, coupled
+        self.stop, self.batches, self.coupled = Stop(), batches, coupled
         self.calls = self.samples = 0
 
     def __call__(self, x, sigma):
@@ -50,11 +50,11 @@ class Slot:
         return result + 0.1 * x.mean() / (1 + sigma.max()) if self.coupled else result
 
 
-def draw(out, seeds="0-79", slot=None, who=None, **options):
+def draw(out, seeds="0-79", slot=None, worker=None, **options):
     slot = Slot() if slot is None else slot
     options = dict(batch=8, shard_size=40, sheets=0) | options
     denoiser = rs.Denoiser.from_function(slot, (1, 8, 8), name="tanh")
-    run_job(denoiser, PLAN, seeds, out, stop=slot.stop, who=who, **options)
+    run_job(denoiser, PLAN, seeds, out, stop=slot.stop, worker=worker, **options)
     return slot
 
 
@@ -116,13 +116,13 @@ def test_the_batches_of_a_resume_are_those_of_an_undisturbed_run(tmp_path):
     assert killing.tree(tmp_path / "other") != killing.tree(tmp_path / "want")
 
 
-def test_workers_take_over_what_others_kept(want, tmp_path):
-    """Two ranks stopped inside their shards, then one process with another batch size; classes of tags do not matter."""
+def test_workers_take_over_what_others_saved(want, tmp_path):
+    """Two ranks stop inside their shards, then one process goes on with another batch size."""
     for rank in (0, 1):
-        draw(tmp_path, slot=Slot(2), who=Worker(rank, 2), format="wds")
+        draw(tmp_path, slot=Slot(2), worker=Worker(rank, 2), format="wds")
     assert [path.name for path in parts_of(tmp_path)] == ["shard-000000.r0.part", "shard-000001.r1.part"]
     draw(tmp_path, slot=Slot(1), format="wds", batch=10)  # rank 0 alone: goes on with shard 0
-    assert draw(tmp_path, who=Worker(0, 1), format="wds", batch=20).samples == (80 - 16 - 16 - 10) * PLAN.nfe
+    assert draw(tmp_path, worker=Worker(0, 1), format="wds", batch=20).samples == (80 - 16 - 16 - 10) * PLAN.nfe
     assert killing.tree(tmp_path) == want["wds"]
     assert not parts_of(tmp_path)
 
@@ -131,7 +131,7 @@ def test_workers_take_over_what_others_kept(want, tmp_path):
 def test_a_shard_that_another_worker_finished_is_finished(format, want, tmp_path):
     """Rank 1 stops within its shard, and one process ends the job: the line of rank 1, read last, is an old one."""
     for rank in (0, 1):
-        draw(tmp_path, slot=Slot(2), who=Worker(rank, 2), format=format)
+        draw(tmp_path, slot=Slot(2), worker=Worker(rank, 2), format=format)
     draw(tmp_path, format=format)
     assert killing.tree(tmp_path) == want[format]
     assert (report(tmp_path).exit_code, report(tmp_path).images) == (0, 80)
@@ -147,18 +147,18 @@ def test_pieces_of_several_workers_need_not_be_in_order(want, tmp_path):
     draw(tmp_path / "b", slot=Slot(1), format="npz")
     shutil.rmtree(tmp_path / "b" / ".parts")
     other = Parts(tmp_path / "b", "wother-1", identity)
-    other.keep(0, pieces[1:])
-    assert kept(tmp_path / "b", identity) == {0: set(range(8, 16))}
+    other.save(0, pieces[1:])
+    assert saved(tmp_path / "b", identity) == {0: set(range(8, 16))}
     assert draw(tmp_path / "b", format="npz").samples == 72 * PLAN.nfe
     assert killing.tree(tmp_path / "b") == want["npz"]
 
 
-def test_classes_and_seeds_without_an_image_are_kept(tmp_path):
+def test_classes_and_seeds_without_an_image_are_saved(tmp_path):
     """Seed 5 is NaN in either run; labels are those of the seeds."""
     noise = rs.noise.normal([5], 0, (1, 4, 4))[0]
 
     def network(stop_at):
-        stop, calls = pipeline.Stop(), [0]
+        stop, calls = Stop(), [0]
 
         def D(x, sigma, class_labels):
             calls[0] += 1
@@ -183,13 +183,13 @@ def test_classes_and_seeds_without_an_image_are_kept(tmp_path):
     assert np.array_equal(arrays["arr_1"], rs.noise.class_labels(left, 10))
 
 
-def test_seeds_that_are_added_to_a_kept_shard(want, tmp_path):
+def test_seeds_that_are_added_to_a_saved_shard(want, tmp_path):
     draw(tmp_path, "0-19,40-79", slot=Slot(1), format="npz")
     assert draw(tmp_path, "0-79", format="npz").samples == 72 * PLAN.nfe
     assert killing.tree(tmp_path) == want["npz"]
 
 
-def test_overwrite_forgets_what_was_kept(tmp_path):
+def test_overwrite_forgets_what_was_saved(tmp_path):
     draw(tmp_path, slot=Slot(2), format="npz")
     assert draw(tmp_path, format="npz", overwrite=True).samples == 80 * PLAN.nfe
     draw(tmp_path, slot=Slot(2), format="png", overwrite=True, shard_size=80)
@@ -235,22 +235,22 @@ def test_a_piece_that_could_not_be_written_whole_spoils_no_other(tmp_path, monke
         Parts(tmp_path, "r0", "j"),
         lambda s: Piece(np.array([s]), None, np.full((1, 2, 2, 1), s, np.uint8)),
     )
-    parts.keep(0, [piece(3)])
+    parts.save(0, [piece(3)])
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
         with pytest.raises(OSError, match="full"):
-            parts.keep(0, [piece(4)])
-    parts.keep(0, [piece(5)])
+            parts.save(0, [piece(4)])
+    parts.save(0, [piece(5)])
     found = Parts(tmp_path, "r1", "j").load(0, parse_seeds("0-9"))
     assert [int(p.seeds[0]) for p in found] == [3, 5]
     assert [int(p.images[0, 0, 0, 0]) for p in found] == [3, 5]
 
 
-def test_status_counts_seeds_without_an_image_that_are_kept(tmp_path, capsys):
+def test_status_counts_seeds_without_an_image_that_are_saved(tmp_path, capsys):
     """A seed that became NaN before a kill is not drawn again, so it is not left to draw."""
     draw(tmp_path, slot=Slot(3), format="npz")
     identity, nothing = Definition.read(tmp_path).identity, np.zeros((0, 8, 8, 1), np.uint8)
-    Parts(tmp_path, "r0", identity).keep(1, [Piece(np.zeros(0, np.int64), None, nothing, (70,))])
+    Parts(tmp_path, "r0", identity).save(1, [Piece(np.zeros(0, np.int64), None, nothing, (70,))])
     found = json.loads("\n".join(main_says(capsys, ["status", str(tmp_path), "--json"])))
     assert (found["images"], found["nonfinite"], found["left"]) == (24, [70], 55)
     assert sum(left for _, left in report(tmp_path).missing) == 55
@@ -259,19 +259,19 @@ def test_status_counts_seeds_without_an_image_that_are_kept(tmp_path, capsys):
 # --- what is said ------------------------------------------------------------------------------------------------
 
 
-def test_status_and_verify_count_what_is_kept(tmp_path, capsys):
+def test_status_and_verify_count_what_is_saved(tmp_path, capsys):
     """Kept, but of no finished shard: counted by status once, and missing for verify; nothing reads as done."""
     draw(tmp_path, slot=Slot(3), format="npz")
     for _ in ("stopped", "killed"):
         assert main_says(capsys, ["status", str(tmp_path)])[1:3] == [
             f"24 of 80 images (30.0%) in 0 shards, {written(tmp_path):,} bytes",
-            "of these, 24 are of unfinished shards, kept for a resume to go on after them",
+            "of these, 24 are of unfinished shards, saved for a resume to go on after them",
         ]
         found = json.loads("\n".join(main_says(capsys, ["status", str(tmp_path), "--json"])))
         assert (found["images"], found["kept"], found["left"]) == (24, 24, 56)
-        assert "kept       24 seeds of unfinished shards" in "\n".join(main_says(capsys, ["verify", str(tmp_path)], 1))
+        assert "saved      24 seeds of unfinished shards" in "\n".join(main_says(capsys, ["verify", str(tmp_path)], 1))
         checked = report(tmp_path)
-        assert (checked.finished, checked.kept, checked.exit_code) == (0, 24, 1)
+        assert (checked.finished, checked.saved, checked.exit_code) == (0, 24, 1)
         assert checked.missing == [(0, 16), (1, 40)]
         with pytest.raises(rs.RestartError, match="not finished"):
             fingerprint(tmp_path)
@@ -306,11 +306,11 @@ def main_says(capsys, arguments, code=0):
     return capsys.readouterr().out.splitlines()
 
 
-def test_a_resume_says_what_is_kept(tmp_path):
+def test_a_resume_says_what_is_saved(tmp_path):
     text = io.StringIO()
     draw(tmp_path, slot=Slot(3), format="npz")
     draw(tmp_path, slot=Slot(1), format="npz", display=Display(Console(file=text, width=200)))
-    assert "going on: 0 of 80 seeds are finished, and 24 images of unfinished shards are kept" in text.getvalue()
+    assert "going on: 0 of 80 seeds are finished, and 24 images of unfinished shards are saved" in text.getvalue()
     events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [(e["count"], e["before"]) for e in events if e["event"] == "shard"] == [(24, 0), (32, 24)]
     assert [e["images"] for e in events if e["event"] in ("stop", "end")] == [24, 8]
@@ -325,7 +325,7 @@ WRITES = {"fsync": "os.fsync", "rename": "os.replace", "open": "pathlib.Path.ope
     "format, operation", [*(("npz", name) for name in WRITES), ("wds", "fsync"), ("parquet", "fsync")]
 )
 def test_killed_at_every_write_inside_a_shard(format, operation, want, tmp_path):
-    """kill -9 at the N-th write, for growing N until a run passes, every batch kept: nothing broken, the same tree."""
+    """kill -9 at the N-th write, for growing N until a run passes, every batch saved: nothing broken, the same tree."""
     for n in range(1, 100, {"npz": 2, "wds": 5, "parquet": 5}[format] if operation != "unlink" else 1):
         out = tmp_path / str(n)
         child = killing.fork(lambda n=n, out=out: killed_at(WRITES[operation], n, out, format))
@@ -333,7 +333,7 @@ def test_killed_at_every_write_inside_a_shard(format, operation, want, tmp_path)
         assert code in (0, -signal.SIGKILL)
         if (out / "run.json").exists():
             assert not report(out).broken
-        held = sum(map(len, kept(out, Definition.read(out).identity).values())) if (out / "run.json").exists() else 0
+        held = sum(map(len, saved(out, Definition.read(out).identity).values())) if (out / "run.json").exists() else 0
         rest = draw(out, format=format, batch=10)
         assert killing.tree(out) == want[format]
         assert rest.samples <= (80 - held + 9) * PLAN.nfe or code == 0
@@ -359,15 +359,15 @@ def killed_at(name: str, n: int, out: Path, format: str) -> None:
     draw(out, format=format, keep_seconds=0.0)
 
 
-def test_nothing_is_kept_of_a_shard_that_is_finished(tmp_path, monkeypatch):
+def test_nothing_is_saved_of_a_shard_that_is_finished(tmp_path, monkeypatch):
     """A slow write of a piece ends before the line of its shard is written, or its part file would come back."""
-    keep = Parts.keep
+    save = Parts.save
 
     def slow(self, *arguments):
         time.sleep(0.1)
-        keep(self, *arguments)
+        save(self, *arguments)
 
-    monkeypatch.setattr(Parts, "keep", slow)
+    monkeypatch.setattr(Parts, "save", slow)
     draw(tmp_path, "0-39", format="npz", keep_seconds=0.0, shard_size=20)
     assert not parts_of(tmp_path)
 
@@ -384,9 +384,9 @@ def test_killed_between_the_file_of_a_whole_shard_and_its_line(tmp_path):
     assert killing.tree(tmp_path / "a") == killing.tree(tmp_path / "want")
 
 
-def test_short_shards_are_not_kept_at_all(tmp_path, monkeypatch):
+def test_short_shards_are_not_saved_at_all(tmp_path, monkeypatch):
     """A shard that takes less than the time between pieces costs no byte and no fsync besides its own."""
-    monkeypatch.setattr(Parts, "keep", lambda *_: pytest.fail("a piece was written"))
+    monkeypatch.setattr(Parts, "save", lambda *_: pytest.fail("a piece was written"))
     draw(tmp_path, format="npz", keep_seconds=3600.0)
     assert report(tmp_path).exit_code == 0
 
@@ -401,15 +401,15 @@ def test_a_piece_costs_one_fsync(tmp_path, monkeypatch):
     counts = []
     for first in (0, 100, 200):
         images = np.zeros((100, 28, 28, 1), np.uint8)
-        parts.keep(0, [Piece(np.arange(first, first + 100), None, images)])
+        parts.save(0, [Piece(np.arange(first, first + 100), None, images)])
         counts.append((len(calls), parts_of(tmp_path)[0].stat().st_size))
     assert [n for n, _ in counts] == [3, 4, 5]
     assert counts[-1][1] < 1.01 * 300 * 28 * 28
     parts.remove(0)
     assert not parts_of(tmp_path)
-    parts.keep(0, [Piece(np.array([7]), None, images[:1])])  # begins anew, also where another process removed the file
+    parts.save(0, [Piece(np.array([7]), None, images[:1])])  # begins anew, also where another process removed the file
     parts_of(tmp_path)[0].unlink()
-    parts.keep(0, [Piece(np.array([8]), None, images[:1])])
+    parts.save(0, [Piece(np.array([8]), None, images[:1])])
     assert [piece.seeds.tolist() for piece in parts.load(0, parse_seeds("0-9"))] == [[8]]
 
 

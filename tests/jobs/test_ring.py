@@ -12,11 +12,12 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.jobs import pipeline
 from restart_sampling.jobs import pixels as ring_module
 from restart_sampling.jobs.formats.base import Written
+from restart_sampling.jobs.pipeline import Pipeline
 from restart_sampling.jobs.pixels import HostRing, PinnedCopies
 from restart_sampling.jobs.shards import Shards
+from restart_sampling.jobs.signals import Stop
 from restart_sampling.jobs.source import SamplerSource
 from restart_sampling.sampler.seeds import parse_seeds
 
@@ -24,7 +25,7 @@ PLAN = rs.Plan.build(steps=3, sigma_min=0.02, sigma_max=20.0)
 
 
 class Copies(PinnedCopies):
-    """A stream of copies: each is done at once ("early"), or not before somebody waits for it or a later one ("late")."""
+    """A stream of copies: each is done at once ("early"), or only when it or a later one is waited for ("late")."""
 
     def __init__(self, when: str) -> None:
         self.when, self.started = when, []
@@ -78,7 +79,7 @@ def images_of(network, batch, seeds, ring=None):
         return Written((), 0, "")
 
     shards = Shards(parse_seeds(seeds), 50)
-    result = pipeline.run(iter(shards), source, write, lambda line, data, before: None, PLAN.digest, pipeline.Stop())
+    result = Pipeline(source, write, lambda line, data, before: None, PLAN.digest, Stop()).run(iter(shards))
     assert result.images == len(written)
     return written, source.batch
 

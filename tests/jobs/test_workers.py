@@ -20,13 +20,14 @@ from support import killing
 
 import restart_sampling as rs
 from restart_sampling.common.errors import BackendError, OutputError, RestartValueError
-from restart_sampling.jobs import pipeline, ray_workers
+from restart_sampling.jobs import ray_workers
 from restart_sampling.jobs.generate import run_job
 from restart_sampling.jobs.job import Definition
 from restart_sampling.jobs.lock import FolderLock, alive, running
 from restart_sampling.jobs.manifest import Manifest
 from restart_sampling.jobs.parts import Parts, Piece
 from restart_sampling.jobs.progress import Display
+from restart_sampling.jobs.signals import Stop
 from restart_sampling.jobs.verify import verify
 from restart_sampling.jobs.workers import Worker
 
@@ -87,7 +88,7 @@ def test_a_killed_actor_is_replaced(cluster, want, tmp_path):
         killed.append(pid)
 
     threading.Thread(target=kill, daemon=True).start()
-    load = partial(noted, str(tmp_path))
+    load = partial(killing.noted, str(tmp_path))
     run_job(killing.denoiser(), PLAN, killing.SEEDS, tmp_path, workers=2, load=load, **JOB)
     assert killed
     assert max(at_work) == 2  # and nobody else
@@ -98,10 +99,10 @@ def test_a_killed_actor_is_replaced(cluster, want, tmp_path):
 
 @pytest.mark.slow
 def test_a_stopped_job_of_ray_goes_on_inside_its_shards(cluster, want, tmp_path):
-    """Two long shards and two actors, stopped while they draw: what is kept is not drawn again, with another batch
+    """Two long shards and two actors, stopped while they draw: what is saved is not drawn again, with another batch
     size.
     """
-    stop, job = pipeline.Stop(), JOB | {"shard_size": 160, "batch": 8}
+    stop, job = Stop(), JOB | {"shard_size": 160, "batch": 8}
     one = tmp_path / "one"
     run_job(killing.denoiser(), PLAN, killing.SEEDS, one, **job)
 
@@ -114,11 +115,13 @@ def test_a_stopped_job_of_ray_goes_on_inside_its_shards(cluster, want, tmp_path)
     many, load = tmp_path / "many", partial(killing.denoiser, 0.02)
     run_job(killing.denoiser(), PLAN, killing.SEEDS, many, workers=2, load=load, stop=stop, keep_seconds=0.0, **job)
     manifest = Manifest.read(many)
-    kept = Definition.read(many).kept(many, manifest)
-    assert kept
-    # The driver had the answers: what is kept is in the manifest too, so no batch in flight was cut off.
-    assert {shard: len(seeds) for shard, seeds in kept.items()} == {k: line.count for k, line in manifest.lines.items()}
-    assert all(0 < len(seeds) < 140 for seeds in kept.values())
+    saved = Definition.read(many).saved(many, manifest)
+    assert saved
+    # The driver had the answers: what is saved is in the manifest too, so no batch in flight was cut off.
+    assert {shard: len(seeds) for shard, seeds in saved.items()} == {
+        k: line.count for k, line in manifest.lines.items()
+    }
+    assert all(0 < len(seeds) < 140 for seeds in saved.values())
     calls = [0]
 
     def counted(x, sigma):
@@ -127,37 +130,21 @@ def test_a_stopped_job_of_ray_goes_on_inside_its_shards(cluster, want, tmp_path)
 
     denoiser = rs.Denoiser.from_function(counted, (1, 8, 8), name="tanh")
     run_job(denoiser, PLAN, killing.SEEDS, many, **(job | {"batch": 10}))
-    drawn = 300 - sum(map(len, kept.values()))
+    drawn = 300 - sum(map(len, saved.values()))
     assert drawn * PLAN.nfe <= calls[0] <= (drawn + 8) * PLAN.nfe
     assert killing.tree(many) == killing.tree(one)
     assert complete(many)
 
 
-def noted(folder: str) -> rs.Denoiser:
-    """A slow denoiser that writes down whose it is."""
-    (Path(folder) / f"worker-{os.getpid()}").touch()
-    return killing.denoiser(0.02)
-
-
 @pytest.mark.slow
 def test_an_error_in_a_worker_is_one_line_and_a_resume_ends_the_job(cluster, want, tmp_path):
     with pytest.raises(BackendError, match=r"a worker failed: .*the network is gone.*; the same command goes on"):
-        run_job(killing.denoiser(), PLAN, killing.SEEDS, tmp_path, workers=1, address="auto", load=broken, **JOB)
+        run_job(
+            killing.denoiser(), PLAN, killing.SEEDS, tmp_path, workers=1, address="auto", load=killing.broken, **JOB
+        )
     assert not complete(tmp_path)
     run_job(killing.denoiser(), PLAN, killing.SEEDS, tmp_path, **JOB)
     assert killing.tree(tmp_path) == want
-
-
-def broken() -> rs.Denoiser:
-    calls = [0]
-
-    def D(x, sigma):
-        calls[0] += 1
-        if calls[0] > 60:
-            raise RuntimeError("the network is gone")
-        return killing.denoiser().network(x, sigma, None)
-
-    return rs.Denoiser.from_function(D, (1, 8, 8), name="tanh")
 
 
 def test_a_hang_is_seen():
@@ -166,7 +153,7 @@ def test_a_hang_is_seen():
         yield 1
 
     with pytest.raises(OutputError, match="no shard was finished for 1 s: a worker hangs"):
-        list(ray_workers._watched(never(), 1.0, pipeline.Stop()))
+        list(ray_workers._watched(never(), 1.0, Stop()))
 
 
 def test_a_shard_that_lasts_longer_than_the_patience_is_no_hang(tmp_path):
@@ -176,14 +163,14 @@ def test_a_shard_that_lasts_longer_than_the_patience_is_no_hang(tmp_path):
     def slow():
         for seed in range(4):
             time.sleep(0.6)
-            parts.keep(0, [Piece(np.array([seed]), None, np.zeros((1, 2, 2, 1), np.uint8))])
+            parts.save(0, [Piece(np.array([seed]), None, np.zeros((1, 2, 2, 1), np.uint8))])
         yield "shard"
 
-    assert list(ray_workers._watched(slow(), 1.0, pipeline.Stop(), ray_workers._Actors(tmp_path))) == ["shard"]
+    assert list(ray_workers._watched(slow(), 1.0, Stop(), ray_workers._Actors(tmp_path))) == ["shard"]
 
 
 def test_a_signal_is_heard_while_waiting():
-    stop = pipeline.Stop()
+    stop = Stop()
 
     def slow():
         yield 1
@@ -240,7 +227,7 @@ def test_the_progress_counts_workers(tmp_path):
     """As rich renders it: rank 0 of 2 is alone."""
     text = io.StringIO()
     display = Display(Console(file=text, width=200, force_terminal=True))
-    run_job(killing.denoiser(), PLAN, killing.SEEDS, tmp_path, display=display, who=Worker(0, 2), **JOB)
+    run_job(killing.denoiser(), PLAN, killing.SEEDS, tmp_path, display=display, worker=Worker(0, 2), **JOB)
     assert "1 of 2 workers" in text.getvalue()
     assert "worker 0 sampling" in text.getvalue()
 

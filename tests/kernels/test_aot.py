@@ -18,7 +18,7 @@ BUDGET = 86  # instructions an H200 issues for each element while it moves its 1
 
 @pytest.fixture(scope="module")
 def reports():
-    """The reports of `python -m restart_kernels.aot --json`, in processes without the interpreter."""
+    """Return the reports of `python -m restart_kernels.aot --json`, from processes without the interpreter."""
     triton = pytest.importorskip("triton")
     if not (Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm").exists():
         pytest.skip("this triton has no CUDA tools")
@@ -46,22 +46,22 @@ def reports():
 
 
 def test_every_variant_is_compiled(reports):
-    names = {"step-fp32", "step-bf16", "step-fp32-guided", "step-bf16-guided", "normal"}
+    names = {"row-fp32", "row-bf16", "row-fp32-guided", "row-bf16-guided", "normal"}
     assert set(reports) == {(name, arch) for name in names for arch in (80, 90)}
     assert set(aot.NAMES) == names
 
 
 def test_instructions_stay_below_the_issue_limit(reports):
-    """All the code, the slow paths included; and the part that a row with noise and a stored h executes."""
+    """All the code with the slow paths, and the part that a row with noise and a stored h executes."""
     for row in reports.values():
         assert row["per_element"] <= BUDGET, row["variant"]
         assert row["longest_path"] <= 80, row["variant"]
         assert row["shortest_path"] <= (48 if row["variant"] == "normal" else 30), row["variant"]
 
 
-def test_the_plain_step_has_room_for_memory(reports):
+def test_the_plain_row_has_room_for_memory(reports):
     """Without guidance, 16-bit network: the case of the H200 bound."""
-    assert reports["step-bf16", 90]["longest_path"] <= 74
+    assert reports["row-bf16", 90]["longest_path"] <= 74
 
 
 def test_nothing_spills_and_no_thread_waits_for_another(reports):
@@ -74,7 +74,7 @@ def test_nothing_spills_and_no_thread_waits_for_another(reports):
 
 
 def test_memory_moves_in_full_vectors(reports):
-    """Four elements an access: 128 bits of float32, 64 of bfloat16; single words only for the row and its flags."""
+    """Four elements an access: 128 bits of float32, 64 of bfloat16; single words only for coefficients and flags."""
     for (name, _), row in reports.items():
         accesses = row["accesses"]
         quads = row["elements_per_thread"] / 4

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 import torch
-from test_step import ALL, BF16, F16, F32, Batch, assert_equal_bits, bits, table
+from support.row_batches import ALL, BF16, F16, F32, Batch, assert_equal_bits, bits, table
 
 import restart_bindings as rb
 import restart_kernels as rk
@@ -40,23 +40,23 @@ def threads(request):
 
 
 def assert_native_is_the_reference(case):
-    found, expected = case.step("native"), case.step("reference")
+    found, expected = case.run_row("native"), case.run_row("reference")
     assert_equal_bits(found, expected)
     return found
 
 
-# --- the step --------------------------------------------------------------------------------------------------
+# --- the row ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("numel", SIZES)
-def test_the_step_at_awkward_sizes(simd, numel):
+def test_rows_at_awkward_sizes(simd, numel):
     for batch, guided in ((1, True), (3, False)):
         assert_native_is_the_reference(Batch(batch, numel, table([ALL], seed=numel), guided=guided, seed=numel))
 
 
 @pytest.mark.parametrize("F_dtype", [F32, BF16, F16])
 @pytest.mark.parametrize("net_dtype", [F32, BF16, F16])
-def test_the_step_for_every_dtype(simd, F_dtype, net_dtype):
+def test_rows_for_every_dtype(simd, F_dtype, net_dtype):
     for guided in (False, True):
         assert_native_is_the_reference(Batch(2, 150, table([ALL]), F_dtype, net_dtype, guided))
 
@@ -90,7 +90,7 @@ def test_what_a_row_does_not_store_keeps_its_bits(simd):
             register.view(torch.int32)[:] = 0x7F812345
             start[name] = register.view(torch.int32).clone()
         stored = {"x": L.STORE_X, "h": L.STORE_H, "net_in": L.STORE_NET}
-        rk.bind(case.machine(), "native").step(case.F)
+        rk.bind(case.machine(), "native").run_row(case.F)
         for name, bit in stored.items():
             assert flags & bit or torch.equal(getattr(case, name).view(torch.int32), start[name]), name
 
@@ -160,11 +160,11 @@ def test_conversions_round_to_nearest_even(simd, dtype):
 @pytest.mark.parametrize("dtype", [F32, BF16])
 def test_registers_need_no_alignment(simd, dtype):
     case = Batch(2, 200, table([ALL]), dtype, dtype, guided=True)
-    expected = case.step("reference")
+    expected = case.run_row("reference")
     for name in ("x", "h", "F", "F_uncond", "net_in"):
         t = getattr(case, name)
         setattr(case, name, torch.empty(t.numel() + 1, dtype=t.dtype)[1:].view_as(t).copy_(t))
-    rk.bind(case.machine(), "native").step(case.F, case.F_uncond)
+    rk.bind(case.machine(), "native").run_row(case.F, case.F_uncond)
     assert_equal_bits((case.x, case.h, case.net_in, case.first_bad), expected)
 
 
@@ -173,11 +173,11 @@ def test_subnormals_are_kept_whatever_torch_was_told(simd, threads):
     for t in (case.x, case.h):
         t *= 1e-39
     case.F *= 0
-    expected = case.step("reference")
+    expected = case.run_row("reference")
     assert (expected[0] != 0).any()
     assert torch.set_flush_denormal(True)
     try:
-        found = case.step("native")
+        found = case.run_row("native")
     finally:
         torch.set_flush_denormal(False)
     assert_equal_bits(found, expected)
@@ -191,14 +191,14 @@ def test_the_number_of_threads_changes_no_bit(threads, batch, numel):
         assert_native_is_the_reference(case)
 
 
-def test_steps_from_several_python_threads():
+def test_rows_from_several_python_threads():
     cases = [Batch(8, 20_000, table([ALL]), seed=seed) for seed in range(4)]
-    expected = [case.step("reference") for case in cases]
+    expected = [case.run_row("reference") for case in cases]
     found = [[] for _ in cases]
 
     def work(i):
         for _ in range(10):
-            found[i] = cases[i].step("native")
+            found[i] = cases[i].run_row("native")
 
     workers = [threading.Thread(target=work, args=(i,)) for i in range(len(cases))]
     for worker in workers:
@@ -211,21 +211,21 @@ def test_steps_from_several_python_threads():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_forked_child_steps_with_threads_of_its_own():
+def test_a_forked_child_runs_rows_with_threads_of_its_own():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         case = Batch(8, 20_000, table([ALL]))
-        expected = case.step("native")
+        expected = case.run_row("native")
         child = os.fork()
         if child == 0:
             signal.alarm(60)  # a hang is a failure
             run = rk.bind(case.machine(), "native")
-            run.step(case.F)
+            run.run_row(case.F)
             # Row by row: torch's own threads do not survive a fork, and it starts them for larger tensors.
             os._exit(17 if all(bool(row.isfinite().all()) for row in case.h) else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17
-        assert_equal_bits(case.step("native"), expected)
+        assert_equal_bits(case.run_row("native"), expected)
     finally:
         torch.set_num_threads(before)
 
@@ -233,8 +233,10 @@ def test_a_forked_child_steps_with_threads_of_its_own():
 def test_empty_batches():
     for batch, numel in ((0, 5), (3, 0)):
         case = Batch(batch, numel, table([ALL]), cursor=[0])
-        run = rb.Step(case.x, case.h, case.net_in, case.coef, case.code, case.cursor, case.seeds, case.first_bad)
-        run.step(case.F)
+        run = rb.BoundMachine(
+            case.x, case.h, case.net_in, case.coef, case.code, case.cursor, case.seeds, case.first_bad
+        )
+        run.run_row(case.F)
         run.advance()
         assert case.cursor.tolist() == [1]
         assert case.first_bad.tolist() == [L.NEVER] * batch
@@ -292,12 +294,12 @@ def test_a_tensor_that_does_not_fit_is_refused(name, change):
     tensors = {n: getattr(case, n) for n in NAMES}
     tensors[name] = change(tensors[name])
     with pytest.raises((TypeError, RuntimeError, BufferError, AttributeError)):
-        rb.Step(**tensors)
+        rb.BoundMachine(**tensors)
 
 
 def test_an_output_that_does_not_fit_is_refused():
     case = Batch(3, 9, table([ALL]), guided=True)
-    run = rb.Step(*(getattr(case, name) for name in NAMES))
+    run = rb.BoundMachine(*(getattr(case, name) for name in NAMES))
     before = [getattr(case, name).clone() for name in NAMES]
     for F, F_uncond in (
         (case.F.double(), None),
@@ -309,16 +311,16 @@ def test_an_output_that_does_not_fit_is_refused():
         (3.0, None),
     ):
         with pytest.raises((TypeError, AttributeError)):
-            run.step(F, F_uncond)
+            run.run_row(F, F_uncond)
     for name, tensor in zip(NAMES, before, strict=True):
         assert torch.equal(getattr(case, name), tensor)
 
 
 def test_a_cursor_beyond_the_table_is_refused_before_it_is_read():
     case = Batch(3, 9, table([ALL] * 2), cursor=[0, 2, 1])
-    run = rb.Step(*(getattr(case, name) for name in NAMES))
+    run = rb.BoundMachine(*(getattr(case, name) for name in NAMES))
     x = case.x.clone()
-    for call in (run.advance, lambda: run.step(case.F)):
+    for call in (run.advance, lambda: run.run_row(case.F)):
         with pytest.raises(IndexError, match=r"cursor 2 is beyond the table's 2 rows"):
             call()
     assert torch.equal(case.x, x)

@@ -1,8 +1,7 @@
 """The CUDA library, shown in three ways.
 
 * The host twin: the same source compiled for the host, run thread by thread on the same grid. Words, normals and whole
-  steps must equal the reference bit for bit, so what a GPU could still change is the compiler's work, not ours. Needs
-  g++.
+  rows must equal the reference bit for bit, so only the compiler for the GPU could still change a bit. Needs g++.
 * The machine code for every architecture that cuda.cmake names: registers, spills, accesses, contraction. Needs nvcc.
 * With `--device cuda`, the library itself against Triton and the reference.
 """
@@ -22,12 +21,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_step import ALL, BF16, F16, F32, Batch, assert_equal_bits, bits, table
+from support.row_batches import ALL, BF16, F16, F32, Batch, assert_equal_bits, bits, table
 
 import restart_bindings
 import restart_kernels as rk
-from restart_kernels import aot, launch
+from restart_kernels import aot
 from restart_kernels import layout as L
+from restart_kernels.backends import triton as launch
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "bindings" / "csrc" / "cuda"
@@ -38,7 +38,7 @@ BUDGET = 86  # SASS instructions an H200 issues for each element while it moves 
 
 @pytest.fixture(scope="module")
 def scheme(tmp_path_factory):
-    """A folder with restart_scheme.h."""
+    """Return a folder with restart_scheme.h."""
     folder = tmp_path_factory.mktemp("scheme")
     script = ROOT / "bindings" / "csrc" / "generate_scheme.py"
     subprocess.run([sys.executable, str(script), str(folder / "restart_scheme.h")], check=True)
@@ -74,7 +74,7 @@ def twin_path(scheme):
 @pytest.fixture(scope="module")
 def twin(twin_path):
     library = ctypes.CDLL(str(twin_path))
-    for name in ("twin_step", "twin_advance", "twin_normal"):
+    for name in ("twin_row", "twin_advance", "twin_normal"):
         getattr(library, name).restype = ctypes.c_char_p
     return library
 
@@ -87,12 +87,12 @@ def int64(n):
     return ctypes.c_int64(n)
 
 
-def step(twin, m, F, F_uncond):
-    """The twin's step of a machine, in place; the name of the kernel that ran."""
+def run_row(twin, m, F, F_uncond):
+    """Run a row of a machine on the twin, in place; return the name of the kernel that ran."""
     batch = m.x.shape[0]
     dtypes = (DTYPES.index(m.net_in.dtype if F is None else F.dtype), DTYPES.index(m.net_in.dtype))
     pointers = (m.x, m.h, F, F_uncond, m.net_in, m.coef, m.code, m.cursor, m.seeds, m.first_bad)
-    name = twin.twin_step(
+    name = twin.twin_row(
         *map(address, pointers),
         int64(batch),
         int64(m.x.numel() // batch),
@@ -104,11 +104,11 @@ def step(twin, m, F, F_uncond):
     return name.decode()
 
 
-def assert_step_equal(twin, case, kernel=""):
+def assert_row_equal(twin, case, kernel=""):
     names = ("x", "h", "net_in", "first_bad")
     m = case.machine(**{name: getattr(case, name).clone() for name in names})
-    assert kernel in step(twin, m, case.F, case.F_uncond)
-    assert_equal_bits((m.x, m.h, m.net_in, m.first_bad), case.step("reference"))
+    assert kernel in run_row(twin, m, case.F, case.F_uncond)
+    assert_equal_bits((m.x, m.h, m.net_in, m.first_bad), case.run_row("reference"))
 
 
 @pytest.mark.parametrize("seed, draw, stream", [(0, 0, 0), (2**63 - 1, 2**32 - 1, 2), (2**32, 7, 1)])
@@ -133,35 +133,35 @@ def test_normals_of_the_twin(twin, batch, numel):
 
 
 @pytest.mark.parametrize("numel", [1, 3, 4, 63, 64, 255, 257, 784, 3 * 32 * 32])
-def test_steps_of_the_twin_at_awkward_sizes(twin, numel):
-    kernel = "StepVectorsIf" if numel % 4 == 0 else "StepElements"
+def test_rows_of_the_twin_at_awkward_sizes(twin, numel):
+    kernel = "RowVectorsIf" if numel % 4 == 0 else "RowElements"
     for batch, guided in ((1, True), (3, False)):
-        assert_step_equal(twin, Batch(batch, numel, table([ALL], seed=numel), guided=guided, seed=numel), kernel)
+        assert_row_equal(twin, Batch(batch, numel, table([ALL], seed=numel), guided=guided, seed=numel), kernel)
 
 
 @pytest.mark.parametrize("F_dtype", DTYPES)
 @pytest.mark.parametrize("net_dtype", DTYPES)
 @pytest.mark.parametrize("numel", [63, 64])
-def test_steps_of_the_twin_for_every_dtype(twin, numel, F_dtype, net_dtype):
+def test_rows_of_the_twin_for_every_dtype(twin, numel, F_dtype, net_dtype):
     """Vectors where the network has one dtype and the samples are whole counters."""
     vectors = numel == 64 and F_dtype == net_dtype
     name = {F32: "If", BF16: "INS0_8BFloat16", F16: "INS0_7Float16"}[F_dtype]
     for guided in (False, True):
-        kernel = (f"StepVectors{name}" if vectors else "StepElementsI", f"Lb{guided:d}E")
+        kernel = (f"RowVectors{name}" if vectors else "RowElementsI", f"Lb{guided:d}E")
         case = Batch(2, numel, table([ALL]), F_dtype, net_dtype, guided)
         case.F[0, :4] = torch.tensor([65504.0, 6e-8, -1e-6, 3e38])
         for part in kernel:
-            assert_step_equal(twin, case, part)
+            assert_row_equal(twin, case, part)
 
 
 @pytest.mark.parametrize(
     "batch, numel, quads", [(1, 2**18, 1), (1, 2**19, 2), (64, 3 * 32 * 32 * 4, 2), (86, 12288, 4)]
 )
 @pytest.mark.parametrize("dtype, guided", [(F32, True), (BF16, False)])
-def test_steps_of_the_twin_with_one_two_and_four_counters_a_thread(twin, batch, numel, quads, dtype, guided):
+def test_rows_of_the_twin_with_one_two_and_four_counters_a_thread(twin, batch, numel, quads, dtype, guided):
     case = Batch(batch, numel, table([ALL]), dtype, dtype, guided)
     case.x[-1, -1] = torch.nan
-    assert_step_equal(twin, case, f"Lb{guided:d}ELi{quads}E")
+    assert_row_equal(twin, case, f"Lb{guided:d}ELi{quads}E")
 
 
 @pytest.mark.parametrize("numel", [5, 8])
@@ -175,21 +175,21 @@ def test_every_combination_of_flags_in_the_twin(twin, numel, guided):
         for bit, register in ((L.READ_X, case.x), (L.READ_H, case.h), (L.READ_F, case.F), (L.READ_F, case.F_uncond)):
             if register is not None and not b & bit:
                 register[b] = torch.nan
-    assert_step_equal(twin, case)
+    assert_row_equal(twin, case)
 
 
 def test_mixed_and_idle_cursors_in_the_twin(twin):
     rows = table([ALL, ALL & ~L.READ_H, L.READ_F | L.STORE_X], s=[0.5, 0.0, 2.0])
     for numel in (8, 9):
-        assert_step_equal(twin, Batch(6, numel, rows, BF16, F16, guided=True, cursor=[2, -1, 0, 1, 0, -7]))
-        assert_step_equal(twin, Batch(6, numel, rows, cursor=[1]))
+        assert_row_equal(twin, Batch(6, numel, rows, BF16, F16, guided=True, cursor=[2, -1, 0, 1, 0, -7]))
+        assert_row_equal(twin, Batch(6, numel, rows, cursor=[1]))
 
 
 def test_a_cursor_beyond_the_table_touches_nothing(twin):
-    """On a GPU it cannot be an error without waiting; it is idle."""
+    """On a GPU it cannot be an error unless the host waits for it, so it is idle."""
     case = Batch(2, 8, table([ALL, ALL]), cursor=[2, 2**31 - 1])
     before = [t.clone() for t in (case.x, case.h, case.net_in, case.first_bad, case.cursor)]
-    step(twin, case.machine(), case.F, None)
+    run_row(twin, case.machine(), case.F, None)
     twin.twin_advance(address(case.coef), address(case.code), address(case.cursor), None, int64(2), 2)
     for a, b in zip((case.x, case.h, case.net_in, case.first_bad, case.cursor), before, strict=True):
         assert torch.equal(a, b)
@@ -200,7 +200,7 @@ def test_a_row_that_reads_no_output_needs_none_in_the_twin(twin, guided):
     for numel in (8, 9):
         case = Batch(2, numel, table([ALL & ~L.READ_F]), guided=guided)
         case.F = case.F_uncond = None
-        assert_step_equal(twin, case, f"Lb{guided:d}E")
+        assert_row_equal(twin, case, f"Lb{guided:d}E")
 
 
 @pytest.mark.parametrize("numel", [4, 5])
@@ -210,7 +210,7 @@ def test_signed_zeros_in_the_twin(twin, numel):
     case = Batch(2, numel, (coef, code), cursor=[0, 1])
     zeros = torch.tensor([0.0, -0.0, 0.0, -0.0, -0.0])[:numel]
     case.x, case.h, case.F = (t.expand(2, numel).contiguous() for t in (zeros, zeros.abs(), zeros.abs()))
-    assert_step_equal(twin, case)
+    assert_row_equal(twin, case)
 
 
 @pytest.mark.parametrize("bad, element", [(torch.nan, 0), (torch.inf, 259), (-torch.inf, 130)])
@@ -219,11 +219,11 @@ def test_bad_values_in_the_twin(twin, numel, bad, element):
     case = Batch(4, numel, table([0, 0, 0, ALL]), guided=True, cursor=[3] * 4)
     case.first_bad[1] = 2
     case.x[1:3, element] = bad
-    assert_step_equal(twin, case)
+    assert_row_equal(twin, case)
     large = Batch(1, numel, table([L.READ_X | L.STORE_X], s=0.0))
     large.coef[:, L.Y_X] = 1
     large.x[:] = 3e38
-    assert_step_equal(twin, large)
+    assert_row_equal(twin, large)
 
 
 def test_addresses_that_are_not_aligned_take_the_other_kernel(twin):
@@ -232,8 +232,8 @@ def test_addresses_that_are_not_aligned_take_the_other_kernel(twin):
         t = getattr(case, name)
         setattr(case, name, torch.empty(t.numel() + 1, dtype=t.dtype)[1:].view_as(t).copy_(t))
         before = getattr(case, name).clone()
-        expected = case.step("reference")
-        assert "StepElements" in step(twin, case.machine(), case.F, None)
+        expected = case.run_row("reference")
+        assert "RowElements" in run_row(twin, case.machine(), case.F, None)
         found = (case.x, case.h, case.net_in, case.first_bad)
         assert_equal_bits(found, expected)
         assert name == "F" or not torch.equal(before, getattr(case, name))
@@ -241,7 +241,7 @@ def test_addresses_that_are_not_aligned_take_the_other_kernel(twin):
 
 @pytest.mark.parametrize("batch", [65535, 65536, 2 * 65535 + 1])
 def test_the_twin_has_batches_beyond_an_axis_of_the_grid(twin, batch):
-    assert_step_equal(twin, Batch(batch, 4, table([ALL]), cursor=[0] * batch))
+    assert_row_equal(twin, Batch(batch, 4, table([ALL]), cursor=[0] * batch))
 
 
 @pytest.mark.parametrize("cursor", [[1], [0, L.IDLE, 2, 3, 4, *[1] * 300], [0] * 70_000])
@@ -296,7 +296,7 @@ def test_the_configuration_is_that_of_triton(twin):
         assert not twin.twin_configure(int64(numel), int64(batch), 4, out)
 
 
-# Buffers that end where a page without any right begins: reading or writing one byte too far ends the process.
+# Buffers that end where a page without access rights begins: reading or writing one byte too far ends the process.
 GUARDED = """
 import ctypes, mmap, sys
 import numpy as np
@@ -310,7 +310,8 @@ def guarded(dtype, *shape):
     area = mmap.mmap(-1, room + PAGE)
     start = ctypes.addressof(ctypes.c_char.from_buffer(area))
     assert libc.mprotect(ctypes.c_void_p(start + room), ctypes.c_size_t(PAGE), 0) == 0
-    return ctypes.c_void_p(start + room - size), np.frombuffer(area, dtype, size // np.dtype(dtype).itemsize, room - size)
+    count, first = size // np.dtype(dtype).itemsize, room - size
+    return ctypes.c_void_p(start + first), np.frombuffer(area, dtype, count, first)
 
 i64 = ctypes.c_int64
 for numel in (1, 3, 4, 63, 64, 255, 257, 2**19 + 4, 2**20 + 4, 2**20 + 1):
@@ -329,7 +330,7 @@ for numel in (1, 3, 4, 63, 64, 255, 257, 2**19 + 4, 2**20 + 4, 2**20 + 1):
                 coef[1][:] = 1
                 code[1][0] = 63
                 tensors = (x, h, F, F_uncond if guided else (None,), net, coef, code, cursor, seeds, first_bad)
-                twin.twin_step(*[t[0] for t in tensors], i64(batch), i64(numel), 1, 1, *dtypes, guided)
+                twin.twin_row(*[t[0] for t in tensors], i64(batch), i64(numel), 1, 1, *dtypes, guided)
                 assert x[1].all() and h[1][-1] != 7 and net[1].all()
                 c_noise = guarded(np.float32, batch)
                 twin.twin_advance(coef[0], code[0], cursor[0], c_noise[0], i64(batch), 1)
@@ -359,7 +360,7 @@ def cmake_list(name):
 
 
 def tool(name):
-    """A program that comes with nvcc, and with triton."""
+    """Return the path of a program that comes with nvcc and with triton."""
     if path := shutil.which(name):
         return path
     spec = importlib.util.find_spec("triton")
@@ -376,11 +377,11 @@ def output(*command, cwd=None):
 
 
 def kernel_name(mangled):
-    """`step-float-4`, `step-BFloat16-4-guided`, `step-any`, `normal-4`, `normal-any`, `advance`."""
-    if m := re.search(r"StepVectorsI(f|NS0_\d+(\w+?)E)Lb([01])ELi(\d)E", mangled):
-        return f"step-{m[2] or 'float'}-{m[4]}" + "-guided" * int(m[3])
-    if m := re.search(r"StepElementsILb([01])E", mangled):
-        return "step-any" + "-guided" * int(m[1])
+    """Return a short name: `row-float-4`, `row-BFloat16-4-guided`, `row-any`, `normal-4`, `normal-any`, `advance`."""
+    if m := re.search(r"RowVectorsI(f|NS0_\d+(\w+?)E)Lb([01])ELi(\d)E", mangled):
+        return f"row-{m[2] or 'float'}-{m[4]}" + "-guided" * int(m[3])
+    if m := re.search(r"RowElementsILb([01])E", mangled):
+        return "row-any" + "-guided" * int(m[1])
     if m := re.search(r"NormalILi(\d)ENS0_(8Elements|7Vectors)", mangled):
         return "normal-any" if "Elements" in m[2] else f"normal-{m[1]}"
     assert "Advance" in mangled
@@ -389,7 +390,7 @@ def kernel_name(mangled):
 
 @pytest.fixture(scope="module")
 def compiled(scheme):
-    """The object that cuda.cmake makes of step.cu, and the architectures in it."""
+    """Return the object that cuda.cmake makes of gpu.cu, and the architectures in it."""
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("the machine code needs nvcc")
@@ -399,15 +400,15 @@ def compiled(scheme):
     generate = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures]
     generate.append(f"-gencode=arch=compute_{architectures[-1]},code=compute_{architectures[-1]}")
     options = ["-std=c++17", *cmake_list("RESTART_CUDA_FLAGS"), *generate, "--threads=0", "-Werror=all-warnings"]
-    out = scheme / "step.o"
-    command = [nvcc, *options, f"-I{scheme}", f"-I{SOURCES.parent}", "-c", str(SOURCES / "step.cu"), "-o", str(out)]
+    out = scheme / "gpu.o"
+    command = [nvcc, *options, f"-I{scheme}", f"-I{SOURCES.parent}", "-c", str(SOURCES / "gpu.cu"), "-o", str(out)]
     output(*command)
     return out, architectures
 
 
 @pytest.fixture(scope="module")
 def code(compiled):
-    """{(kernel, architecture): its basic blocks}."""
+    """Return {(kernel, architecture): its basic blocks}."""
     out, architectures = compiled
     cuobjdump, nvdisasm = tool("cuobjdump"), tool("nvdisasm")
     output(cuobjdump, "-xelf", "all", str(out), cwd=out.parent)
@@ -420,14 +421,14 @@ def code(compiled):
 
 
 def hot(blocks):
-    """The instructions that are not the slow path of a square root, as opcodes."""
+    """Return the opcodes without those of the slow path of a square root."""
     labels = [label for label, _ in blocks]
     end = next((i for i, label in enumerate(labels) if label.startswith("$")), len(blocks))
     return [aot._opcode(line) for _, lines in blocks[:end] for line in lines]
 
 
-STEPS = [f"step-{t}-{q}{g}" for t in ("float", "BFloat16", "Float16") for q in (1, 2, 4) for g in ("", "-guided")]
-NAMES = [*STEPS, "step-any", "step-any-guided", "normal-1", "normal-2", "normal-4", "normal-any", "advance"]
+ROWS = [f"row-{t}-{q}{g}" for t in ("float", "BFloat16", "Float16") for q in (1, 2, 4) for g in ("", "-guided")]
+NAMES = [*ROWS, "row-any", "row-any-guided", "normal-1", "normal-2", "normal-4", "normal-any", "advance"]
 
 
 @pytest.mark.slow
@@ -456,7 +457,7 @@ def test_nothing_spills_nothing_is_shared(compiled, code):
 
 @pytest.mark.slow
 def test_no_product_is_contracted(compiled):
-    """In PTX, where each operation names its rounding; ptxas contracts none that does."""
+    """In PTX, where each operation names its rounding; ptxas does not contract operations that do."""
     out, architectures = compiled
     output(tool("cuobjdump"), "-xptx", "all", str(out), cwd=out.parent)
     (ptx,) = out.parent.glob(f"*.sm_{architectures[-1]}.ptx")
@@ -470,8 +471,9 @@ def test_no_product_is_contracted(compiled):
 
 @pytest.mark.slow
 def test_fused_instructions_are_the_exact_ones_and_those_of_the_root(code):
-    """For each pair of words: u, e·LN2_HI, and two of the root that ptxas writes for sqrt.rn. One call for each root,
-    of its slow path, which the scheme takes only where u = 1 and so r = 0."""
+    """For each pair of words: u, e·LN2_HI, and two of the root that ptxas writes for sqrt.rn. Each root has one call,
+    of its slow path, which the scheme takes only where u = 1 and so r = 0.
+    """
     for (name, architecture), blocks in code.items():
         if name == "advance":
             continue
@@ -486,8 +488,8 @@ def test_fused_instructions_are_the_exact_ones_and_those_of_the_root(code):
 
 @pytest.mark.slow
 def test_vectors_move_in_full_width(code):
-    """Four elements an access: 128 bits of float32, 64 of a 16-bit type. What else is read is the row, and the seed."""
-    for name in STEPS:
+    """Four elements an access: 128 bits of float32, 64 of a 16-bit type. Besides, the row and the seed are read."""
+    for name in ROWS:
         quads, network = int(name.split("-")[2]), 2 if "guided" in name else 1
         for (_, architecture), blocks in ((key, b) for key, b in code.items() if key[0] == name):
             found = Counter((o[:3], ".128" in o, ".64" in o) for o in hot(blocks) if o[:3] in ("LDG", "STG"))
@@ -502,7 +504,8 @@ def test_vectors_move_in_full_width(code):
 @pytest.mark.slow
 def test_instructions_per_element_stay_below_the_issue_limit(code):
     """On the longest path through the kernels that fill a GPU, with noise and a stored h, by `aot.path_lengths`:
-    predicated instructions count, the slow path of the root and the atomic of first_bad do not."""
+    predicated instructions count, the slow path of the root and the atomic of first_bad do not.
+    """
     for (name, architecture), blocks in code.items():
         if re.search(r"-4", name):
             longest = aot.path_lengths(blocks)[0] / 16
@@ -521,7 +524,7 @@ def module():
 
 
 class Pretended:
-    """A CPU tensor that says it is on a GPU: only its description is looked at."""
+    """A CPU tensor that claims to be on a GPU; only its description is read."""
 
     def __init__(self, tensor, device=0):
         self.tensor, self.device = tensor, device
@@ -558,26 +561,26 @@ def test_the_module_refuses_what_does_not_fit(module):
             module.Step(**(good | {name: value}))
     with pytest.raises(TypeError, match="x is on the wrong device"):
         module.Step(**(good | {"x": case.x}))
-    stepper = module.Step(**good)
+    bound = module.Step(**good)
     for F in (case.F, Pretended(case.F[:1]), Pretended(case.F.long()), Pretended(case.F, device=1)):
         with pytest.raises(TypeError, match=r"\bF\b"):
-            stepper.step(F, None, 0)
+            bound.step(F, None, 0)
     with pytest.raises(TypeError, match="F_uncond"):
-        stepper.step(Pretended(case.F), Pretended(case.F), 0)
+        bound.step(Pretended(case.F), Pretended(case.F), 0)
     with pytest.raises(TypeError, match="out"):
         module.normal(Pretended(torch.zeros(3)), Pretended(case.seeds), 0, 0, 0)
 
 
 def test_what_cuda_reports_is_an_error(module):
-    """Without a GPU every launch fails, and says so."""
+    """Without a GPU every launch fails with an error."""
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     case = Batch(2, 9, table([ALL]))
     names = ("x", "h", "net_in", "coef", "code", "cursor", "seeds", "first_bad")
-    stepper = module.Step(**{name: Pretended(getattr(case, name)) for name in names})
+    bound = module.Step(**{name: Pretended(getattr(case, name)) for name in names})
     for call in (
-        lambda: stepper.step(Pretended(case.F), None, 0),
-        lambda: stepper.advance(0),
+        lambda: bound.step(Pretended(case.F), None, 0),
+        lambda: bound.advance(0),
         lambda: module.normal(Pretended(case.x), Pretended(case.seeds), 0, 0, 0),
     ):
         with pytest.raises(RuntimeError, match="CUDA: "):
@@ -609,15 +612,15 @@ def test_native_triton_and_reference_are_equal_on_a_gpu(gpu, batch, numel, F_dty
     cursor = [b % 4 - 1 for b in range(batch)] if batch > 1 else [0]
     case = Batch(batch, numel, rows, F_dtype, net_dtype, guided, cursor, device=gpu)
     case.x[-1, -1] = torch.inf
-    found = case.step("native")
+    found = case.run_row("native")
     for other in rk.available_backends(gpu):
-        assert_equal_bits(found, case.step(other))
+        assert_equal_bits(found, case.run_row(other))
     z = rk.normal(case.seeds, 3, numel, backend="native")
     assert torch.equal(z.cpu(), rk.normal(case.seeds.cpu(), 3, numel, backend="reference"))
 
 
 def test_native_in_a_captured_graph(gpu):
-    """A graph of step and advance, replayed, is as many steps of the reference."""
+    """A graph of a row and an advance, replayed, equals as many rows of the reference."""
     coef, code = table([ALL, ALL, ALL, ALL | L.END], device=gpu)
     coef[:, :10] *= 0.5
     case = Batch(4, 3072, (coef, code), BF16, BF16, cursor=[0, 1, 2, 3], device=gpu)
@@ -629,27 +632,27 @@ def test_native_in_a_captured_graph(gpu):
     native, reference = (rk.bind(m, backend) for m, backend in zip(machines, ("native", "reference"), strict=True))
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        native.step(case.F)
+        native.run_row(case.F)
         native.advance()
     for _ in range(5):
         graph.replay()
-        reference.step(case.F)
+        reference.run_row(case.F)
         reference.advance()
     for name in (*names, "c_noise"):
         assert torch.equal(bits(getattr(machines[0], name)), bits(getattr(machines[1], name))), name
 
 
 def test_native_runs_in_the_current_stream(gpu):
-    """It sees what that stream wrote before, however late."""
+    """It sees what that stream wrote before, however late that was written."""
     case = Batch(64, 12288, table([ALL], device=gpu), device=gpu)
     written = case.h.clone()
     torch.cuda.synchronize()
     with torch.cuda.stream(torch.cuda.Stream()):
         torch.cuda._sleep(10**8)
         case.x.copy_(written)
-        found = case.step("native")
+        found = case.run_row("native")
         torch.cuda.current_stream().synchronize()
-    assert_equal_bits(found, case.step("reference"))
+    assert_equal_bits(found, case.run_row("reference"))
 
 
 def test_native_on_a_device_that_is_not_current(gpu):
@@ -657,9 +660,9 @@ def test_native_on_a_device_that_is_not_current(gpu):
         pytest.skip("needs two GPUs")
     case = Batch(3, 257, table([ALL], device="cuda:1"), device="cuda:1")
     with torch.cuda.device(0):
-        found = case.step("native")
+        found = case.run_row("native")
         assert torch.cuda.current_device() == 0
-    assert_equal_bits(found, case.step("reference"))
+    assert_equal_bits(found, case.run_row("reference"))
 
 
 @pytest.mark.slow

@@ -1,6 +1,4 @@
-"""Samples to pixels: the rule in numpy's float32, every backend to the last bit, and what the compiler makes of the
-kernel.
-"""
+"""Samples to pixels: every backend equals the rule in numpy's float32 to the last bit; and the ring of host buffers."""
 
 from __future__ import annotations
 
@@ -9,9 +7,9 @@ import pytest
 import torch
 
 import restart_kernels as rk
+from restart_kernels.dispatch import BACKENDS
 from restart_sampling.jobs.pixels import HostRing
 
-BACKENDS = ("reference", "triton")
 SHAPES = [(2, 1, 28, 28), (3, 3, 32, 32), (2, 3, 5, 7), (1, 4, 9, 3), (5, 2, 1, 1), (1, 16, 16, 16)]
 
 
@@ -23,7 +21,7 @@ def backend(request, device):
 
 
 def rule(x: np.ndarray) -> np.ndarray:
-    """uint8 [B, H, W, C]: 127.5·x + 128 in float32, both operations rounded, clipped, truncated."""
+    """Return uint8 [B, H, W, C]: 127.5·x + 128 in float32, both operations rounded, clipped, truncated."""
     levels = (x.astype(np.float32) * np.float32(127.5)).astype(np.float32) + np.float32(128)
     return np.trunc(np.clip(levels, 0, 255)).astype(np.uint8).transpose(0, 2, 3, 1)
 
@@ -73,7 +71,7 @@ def test_what_is_no_sample(x):
 
 
 def test_the_ring_gives_batches_in_any_order(device):
-    """As the pipeline does: the next batch is taken before the last is fetched; slots are used again."""
+    """As in the pipeline, the next batch is taken before the last is fetched, and slots are reused."""
     ring = HostRing("uint8", slots=2)
     batches = [torch.rand(n, 3, 4, 4, device=device) * 2 - 1 for n in (5, 7, 2, 7)]
     waiting = None

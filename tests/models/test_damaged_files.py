@@ -20,7 +20,7 @@ from restart_sampling.experiments.datasets import load_images
 from restart_sampling.experiments.measure import evaluator, rows
 from restart_sampling.experiments.measure import image_cache as images
 from restart_sampling.experiments.measure.extractors import load_classifier, load_extractor
-from restart_sampling.jobs.formats.base import find
+from restart_sampling.jobs.formats.registry import find
 from restart_sampling.models import build_network, registry, save_safetensors
 from restart_sampling.models.inspection import inspect
 
@@ -129,7 +129,7 @@ def test_classifiers_and_extractors(tmp_path, name, trials):
 @pytest.mark.parametrize("name", MEASURING)
 @pytest.mark.parametrize("card", ["[" * 100_000, '{"architecture": "patches", "x": 1e999}', '["patches"]'])
 def test_cards_of_classifiers_and_extractors(tmp_path, name, card):
-    """What JSON lets through and later code trips over: nesting without end, infinity, a list where an object is due."""
+    """What JSON allows and later code cannot use: nesting without end, infinity, a list in place of an object."""
     with safe_open(registry.DATA / f"{name}.safetensors", framework="pt") as file:
         (key,) = file.metadata()
         tensors = {tensor: file.get_tensor(tensor) for tensor in file.keys()}  # noqa: SIM118 (not a dict)

@@ -119,7 +119,9 @@ def test_changing_one_preset_changes_no_other():
 
 
 def test_unknown_names():
-    with pytest.raises(ConfigError, match="preset 'imagenet64-edm-632' is not known; did you mean imagenet64-edm-623"):
+    with pytest.raises(
+        ConfigError, match="preset 'imagenet64-edm-632' is not known; did you mean 'imagenet64-edm-623'"
+    ):
         find("imagenet64-edm-632")
     with pytest.raises(ConfigError, match="cifar10-vp-519, "):
         find("zzz")

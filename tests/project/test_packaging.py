@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import restart_sampling as rs
+from restart_kernels.dispatch import BACKENDS
 from restart_sampling.experiments.measure import shipped
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,7 +136,7 @@ def test_without_a_working_nvcc_there_is_still_the_cpu_module(tmp_path):
     if missing or importlib.util.find_spec("nanobind") is None:
         pytest.skip("needs cmake, nvcc, a C++ compiler and nanobind")
     source = copy_of_the_sources(tmp_path)
-    (source / "bindings" / "csrc" / "cuda" / "step.cu").write_text("no CUDA\n")
+    (source / "bindings" / "csrc" / "cuda" / "gpu.cu").write_text("no CUDA\n")
     result = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
         cwd=source,
@@ -174,6 +175,7 @@ def test_wheel_and_sdist_hold_what_they_should(tmp_path):
     report = "restart_sampling/experiments/report/templates/report"
     assert {f"{report}{end}" for end in (".html", ".css", ".js")} <= set(names)
     assert "restart_sampling/py.typed" in names
+    assert {f"restart_kernels/backends/{name}.py" for name in BACKENDS} <= set(names)
     assert not [n for n in names if "test" in n.lower()]
     (sdist,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:

@@ -9,16 +9,16 @@ import weakref
 
 import pytest
 import torch
+from support.networks import tiny
+from support.replays import PLAN, SHAPE, captured, denoiser, eager, with_graph
 from support.tape import TapeCapture
-from test_graph import PLAN, SHAPE, captured, denoiser, eager, with_graph
-from test_network import tiny
 
 import restart_sampling as rs
 from restart_sampling.jobs.source import SamplerSource
 from restart_sampling.plan.segments import spans
 from restart_sampling.sampler.executors.buckets import batches, bucket
 from restart_sampling.sampler.executors.chunks import CHUNKS, cut
-from restart_sampling.sampler.executors.graph import MODES, GraphExecutor
+from restart_sampling.sampler.executors.graph import MODES
 from restart_sampling.sampler.seeds import parse_seeds
 
 
@@ -32,7 +32,7 @@ def counted(**options):
 
     den = rs.Denoiser.from_function(fn, shape=SHAPE, augmented_dim=options.pop("augmented_dim", None))
     sampler = rs.Sampler(den, rs.Plan.build(**PLAN), graph="off", device="cpu", **options)
-    sampler.pads = True
+    sampler.workspace.pads = True
     return sampler, sizes
 
 
@@ -59,7 +59,7 @@ def test_at_most_2n_lanes_for_every_number_of_samples(batch_size, augmented_dim)
         sizes.clear()
         assert len(sampler.run(range(n))) == n
         assert n * sampler.plan.nfe <= sum(sizes) < 2 * n * sampler.plan.nfe
-    assert len(sampler._evaluations) <= batch_size.bit_length() + 1
+    assert len(sampler.workspace._evaluations) <= batch_size.bit_length() + 1
 
 
 def test_batch_invariant_keeps_one_batch_size():
@@ -95,7 +95,7 @@ def test_captures_on_the_way_of_a_mixed_batch_leave_its_samples_alone(label_dim,
     sampler = captured("loop", capture, "cpu", plan=long, label_dim=label_dim, batch_size=8)
     assert torch.equal(sampler.run(pairs), eager(long, "cpu", label_dim).run(pairs))
     assert sampler.executor.note == ""
-    assert list(sampler._evaluations) == [(8, True), (2, True)]
+    assert list(sampler.workspace._evaluations) == [(8, True), (2, True)]
     assert len(capture.recorded) == 2 * len(CHUNKS)
 
 
@@ -106,7 +106,7 @@ def test_buckets_give_the_bits_of_eager_launches(mode):
     for n in range(1, 18):
         assert torch.equal(sampler.run(range(n)), alone.run(range(n))), n
     assert sampler.executor.note == ""
-    assert {size for size, _ in sampler._evaluations} == {1, 2, 4, 8, 12}
+    assert {size for size, _ in sampler.workspace._evaluations} == {1, 2, 4, 8, 12}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -137,7 +137,7 @@ def test_any_number_of_plans_needs_a_constant_number_of_captures(mode):
 def test_the_graphs_of_the_batch_sizes_used_last_are_kept():
     capture = TapeCapture()
     sampler = captured("step", capture, "cpu", batch_size=8)
-    sampler.executor = GraphExecutor("step", capture, limit=2)
+    with_graph(sampler, "step", capture, limit=2)
     alone = eager(sampler.plan, "cpu")
     for n, captures in ((1, 1), (2, 2), (1, 2), (8, 3), (1, 3), (2, 4), (8, 5)):
         assert torch.equal(sampler.run(range(n)), alone.run(range(n)))
@@ -205,7 +205,7 @@ def test_a_network_is_compiled_once_for_each_bucket(device):
         assert (sampler.network.compilations, sampler.network.recompiles) == (1, 0)
         for n in (4, 3, 2, 6):
             sampler.run(range(n))
-    assert {size for size, _ in sampler._evaluations} == {4, 2}
+    assert {size for size, _ in sampler.workspace._evaluations} == {4, 2}
     assert (sampler.network.compilations, sampler.network.recompiles) == (2, 0)
 
 
@@ -213,7 +213,7 @@ def test_a_mixed_batch_of_a_compiled_network_keeps_its_size(device):
     short, long = rs.Plan.build(steps=2), rs.Plan.build(steps=4)
     sampler = rs.Sampler(tiny(device), short, batch_size=8, compile="on", device=device)
     sampler.run([(0, long), (1, short), (2, short)])
-    assert list(sampler._evaluations) == [(4, True)]
+    assert list(sampler.workspace._evaluations) == [(4, True)]
     assert (sampler.network.compilations, sampler.network.recompiles) == (1, 0)
 
 
@@ -306,13 +306,11 @@ def test_the_frames_of_a_failed_capture_are_let_go():
 
 def test_the_tensors_of_the_prepared_network_are_watched():
     """A parameter or buffer that is replaced inside it is captured again; a graph holds its address."""
-    from test_network import inner
-
     capture = TapeCapture()
     sampler = rs.Sampler(tiny("cpu"), rs.Plan.build(steps=3), batch_size=2, graph="off", device="cpu")
     with_graph(sampler, "step", capture)
     first = sampler.run([0, 1])
-    module = inner(sampler.network)
+    module = sampler.network.module
     module.weight = torch.nn.Parameter(module.weight * 0.5, requires_grad=False)
     assert not torch.equal(sampler.run([0, 1]), first)
     assert len(capture.recorded) == 2

@@ -12,7 +12,7 @@ import weakref
 
 import pytest
 import torch
-from test_graph import denoiser, eager, with_graph
+from support.replays import denoiser, eager, with_graph
 
 import restart_sampling as rs
 from restart_sampling.sampler.executors import capture as module

@@ -40,7 +40,7 @@ HOST_READS += [torch.Tensor.item, torch.Tensor.tolist]
 
 
 class Unguarded(TorchFunctionMode):
-    """A PyTorch without CUDA has no device guard, which the Python forms of these calls ask for; the operators do not."""
+    """A PyTorch without CUDA has no device guard; the Python forms of these calls need one, the operators do not."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}

@@ -1,4 +1,4 @@
-"""Forked children: a sampler goes on in a child that has none of the parent's threads (test_native.py: its pool too)."""
+"""Forked children: a sampler goes on in a child, which has none of the parent's threads (its pool: test_native.py)."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def sampler(sliced: bool, backend: str = "auto") -> rs.Sampler:
 def test_a_sampler_that_has_run_goes_on_in_a_child(two_threads, sliced, backend):
     s = sampler(sliced, backend)
     expected = s.run(range(16))
-    assert bool(s._pools) == sliced
+    assert bool(s.workspace._pools) == sliced
     assert in_a_child(lambda: torch.equal(s.run(range(16)), expected)) == 0
     assert torch.equal(s.run(range(16)), expected)  # the parent is as before
     assert torch.get_num_threads() == 2
@@ -93,7 +93,7 @@ def test_slices_start_a_pool_of_their_own(two_threads):
     executor = threads.ThreadExecutor(2, 2)
     s = sampler(True)
     s.run(range(16))
-    slices, (entry,) = next(iter(s._sliced.values())), s._entries(s.table)
+    slices, (entry,) = next(iter(s.workspace._slices.values())), s.workspace.entries(s.table)
 
     def again():
         torch.set_num_threads(1)

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 import torch
+from support.replays import PLAN, SHAPE, captured, denoiser, eager, with_graph
 from support.tape import TapeCapture, make_capture
 
 import restart_sampling as rs
@@ -15,41 +16,9 @@ from restart_kernels import layout
 from restart_sampling.models import build_network
 from restart_sampling.plan.segments import spans
 from restart_sampling.sampler.executors.capture import CudaCapture
+from restart_sampling.sampler.executors.captured import UNTIL_IDLE
 from restart_sampling.sampler.executors.chunks import CHUNKS, cut
-from restart_sampling.sampler.executors.graph import MODES, GraphExecutor
-from restart_sampling.sampler.executors.selfcheck import UNTIL_IDLE
-
-SHAPE = (3, 4, 5)
-PLAN = dict(steps=6, restart=[[3, 2, 0.1, 0.5], [2, 3, 1.0, 5.0]])
-
-
-def denoiser(label_dim=0):
-    """Elementwise, so that its bits do not depend on the batch."""
-
-    def fn(x, sigma, class_labels=None):
-        shift = 0.0 if class_labels is None else class_labels[:, :1].view(-1, 1, 1, 1)
-        return (x + shift) / (1 + sigma.view(-1, 1, 1, 1) ** 2)
-
-    return rs.Denoiser.from_function(fn, shape=SHAPE, label_dim=label_dim)
-
-
-def captured(mode, capture, device, plan=None, label_dim=0, batch_size=4):
-    """A sampler that replays what `capture` captures."""
-    plan = plan or rs.Plan.build(**PLAN)
-    sampler = rs.Sampler(denoiser(label_dim), plan, batch_size=batch_size, graph="off", device=device)
-    return with_graph(sampler, mode, capture)
-
-
-def with_graph(sampler, mode, capture):
-    if mode == "while" and not hasattr(capture, "until_idle"):
-        pytest.skip("graph='while' needs cuda-bindings")
-    sampler.executor = GraphExecutor(mode, capture)
-    sampler.pads = True
-    return sampler
-
-
-def eager(plan, device, label_dim=0, **options):
-    return rs.Sampler(denoiser(label_dim), plan, batch_size=4, graph="off", device=device, **options)
+from restart_sampling.sampler.executors.graph import MODES
 
 
 @pytest.fixture
@@ -82,7 +51,7 @@ def test_replays_give_the_bits_of_eager_launches(mode, label_dim, capture, devic
 
 
 def test_launches_of_each_mode(device):
-    """`while` is one launch a batch, `trajectory` and `loop` the chunks of all rows and of each span, `step` one each."""
+    """`while`: one launch a batch; `trajectory`: chunks of all rows; `loop`: chunks of each span; `step`: one a row."""
     plan = rs.Plan.build(**PLAN)
     in_spans = sum(len(cut(span.rows)) for span in spans(plan))
     assert plan.nfe == 8 + 8 + 8 + 1
@@ -91,7 +60,7 @@ def test_launches_of_each_mode(device):
         seen = []
         sampler.run(range(4), callback=lambda p, seen=seen: seen.append(p.row))
         assert sampler.executor.launches == expected == len(seen)
-        assert seen[-1] == plan.nfe
+        assert seen[-1] == plan.nfe - 1
 
 
 def test_a_restart_loop_is_captured_once_and_replayed_k_times(capture, device):
@@ -118,7 +87,7 @@ def test_what_one_evaluation_launches():
             network.append(func)
             return func(*args, **(kwargs or {}))
 
-    evaluation = sampler._evaluation(1)
+    evaluation = sampler.workspace.evaluation(1)
     with torch.inference_mode(), Count():
         sampler.network(evaluation.machine.net_in, evaluation.machine.c_noise, None)
     for length, entries in capture.recorded:
@@ -196,7 +165,7 @@ def test_replaced_parameters_are_captured_again(capture, device):
     sampler = rs.Sampler(den, rs.Plan.build(**PLAN), batch_size=2, graph="off", compile="off", device=device)
     with_graph(sampler, "step", capture)
     first = sampler.run([0, 1])
-    evaluation = sampler._evaluation(2)
+    evaluation = sampler.workspace.evaluation(2)
     evaluation.network = net  # the addresses of its own parameters are watched
     sampler.run([0, 1])
     captures = len(capture.recorded)
@@ -215,7 +184,7 @@ def test_mixed_plans_replay_chunks(mode, lengths, capture, device):
     sampler = captured(mode, capture, device)
     assert torch.equal(sampler.run(pairs), eager(long, device).run(pairs))
     assert sampler.executor.note == ""
-    assert list(sampler._evaluations) == [(4, True), (1, True)]
+    assert list(sampler.workspace._evaluations) == [(4, True), (1, True)]
     assert [n for n, _ in capture.recorded] == [*lengths] * 2
 
 
@@ -226,7 +195,7 @@ def test_the_table_grows_and_the_captures_follow(capture, device):
     long = rs.Plan.build(steps=700)
     sampler.set_plan(long)
     assert torch.equal(sampler.run([5]), eager(long, device).run([5]))
-    assert sampler.program.generation == 1
+    assert sampler.workspace.program.generation == 1
     assert len(capture.recorded) == 2
 
 
@@ -254,7 +223,7 @@ def test_idle_lanes_are_left_alone_by_a_padded_batch(capture, device):
     sampler = captured("loop", capture, device)
     x = sampler.run([7, 8, 9])
     assert torch.equal(x, eager(sampler.plan, device).run([7, 8, 9]))
-    assert sampler._evaluation(4).machine.first_bad.tolist() == [layout.NEVER] * 4
+    assert sampler.workspace.evaluation(4).machine.first_bad.tolist() == [layout.NEVER] * 4
 
 
 # What only a GPU can show.
@@ -306,7 +275,7 @@ def test_a_u_net_gives_the_same_bits_in_every_mode(mode, dtype, compile, cuda):
 def test_replays_neither_wait_nor_allocate(mode, cuda):
     sampler = rs.Sampler(song(), rs.Plan.build(**PLAN), batch_size=4, graph=mode, device=cuda, compile="off")
     sampler.run(range(4))
-    evaluation, entry = sampler._evaluation(4), sampler._entries(sampler.table)[0]
+    evaluation, entry = sampler.workspace.evaluation(4), sampler.workspace.entries(sampler.table)[0]
     with torch.inference_mode():
         evaluation.load(entry, torch.arange(4, device=cuda), None)
         torch.cuda.synchronize()

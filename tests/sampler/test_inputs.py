@@ -304,35 +304,35 @@ def test_plans_of_a_sampler_do_not_pile_up():
     sampler = rs.Sampler(denoiser(), PLAN, batch_size=2)
     expected = sampler.run(range(2))
     table = sampler.table
-    for i in range(2 * program.KEPT):
+    for i in range(2 * program.CACHED):
         sampler.set_plan(rs.Plan.build(steps=2, s_noise=1 + i / 1000))
         if i % 16 == 0:
             sampler.run([0])
-    assert len(sampler._tables) == program.KEPT
-    assert len(sampler.program.coef) == 1024
-    assert sum(len(entry.table.coef) for entry in sampler.program.entries.values()) <= 1024
+    assert len(sampler.workspace.tables) == program.CACHED
+    assert len(sampler.workspace.program.coef) == 1024
+    assert sum(len(entry.table.coef) for entry in sampler.workspace.program.entries.values()) <= 1024
     sampler.set_plan(PLAN)  # forgotten by now, and made again
     assert sampler.table is not table
     assert torch.equal(sampler.run(range(2)), expected)
-    assert len(sampler._tables) == program.KEPT
+    assert len(sampler.workspace.tables) == program.CACHED
 
 
 def test_a_plan_in_use_is_not_forgotten():
     sampler = rs.Sampler(denoiser(), PLAN, batch_size=2)
     table = sampler.table
-    for i in range(program.KEPT + 10):
+    for i in range(program.CACHED + 10):
         sampler.set_plan(rs.Plan.build(steps=2, s_noise=1 + i / 1000))
         sampler.set_plan(PLAN)
     assert sampler.table is table
 
 
 def test_more_plans_in_one_run_than_are_kept(monkeypatch):
-    monkeypatch.setattr(program, "KEPT", 2)
+    monkeypatch.setattr(program, "CACHED", 2)
     plans = [rs.Plan.build(steps=2 + i) for i in range(5)]
     sampler = rs.Sampler(denoiser(), PLAN, batch_size=4)
     pairs = [(i, plans[i % 5]) for i in range(15)]
     found = sampler.run(pairs)
-    assert len(sampler.program.entries) == 5  # one for each plan, however they alternate
+    assert len(sampler.workspace.program.entries) == 5  # one for each plan, however they alternate
     for (seed, plan), x in zip(pairs, found, strict=True):
         torch.testing.assert_close(rs.sample(denoiser(), plan, [seed])[0], x, rtol=0, atol=0)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.replays import with_graph
 from support.tape import TapeCapture
 
 import restart_sampling as rs
 from restart_sampling.common import marks
-from restart_sampling.sampler.executors.graph import GraphExecutor
 
 SHAPE = (1, 2, 2)
 PLAN = dict(steps=10, restart=[[3, 2, 0.1, 0.5], [2, 1, 1.0, 5.0]])
@@ -64,7 +64,7 @@ def test_a_run_is_marked_by_batch_and_restart_iteration(nvtx):
 def test_captures_and_replays_are_marked(nvtx, mode):
     """The first batch captures, the second only replays; a whole trajectory is one range."""
     graph = sampler()
-    graph.executor, graph.pads = GraphExecutor(mode, TapeCapture()), True
+    with_graph(graph, mode, TapeCapture())
     replays = ["+trajectory", "-"] if mode == "trajectory" else MARKED_SPANS
     graph.run([0, 1])
     assert not graph.notes

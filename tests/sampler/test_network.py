@@ -12,6 +12,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from support.networks import SHAPE, Tiny, tiny
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -19,9 +20,9 @@ import restart_sampling as rs
 from restart_sampling.common.images import to_uint8
 from restart_sampling.models import build_network
 from restart_sampling.models.parameterization import edm
-from restart_sampling.sampler.network import SWITCHES, PreparedNetwork, float32_products, prepare
+from restart_sampling.sampler.float32 import SWITCHES, float32_products
+from restart_sampling.sampler.network import PreparedNetwork, prepare
 
-SHAPE = (3, 8, 8)
 CONFIG = dict(
     class_name="EDMPrecond",
     model_type="SongUNet",
@@ -51,22 +52,6 @@ def unet(device):
     return make_unet(device)
 
 
-class Tiny(nn.Module):
-    """One convolution, so that compiling takes a second. `breaks` makes torch.compile fail."""
-
-    def __init__(self, breaks: bool = False):
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.weight = nn.Parameter(torch.randn(3, 3, 3, 3, generator=generator) / 5)
-        self.breaks, self.seen = breaks, None
-
-    def forward(self, net_in, c_noise, class_labels=None):
-        if self.breaks:
-            torch._dynamo.graph_break()
-        y = nn.functional.conv2d(net_in, self.weight.to(net_in.dtype), padding=1)
-        return torch.tanh(y) * c_noise.cos().to(y.dtype).view(-1, 1, 1, 1)
-
-
 class Spy(Tiny):
     """Notes the switches of float32 products while it runs."""
 
@@ -84,10 +69,6 @@ def legacy():
         return torch.get_float32_matmul_precision()
     except RuntimeError:  # the two ways to set it disagree
         return None
-
-
-def tiny(device, **options):
-    return rs.Denoiser(Tiny(**options).to(device), edm(0.5), SHAPE, name="tiny")
 
 
 def inputs(device, batch=4, dtype=torch.float32, labels=False):
@@ -121,7 +102,7 @@ def test_precision_by_argument(unet, dtype, device):
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_no_weight_is_cast_while_sampling(unet, dtype, device):
     network = prepare(unet, device=device, dtype=dtype, compile="off")
-    module = inner(network)
+    module = network.module
     weights = {t.untyped_storage().data_ptr(): name for name, t in tensors(module).items()}
     kinds = {name: t.dtype for name, t in tensors(module).items()}
     assert kinds["model.enc.8x8_conv.weight"] == kinds["model.enc.8x8_block0.norm0.bias"] == TORCH[dtype]
@@ -143,12 +124,6 @@ def test_no_weight_is_cast_while_sampling(unet, dtype, device):
     assert set(cast) == {None}
 
 
-def inner(network: PreparedNetwork) -> nn.Module:
-    """The copy a prepared network runs."""
-    (module,) = [c.cell_contents for c in network._eager.__closure__ if isinstance(c.cell_contents, nn.Module)]
-    return module
-
-
 def test_the_callers_module_stays_as_it_was(unet, device):
     module = unet.network.train().requires_grad_(True)
     before = copy.deepcopy(module.state_dict())
@@ -156,7 +131,7 @@ def test_the_callers_module_stays_as_it_was(unet, device):
     for dtype in TORCH:
         network = prepare(unet, device=device, dtype=dtype, compile="off", memory_format="channels_last")
         network(*inputs(device, dtype=network.net_dtype, labels=True))
-        assert not inner(network).training
+        assert not network.module.training
     assert module.training
     assert all(p.requires_grad for p in module.parameters())
     after = module.state_dict()
@@ -164,12 +139,35 @@ def test_the_callers_module_stays_as_it_was(unet, device):
     assert strides == {name: t.stride() for name, t in tensors(module).items()}
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_a_sampler_on_another_device_does_not_move_the_callers_module(precision):
+    """One denoiser may serve samplers on several devices. (The meta device stands for a GPU.)"""
+    den = tiny("cpu").network.double() if precision == torch.float64 else tiny("cpu").network
+    den = rs.Denoiser(den, edm(0.5), SHAPE)
+    weight, address = den.network.weight, den.network.weight.data_ptr()
+    sampler = rs.Sampler(den, rs.Plan.build(**PLAN), register_dtype=precision, device="meta", batch_size=2)
+    assert sampler.device.type == "meta"
+    sampler.workspace.entries(sampler.table)
+    evaluation = sampler.workspace.evaluation(2)
+    F = sampler.network(evaluation.machine.net_in, evaluation.c_noise, None)
+    assert (F.device.type, F.dtype) == ("meta", precision)
+    assert den.network.weight is weight
+    assert (weight.data_ptr(), weight.device.type, den.device.type) == (address, "cpu", "cpu")
+    assert sampler.denoiser is den
+    assert rs.Sampler(den, rs.Plan.build(**PLAN), register_dtype=precision).run([0]).isfinite().all()
+
+
+def test_an_automatic_batch_size_is_found_where_the_network_runs():
+    sampler = rs.Sampler(tiny("cpu"), rs.Plan.build(**PLAN), device="meta", batch_size="auto")
+    assert sampler.batch_size == rs.Sampler(tiny("cpu"), rs.Plan.build(**PLAN), batch_size="auto").batch_size
+
+
 def test_float32_shares_the_callers_weights(unet, device):
     """No memory for a copy, and in-place training steps are seen."""
     network = prepare(unet, device=device, compile="off", memory_format="contiguous")
     arguments = inputs(device, labels=True)
     before = network(*arguments)
-    ours, theirs = tensors(inner(network)), tensors(unet.network)
+    ours, theirs = tensors(network.module), tensors(unet.network)
     assert all(ours[name].data_ptr() == theirs[name].data_ptr() for name in theirs)
     unet.network.model.dec["8x8_aux_conv"].weight.mul_(2)
     assert not torch.equal(network(*arguments), before)
@@ -198,7 +196,7 @@ def test_plain_functions_are_not_cast(device):
 def test_the_border_is_contiguous(unet, memory_format, device):
     """Both layouts give the same F to rounding, in element order."""
     network = prepare(unet, device=device, compile="off", memory_format=memory_format)
-    weight = inner(network).model.enc["8x8_conv"].weight
+    weight = network.module.model.enc["8x8_conv"].weight
     assert weight.is_contiguous(memory_format=getattr(torch, f"{memory_format}_format", torch.channels_last))
     F = network(*inputs(device, labels=True))
     want = prepare(unet, device=device, compile="off", memory_format="contiguous")(*inputs(device, labels=True))
@@ -399,7 +397,7 @@ def test_too_many_recompilations_do_not_pass_silently(device):
     import torch._dynamo
 
     networks = [prepare(tiny(device), device=device, compile="on") for _ in range(2)]
-    networks[1]._required = False
+    networks[1]._compiled.required = False
     with torch._dynamo.config.patch(recompile_limit=2), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for network in networks:
@@ -430,7 +428,7 @@ def test_a_compiled_network_lives_as_long_as_its_sampler(device, dtype):
     sampler = rs.Sampler(denoiser, rs.Plan.build(**PLAN), 2, compile="on", device=device, dtype=dtype)
     sampler.run(range(2))
     assert sampler.network.compilations == 1
-    module = inner(sampler.network)
+    module = sampler.network.module
     watched = [weakref.ref(x) for x in (sampler, sampler.network, module, module.weight)]
     del sampler, module
     gc.collect()

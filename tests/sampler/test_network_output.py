@@ -1,4 +1,4 @@
-"""What a network may return: wrong shapes and kinds are named at the first evaluation, gradients and dtypes are taken."""
+"""What a network may return: wrong shapes and types are named at the first evaluation; gradients and dtypes."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_the_prior_radius_is_beta_prime(D):
 
 @pytest.mark.parametrize("D, spread, rms", [(2048, 0.020, 0.2655), (64, 0.11, 0.2708)], ids=["D=2048", "D=64"])
 def test_the_spread_of_a_jump(D, spread, rms):
-    """[0.14, 0.30]: the std of the move over samples, against values that were computed with the reference's formula."""
+    """[0.14, 0.30]: the std of the move over samples, against values computed with the reference's formula."""
     table = bind(rs.Plan.build(steps=18, restart="[3, 1, 0.14, 0.30]"), still(D).parameterization)
     row = int(np.flatnonzero(table.coef[:, layout.S])[1])
     S = pfgmpp.stds(table, range(20_000), D)[:, row]
@@ -150,7 +150,7 @@ def test_ancestral_noise_lifts_from_below_the_end_of_the_step():
 def test_progress_counts_all_samples():
     seen = []
     rs.Sampler(still(8), rs.Plan.build(steps=3), batch_size=2).run(range(5), callback=seen.append)
-    assert seen[0].total == 5 and max(p.done for p in seen) == 4 and seen[-1].row == seen[-1].nfe
+    assert seen[0].total == 5 and max(p.done for p in seen) == 4 and seen[-1].evaluations == seen[-1].nfe
 
 
 @pytest.mark.parametrize(

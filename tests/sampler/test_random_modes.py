@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.replays import SHAPE, with_graph
 from support.tape import TapeCapture
-from test_graph import SHAPE, with_graph
+from support.traces import by_sample, traced
 
 import restart_sampling as rs
 from restart_sampling.sampler.executors.graph import MODES
@@ -76,9 +77,7 @@ def expected(network, plans, seeds, labels):
 
 
 def one_run(rng, sampler, plans, want, seeds, labels, where):
-    """One random call of a sampler: a plan for all or a plan for each, some of the seeds in any order, warmed up or
-    not.
-    """
+    """One random call of a sampler: a plan for all or for each, seeds in any order, warmed up or not, traced or not."""
     picked = rng.sample(range(len(seeds)), rng.randint(1, len(seeds)))
     some = None if labels is None else [labels[i] for i in picked]
     which = rng.randrange(len(plans))
@@ -87,17 +86,28 @@ def one_run(rng, sampler, plans, want, seeds, labels, where):
         sampler.warmup(rng.randint(1, 30))
     if rng.random() < 0.5:
         sampler.set_plan(plans[which])
-        found, right = sampler.run([seeds[i] for i in picked], some), want[which, picked]
+        chosen, request = [plans[which]] * len(picked), [seeds[i] for i in picked]
+        right = want[which, picked]
     else:
         of = [rng.randrange(len(plans)) for _ in picked]
-        found = sampler.run([(seeds[i], plans[k]) for i, k in zip(picked, of, strict=True)], some)
+        chosen = [plans[k] for k in of]
+        request = [(seeds[i], plan) for i, plan in zip(picked, chosen, strict=True)]
         right = want[of, picked]
+    if rng.random() < 0.4:
+        rows = rng.sample(range(max(plan.nfe for plan in chosen)), 2)
+        shown, found = traced(sampler, request, some, rows=rows)
+        lengths = [sampler.workspace.bind(plan).nfe for plan in chosen]
+        assert by_sample(shown).keys() == {(i, row) for i, nfe in enumerate(lengths) for row in rows if row < nfe}, (
+            where
+        )
+    else:
+        found = sampler.run(request, some)
     assert torch.equal(found, right), f"{where}, samples {picked}"
     assert sampler.executor.note == "", where
 
 
 def test_every_mode_gives_the_bits_of_eager_batches(trials, monkeypatch):
-    """Buckets, chunks, narrowing batches, slices, guidance, PFGM++ and fixed lanes, after one another on one sampler."""
+    """Buckets, chunks, narrowing batches, slices, guidance, PFGM++ and fixed lanes, in turn on one sampler."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # slices are made, on any machine
     rng, seen = trials.random("modes"), set()
     for trial in range(trials.count(30)):
@@ -111,7 +121,7 @@ def test_every_mode_gives_the_bits_of_eager_batches(trials, monkeypatch):
             with_graph(sampler, mode, TapeCapture())
         for _ in range(3):
             one_run(rng, sampler, plans, want, seeds, labels, where)
-        seen |= {mode, bool(sampler._sliced), *((key, value) for key, value in network.items())}
+        seen |= {mode, bool(sampler.workspace._slices), *((key, value) for key, value in network.items())}
     assert {None, *MODES, True, ("augmented_dim", 16), ("label_dim", 4)} <= seen
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from support import problems
+from support.replays import with_graph
 from support.tape import make_capture
-from test_graph import with_graph
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import restart_sampling as rs
@@ -120,7 +120,7 @@ def test_guidance_of_a_partial_batch_has_no_labels_of_the_batch_before(device):
 def test_guidance_scale_1_is_off():
     sampler = rs.Sampler(pointwise(4), rs.Plan.build(**PLAN, guidance_scale=1.0))
     sampler.run([0])
-    assert len(sampler._lanes.net_in) == sampler.batch_size
+    assert len(sampler.workspace.lanes.net_in) == sampler.batch_size
 
 
 @pytest.mark.parametrize("graph", ["auto", "replayed"])
@@ -147,10 +147,10 @@ def test_a_bad_sample_is_named_and_alone(graph, device):
 
     good = make(elementwise).run([10, 11, 12])
     sampler = make(poisoned)
-    with pytest.raises(rs.NonFiniteError, match="seed 11 at row 4") as caught:
+    with pytest.raises(rs.NonFiniteError, match="seed 11 at row 3") as caught:
         sampler.run([10, 11, 12])
     (failure,) = caught.value.failures
-    assert failure == {"seed": 11, "row": 4, "sigma": pytest.approx(plan.rows[3].sigma)}
+    assert failure == {"seed": 11, "row": 3, "sigma": pytest.approx(plan.rows[3].sigma)}
     assert torch.equal(caught.value.samples[[0, 2]], good[[0, 2]])
     on.zero_()
     assert torch.equal(sampler.run([10, 11, 12]), good)  # the flag does not stick
@@ -162,7 +162,9 @@ def test_progress_counts_every_evaluation():
     sampler = make(batch_size=2)
     sampler.run(range(3), callback=seen.append)
     nfe = sampler.plan.nfe
-    assert [p.row for p in seen] == [*range(1, nfe + 1)] * 2
+    assert [p.row for p in seen] == [*range(nfe)] * 2  # as plan.rows counts
+    assert [p.evaluations for p in seen] == [*range(1, nfe + 1)] * 2
+    assert (seen[0].x, seen[0].D, seen[0].seeds) == (None, None, None)
     assert (seen[-1].done, seen[-1].total, seen[-1].batch) == (3, 3, 1)
     assert seen[nfe - 2].done == 0
 
@@ -199,8 +201,8 @@ def test_no_allocation_and_no_read_per_evaluation(per_sample, device):
     if sampler.backend == "reference":
         pytest.skip("the native library is not built here, and the reference step makes temporaries")
     expected = sampler.run([0, 1])
-    evaluation = sampler._evaluation(2, per_sample)
-    (entry,) = sampler._entries(sampler.table)
+    evaluation = sampler.workspace.evaluation(2, per_sample)
+    (entry,) = sampler.workspace.entries(sampler.table)
     evaluation.load(entry, torch.arange(2, device=device), None)
     with Allocations() as seen:
         sampler.executor.run(evaluation, entry.spans)

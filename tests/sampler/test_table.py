@@ -1,4 +1,4 @@
-"""Folding a plan onto a network: whatever F predicts, the same D gives the same trajectory, and float32 costs little."""
+"""Plans bound to networks: whatever F predicts, the same D gives the same trajectory, and float32 costs little."""
 
 from __future__ import annotations
 

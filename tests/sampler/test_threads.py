@@ -67,7 +67,7 @@ def test_slices_give_the_samples_of_the_whole_batch(two_threads, options):
     assert len({who for who, _, _ in calls}) == 3  # two slices, and the last batch on the caller's own thread
     assert {n for who, _, n in calls if who != threading.get_ident()} == {1}
     assert torch.get_num_threads() == 2
-    sampler._slices = lambda n: None
+    sampler.workspace.slices = lambda n: None
     assert torch.equal(found, sampler.run(range(40)))
 
 
@@ -82,7 +82,7 @@ def test_progress_is_of_the_slowest_slice_and_on_the_callers_thread(two_threads)
     sampler = rs.Sampler(denoiser(), rs.Plan.build(**PLAN), batch_size=16)
     sampler.run(range(16), callback=lambda p: seen.append((p.row, p.done, threading.get_ident())))
     nfe = sampler.plan.nfe
-    assert [row for row, _, _ in seen] == list(range(1, nfe + 1))
+    assert [row for row, _, _ in seen] == list(range(nfe))
     assert seen[-1][1] == 16
     assert {who for _, _, who in seen} == {threading.get_ident()}
 
@@ -111,7 +111,7 @@ def test_an_interrupt_stops_all_slices(two_threads):
     sampler = rs.Sampler(den, rs.Plan.build(steps=300), batch_size=16)
 
     def interrupt(progress):
-        if progress.row == 3:
+        if progress.row == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -125,11 +125,13 @@ def test_a_bad_sample_is_named_in_any_slice(two_threads):
     den = denoiser()
     plan = rs.Plan.build(**PLAN)
     latents = rs.noise.normal(range(16), 0, SHAPE)
-    latents[13] = 3e38  # overflows with the first update
+    latents[13] = 3e38  # times sigma it is infinite
 
     with pytest.raises(rs.NonFiniteError, match="seed 13") as caught:
         rs.Sampler(den, plan, batch_size=16).run(range(16), latents=latents)
-    assert [f["seed"] for f in caught.value.failures] == [13]
+    (failure,) = caught.value.failures
+    assert failure == {"seed": 13, "row": None, "sigma": plan.rows[0].sigma}
+    assert "seed 13 in its initial latent (sigma 80)" in str(caught.value)
 
 
 def test_only_networks_that_say_so_are_sliced(two_threads):
@@ -145,5 +147,5 @@ def test_only_networks_that_say_so_are_sliced(two_threads):
         (rs.load("fashion-mnist"), "auto", True),
     ):
         sampler = rs.Sampler(den, plan, batch_size=16, compile=compile)
-        sampler._entries(sampler.table)
-        assert (sampler._slices(16) is not None) == sliced
+        sampler.workspace.entries(sampler.table)
+        assert (sampler.workspace.slices(16) is not None) == sliced

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 import torch
+from support.replays import SHAPE, denoiser, with_graph
 from support.tape import TapeCapture
-from test_graph import SHAPE, denoiser, with_graph
 
 import restart_sampling as rs
 
@@ -102,5 +102,5 @@ def test_a_warmup_of_pfgmpp_makes_room_for_the_tables_of_a_whole_batch():
     sampler.warmup()
     assert len(capture.recorded) == 1
     sampler.run(range(130))
-    assert sampler.program.generation == 1
+    assert sampler.workspace.program.generation == 1
     assert [length for length, _ in capture.recorded] == [1, 1]  # 64 lanes, and the 2 that are left

@@ -25,7 +25,7 @@ COMPILE = """
 import json
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from restart_kernels.condition import condition_kernel
+from restart_kernels.row.condition import condition_kernel
 names = condition_kernel.arg_names
 types = {"handle_ptr": "*i64", "cursor_ptr": "*i32", "n": "i32", "BLOCK": "constexpr"}
 attrs = {(i,): [["tt.divisibility", 16]] for i in (0, 1)}
@@ -38,7 +38,7 @@ for arch in (80, 90):
 
 
 def only_thread_0_calls(ptx):
-    """Whether the branch in front of the call sends every thread but the first past it: concurrent calls are undefined."""
+    """Whether the branch before the call sends all threads but the first past it: concurrent calls are undefined."""
     head, tail = ptx.split("call.uni", 1)
     branch = re.findall(r"@(%p\d+) bra\s+(\$L\w+);", head)[-1]
     test = re.search(rf"setp\.ne\.[bsu]32\s+{branch[0]}, (%r\d+), 0;", head)

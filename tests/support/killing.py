@@ -41,8 +41,27 @@ def denoiser(delay: float = 0.0) -> rs.Denoiser:
     return rs.Denoiser.from_function(D, (1, 8, 8), name="tanh")
 
 
-def job(out: Path, who: Worker, format: str = "wds", batch: int = 16, delay: float = 0.0) -> None:
-    """One run of the job by one worker; every batch is kept as it is drawn, so that kills find part files."""
+def noted(folder: str) -> rs.Denoiser:
+    """A slow denoiser that writes down which process made it."""
+    (Path(folder) / f"worker-{os.getpid()}").touch()
+    return denoiser(0.02)
+
+
+def broken() -> rs.Denoiser:
+    """A denoiser that fails after 60 calls."""
+    calls = [0]
+
+    def D(x, sigma):
+        calls[0] += 1
+        if calls[0] > 60:
+            raise RuntimeError("the network is gone")
+        return denoiser().network(x, sigma, None)
+
+    return rs.Denoiser.from_function(D, (1, 8, 8), name="tanh")
+
+
+def job(out: Path, worker: Worker, format: str = "wds", batch: int = 16, delay: float = 0.0) -> None:
+    """One run of the job by one worker; every batch is saved as it is drawn, so that kills find part files."""
     plan = rs.Plan.build(**PLAN)
     run_job(
         denoiser(delay),
@@ -52,7 +71,7 @@ def job(out: Path, who: Worker, format: str = "wds", batch: int = 16, delay: flo
         batch=batch,
         format=format,
         shard_size=20,
-        who=who,
+        worker=worker,
         sheets=0,
         keep_seconds=0.0,
     )
@@ -76,7 +95,7 @@ def fork(work: Callable[[], None]) -> int:
 
 def run(out: Path, workers: int, kill_after: float | None = None, **options: object) -> list[int]:
     """Run the job with some workers, all killed after `kill_after` seconds; their exit codes (−9 for a killed one)."""
-    children = [fork(lambda rank=rank: job(out, Worker(rank, workers, rank), **options)) for rank in range(workers)]  # type: ignore[misc]
+    children = [fork(lambda rank=rank: job(out, Worker(rank, workers, rank), **options)) for rank in range(workers)]
     if kill_after is not None:
         time.sleep(kill_after)
         for child in children:
@@ -95,7 +114,7 @@ def tree(out: Path) -> dict[str, str]:
 
 
 def trial(out: Path, rng: random.Random, workers: int, lasts: float, format: str = "wds", kills: int = 3) -> int:
-    """Kill a run at a random moment, `kills` times, then let it end; the number of shards that the kills left finished."""
+    """Kill a run at a random moment, `kills` times, then let it end. Return how many shards the kills left finished."""
     finished = 0
     for _ in range(kills):
         run(out, workers, rng.uniform(0, lasts), format=format, batch=rng.choice([3, 16, 40]), delay=0.004)

@@ -245,7 +245,7 @@ ATTACKS = {
 
 
 def sketch(pickle_protocol: int) -> bytes:
-    """A checkpoint with all parts of a real one and few of each: it reads well, and is refused for its missing weights."""
+    """A checkpoint with all parts of a real one and few of each: it can be read, but lacks weights and is refused."""
     conv = module(
         {"weight": torch.nn.Parameter(torch.ones(4, 1, 3, 3)), "bias": None},
         {"resample_filter": torch.ones(1, 1, 2, 2)},

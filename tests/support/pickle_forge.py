@@ -3,7 +3,8 @@
 No such file may be committed, because each embeds its network's source text, and the code that writes them may not be
 copied. So these are put together from the description of the format: `Emitter` writes pickle opcodes of protocol 2 to
 5, :func:`snapshot` a `.pkl` and :func:`training_state` a `.pt`, whose zip archive torch's own writer makes.
-`tests/models/test_pickles.py` also reads them with the standard library's pickle, so a slip here does not pass for the format.
+`tests/models/test_pickles.py` also reads them with the standard library's pickle, so a mistake here does not pass for
+the format.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Steps of DPM-Solver for `restart_sampling.sampler.reference.restart`, in the notation of its paper."""
+"""Steps of DPM-Solver for `restart_sampling.sampler.reference.restart`, in the notation of its paper, and the steps of
+any plan, run literally."""
 
 from __future__ import annotations
 
@@ -31,3 +32,22 @@ def dpm3_step(D, x, t, s):
     u2 = x - s2 * (math.exp(r2 * h) - 1) * e0 - s2 * r2 / r1 * ((math.exp(r2 * h) - 1) / (r2 * h) - 1) * d1
     d2 = eps(u2, s2) - e0
     return x - s * (math.exp(h) - 1) * e0 - s / r2 * ((math.exp(h) - 1) / h - 1) * d2
+
+
+def run_steps(plan, D, draw):
+    """The evaluations of a plan's solver steps in float64, (x, sigma, D) each, and the sample. No table is involved."""
+    x, previous, evaluations = plan.initial_noise * draw(0), None, []
+
+    def value(form, found):
+        terms = [(form.x, x), (form.previous, previous), *zip(form.D, found, strict=False)]
+        return sum(weight * tensor for weight, tensor in terms if weight)
+
+    for step in plan.steps:
+        found = []
+        for stage in step.stages:
+            z = value(stage.z, found)
+            found.append(D(z, stage.level))
+            evaluations.append((z, stage.level, found[-1]))
+        result, kept = value(step.result, found), None if step.keep is None else value(step.keep, found)
+        x, previous = result + (step.noise * draw(step.draw) if step.noise else 0.0), kept
+    return evaluations, x

@@ -13,12 +13,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from restart_sampling.common.errors import BackendError
-from restart_sampling.sampler.executors.graph import Captured
-from restart_sampling.sampler.executors.selfcheck import UNTIL_IDLE
+from restart_sampling.sampler.executors.captured import UNTIL_IDLE, Captured
 
 
 class Tape(TorchDispatchMode):
-    """Records every operator, and every call of the stepper, which is no torch operator."""
+    """Records every operator, and every call of the bound machine, which is no torch operator."""
 
     def __init__(self):
         super().__init__()
@@ -39,22 +38,22 @@ class Tape(TorchDispatchMode):
                     old.copy_(new)
 
 
-class TapedStepper:
-    """Stands in for a stepper while a tape runs: its calls are one entry each, as a kernel launch is one node."""
+class TapedMachine:
+    """Stands in for a bound machine while a tape runs: its calls are one entry each, as a kernel launch is one node."""
 
-    def __init__(self, stepper, tape):
-        self.stepper, self.tape = stepper, tape
+    def __init__(self, bound, tape):
+        self.bound, self.tape = bound, tape
 
     def _call(self, function, *args):
         with torch.utils._python_dispatch._disable_current_modes():
             function(*args)
         self.tape.entries.append((function, args, {}, (None,)))
 
-    def step(self, *args):
-        self._call(self.stepper.step, *args)
+    def run_row(self, *args):
+        self._call(self.bound.run_row, *args)
 
     def advance(self):
-        self._call(self.stepper.advance)
+        self._call(self.bound.advance)
 
 
 class TapeCapture:
@@ -70,14 +69,14 @@ class TapeCapture:
         body()
 
     def capture(self, body, repeats):
-        stepper, tape = body.stepper, Tape()
-        body.stepper = TapedStepper(stepper, tape)
+        bound, tape = body.bound, Tape()
+        body.bound = TapedMachine(bound, tape)
         try:
             with tape:
                 for _ in range(repeats or 1):
                     body()
         finally:
-            body.stepper = stepper
+            body.bound = bound
         self.recorded.append((repeats, len(tape.entries)))
         cursor = body.machine.cursor
 

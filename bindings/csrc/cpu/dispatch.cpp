@@ -32,8 +32,8 @@ const Kernels *const FASTEST_FIRST[] = {&avx512, &avx2, &portable};
 
 std::atomic<const Kernels *> choice{nullptr};
 
-// Elements of one item: 16 µs at the bandwidth of one core, so that the threads end together, and many times what it
-// takes to fetch an item.
+// Elements of one item: 16 µs at the bandwidth of one core. That is short enough for the threads to end together, and
+// many times what it costs to fetch an item.
 constexpr std::int64_t PIECE = 16384;
 static_assert(PIECE % BLOCK == 0);
 
@@ -41,8 +41,8 @@ template <class Args>
 struct Job {
     const Args *args;
     void (*kernel)(const Args &, std::int64_t, std::int64_t, std::int64_t);
-    std::int64_t pieces;   // of one sample
-    std::int64_t samples;  // of one item, when a sample is one piece
+    std::int64_t pieces;   // per sample
+    std::int64_t samples;  // per item, when a sample is one piece
 
     static void work(void *context, std::int64_t item) {
         const Job &job = *static_cast<const Job *>(context);
@@ -77,7 +77,8 @@ const Kernels *find(const char *name) {
 const Kernels *chosen() {
     const Kernels *k = choice.load(std::memory_order_relaxed);
     if (!k) {
-        k = *std::find_if(std::begin(FASTEST_FIRST), std::end(FASTEST_FIRST), [](const Kernels *p) { return runs(*p); });
+        const auto runs_here = [](const Kernels *p) { return runs(*p); };
+        k = *std::find_if(std::begin(FASTEST_FIRST), std::end(FASTEST_FIRST), runs_here);
         choice.store(k, std::memory_order_relaxed);
     }
     return k;
@@ -85,7 +86,7 @@ const Kernels *chosen() {
 
 void choose(const Kernels *k) { choice.store(k, std::memory_order_relaxed); }
 
-void step(const StepArgs &a, int threads) { cut(a, chosen()->step, threads); }
+void run_row(const RowArgs &a, int threads) { cut(a, chosen()->run_row, threads); }
 void normal(const NormalArgs &a, int threads) { cut(a, chosen()->normal, threads); }
 void triad(const TriadArgs &a, int threads) { cut(a, chosen()->triad, threads); }
 

@@ -5,15 +5,16 @@
 
 namespace restart::cpu {
 
-const Kernels *chosen();                // what this CPU does fastest, unless choose() said otherwise
+const Kernels *chosen();                // the fastest that runs on this CPU, unless choose() was called
 const Kernels *find(const char *name);  // null if this CPU or this build has none of that name
 void choose(const Kernels *);
 
-// A batch of fewer elements is done by the calling thread alone: it takes about 25 µs without noise, and a sleeping thread
-// wakes up about then. Measured with two threads: 49152 elements 26 µs alone and 50 together, 98304 elements 70 and 50.
+// A batch of fewer elements runs on the calling thread alone: without noise that takes about 25 µs, which is also what
+// a sleeping thread needs to wake up. Measured: 49152 elements take 26 µs on one thread and 50 on two, 98304 take 70
+// and 50.
 constexpr std::int64_t SERIAL = 65536;
 
-void step(const StepArgs &, int threads);
+void run_row(const RowArgs &, int threads);
 void normal(const NormalArgs &, int threads);
 void triad(const TriadArgs &, int threads);
 

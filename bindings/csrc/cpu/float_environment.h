@@ -1,5 +1,5 @@
-// While it lives: rounding to nearest even and subnormals kept, as the scheme says, whatever the thread was set to
-// (torch.set_flush_denormal would change bits).
+// While an object of this class lives, the thread rounds to nearest even and keeps subnormals, as the scheme says,
+// whatever it was set to before: torch.set_flush_denormal would change bits.
 #pragma once
 
 #if defined(__x86_64__)

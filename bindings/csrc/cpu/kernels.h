@@ -1,4 +1,4 @@
-// The kernels of the CPU library: what a call hands them, and the table of one instruction set.
+// The kernels of the CPU library: their arguments, and the table of functions of one instruction set.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +7,8 @@ namespace restart::cpu {
 
 enum Float : std::int32_t { FLOAT32, BFLOAT16, FLOAT16 };
 
-// One call of the step; the arrays as in restart_kernels/machine.py.
-struct StepArgs {
+// One run of a row; the arrays are those of Machine in restart_kernels/machine.py.
+struct RowArgs {
     float *x, *h;
     const void *F, *F_uncond;  // F null: no row reads it; F_uncond null: no guidance
     void *net_in;
@@ -29,7 +29,7 @@ struct NormalArgs {
     std::int64_t batch, numel;
 };
 
-// a = b + s·c, for the benchmark: the bandwidth that the step is held against.
+// a = b + s·c, for the benchmark: the bandwidth that a row is compared with.
 struct TriadArgs {
     float *a;
     const float *b, *c;
@@ -37,15 +37,15 @@ struct TriadArgs {
     std::int64_t batch, numel;
 };
 
-// Each does elements [first, last) of one sample; first is a multiple of BLOCK.
+// Each function handles elements [first, last) of one sample; first is a multiple of BLOCK.
 struct Kernels {
     const char *name;
-    void (*step)(const StepArgs &, std::int64_t sample, std::int64_t first, std::int64_t last);
+    void (*run_row)(const RowArgs &, std::int64_t sample, std::int64_t first, std::int64_t last);
     void (*normal)(const NormalArgs &, std::int64_t sample, std::int64_t first, std::int64_t last);
     void (*triad)(const TriadArgs &, std::int64_t sample, std::int64_t first, std::int64_t last);
 };
 
-constexpr std::int64_t BLOCK = 256;  // a multiple of what every instruction set does at once
+constexpr std::int64_t BLOCK = 256;  // a multiple of what any instruction set handles at once
 
 extern const Kernels portable;
 extern const Kernels avx2;    // name null where the compiler has no such target

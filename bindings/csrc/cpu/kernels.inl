@@ -1,8 +1,8 @@
-// The fused step and the normals, for vectors of WIDTH floats. Mirrors restart_kernels/step/reference.py and
+// The fused row and the normals, for vectors of WIDTH floats. Mirrors restart_kernels/row/reference.py and
 // restart_kernels/philox/coefficients.py bit for bit: every product and sum is rounded on its own (-ffp-contract=off).
 //
-// Included once by each instruction set's file, inside its own namespace, after WIDTH, UNITS and
-//   UNITS                vectors of WIDTH / 2 counters that are made side by side, as many as the registers hold
+// The file of each instruction set includes this once, inside its own namespace, after it has defined WIDTH and
+//   UNITS                vectors of WIDTH / 2 counters that are computed side by side, as many as the registers hold
 //   exact_fma(a, b, c)   a·b + c for an exact product a·b, where one rounding and two are the same
 //   to_float(U32)        rounded to nearest even
 //   root(F32)            correctly rounded
@@ -11,15 +11,15 @@
 //   zip_low, zip_high    a0 b0 a1 b1 and a2 b2 a3 b3 of every 128 bits
 //   widen                U16 to U32 (__builtin_convertvector takes 4 to 6 instructions)
 //   pack(to, U32, U32)   the values, below 2¹⁶, of two vectors as 16 bits each
-//   half_to_even(U32)    0x7fff more, and 1 more still where bit 16 is set: the high halves are then rounded to nearest even
+//   half_to_even(U32)    adds 0x7fff, and 1 more where bit 16 is set: the high halves are then rounded to nearest even
 //   from_half, to_half   float16, to nearest even
-// Nothing from the standard library is called here: an inline function compiled for AVX-512 could be the one copy that
-// the linker keeps for all.
+// Nothing from the standard library is called here: the linker keeps one copy of an inline function for the whole
+// library, and that might be the one compiled for AVX-512.
 
-constexpr std::int64_t VECTORS = 4;  // in a block: enough to amortise its uniform branches
+constexpr std::int64_t VECTORS = 4;  // per block: enough to amortise its uniform branches
 constexpr std::int64_t ELEMENTS = VECTORS * WIDTH;
 constexpr int LANES = WIDTH / 4;  // of 128 bits
-constexpr std::int64_t NORMALS = UNITS * 2 * WIDTH;  // made at once
+constexpr std::int64_t NORMALS = UNITS * 2 * WIDTH;  // computed at once
 static_assert(BLOCK % NORMALS == 0 && NORMALS % ELEMENTS == 0);
 
 #define INLINE inline __attribute__((always_inline))
@@ -86,14 +86,14 @@ INLINE void store_block(void *to, const F32 (&v)[VECTORS], Float type) {
 
 // --- noise -----------------------------------------------------------------------------------------------------
 
-// Coefficients from the highest power down, for N chains side by side: a chain alone waits 8 cycles for each power.
+// Horner from the highest power down, for N chains side by side: a single chain waits 8 cycles for each power.
 template <int N, int POWERS>
 INLINE void horner(F32 (&p)[N], const float (&a)[POWERS], const F32 (&x)[N]) {
     EACH p[i] = x[i] * a[POWERS - 1] + a[POWERS - 2];
     UNROLL for (int k = POWERS - 3; k >= 0; --k) EACH p[i] = p[i] * x[i] + a[k];
 }
 
-// Two words -> two normals (r cos, r sin). Rewritten as in philox/triton.py, every bit the same.
+// The normals (r cos, r sin) of two words. The rewrites are those of philox/triton.py and keep every bit.
 template <int N>
 INLINE void box_muller(const U32 (&wa)[N], const U32 (&wb)[N], F32 (&z0)[N], F32 (&z1)[N]) {
     F32 f[N], e[N], r[N];
@@ -122,11 +122,11 @@ INLINE void box_muller(const U32 (&wa)[N], const U32 (&wb)[N], F32 (&z0)[N], F32
     }
 }
 
-// The normals of one (seed, draw, stream). Counters sit in 64-bit lanes: the high half of a lane is what a product left
-// there, and no later product looks at it.
+// The normals of one (seed, draw, stream). Counters are in 64-bit lanes. The high half of a lane holds what a product
+// left there; later products ignore it.
 struct Noise {
-    // The keys of each round, and what of rounds 1 and 2 does not depend on the element. 64 bits, so that AVX-512
-    // broadcasts them from memory inside the instruction that uses them.
+    // The keys of each round, and the parts of rounds 1 and 2 that do not depend on the element. They have 64 bits so
+    // that AVX-512 broadcasts them from memory inside the instruction that uses them.
     std::uint64_t k2, x0, x2, x3, key0[scheme::ROUNDS], key1[scheme::ROUNDS];
 
     Noise(std::int64_t seed, std::uint32_t draw, std::uint32_t stream) {
@@ -186,28 +186,30 @@ struct Noise {
     }
 };
 
-// --- the step --------------------------------------------------------------------------------------------------
+// --- the row ---------------------------------------------------------------------------------------------------
 
-// A row that one sample executes, and where that sample's elements are.
+// The row that a sample is at.
 struct Row {
     const float *c;
     std::int32_t flags;
     bool noisy;
     Noise noise;
     Float F_type, net_type;
-    F32 no_h_in_y, no_h_in_g;  // what h adds where the row does not read it: a zero with the coefficient's sign
+    F32 no_h_in_y, no_h_in_g;  // the term of an h that the row does not read: a zero with the coefficient's sign
 };
 
+// Where the next elements of that sample are.
 struct Place {
     float *x, *h;
     const char *F, *F_uncond;
     char *net[2];  // the second is null without guidance
 };
 
-// One block. Everything but the arithmetic hangs on the row alone, so the branches are predicted, and a register that
-// the row does not read or store is not touched. `bad` becomes NaN, and stays it, where y is not finite.
+// Runs the row on one block. Everything but the arithmetic depends on the row alone, so the branches are predicted, and
+// a register that the row does not read or store is not touched. `bad` becomes NaN where y is not finite, and stays
+// NaN.
 template <bool NOISY, bool READ_H>
-INLINE void step_block(F32 (&bad)[VECTORS], const Row &row, const Place &at, const float *noise, std::int64_t count) {
+INLINE void row_block(F32 (&bad)[VECTORS], const Row &row, const Place &at, const float *noise, std::int64_t count) {
     const float *c = row.c;
     F32 x[VECTORS] = {}, h[VECTORS] = {}, F[VECTORS] = {}, y[VECTORS];
     if (row.flags & layout::READ_X) load_block(x, at.x, FLOAT32);
@@ -240,7 +242,7 @@ INLINE void step_block(F32 (&bad)[VECTORS], const Row &row, const Place &at, con
         store_block(at.net[0], net, row.net_type);
         if (at.net[1]) store_block(at.net[1], net, row.net_type);
     }
-    if (count < ELEMENTS) {  // what lies beyond a sample's end does not count
+    if (count < ELEMENTS) {  // values beyond the end of the sample are ignored
         UNROLL for (int j = 0; j < VECTORS; ++j) {
             I32 lane;
             UNROLL for (int k = 0; k < WIDTH; ++k) lane[k] = j * WIDTH + k;
@@ -250,10 +252,10 @@ INLINE void step_block(F32 (&bad)[VECTORS], const Row &row, const Place &at, con
     UNROLL for (int j = 0; j < VECTORS; ++j) bad[j] = exact_fma(y[j], F32{}, bad[j]);
 }
 
-// The last elements of a sample, fewer than a block, by way of a block that has room for all.
+// Runs the row on the last elements of a sample, fewer than a block, through a block in local memory.
 template <bool NOISY, bool READ_H>
-__attribute__((noinline)) void step_tail(F32 (&bad)[VECTORS], const Row &row, const Place &at, const float *noise,
-                                         std::int64_t count) {
+__attribute__((noinline)) void row_tail(F32 (&bad)[VECTORS], const Row &row, const Place &at, const float *noise,
+                                        std::int64_t count) {
     alignas(64) float x[ELEMENTS] = {}, h[ELEMENTS] = {}, F[ELEMENTS] = {}, F_uncond[ELEMENTS] = {}, net[ELEMENTS];
     const std::int64_t n = count * 4, n_F = count * size_of(row.F_type), n_net = count * size_of(row.net_type);
     if (row.flags & layout::READ_X) __builtin_memcpy(x, at.x, n);
@@ -264,7 +266,7 @@ __attribute__((noinline)) void step_tail(F32 (&bad)[VECTORS], const Row &row, co
     }
     const char *uncond = at.F_uncond ? reinterpret_cast<const char *>(F_uncond) : nullptr;
     const Place here{x, h, reinterpret_cast<const char *>(F), uncond, {reinterpret_cast<char *>(net), nullptr}};
-    step_block<NOISY, READ_H>(bad, row, here, noise, count);
+    row_block<NOISY, READ_H>(bad, row, here, noise, count);
     if (row.flags & layout::STORE_X) __builtin_memcpy(at.x, x, n);
     if (row.flags & layout::STORE_H) __builtin_memcpy(at.h, h, n);
     if (row.flags & layout::STORE_NET) {
@@ -273,10 +275,10 @@ __attribute__((noinline)) void step_tail(F32 (&bad)[VECTORS], const Row &row, co
     }
 }
 
-// Whether all y are finite.
+// Runs the row on elements [first, last) of a sample. Returns whether all y are finite.
 template <bool NOISY, bool READ_H>
-bool step_range(const Row &row, Place at, std::int64_t first, std::int64_t last) {
-    const std::int64_t F_step = ELEMENTS * size_of(row.F_type), net_step = ELEMENTS * size_of(row.net_type);
+bool row_range(const Row &row, Place at, std::int64_t first, std::int64_t last) {
+    const std::int64_t F_stride = ELEMENTS * size_of(row.F_type), net_stride = ELEMENTS * size_of(row.net_type);
     alignas(64) float noise[NORMALS];
     std::int64_t made = NORMALS;
     F32 bad[VECTORS] = {};
@@ -287,18 +289,18 @@ bool step_range(const Row &row, Place at, std::int64_t first, std::int64_t last)
         }
         const std::int64_t count = last - first;
         if (count < ELEMENTS) {
-            F32 last_bad[VECTORS] = {};  // of its own: the others would have to live in memory
-            step_tail<NOISY, READ_H>(last_bad, row, at, noise + made, count);
+            F32 last_bad[VECTORS] = {};  // not `bad`, which would then have to live in memory
+            row_tail<NOISY, READ_H>(last_bad, row, at, noise + made, count);
             UNROLL for (int j = 0; j < VECTORS; ++j) bad[j] += last_bad[j];
             break;
         }
-        step_block<NOISY, READ_H>(bad, row, at, noise + made, ELEMENTS);
+        row_block<NOISY, READ_H>(bad, row, at, noise + made, ELEMENTS);
         at.x += ELEMENTS;
         at.h += ELEMENTS;
-        at.F += F_step;
-        if (at.F_uncond) at.F_uncond += F_step;
-        at.net[0] += net_step;
-        if (at.net[1]) at.net[1] += net_step;
+        at.F += F_stride;
+        if (at.F_uncond) at.F_uncond += F_stride;
+        at.net[0] += net_stride;
+        if (at.net[1]) at.net[1] += net_stride;
     }
     UNROLL for (int j = 1; j < VECTORS; ++j) bad[0] += bad[j];
     const U64 nan = bits<U64>(bad[0] != bad[0]);
@@ -307,7 +309,7 @@ bool step_range(const Row &row, Place at, std::int64_t first, std::int64_t last)
     return any == 0;
 }
 
-void step(const StepArgs &a, std::int64_t b, std::int64_t first, std::int64_t last) {
+void run_row(const RowArgs &a, std::int64_t b, std::int64_t first, std::int64_t last) {
     const std::int32_t index = a.cursor[b * a.cursor_stride];
     if (index < 0) return;
     const float *c = a.coef + index * std::int64_t{layout::NUM_COEF};
@@ -333,10 +335,10 @@ void step(const StepArgs &a, std::int64_t b, std::int64_t first, std::int64_t la
         {net, a.halves == 2 ? net + half * net_size : nullptr},
     };
     const bool reads_h = flags & layout::READ_H;
-    const auto range = noisy ? (reads_h ? step_range<true, true> : step_range<true, false>)
-                             : (reads_h ? step_range<false, true> : step_range<false, false>);
+    const auto range = noisy ? (reads_h ? row_range<true, true> : row_range<true, false>)
+                             : (reads_h ? row_range<false, true> : row_range<false, false>);
     const bool finite = range(row, at, first, last);
-    if (!finite) {  // another thread may have another range of this sample
+    if (!finite) {  // an atomic minimum: another thread may run another range of this sample
         std::int32_t *p = a.first_bad + b, old = __atomic_load_n(p, __ATOMIC_RELAXED);
         while (index < old && !__atomic_compare_exchange_n(p, &old, index, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
         }

@@ -1,4 +1,5 @@
-// restart_bindings._native_cpu. Checks what it is given before it touches memory; the rules are in machine.py.
+// restart_bindings._native_cpu. Checks its arguments before it touches memory, by the rules of
+// restart_kernels/machine.py.
 #include <algorithm>
 #include <string>
 
@@ -16,7 +17,7 @@ namespace {
 constexpr std::int32_t CPU = 1;
 
 Float float_type(const Tensor &t, const char *name) {
-    if (!is_float(t.dtype)) throw nb::type_error((std::string(name) + " is no float32, bfloat16 or float16").c_str());
+    if (!is_float(t.dtype)) throw nb::type_error((std::string(name) + " is not float32, bfloat16 or float16").c_str());
     return t.dtype == Dtype::float32 ? FLOAT32 : t.dtype == Dtype::bfloat16 ? BFLOAT16 : FLOAT16;
 }
 
@@ -25,7 +26,7 @@ T *pointer(const Tensor &t) {
     return static_cast<T *>(t.data);
 }
 
-// The GIL is let go only for work that takes longer than getting it back from a busy thread may.
+// Releases the GIL only for work that takes longer than waiting for a busy thread to give it back.
 template <class Function>
 void unlocked(std::int64_t elements, Function function) {
     if (elements < SERIAL) return function();
@@ -33,12 +34,13 @@ void unlocked(std::int64_t elements, Function function) {
     function();
 }
 
-// The machine of restart_kernels, its addresses read once. `threads` is asked before work that threads may share.
-class Step {
+// A machine of restart_kernels, its addresses read once. `threads` is called before each row that threads may share.
+class BoundMachine {
 public:
-    Step(nb::handle x, nb::handle h, nb::handle net_in, nb::handle coef, nb::handle code, nb::handle cursor,
-         nb::handle seeds, nb::handle first_bad, nb::handle c_noise, nb::object threads)
-        : threads_(std::move(threads)), keep_(nb::make_tuple(x, h, net_in, coef, code, cursor, seeds, first_bad, c_noise)) {
+    BoundMachine(nb::handle x, nb::handle h, nb::handle net_in, nb::handle coef, nb::handle code, nb::handle cursor,
+                 nb::handle seeds, nb::handle first_bad, nb::handle c_noise, nb::object threads)
+        : threads_(std::move(threads)),
+          keep_(nb::make_tuple(x, h, net_in, coef, code, cursor, seeds, first_bad, c_noise)) {
         const Tensor X = tensor(x, "x", Dtype::float32, -1, CPU);
         const Tensor net = tensor(net_in, "net_in", Dtype::other, -1, CPU);
         const Tensor s = tensor(seeds, "seeds", Dtype::int64, -1, CPU);
@@ -49,10 +51,12 @@ public:
         a_.halves = X.numel && net.numel == 2 * X.numel ? 2 : 1;
         rows_ = rows.numel / layout::NUM_COEF;
         cursors_ = at.numel;
-        if (X.numel != a_.batch * a_.numel) throw nb::type_error("x is not one sample for each of seeds");
-        if (net.numel != a_.halves * X.numel) throw nb::type_error("net_in has neither x's number of elements nor twice that");
+        if (X.numel != a_.batch * a_.numel) throw nb::type_error("x does not hold one sample per seed");
+        if (net.numel != a_.halves * X.numel)
+            throw nb::type_error("net_in has neither x's number of elements nor twice that");
         if (rows.numel != rows_ * layout::NUM_COEF) throw nb::type_error("coef has the wrong number of columns");
-        if (at.numel != 1 && at.numel != a_.batch) throw nb::type_error("cursor has neither one entry nor one for each sample");
+        if (at.numel != 1 && at.numel != a_.batch)
+            throw nb::type_error("cursor has neither one entry nor one for each sample");
         a_.x = pointer<float>(X);
         a_.h = pointer<float>(tensor(h, "h", Dtype::float32, X.numel, CPU));
         a_.net_in = net.data;
@@ -66,8 +70,8 @@ public:
         if (!c_noise.is_none()) c_noise_ = pointer<float>(tensor(c_noise, "c_noise", Dtype::float32, cursors_, CPU));
     }
 
-    void step(nb::handle F, nb::handle F_uncond) {
-        StepArgs a = a_;
+    void run_row(nb::handle F, nb::handle F_uncond) {
+        RowArgs a = a_;
         const std::int64_t elements = a.batch * a.numel;
         if (!F.is_none()) {
             const Tensor t = tensor(F, "F", Dtype::other, elements, CPU);
@@ -77,7 +81,7 @@ public:
         }
         if (!look_up()) return;
         const int threads = elements < SERIAL ? 1 : nb::cast<int>(threads_());
-        unlocked(elements, [&] { cpu::step(a, threads); });
+        unlocked(elements, [&] { cpu::run_row(a, threads); });
     }
 
     void advance() {
@@ -92,18 +96,18 @@ public:
     }
 
 private:
-    // Whether any sample is live. A cursor beyond the table is an error before anything is read there.
+    // Returns whether any sample is live. A cursor beyond the table is an error before anything is read there.
     bool look_up() const {
         std::int32_t last = layout::IDLE;
         for (std::int64_t b = 0; b < cursors_; ++b) last = std::max(last, cursor_[b]);
         if (last >= rows_) {
-            const std::string rows = std::to_string(rows_);
-            throw nb::index_error(("cursor " + std::to_string(last) + " is beyond the table's " + rows + " rows").c_str());
+            const std::string text = "cursor " + std::to_string(last) + " is beyond the table's " + std::to_string(rows_);
+            throw nb::index_error((text + " rows").c_str());
         }
         return last >= 0;
     }
 
-    StepArgs a_{};
+    RowArgs a_{};
     const float *coef_ = nullptr;
     std::int32_t *cursor_ = nullptr;
     float *c_noise_ = nullptr;
@@ -116,7 +120,7 @@ void fill_normal(nb::handle out, nb::handle seeds, std::uint32_t draw, std::uint
     const Tensor s = tensor(seeds, "seeds", Dtype::int64, -1, CPU);
     const Tensor o = tensor(out, "out", Dtype::float32, -1, CPU);
     const std::int64_t numel = s.numel ? o.numel / s.numel : 0;
-    if (o.numel != s.numel * numel) throw nb::type_error("out is not one row for each of seeds");
+    if (o.numel != s.numel * numel) throw nb::type_error("out does not hold one sample per seed");
     const NormalArgs a{pointer<float>(o), pointer<std::int64_t>(s), draw, stream, s.numel, numel};
     unlocked(o.numel, [&] { normal(a, threads); });
 }
@@ -151,14 +155,16 @@ void set_simd(const std::string &name) {
 
 NB_MODULE(_native_cpu, m) {
     nb::set_leak_warnings(false);  // a sampler in a global variable lives to the end
-    nb::class_<Step>(m, "Step")
+    // The exported names are older than those of the sources, so that a library that was built before still loads.
+    nb::class_<BoundMachine>(m, "Step")
         .def(nb::init<nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle,
                       nb::handle, nb::object>(),
              nb::arg("x"), nb::arg("h"), nb::arg("net_in"), nb::arg("coef"), nb::arg("code"), nb::arg("cursor"),
              nb::arg("seeds"), nb::arg("first_bad"), nb::arg("c_noise").none(), nb::arg("threads"))
-        .def("step", &Step::step, nb::arg("F").none() = nb::none(), nb::arg("F_uncond").none() = nb::none())
-        .def("advance", &Step::advance);
-    m.def("normal", &fill_normal, nb::arg("out"), nb::arg("seeds"), nb::arg("draw"), nb::arg("stream"), nb::arg("threads"));
+        .def("step", &BoundMachine::run_row, nb::arg("F").none() = nb::none(), nb::arg("F_uncond").none() = nb::none())
+        .def("advance", &BoundMachine::advance);
+    m.def("normal", &fill_normal, nb::arg("out"), nb::arg("seeds"), nb::arg("draw"), nb::arg("stream"),
+          nb::arg("threads"));
     m.def("triad", &run_triad, nb::arg("a"), nb::arg("b"), nb::arg("c"), nb::arg("s"), nb::arg("threads"));
     m.def("simd", [] { return chosen()->name; });
     m.def("simds", &simds);

@@ -16,8 +16,8 @@
 namespace restart::cpu {
 namespace {
 
-// After a job a worker looks out for the next one this long and then sleeps: long enough for the next call of a loop
-// without a network, short against a network, whose threads need the core.
+// After a job a worker polls for the next one this long and then sleeps. That is long enough for the next call of a
+// loop without a network, and short compared with a network, whose threads need the core.
 constexpr auto SPIN = std::chrono::microseconds(20);
 constexpr int MAX_WORKERS = 255;
 
@@ -29,7 +29,7 @@ void relax() {
 #endif
 }
 
-// Items that one thread takes before it helps the others; on a line of its own.
+// Items that one thread takes before it helps the others; on a cache line of its own.
 struct alignas(64) Range {
     std::atomic<std::int64_t> next{0};
     std::int64_t end = 0;
@@ -59,8 +59,8 @@ public:
             wake_.notify_all();
         }
         take(0);
-        // A worker first counts itself in, then looks whether the job is open; here the other way round. So either it
-        // sees the job closed or it is waited for, and a worker that wakes up late costs nothing.
+        // A worker first counts itself in and then looks whether the job is open; here it is the other way round. So
+        // either the worker sees the job closed, or it is waited for, and a worker that wakes up late costs nothing.
         open_.store(false);
         for (int i = 0; inside_.load() != 0; ++i) i < 1000 ? relax() : std::this_thread::yield();
     }
@@ -71,13 +71,13 @@ private:
             try {
                 std::thread([this, index = workers_, seen = signal_.load()] { serve(index, seen); }).detach();
             } catch (const std::system_error &) {
-                return;  // no more threads to be had: the job is done by those there are
+                return;  // the system gives no more threads: those there are do the job
             }
         }
     }
 
-    // First what is this thread's own, the same part of a batch in every call, so that it finds in its cache what it left
-    // there; then what the others have not begun.
+    // Works first on this thread's own items, the same part of a batch in every call and so still in its cache, and
+    // then on items that the others have not begun.
     void take(int me) {
         for (int k = 0; k < threads_; ++k) {
             Range &r = ranges_[(me + k) % threads_];
@@ -96,7 +96,7 @@ private:
         }
     }
 
-    // Until the signal is no longer `seen`.
+    // Waits until the signal is no longer `seen`.
     void await(std::uint32_t seen) {
         const auto until = std::chrono::steady_clock::now() + SPIN;
         do {
@@ -123,8 +123,8 @@ private:
     std::atomic<int> inside_{0}, sleepers_{0};
 };
 
-// Never deleted: at exit its threads may still sleep in it. A forked child has no such threads and perhaps a locked mutex,
-// so it forgets the pool and makes its own.
+// Never deleted: at exit its threads may still sleep in it. A forked child has none of these threads and perhaps a
+// locked mutex, so it drops the pool and makes its own.
 std::atomic<Pool *> current{nullptr};
 
 Pool &pool() {

@@ -1,4 +1,4 @@
-// A few threads that share the items of one job. Not OpenMP: torch brings a runtime of its own, and two of them spin
+// A few threads that share the items of one job. Not OpenMP: torch brings a runtime of its own, and two runtimes spin
 // against each other.
 #pragma once
 
@@ -8,8 +8,8 @@ namespace restart::cpu {
 
 using Work = void (*)(void *context, std::int64_t item);
 
-// work(context, 0 … items − 1), each once, on up to `threads` threads, the caller being one. Returns when all are done.
-// A caller that finds the pool busy (another Python thread is in it) does its job alone.
+// Calls work(context, i) once for each i from 0 to items − 1, on up to `threads` threads, of which the caller is one.
+// Returns when all are done. A caller that finds the pool busy with another Python thread's job does its own alone.
 void run(int threads, std::int64_t items, Work work, void *context);
 
 }  // namespace restart::cpu

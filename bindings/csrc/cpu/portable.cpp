@@ -45,7 +45,8 @@ inline F32 from_half(U16 v) {
 inline U16 to_half(F32 v) {
     const U32 u = (U32)v, size = u & 0x7fffffffu;
     const U32 even = (size - 0x38000000u + 0xfffu + ((size >> 13) & 1u)) >> 13;
-    const U32 tiny = (U32)((F32)size + 0.5f) - 0x3f000000u;  // the unit of 0.5 is the smallest float16: the sum rounds
+    // The last bit of 0.5f is the smallest float16, so the sum rounds.
+    const U32 tiny = (U32)((F32)size + 0.5f) - 0x3f000000u;
     U32 half = size < 0x38800000u ? tiny : even;
     half = size >= 0x47800000u ? 0x7c00u - U32{} : half;
     half = size > 0x7f800000u ? 0x7e00u - U32{} : half;
@@ -56,6 +57,6 @@ inline U16 to_half(F32 v) {
 
 }  // namespace portable_
 
-const Kernels portable{"portable", portable_::step, portable_::normal, portable_::triad};
+const Kernels portable{"portable", portable_::run_row, portable_::normal, portable_::triad};
 
 }  // namespace restart::cpu

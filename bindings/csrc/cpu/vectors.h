@@ -1,4 +1,4 @@
-// Vector types of WIDTH floats (GCC's and Clang's extension), for the file of one instruction set.
+// Vector types of WIDTH floats (GCC's and Clang's extension) for the file of one instruction set.
 #pragma once
 
 #include <cstdint>

@@ -1,9 +1,9 @@
-# restart_bindings._native_cuda: the fused step and the normals as CUDA C++, where there is an nvcc.
+# restart_bindings._native_cuda: the fused row and the normals as CUDA C++, built where there is an nvcc.
 # Needs from CMakeLists.txt: CSRC, RESTART_GENERATED, RESTART_OUTPUT, the target restart_scheme, nanobind.
 
-# What the bits depend on. -fmad=false: a contracted product is rounded once instead of twice.
+# The bits depend on these flags. -fmad=false: a contracted product would be rounded once instead of twice.
 set(RESTART_CUDA_FLAGS -O3 -fmad=false -ftz=false -prec-div=true -prec-sqrt=true)
-# Machine code for these, where nvcc knows them, and PTX of the newest for what comes after.
+# Machine code for these, where nvcc knows them, and PTX of the newest one for later GPUs.
 set(RESTART_CUDA_ARCHITECTURES 80 90 100)
 option(RESTART_CUDA_RESOURCES "let ptxas print registers and spills of every kernel" OFF)
 
@@ -34,7 +34,7 @@ list(JOIN architectures ", sm_" targets)
 message(STATUS "restart-sampling: native CUDA backend with nvcc ${CMAKE_CUDA_COMPILER_VERSION} "
                "for sm_${targets} and PTX of compute_${newest}")
 
-add_library(restart_cuda STATIC ${CSRC}/cuda/step.cu)
+add_library(restart_cuda STATIC ${CSRC}/cuda/gpu.cu)
 add_dependencies(restart_cuda restart_scheme)
 target_include_directories(restart_cuda PUBLIC "${CSRC}" "${RESTART_GENERATED}")
 target_compile_options(restart_cuda PRIVATE ${RESTART_CUDA_FLAGS} --threads=0)
@@ -44,7 +44,7 @@ endif()
 set_target_properties(restart_cuda PROPERTIES
   CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_VISIBILITY_PRESET hidden
   CUDA_ARCHITECTURES "${real};${newest}-virtual")
-# The static runtime: torch brings a CUDA of its own, and the two need only share the driver.
+# The static runtime: torch brings a CUDA of its own, and the two then share only the driver.
 target_link_libraries(restart_cuda PUBLIC CUDA::cudart_static)
 
 nanobind_add_module(_native_cuda NB_STATIC NOMINSIZE NB_SUPPRESS_WARNINGS ${CSRC}/cuda/module.cpp)

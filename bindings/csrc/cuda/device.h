@@ -1,8 +1,8 @@
-// What the kernels are written in, for two compilers: nvcc makes the kernels of it, a host compiler the same functions
-// without a GPU (host_twin.cpp), so that every bit and every address can be tested where there is none.
+// The operations that the kernels are written in, for two compilers: nvcc compiles the kernels for the GPU, and a host
+// compiler compiles the same functions for the CPU (host_twin.cpp), so that every bit and every address can be tested
+// on a machine without a GPU. Only this file differs between the two.
 //
 // Everything is IEEE float32 with each operation rounded: -fmad=false on the device, -ffp-contract=off on the host.
-// The two differ in this file alone.
 #pragma once
 
 #include <cmath>
@@ -39,8 +39,8 @@ RESTART_HD float float_of(uint32_t u) {
 #endif
 }
 
-// The 64-bit product. By hand, because nvcc makes a 64-bit product of the C++, whose zero upper halves ptxas then adds:
-// 5 instructions an element.
+// The 64-bit product of two 32-bit numbers. In assembly, because nvcc widens both factors of the C++ first, and ptxas
+// then adds the products of their zero upper halves: 5 instructions an element.
 RESTART_HD void multiply_wide(uint32_t a, uint32_t b, uint32_t& low, uint32_t& high) {
 #if defined(__CUDA_ARCH__)
   asm("{ .reg .u64 p; mul.wide.u32 p, %2, %3; mov.b64 {%0, %1}, p; }" : "=r"(low), "=r"(high) : "r"(a), "r"(b));
@@ -50,7 +50,7 @@ RESTART_HD void multiply_wide(uint32_t a, uint32_t b, uint32_t& low, uint32_t& h
 #endif
 }
 
-// a·b + c where a·b is exact: one rounding and two are the same, so this is the scheme's mul, add in one instruction.
+// a·b + c where a·b is exact: one rounding and two are the same, so one instruction does the scheme's product and sum.
 RESTART_HD float fma_exact(float a, float b, float c) {
 #if defined(__CUDA_ARCH__)
   return __fmaf_rn(a, b, c);
@@ -67,7 +67,7 @@ RESTART_HD float square_root(float x) {
 #endif
 }
 
-// max(|a|, |b|), NaN if one of them is: one instruction.
+// max(|a|, |b|), or NaN if one of them is NaN: one instruction.
 RESTART_HD float max_abs_nan(float a, float b) {
 #if defined(__CUDA_ARCH__)
   float m;
@@ -87,7 +87,7 @@ RESTART_HD void reduce_min(int32_t* to, int32_t value) {
 #endif
 }
 
-// A word of two 16-bit floats, the element of the lower address in the low half.
+// A word of two 16-bit floats; the low half is the element at the lower address.
 
 struct BFloat16 {
   RESTART_HD static float low(uint32_t pair) { return float_of(pair << 16); }

@@ -1,5 +1,5 @@
-// The kernels on the host: the same grid, threads, addresses and arithmetic as on a GPU, one thread after the other. For
-// tests on machines without one (tests/kernels/test_native_cuda.py); no part of what is installed.
+// The kernels on the host: the same grid, threads, addresses and arithmetic as on a GPU, one thread after the other.
+// For tests on machines without a GPU (tests/kernels/test_native_cuda.py); not installed.
 //
 //     g++ -std=c++17 -O1 -ffp-contract=off -shared -fPIC -I <folder of restart_scheme.h> host_twin.cpp
 #include <typeinfo>
@@ -9,7 +9,7 @@
 namespace restart::cuda {
 namespace {
 
-// Runs every thread of the kernel that would be launched; its type's name, null if nothing is launched.
+// Runs every thread of the kernel that would be launched. Returns the name of its type, null if none is launched.
 template <class Args>
 const char* emulate(const Args& args) {
   const char* name = nullptr;
@@ -31,12 +31,12 @@ const char* emulate(const Args& args) {
 
 extern "C" {
 
-const char* twin_step(float* x, float* h, const void* F, const void* F_uncond, void* net_in, const float* coef,
-                      const int32_t* code, int32_t* cursor, const int64_t* seeds, int32_t* first_bad, int64_t batch,
-                      int64_t numel, int32_t rows, int32_t cursor_stride, int32_t F_dtype, int32_t net_dtype,
-                      bool guided) {
-  return emulate(StepArgs{x, h, F, F_uncond, net_in, coef, code, cursor, seeds, first_bad, batch, numel, rows,
-                          cursor_stride, static_cast<Float>(F_dtype), static_cast<Float>(net_dtype), guided});
+const char* twin_row(float* x, float* h, const void* F, const void* F_uncond, void* net_in, const float* coef,
+                     const int32_t* code, int32_t* cursor, const int64_t* seeds, int32_t* first_bad, int64_t batch,
+                     int64_t numel, int32_t rows, int32_t cursor_stride, int32_t F_dtype, int32_t net_dtype,
+                     bool guided) {
+  return emulate(RowArgs{x, h, F, F_uncond, net_in, coef, code, cursor, seeds, first_bad, batch, numel, rows,
+                         cursor_stride, static_cast<Float>(F_dtype), static_cast<Float>(net_dtype), guided});
 }
 
 const char* twin_advance(const float* coef, const int32_t* code, int32_t* cursor, float* c_noise, int64_t cursors,
@@ -49,7 +49,7 @@ const char* twin_normal(float* out, const int64_t* seeds, uint32_t draw, uint32_
   return emulate(NormalArgs{out, seeds, draw, stream, batch, numel});
 }
 
-// The words of counters 0 … quads − 1 of one seed.
+// Writes the words of counters 0 … quads − 1 of one seed.
 void twin_words(uint32_t* out, int64_t seed, uint32_t draw, uint32_t stream, uint32_t quads) {
   for (uint32_t i = 0; i < quads; ++i) {
     uint32_t w[4] = {i, draw, stream, 0};
@@ -58,7 +58,7 @@ void twin_words(uint32_t* out, int64_t seed, uint32_t draw, uint32_t stream, uin
   }
 }
 
-// float32 → 16 bits in `half` → float32 in `back`.
+// Converts float32 to 16 bits in `half`, and those to float32 in `back`.
 void twin_convert(int32_t dtype, const float* x, uint16_t* half, float* back, int64_t n) {
   const Elements elements{static_cast<Float>(dtype)};
   for (int64_t i = 0; i < n; i += 4) {
@@ -79,7 +79,7 @@ void twin_widen(int32_t dtype, const uint16_t* half, float* out, int64_t n) {
   }
 }
 
-// 0 if there is no such launch.
+// Writes the launch configuration; returns 0 if there is no such launch.
 int twin_configure(int64_t numel, int64_t batch, int most_quads, int64_t* out) {
   try {
     const Config c = configure(numel, batch, most_quads);

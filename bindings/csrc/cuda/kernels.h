@@ -1,8 +1,8 @@
-// The three kernels, each as what one thread does: step, advance, normal.
+// The three kernels, each written as the work of one thread: a row, advance, the normals.
 //
-// Mirrors restart_kernels/step/reference.py and philox/reference.py, bit for bit. A thread owns QUADS counters of one
-// sample, four elements each. The row is the same for the whole block, so what depends on it (what is read, what is
-// stored, whether there is noise) is a uniform branch; there is no shared memory, no barrier and no loop.
+// Mirrors restart_kernels/row/reference.py and philox/reference.py bit for bit. A thread owns QUADS counters of one
+// sample, four elements each. The whole block is at the same row, so what depends on it (what is read, what is stored,
+// whether there is noise) is a uniform branch; there is no shared memory, no barrier and no loop.
 #pragma once
 
 #include <type_traits>
@@ -14,8 +14,8 @@ namespace restart::cuda {
 
 constexpr int WARP = 32;
 
-// What a machine and a network output are to a kernel. See restart_kernels/machine.py.
-struct StepArgs {
+// A machine and a network output, as in restart_kernels/machine.py.
+struct RowArgs {
   float *x, *h;
   const void *F, *F_uncond;  // both null if no row reads F, F_uncond also if not guided
   void* net_in;              // guided: [2B, …]
@@ -36,7 +36,7 @@ struct AdvanceArgs {
   const int32_t* code;
   int32_t* cursor;
   float* c_noise;  // null if unused
-  int64_t batch, numel;  // 1; 4 for each cursor, so that a counter is a cursor
+  int64_t batch, numel;  // 1, and 4 per cursor: a thread's counter is then a cursor
   int32_t rows;
 };
 
@@ -47,8 +47,8 @@ struct NormalArgs {
   int64_t batch, numel;
 };
 
-// Which counters a thread owns: quad, quad + 32, … of a sample. A warp owns consecutive ones, so it moves whole lines,
-// and the stride is a constant, so all but the first address are immediates.
+// The counters that a thread owns: quad, quad + 32, … of a sample. A warp owns consecutive ones, so it moves whole
+// lines; the stride is a constant, so all addresses but the first are immediates.
 struct Place {
   int64_t sample;
   uint32_t quad;
@@ -57,7 +57,7 @@ struct Place {
 RESTART_HD Place locate(int quads, uint32_t block_x, uint32_t block_y, uint32_t block_z, uint32_t grid_y,
                         uint32_t threads, uint32_t thread) {
   const uint32_t t = block_x * threads + thread;
-  // The second axis of a grid ends at 65535 blocks: the third continues it.
+  // The second axis of a grid ends at 65535 blocks; the third continues it.
   return {static_cast<int64_t>(block_z) * grid_y + block_y, (t - t % WARP) * quads + t % WARP};
 }
 
@@ -66,7 +66,7 @@ RESTART_HD int elements_left(int64_t numel, uint32_t quad) {
   return static_cast<int>(static_cast<uint32_t>(numel) - 4 * quad);
 }
 
-// Whether a cursor is idle: negative, or beyond the table, where the host would have to wait to make it an error.
+// Whether a cursor is idle: negative, or beyond the table. The latter cannot be an error unless the host waits for it.
 RESTART_HD bool idle(int32_t row, int32_t rows) { return static_cast<uint32_t>(row) >= static_cast<uint32_t>(rows); }
 
 struct Row {
@@ -75,7 +75,7 @@ struct Row {
   uint32_t draw;
 };
 
-RESTART_HD Row read_row(const StepArgs& a, int32_t row) {
+RESTART_HD Row read_row(const RowArgs& a, int32_t row) {
   const float* c = a.coef + static_cast<int64_t>(row) * layout::NUM_COEF;
   const int32_t* code = a.code + static_cast<int64_t>(row) * layout::NUM_CODE;
   const int32_t flags = a.F ? code[layout::FLAGS] : code[layout::FLAGS] & ~layout::READ_F;
@@ -86,9 +86,9 @@ RESTART_HD Row read_row(const StepArgs& a, int32_t row) {
 // (a·x + b·h) + c·F, every operation rounded.
 RESTART_HD float affine(float a, float x, float b, float h, float c, float F) { return (a * x + b * h) + c * F; }
 
-// Execute row cursor[b] on the counters at `at`. Register, Output and Input: how x and h, F, and net_in are accessed.
+// Runs row cursor[b] on the counters at `at`. Register, Output and Input are how x and h, F, and net_in are accessed.
 template <int QUADS, bool GUIDED, class Register, class Output, class Input>
-RESTART_HD void step_thread(const StepArgs& a, Place at, Register register_, Output output, Input input) {
+RESTART_HD void row_thread(const RowArgs& a, Place at, Register register_, Output output, Input input) {
   const int32_t at_row = a.cursor[at.sample * a.cursor_stride];
   if (idle(at_row, a.rows)) return;
   const Row r = read_row(a, at_row);
@@ -119,7 +119,7 @@ RESTART_HD void step_thread(const StepArgs& a, Place at, Register register_, Out
     }
   }
 
-  float largest = 0.0f;  // of all |y|, NaN if there is one: one test and at most one atomic for a thread
+  float largest = 0.0f;  // largest |y|, NaN if one y is: one test and at most one atomic per thread
   RESTART_UNROLL
   for (int j = 0; j < QUADS; ++j) {
     const int i = j * WARP * 4, count = left - i;
@@ -151,27 +151,27 @@ RESTART_HD void step_thread(const StepArgs& a, Place at, Register register_, Out
   if (!(largest < INFINITY)) reduce_min(a.first_bad + at.sample, at_row);
 }
 
-// A kernel is a type with QUADS, Args and run. These are all there are; launch.h chooses.
+// A kernel is a type with QUADS, Args and run. launch.h chooses among these.
 
 template <class T, bool GUIDED, int QUADS_>
-struct StepVectors {
-  using Args = StepArgs;
+struct RowVectors {
+  using Args = RowArgs;
   static constexpr int QUADS = QUADS_;
   RESTART_HD static void run(const Args& a, Place at) {
-    step_thread<QUADS, GUIDED>(a, at, Vectors<float>{}, Vectors<T>{}, Vectors<T>{});
+    row_thread<QUADS, GUIDED>(a, at, Vectors<float>{}, Vectors<T>{}, Vectors<T>{});
   }
 };
 
 template <bool GUIDED>
-struct StepElements {
-  using Args = StepArgs;
+struct RowElements {
+  using Args = RowArgs;
   static constexpr int QUADS = 1;
   RESTART_HD static void run(const Args& a, Place at) {
-    step_thread<QUADS, GUIDED>(a, at, Elements{Float::float32}, Elements{a.F_dtype}, Elements{a.net_dtype});
+    row_thread<QUADS, GUIDED>(a, at, Elements{Float::float32}, Elements{a.F_dtype}, Elements{a.net_dtype});
   }
 };
 
-// c_noise of the evaluation that is next, and the cursor one row on.
+// Writes c_noise of the next evaluation and moves the cursor one row on.
 struct Advance {
   using Args = AdvanceArgs;
   static constexpr int QUADS = 1;

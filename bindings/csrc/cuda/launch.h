@@ -1,4 +1,4 @@
-// Which kernel runs and how it is launched: pure functions, the same for the GPU and for the host twin.
+// Which kernel runs and how it is launched: pure functions, used for the GPU and for the host twin.
 #pragma once
 
 #include <stdexcept>
@@ -8,13 +8,14 @@
 namespace restart::cuda {
 
 struct Config {
-  int quads;  // counters of one thread
+  int quads;  // counters per thread
   uint32_t threads;
   uint32_t x, y, z;  // blocks
 };
 
-// Mirrors restart_kernels.launch.configure, whose docstring has the reasons: 16 elements a thread when the batch fills
-// the GPU, fewer below; of blocks of 4, 2 and 1 warps the one that pads the sample least, the largest at equality.
+// Mirrors configure in restart_kernels/backends/triton.py, whose docstring has the reasons: 16 elements a thread when
+// the batch fills the GPU, fewer below; of blocks of 4, 2 and 1 warps the one that pads the sample least, the largest
+// at equality.
 inline Config configure(int64_t numel, int64_t batch, int most_quads = 4) {
   if (numel < 1 || batch < 1 || numel >= int64_t{1} << 31 || batch >= int64_t{1} << 31)
     throw std::invalid_argument("a batch must have 1 to 2^31 - 1 samples of 1 to 2^31 - 1 elements");
@@ -53,37 +54,37 @@ void with_quads(const Args& a, Launch launch) {
 template <class T>
 struct Guided {
   template <int QUADS>
-  using Step = StepVectors<T, true, QUADS>;
+  using Kernel = RowVectors<T, true, QUADS>;
 };
 template <class T>
 struct Plain {
   template <int QUADS>
-  using Step = StepVectors<T, false, QUADS>;
+  using Kernel = RowVectors<T, false, QUADS>;
 };
 template <int QUADS>
 using NormalVectors = Normal<QUADS, Vectors<float>>;
 
 template <class T, class Launch>
-void dispatch_vectors(const StepArgs& a, Launch launch) {
-  if (a.guided) return with_quads<Guided<T>::template Step>(a, launch);
-  return with_quads<Plain<T>::template Step>(a, launch);
+void dispatch_vectors(const RowArgs& a, Launch launch) {
+  if (a.guided) return with_quads<Guided<T>::template Kernel>(a, launch);
+  return with_quads<Plain<T>::template Kernel>(a, launch);
 }
 
 template <class Launch>
-void dispatch(const StepArgs& a, Launch launch) {
+void dispatch(const RowArgs& a, Launch launch) {
   if (a.batch == 0 || a.numel == 0) return;
   const int64_t F_bytes = a.F_dtype == Float::float32 ? 16 : 8, net_bytes = a.net_dtype == Float::float32 ? 16 : 8;
   const bool vectors = a.numel % 4 == 0 && aligned(a.x, 16) && aligned(a.h, 16) && aligned(a.net_in, net_bytes) &&
                        aligned(a.F, F_bytes) && aligned(a.F_uncond, F_bytes);
-  // Vectors where all is aligned and the network has one dtype; one kernel for all the rest.
+  // Vectors where all tensors are aligned and the network has one dtype; one kernel for all other cases.
   if (vectors && (a.F_dtype == a.net_dtype || !a.F)) {
     if (a.net_dtype == Float::float32) return dispatch_vectors<float>(a, launch);
     if (a.net_dtype == Float::bfloat16) return dispatch_vectors<BFloat16>(a, launch);
     return dispatch_vectors<Float16>(a, launch);
   }
   const Config config = configure(a.numel, a.batch, 1);
-  if (a.guided) return launch(Choice<StepElements<true>>{}, a, config);
-  return launch(Choice<StepElements<false>>{}, a, config);
+  if (a.guided) return launch(Choice<RowElements<true>>{}, a, config);
+  return launch(Choice<RowElements<false>>{}, a, config);
 }
 
 template <class Launch>

@@ -1,4 +1,5 @@
-// How four consecutive elements, those of one Philox counter, are read and written. A kernel is written once over these.
+// How four consecutive elements, those of one Philox counter, are read and written. The kernels are templates over
+// these.
 #pragma once
 
 #include <type_traits>
@@ -43,8 +44,8 @@ RESTART_HD void store_words(void* p, const Words& words) {
 }
 #endif
 
-// A tensor whose samples are whole counters at aligned addresses: one access for four elements. They stay packed until
-// they are used, so that a load in flight holds up nothing but its use.
+// A tensor whose samples are whole counters at aligned addresses: one access for four elements. The elements stay
+// packed until they are used, so that only their use waits for the load.
 template <class T>  // float, BFloat16 or Float16
 struct Vectors {
   static constexpr int size = std::is_same_v<T, float> ? 4 : 2;
@@ -78,7 +79,8 @@ struct Vectors {
   }
 };
 
-// Any tensor: its dtype is known at run time, the first `count` of the four elements exist, it has an element's alignment.
+// Any tensor: the dtype is known at run time, only the first `count` of the four elements exist, and the alignment is
+// that of an element.
 struct Elements {
   Float dtype;
 

@@ -1,5 +1,5 @@
-// Scheme philox-v1: the normals of one counter. The definition is in restart_kernels/philox/coefficients.py, the
-// rewrites that keep every bit are those of restart_kernels/philox/triton.py.
+// Scheme philox-v1: the normals of one counter. restart_kernels/philox/coefficients.py defines it; the rewrites, which
+// keep every bit, are those of restart_kernels/philox/triton.py.
 #pragma once
 
 #include "device.h"
@@ -35,7 +35,7 @@ RESTART_HD float horner(float x) {
   }
 }
 
-// Two words -> two normals (r cos, r sin).
+// The normals (r cos, r sin) of two words.
 RESTART_HD void box_muller(uint32_t wa, uint32_t wb, float& z0, float& z1) {
   constexpr float LN2_HI = scheme::LN2_HI * 0x1p-23f, LN2_LO = scheme::LN2_LO * 0x1p-23f;
   const float u = fma_exact(static_cast<float>(wa), scheme::U_SCALE, scheme::U_SHIFT);

@@ -1,4 +1,4 @@
-"""The command line, one file per command. Errors are one line and exit code 2; incomplete results exit 1."""
+"""The application of all commands. An error is one line and exit code 2; incomplete results are exit code 1."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from .verify import verify
 
 
 class Commands(TyperGroup):
-    """The commands; what ends one of them early is one line for all."""
+    """The commands. Whatever ends one of them early is reported in one line."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command. Exit code 2 for an error of the user or the system, 130 for Ctrl-C."""
+        """Run a command; exit with code 2 for an error of the user or the system, with 130 for Ctrl-C."""
         try:
             return super().invoke(ctx)
         except RestartError as problem:
@@ -37,7 +37,7 @@ class Commands(TyperGroup):
             sys.exit(2)
         except BrokenPipeError:
             raise
-        except OSError as problem:  # a command that knows more about it has said so already
+        except OSError as problem:  # of a command that cannot say more about it
             where = "" if problem.filename is None else f"{problem.filename}: "
             error(f"{where}{problem.strerror or problem}")
             sys.exit(2)

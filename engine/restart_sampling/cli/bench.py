@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,11 +10,11 @@ import typer
 
 from ..common.errors import ConfigError, RestartValueError
 from ..plan.notation import RestartConfig
-from . import options as o
+from .options import Device, Dtype, budgets, check_least, names, restart_text
 
 FOLDER, QUICK_FOLDER = Path("bench"), Path("bench-quick")
-FULL = {"nfe": "9,18,35,63,127", "batch": 64, "rounds": 5}
-QUICK = {"nfe": "9", "batch": 4, "rounds": 2}
+FULL: dict[str, Any] = {"nfe": "9,18,35,63,127", "batch": 64, "rounds": 5}
+QUICK: dict[str, Any] = {"nfe": "9", "batch": 4, "rounds": 2}
 QUICK_IMAGES, QUICK_SAMPLER = 40, "heun+restart"
 
 
@@ -24,8 +23,8 @@ def bench(
     samplers: Annotated[
         str,
         typer.Option(
-            help="Names, globs or groups, separated by commas: heun, 'heun*', preset:NAME, ode, sde, restart, engine, torch, "
-            "diffusers, presets, all (but presets). NAME@NFE has a budget of its own."
+            help="Names, globs or groups, separated by commas: heun, 'heun*', preset:NAME, ode, sde, restart, engine, "
+            "torch, diffusers, presets, all (but presets). NAME@NFE has a budget of its own."
         ),
     ] = "all",
     nfe: Annotated[
@@ -43,8 +42,8 @@ def bench(
             help="Speed: samplers of all budgets take turns, not only those of one; takes the memory of all.",
         ),
     ] = False,
-    dtype: o.Dtype = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")] = None,
+    dtype: Dtype = None,
+    device: Device = None,
     restart: Annotated[
         str | None,
         typer.Option(help="Interval of the Restart samplers, '[N, K, t_min, t_max]' or any known format or @FILE."),
@@ -59,8 +58,8 @@ def bench(
     features: Annotated[
         str | None,
         typer.Option(
-            help="Feature extractors for quality, separated by commas: a shipped name, all (that are shipped), FILE.py:NAME, "
-            "package.module:NAME or a TorchScript file."
+            help="Feature extractors for quality, separated by commas: a shipped name, all (that are shipped), "
+            "FILE.py:NAME, package.module:NAME or a TorchScript file."
         ),
     ] = None,
     reference: Annotated[
@@ -73,58 +72,52 @@ def bench(
 
     Quality rows that are there already are not measured again. Ctrl-C keeps what is written.
     """
-
     from ..common.devices import select_device
-    from ..common.terminal import plain_console
+    from ..common.terminal import plain_console, print_table
     from ..experiments.measure import samplers as registry
     from ..experiments.measure import speed
-    from ..models.registry import load_model as load
+    from ..experiments.measure.tables import tables
+    from ..experiments.measure.timing import noise_report
+    from ..models.registry import load_model
 
-    defaults: dict[str, Any] = QUICK if quick else FULL
+    defaults = QUICK if quick else FULL
     nfe = defaults["nfe"] if nfe is None else nfe
     batch = int(defaults["batch"]) if batch is None else batch
     rounds = int(defaults["rounds"]) if rounds is None else rounds
     out = out or (QUICK_FOLDER if quick else FOLDER)
-    numbers = {
-        "n": (n, 0),
-        "first-seed": (first_seed, 0),
-        "block": (block, 2),
-        "batch": (batch, 1),
-        "rounds": (rounds, 0),
-    }
-    for name, (value, least) in numbers.items():
-        if value < least:
-            raise RestartValueError(f"--{name} must be ≥ {least}, got {value}")
+    check_least(
+        {"n": (n, 0), "first-seed": (first_seed, 0), "block": (block, 2), "batch": (batch, 1), "rounds": (rounds, 0)}
+    )
     if n == 1 or (n > block and n % block == 1):
         raise RestartValueError(
-            f"a Fréchet distance needs at least 2 images, and --n {n} leaves 1 for {'it' if n == 1 else 'the last block'}; "
-            f"try --n {max(2, n - 1)}"
+            f"a Fréchet distance needs at least 2 images, and --n {n} leaves 1 for "
+            f"{'it' if n == 1 else 'the last block'}; try --n {max(2, n - 1)}"
         )
     if not (n or rounds or quick or against is not None):
         raise RestartValueError("--rounds 0 without --n measures nothing; give --rounds for speed, --n for quality")
-    budgets = _budgets(str(nfe))
-    work = registry.work([name.strip() for name in samplers.split(",") if name.strip()], budgets)
+    asked = budgets("--nfe", str(nfe), 1, "9,18,35")
+    work = registry.work(names(samplers), asked)
     if restart is not None:
-        restart = o._read(Path(restart[1:])) if restart.startswith("@") else restart
+        restart = restart_text(restart)
         RestartConfig.parse(restart)  # a mistake in it shows before anything is loaded
     dtype, device = dtype or "fp32", str(select_device(device))
     console = plain_console(stderr=True, soft_wrap=True)
-    denoiser = load(model, device)
+    denoiser = load_model(model, device)
     try:
         if against is not None:
             _against(against, model, work, batch, dtype, device, max(1, rounds), out, restart, console)
             return
-        judges: list[Any] = []
+        evaluators: list[Any] = []
         if n or quick:
             from ..experiments.measure.evaluator import evaluators_for
 
             try:
-                judges = evaluators_for(model, features, reference)  # a mistake shows before anything is measured
+                evaluators = evaluators_for(model, features, reference)  # a mistake shows before anything is measured
             except ConfigError as error:
                 if n:
                     raise
                 console.print(f"quality is left out: {error}")
-            for note in dict.fromkeys(judge.note for judge in judges if judge.note):
+            for note in dict.fromkeys(evaluator.note for evaluator in evaluators if evaluator.note):
                 console.print(f"note: {note}")
         rows: list[dict[str, Any]] = []
         if rounds:
@@ -142,8 +135,8 @@ def bench(
             )
         if quick and not n:
             n, block, batch = QUICK_IMAGES, QUICK_IMAGES // 2, QUICK_IMAGES // 2
-            work = [(registry.find(QUICK_SAMPLER), budgets[0])]
-        if judges:
+            work = [(registry.find(QUICK_SAMPLER), asked[0])]
+        if evaluators:
             from ..experiments.measure.quality import measure
 
             rows += measure(
@@ -157,7 +150,7 @@ def bench(
                 cache=cache,
                 batch=batch,
                 dtype=dtype,
-                evaluator=judges,
+                evaluator=evaluators,
                 progress=console.print,
             )
     except KeyboardInterrupt:
@@ -166,14 +159,11 @@ def bench(
     if not rows:
         console.print("nothing was measured: see the lines above")
         raise typer.Exit(1)
-    _show(rows, out)
-
-
-def _budgets(text: str) -> list[int]:
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise RestartValueError(f"--nfe must be numbers ≥ 1 separated by commas, got {text!r}; for example 9,18,35")
-    return list(dict.fromkeys(int(part) for part in parts))
+    for table in tables(rows, f"rows in {out}"):
+        print_table(table)
+    timed = [row for row in rows if row["kind"] == "speed"]
+    if timed:
+        typer.echo(noise_report(timed))
 
 
 def _against(
@@ -188,18 +178,20 @@ def _against(
     restart: str | None,
     console: Any,
 ) -> None:
+    """Time the engine's candidates here and at `revision`, append the rows and print them."""
     import torch
-    from rich.table import Table
 
+    from ..common.terminal import print_table
     from ..experiments.measure import against
     from ..experiments.measure.engine import plan_of
     from ..experiments.measure.rows import append, environment
+    from ..experiments.measure.tables import against_table
 
     plans = {}
-    for contender, budget in work:
-        plan = plan_of(contender, budget, restart) if contender.by == "engine" else None
+    for candidate, budget in work:
+        plan = plan_of(candidate, budget, restart) if candidate.by == "engine" else None
         if plan is not None:
-            plans[contender.name, plan.digest] = plan
+            plans[candidate.name, plan.digest] = plan
     if not plans:
         raise RestartValueError(
             "--against times the engine's samplers, and none of those asked for fits; try --samplers engine"
@@ -215,100 +207,8 @@ def _against(
         threads=torch.get_num_threads(),
         progress=console.print,
     )
-    table = Table(title=f"this working tree against {revision}, batch {batch}")
-    for column in ("sampler", "NFE", "s", f"s at {revision}", "ratio", "quartiles"):
-        table.add_column(column, justify="left" if column == "sampler" else "right")
     for row in rows:
         append(out / against.FILE, {**row, **environment(device)})
-        table.add_row(
-            row["sampler"],
-            str(row["nfe"]),
-            f"{row['seconds']:.4g}",
-            f"{row['seconds_old']:.4g}",
-            f"{row['ratio']:.3f}",
-            f"{row['ratio_q1']:.3f}–{row['ratio_q3']:.3f}",
-        )
-    _print(table)
+    print_table(against_table(rows, f"this working tree against {revision}, batch {batch}", revision))
     if not rows:
         raise typer.Exit(1)
-
-
-def _show(rows: Sequence[dict[str, Any]], out: Path) -> None:
-    """The rows of this run, a table of speed and one of quality, by NFE and sampler; what was not measured is left out."""
-    from rich.table import Table
-
-    from ..experiments.measure.rows import ranking
-
-    judged = [row for row in rows if row["kind"] == "quality" and row.get("fd") is not None]
-    metric = ranking(judged)
-    fd = "FD, equal classes" if metric == "fd_balanced" else "FD"
-    lines: dict[tuple[int, str], dict[str, str]] = {}
-    for row in rows:
-        if row["kind"] == "speed":
-            lines.setdefault((row["nfe"], row["sampler"]), {}).update(
-                {
-                    "samples/s": _number(row["samples_per_s"]),
-                    "q1–q3": f"{row['samples_per_s_q1']:.4g}–{row['samples_per_s_q3']:.4g}",
-                    "× plain loop": _number(row["ratio"]),
-                    "ms outside": _number(row["ms_outside_network"]),
-                    "launches": _number(row["launches_per_evaluation"]),
-                }
-            )
-    extractors = list(dict.fromkeys(row["features"] for row in judged))
-    columns, together = [], []
-    for features in extractors:
-        of = f"{features.removeprefix('fashion-mnist-')}\n" if len(extractors) > 1 else ""
-        columns.append(f"{of}{fd}")
-        together.append(f"{of}all together")
-        mine = [row for row in rows if row["kind"] in ("quality", "pooled") and row["features"] == features]
-        _distances(lines, mine, metric, columns[-1], together[-1])
-    speeds = ("samples/s", "q1–q3", "× plain loop", "ms outside", "launches")
-    quality = [(*columns, "blocks", *together)] if len(extractors) < 2 else [(*columns, "blocks"), tuple(together)]
-    for names in (speeds, *quality):
-        shown = [name for name in names if any(line.get(name) for line in lines.values())]
-        if not shown:
-            continue
-        table = Table(title=f"rows in {out}")
-        for column in ("sampler", "NFE", *shown):
-            table.add_column(column, justify="left" if column == "sampler" else "right", no_wrap=True)
-        for (nfe, sampler), line in sorted(lines.items()):
-            if any(name in line for name in shown):
-                table.add_row(sampler, str(nfe), *(line.get(name, "") for name in shown))
-        _print(table)
-    timed = [row for row in rows if row["kind"] == "speed"]
-    if timed:
-        from ..experiments.measure.timing import noise_report
-
-        typer.echo(noise_report(timed))
-
-
-def _distances(
-    lines: dict[tuple[int, str], dict[str, str]], rows: Sequence[dict[str, Any]], metric: str, fd: str, together: str
-) -> None:
-    """Put the distances of one extractor into the lines of a table: mean and spread over blocks, and of all blocks
-    together.
-    """
-    for row in rows:
-        if row["kind"] == "pooled" and row["blocks"] > 1 and row.get(metric) is not None:
-            lines.setdefault((row["nfe"], row["sampler"]), {})[together] = _number(row[metric])
-    blocks = [row for row in rows if row["kind"] == "quality" and row.get("fd") is not None]
-    for nfe, sampler in dict.fromkeys((row["nfe"], row["sampler"]) for row in blocks):
-        mine = [row for row in blocks if (row["nfe"], row["sampler"]) == (nfe, sampler)]
-        whole = [row for row in mine if row["n"] == mine[0]["n"]]
-        values = [row[metric] for row in whole]
-        spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
-        lines.setdefault((nfe, sampler), {}).update(
-            {fd: f"{statistics.fmean(values):.4g}{spread}", "blocks": f"{len(whole)} × {whole[0]['n']:,}"}
-        )
-
-
-def _print(table: Any) -> None:
-    from ..common.terminal import plain_console
-
-    terminal = plain_console()
-    wide = terminal if terminal.is_terminal else plain_console(width=130)
-    wide.print(table)
-
-
-def _number(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}"

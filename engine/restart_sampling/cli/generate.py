@@ -5,7 +5,6 @@ Exit codes: 0 complete, 1 samples are missing, 2 the command cannot run, 130 and
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from functools import partial
@@ -14,53 +13,54 @@ from typing import Annotated, Any
 
 import typer
 
+from ..common.checks import either
 from ..common.errors import ConfigError, RestartError, RestartValueError
-from ..jobs.formats.base import VERSION
+from ..jobs.formats.registry import DEFAULT, FORMATS, VERSION, holding
+from ..jobs.shards import DEFAULT_SIZE
 from ..jobs.workers import worker
 from ..plan.plan import Plan
-from ..sampler.seeds import Seeds, parse_seeds
-from . import options as o
+from .options import Batch, EngineOptions, PlanOptions, batch_size, given, with_options
 
-LAYOUT = {"format": "png", "pixels": "uint8", "shard_size": 1000, "format_version": VERSION}
+RUN = {
+    "model": "fashion-mnist",
+    "seeds": "0-63",
+    "class_": None,
+    "batch": "auto",
+    "device": None,
+    "dtype": "fp32",
+    "backend": "auto",
+    "graph": "auto",
+    "compile": "auto",
+}
+LAYOUT = {"format": DEFAULT, "pixels": "uint8", "shard_size": DEFAULT_SIZE, "format_version": VERSION}
+FORMAT_NAMES = either(f"{name} ({format.note})" if format.note else name for name, format in FORMATS.items())
+NOT_FLOAT32 = ", ".join(name for name in FORMATS if name not in holding("float32"))
 
 
+@with_options
 def generate(
+    *,
     model: Annotated[
         str | None, typer.Option(help="A bundled name or a model file; with --repeat, where the file is now.")
     ] = None,
-    preset: o.Preset = None,
-    steps: o.Steps = None,
-    solver: o.Solver = None,
-    restart: o.Restart = None,
-    restart_solver: o.RestartSolver = None,
-    s_noise: o.SNoise = None,
-    s_churn: o.SChurn = None,
-    s_min: o.SMin = None,
-    s_max: o.SMax = None,
-    restart_gamma: o.RestartGamma = None,
-    sigma_min: o.SigmaMin = None,
-    sigma_max: o.SigmaMax = None,
-    rho: o.Rho = None,
-    schedule: o.Schedule = None,
-    on_collision: o.OnCollision = None,
-    guidance_scale: o.Guidance = None,
+    asked: PlanOptions,
     seeds: Annotated[str | None, typer.Option(help="Seeds, e.g. 0-63,100; one image each. Default 0-63.")] = None,
     class_: Annotated[
         str | None, typer.Option("--class", help="Class number or name for all images; default: drawn from the seed.")
     ] = None,
-    batch: o.Batch = None,
+    batch: Batch = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("samples"),
-    format: Annotated[
-        str | None, typer.Option(help="png (a file for each seed), npz, wds (WebDataset tar) or parquet. Default png.")
-    ] = None,
+    format: Annotated[str | None, typer.Option(help=f"{FORMAT_NAMES}. Default {DEFAULT}.")] = None,
     shard_size: Annotated[
         int | None,
         typer.Option(
-            help="Seeds of a shard, the unit that is resumed: shard k has seeds k·SIZE … (k+1)·SIZE − 1. Default 1000."
+            help="Seeds of a shard, the unit that is resumed: shard k has seeds k·SIZE … (k+1)·SIZE − 1. "
+            f"Default {DEFAULT_SIZE}."
         ),
     ] = None,
     pixels: Annotated[
-        str | None, typer.Option(help="uint8, or float32 for the samples as they are (not as png). Default uint8.")
+        str | None,
+        typer.Option(help=f"uint8, or float32 for the samples as they are (not as {NOT_FLOAT32}). Default uint8."),
     ] = None,
     sheets: Annotated[
         int,
@@ -78,11 +78,7 @@ def generate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start anew, in place of an earlier run in the folder.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")] = None,
-    dtype: o.Dtype = None,
-    backend: o.Backend = None,
-    graph: o.Graph = None,
-    compile: o.Compile = None,
+    engine: EngineOptions,
     repeat: Annotated[
         Path | None, typer.Option(help="Do again what this run.json records; its folder may be given.")
     ] = None,
@@ -92,63 +88,22 @@ def generate(
 
     The same command again goes on where it stopped; seeds may be added.
     """
-    given: dict[str, Any] = dict(
-        steps=steps,
-        solver=solver,
-        restart_solver=restart_solver,
-        restart=restart,
-        s_noise=s_noise,
-        s_churn=s_churn,
-        s_min=s_min,
-        s_max=s_max,
-        restart_gamma=restart_gamma,
-        sigma_min=sigma_min,
-        sigma_max=sigma_max,
-        rho=rho,
-        schedule=schedule,
-        on_collision=on_collision,
-        guidance_scale=guidance_scale,
-    )
-    run: dict[str, Any] = dict(
-        model=model,
-        seeds=seeds,
-        class_=class_,
-        batch=batch,
-        device=device,
-        dtype=dtype,
-        backend=backend,
-        graph=graph,
-        compile=compile,
-    )
-    layout: dict[str, Any] = dict(format=format, pixels=pixels, shard_size=shard_size, format_version=None)
-    plan = None
-    if repeat is not None:
-        asked = [name for name, value in {**given, **run, "model": None, "preset": preset}.items() if value is not None]
-        if asked:
+    options = {"model": model, "seeds": seeds, "class_": class_, "batch": batch} | vars(engine)
+    layout = {"format": format, "pixels": pixels, "shard_size": shard_size, "format_version": None}
+    if repeat is None:
+        run, kind = RUN, LAYOUT
+        plan = asked.plan(fallback="fashion-mnist-22")
+    else:
+        said = given(asked) | {name: value for name, value in options.items() if value is not None and name != "model"}
+        if said:
             raise ConfigError(
                 f"--repeat takes everything from {repeat} (but --model may say where the weights are now); leave out "
-                f"--{asked[0].rstrip('_').replace('_', '-')}"
+                f"--{next(iter(said)).rstrip('_').replace('_', '-')}"
             )
-        run, plan, recorded = _read_run(repeat / "run.json" if repeat.is_dir() else repeat, model)
-        if worker().world > 1 and str(run["device"]).startswith("cuda"):
-            run["device"] = "cuda"  # the GPU that is recorded was that of one worker
-        layout = {name: recorded[name] if value is None else value for name, value in layout.items()}
-    defaults = dict(
-        model="fashion-mnist",
-        seeds="0-63",
-        class_=None,
-        batch="auto",
-        device=None,
-        dtype="fp32",
-        backend="auto",
-        graph="auto",
-        compile="auto",
-    )
-    run = {name: defaults.get(name) if value is None else value for name, value in run.items()}
-    if plan is None:
-        plan = o.build_plan(preset, fallback="fashion-mnist-22", **given)
-    layout = {name: LAYOUT[name] if value is None else value for name, value in layout.items()}
-    _draw(plan, run, parse_seeds(run["seeds"]), out, layout, overwrite, sheets, preview, workers, address)
+        plan, run, kind = _recorded(repeat / "run.json" if repeat.is_dir() else repeat, model)
+    run = run | {name: value for name, value in options.items() if value is not None}
+    kind = kind | {name: value for name, value in layout.items() if value is not None}
+    _draw(plan, run, out, workers=workers, address=address, overwrite=overwrite, sheets=sheets, preview=preview, **kind)
 
 
 def repeat_into(folder: Path, model: str | None = None) -> None:
@@ -156,32 +111,32 @@ def repeat_into(folder: Path, model: str | None = None) -> None:
     generate(repeat=folder / "run.json", out=folder, model=model)
 
 
-def _draw(
-    plan: Plan,
-    run: dict[str, Any],
-    seeds: Seeds,
-    out: Path,
-    layout: dict[str, Any],
-    overwrite: bool,
-    sheets: int,
-    preview: bool,
-    workers: int,
-    address: str | None,
-) -> None:
+def _recorded(path: Path, model: str | None) -> tuple[Plan, dict[str, Any], dict[str, Any]]:
+    """Return the plan, the options and the layout of the files that a run.json records."""
+    from ..jobs.repeat import recorded
 
+    found = recorded(path, model)
+    if worker().world > 1 and str(found.options["device"]).startswith("cuda"):
+        found.options["device"] = "cuda"  # the GPU that is recorded was that of one worker
+    return found.plan, found.options, found.layout
+
+
+def _draw(plan: Plan, run: dict[str, Any], out: Path, *, workers: int, address: str | None, **options: Any) -> None:
+    """Draw the job, or go on with it; end with an exit code that says what is missing."""
     from ..common.devices import select_device, visible_gpus
     from ..common.terminal import plain_console
-    from ..jobs.generate import run_job
+    from ..jobs.generate import in_this_process, run_job
     from ..jobs.progress import Display
     from ..jobs.signals import stop_on_signals
-    from ..models.registry import load_model as load
+    from ..models.registry import load_model
+    from ..sampler.seeds import parse_seeds
 
-    who = worker()
-    if workers == 1 and address is None:
-        device = str(select_device(run["device"], who.local))
+    seeds, this = parse_seeds(run["seeds"]), worker()
+    if in_this_process(workers, address):
+        device = str(select_device(run["device"], this.local))
     else:  # each worker of Ray has a GPU of its own
         device = run["device"] or ("cuda" if visible_gpus() else "cpu")
-    denoiser = load(run["model"])
+    denoiser = load_model(run["model"])
     recorded = run.get("model_sha256")
     if recorded not in (None, denoiser.info.get("sha256")):
         raise ConfigError(
@@ -189,8 +144,8 @@ def _draw(
             f"so its images cannot be repeated; give the file with --model if it has moved"
         )
     label = _class_number(run["class_"], denoiser)
-    batch = o.batch_size(run["batch"], denoiser, plan, len(seeds), device, run["dtype"])
-    options = {name: run[name] for name in ("backend", "graph", "compile", "dtype")} | {"device": device}
+    batch = batch_size(run["batch"], denoiser, plan, len(seeds), device, run["dtype"])
+    chosen = {name: run[name] for name in ("backend", "graph", "compile", "dtype")} | {"device": device}
     display = Display(plain_console(stderr=True))
     with stop_on_signals(display.note) as stop:
         try:
@@ -203,18 +158,15 @@ def _draw(
                 label=label,
                 class_=run["class_"],
                 batch=batch,
-                options=options,
-                overwrite=overwrite,
-                sheets=sheets,
-                preview=preview,
+                options=chosen,
                 display=display,
                 stop=stop,
-                who=who,
+                worker=this,
                 workers=workers,
                 address=address,
-                load=partial(load, _absolute(run["model"])),
+                load=partial(load_model, _absolute(run["model"])),
                 command=shlex.join(["restart-sampling", *sys.argv[1:]]),
-                **layout,
+                **options,
             )
         except RestartError as error:
             if not display.started_at:
@@ -228,14 +180,14 @@ def _draw(
 
 
 def _absolute(model: str) -> str:
-    """A model's name, or its path for a worker that has another working directory."""
+    """Return a model's name, or its path for a worker that has another working directory."""
     from ..models.registry import BUNDLED
 
     return model if model in BUNDLED else str(Path(model).expanduser().resolve())
 
 
 def _class_number(text: str | None, denoiser: Any) -> int | None:
-    """The class that `--class` names or numbers; a name comes first, for classes that are called "0" or "7"."""
+    """Return the class that `--class` names or numbers; a name comes first, for classes that are called "0" or "7"."""
     from ..sampler.inputs import class_number
 
     if text is None:
@@ -246,43 +198,3 @@ def _class_number(text: str | None, denoiser: Any) -> int | None:
     if not named and text.isdecimal() and int(text) < denoiser.label_dim:
         return int(text)
     return class_number(denoiser, text)
-
-
-def _read_run(path: Path, model: str | None) -> tuple[dict[str, Any], Plan, dict[str, Any]]:
-    """(options of the run, plan, layout of the files) that a run.json records; `model` replaces its path."""
-    from ..jobs import record as records
-    from ..sampler.noise import SCHEME
-
-    record = records.read(path)
-    if record["noise"] != SCHEME:
-        raise ConfigError(f"{path} was drawn with noise {record['noise'][:40]!r}, and this program has {SCHEME!r}")
-    if model is not None and record["model_sha256"] is None:
-        raise ConfigError(f"{path} records no SHA-256 of its weights, so --model cannot be checked; leave it out")
-    names = ("seeds", "batch", "dtype", "backend", "device", "graph", "compile", "model_sha256")
-    run = {name: record[name] for name in names} | {"class_": record["class"]}
-    run["model"] = _where(record, path) if model is None else model
-    try:
-        plan = Plan.build(**record["plan"])
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ConfigError(f"the plan in {path} cannot be run: {str(error)[:300]}") from error
-    return run, plan, {name: record[name] for name in LAYOUT}
-
-
-def _where(record: dict[str, Any], path: Path) -> str:
-    """The model of a record: as it was called, or where that file was, or seen from the folder of run.json and those
-    above it.
-
-    A relative path was typed in some folder, and the run's folder is often below that one. Raises ConfigError.
-    """
-    from ..models.registry import BUNDLED
-
-    name = str(record["model"])
-    if name in BUNDLED:
-        return name
-    folder = path.absolute().parent
-    places = [Path(record["model_path"] or name), Path(name).expanduser()]
-    places += [above / name for above in (folder, *folder.parents)]  # `name` itself where it is absolute
-    found = next((place for place in places if os.path.isfile(place)), None)
-    if found is None:
-        raise ConfigError(f"the model of {path} is not at {places[0]}; say with --model where it is now")
-    return str(found)

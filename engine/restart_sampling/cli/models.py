@@ -55,7 +55,7 @@ def models(
 
 
 def _inspect(file: str | None) -> None:
-    """Print what is inside `file`; exit code 1 if it cannot be loaded."""
+    """Print what is inside `file`; the exit code is 1 if it cannot be loaded."""
     from ..common.errors import RestartValueError
     from ..models.inspection import inspect
     from ..models.registry import find
@@ -72,7 +72,7 @@ def _inspect(file: str | None) -> None:
 
 
 def _row(label: str, value: object) -> None:
-    """A row, on one line whatever a file has put into it."""
+    """Print a row, on one line whatever a file has put into it."""
     say(one_line(f"{label:<11} {value}"))
 
 

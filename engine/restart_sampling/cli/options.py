@@ -1,71 +1,139 @@
-"""Options shared by commands, and how they become a plan."""
+"""Options that several commands share, each declared once.
+
+A group of options is a dataclass whose fields are the options. A command that takes a parameter of such a class and is
+decorated with `with_options` has the options of the group at that place, and is called with the group:
+
+    @with_options
+    def plan(chosen: PlanOptions, as_json: … = False) -> None:
+        built = chosen.plan()
+"""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from ..common.errors import ConfigError, RestartValueError
 from ..plan.plan import Plan
 from ..plan.presets import find
+from ..solvers.registry import listed
 
-Preset = Annotated[str | None, typer.Option(help="A named configuration; see `restart-sampling presets`.")]
-Steps = Annotated[int | None, typer.Option(help="Points of the main grid (N_main). Default 18.")]
-Solver = Annotated[str | None, typer.Option(help="euler, heun, edm-stochastic, ddpm, dpm2, dpm3 or dpm++2m.")]
-RestartSolver = Annotated[
-    str | None, typer.Option(help="Solver inside Restart intervals. Default: that of the main grid.")
-]
-Restart = Annotated[
-    str | None,
-    typer.Option(help="Restart intervals, '[N, K, t_min, t_max]' or any known format, or @FILE; 'none' for none."),
-]
-SNoise = Annotated[float | None, typer.Option(help="Factor on the std of every injected noise (S_noise).")]
-SChurn = Annotated[float | None, typer.Option(help="EDM's S_churn on the main grid.")]
-SMin = Annotated[float | None, typer.Option(help="Lowest sigma that is churned (S_min).")]
-SMax = Annotated[float | None, typer.Option(help="Highest sigma that is churned (S_max).")]
-RestartGamma = Annotated[float | None, typer.Option(help="Churn inside Restart intervals (gamma).")]
-SigmaMin = Annotated[float | None, typer.Option(help="Lower end of the main grid.")]
-SigmaMax = Annotated[float | None, typer.Option(help="Upper end of the main grid.")]
-Rho = Annotated[float | None, typer.Option(help="Exponent of the EDM grid.")]
-Schedule = Annotated[str | None, typer.Option(help="edm, exponential, vp, ve, iddpm, sd or flow.")]
-OnCollision = Annotated[
-    str | None, typer.Option(help="Intervals that snap to one grid point: both, last (official code), first or error.")
-]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")]
+Dtype = Annotated[str | None, typer.Option(help="Network precision: fp32, tf32, bf16 or fp16. Default fp32.")]
 Batch = Annotated[
     str | None, typer.Option(help="Images per network call, a number or auto (from the network's size). Default auto.")
 ]
-Dtype = Annotated[str | None, typer.Option(help="Network precision: fp32, tf32, bf16 or fp16. Default fp32.")]
-Backend = Annotated[
-    str | None, typer.Option(help="Implementation of the fused step: auto, native, triton or reference. Default auto.")
-]
-Graph = Annotated[
-    str | None,
-    typer.Option(help="CUDA graphs: auto, off, step, loop, trajectory or while (experimental). Default auto."),
-]
-Compile = Annotated[
-    str | None, typer.Option(help="torch.compile of the network: auto (on with CUDA), on or off. Default auto.")
-]
-Guidance = Annotated[float | None, typer.Option(help="Scale w of classifier-free guidance; 1 is off.")]
 
 
-def build_plan(preset: str | None, fallback: str | None = None, **given: Any) -> Plan:
-    """The plan of `preset` with the given options on top; without any option the `fallback` preset."""
-    options = {name: value for name, value in given.items() if value is not None}
-    if isinstance(options.get("restart"), str) and options["restart"].startswith("@"):
-        options["restart"] = _read(Path(options["restart"][1:]))
-    if preset is None and not options:
-        preset = fallback
-    base = dict(find(preset).plan_options) if preset is not None else {}
-    if options.get("restart", "").strip().lower() == "none":
-        options.pop("restart")
-        base.pop("restart", None)
-    return Plan.build(**{**base, **options})
+@dataclass(frozen=True)
+class PlanOptions:
+    """The options of a plan; None stands for those that were not given."""
+
+    preset: Annotated[str | None, typer.Option(help="A named configuration; see `restart-sampling presets`.")] = None
+    steps: Annotated[int | None, typer.Option(help="Points of the main grid (N_main). Default 18.")] = None
+    solver: Annotated[str | None, typer.Option(help=f"{listed()}.")] = None
+    restart: Annotated[
+        str | None,
+        typer.Option(help="Restart intervals, '[N, K, t_min, t_max]' or any known format, or @FILE; 'none' for none."),
+    ] = None
+    restart_solver: Annotated[
+        str | None, typer.Option(help="Solver inside Restart intervals. Default: that of the main grid.")
+    ] = None
+    s_noise: Annotated[float | None, typer.Option(help="Factor on the std of every injected noise (S_noise).")] = None
+    s_churn: Annotated[float | None, typer.Option(help="EDM's S_churn on the main grid.")] = None
+    s_min: Annotated[float | None, typer.Option(help="Lowest sigma that is churned (S_min).")] = None
+    s_max: Annotated[float | None, typer.Option(help="Highest sigma that is churned (S_max).")] = None
+    restart_gamma: Annotated[float | None, typer.Option(help="Churn inside Restart intervals (gamma).")] = None
+    sigma_min: Annotated[float | None, typer.Option(help="Lower end of the main grid.")] = None
+    sigma_max: Annotated[float | None, typer.Option(help="Upper end of the main grid.")] = None
+    rho: Annotated[float | None, typer.Option(help="Exponent of the EDM grid.")] = None
+    schedule: Annotated[str | None, typer.Option(help="edm, exponential, vp, ve, iddpm, sd or flow.")] = None
+    on_collision: Annotated[
+        str | None,
+        typer.Option(help="Intervals that snap to one grid point: both, last (official code), first or error."),
+    ] = None
+    guidance_scale: Annotated[float | None, typer.Option(help="Scale w of classifier-free guidance; 1 is off.")] = None
+
+    def plan(self, fallback: str | None = None) -> Plan:
+        """Return the plan: that of the preset with the other options on top; without any option, that of `fallback`."""
+        options = given(self)
+        preset = options.pop("preset", None)
+        if "restart" in options:
+            options["restart"] = restart_text(options["restart"])
+        if preset is None and not options:
+            preset = fallback
+        base = dict(find(preset).plan_options) if preset is not None else {}
+        if options.get("restart", "").strip().lower() == "none":
+            options.pop("restart")
+            base.pop("restart", None)
+        return Plan.build(**{**base, **options})
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How the samples are drawn; None stands for options that were not given."""
+
+    device: Device = None
+    dtype: Dtype = None
+    backend: Annotated[
+        str | None,
+        typer.Option(help="Implementation of the fused step: auto, native, triton or reference. Default auto."),
+    ] = None
+    graph: Annotated[
+        str | None,
+        typer.Option(help="CUDA graphs: auto, off, step, loop, trajectory or while (experimental). Default auto."),
+    ] = None
+    compile: Annotated[
+        str | None, typer.Option(help="torch.compile of the network: auto (on with CUDA), on or off. Default auto.")
+    ] = None
+
+
+def given(group: Any) -> dict[str, Any]:
+    """Return the options of a group that were given, by name."""
+    return {name: value for name, value in vars(group).items() if value is not None}
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a command: each of its parameters that is a group becomes the options of the group."""
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, type[Any]] = {}
+    for parameter in inspect.signature(command).parameters.values():
+        kind = hints[parameter.name]
+        if is_dataclass(kind) and isinstance(kind, type):
+            groups[parameter.name] = kind
+            types = get_type_hints(kind, include_extras=True)
+            for field in fields(kind):
+                parameters.append(
+                    inspect.Parameter(
+                        field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=types[field.name]
+                    )
+                )
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=kind))
+
+    @wraps(command)
+    def gathered(**options: Any) -> None:
+        made = {
+            name: kind(**{field.name: options.pop(field.name) for field in fields(kind) if field.name in options})
+            for name, kind in groups.items()
+        }
+        command(**made, **options)
+
+    signature = inspect.Signature(parameters)
+    gathered.__signature__ = signature  # type: ignore[attr-defined]
+    gathered.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return gathered
 
 
 def batch_size(asked: Any, denoiser: Any, plan: Plan, total: int, device: Any, dtype: str) -> int:
-    """The batch that `--batch` means for a run of `total` samples."""
+    """Return the batch size that `--batch` means for a run of `total` samples."""
     from ..common.devices import check_device
     from ..sampler.autobatch import choose_batch
     from ..sampler.network import DTYPES
@@ -84,8 +152,34 @@ def batch_size(asked: Any, denoiser: Any, plan: Plan, total: int, device: Any, d
         raise RestartValueError(f"--batch must be a number ≥ 1 or auto, got {asked!r}") from None
 
 
-def _read(path: Path) -> str:
+def restart_text(text: str) -> str:
+    """Return a Restart configuration as `--restart` gives it: itself, or the content of @FILE."""
+    if not text.startswith("@"):
+        return text
+    path = Path(text[1:])
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the Restart configuration {path}: {error}") from error
+
+
+def names(text: str) -> list[str]:
+    """Return the names of a list that is separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def budgets(option: str, text: str, least: int, example: str) -> list[int]:
+    """Return the budgets of evaluations in a list that is separated by commas, each once. Raises RestartValueError."""
+    parts = names(text)
+    if not parts or not all(part.isdecimal() and int(part) >= least for part in parts):
+        raise RestartValueError(
+            f"{option} must be numbers ≥ {least} separated by commas, got {text!r}; for example {example}"
+        )
+    return list(dict.fromkeys(int(part) for part in parts))
+
+
+def check_least(numbers: Mapping[str, tuple[float, float]]) -> None:
+    """Raise RestartValueError for an option that is below its least value; `numbers` is name → (value, least)."""
+    for name, (value, least) in numbers.items():
+        if value < least:
+            raise RestartValueError(f"--{name} must be ≥ {least}, got {value}")

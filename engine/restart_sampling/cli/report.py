@@ -105,11 +105,11 @@ def _write(path: Path, text: str) -> None:
 
 
 def _live(rows: list[dict[str, Any]], asked: str | None) -> Live:
-    """The images of the page, drawn now, of the model that was measured; where it cannot be had, a note in their place."""
+    """Draw the images of the page with the model that was measured; a note replaces them if it cannot be loaded."""
     from ..experiments.report.clean import cleaned, printable
     from ..experiments.report.commands import models_of
     from ..experiments.report.page import Live
-    from ..models.registry import load_model as load
+    from ..models.registry import load_model
 
     good, _ = cleaned(rows)
     names = models_of(good)
@@ -118,7 +118,7 @@ def _live(rows: list[dict[str, Any]], asked: str | None) -> Live:
         return Live("", notes=(several if names else "No row names a model; --model chooses one.",))
     model = names[0] if asked is None else asked
     try:
-        denoiser = load(model)
+        denoiser = load_model(model)
     except RestartError as error:
         if asked is not None:
             raise
@@ -133,7 +133,7 @@ def _live(rows: list[dict[str, Any]], asked: str | None) -> Live:
 
 
 def _draw(denoiser: Any, model: str, notes: tuple[str, ...]) -> Live:
-    """Grids of samples, and one run evaluation by evaluation."""
+    """Draw grids of samples, and record one run evaluation by evaluation."""
     from ..common.terminal import plain_console
     from ..experiments.measure import samplers
     from ..experiments.report import samples as s

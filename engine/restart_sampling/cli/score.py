@@ -1,4 +1,4 @@
-"""`restart-sampling score`: how good are images that exist?"""
+"""`restart-sampling score`: the quality of images on the disk."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def score(
     images: Annotated[
         Path,
         typer.Argument(
-            help="A folder that `generate` wrote, a folder of PNG or JPEG images, an .npz, a WebDataset .tar, a .parquet file, "
-            "or a folder of such files."
+            help="A folder that `generate` wrote, a folder of PNG or JPEG images, an .npz, a WebDataset .tar, "
+            "a .parquet file, or a folder of such files."
         ),
     ],
     features: Annotated[
         str | None,
         typer.Option(
-            help="Feature extractors, separated by commas: a shipped name, all (that are shipped; the default), FILE.py:NAME, "
-            "package.module:NAME or a TorchScript file."
+            help="Feature extractors, separated by commas: a shipped name, all (that are shipped; the default), "
+            "FILE.py:NAME, package.module:NAME or a TorchScript file."
         ),
     ] = None,
     reference: Annotated[
@@ -47,7 +47,7 @@ def score(
     """
     from rich.table import Table
 
-    from ..common.terminal import plain_console
+    from ..common.terminal import plain_console, print_table
     from ..experiments.measure import score as scores
     from ..experiments.measure.evaluator import evaluators_of
     from ..experiments.measure.image_sets import open_images
@@ -55,14 +55,14 @@ def score(
 
     console = plain_console(stderr=True, soft_wrap=True)
     found = open_images(images)
-    judges = evaluators_of("all" if features is None else features, reference, found)
-    scorers = scores.score(judges, found.batches())
+    evaluators = evaluators_of("all" if features is None else features, reference, found)
+    scorers = scores.score(evaluators, found.batches())
     rows: list[dict[str, Any]] = []
     for scorer in scorers:
-        judge = scorer.evaluator
         measured = {name: round(value, 6) for name, value in scorer.result().items()}
         row = {"kind": "score", "images": str(images), "format": found.kind, "n": scorer.n}
-        rows.append(row | {"features": judge.features, "reference": judge.reference} | measured | environment())
+        row |= {"features": scorer.evaluator.features, "reference": scorer.evaluator.reference}
+        rows.append(row | measured | environment())
     for note in dict.fromkeys(note for scorer in scorers for note in scorer.notes()):
         console.print(f"note: {note}")
     for row in rows if out is not None else ():
@@ -77,5 +77,4 @@ def score(
         table.add_column(column, justify="left" if column == "features" else "right", no_wrap=column == "features")
     for row in rows:
         table.add_row(str(row["features"]), *(f"{row[name]:.4g}" if name in row else "" for name, _ in shown))
-    terminal = plain_console()
-    (terminal if terminal.is_terminal else plain_console(width=130)).print(table)
+    print_table(table)

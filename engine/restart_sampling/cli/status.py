@@ -1,4 +1,4 @@
-"""`restart-sampling status`: how far a run is, from its folder alone; the run may be anywhere."""
+"""`restart-sampling status`: how far a run is, from its folder alone, wherever the run takes place."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def status(
     definition, manifest = read_job(folder)
     record, lines = definition.record, manifest.lines.values()
     total, shards = len(definition.seeds), definition.shards
-    # A line of fewer seeds than its shard has promises nothing: of that shard, what is kept counts.
+    # A line with fewer seeds than its shard is replaced by a later run: of that shard, what is saved counts.
     finished = [
         line
         for line in lines
         if line.count + len(line.nonfinite) == shards.size or manifest.done(line.shard, shards[line.shard].seeds)
     ]
-    kept = sum(map(len, definition.kept(folder, manifest).values()))
-    images = sum(line.count for line in finished) + kept
-    bad = definition.kept(folder, manifest, nonfinite=True)
+    saved = sum(map(len, definition.saved(folder, manifest).values()))
+    images = sum(line.count for line in finished) + saved
+    bad = definition.saved(folder, manifest, nonfinite=True)
     nonfinite = sorted({seed for line in lines for seed in line.nonfinite}.union(*bad.values()))
     rate = images_per_second(tail(folder / "log.jsonl"))
     left = total - images - len(nonfinite)
@@ -46,7 +46,7 @@ def status(
         "format": record["format"],
         "seeds": total,
         "images": images,
-        "kept": kept,
+        "kept": saved,
         "nonfinite": nonfinite,
         "left": left,
         "shards": len(finished),
@@ -63,8 +63,8 @@ def status(
     say(f"{found['model']}, plan {found['plan']}, {found['nfe']} NFE, format {found['format']}")
     counted = f"{len(finished):,} {'shard' if len(finished) == 1 else 'shards'}"
     say(f"{images:,} of {total:,} images ({images / total:.1%}) in {counted}, {size(found['bytes'])}")
-    if kept:
-        say(f"of these, {kept:,} are of unfinished shards, kept for a resume to go on after them")
+    if saved:
+        say(f"of these, {saved:,} are of unfinished shards, saved for a resume to go on after them")
     for shard, why in islice(broken.items(), 10):
         say(f"broken: shard {shard}: {why}")
     if len(broken) > 10:
@@ -87,5 +87,6 @@ def status(
 
 
 def _duration(seconds: float) -> str:
+    """Return a time in hours and minutes, or in minutes and seconds."""
     hours, rest = divmod(int(seconds), 3600)
     return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"

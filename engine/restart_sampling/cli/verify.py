@@ -1,4 +1,4 @@
-"""`restart-sampling verify`: is a folder what its manifest says? Exit codes: 0 whole, 1 incomplete, 3 broken."""
+"""`restart-sampling verify`: does a folder hold what its manifest says? Exit codes: 0 whole, 1 incomplete, 3 broken."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def verify(
             some = [shard for shard, _ in report.missing]
             shards = "shard" if len(some) == 1 else "shards"
             say(f"missing    {seeds:,} seeds in {len(some):,} {shards}: {listed(some)}")
-        if report.kept:
-            say(f"kept       {report.kept:,} seeds of unfinished shards, drawn already: a resume goes on after them")
+        if report.saved:
+            say(f"saved      {report.saved:,} seeds of unfinished shards, drawn already: a resume goes on after them")
         if report.nonfinite:
             say(f"not finite {len(report.nonfinite):,} seeds have no image: {listed(report.nonfinite)}")
         if report.exit_code == 0:

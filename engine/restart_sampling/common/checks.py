@@ -1,15 +1,15 @@
-"""Checks of numbers that users pass in: one place says what counts as an integer and as a number.
+"""Checks of values that users pass in: one place says what counts as an integer, a number and a known name.
 
-Numbers of Python, NumPy and PyTorch are alike (a tensor or array of no dimension is its value). A bool is not a number,
-and NaN never is one."""
+Numbers of Python, NumPy and PyTorch are alike: a tensor or array of no dimension counts as its value. A bool is not a
+number, and NaN never is one."""
 
 from __future__ import annotations
 
 import difflib
 import math
 import numbers
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, TypeGuard
 
 from .errors import ConfigError, RestartError
 
@@ -45,6 +45,19 @@ def is_integer(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
+def is_number(value: Any, *, infinite: bool = False) -> TypeGuard[float]:
+    """Whether `value` is one real number: not a bool, not NaN, and infinite only where that is allowed."""
+    value = scalar(value)
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return False
+    return bool(value == value and (infinite or abs(value) < math.inf))  # type: ignore[operator]  # NaN ≠ NaN
+
+
+def is_count(value: object, below: int = 2**63) -> TypeGuard[int]:
+    """Whether a value of a JSON file is an integer in [0, below): a number of images, bytes or workers, or a seed."""
+    return type(value) is int and 0 <= value < below
+
+
 def integer(
     name: str,
     value: Any,
@@ -58,8 +71,10 @@ def integer(
     """Return `value` as an int in [least, most].
 
     Args:
-        name: what to call it in the message. also: what else is allowed there, such as " or 'auto'".
-        error: what is raised. show: how the message writes the value.
+        name: what to call it in the message.
+        also: what else is allowed there, such as " or 'auto'".
+        error: the class of error that is raised.
+        show: how the message writes the value.
     """
     number = scalar(value)
     if not is_integer(number) or number < least:
@@ -80,9 +95,12 @@ def real(
     error: type[RestartError] = ConfigError,
     show: Show = shown,
 ) -> float:
-    """Return `value` as a float in [low, high], or (low, high] with `open_low`; infinite only where that is allowed."""
+    """Return `value` as a float in [low, high], or (low, high] with `open_low`; infinite only where that is allowed.
+
+    The other arguments are those of `integer`.
+    """
     number = scalar(value)
-    if isinstance(number, bool) or not isinstance(number, numbers.Real):
+    if not isinstance(number, numbers.Real) or isinstance(number, bool):
         raise error(f"{name} must be a number, got {show(number)}")
     try:
         found = float(number)
@@ -104,7 +122,32 @@ def choice(name: str, value: Any, allowed: Collection[str], *, error: type[Resta
     raise error(f"{name} must be one of {', '.join(allowed)}, got {shown(value)}{did_you_mean(last, allowed)}")
 
 
-def did_you_mean(given: object, known: Collection[str], otherwise: str = "") -> str:
-    """Return the end of a message about a name that is not `known`: the closest one, else what to say instead."""
-    close = difflib.get_close_matches(given, known, n=1) if isinstance(given, str) else []
-    return f"; did you mean {close[0]!r}?" if close else f"; {otherwise}" if otherwise else ""
+def did_you_mean(
+    given: object, known: Collection[str], otherwise: str = "", *, most: int = 1, any_case: bool = False
+) -> str:
+    """Return the end of a message about a name that is not `known`: the closest ones, else what to say instead.
+
+    Args:
+        given: the name; anything but text is close to none.
+        known: the names that are allowed.
+        otherwise: what the message says where no name is close.
+        most: how many close names are listed.
+        any_case: compare without regard to upper and lower case.
+
+    >>> did_you_mean("huen", ("euler", "heun"))
+    "; did you mean 'heun'?"
+    """
+    close: list[str] = []
+    if isinstance(given, str):
+        names = {name.lower() if any_case else name: name for name in known}
+        found = difflib.get_close_matches(given.lower() if any_case else given, names, n=most)
+        close = [repr(names[name]) for name in found]
+    if close:
+        return f"; did you mean {either(close)}?"
+    return f"; {otherwise}" if otherwise else ""
+
+
+def either(names: Iterable[str]) -> str:
+    """Return names as a sentence lists them: "npz, wds or parquet"."""
+    *some, last = names
+    return f"{', '.join(some)} or {last}" if some else last

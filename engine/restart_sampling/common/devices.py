@@ -1,22 +1,23 @@
 r"""Devices: which one is meant, and making it the current one where CUDA looks at that.
 
 PyTorch's own operators run on the device of their tensors. Three things do not: an event that is recorded without a
-stream, a kernel that is launched by hand (Triton's, or a user's network), and memory that is asked for "on cuda". They
-take the device that is current in the process, GPU 0 unless somebody changed it. So a device always has its index here
-("cuda" becomes "cuda:0" where GPU 0 is current), every run makes its own device the current one, and a process with one
-device for all it does selects it once."""
+stream, a kernel that is launched by hand (Triton's, or a user's network), and memory that is allocated "on cuda". They
+take the current device of the process, which is GPU 0 unless it was changed. So a device always has its index here
+("cuda" becomes "cuda:0" where GPU 0 is current), every run makes its own device the current one, and a program that
+uses one device selects it once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
-from typing import Any, TypeVar
-
-import torch
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .checks import shown
 from .errors import BackendError
+
+if TYPE_CHECKING:
+    import torch
 
 Generator = TypeVar("Generator", bound=Callable[..., Iterator[Any]])
 
@@ -27,6 +28,8 @@ def check_device(device: str | torch.device) -> torch.device:
     Raises:
         BackendError: it is unknown or not visible; the message says what is.
     """
+    import torch
+
     try:
         device = torch.device(device)
     except (RuntimeError, TypeError, ValueError):
@@ -44,19 +47,24 @@ def check_device(device: str | torch.device) -> torch.device:
 
 def visible_gpus() -> int:
     """Return how many CUDA devices PyTorch can use."""
+    import torch
+
     return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
 
 
 def select_device(asked: str | torch.device | None = None, local_rank: int = 0) -> torch.device:
-    """Return the device of this process, and make it the current one.
+    """Return the device of this process, and make it the current one: for programs, since it changes the process.
 
-    Only for programs: it changes the process. "cuda" and None (CUDA if there is any, else the CPU) mean the GPU of
-    the worker `local_rank`: its own where each worker sees all GPUs, the only one where each sees one, shared in turn
-    where workers outnumber GPUs. "cuda:N" is taken as it is.
+    Args:
+        asked: "cuda:N" is taken as it is. "cuda", and None where a CUDA device is visible, mean the GPU of the worker
+            `local_rank`; GPUs are shared in turn where workers outnumber them. None means the CPU without CUDA.
+        local_rank: number of the worker on this machine.
 
     Raises:
         BackendError: as `check_device`.
     """
+    import torch
+
     gpus = visible_gpus()
     if asked is None:
         asked = "cuda" if gpus else "cpu"
@@ -70,11 +78,15 @@ def select_device(asked: str | torch.device | None = None, local_rank: int = 0) 
 
 def made_current(device: torch.device) -> AbstractContextManager[Any]:
     """Return a context in which `device` is the current CUDA device; nothing changes for other devices."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    if device.type != "cuda":
+        return nullcontext()
+    import torch
+
+    return torch.cuda.device(device)
 
 
 def while_it_runs(context: Callable[[Any], AbstractContextManager[Any]]) -> Callable[[Generator], Generator]:
-    """Decorate a generator of an object: it runs inside `context(object)`, and its caller, between two items, does not."""
+    """Decorate a generator method: it runs inside `context(self)`, and its caller, between two items, does not."""
 
     def decorate(method: Generator) -> Generator:
         @wraps(method)

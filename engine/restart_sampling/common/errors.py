@@ -1,6 +1,6 @@
 """Errors. Every message says what was given, what is allowed, and what to do.
 
-User errors are :class:`RestartError` and also ``ValueError`` or ``TypeError``, so ``except ValueError`` keeps working.
+A user's mistake is a `RestartError` and also a `ValueError` or `TypeError`, so `except ValueError` catches it as well.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writing files so that a path holds the old content or the new, never half of it."""
+"""Files: a path holds its old content or the new one and never half of it; SHA-256 of a file; damaged archives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-# What NumPy raises for an .npz that is damaged, cut short or something else: one list for all who read one.
+# What NumPy raises for an .npz that is damaged, cut short or something else: one list for all its readers.
 NPZ_DAMAGE = (
     OSError,
     ValueError,
@@ -34,7 +34,7 @@ BLOCK = 1 << 20  # bytes that are read at a time
 
 
 def temporary_name(name: str, tag: str | int | None = None) -> str:
-    """Where `name` is written before it is whole; `tag` says by whom, by default this process."""
+    """Return the name under which `name` is written until it is whole; `tag` names the writer, else this process."""
     return f".{name}.{os.getpid() if tag is None else tag}.tmp"
 
 
@@ -43,8 +43,15 @@ def write_atomically(
 ) -> None:
     """Call `write(file)` on a temporary file in the folder of `path`, then rename it to `path`.
 
-    `durable` also flushes it to the disk first, which costs milliseconds: for what cannot be made again quickly. The name
-    itself is on the disk after `flush_folder`. Raises OSError; nothing is left behind then.
+    Args:
+        path: the file.
+        write: writes the content.
+        durable: also flush the content to the disk before the rename, which costs milliseconds: for what cannot be made
+            again quickly. The name itself is on the disk after `flush_folder`.
+        tag: names the writer in the name of the temporary file, by default this process.
+
+    Raises:
+        OSError: the file cannot be written; nothing is left behind.
     """
     temporary = path.with_name(temporary_name(path.name, tag))
     try:
@@ -56,22 +63,6 @@ def write_atomically(
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def append_line(path: Path, line: str) -> None:
-    """Append a line and flush it to the disk.
-
-    What a crash left of an earlier line is ended first, so it spoils no other.
-    """
-    with path.open("ab+") as file:
-        end = file.seek(0, os.SEEK_END)
-        if end:
-            file.seek(end - 1)
-            if file.read(1) != b"\n":
-                line = "\n" + line
-        file.write(line.encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def flush_folder(folder: Path) -> None:

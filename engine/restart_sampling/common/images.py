@@ -1,49 +1,82 @@
-"""Images: uint8 conversion, PNG files, a contact sheet."""
+"""Images: pixels of samples, PNG, contact sheets.
+
+PIL and torch are imported where they are used, so that what only names an image format does not wait for them."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
-from torch import Tensor
-
-import restart_kernels as kernels
 
 from .errors import OutputError
 from .files import write_atomically
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
 
 def to_uint8(x: Tensor) -> np.ndarray:
-    """Samples float [n, C, H, W] in [−1, 1] → uint8 [n, H, W, C]; see `restart_kernels.pixels`."""
+    """Return the pixels uint8 [n, H, W, C] of samples float [n, C, H, W] in [−1, 1], see `restart_kernels.pixels`."""
+    import restart_kernels as kernels
+
     return kernels.pixels(x).cpu().numpy()
 
 
-def to_pil(image: np.ndarray) -> Image.Image:
-    """uint8 [H, W, C] with C = 1 (grey) or 3 (RGB) → a PIL image."""
+def to_pil(image: np.ndarray) -> Image:
+    """Return a PIL image of pixels uint8 [H, W, C], with C = 1 (grey) or 3 (RGB).
+
+    Raises:
+        OutputError: another number of channels.
+    """
+    from PIL import Image
+
     if image.shape[-1] not in (1, 3):
         raise OutputError(f"images need 1 or 3 channels, got {image.shape[-1]}; use --format npz for other data")
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
+def png_bytes(image: np.ndarray, *, optimize: bool = False) -> bytes:
+    """Return the PNG file of pixels uint8 [H, W, C]; `optimize` makes it smaller and takes longer.
+
+    Raises:
+        OutputError: as `to_pil`.
+    """
+    buffer = io.BytesIO()
+    to_pil(image).save(buffer, format="PNG", optimize=optimize)
+    return buffer.getvalue()
+
+
+def save_png(path: Path, image: np.ndarray, tag: str | None = None) -> None:
+    """Write pixels uint8 [H, W, C] as a PNG file. Raises as `to_pil` and `write_output`; `tag` as in `write_output`."""
+    content = png_bytes(image)
+    write_output(path, lambda file: file.write(content), tag)
+
+
 def write_output(path: Path, write: Callable[[IO[bytes]], object], tag: str | None = None) -> None:
-    """Write a result file atomically; OutputError says why it cannot be written. `tag` as in `write_atomically`."""
+    """Write a result file so that `path` holds the old content or the new one; `tag` is that of `write_atomically`.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     try:
         write_atomically(path, write, durable=False, tag=tag)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def save_png(path: Path, image: np.ndarray, tag: str | None = None) -> None:
-    """One image uint8 [H, W, C] as PNG."""
-    picture = to_pil(image)
-    write_output(path, lambda file: picture.save(file, format="PNG"), tag)
-
-
 def grid(images: np.ndarray, columns: int | None = None, scale: int = 1, gap: int = 2) -> np.ndarray:
-    """A contact sheet uint8 of images uint8 [n, H, W, C], row by row, each enlarged `scale` times."""
+    """Return a contact sheet uint8 [H', W', C] of images uint8 [n, H, W, C], row by row on white.
+
+    Args:
+        images: the images.
+        columns: how many a row has, by default √n.
+        scale: factor by which each image is enlarged.
+        gap: pixels between images.
+    """
     n, height, width, channels = images.shape
     columns = columns or max(1, round(n**0.5))
     rows = -(-n // columns)

@@ -44,7 +44,8 @@ def lazy(
             if (error.name or "").split(".")[0] not in extra:
                 raise
             raise BackendError(
-                f"{name} needs {error.name}, which is not installed: pip install 'restart-sampling[{next(iter(extra))}]'"
+                f"{name} needs {error.name}, which is not installed: "
+                f"pip install 'restart-sampling[{next(iter(extra))}]'"
             ) from None
 
     def listed() -> list[str]:

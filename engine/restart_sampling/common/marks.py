@@ -1,14 +1,12 @@
 r"""NVTX ranges of domain `restart_sampling`: what a profiler shows of a run.
 
-Ranges: `batch`, `main`, `restart i iteration k`, `trajectory`, `mixed`, `capture`, `write`, and `profile` around the
-    job of
-`restart-sampling profile`. Names are registered and attributes made once, and nothing is formatted in the loop: what a range
-costs when nobody listens is in `benchmarks/results/marks.json`. A range is host-side: in a captured graph it covers the
-replay that a span launches.
+Ranges: `batch`, `main`, `restart i iteration k`, `trajectory`, `mixed`, `traced`, `capture`, `write`, and `profile`
+around the job of `restart-sampling profile`. A range is registered once, and nothing is formatted in the loop; what a
+range costs with no profiler attached is in `benchmarks/results/marks.json`. A range is host-side: in a captured graph
+it covers the replay that a segment launches.
 
-Without the nvtx package they are PyTorch's own NVTX ranges, where it was built with CUDA; those know no domains, so the
-domain is in their names, "restart_sampling: batch". Without both there are no ranges, and everything else is the same.
-"""
+Without the nvtx package the ranges are PyTorch's own, where it was built with CUDA; those know no domains, so the
+domain is in their names, "restart_sampling: batch". Without both there are no ranges, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ DOMAIN = "restart_sampling"
 
 
 class TorchNvtx:
-    """PyTorch's NVTX calls with the face of the nvtx package and of its domain."""
+    """PyTorch's NVTX calls with the interface of the nvtx package and of its domains."""
 
     def __init__(self, calls: Any) -> None:
         self._calls = calls
@@ -40,22 +38,34 @@ class TorchNvtx:
 
 
 def _torch_nvtx() -> TorchNvtx | None:
-    """PyTorch's ranges, or None for a PyTorch that was built without CUDA."""
+    """Return PyTorch's ranges, or None for a PyTorch that was built without CUDA."""
     import torch
 
-    # Without CUDA torch.cuda.nvtx is there too, and raises at the first range.
+    # A PyTorch without CUDA has torch.cuda.nvtx too, and raises at the first range.
     return TorchNvtx(torch.cuda.nvtx) if hasattr(torch._C, "_nvtx") else None
 
 
-try:
-    import nvtx
-except ImportError:  # declared for Linux only, and images with a GPU often lack it
-    nvtx = _torch_nvtx()
+@cache
+def _default() -> Any:
+    """Return what makes the ranges unless `sent_to` says otherwise, or None."""
+    try:
+        import nvtx
+    except ImportError:  # it is declared for Linux only, and images with a GPU often lack it
+        return _torch_nvtx()
+    return nvtx
+
+
+_sent: list[Any] = []  # what `sent_to` has put in the place of the default, innermost last
+
+
+def _library() -> Any:
+    return _sent[-1] if _sent else _default()
 
 
 def provider() -> str:
-    """Return who makes the ranges: "nvtx" for the package, "torch" for PyTorch's own, "none" if there are none."""
-    return "none" if nvtx is None else "torch" if isinstance(nvtx, TorchNvtx) else "nvtx"
+    """Return what makes the ranges: "nvtx" for the package, "torch" for PyTorch's own, "none" if there are none."""
+    library = _library()
+    return "none" if library is None else "torch" if isinstance(library, TorchNvtx) else "nvtx"
 
 
 class _Mark:
@@ -74,6 +84,8 @@ class _Mark:
 
 
 class _NoMark:
+    """A range that no profiler sees."""
+
     __slots__ = ()
 
     def __enter__(self) -> None:
@@ -85,18 +97,18 @@ class _NoMark:
 
 @cache
 def mark(name: str) -> _Mark | _NoMark:
-    """The range called `name`, to be entered any number of times; the same object for the same name."""
-    return _NoMark() if nvtx is None else _Mark(nvtx.get_domain(DOMAIN), name)
+    """Return the range called `name`, to be entered any number of times; the same object for the same name."""
+    library = _library()
+    return _NoMark() if library is None else _Mark(library.get_domain(DOMAIN), name)
 
 
 @contextmanager
-def sent_to(module: Any) -> Iterator[None]:
-    """Inside, ranges go to `module`, which has nvtx's `get_domain`, or nowhere if it is None; for profilers and tests."""
-    global nvtx
-    before, nvtx = nvtx, module
+def sent_to(library: Any) -> Iterator[None]:
+    """Send the ranges to `library`, which has nvtx's `get_domain`, or nowhere for None; for profilers and tests."""
+    _sent.append(library)
     mark.cache_clear()
     try:
         yield
     finally:
-        nvtx = before
+        _sent.pop()
         mark.cache_clear()

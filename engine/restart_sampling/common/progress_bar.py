@@ -1,4 +1,4 @@
-"""`progress=True`: a bar on the terminal for runs from Python, fed by the sampler's callback."""
+"""`progress=True`: a bar on the terminal for runs from Python, moved by the sampler's callback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .errors import RestartTypeError
 
 
 def check_callback(callback: Any) -> None:
-    """RestartTypeError for a callback that cannot be called."""
+    """Raise RestartTypeError for a callback that cannot be called."""
     if callback is not None and not callable(callback):
         raise RestartTypeError(
             f"callback must be a function of one Progress, got {type(callback).__name__}; for a bar use progress=True"
@@ -21,14 +21,15 @@ def check_callback(callback: Any) -> None:
 def shown(
     progress: bool, callback: Callable[[Any], None] | None, console: Any = None
 ) -> Iterator[Callable[[Any], None] | None]:
-    """Give the callback for a run: `callback` itself, or one that also moves a bar while the context lasts.
+    """Yield the callback of a run: `callback` itself, or one that also moves a bar while the context lasts.
 
     Args:
-        progress: whether to draw a bar, on stderr; console: a rich Console to draw it on instead.
+        progress: whether to draw a bar.
         callback: the user's own, called first.
+        console: the rich Console of the bar, by default one on standard error.
 
     Raises:
-        RestartTypeError: progress is no bool, or callback no function.
+        RestartTypeError: `progress` is no bool, or `callback` no function.
     """
     if not isinstance(progress, bool):
         raise RestartTypeError(
@@ -57,7 +58,8 @@ def shown(
             if callback is not None:
                 callback(where)
             # A batch counts evaluation by evaluation, so that the bar moves within it too.
-            part = where.batch * where.row / where.nfe if where.row < where.nfe else 0.0
-            bar.update(task, total=where.total, completed=int(where.done + part), row=where.row, nfe=where.nfe)
+            launched, nfe = where.evaluations, where.nfe
+            part = where.batch * launched / nfe if launched < nfe else 0.0
+            bar.update(task, total=where.total, completed=int(where.done + part), row=launched, nfe=nfe)
 
         yield move

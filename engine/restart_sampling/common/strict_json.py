@@ -1,8 +1,7 @@
-"""JSON that people or chance may have changed: what `json.loads` lets through and later code trips over is refused
-here.
+"""JSON of files that may have been edited or damaged: `loads` refuses what `json.loads` lets through.
 
-Refused, always as ValueError with one short reason: NaN and infinities (also as `1e999`), text with lone surrogates (no
-terminal and no file takes it), and nesting beyond MAX_DEPTH."""
+Refused, always as ValueError with one short reason: NaN and infinities (also as `1e999`), text with lone surrogates
+(which neither a terminal nor a file can encode), and nesting beyond MAX_DEPTH."""
 
 from __future__ import annotations
 
@@ -14,11 +13,11 @@ MAX_DEPTH = 64  # of lists and objects; what this package writes has 4
 
 
 def loads(text: str | bytes) -> Any:
-    """The value in `text` (bytes are UTF-8). Raises ValueError."""
+    """Return the value in `text`; bytes are UTF-8. Raises ValueError."""
     if isinstance(text, bytes):
         text = text.decode()
     try:
-        value = json.loads(text, parse_constant=_constant, parse_float=_finite)
+        value = _DECODER.decode(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     _check(value)
@@ -31,7 +30,7 @@ def is_clean(text: str) -> bool:
 
 
 def _check(value: Any) -> None:
-    """Raise ValueError for deep nesting and lone surrogates; iterative, since depth is what is in doubt."""
+    """Raise ValueError for deep nesting and lone surrogates. Iterative, since the depth is not known to be small."""
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         below: list[Any] = []
@@ -58,3 +57,7 @@ def _finite(text: str) -> float:
     if math.isinf(value):
         raise ValueError(f"the number {text[:20]} is too large")
     return value
+
+
+# Made once: `json.loads` with hooks makes one for each call, which takes longer than to decode a line of a manifest.
+_DECODER = json.JSONDecoder(parse_constant=_constant, parse_float=_finite)

@@ -1,9 +1,9 @@
-r"""Turns: one run at a time has a sampler's buffers.
+r"""Turns: one run at a time uses a set of buffers.
 
 A sampler has one set of buffers. A run that begins inside another one (in its callback, or in a second thread) would
-overwrite the samples under way, so it is refused. A generator may be left between two batches. Where nothing of it is
-in the buffers then, other runs may come between; where samples are under way (plans that share batches), it must not go
-on after another run."""
+overwrite the samples in the buffers, so it is refused. A generator may be paused between two batches. If its buffers
+hold nothing then, other runs may take place in between; if they hold samples that are still being drawn (plans that
+share batches), it must not continue after another run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .errors import RestartValueError
 
 
 class Turns:
-    """Who has the buffers: `taken` is a turn, `count` how many there were."""
+    """The turns of one set of buffers: `taken` is a turn, `count` how many there have been."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -26,14 +26,15 @@ class Turns:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Have the buffers while the context lasts.
+        """Hold the buffers while the context lasts.
 
         Raises:
-            RestartValueError: another run has them.
+            RestartValueError: another run holds them.
         """
         if not self._lock.acquire(blocking=False):
             raise RestartValueError(
-                "this sampler is in the middle of another run, in its callback or in another thread; make a Sampler for each"
+                "this sampler is in the middle of another run, in its callback or in another thread; make a Sampler "
+                "for each"
             )
         try:
             self.count += 1
@@ -42,11 +43,12 @@ class Turns:
             self._lock.release()
 
     def check_alone(self, before: int) -> None:
-        """Raise if this turn is not the one that followed turn `before`: the samples under way were overwritten in
-        between.
+        """Raise RestartValueError if this turn is not the next one after turn `before`.
+
+        A run in between has overwritten the samples.
         """
         if self.count != before + 1:
             raise RestartValueError(
-                "another run of this sampler came between two batches of this one, whose samples were under way; finish a run "
-                "before the next, or make a Sampler for each"
+                "another run of this sampler came between two batches of this one, whose samples were under way; "
+                "finish a run before the next, or make a Sampler for each"
             )

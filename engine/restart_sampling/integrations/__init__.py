@@ -1,1 +1,1 @@
-"""Restart inside other libraries. Nothing here is imported before it is asked for."""
+"""Restart inside other libraries, and `rs.load`. Other libraries are imported when they are needed only."""

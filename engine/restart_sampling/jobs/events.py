@@ -1,13 +1,13 @@
-r"""log.jsonl, read: the latest events of a job, and how fast it goes.
+r"""Reading log.jsonl: the latest events of a job, and how many images a second it draws.
 
-    {"time": seconds since 1970, "event": "start" | "shard" | "stop" | "end" | …, "rank": of the worker, …}
+    {"time": seconds since 1970, "event": "start" | "shard" | "stop" | "end" | …, "rank": number of the worker, …}
 
 The file is for people and dashboards: it may be edited, torn or gone, and nothing depends on it. Lines that are no
-event are passed over.
+event are skipped.
 
 The speed of a worker is the slope of `drawn`, the samples that it has drawn since its latest start, over its finished
-shards of the last WINDOW seconds. A shard that an earlier run began counts with what this run drew of it, and the time
-before the first shard (compiling, capturing, the pause between two runs) not at all, if there are two shards or more.
+shards of the last WINDOW seconds. Of a shard that an earlier run began, only what this run drew counts. If there are
+two shards or more, the time before the first one (compiling, capturing, the pause between two runs) does not count.
 """
 
 from __future__ import annotations
@@ -15,20 +15,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..common.strict_json import loads
-from .manifest import is_count
+from ..common import json_lines
+from ..common.checks import is_count, is_number
 
-TAIL = 1 << 20  # bytes that are read, from the end
+TAIL = 1 << 20  # bytes that are read, at the end of the file
 WINDOW = 600.0
 
 
 @dataclass(frozen=True)
 class Event:
-    """One line: `time` in seconds since 1970, the `rank` of its worker, and `drawn` samples of this run, if it says so.
+    """One line of the log.
 
-    count: images of a finished shard.
+    Attributes:
+        time: seconds since 1970.
+        event: its name.
+        rank: number of the worker.
+        count: images of a finished shard.
+        drawn: samples that the worker has drawn since its latest start, if the line says so.
     """
 
     time: float
@@ -39,30 +43,20 @@ class Event:
 
 
 def tail(path: Path, limit: int = TAIL) -> list[Event]:
-    """The events in the last `limit` bytes of a log, in the order of the file; none if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            end = file.seek(0, 2)
-            start = file.seek(max(0, end - limit))
-            lines = file.read(limit).split(b"\n")
-    except (OSError, ValueError):
-        return []
-    return list(_events(lines[1:] if start else lines))
+    """Return the events in the last `limit` bytes of a log, in the order of the file; none if it cannot be read."""
+    return list(_events(json_lines.tail(path, limit)))
 
 
-def _events(lines: list[bytes]) -> Iterator[Event]:
+def _events(lines: list[str]) -> Iterator[Event]:
     for line in lines:
         try:
-            fields = loads(line)
+            fields = json_lines.parse(line)
         except ValueError:
             continue
-        if not isinstance(fields, dict):
-            continue
-        when: Any
         when, event, drawn = fields.get("time"), fields.get("event"), fields.get("drawn")
         rank, count = fields.get("rank", 0), fields.get("count", 0)
         if (
-            type(when) in (int, float)
+            is_number(when)
             and 0 <= when < 1e12
             and isinstance(event, str)
             and is_count(rank)
@@ -73,13 +67,14 @@ def _events(lines: list[bytes]) -> Iterator[Event]:
 
 
 def images_per_second(events: list[Event]) -> float | None:
-    """How fast all workers together draw, or drew last; None if the log does not say.
+    """Return the speed of all workers together, now or when they last drew; None if the log does not say.
 
-    A worker that has been silent for WINDOW seconds longer than another is taken to be gone.
+    A worker that has been silent for WINDOW seconds longer than another is taken to have ended.
     """
-    # Of each worker: (time, samples drawn since its latest start).
+    # By worker: (time, samples drawn since its latest start).
     runs: dict[int, list[tuple[float, int]]] = {}
-    # Logs of before `drawn` was written have only the images of shards, which come in bursts: there the start is kept.
+    # Logs of versions that did not write `drawn` have only the images of shards, which come in bursts; there the start
+    # counts as a point.
     exact = all(event.drawn is not None for event in events if event.event == "shard")
     for event in events:
         points = runs.setdefault(event.rank, [])
@@ -98,7 +93,7 @@ def images_per_second(events: list[Event]) -> float | None:
 
 
 def _slope(measured: list[tuple[float, int]]) -> float:
-    """Samples per second up to the last point, over WINDOW seconds or since the point before, whichever is longer."""
+    """Return samples per second up to the last point, over WINDOW seconds, or since the point before it if longer."""
     (t1, n1), before = measured[-1], measured[:-1]
     recent = [point for point in before if point[0] >= t1 - WINDOW] or before[-1:]
     if not recent or t1 <= recent[0][0]:

@@ -1,4 +1,4 @@
-r"""A job from start to end: folder, source, pipeline. The command `generate` is this with options read from text.
+r"""A job from start to end: folder, workers, progress. The command `generate` is this with options read from text.
 
 >>> from restart_sampling.jobs.generate import run_job
 >>> failures = run_job(rs.load("fashion-mnist"), rs.preset("fashion-mnist-22"), "0-49999", Path("fm"), format="wds")
@@ -6,12 +6,10 @@ r"""A job from start to end: folder, source, pipeline. The command `generate` is
 
 from __future__ import annotations
 
-import os
 import platform
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -23,19 +21,40 @@ from ..models.denoiser import Denoiser
 from ..models.registry import BUNDLED
 from ..plan.plan import Plan
 from ..sampler.noise import SCHEME
-from ..sampler.sampler import Sampler
 from ..sampler.seeds import Seeds, parse_seeds
-from . import pipeline, ray_workers
-from .formats.base import VERSION, ShardData, Written
-from .job import JobFolder
-from .manifest import Line
+from .folder import JobFolder
+from .formats.registry import DEFAULT, VERSION
+from .local_worker import LocalWorker
+from .pipeline import KEEP_SECONDS, Result, explain
 from .progress import Display
-from .shards import Shards
+from .ray_workers import RayWorkers
+from .shards import DEFAULT_SIZE, Shards
 from .sheets import Sheets
-from .source import SamplerSource
+from .signals import Stop
 from .workers import Worker
 
 OPTIONS = {"backend": "auto", "graph": "auto", "compile": "auto", "dtype": "fp32", "device": None}
+
+
+class Workers(Protocol):
+    """A way to draw a job's shards.
+
+    Attributes:
+        plan: the plan as the network runs it.
+        device: the device, as run.json records it.
+        ran: how the samples are drawn, in words.
+    """
+
+    plan: Plan
+    device: str
+    ran: str
+
+    def draw(self, folder: JobFolder, display: Display, stop: Stop, sheets: Sheets) -> Result:
+        """Draw the unfinished shards of this process."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What is to be said after the run."""
 
 
 def run_job(
@@ -49,58 +68,63 @@ def run_job(
     class_: str | None = None,
     batch: int = 64,
     options: dict[str, Any] | None = None,
-    format: str = "png",
+    format: str = DEFAULT,
     pixels: str = "uint8",
-    shard_size: int = 1000,
+    shard_size: int = DEFAULT_SIZE,
     overwrite: bool = False,
     sheets: int = 100,
     preview: bool = False,
     display: Display | None = None,
-    stop: pipeline.Stop | None = None,
-    who: Worker | None = None,
+    stop: Stop | None = None,
+    worker: Worker | None = None,
     workers: int = 1,
     address: str | None = None,
     load: Callable[[], Denoiser] | None = None,
     command: str | None = None,
-    keep_seconds: float = pipeline.KEEP_SECONDS,
+    keep_seconds: float = KEEP_SECONDS,
     format_version: int = VERSION,
 ) -> list[int]:
-    """Draw a job into `out`, or go on with it; returns the seeds that have no image because they are not finite.
+    """Draw a job into `out`, or go on with it; return the seeds that have no image because they are not finite.
 
     Args:
-        model: what run.json calls the model; default the denoiser's name.
-        label: class for all samples, and `class_` the text that asked for it; default: drawn from each seed.
+        denoiser, plan, seeds: what is drawn.
+        out: the job's folder.
+        model: what run.json calls the model, by default the denoiser's name.
+        label: class of all samples; by default each is drawn from its seed.
+        class_: the text that asked for the class, for run.json.
+        batch: samples of a network call.
         options: of `Sampler`: backend, graph, compile, dtype, device.
-        format, pixels, shard_size: of the files, see `writers`. sheets, preview: contact sheets, see `sheets`.
-        stop: asks to stop after the batch in flight. who: which worker of the run this is (torchrun).
-        workers, address: draw with so many workers of Ray Data, on the cluster at `address` or on this machine; they
-            make their denoiser with `load`. One worker without an address is this process, without Ray.
+        format, pixels, shard_size: of the files, see docs/production.md.
+        overwrite: start anew where another run is; only files of that run are removed.
+        sheets, preview: contact sheets, see `Sheets`.
+        display: what progress is shown on, by default nothing.
+        stop: asks to stop after the batch in flight.
+        worker: which worker of the run this is, of those that torchrun started.
+        workers, address: draw with so many workers of Ray Data, on the cluster at `address` or on this machine. One
+            worker without an address is this process, without Ray.
+        load: makes the denoiser in a worker of Ray; by default `denoiser` is pickled.
         command: what was typed, for run.json.
-        keep_seconds: what a kill may cost of a shard's time, besides the batch in flight: how often an unfinished shard
-            is kept.
-        format_version: an older one gives the bytes of files as they were then, see `writers.VERSION`.
+        keep_seconds: least seconds between two saves of an unfinished shard: what a kill may cost besides the batch in
+            flight.
+        format_version: an earlier one writes files as they were then, see `formats.base.Format.version`.
 
     Raises:
-        OutputError: the folder holds another job or cannot be used (nothing was drawn), or a write failed (what was
+        OutputError: the folder holds another job or cannot be used (nothing was drawn), or a write failed (what is
             finished is whole, and the same call goes on from there).
     """
-    seeds, who = parse_seeds(seeds), who or Worker()
+    seeds, worker = parse_seeds(seeds), worker or Worker()
     display = display or Display(plain_console(quiet=True))
     chosen = OPTIONS | (options or {})
     workers = integer("workers", workers, 1, error=RestartValueError)
     batch = integer("batch_size", batch, 1, error=RestartValueError)
     shard_size = Shards(seeds, shard_size).size
     label = None if label is None else integer("label", label, 0, error=RestartValueError)
-    source = None
-    if workers == 1 and address is None:
-        most = max(1, min(batch, len(seeds)))  # no lanes for samples there are none of
-        source = SamplerSource(denoiser, plan, most, chosen, label, pixels, display.event, display.row)
-        # The plan alone: a sampler that did not fit into memory must be free to go.
-        bound, device, ran = source.sampler.plan, str(source.sampler.device), source.sampler.describe()
-    else:  # the engines are elsewhere; this one only says what they will do
-        ray_workers.check()
-        bound = Sampler(denoiser.to("cpu"), plan, 1, device="cpu", compile="off").plan
-        device, ran = str(chosen["device"] or "cpu"), f"{workers} workers of Ray Data"
+    by: Workers
+    if in_this_process(workers, address):
+        most = max(1, min(batch, len(seeds)))  # no lanes beyond the number of samples
+        by = LocalWorker(denoiser, plan, most, chosen, label, pixels, display, keep_seconds)
+    else:
+        by = RayWorkers(denoiser, plan, batch, chosen, label, load, workers, address, keep_seconds)
     record = {
         "program": f"restart-sampling {__version__}",
         "command": command,
@@ -109,17 +133,17 @@ def run_job(
         "model_sha256": denoiser.info.get("sha256"),
         "plan": plan.config.to_dict(),
         "plan_digest": plan.digest,
-        "nfe": bound.nfe,
-        "notes": list(bound.notes),
+        "nfe": by.plan.nfe,
+        "notes": list(by.plan.notes),
         "seeds": str(seeds),
         "class": class_ if class_ is not None or label is None else str(label),
         "batch": batch,
-        "device": device,
+        "device": by.device,
         "dtype": chosen["dtype"],
         "backend": chosen["backend"],  # as asked: all give the same bits, and another machine may have others
         "graph": chosen["graph"],
         "compile": chosen["compile"],
-        "ran": ran,
+        "ran": by.ran,
         "format": format,
         "format_version": format_version,
         "pixels": pixels,
@@ -128,74 +152,29 @@ def run_job(
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
     }
     per_sample = denoiser.numel * (4 if pixels == "float32" else 1)
-    folder = JobFolder(out, record, overwrite, who.rank, who.world, per_sample)
-    stop = pipeline.Stop() if stop is None else stop
+    folder = JobFolder(out, record, overwrite, worker.rank, worker.world, per_sample)
+    stop = Stop() if stop is None else stop
     try:
-        display.start(folder, denoiser.name, bound.nfe, batch, device, ran, who, workers)
-        for note in (*denoiser.info.get("notes", ()), *bound.notes):
+        display.start(folder, denoiser.name, by.plan.nfe, batch, by.device, by.ran, worker, workers)
+        for note in (*denoiser.info.get("notes", ()), *by.plan.notes):
             display.note(note)
         with display:
-            if source is not None:
-                made = Sheets(folder, sheets, preview)
-                result = _here(folder, source, plan, display, stop, made, keep_seconds)
-            else:
-                threads = max(1, (os.cpu_count() or 1) // workers)
-                engine = ray_workers.Engine(
-                    load or partial(_same, denoiser),
-                    plan.config.to_dict(),
-                    batch,
-                    chosen,
-                    str(out.resolve()),
-                    label,
-                    threads,
-                    keep_seconds,
-                )
-                result = ray_workers.run(
-                    folder, engine, workers, display, stop, address=address, sheets=sheets, preview=preview
-                )
-        for note in () if source is None else source.sampler.notes:
+            result = by.draw(folder, display, stop, Sheets(folder, sheets, preview))
+        for note in by.notes:
             display.note(note)
-        return display.finish(result, stop.signal)
+        return display.finish(folder, result, stop.signal)
     except OSError as error:
-        raise pipeline.explain(error, out) from error
+        raise explain(error, out) from error
     finally:
         folder.close()
 
 
-def _here(
-    folder: JobFolder,
-    source: SamplerSource,
-    plan: Plan,
-    display: Display,
-    stop: pipeline.Stop,
-    sheets: Sheets,
-    keep_seconds: float,
-) -> pipeline.Result:
-    """Draw this worker's shards in this process."""
-    definition = folder.definition
-
-    def write(data: ShardData) -> Written:
-        return definition.format.write(folder.samples, data, definition.subfolders, folder.tag)
-
-    def done(line: Line, data: ShardData, before: int) -> None:
-        sheets.add(data)
-        folder.finish(line)  # last: now the shard is finished
-        display.shard(line, before)
-
-    try:
-        return pipeline.run(
-            folder.todo(), source, write, done, plan.digest, stop, display.samples, folder.parts, keep_seconds
-        )
-    except KeyboardInterrupt:
-        stop(130)
-        return pipeline.Result(stopped=True)
+def in_this_process(workers: int, address: str | None) -> bool:
+    """Whether a job with these options of `run_job` is drawn by this process, without Ray."""
+    return workers == 1 and address is None
 
 
 def _path(denoiser: Denoiser, model: str | None) -> str | None:
-    """Where the model's file is, for a repeat from another folder; None for a bundled model and for a function."""
+    """Return where the model's file is, for a repeat from another folder; None for a bundled model or a function."""
     path = denoiser.info.get("path")
     return None if path is None or (model or denoiser.name) in BUNDLED else str(Path(path).resolve())
-
-
-def _same(denoiser: Denoiser) -> Denoiser:
-    return denoiser

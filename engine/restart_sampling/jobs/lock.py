@@ -1,7 +1,7 @@
-"""Locks on a folder: two runs never write into one, and one sees who is at work. The system lets go of them when their
-process ends, however it ends.
+"""Locks on a folder: two runs never write into one, and others see which processes work there. The system releases a
+lock when its process ends, however it ends.
 
-    .lock-<rank>         held by each process that appends to a manifest
+    .lock-<rank>          held by each process that appends to a manifest
     .workers/<host>-<pid> held by each worker of Ray
 """
 
@@ -20,7 +20,7 @@ from ..common.strict_json import loads
 
 try:
     import fcntl
-except ImportError:  # not a POSIX system: two runs in one folder are then the user's to avoid
+except ImportError:  # not a POSIX system: there the user has to avoid two runs in one folder
     fcntl = None  # type: ignore[assignment]
 
 WORKERS = ".workers"
@@ -28,9 +28,15 @@ TRIES = 10
 
 
 class FolderLock:
-    """Held from construction to `release`; one for each worker of a run (`rank`), or of any `name`.
+    """A lock on a folder, held from its construction to `release`.
 
-    Raises OutputError naming the process that holds it.
+    Args:
+        folder: the folder.
+        rank: number of a worker of the run; each has a lock of its own.
+        name: another name for the file of the lock.
+
+    Raises:
+        OutputError: another process holds it, or the folder cannot be used; the message names the process.
     """
 
     def __init__(self, folder: Path, rank: int = 0, name: str = "") -> None:
@@ -51,7 +57,7 @@ class FolderLock:
         self.file = file
 
     def release(self) -> None:
-        """The file stays: to remove it would let a third process lock another file of that name."""
+        """Release the lock. Its file stays, or a third process could lock another file of that name."""
         if self.file is not None:
             self.file.truncate(0)
             self.file.close()
@@ -59,7 +65,10 @@ class FolderLock:
 
 
 def _lock(file: IO[str]) -> bool:
-    """Take the lock. Tried for a moment: somebody who looks whether it is held holds it himself for an instant."""
+    """Take the lock and return whether it was free.
+
+    It is tried several times, since a process that looks whether the lock is held holds it for an instant.
+    """
     if fcntl is None:
         return True
     for _ in range(TRIES):
@@ -72,35 +81,35 @@ def _lock(file: IO[str]) -> bool:
 
 
 def worker_lock(folder: Path) -> FolderLock:
-    """Held by a worker of Ray as long as it lives; what dead ones of this machine left is removed."""
+    """Take the lock that a worker of Ray holds as long as it lives; remove those of dead workers of this machine."""
     where, host = folder / WORKERS, socket.gethostname().replace(".", "_")
     where.mkdir(exist_ok=True)
     for path in where.glob(f"{host}-*"):
-        with contextlib.suppress(OSError):  # an empty one may be about to be locked
+        with contextlib.suppress(OSError):  # a lock file that is empty may be about to be locked
             if path.stat().st_size and not held(path):
                 path.unlink()
     return FolderLock(where, name=f"{host}-{os.getpid()}")
 
 
 def held(path: Path) -> bool:
-    """Whether some process holds this lock."""
+    """Whether a process holds this lock."""
     return _held(path) is not None
 
 
 def alive(folder: Path, world: int) -> int:
-    """How many workers are at work: of `world` ranks of torchrun, or of Ray's."""
+    """Return how many workers are alive: of `world` ranks of torchrun, or of Ray's."""
     ranks = (folder / f".lock-{rank}" for rank in range(world)) if world > 1 else ()
     return sum(held(path) for path in (*ranks, *folder.glob(f"{WORKERS}/*")))
 
 
 def running(folder: Path) -> list[str]:
-    """Who holds locks in a folder, "process 123 on host"; for people to read."""
+    """Return the processes that hold locks in a folder, each as "process 123 on host"."""
     paths = sorted([*folder.glob(".lock-*"), *folder.glob(f"{WORKERS}/*")])
     return [holder for path in paths if (holder := _held(path)) is not None]
 
 
 def _held(path: Path) -> str | None:
-    """Who holds the lock in `path`; None where nobody does."""
+    """Return the process that holds the lock in `path`, or None if it is free."""
     try:
         with path.open("r+") as file:
             if fcntl is not None:

@@ -1,24 +1,23 @@
-r"""The manifest: one line for each finished shard, written after everything it speaks of is on the disk.
+r"""The manifest: one line for each finished shard, written once the files it names are on the disk.
 
 A shard is done when its line is there, and not before; so whatever a crash leaves behind, nothing that reads as done is
-half written. Every worker has a file of its own, `manifest-<rank>.jsonl`, and appends to it only. A line that is not
-whole is passed over: its shard is drawn again, with the same bytes.
-"""
+half written. Each worker appends to a file of its own, `manifest-<rank>.jsonl`. A line that is not whole is skipped:
+its shard is drawn again, with the same bytes."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO
 
-from ..common.errors import OutputError
-from ..common.files import append_line, flush_folder, write_atomically
-from ..sampler.seeds import SEED_LIMIT, Seeds
+from ..common import json_lines
+from ..common.checks import is_count
+from ..common.files import flush_folder, write_atomically
+from ..sampler.seeds import Seeds
 from .shards import Shards
 
 _SEEDS, _SHA256 = re.compile(r"[0-9][0-9,:-]*"), re.compile(r"[0-9a-f]{64}")
@@ -29,12 +28,11 @@ class Line:
     """A finished shard.
 
     Attributes:
-        shard: its number; seeds: what it holds, as text; count: images written (without `nonfinite`).
-        files: names in the folder of the samples, or their number where there is one for each seed; bytes: of all of
-            them.
-        sha256: of the file; where there is one file for each seed, of the lines "name sha256" of all, in order of
-            seeds.
-        nonfinite: seeds that became NaN or infinite and have no image.
+        shard: its number.
+        seeds: the seeds it holds, as text.
+        count: images written, so without `nonfinite`.
+        files, bytes, sha256: what the format wrote, see `formats.base.Written`.
+        nonfinite: seeds whose samples became NaN or infinite and have no image.
         batch, dtype, device: how it was drawn; they change no noise, and images only by the network's rounding.
     """
 
@@ -59,24 +57,31 @@ class Manifest:
     """The lines of a folder, and the file that this worker appends to.
 
     A shard may have several lines, in files of several workers: one stopped within it, and another finished it in a
-    later run. The order of the files says nothing about the order of these, so `choose` prefers the line of the whole
-    shard."""
+    later run. The order of the files says nothing about the order of these lines, so `choose` prefers the line of the
+    whole shard.
+
+    Attributes:
+        folder: the job's folder.
+        rank: number of this worker.
+        lines: by shard, the line that counts.
+        others: by shard, more lines of it.
+        damaged: which lines could not be read, in words.
+        aside: shards whose lines were set aside.
+    """
 
     folder: Path
     rank: int = 0
     lines: dict[int, Line] = field(default_factory=dict)
-    others: dict[int, list[Line]] = field(default_factory=dict)  # more lines of the same shards
+    others: dict[int, list[Line]] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
-    aside: set[int] = field(default_factory=set)  # shards whose lines were set aside
+    aside: set[int] = field(default_factory=set)
 
     @classmethod
     def read(cls, folder: Path, rank: int = 0) -> Manifest:
-        """What is finished in `folder`; `damaged` says which lines could not be read."""
+        """Read the manifests of all workers in `folder`. Raises OutputError if one cannot be read."""
         manifest = cls(folder, rank)
         for path in manifest.paths():
-            for number, text in enumerate(_lines(path), 1):
-                if not text.strip():
-                    continue
+            for number, text in json_lines.numbered(path):
                 try:
                     line = _parsed(text)
                 except ValueError:
@@ -88,7 +93,7 @@ class Manifest:
         return manifest
 
     def choose(self, shards: Shards) -> None:
-        """Of several lines of a shard, take the one that speaks of all its seeds, if there is one, else the last."""
+        """Choose among several lines of a shard: the one of all its seeds, if there is one, else the last."""
         for index, others in self.others.items():
             whole = str(shards[index].seeds)
             for line in [*others, self.lines[index]]:
@@ -96,14 +101,14 @@ class Manifest:
                     self.lines[index] = line
 
     def paths(self) -> list[Path]:
-        """The manifests of all workers."""
+        """Return the files of all workers."""
         return sorted(self.folder.glob("manifest-*.jsonl"))
 
     def append(self, line: Line) -> None:
-        """Write down that a shard is finished."""
+        """Append the line of a finished shard and flush it to the disk."""
         path = self.folder / f"manifest-{self.rank}.jsonl"
         new = not path.exists()
-        append_line(path, _text(line))
+        json_lines.append(path, line_text(line))
         if new:
             flush_folder(self.folder)
         self.lines[line.shard] = line
@@ -114,17 +119,18 @@ class Manifest:
         return line is not None and line.seeds == str(seeds)
 
     def set_aside(self, shard: int, why: str) -> None:
-        """Take the line of a shard for damaged: it is read no more, and `remove` drops it."""
+        """Treat the line of a shard as damaged: it no longer counts, and `remove` drops it."""
         del self.lines[shard]
         self.aside.add(shard)
         self.damaged.append(f"the line of shard {shard} ({why})")
 
     def remove(self, shards: set[int]) -> None:
-        """Forget some shards, so that they are drawn again. No other worker may be running."""
+        """Remove the lines of some shards, so that they are drawn again. No other worker may be running."""
         shards = shards | self.aside
         for path in self.paths():
-            kept = [text for text in _lines(path) if (found := _shard(text)) is not None and found not in shards]
-            content = "".join(f"{text}\n" for text in kept).encode()
+            texts = (text for _, text in json_lines.numbered(path))
+            left = [text for text in texts if (found := _shard(text)) is not None and found not in shards]
+            content = "".join(f"{text}\n" for text in left).encode()
             write_atomically(path, partial(_write, content=content))
         flush_folder(self.folder)
         self.lines = {shard: line for shard, line in self.lines.items() if shard not in shards}
@@ -134,26 +140,15 @@ def _write(file: IO[bytes], content: bytes) -> None:
     file.write(content)
 
 
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for text in file:
-                yield text.rstrip("\n")
-    except OSError as error:
-        raise OutputError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _text(line: Line) -> str:
+def line_text(line: Line) -> str:
+    """Return a line as the file has it."""
     return json.dumps(asdict(line), sort_keys=True)
 
 
 def _parsed(text: str) -> Line:
-    """The line in a text. Raises ValueError. Its seeds are read in full only where they are compared or checked."""
-    try:
-        fields = json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(fields, dict) or not _REQUIRED <= fields.keys() <= _KNOWN:
+    """Return the line in a text; ValueError if there is none. Its seeds are parsed only where they are compared."""
+    fields = json_lines.parse(text)
+    if not _REQUIRED <= fields.keys() <= _KNOWN:
         raise ValueError("not a line of a manifest")
     files, nonfinite = fields["files"], fields.get("nonfinite", [])
     whole = (
@@ -175,12 +170,8 @@ def _parsed(text: str) -> Line:
     return Line(**fields)
 
 
-def is_count(value: object) -> bool:
-    """Whether a value of a JSON line is a number of samples, bytes or workers, or a seed."""
-    return type(value) is int and 0 <= value < SEED_LIMIT
-
-
 def _shard(text: str) -> int | None:
+    """Return the number of the shard of a line, or None if the line cannot be read."""
     try:
         return _parsed(text).shard
     except ValueError:

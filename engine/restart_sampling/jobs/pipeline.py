@@ -1,12 +1,12 @@
 r"""The pipeline of a job: sample, collect shards, encode and write beside the sampler.
 
-The sampler's thread draws batches of consecutive seeds, across the borders of shards, and never waits for a disk unless
-`BACKLOG` finished shards are waiting for the writers (back-pressure: memory stays bounded). A shard that is complete goes to a
-writer thread, which writes its files, flushes them and then its line of the manifest. A writer's error stops the job at
-the next batch; what is finished stays finished.
+The sampler's thread draws batches of consecutive seeds, across the borders of shards, and waits for the disk only while
+more than `BACKLOG` finished shards wait for the writers: so memory stays bounded. A complete shard goes to a writer
+thread, which writes its files, flushes them, and then appends its line to the manifest. A writer's error stops the job
+at the next batch; what is finished stays finished.
 
-A shard that is not complete is kept as it grows, by a thread of its own, in a part file (`parts`): at most every
-KEEP_SECONDS, and whatever ends the run. The next run begins with what is kept and draws the seeds that follow. A
+A shard that is not complete is saved as it grows, by a thread of its own, in a part file (`parts`): at most every
+`KEEP_SECONDS`, and whatever ends the run. The next run begins with what is saved and draws the seeds that follow. A
 stopped run also writes the files of its last shard as far as it went, for people to see; its line then names fewer
 seeds."""
 
@@ -19,39 +19,35 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
-
-import numpy as np
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
 from ..common.errors import OutputError
 from ..common.marks import mark
 from ..sampler.seeds import Seeds
-from .formats.base import ShardData
+from .collect import Drawn, OpenShard, batches, sort_in
+from .formats.base import ShardData, Written
 from .manifest import Line
-from .parts import Parts, Piece
+from .parts import Parts
 from .shards import Shard
+from .signals import Stop
 
 WRITERS = 2
 BACKLOG = 4  # shards that are being written or wait for it
-# between pieces: what a kill may cost, and at 5 to 20 ms for an fsync at most 1 % of another thread's time
+# Between two saves: what a kill may cost, and at 5 to 20 ms for an fsync at most 1 % of another thread's time.
 KEEP_SECONDS = 2.0
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A batch of samples: seeds int64 [n], labels int64 [n] or None, `fetch` for the pixels, seeds that are not finite."""
-
-    seeds: np.ndarray
-    labels: np.ndarray | None
-    fetch: Callable[[], np.ndarray]
-    nonfinite: frozenset[int]
-
-
 class Source(Protocol):
-    """Who draws: the batches of some seeds, in order."""
+    """What draws: returns batches of samples by their seeds.
+
+    Attributes:
+        batch: the most seeds of a batch; it may shrink.
+        dtype, device: what the manifest records.
+    """
 
     batch: int
     dtype: str
@@ -61,70 +57,16 @@ class Source(Protocol):
 
 
 @dataclass
-class _Open:
-    """A shard that is being collected: the first `kept` of its pieces are in part files, the first `before` from
-    earlier runs.
-    """
-
-    shard: Shard
-    pieces: list[Piece] = field(default_factory=list)
-    kept: int = 0
-    before: int = 0
-    kept_at: float = field(default_factory=time.perf_counter)  # when it was begun, or kept last
-    keeping: Future[None] | None = None
-
-    def __post_init__(self) -> None:
-        self.count = sum(piece.count for piece in self.pieces)
-        self.kept = self.before = len(self.pieces)
-
-    def add(self, piece: Piece) -> None:
-        self.pieces.append(piece)
-        self.count += piece.count
-
-    @property
-    def missing(self) -> int:
-        return len(self.shard.seeds) - self.count
-
-    @property
-    def left(self) -> Seeds:
-        """The seeds that are to be drawn."""
-        if not self.count:
-            return self.shard.seeds
-        return Seeds.ascending(np.setdiff1d(self.shard.seeds.numpy(), self.seeds(), assume_unique=True))
-
-    @property
-    def images_before(self) -> int:
-        """Images that earlier runs have drawn."""
-        return sum(len(piece.seeds) for piece in self.pieces[: self.before])
-
-    def seeds(self) -> np.ndarray:
-        """The seeds that are collected, ascending."""
-        parts = [np.array([*piece.nonfinite], np.int64) for piece in self.pieces]
-        return np.sort(np.concatenate([*(piece.seeds for piece in self.pieces), *parts]))
-
-    def cut(self) -> _Open:
-        """The shard as far as it is collected; its line then names fewer seeds, so a later run goes on with it."""
-        self.shard = Shard(self.shard.index, Seeds.ascending(self.seeds()))
-        return self
-
-
-class Stop:
-    """Asks a pipeline to stop after the batch in flight; `signal` is why, as an exit code says it."""
-
-    def __init__(self) -> None:
-        self.event, self.signal = threading.Event(), 0
-
-    def __call__(self, signal: int = 0) -> None:
-        self.signal = self.signal or signal
-        self.event.set()
-
-    def __bool__(self) -> bool:
-        return self.event.is_set()
-
-
-@dataclass
 class Result:
-    """What a pipeline did: images written, shards, seeds without an image, seconds, and whether it was stopped."""
+    """What a pipeline did.
+
+    Attributes:
+        images: how many it drew and wrote.
+        shards: how many it wrote.
+        nonfinite: seeds without an image.
+        seconds: how long it took.
+        stopped: whether it was stopped.
+    """
 
     images: int = 0
     shards: int = 0
@@ -133,43 +75,115 @@ class Result:
     stopped: bool = False
 
 
-def run(
-    todo: Iterable[Shard],
-    source: Source,
-    write: Callable[[ShardData], Any],
-    done: Callable[[Line, ShardData, int], None],
-    plan: str,
-    stop: Stop,
-    progress: Callable[[int], None] | None = None,
-    parts: Parts | None = None,
-    keep_seconds: float = KEEP_SECONDS,
-) -> Result:
-    """Draw and write the shards of `todo`.
+class Pipeline:
+    """Draws and writes shards.
 
     Args:
-        write: writes the files of a shard → `writers.Written`; called in a writer thread.
-        done: called in a writer thread with the line of a shard whose files are on the disk, and how many of its images
-            earlier runs have drawn; appends the line to the manifest.
-        plan: digest of the plan. stop: polled after every batch. progress: called with the samples of every batch.
-        parts: where shards that are not finished are kept, every `keep_seconds` at most; None keeps nothing.
+        source: draws the samples.
+        write: write(data) writes the files of a shard; called in a writer thread.
+        done: done(line, data, before) appends the line of a shard whose files are on the disk, `before` of whose images
+            earlier runs have drawn; called in a writer thread, one call at a time.
+        plan: digest of the plan.
+        stop: is asked after every batch.
+        progress: called with the number of samples of every batch.
+        parts: where shards that are not finished are saved; None saves nothing.
+        keep_seconds: least seconds between two saves of a shard.
     """
-    result, lock = Result(), threading.Lock()
-    started = time.perf_counter()
 
-    def finish(shard: _Open) -> None:
-        if shard.keeping is not None:
-            wait([shard.keeping])  # so that nothing is kept after the shard is finished
+    def __init__(
+        self,
+        source: Source,
+        write: Callable[[ShardData], Written],
+        done: Callable[[Line, ShardData, int], None],
+        plan: str,
+        stop: Stop,
+        progress: Callable[[int], None] | None = None,
+        parts: Parts | None = None,
+        keep_seconds: float = KEEP_SECONDS,
+    ) -> None:
+        self.source, self.write, self.done, self.plan, self.stop = source, write, done, plan, stop
+        self.progress, self.parts, self.keep_seconds = progress, parts, keep_seconds
+        self.result, self.lock = Result(), threading.Lock()
+        self.opened: deque[OpenShard] = deque()  # shards that are collected, in order
+        self.waiting: deque[Future[None]] = deque()  # shards that are written, in order
+
+    def run(self, todo: Iterable[Shard]) -> Result:
+        """Draw and write the shards of `todo`.
+
+        Raises:
+            OSError: a write failed. Errors of the source pass through. Either way, what was drawn is saved first.
+        """
+        started = time.perf_counter()
+        self.writers = ThreadPoolExecutor(WRITERS, "restart-writer")
+        self.saver = ThreadPoolExecutor(1, "restart-saver")  # one thread: the pieces of a shard are appended in order
+        before: Drawn | None = None  # its pixels are copied to the host while the next batch is drawn
         try:
-            publish(shard)
-        except OSError:  # the files of a shard may need more room than what of it is not kept yet
+            for seeds in batches(iter(todo), self._open, lambda: self.source.batch):
+                drawn = self.source.draw(seeds)
+                before, ready = drawn, before
+                if ready is not None:
+                    self._collect(ready)
+                if self.stop:
+                    self.result.stopped = True
+                    break
+            last, before = before, None
+            if last is not None:
+                self._collect(last)
+            self._hand_over()  # a shard of which only the files were missing
+        finally:
+            self._end(before)
+            self.result.seconds = time.perf_counter() - started
+        return self.result
+
+    def _open(self, shard: Shard) -> Seeds:
+        """Begin to collect a shard, with what is saved of it; return the seeds that are left."""
+        self.opened.append(OpenShard(shard, [] if self.parts is None else self.parts.load(shard.index, shard.seeds)))
+        return self.opened[-1].left
+
+    def _collect(self, drawn: Drawn) -> None:
+        """Add a batch to its shards, hand over those that are complete, save the one that is not if it is time."""
+        sort_in(drawn, self.opened)
+        if self.progress is not None:  # before its shards are finished, so that their events count this batch
+            self.progress(len(drawn.seeds))
+        self._hand_over()
+        for shard in itertools.islice(self.opened, 1):  # at most one shard is collected in part
+            if (last := shard.saving) is not None and last.done():
+                last.result()
+            if (last is None or last.done()) and time.perf_counter() - shard.saved_at >= self.keep_seconds:
+                self._save_later(shard)
+
+    def _hand_over(self) -> None:
+        """Give complete shards to the writers; wait while too many are being written. Raises their errors."""
+        while self.opened and not self.opened[0].missing:
+            self.waiting.append(self.writers.submit(self._finish, self.opened.popleft()))
+        while self.waiting and (self.waiting[0].done() or len(self.waiting) > BACKLOG):
+            self.waiting.popleft().result()
+
+    def _save_later(self, shard: OpenShard) -> Future[None]:
+        shard.saving = self.saver.submit(self._save, shard, len(shard.pieces))
+        return shard.saving
+
+    def _save(self, shard: OpenShard, upto: int) -> None:
+        """Append the pieces of a shard that are not saved yet, up to number `upto`, to its part file."""
+        if self.parts is not None and shard.saved < upto:
+            self.parts.save(shard.shard.index, shard.pieces[shard.saved : upto])
+            shard.saved, shard.saved_at = upto, time.perf_counter()
+
+    def _finish(self, shard: OpenShard) -> None:
+        """Write a shard; in a writer thread."""
+        if shard.saving is not None:
+            wait([shard.saving])  # so that no piece is saved after the shard is finished
+        try:
+            self._publish(shard)
+        except OSError:  # the disk may have room for the pieces that are not saved yet, if not for the files
             with contextlib.suppress(OSError):
-                keep(shard, len(shard.pieces))
+                self._save(shard, len(shard.pieces))
             raise
 
-    def publish(shard: _Open) -> None:
-        data = _data(shard, plan)
+    def _publish(self, shard: OpenShard) -> None:
+        data = shard.data(self.plan)
         with mark("write"):
-            written = write(data)
+            written = self.write(data)
         line = Line(
             shard.shard.index,
             str(shard.shard.seeds),
@@ -178,143 +192,39 @@ def run(
             written.bytes,
             written.sha256,
             data.nonfinite,
-            source.batch,
-            source.dtype,
-            source.device,
+            self.source.batch,
+            self.source.dtype,
+            self.source.device,
         )
-        with lock:
-            done(line, data, shard.images_before)
-            result.images += line.count - shard.images_before
-            result.shards += 1
-            result.nonfinite += line.nonfinite
+        with self.lock:
+            self.done(line, data, shard.images_before)
+            self.result.images += line.count - shard.images_before
+            self.result.shards += 1
+            self.result.nonfinite += line.nonfinite
 
-    def keep(shard: _Open, upto: int) -> None:
-        if parts is not None and shard.kept < upto:
-            parts.keep(shard.shard.index, shard.pieces[shard.kept : upto])
-            shard.kept, shard.kept_at = upto, time.perf_counter()
+    def _end(self, before: Drawn | None) -> None:
+        """Save and write what was drawn, whatever ended the run; raise the first error of a thread.
 
-    pool, waiting = ThreadPoolExecutor(WRITERS, "restart-writer"), deque[Future[None]]()
-    keeper = ThreadPoolExecutor(1, "restart-keeper")  # one: pieces of a shard are appended in order
-    opened: deque[_Open] = deque()
-
-    def open_shard(shard: Shard) -> Seeds:
-        opened.append(_Open(shard, [] if parts is None else parts.load(shard.index, shard.seeds)))
-        return opened[-1].left
-
-    def hand_over() -> None:
-        while opened and not opened[0].missing:
-            waiting.append(pool.submit(finish, opened.popleft()))
-        while waiting and (waiting[0].done() or len(waiting) > BACKLOG):
-            waiting.popleft().result()
-
-    def keep_open(shard: _Open) -> Future[None]:
-        shard.keeping = keeper.submit(keep, shard, len(shard.pieces))
-        return shard.keeping
-
-    def collect(drawn: Drawn) -> None:
-        _sort_in(drawn, opened)
-        if progress is not None:  # before its shards are finished, so that their events count this batch
-            progress(len(drawn.seeds))
-        hand_over()
-        # At most one shard is collected in part: batches run through the shards in order.
-        for shard in itertools.islice(opened, 1):
-            if (last := shard.keeping) is not None and last.done():
-                last.result()
-            if (last is None or last.done()) and time.perf_counter() - shard.kept_at >= keep_seconds:
-                keep_open(shard)
-
-    before: Drawn | None = None  # its pixels are on their way to the host while the next batch is drawn
-    try:
-        for seeds in _batches(iter(todo), open_shard, lambda: source.batch):
-            drawn = source.draw(seeds)
-            before, ready = drawn, before
-            if ready is not None:
-                collect(ready)
-            if stop:
-                result.stopped = True
-                break
-        last, before = before, None
-        if last is not None:
-            collect(last)
-        hand_over()  # a shard of which nothing was missing but its files
-    finally:
-        errors = []
+        Args:
+            before: a batch that is not collected yet, if an error came first.
+        """
         if before is not None:
-            with contextlib.suppress(Exception):  # another error is on its way
-                collect(before)
-        # Whatever else went wrong, what was drawn is kept, and then written as far as it went.
-        waiting += [keep_open(shard) for shard in opened]
-        waiting += [pool.submit(finish, shard.cut()) for shard in opened if shard.count]
-        for future in waiting:
-            try:
-                future.result()
-            except Exception as error:
-                errors.append(error)
-        pool.shutdown()
-        keeper.shutdown()
-        result.seconds = time.perf_counter() - started
+            # Any exception: one that ended the run is on its way, and this one must not replace it.
+            with contextlib.suppress(Exception):
+                self._collect(before)
+        # Shards that are not complete are saved, and then written as far as they went.
+        self.waiting += [self._save_later(shard) for shard in self.opened]
+        self.waiting += [self.writers.submit(self._finish, shard.cut()) for shard in self.opened if shard.count]
+        # `exception` waits; every thread ends before the first error is raised.
+        errors = [error for future in self.waiting if (error := future.exception()) is not None]
+        self.writers.shutdown()
+        self.saver.shutdown()
         if errors:
             raise errors[0]
-    return result
 
 
-def _batches(shards: Iterator[Shard], begin: Callable[[Shard], Seeds], size: Callable[[], int]) -> Iterator[Seeds]:
-    """Batches of seeds, shard after shard; `begin` gives the seeds of a shard when the first is asked for.
-
-    `size` may shrink.
-    """
-    left = Seeds()
-    while True:
-        pieces: list[range] = []
-        wanted = size()
-        while wanted:
-            if not left:
-                shard = next(shards, None)
-                if shard is None:
-                    break
-                left = begin(shard)
-            piece = left[:wanted]
-            left = left[len(piece) :]
-            pieces += piece.parts
-            wanted -= len(piece)
-        if not pieces:
-            return
-        yield Seeds(pieces)
-
-
-def _sort_in(drawn: Drawn, opened: Sequence[_Open]) -> None:
-    """Give the samples of a batch to the shards they belong to; batches run through the shards in order."""
-    images, at = drawn.fetch(), 0
-    keep = np.array([int(seed) not in drawn.nonfinite for seed in drawn.seeds], dtype=bool)
-    for shard in opened:
-        n = min(shard.missing, len(drawn.seeds) - at)
-        part = slice(at, at + n)
-        kept = keep[part]
-        labels = None if drawn.labels is None else drawn.labels[part][kept]
-        bad = tuple(int(seed) for seed in drawn.seeds[part][~kept])
-        if n:
-            shard.add(Piece(drawn.seeds[part][kept], labels, images[part][kept], bad))
-        at += n
-        if at == len(drawn.seeds):
-            break
-
-
-def _data(shard: _Open, plan: str) -> ShardData:
-    pieces = shard.pieces
-    seeds = np.concatenate([piece.seeds for piece in pieces])
-    labels = [piece.labels for piece in pieces if piece.labels is not None]
-    images = np.concatenate([piece.images for piece in pieces])
-    bad = sorted(seed for piece in pieces for seed in piece.nonfinite)
-    data = ShardData(shard.shard, seeds, np.concatenate(labels) if labels else None, images, plan, tuple(bad))
-    if (np.diff(seeds) > 0).all():
-        return data
-    order = np.argsort(seeds)  # pieces of several workers
-    labels_ = None if data.labels is None else data.labels[order]
-    return replace(data, seeds=seeds[order], labels=labels_, images=images[order])
-
-
-def explain(error: OSError, folder: Any) -> OutputError:
-    """A failed write in one sentence, with what is free on the disk."""
+def explain(error: OSError, folder: Path) -> OutputError:
+    """Return a failed write as an OutputError: what could not be written, and what to do."""
     where = getattr(error, "filename", None) or folder
     text = f"cannot write {where}: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

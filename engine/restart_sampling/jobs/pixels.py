@@ -1,11 +1,11 @@
 r"""From samples on a device to arrays on the host, without making the sampler wait.
 
-Pixels are made on the device in one pass (`restart_kernels.pixels`); then one copy into a ring of pinned buffers,
-beside the next batch. On a CPU there is nothing to copy.
+Pixels are made on the device in one pass (`restart_kernels.pixels`), then copied into a ring of pinned buffers while
+the next batch is drawn. On a CPU there is nothing to copy.
 
 A buffer that is used again is emptied first: if the batch in it was not fetched yet, `take` waits for its copy and
-keeps the array. So a batch is never overwritten, whatever the order in which batches are fetched; with few enough of
-them under way nothing waits."""
+stores the array. So a batch is never overwritten, whatever the order in which batches are fetched, and nothing waits
+while fewer batches are in flight than there are buffers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from ..common.devices import made_current
 
 
 class Event(Protocol):
-    """Something that can be waited for."""
+    """The end of a copy: `synchronize` waits for it."""
 
     def synchronize(self) -> None: ...
 
 
 class PinnedCopies:
-    """Pinned buffers, and copies into them that the GPU makes beside what it computes."""
+    """Pinned buffers, and copies into them that a GPU makes while it computes."""
 
     def buffer(self, numel: int, dtype: torch.dtype) -> Tensor:
         """Return a buffer that a GPU can write to while it computes."""
@@ -40,7 +40,7 @@ class PinnedCopies:
         with made_current(made.device):
             buffer.copy_(made, non_blocking=True)
             copied = torch.cuda.Event()
-            # Without a stream it would be recorded on the current device's, which may have nothing to do with the copy.
+            # Without a stream it would be recorded on that of the current device, which may be another one.
             copied.record(torch.cuda.current_stream(made.device))
         return copied
 
@@ -60,24 +60,24 @@ class Copy:
 
 
 class HostRing:
-    """Takes batches and gives functions that wait for the copy and return the array.
+    """Buffers on the host in turn: `take` starts the copy of a batch and returns a function that waits for it.
 
     Args:
         pixels: "uint8" for [n, H, W, C], "float32" for [n, C, H, W].
-        slots: buffers. A further batch first takes the oldest one out of its buffer.
-        copies: makes buffers and copies; None for pinned ones, of CUDA tensors only.
+        slots: how many buffers; a further batch first moves the oldest one out of its buffer.
+        copies: makes buffers and copies; by default pinned ones, for CUDA tensors only.
     """
 
     def __init__(self, pixels: str, slots: int = 3, copies: PinnedCopies | None = None) -> None:
         self.pixels, self.slots = pixels, slots
         self.copies = copies
         self.buffers: list[Tensor] = []
-        # The batch in each buffer. Weak: who fetches it owns the array, and one that nobody waits for need not be kept.
+        # The batch in each buffer. Weak: its caller owns the array, and a batch without a caller needs no array.
         self.held: list[Callable[[], Copy | None]] = [lambda: None] * slots
         self.next = 0
 
     def take(self, x: Tensor) -> Callable[[], np.ndarray]:
-        """Start copying samples float32 [n, C, H, W]; the function returns their pixels, now or at any later time."""
+        """Start copying samples float32 [n, C, H, W]; return a function that returns their pixels at any later time."""
         made = x.float() if self.pixels == "float32" else kernels.pixels(x)
         copies = PinnedCopies() if self.copies is None and x.device.type == "cuda" else self.copies
         if copies is None:
@@ -93,7 +93,7 @@ class HostRing:
         return copy
 
     def _buffer(self, i: int, like: Tensor, copies: PinnedCopies) -> Tensor:
-        """Return buffer i in the shape of `like`, made larger where it must be."""
+        """Return buffer i in the shape of `like`; it is made anew if it is too small."""
         if i == len(self.buffers):
             self.buffers.append(copies.buffer(like.numel(), like.dtype))
         if self.buffers[i].numel() < like.numel():

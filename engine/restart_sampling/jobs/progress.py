@@ -1,22 +1,25 @@
-"""What a person sees of a job, and log.jsonl: the same events, one JSON object a line."""
+"""Progress of a job for people: on the terminal, and as events in log.jsonl, one JSON object a line."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from ..common import json_lines
 from ..common.terminal import error, listed, text_column
 from ..sampler.sampler import Progress as Where
-from .job import JobFolder
+from .folder import JobFolder
 from .lock import alive
 from .manifest import Line
 from .pipeline import Result
@@ -26,14 +29,14 @@ COUNT_EVERY = 2.0  # seconds between counts of the workers
 
 
 class Display:
-    """The progress bar of a job and its log; the methods are called from the sampler's thread and from writers."""
+    """The progress bar of a job and its log. Methods are called from the sampler's thread and from writer threads."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.folder: JobFolder | None = None
         self.lock = threading.Lock()
         self.bar = Progress(
-            text_column("{task.fields[who]}sampling"),
+            text_column("{task.fields[worker]}sampling"),
             BarColumn(),
             MofNCompleteColumn(),
             text_column("images"),
@@ -47,24 +50,32 @@ class Display:
         self.rank = 0
         self.nonfinite: list[int] = []
         self.started_at = self.counted_at = 0.0
-        self.memory = 0  # bytes of the device that are taken, where a worker elsewhere says so
+        self.memory = 0  # bytes of its device that a worker in another process says it holds
 
     def start(
-        self, folder: JobFolder, model: str, nfe: int, batch: int, device: str, ran: str, who: Worker, workers: int = 1
+        self,
+        folder: JobFolder,
+        model: str,
+        nfe: int,
+        batch: int,
+        device: str,
+        ran: str,
+        worker: Worker,
+        workers: int = 1,
     ) -> None:
-        """Say what is about to run; `workers` are Ray's."""
-        self.folder, self.nfe, self.device, self.rank = folder, nfe, torch.device(device), who.rank
-        self.who, self.workers = who, max(who.world, workers)
+        """Say what is about to run; `workers` is the number of Ray's workers."""
+        self.folder, self.nfe, self.device, self.rank = folder, nfe, torch.device(device), worker.rank
+        self.worker, self.workers = worker, max(worker.world, workers)
         total = len(folder.definition.seeds)
         line = f"{total:,} images of {model} → {folder.path}: {nfe} NFE each, batches of {batch}, {ran}"
-        if who.world > 1:
-            line += f", worker {who.rank} of {who.world}"
+        if worker.world > 1:
+            line += f", worker {worker.rank} of {worker.world}"
         self.console.print(line)
         for where in folder.manifest.damaged:
             self.note(f"{where} is damaged; its shard is drawn again")
-        finished, kept = folder.finished_seeds(), folder.kept()
+        finished, saved = folder.finished_seeds(), folder.saved()
         if folder.resumed:
-            inside = f", and {kept:,} images of unfinished shards are kept" if kept else ""
+            inside = f", and {saved:,} images of unfinished shards are saved" if saved else ""
             self.note(f"going on: {finished:,} of {total:,} seeds are finished{inside}")
         self.log(
             "start",
@@ -72,8 +83,8 @@ class Display:
             nfe=nfe,
             batch=batch,
             ran=ran,
-            rank=who.rank,
-            world=who.world,
+            rank=worker.rank,
+            world=worker.world,
             seeds=total,
             finished=finished,
             host=socket.gethostname(),
@@ -81,9 +92,9 @@ class Display:
             torch=torch.__version__,
             command=sys.argv[1:],
         )
-        share = "" if who.world == 1 else f"worker {who.rank} "
+        name = "" if worker.world == 1 else f"worker {worker.rank} "
         self.task = self.bar.add_task(
-            "", total=max(total - finished - kept, 0) // who.world, rate="", memory="", alive="", who=share
+            "", total=max(total - finished - saved, 0) // worker.world, rate="", memory="", alive="", worker=name
         )
         self.started_at = time.perf_counter()
 
@@ -95,14 +106,14 @@ class Display:
         self.bar.stop()
 
     def samples(self, n: int) -> None:
-        """n more samples are drawn."""
+        """Count n more samples as drawn."""
         self.done += n
         self.in_batch = 0.0
         self._show()
 
     def row(self, where: Where) -> None:
-        """An evaluation was launched."""
-        self.in_batch = where.batch * where.row / max(where.nfe, 1)
+        """Move the bar within a batch, when an evaluation was launched."""
+        self.in_batch = where.batch * where.evaluations / max(where.nfe, 1)
         self._show()
 
     def _show(self) -> None:
@@ -121,11 +132,11 @@ class Display:
         )
         if self.workers > 1 and time.perf_counter() - self.counted_at > COUNT_EVERY:
             self.counted_at = time.perf_counter()
-            now = alive(self.folder.path, self.who.world)
+            now = alive(self.folder.path, self.worker.world)
             self.bar.update(self.task, alive=f"{now} of {self.workers} workers")
 
     def shard(self, line: Line, before: int = 0) -> None:
-        """A shard is finished; earlier runs have drawn `before` of its images."""
+        """Log a finished shard, `before` of whose images earlier runs have drawn."""
         self.nonfinite += line.nonfinite
         self.log(
             "shard",
@@ -138,29 +149,30 @@ class Display:
             drawn=int(self.done),
         )
         if line.nonfinite:
-            self.note(_quarantined(line.nonfinite) + "; they have no image")
+            self.note(_nonfinite(line.nonfinite) + "; they have no image")
 
     def event(self, event: str, details: dict[str, Any]) -> None:
-        """Something was done about a failure."""
+        """Log what was done about a failure."""
         self.log(event, **details)
         if event == "out of memory":
             self.note(f"out of memory with batches of {details['batch']}; going on with {details['next']}")
 
     def note(self, text: str) -> None:
+        """Print a note."""
         self.console.print(f"note: {text}", soft_wrap=True)
 
     def failed(self, text: str) -> None:
+        """Log and print the error that ended the job."""
         self.log("failed", error=text)
         error(text)
 
-    def finish(self, result: Result, signal: int) -> list[int]:
-        """The last lines; returns the seeds without an image, of all runs of this job."""
-        assert self.folder is not None
-        lines = self.folder.manifest.lines.values()
+    def finish(self, folder: JobFolder, result: Result, signal: int) -> list[int]:
+        """Print the last lines; return the seeds without an image, of all runs of this job."""
+        lines = folder.manifest.lines.values()
         images, failures = sum(line.count for line in lines), [s for line in lines for s in line.nonfinite]
-        total = len(self.folder.definition.seeds)
+        total = len(folder.definition.seeds)
         rate = f" ({result.images / result.seconds:.3g} images/s)" if result.images and result.seconds else ""
-        where = self.folder.path / "grid.png"
+        where = folder.path / "grid.png"
         look = f"; look at {where}" if where.exists() else ""
         self.console.print(
             f"{result.images:,} images in {result.seconds:.1f} s{rate}; {images:,} of {total:,} are there{look}"
@@ -168,7 +180,7 @@ class Display:
         if signal:
             self.console.print("stopped; the same command goes on from here")
         if failures:
-            error(f"{_quarantined(failures)}; check the network's weights, or use dtype fp32")
+            error(f"{_nonfinite(failures)}; check the network's weights, or use dtype fp32")
         self.log(
             "stop" if signal else "end",
             rank=self.rank,
@@ -179,16 +191,13 @@ class Display:
         return failures
 
     def log(self, event: str, **details: Any) -> None:
-        """One line of log.jsonl; a log that cannot be written stops nothing."""
+        """Append a line to log.jsonl; a log that cannot be written stops nothing."""
         if self.folder is None:
             return
         line = json.dumps({"time": round(time.time(), 3), "event": event, **details})
-        try:
-            with self.lock, (self.folder.path / "log.jsonl").open("a") as file:
-                file.write(line + "\n")
-        except OSError:
-            pass
+        with contextlib.suppress(OSError), self.lock:
+            json_lines.append(self.folder.path / "log.jsonl", line, durable=False)
 
 
-def _quarantined(seeds: Any) -> str:
+def _nonfinite(seeds: Sequence[int]) -> str:
     return f"{len(seeds)} samples became NaN or infinite, also in float32: seed {listed(seeds, 8)}"

@@ -1,12 +1,12 @@
-r"""run.json, read in one place: what a job is, checked before anything acts on it.
+r"""run.json: the record of a job, checked before anything acts on it.
 
 The file may have been edited, cut short or damaged, and a job that does something else than its folder says is a wrong
-result. So every entry has a type and bounds (`ENTRIES`), and two digests are recorded beside what they name:
+result. So every entry has a type and bounds (`ENTRIES`), and two digests stand beside what they name:
 
     plan_digest   of "plan"
     job_digest    of the entries in SEALED, so of everything that decides what is drawn and where it is
 
-Entries that decide nothing about the samples (batch, device, where the model lies) may be edited. Older folders have no
+Entries that decide nothing about the samples (batch, device, path of the model) may be edited. Older folders have no
 job_digest, and are checked by everything else. The weights are not sealed: they are compared with the model itself.
 """
 
@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..common.checks import is_count
 from ..common.errors import OutputError, RestartError
 from ..common.strict_json import loads
 from ..sampler.seeds import Seeds, parse_seeds
@@ -31,8 +32,12 @@ REQUIRED = object()
 
 
 class Entry(NamedTuple):
-    """One entry of run.json: whether a value `fits`, what is `allowed` in words, and the default where it may be
-    missing.
+    """One entry of run.json.
+
+    Attributes:
+        fits: whether a value may stand there.
+        allowed: what may stand there, in words.
+        default: the value of an entry that is missing, or REQUIRED.
     """
 
     fits: Callable[[Any], bool]
@@ -49,7 +54,7 @@ def _optional(entry: Entry, default: Any = REQUIRED) -> Entry:
 
 
 def _integer(low: int, high: int) -> Entry:
-    return Entry(lambda value: type(value) is int and low <= value <= high, f"an integer from {low} to {high:,}")
+    return Entry(lambda value: is_count(value, high + 1) and value >= low, f"an integer from {low} to {high:,}")
 
 
 def _digits(count: int) -> Entry:
@@ -90,9 +95,10 @@ ENTRIES = {
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The record in `path`, complete and checked; entries that are not in ENTRIES are kept as they are.
+    """Return the record in `path`, complete and checked; entries that are not in ENTRIES stay as they are.
 
-    Raises OutputError: the file cannot be read, is no record, or was changed after a run wrote it.
+    Raises:
+        OutputError: the file cannot be read, is no record, or was changed after a run wrote it.
     """
     try:
         with path.open("rb") as file:
@@ -110,7 +116,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def checked(record: Any) -> dict[str, Any]:
-    """`record` with its defaults. Raises ValueError (or a RestartError) naming the first entry that is wrong."""
+    """Return `record` with its defaults. Raises ValueError or a RestartError that names the first wrong entry."""
     if not isinstance(record, dict):
         raise ValueError(f"it holds {_shown(record)}, not an object")
     complete = dict(record)
@@ -130,25 +136,32 @@ def checked(record: Any) -> dict[str, Any]:
 
 
 def seal(record: Mapping[str, Any]) -> dict[str, Any]:
-    """`record` with the digest of what it says."""
+    """Return `record` with the digest of what it says."""
     return {**record, "job_digest": digest({name: record[name] for name in SEALED})}
 
 
 def digest(value: Any) -> str:
-    """Twelve hexadecimal digits that name a JSON value; of a plan's options it is `Plan.digest`."""
+    """Return twelve hexadecimal digits that name a JSON value; for the options of a plan they are `Plan.digest`."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def seeds_of(record: Mapping[str, Any]) -> Seeds:
-    """The seeds of a record, in the order they were asked for."""
+    """Return the seeds of a record, in the order they were asked for."""
     return parse_seeds(record["seeds"])
 
 
 def shards_of(record: Mapping[str, Any]) -> Shards:
-    """The shards of a record."""
+    """Return the shards of a record."""
     return Shards(seeds_of(record), record["shard_size"])
 
 
+def short(value: Any) -> str:
+    """Return a value of a record as a message compares it with another: text, or JSON, of at most 60 characters."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
 def _shown(value: Any) -> str:
+    """Return a value that is wrong as the file has it, of at most about 40 characters."""
     text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:40]}…"

@@ -1,8 +1,8 @@
 r"""Shards: a job's seeds in fixed pieces that depend on nothing but the seeds and the shard size.
 
-Shard k holds the job's seeds in [k·size, (k + 1)·size), in ascending order, whatever the order they were asked for in,
-the batch, the workers or what an interrupted run had done. Seeds stay a few ranges, so a billion of them start as fast
-as 64."""
+Shard k holds the job's seeds in [k·size, (k + 1)·size) in ascending order, whatever the order in which they were asked
+for, the batch size, the workers or what an interrupted run had done. Seeds stay a few ranges, so a billion of them
+start as fast as 64."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ..sampler.seeds import Seeds
 
 DEFAULT_SIZE = 1000
 LARGEST = 2**31
-MAX_SHARDS = 10_000_000  # of a job: each is looked at by verify and when a job starts
+MAX_SHARDS = 10_000_000  # of a job; verify and the start of a job look at each
 MAX_SEEDS = 10**11
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Number and seeds of one shard; `seeds` ascend and are not empty."""
+    """One shard: its number, and its seeds, which ascend."""
 
     index: int
     seeds: Seeds
 
     @property
     def name(self) -> str:
-        """The number with leading zeros, as file names have it."""
+        """Its number with leading zeros, as file names have it."""
         return f"{self.index:06d}"
 
 
@@ -41,7 +41,8 @@ class Shards:
     """The shards of a job, made as they are asked for.
 
     Args:
-        seeds: of the job. size: seeds a shard may hold.
+        seeds: all seeds of the job.
+        size: how many seeds a shard may hold.
     """
 
     def __init__(self, seeds: Seeds, size: int = DEFAULT_SIZE) -> None:
@@ -49,7 +50,7 @@ class Shards:
             raise RestartValueError(f"the shard size must be an integer from 1 to {LARGEST:,}, got {size!r}")
         self.seeds, self.size = seeds, int(size)
         self.parts = sorted(seeds.parts, key=lambda part: part.start)
-        self._tops = list(accumulate((part[-1] for part in self.parts), max))  # of all parts up to this one
+        self._tops = list(accumulate((part[-1] for part in self.parts), max))  # the largest seed so far
 
     def __iter__(self) -> Iterator[Shard]:
         last = -1
@@ -59,20 +60,20 @@ class Shards:
             last = index
 
     def count(self) -> int:
-        """How many there are; at most a pass over the numbers, and none for one range."""
+        """Return how many there are, by one pass over their numbers; a single range needs none."""
         if len(self.parts) == 1 and self.parts[0].step <= self.size:
             (part,) = self.parts
             return part[-1] // self.size - part[0] // self.size + 1
         return sum(1 for _ in self)
 
     def _indices(self, part: range) -> Iterator[int]:
-        """Ascending shard numbers of one part; each once where the part's step is no larger than a shard."""
+        """Return the ascending shard numbers of one part, each once if its step is no larger than a shard."""
         if part.step <= self.size:
             return iter(range(part[0] // self.size, part[-1] // self.size + 1))
         return (seed // self.size for seed in part)
 
     def __getitem__(self, index: int) -> Shard:
-        """Shard `index`; its seeds may be none."""
+        """Return shard `index`, without seeds if the job has none there."""
         low, high = index * self.size, (index + 1) * self.size
         pieces = []
         for part in islice(self.parts, bisect.bisect_left(self._tops, low), None):
@@ -89,7 +90,7 @@ class Shards:
 
 
 def check_number(seeds: Seeds, size: int) -> None:
-    """Raise RestartValueError if a job has more seeds or shards than one can look after; no shard is made for it."""
+    """Raise RestartValueError if a job has more seeds or shards than are supported; no shard is made to find out."""
     if len(seeds) > MAX_SEEDS:
         raise RestartValueError(f"a job has at most {MAX_SEEDS:,} seeds, and these are {len(seeds):,}")
     parts = seeds.parts

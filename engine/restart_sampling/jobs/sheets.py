@@ -1,28 +1,26 @@
-"""Contact sheets, so that a person can look at what is coming out: grid.png, sheets/SHARD.png, preview.png."""
+"""Contact sheets, so that people can look at the samples of a job: grid.png, sheets/SHARD.png, preview.png."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..common.images import grid, save_png
+from .folder import JobFolder
 from .formats.base import ShardData
 
-if TYPE_CHECKING:
-    from .job import JobFolder
-
-IMAGES = 64
+IMAGES = 64  # of a sheet
 SECONDS = 5.0  # between previews
 
 
 class Sheets:
-    """Makes the sheets of a job from the shards as they come.
+    """Makes the sheets of a job from its finished shards.
 
     Args:
-        every: N, a sheet of the first shard, grid.png, and of every Nth; 0 for none.
-        preview: also keep preview.png, at most every few seconds.
+        folder: the job's folder.
+        every: N: a sheet of the first shard, grid.png, and one of every N-th shard; 0 for none.
+        preview: also write preview.png, a sheet of the latest samples, at most every few seconds.
     """
 
     def __init__(self, folder: JobFolder, every: int, preview: bool) -> None:
@@ -31,7 +29,7 @@ class Sheets:
         self.latest = -SECONDS
 
     def add(self, data: ShardData) -> None:
-        """Make what this shard calls for."""
+        """Make the sheets that are due with this shard."""
         images = _pictures(data.images[:IMAGES])
         if images is None:
             return
@@ -48,11 +46,12 @@ class Sheets:
 
 
 def _pictures(images: np.ndarray) -> np.ndarray | None:
-    """uint8 [n, H, W, C] with 1 or 3 channels, or None where the samples are no pictures."""
+    """Return pixels uint8 [n, H, W, C] with 1 or 3 channels, or None if the samples are no pictures."""
     if images.dtype != np.uint8:
         images = (images * 127.5 + 128).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
     return images if len(images) and images.shape[-1] in (1, 3) else None
 
 
 def _sheet(images: np.ndarray) -> np.ndarray:
+    """Return a sheet on which small images are enlarged."""
     return grid(images, scale=max(1, 96 // images.shape[1]))

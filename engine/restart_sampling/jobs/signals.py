@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first asks to stop after the batch in flight, the second ends the process at once."""
+"""Stopping a job: SIGINT or SIGTERM asks it to stop after the batch in flight, a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -9,18 +9,34 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from .pipeline import Stop
+
+class Stop:
+    """Asks a pipeline to stop after the batch in flight: call it to ask; it is true from then on.
+
+    Attributes:
+        signal: why, as an exit code says it; 0 for no signal.
+    """
+
+    def __init__(self) -> None:
+        self.event, self.signal = threading.Event(), 0
+
+    def __call__(self, signal: int = 0) -> None:
+        self.signal = self.signal or signal
+        self.event.set()
+
+    def __bool__(self) -> bool:
+        return self.event.is_set()
 
 
 @contextmanager
 def stop_on_signals(say: Callable[[str], None]) -> Iterator[Stop]:
-    """A `Stop` that signals set; `say` is told once.
+    """Yield a `Stop` that SIGINT and SIGTERM set, with the exit codes 130 and 143; `say` is called at the first one.
 
-    Exit codes are 130 and 143. To kill at once is safe: see manifest.py.
+    To end the process at once, as the second one does, is safe: see manifest.py.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield stop  # handlers belong to the main thread
+        yield stop  # only the main thread can have handlers
         return
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -1,11 +1,11 @@
-r"""Where a job's samples come from: a sampler, and what is done when it fails.
+r"""The source of a job's samples: a sampler, and what is done when it fails.
 
-* Out of memory: half the batch, and the same seeds again. At one sample it is an error.
-* NaN or infinite samples: drawn once more in float32, without compiling or capturing; what fails there has no image.
-* Few samples on a CPU: oneDNN rounds batches below SMALLEST otherwise than larger ones, and with several threads by how
-  it shares them out. So a batch is filled up with samples that nobody takes, and a slice of it has one thread
-  (`Sampler(batch_invariant=True)`): the bundled model's images then do not depend on the batch, to the last bit.
-"""
+* Out of memory: the same seeds again with half the batch size. With one sample it is an error.
+* NaN or infinite samples: drawn once more in float32, without compiling or capturing; what fails again has no image.
+* Few samples on a CPU: oneDNN rounds batches below SMALLEST otherwise than larger ones, and with several threads the
+  rounding depends on how it divides the work. So small batches are padded with samples whose output is discarded, and
+  each slice of a batch runs on one thread (`Sampler(batch_invariant=True)`): the bundled model's images then do not
+  depend on the batch, to the last bit."""
 
 from __future__ import annotations
 
@@ -22,19 +22,23 @@ from ..models.denoiser import Denoiser
 from ..plan.plan import Plan
 from ..sampler.sampler import Progress, Sampler
 from ..sampler.seeds import Seeds
-from .pipeline import Drawn
+from .collect import Drawn
 from .pixels import HostRing
 
 SMALLEST = 8
 
 
 class SamplerSource:
-    """Draws with a `Sampler` made from `options`; see the module.
+    """Draws with a `Sampler`, and again with another one after a failure; see the module.
 
     Args:
-        label: class for all, or None: drawn from the seed.
+        denoiser, plan: what is drawn.
+        batch: the most samples of a batch.
+        options: of the `Sampler`: backend, graph, compile, dtype, device.
+        label: class of all samples; None draws each from its seed.
+        pixels: "uint8" or "float32".
         note: called with (event, details) when something was done about a failure.
-        callback: of the sampler, for progress within a batch.
+        callback: called by the sampler after every evaluation, for progress within a batch.
     """
 
     def __init__(
@@ -63,7 +67,7 @@ class SamplerSource:
         return Sampler(self.denoiser, self.plan, max(batch, smallest), **{**self.options, "batch_invariant": True})
 
     def draw(self, seeds: Seeds) -> Drawn:
-        """The samples of `seeds`, at most `batch` of them."""
+        """Draw the samples of at most `batch` seeds."""
         failed = None
         try:
             return self._draw(seeds)
@@ -75,7 +79,7 @@ class SamplerSource:
         self._shrink(failed)
         parts: list[Drawn] = []
         pixels: list[np.ndarray] = []
-        while seeds:  # of the batch that is in force then: it may shrink again on the way
+        while seeds:  # in pieces of the current batch size, which may shrink again on the way
             n = min(self.batch, len(seeds))
             parts.append(self.draw(seeds[:n]))
             pixels.append(parts[-1].fetch())  # before the next piece is drawn: its pinned buffer will be used again
@@ -89,6 +93,7 @@ class SamplerSource:
         )
 
     def _shrink(self, why: str) -> None:
+        """Make a sampler of half the batch size in the place of the one that ran out of memory."""
         before, self.batch = self.batch, self.batch // 2
         self.note("out of memory", {"batch": before, "next": self.batch, "error": why})
         del self.sampler
@@ -99,6 +104,7 @@ class SamplerSource:
         self.sampler = self._make(self.batch)
 
     def _draw(self, seeds: Seeds) -> Drawn:
+        """Draw seeds, and those whose samples are not finite once more."""
         values = seeds.numpy()
         x, labels, bad = self._sample(self.sampler, values, self.callback)
         if bad:
@@ -114,7 +120,7 @@ class SamplerSource:
     def _sample(
         self, sampler: Sampler, values: np.ndarray, callback: Callable[[Progress], None] | None = None
     ) -> tuple[torch.Tensor, np.ndarray | None, set[int]]:
-        """(samples, labels, seeds that are not finite) of the seeds; smaller batches than SMALLEST filled up on a CPU."""
+        """Return samples, labels and the seeds that are not finite; batches below SMALLEST are padded on a CPU."""
         n = len(values)
         seeds = torch.from_numpy(values)
         missing = SMALLEST - n if sampler.device.type == "cpu" else 0
@@ -128,6 +134,7 @@ class SamplerSource:
         return x, labels, {int(f["seed"]) for part in parts for f in part.failures}
 
     def _fallback(self) -> Sampler:
+        """Return the sampler for samples that became NaN or infinite."""
         if self._careful is None:
             careful = {**self.options, "dtype": "fp32", "compile": "off", "graph": "off", "batch_invariant": True}
             self._careful = Sampler(self.denoiser, self.plan, max(SMALLEST, min(self.batch, 16)), **careful)

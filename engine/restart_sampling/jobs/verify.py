@@ -1,7 +1,8 @@
 r"""Checking a job's folder: does it hold what its manifest says, and is everything there?
 
-For every shard: the line of the manifest, the files, their bytes and SHA-256, the count, and of some shards whether the
-files can be read. What is missing is not broken: it has not been drawn yet, or failed as NaN."""
+Checked for every shard: the line of the manifest, the files, their bytes and SHA-256, the count, and for some shards
+whether the files can be decoded. What is missing is not broken: it has not been drawn yet, or its samples became NaN.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..common.errors import OutputError
+from ..common.files import file_sha256
 from ..sampler.seeds import parse_seeds
-from .formats.base import digest_of, joint_digest
+from .formats.base import joint_digest
 from .job import Definition, read_job
 from .manifest import Line, Manifest
 from .parts import Parts, part_files
@@ -24,18 +26,21 @@ class Report:
     """What a folder holds.
 
     Attributes:
-        shards, seeds: of the job. finished: shards. images: there. nonfinite: seeds without an image.
-        kept: seeds of unfinished shards that are drawn and wait in part files for the next run.
-        missing: shards that are not finished, as (number, seeds of it that are neither written nor kept).
-        broken: shards whose files are not what the manifest says, with the reason.
-        damaged: lines of manifests that cannot be read.
+        seeds, shards: how many the job has.
+        finished: how many shards are finished.
+        images: how many images there are.
+        saved: how many seeds of unfinished shards are drawn and wait in part files for the next run.
+        nonfinite: seeds without an image.
+        missing: shards that are not finished, as (number, how many of its seeds are neither written nor saved).
+        broken: by shard, why its files are not what the manifest says.
+        damaged: lines of manifests that cannot be read, in words.
     """
 
     seeds: int = 0
     shards: int = 0
     finished: int = 0
     images: int = 0
-    kept: int = 0
+    saved: int = 0
     nonfinite: list[int] = field(default_factory=list)
     missing: list[tuple[int, int]] = field(default_factory=list)
     broken: dict[int, str] = field(default_factory=dict)
@@ -43,19 +48,21 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 all there, 1 something is missing, 3 something is broken."""
+        """0 for a whole job, 1 if something is missing, 3 if something is broken."""
         if self.broken or self.damaged:
             return 3
         return 1 if self.missing or self.nonfinite else 0
 
 
 def verify(folder: Path, decode: int = 1) -> Iterator[tuple[Shard, Report]]:
-    """Check a folder shard by shard; the report is whole after the last.
+    """Check a folder shard by shard; yield each shard and the report, which is complete with the last.
 
     Args:
-        decode: N: read the files of every Nth shard as well; 0 for none.
+        folder: the job's folder.
+        decode: N: decode the files of every N-th shard as well; 0 for none.
 
-    Raises OutputError where there is no run.
+    Raises:
+        OutputError: there is no run in the folder.
     """
     definition, manifest = read_job(folder)
     report = Report(seeds=len(definition.seeds), damaged=manifest.damaged)
@@ -65,26 +72,26 @@ def verify(folder: Path, decode: int = 1) -> Iterator[tuple[Shard, Report]]:
         report.shards += 1
         line = manifest.lines.get(shard.index)
         whole = manifest.done(shard.index, shard.seeds)
-        read = bool(decode) and (report.shards - 1) % decode == 0
-        why = check(folder, definition, shard, line, read) if line is not None else ""
+        decoded = bool(decode) and (report.shards - 1) % decode == 0
+        why = check(folder, definition, shard, line, decoded) if line is not None else ""
         if why and whole:
             report.broken[shard.index] = why
         elif line is not None and not why:
             report.images += line.count
             report.nonfinite += line.nonfinite
             report.finished += whole
-        if not whole:  # files that are not what an old line of it says are being replaced by those of the whole shard
+        if not whole:  # files that differ from an old line of the shard are being replaced by those of the whole shard
             there = set(parse_seeds(line.seeds)) if line is not None and not why else set()
-            kept = set()
+            saved = set()
             for piece in parts.load(shard.index, shard.seeds) if shard.index in in_parts else ():
-                kept |= {*piece.seeds.tolist(), *piece.nonfinite}
-            report.kept += len(kept)
-            report.missing.append((shard.index, len(shard.seeds) - len(there | kept)))
+                saved |= {*piece.seeds.tolist(), *piece.nonfinite}
+            report.saved += len(saved)
+            report.missing.append((shard.index, len(shard.seeds) - len(there | saved)))
         yield shard, report
 
 
-def check(folder: Path, definition: Definition, shard: Shard, line: Line, read: bool) -> str:
-    """Why the files of a shard are not what its line says; "" if they are."""
+def check(folder: Path, definition: Definition, shard: Shard, line: Line, decode: bool) -> str:
+    """Return why the files of a shard are not what its line says, or "" if they are."""
     names, why = _names(definition, shard, line)
     if why:
         return why
@@ -92,7 +99,7 @@ def check(folder: Path, definition: Definition, shard: Shard, line: Line, read: 
     folder = folder / definition.samples
     for name in names:
         try:
-            size, digest = digest_of(folder / name)
+            size, digest = (folder / name).stat().st_size, file_sha256(folder / name)
         except FileNotFoundError:
             return f"{name} is not there"
         except OSError as error:
@@ -101,10 +108,10 @@ def check(folder: Path, definition: Definition, shard: Shard, line: Line, read: 
         digests.append(digest)
     joint = digests[0] if isinstance(line.files, tuple) else joint_digest(names, digests)
     if total != line.bytes:
-        return f"{names[0] if len(names) == 1 else 'its files'} should have {line.bytes:,} bytes, not {total:,}"
+        return _wrong_size(names, line, total)
     if joint != line.sha256:
         return f"SHA-256 of {names[0] if len(names) == 1 else 'its files'} is {joint[:12]}…, not {line.sha256[:12]}…"
-    if read:
+    if decode:
         for name in names:
             try:
                 found += definition.format.check(folder / name)
@@ -116,7 +123,7 @@ def check(folder: Path, definition: Definition, shard: Shard, line: Line, read: 
 
 
 def glance(folder: Path, definition: Definition, manifest: Manifest) -> dict[int, str]:
-    """The finished shards of which a file is gone or has another size, with the reason. No file is opened."""
+    """Return why files of finished shards are gone or have another size, by shard. No file is opened."""
     broken, shards, folder = {}, definition.shards, folder / definition.samples
     for index, line in manifest.lines.items():
         if not manifest.done(index, shards[index].seeds):
@@ -138,7 +145,7 @@ def glance(folder: Path, definition: Definition, manifest: Manifest) -> dict[int
 
 
 def _names(definition: Definition, shard: Shard, line: Line) -> tuple[list[str], str]:
-    """(the files of a shard, what is wrong with its line before any is looked at)."""
+    """Return the files of a shard, and what is wrong with its line before any file is looked at, or ""."""
     left_out = set(line.nonfinite)
     seeds = [seed for seed in parse_seeds(line.seeds) if seed not in left_out]
     if len(seeds) != line.count:
@@ -151,9 +158,10 @@ def _wrong_size(names: list[str], line: Line, total: int) -> str:
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over the manifest's digests in order of shards: equal for equal samples, however they were drawn.
+    """Return the SHA-256 of the manifest's digests in order of shards: equal samples give equal ones, however drawn.
 
-    OutputError where something is missing.
+    Raises:
+        OutputError: a shard is not finished.
     """
     definition, manifest = read_job(folder)
     digest = hashlib.sha256()

@@ -32,6 +32,8 @@ import numpy as np
 
 from ..common.checks import choice
 from ..common.errors import ConfigError
+from ..plan.levels import iddpm_levels as iddpm_levels
+from ..plan.levels import vp_sigma as vp_sigma
 
 Array = np.ndarray
 
@@ -86,12 +88,6 @@ def edm(sigma_data: float = 0.5, sigma_min: float = 0.0, sigma_max: float = floa
     return Parameterization("edm", function, sigma_min, sigma_max)
 
 
-def vp_sigma(t: float | Array, beta_d: float = 19.9, beta_min: float = 0.1) -> Array:
-    """Return σ(t) = √(exp(β_d t²/2 + β_min t) − 1), the VP schedule of EDM Table 1."""
-    t = np.asarray(t, dtype=np.float64)
-    return np.sqrt(np.expm1(0.5 * beta_d * t**2 + beta_min * t))
-
-
 def vp(
     beta_d: float = 19.9,
     beta_min: float = 0.1,
@@ -127,21 +123,6 @@ def ve(sigma_min: float = 0.02, sigma_max: float = 100.0) -> Parameterization:
 def _nearest(levels: Array, sigma: Array) -> Array:
     """Return the index of the level nearest to each sigma; `levels` are in any order."""
     return np.abs(levels[:, None] - np.asarray(sigma, dtype=np.float64).reshape(1, -1)).argmin(axis=0)
-
-
-def iddpm_levels(M: int = 1000, C_1: float = 0.001, C_2: float = 0.008) -> Array:
-    """Return the M+1 noise levels u_0 > … > u_M = 0 of iDDPM, float64 (EDM Table 1).
-
-    u_{j−1} = √((u_j² + 1)/max(ᾱ_{j−1}/ᾱ_j, C_1) − 1), ᾱ_j = sin²(π/2 · j/(M(C_2+1))).
-    """
-
-    def alpha_bar(j: int) -> float:
-        return float(np.sin(0.5 * np.pi * j / M / (C_2 + 1)) ** 2)
-
-    u = np.zeros(M + 1)
-    for j in range(M, 0, -1):
-        u[j - 1] = np.sqrt((u[j] ** 2 + 1) / max(alpha_bar(j - 1) / alpha_bar(j), C_1) - 1)
-    return u
 
 
 def iddpm(u: Array | None = None, sigma_min: float | None = None, sigma_max: float | None = None) -> Parameterization:

@@ -1,6 +1,6 @@
 r"""Restart intervals: what they are, and how they are read from every notation in use.
 
-An interval [N, K, t_min, t_max] (arXiv 2306.14878, Algorithms 1 and 2) acts when the state arrives at t_min: it is
+An interval [N, K, t_min, t_max] (arXiv 2306.14878, Algorithm 2) acts when the state arrives at t_min: it is
 raised to t_max by fresh noise of std √(t_max² − t_min²) and solved back down over N grid points (N − 1 steps), K times.
 t_min snaps to the nearest point of the main grid.
 
@@ -27,9 +27,7 @@ These rules decide which notation it is; none is tried:
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
-import numbers
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -38,7 +36,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import choice, did_you_mean, integer, is_integer, real, scalar
+from ..common.checks import choice, did_you_mean, integer, is_integer, is_number, real, scalar
 from ..common.errors import ConfigError
 from .text import Items, key_number, place, plain, read_text, shown
 
@@ -183,6 +181,22 @@ def a1111(steps: int | None) -> RestartConfig:
     return RestartConfig((RestartInterval(R + 1, K, 0.1, 2.0),), main, "a1111", notes)
 
 
+def restart_of(restart: Any, restart_list: Any, default: Any) -> Any:
+    """Return `restart`, or `restart_list`, its name in other samplers.
+
+    Args:
+        default: the value that `restart` has if nothing was given.
+
+    Raises:
+        ConfigError: both are given.
+    """
+    if restart_list is None:
+        return restart
+    if restart != default:
+        raise ConfigError("restart and restart_list are two names of one setting; give one of them")
+    return restart_list
+
+
 def _from_text(text: str, steps: int | None, rule: str | None) -> RestartConfig:
     text = plain(text)
     name = text.strip().lower()
@@ -287,9 +301,9 @@ def _by_name(item: Mapping[Any, Any]) -> dict[str, Any]:
         name = _FIELDS.get(key) if isinstance(key, str) else None
         if name is None:
             text = key[:40] if isinstance(key, str) else shown(key)
-            close = [m for names in (_ORDER, _FIELDS) for m in difflib.get_close_matches(text, names, n=1)]
-            hint = f"did you mean {close[0]!r}?" if close else f"allowed are {', '.join(_FIELDS)}"
-            raise ConfigError(f"unknown key {shown(key)}; {hint}")
+            allowed = f"allowed are {', '.join(_FIELDS)}"
+            hint = did_you_mean(text, _ORDER) or did_you_mean(text, _FIELDS, allowed)
+            raise ConfigError(f"unknown key {shown(key)}{hint}")
         if name in values:
             raise ConfigError(f"{name} is given twice, the second time as {key!r}")
         values[name] = value
@@ -303,7 +317,7 @@ def _refuse_comfy_units(name: str, value: Any) -> None:
     """Refuse ComfyUI's percentages and negative timesteps, which are levels only together with a model."""
     if isinstance(value, str) and value.strip().endswith("%"):
         unit = f"{value.strip()} (a percentage of the sampling)"
-    elif isinstance(value, numbers.Real) and not isinstance(value, bool) and value < 0:
+    elif is_number(value, infinite=True) and value < 0:
         unit = f"{shown(value)} (for ComfyUI a negative number is a timestep)"
     else:
         return
@@ -318,6 +332,6 @@ def _integer(name: str, value: Any, least: int) -> int:
 
 def _level(name: str, value: Any) -> float:
     value = scalar(value)
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if not is_number(value, infinite=True):
         raise ConfigError(f"{name} must be a finite number ≥ 0, got {shown(value)}")
     return real(name, value, 0.0, show=shown)

@@ -10,6 +10,7 @@ from typing import Any
 from ..common.checks import choice, did_you_mean, integer, is_integer, real, scalar, shown
 from ..common.errors import ConfigError
 from ..solvers import get_solver
+from ..solvers.registry import SOLVERS, handling, listed
 from ..solvers.trace import Solver
 from .limits import inside
 from .notation import RestartConfig
@@ -61,6 +62,11 @@ class PlanConfig:
         return get_schedule(self.schedule, rho=self.rho, **dict(self.schedule_options)).process
 
     @property
+    def family(self) -> str:
+        """What kind of sampler it is: "restart", "sde" or "ode", see :func:`family`."""
+        return family(self.solver, self.s_churn, any(i.K > 0 for i in self.restart.intervals))
+
+    @property
     def guided(self) -> bool:
         """Whether any evaluation needs the network twice."""
         return self.guidance_scale != 1.0
@@ -99,6 +105,16 @@ class PlanConfig:
                 value = tuple(None if math.isinf(v) else v for v in value)
             result[f.name] = value.to_json() if isinstance(value, RestartConfig) else value
         return result
+
+
+def family(solver: str, s_churn: float = 0.0, jumps: bool = False) -> str:
+    """Return the family of a sampler: "restart" if it jumps, "sde" if it injects noise otherwise, else "ode".
+
+    Limiting case: the stochastic sampler of EDM with S_churn = 0 is Heun, an ODE solver.
+    """
+    if jumps:
+        return "restart"
+    return "sde" if s_churn > 0 or (solver in SOLVERS and SOLVERS[solver].noisy) else "ode"
 
 
 def _grid(sigmas: Any) -> tuple[float, ...]:
@@ -201,7 +217,9 @@ def _options(given: Any) -> tuple[tuple[str, Any], ...]:
 def _check_combination(values: dict[str, Any], solvers: tuple[Solver, Solver], process: str) -> None:
     for solver, churn in zip(solvers, ("s_churn", "restart_gamma"), strict=True):
         if process not in solver.processes:
-            raise ConfigError(f"solver {solver.name!r} does not handle {process!r} states; use euler, heun or dpm++2m")
+            raise ConfigError(
+                f"solver {solver.name!r} does not handle {process!r} states; use {listed(handling(process))}"
+            )
         if values[churn] > 0 and (solver.noisy or solver.multistep):
             kind = "injects its own noise" if solver.noisy else "keeps a history"
             raise ConfigError(f"{churn} cannot be combined with solver {solver.name!r}, which {kind}; set {churn} to 0")

@@ -13,33 +13,32 @@ Diffusion (DDIM, Heun in the intervals) N_main + Σ 2·K·(N − 1), each of the
 | EDM stochastic     | cifar10-{vp,edm}-sde-NFE, imagenet64-edm-sde-NFE      | Restart Tables 1, 2, 4 |
 | EDM's own settings | cifar10-edm-cond-heun-35, imagenet64-edm-sde-511-churn40 | EDM |
 
-S_noise is the paper's: 1.003 on ImageNet-64, 1 elsewhere. gamma (churn inside the intervals) is 0; the paper
-adds that restart_gamma = 0.05 for t in [0.01, 1] helps slightly on ImageNet-64. Left out, because they are
-not stated as a grid
-and coefficients: the "vanilla SDE" and "Gotta Go Fast" baselines. Numbers known only from figures are left
-out too.
+S_noise is the paper's: 1.003 on ImageNet-64, 1 elsewhere. gamma (churn inside the intervals) is 0; the paper adds that
+restart_gamma = 0.05 for t in [0.01, 1] helps slightly on ImageNet-64. The "vanilla SDE" and "Gotta Go Fast" baselines
+are left out, because they are not stated as a grid and coefficients, and so are numbers known only from figures.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..common.checks import shown
+from ..common.checks import did_you_mean, shown
 from ..common.errors import ConfigError
-from ..models.parameterization import vp_sigma
-from .schedule import sd_sigmas
+from .levels import sd_sigmas, vp_sigma
 
 
 @dataclass(frozen=True)
 class Preset:
     """A published configuration: `Plan.build(**plan_options)` has `nfe` network evaluations per sample.
 
-    `fid` is the published one (50k images unless `note` says otherwise), None where none is printed.
-    `network` is the checkpoint it belongs to. `tuned`: `restart-sampling tune` found it, so a search is not measured by it.
-    `tuned_on`: the features by whose distances it was chosen, "" where it comes from a paper; they cannot say how good it is.
+    Attributes:
+        fid: the published one, of 50k images unless `note` says otherwise; None if none is printed.
+        network: the checkpoint it belongs to.
+        tuned: `restart-sampling tune` found it; not used as a baseline for searches.
+        tuned_on: the features by whose distances it was chosen, which therefore cannot say how good it is; "" if it
+            comes from a paper.
     """
 
     name: str
@@ -64,9 +63,8 @@ def find(name: str) -> Preset:
     table = {preset.name: preset for preset in _all()}
     if isinstance(name, str) and name in table:
         return table[name]
-    close = difflib.get_close_matches(str(name), table, n=3)
-    hint = f"did you mean {', '.join(close)}?" if close else f"choose one of {', '.join(table)}"
-    raise ConfigError(f"preset {shown(name)} is not known; {hint}")
+    hint = did_you_mean(name, table, f"choose one of {', '.join(table)}", most=3)
+    raise ConfigError(f"preset {shown(name)} is not known{hint}")
 
 
 _NETWORKS = {
@@ -77,8 +75,8 @@ _NETWORKS = {
     "imagenet64-edm": ("imagenet64", "edm-imagenet-64x64-cond-adm.pkl"),
 }
 _PFGMPP = (
-    "with a denoiser whose augmented_dim is D, the std of prior and jumps is drawn for each sample; at D = 2048 that of "
-    "a jump over [0.14, 0.30] varies by 2 %"
+    "with a denoiser whose augmented_dim is D, the std of prior and jumps is drawn for each sample; at D = 2048 that "
+    "of a jump over [0.14, 0.30] varies by 2 %"
 )
 
 _Row = tuple[int, float, int, str]  # NFE, FID, N_main, intervals

@@ -1,7 +1,7 @@
 r"""Restart sampling: Algorithm 2 of arXiv 2306.14878.
 
 The main grid has the levels t_0 > t_1 > … > t_N = 0. Interval j is (N_j, K_j, t_min, t_max); its t_min is a point of
-the main grid.
+the main grid. The lines are numbered here, not in the paper:
 
      1  x ~ N(0, t_0²·I)
      2  for i = 0 … N − 1:
@@ -57,12 +57,12 @@ def algorithm_2(
     N = len(grid) - 1
     x = Trajectory(grid[0], config.process, config.s_noise, config.eta, round_sigma)
     for i, (t, s) in enumerate(pairwise(grid)):
-        x.backward((t, s), solver, churn, remaining=N - i)
+        x.backward((t, s), solver, churn, remaining=N - i)  # line 3
         for j in (j for j in intervals if j.index == i + 1):
             for k in range(j.K):
-                x.forward(j.t_min, j.t_max)
-                x.forget()
-                x.backward(j.levels, restart_solver, restart_churn, interval=j.number, iteration=k)
+                x.forward(j.t_min, j.t_max)  # line 6: the jump
+                x.forget()  # the history of a multistep solver
+                x.backward(j.levels, restart_solver, restart_churn, interval=j.number, iteration=k)  # lines 7 and 8
     return x
 
 

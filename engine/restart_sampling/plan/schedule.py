@@ -37,9 +37,8 @@ import numpy as np
 
 from ..common.checks import did_you_mean, integer, real, shown
 from ..common.errors import ConfigError
-from ..models.parameterization import iddpm_levels, vp_sigma
+from .levels import iddpm_levels, sd_sigmas, vp_sigma
 
-SD_TIMESTEPS = 1000
 SPACINGS = ("linspace", "leading", "trailing")
 
 
@@ -119,15 +118,6 @@ def iddpm(
             f"use fewer steps or a wider range (it spans {u[-1]:.4g} .. {u[0]:.6g})"
         )
     return _descending(inside[np.floor(np.linspace(0, len(inside) - 1, n) + 0.5).astype(int)])
-
-
-def sd_sigmas() -> np.ndarray:
-    """Stable Diffusion's levels σ_t, t = 0..999, ascending, float64 [1000]: 0.0292 .. 14.6146.
-
-    σ_t = √((1 − ᾱ_t)/ᾱ_t), ᾱ_t = ∏_{s≤t}(1 − β_s), √β linear from √0.00085 to √0.012 ("scaled linear").
-    """
-    alpha_bar = np.cumprod(1.0 - np.linspace(0.00085**0.5, 0.012**0.5, SD_TIMESTEPS) ** 2)
-    return np.sqrt((1.0 - alpha_bar) / alpha_bar)
 
 
 def sd(n: int, sigma_min: float, sigma_max: float, spacing: str = "linspace", steps_offset: int = 1) -> np.ndarray:

@@ -1,7 +1,7 @@
 r"""The trajectory: the solver steps of a plan in running order, each with the noise that is added on arrival.
 
 Noise that raises the state from level t to t_up, x ← a·x + S_noise·√(t_up² − a²t²)·ε, is needed in two places: the
-forward process of Restart (arXiv 2306.14878, Algorithm 1) and EDM's churn (arXiv 2206.00364, Algorithm 2, lines 4–6).
+forward process of Restart (arXiv 2306.14878, Algorithm 2) and EDM's churn (arXiv 2206.00364, Algorithm 2, lines 4–6).
 It is folded into the step that arrives at t, so it needs no network call of its own. Noise that meets at one point, as
 a Restart jump followed by churn does, is one Gaussian: the variances add, and it takes one draw.
 """
@@ -63,7 +63,7 @@ class Trajectory:
         self._t_previous: float | None = None  # where the D that a multistep solver kept was evaluated
 
     def forward(self, t: float, t_up: float) -> None:
-        """Raise the state from level t to level t_up ≥ t by fresh noise (Algorithm 1); t_up = t is the identity."""
+        """Raise the state from level t to level t_up ≥ t by fresh noise; t_up = t is the identity."""
         a, std = rise(self.process, t, t_up, self.s_noise)
         self._scale, self._variance = a * self._scale, a * a * self._variance + std * std
 

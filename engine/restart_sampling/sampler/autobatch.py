@@ -1,6 +1,6 @@
 r"""How many samples to give the network at once: `--batch auto`.
 
-The answer depends on shapes, the device and its free memory, never on a clock, so the same run chooses the same
+The answer depends on shapes, the device and its free memory and on no measured time, so the same run chooses the same
 batch. Images do not depend on it beyond the network's rounding. Let A be the bytes of the network's largest
 activation for one sample, found by one evaluation of one sample.
 
@@ -8,13 +8,14 @@ activation for one sample, found by one evaluation of one sample.
   caches is read from memory by each pass of convolution, norm and SiLU. Between the two lies a flat stretch: on one
   core of a Xeon with 35 MiB of L3 an evaluation of the bundled model (A = 147 KiB) took 24, 13, 11.0, 7.6, 7.7 and 8.4
   ms per image at B = 1, 4, 8, 16, 32 and 64. `benchmarks/network_cpu.py` measures it again. A network that may be
-  sliced gets that many for each thread (`executors/threads.py`).
-* CUDA: the step's registers and 16·A per sample in half of the free memory (a U-Net keeps its skip connections,
+  sliced gets that many samples for each thread (`executors/threads.py`).
+* CUDA: the machine's registers and 16·A per sample in half of the free memory (a U-Net keeps its skip connections,
   together below 8·A in all published networks, and a block's working set), and B·A ≤ 512 MiB, far beyond what fills a
   GPU.
 
-The number of batches that this gives is then kept and the samples are spread evenly: 64 at a limit of 55 are 2 × 32,
-not 55 + 9. Limiting cases: `total` below the limit is one batch; an activation beyond the limit is B = 1."""
+Samples are then spread evenly over the number of batches that this gives: 64 at a limit of 55 are 2 × 32, not 55 + 9.
+Limiting cases: `total` below the limit is one batch; an activation beyond the limit is B = 1.
+"""
 
 from __future__ import annotations
 
@@ -49,11 +50,14 @@ def choose_batch(
     guided: bool = False,
     free_memory: Callable[[torch.device], int] | None = None,
 ) -> int:
-    """Samples per network call for a run of `total` samples on `device`: 1 ≤ B ≤ min(total, 4096).
+    """Return the samples per network call for a run of `total` samples on `device`: 1 ≤ B ≤ min(total, 4096).
 
     Args:
-        dtype: of the network's input and activations.
-        guided: the network sees every sample twice.
+        denoiser: the network; it is evaluated once where it is.
+        total: samples of the run.
+        device: where the run will be.
+        dtype: dtype of the network's input and activations.
+        guided: whether the network sees every sample twice.
         free_memory: bytes free on a CUDA device, `torch.cuda.mem_get_info` by default.
 
     Raises:
@@ -74,9 +78,9 @@ def choose_batch(
 
 @torch.inference_mode()
 def largest_activation(denoiser: Denoiser) -> int:
-    """Elements of the largest tensor that goes into or out of a module of the network, for one sample.
+    """Return the elements of the largest tensor that goes into or out of a module of the network, for one sample.
 
-    The sample's own size for a plain function. Costs one evaluation of one sample on the network's device.
+    For a plain function it is the size of the sample. Costs one evaluation of one sample on the network's device.
     """
     largest = denoiser.numel
     if not isinstance(denoiser.network, nn.Module):
@@ -93,7 +97,7 @@ def largest_activation(denoiser: Denoiser) -> int:
     if dtype not in FLOATS:  # stored in float8, which no operator computes in
         dtype = torch.float32
         network = inference_copy(network, denoiser.device, dtype, "contiguous")
-    # Tensors of fewer dimensions are embeddings; of the network's own, weights are not seen at all.
+    # Tensors of fewer dimensions are embeddings, and weights do not pass through hooks.
     hooks = [module.register_forward_hook(see) for module in network.modules()]
     try:
         net_in = torch.zeros(1, *denoiser.shape, dtype=dtype, device=denoiser.device)
@@ -107,6 +111,6 @@ def largest_activation(denoiser: Denoiser) -> int:
 
 
 def _free_cuda_memory(device: torch.device) -> int:
-    """Free on the card, plus what PyTorch's allocator holds and does not use."""
+    """Return the bytes that are free on the card, plus those that PyTorch's allocator holds and does not use."""
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + unused

@@ -1,25 +1,26 @@
-"""What a sampler is given for a run: seeds or (seed, plan) pairs, class labels, latents. Checked before anything is
-drawn.
-"""
+"""What a run is given: seeds or (seed, plan) pairs, class labels, latents, rows. All is checked before it draws."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Set
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..common.checks import did_you_mean, is_integer, scalar, shown
+from ..common.checks import choice, did_you_mean, integer, is_integer, scalar, shown
 from ..common.errors import RestartTypeError, RestartValueError
 from ..common.terminal import listed
 from ..models.denoiser import Denoiser
 from ..plan.plan import Plan
 from .noise import class_labels as labels_of_seeds
 from .noise import holds_values, seed_tensor
+from .results import CALLBACK_FIELDS
 
+Seeds = Iterable[int] | Tensor | Iterable[tuple[int, Plan]]
+Rows = Iterable[int] | None
 Labels = int | str | Iterable[int] | Iterable[str] | Tensor | None
 
 
@@ -38,6 +39,15 @@ def split(seeds: Any) -> tuple[Tensor, list[Plan] | None]:
     return seed_tensor([seed for seed, _ in given]), [plan for _, plan in given]
 
 
+def check_denoiser(denoiser: Any) -> Denoiser:
+    """Return `denoiser`, or say how a Denoiser is made."""
+    if isinstance(denoiser, Denoiser):
+        return denoiser
+    raise RestartTypeError(
+        f"the first argument must be a Denoiser, got {type(denoiser).__name__}; use rs.load or Denoiser.from_function"
+    )
+
+
 def check_plan(plan: Any) -> Plan:
     """Return `plan`, or say how a Plan is made."""
     if isinstance(plan, Plan):
@@ -50,6 +60,8 @@ def labels(denoiser: Denoiser, seeds: Tensor, given: Labels) -> Tensor | None:
     """Return the classes int64 [n] on the CPU, or None for an unconditional network.
 
     Args:
+        denoiser: what the classes belong to.
+        seeds: int64 [n].
         given: a class for all or one for each seed, by number or by name; None: drawn from each seed.
     """
     classes, name = denoiser.label_dim, denoiser.name
@@ -62,7 +74,8 @@ def labels(denoiser: Denoiser, seeds: Tensor, given: Labels) -> Tensor | None:
     found = torch.as_tensor(_numbers(denoiser, given)).cpu()
     if found.ndim == 2 and found.shape[1] == classes:
         raise RestartTypeError(
-            f"class_labels have shape {list(found.shape)}, as one-hot rows have; give class numbers, class_labels.argmax(1)"
+            f"class_labels have shape {list(found.shape)}, as one-hot rows have; give class numbers, "
+            "class_labels.argmax(1)"
         )
     if found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool or found.ndim > 1:
         raise RestartTypeError(
@@ -80,7 +93,7 @@ def labels(denoiser: Denoiser, seeds: Tensor, given: Labels) -> Tensor | None:
 
 
 def _numbers(denoiser: Denoiser, given: Any) -> Any:
-    """Return `given` as a tensor, an int or a list of ints, names of classes as their numbers."""
+    """Return `given` as a tensor or an int, with the number of each class that is named."""
     if is_integer(given):
         given = [given]
         return _numbers(denoiser, given)[0]
@@ -118,8 +131,7 @@ def class_number(denoiser: Denoiser, text: str) -> int:
     lowered = [name.lower() for name in denoiser.classes]
     if text.lower() in lowered:
         return lowered.index(text.lower())
-    close = difflib.get_close_matches(text.lower(), lowered, n=1)
-    hint = f"; did you mean {denoiser.classes[lowered.index(close[0])]!r}?" if close else ""
+    hint = did_you_mean(text, denoiser.classes, any_case=True)
     named = f" ({listed(denoiser.classes, 20)})" if lowered else ", by number alone: it has no names for them"
     raise RestartValueError(
         f"class {shown(text)} does not exist: {denoiser.name!r} has classes 0..{denoiser.label_dim - 1}{named}{hint}"
@@ -143,8 +155,44 @@ def latents(given: Any, total: int, shape: tuple[int, ...], device: torch.device
     return given.detach()
 
 
+def rows(given: Rows, nfe: int) -> list[int] | None:
+    """Return the rows of a plan that are asked for, from 0; None for all.
+
+    Args:
+        given: an iterable of row numbers, or None.
+        nfe: how many rows the plan has; of several plans, the longest.
+    """
+    if given is None:
+        return None
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise RestartTypeError(f"rows must be row numbers of the plan, such as range(4) or [3], got {shown(given)}")
+    return [integer("a row", row, 0, nfe - 1, error=RestartValueError) for row in given]
+
+
+def fields(given: Any, callback: Any) -> tuple[str, ...]:
+    """Return what a callback asks for of each row, names out of CALLBACK_FIELDS."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise RestartTypeError(f"callback_fields must be names such as ('x', 'D'), got {shown(given)}")
+    found = tuple(given)
+    for name in found:
+        choice("a callback field", name, CALLBACK_FIELDS, error=RestartValueError)
+    if found and callback is None:
+        raise RestartValueError("callback_fields were given without a callback; give both, or use Sampler.trace")
+    return found
+
+
+def parted(
+    options: dict[str, Any], one: Callable[..., Any], other: Callable[..., Any], what: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the keyword arguments of two callables apart. Raises RestartTypeError for one that neither has."""
+    of_one, of_other = (inspect.signature(function).parameters.keys() - {"self"} for function in (one, other))
+    check_names(options, sorted({*of_one, *of_other}), what)
+    second = {name: value for name, value in options.items() if name in of_other}
+    return {name: value for name, value in options.items() if name not in second}, second
+
+
 def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
-    """RestartTypeError for a keyword argument that `what` does not have, with the closest one it has."""
+    """Raise RestartTypeError for a keyword argument that `what` does not have, with the closest one it has."""
     known = list(known)
     for name in given:
         if name not in known:

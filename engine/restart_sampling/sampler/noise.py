@@ -1,9 +1,10 @@
 r"""Seeds and noise: scheme `philox-v1`.
 
-ε(seed, draw, element) is a pure function: Philox4x32-10 (Salmon et al., SC 2011) on key = seed and counter = (element
-// 4, draw, stream, 0), then Box–Muller on our own polynomials, so the same bits come out on every backend, whatever the
-batch, the order or the rank. draw 0 is the initial latent, draw k the k-th injection of a trajectory. Stream 0 holds
-the Gaussian noise, stream 1 the class labels, stream 2 is kept for PFGM++."""
+ε(seed, draw, element) is a pure function: Philox4x32-10 (Salmon et al., SC 2011) on key = seed and counter =
+(element // 4, draw, stream, 0), then Box–Muller with our own polynomials, so the same bits come out on every backend,
+whatever the batch, the order or the rank. draw 0 is the initial latent, draw k the k-th injection of a trajectory.
+Stream 0 has the Gaussian noise, stream 1 the class labels, stream 2 the sizes of PFGM++ (pfgmpp.py).
+"""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 import restart_kernels
+from restart_kernels.philox.coefficients import STREAM_LABEL
 
 from ..common import forked
 from ..common.checks import integer, is_integer, scalar, shown
@@ -25,7 +27,6 @@ from .seeds import Seeds, parse_seeds
 
 SCHEME = "philox-v1"
 MOST_SEEDS = 2**28  # of one call: 2 GiB of seeds
-STREAM_NOISE, STREAM_LABELS, STREAM_PFGMPP = 0, 1, 2
 
 
 def seed_tensor(seeds: str | Iterable[int] | Tensor, device: str | torch.device = "cpu") -> Tensor:
@@ -69,7 +70,7 @@ def _of_runs(seeds: range | Seeds) -> Tensor:
 
 
 def _of_array(seeds: Any) -> Tensor:
-    """Of a tensor or an array: 1-d integers."""
+    """Return int64 seeds from a 1-d tensor or array of integers."""
     if seeds.ndim != 1 or not _holds_integers(seeds):
         raise SeedError(f"seeds must be a 1-d integer tensor or array, got {seeds.dtype} of shape {tuple(seeds.shape)}")
     if not len(seeds):
@@ -92,7 +93,7 @@ def _holds_integers(seeds: Any) -> bool:
 
 
 def holds_values(tensor: Tensor) -> bool:
-    """Whether it is an ordinary tensor: not meta, sparse or quantized."""
+    """Whether a tensor is an ordinary one: not meta, sparse or quantized."""
     return tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized)
 
 
@@ -112,12 +113,17 @@ def normal(
     device: str | torch.device = "cpu",
     backend: str = "auto",
 ) -> Tensor:
-    """Standard normals ε(seed, draw), float32 [B, *shape], the same bits on every device and backend.
+    """Return standard normals ε(seed, draw), float32 [B, *shape], the same bits on every device and backend.
 
     Args:
         seeds: integers in [0, 2^63), one per sample; one integer alone is refused, see `seed_tensor`.
         draw: 0 for the initial latent, k for the k-th injection; 0 ≤ draw < 2^31.
         shape: shape of one sample, e.g. (3, 32, 32).
+        device: where they are made.
+        backend: "auto", "reference", "triton" or "native".
+
+    Raises:
+        SeedError: seeds that cannot be used. RestartValueError: another argument is out of its range.
     """
     draw = integer("draw", draw, 0, 2**31 - 1, error=RestartValueError)
     sizes = _sizes(shape)
@@ -139,11 +145,11 @@ def _sizes(shape: Any) -> tuple[int, ...]:
 
 
 def class_labels(seeds: str | Iterable[int] | Tensor, label_dim: int) -> Tensor:
-    """The class each seed draws when none is asked for: int64 [B] in [0, label_dim), uniform, from stream 1.
+    """Return the class that each seed draws when none is asked for: int64 [B], uniform in [0, label_dim).
 
-    floor(w·label_dim / 2^32) with w the first Philox word, so the label depends on the seed alone.
+    It is floor(w·label_dim / 2^32) with w the first Philox word of stream 1, so it depends on the seed alone.
     """
     label_dim = integer("label_dim", label_dim, 1, 2**31 - 1, error=RestartValueError)
     tensor = seed_tensor(seeds)
-    words = restart_kernels.words(tensor, 0, 1, stream=STREAM_LABELS)[:, 0]
+    words = restart_kernels.words(tensor, 0, 1, stream=STREAM_LABEL)[:, 0]
     return (words * label_dim) >> 32

@@ -1,11 +1,11 @@
 r"""How far a faster network is from the exact one: the same seeds, drawn twice.
 
-The network that is asked about (a lower precision, compiled, or both) is compared with fp32, uncompiled:
+A network of lower precision, a compiled one, or both is compared with fp32, uncompiled:
 
-* per evaluation, on identical inputs: both networks get what the fp32 trajectory feeds its own, so errors do not pile
-  up. The relative error of one sample is ‖F' − F‖ / ‖F‖. What becomes of it in D is c_out(σ) times ‖F' − F‖, so a large
-  error at a low noise level, where c_out is about σ, is a small one in the image.
-* in the result: two complete runs from the same noise, where they do pile up.
+* per evaluation, on identical inputs: both networks get the inputs of the fp32 trajectory, so errors do not accumulate.
+  The relative error of one sample is ‖F' − F‖ / ‖F‖. It changes D by c_out(σ)·‖F' − F‖, so a large error at a low noise
+  level, where c_out is about σ, is a small one in the image.
+* in the result: two complete runs from the same noise, where errors do accumulate.
 
 Limiting case: a network compared with itself has all errors 0, a PSNR of infinity and no value that changes.
 """
@@ -22,9 +22,10 @@ from torch import Tensor
 
 from ..common.checks import integer
 from ..common.devices import check_device
-from ..common.errors import NonFiniteError, RestartTypeError, RestartValueError
+from ..common.errors import NonFiniteError, RestartValueError
 from ..models.denoiser import Denoiser
 from ..plan.plan import Plan
+from .inputs import check_denoiser
 from .network import PreparedNetwork, prepare
 from .noise import seed_tensor
 from .sampler import Progress, Sampler
@@ -34,7 +35,14 @@ SHOWN = 16  # rows of the printed table
 
 @dataclass(frozen=True)
 class ParityRow:
-    """Relative error of F at one noise level: over `evaluations` of it, pooled (`rms`) and of the worst sample (`max`)."""
+    """Relative error of F at one noise level.
+
+    Attributes:
+        sigma: the level.
+        evaluations: rows of the plan at this level.
+        rms: over all of them and all samples, pooled.
+        max: of the worst sample in the worst of them.
+    """
 
     sigma: float
     evaluations: int
@@ -49,12 +57,12 @@ class Parity:
     Attributes:
         network, reference: what was compared, in words.
         rows: relative errors of F, highest noise level first.
-        samples: how many were drawn; failures: how many of them became NaN or infinite in either run, and are left out
-            below.
+        samples: how many were drawn.
+        failures: how many of them became NaN or infinite in either run, and are left out below.
         image_rms, image_max: difference of the finished samples, in their own units ([−1, 1] for images).
         psnr: in dB at 8 bits, infinite if the 8-bit images are equal.
         changed: share of 8-bit values (one per pixel and channel) that differ.
-        notes: of the network.
+        notes: notes of the network.
     """
 
     network: str
@@ -83,7 +91,7 @@ class Parity:
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def _shown(self) -> list[ParityRow]:
-        """Evenly spread rows with both ends, and the worst one."""
+        """Return evenly spread rows with both ends, and the worst one."""
         n = len(self.rows)
         if n <= SHOWN:
             return list(self.rows)
@@ -106,6 +114,9 @@ def parity(
     """Compare `denoiser` at `dtype`, `compile` and `memory_format` with itself in fp32, uncompiled, over one plan.
 
     Args:
+        denoiser: the network, in float32.
+        plan: what both run.
+        dtype, compile, memory_format: of the network that is compared, see `prepare`.
         seeds: the samples to draw; a class-conditional network draws each one's class from its seed.
         device: default: where the network is.
         batch_size: default: all seeds at once. It must divide their number, so that one shape is compiled.
@@ -113,8 +124,7 @@ def parity(
     Raises:
         RestartError: as `Sampler` and `prepare` do, and for no seeds or a batch size that does not divide them.
     """
-    if not isinstance(denoiser, Denoiser):
-        raise RestartTypeError(f"the first argument must be a Denoiser, got {type(denoiser).__name__}")
+    check_denoiser(denoiser)
     seeds = seed_tensor(seeds)
     count = len(seeds)
     if batch_size is None:
@@ -159,7 +169,7 @@ def parity(
 
 
 class _Tap:
-    """A network that answers with `exact` and asks `network` the same thing on the side."""
+    """A network that returns what `exact` does, and gives the same inputs to `network` on the side."""
 
     def __init__(self, exact: PreparedNetwork, network: PreparedNetwork) -> None:
         self.exact, self.network = exact, network
@@ -174,14 +184,14 @@ class _Tap:
         return F
 
     def record(self, progress: Progress) -> None:
-        """Callback of the sampler: the last evaluation was that of row `progress.row`."""
+        """Note the errors of row `progress.row`; the sampler's callback."""
         self.found[progress.row].append(self.last.cpu())
 
     def rows(self, sigma: list[float]) -> tuple[ParityRow, ...]:
-        """Pooled by noise level; sigma[i] is that of row i + 1."""
+        """Return the errors pooled by noise level; sigma[i] is the level of row i."""
         at: defaultdict[float, list[int]] = defaultdict(list)
-        for i, level in enumerate(sigma):
-            at[level].append(i + 1)
+        for row, level in enumerate(sigma):
+            at[level].append(row)
         result = []
         for level in sorted(at, reverse=True):
             error, norm = torch.cat([part for row in at[level] for part in self.found[row]], dim=1)
@@ -191,12 +201,12 @@ class _Tap:
 
 
 def _ratio(error: float, norm: float) -> float:
-    """√(error / norm), with 0/0 = 0."""
+    """Return √(error / norm), with 0/0 = 0."""
     return math.sqrt(error / norm) if norm else (0.0 if error == 0 else math.inf)
 
 
 def _compare(x: Tensor, y: Tensor) -> tuple[float, float, float, float]:
-    """RMS and largest difference; PSNR and share of changed values at 8 bits. NaN if nothing is left to compare."""
+    """Return RMS and largest difference, PSNR and share of changed values at 8 bits; NaN if no sample is left."""
     if not x.numel():
         return (math.nan,) * 4
     from ..common.images import to_uint8

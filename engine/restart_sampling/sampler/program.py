@@ -1,7 +1,8 @@
-r"""The program: the tables of every plan a sampler runs, one after the other in one device table.
+r"""The program: the tables of all plans that a sampler runs, one after the other in one device table.
 
-Its addresses never change while it has room, so a captured graph serves every plan: a new plan is a copy of a few
-kilobytes and another first row for the cursor."""
+Its addresses do not change while it has room, so a captured graph serves every plan: a new plan is a copy of a few
+kilobytes and another first row for the cursor.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +19,11 @@ from ..plan.plan import Plan
 from ..plan.segments import Span, spans
 from .table import Table, bind
 
-KEPT = 256  # bound plans, of some 20 kB each
+CACHED = 256  # bound plans, of some 20 kB each
 
 
 class Entry(NamedTuple):
-    """Where a table stands in the program: its row 0 is row `base` there."""
+    """A table's place in the program: its row 0 is row `base` there. `spans` are the named segments of its plan."""
 
     table: Table
     base: int
@@ -30,37 +31,38 @@ class Entry(NamedTuple):
 
     @property
     def nfe(self) -> int:
+        """Network evaluations per sample."""
         return self.table.nfe
 
 
 class Tables:
-    """The tables of plans bound to one network, each made once; the KEPT that were used last are remembered."""
+    """A cache of the tables of plans bound to one network: the CACHED that were used last."""
 
     def __init__(self, parameterization: Parameterization) -> None:
         self.parameterization = parameterization
-        # The plan is held, so its id stays its own.
-        self._kept: OrderedDict[int, tuple[Plan, Table]] = OrderedDict()
+        # By the plan's id, which stays its own while the plan is held here.
+        self._tables: OrderedDict[int, tuple[Plan, Table]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._tables)
 
     def get(self, plan: Plan) -> Table:
-        """Return the table of `plan`."""
-        if id(plan) not in self._kept:
-            self._kept[id(plan)] = (plan, bind(plan, self.parameterization))
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(id(plan))
-        return self._kept[id(plan)][1]
+        """Return the table of `plan`, bound on first need."""
+        if id(plan) not in self._tables:
+            self._tables[id(plan)] = (plan, bind(plan, self.parameterization))
+            while len(self._tables) > CACHED:
+                self._tables.popitem(last=False)
+        self._tables.move_to_end(id(plan))
+        return self._tables[id(plan)][1]
 
 
 class Program:
     """Device tables `coef` [capacity, 12] and `code` int32 [capacity, 4], filled from the front.
 
     Args:
-        device: where the table lives.
+        device: where the table is.
         dtype: dtype of the registers.
-        capacity: rows; a table that does not fit makes `add` start over with more, and `generation` counts that.
+        capacity: rows; for a table that does not fit, `add` allocates more, and `generation` counts that.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype, capacity: int = 1024) -> None:
@@ -76,7 +78,7 @@ class Program:
         self.used = 0
 
     def add(self, *tables: Table) -> list[Entry]:
-        """Entries of `tables`, all of them in the program at once; what is already there stays where it is."""
+        """Return the entries of `tables`, all of them in the program at once; those already there stay in place."""
         missing = [t for t in {id(t): t for t in tables}.values() if id(t) not in self.entries]
         if self.used + sum(len(t.coef) for t in missing) > len(self.coef):
             missing = list({id(t): t for t in tables}.values())
@@ -96,8 +98,10 @@ class Program:
 
 
 def write_latent_row(entry: Entry, coef: Tensor, code: Tensor) -> None:
-    """Row 0 for a given latent into device tables [1, 12] and [1, 4]: x already holds the latent, the row scales it by
-    the initial std and draws nothing."""
+    """Write a row for a given latent into device tables [1, 12] and [1, 4].
+
+    It takes the place of row 0: x already holds the latent, and the row scales it by the initial std and draws nothing.
+    """
     row, flags = entry.table.coef[:1].copy(), entry.table.code[:1].copy()
     row[0, layout.Y_X], row[0, layout.S] = entry.table.plan.initial_noise, 0.0
     flags[0, layout.FLAGS] |= layout.READ_X

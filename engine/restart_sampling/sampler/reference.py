@@ -136,7 +136,10 @@ def edm_stochastic(
     s_max: float = math.inf,
     s_noise: float = 1.0,
 ) -> Tensor:
-    """Return a sample by EDM's stochastic sampler (arXiv 2206.00364, Algorithm 2), float64; S_churn = 0 is Algorithm 1."""
+    """Return a sample by EDM's stochastic sampler (arXiv 2206.00364, Algorithm 2), float64.
+
+    Limiting case: S_churn = 0 is Algorithm 1, Heun.
+    """
     t = [*karras(steps, sigma_min, sigma_max, rho).tolist(), 0.0]
     N = steps
     state = State(draw, t[0])

@@ -1,12 +1,10 @@
 r"""Seeds: an ordered list of int64 ≥ 0 that is never written out.
 
-One sample has one seed, so a list of seeds names a set of samples, and no seed may stand in it twice. A
-billion seeds
-cost as much as one: a list is kept as a few `range`s.
+One sample has one seed, so a list of seeds names a set of samples, and no seed may stand in it twice. A billion seeds
+cost as much as one: a list is stored as a few `range`s.
 
-Text: parts separated by commas, each a seed (`100`), a run with both ends included (`0-63`), or a run with a
-stride (`1-9:4` is 1, 5, 9). `str` gives this text back in its shortest form, and `parse_seeds` reads it
-again.
+Text: parts separated by commas, each a seed (`100`), a run with both ends included (`0-63`), or a run with a stride
+(`1-9:4` is 1, 5, 9). `str` returns this text in its shortest form, and `parse_seeds` reads it again.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ _EXAMPLE = "write seeds as in 0-63,100"
 class Seeds(Sequence[int]):
     """Seeds in order, lazily: `len`, iteration, indexing, slices, `in`, `str` and `chunks` cost no memory.
 
-    Made by :func:`parse_seeds`. A slice is again `Seeds` and may be empty.
+    :func:`parse_seeds` makes them. A slice is again `Seeds` and may be empty.
     """
 
     __slots__ = ("_ends", "_parts")
@@ -44,7 +42,7 @@ class Seeds(Sequence[int]):
 
     @classmethod
     def ascending(cls, seeds: np.ndarray) -> Seeds:
-        """Of an int64 array that ascends strictly."""
+        """Build from a strictly increasing int64 array."""
         breaks = np.flatnonzero(np.diff(seeds) != 1) + 1
         return cls(range(int(run[0]), int(run[-1]) + 1) for run in np.split(seeds, breaks) if len(run))
 
@@ -101,12 +99,12 @@ class Seeds(Sequence[int]):
         return f"Seeds({text!r}, count={len(self)})"
 
     def chunks(self, n: int) -> Iterator[Seeds]:
-        """Consecutive pieces of n seeds, the last one shorter if n does not divide the count."""
+        """Return consecutive pieces of n seeds, the last one shorter if n does not divide the count."""
         size = integer("the size of chunks", n, 1, error=SeedError)
         return (self[i : i + size] for i in range(0, len(self), size))
 
     def numpy(self) -> np.ndarray:
-        """The seeds written out, int64 [len]; for one batch, not for a billion."""
+        """Return the seeds written out, int64 [len]: for one batch, not for a billion seeds."""
         arrays = [np.arange(part.start, part[-1] + 1, part.step, dtype=np.int64) for part in self._parts]
         return np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int64)
 
@@ -114,8 +112,11 @@ class Seeds(Sequence[int]):
 def parse_seeds(seeds: Any) -> Seeds:
     """Read seeds from text, an int, a range, an array or an iterable of ints.
 
-    A range must run up and stays a range, whatever its step. Raises SeedError for an empty list, a part that
-    is not a seed or a run, a seed below 0 or from 2⁶³ on, and a seed given twice.
+    A range must run up and stays a range, whatever its step.
+
+    Raises:
+        SeedError: an empty list, a part that is not a seed or a run, a seed below 0 or from 2⁶³ on, or a seed given
+            twice.
     """
     if isinstance(seeds, Seeds):
         parts: list[range] = list(seeds._parts)
@@ -147,7 +148,7 @@ def parse_seeds(seeds: Any) -> Seeds:
 
 
 def _runs(values: Iterable[Any]) -> Iterator[range]:
-    """`values` as runs of consecutive seeds, in order."""
+    """Yield `values` as runs of consecutive seeds, in order."""
     start = stop = -1
     for value in values:
         seed = _seed(value)
@@ -161,7 +162,7 @@ def _runs(values: Iterable[Any]) -> Iterator[range]:
 
 
 def _part(text: str) -> range:
-    """The range a part of a text stands for."""
+    """Return the range that a part of a text stands for."""
     match = _PART.fullmatch(text)
     if match is None:
         reason = "; seeds are integers ≥ 0" if re.fullmatch(r"-[0-9]+", text) else ""
@@ -178,7 +179,7 @@ def _part(text: str) -> range:
 
 
 def _integer(digits: str) -> int:
-    """The number of a string of digits; anything much longer than a seed is 10³⁰."""
+    """Return the number of a string of digits; anything much longer than a seed is 10³⁰."""
     return int(digits) if len(digits.lstrip("0")) <= 30 else 10**30
 
 
@@ -207,7 +208,7 @@ def _written(part: range) -> str:
 
 
 def _merged(parts: Iterable[range]) -> tuple[range, ...]:
-    """The same seeds in order, runs that continue each other joined, no stride on single seeds."""
+    """Return the same seeds in order, with runs that continue each other joined and no stride on single seeds."""
     found: list[range] = []
     for part in parts:
         if not part:
@@ -222,7 +223,7 @@ def _merged(parts: Iterable[range]) -> tuple[range, ...]:
 
 
 def _refuse_duplicates(parts: Sequence[range]) -> None:
-    """SeedError for a seed in two parts: the smallest such one, where no part has a stride."""
+    """Raise SeedError for a seed in two parts; without strides it names the smallest one."""
     runs = sorted((part for part in parts if part.step == 1), key=lambda part: part.start)
     for one, other in pairwise(runs):
         if other.start < one.stop:
@@ -241,7 +242,7 @@ def _twice(seed: int, one: range, other: range) -> SeedError:
 
 
 def _common(a: range, b: range) -> int | None:
-    """The smallest seed in both ranges, by the Chinese remainder theorem."""
+    """Return the smallest seed in both ranges, by the Chinese remainder theorem, or None."""
     g = math.gcd(a.step, b.step)
     if (b.start - a.start) % g:
         return None

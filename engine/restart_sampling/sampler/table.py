@@ -1,19 +1,22 @@
-r"""The table: a plan folded onto a network, one row per evaluation, ready for the fused step.
+r"""The table: a plan folded onto a network, one row per evaluation, for the machine in restart_kernels.
 
-A plan speaks of D. The machine (restart_kernels.step) has two registers x, h and the raw network output F, and one row
-does
+A plan speaks of D. The machine has registers x and h and the network's raw output F, and a row is
 
-    y = Y_X·x + Y_H·h + Y_F·F + S·ε,   g = G_X·x + G_H·h + G_F·F,   x ← y,  h ← g,  net_in ← C_IN·y.
+    y = Y_X·x + Y_H·h + Y_F·F + S·ε(DRAW)
+    g = G_X·x + G_H·h + G_F·F
+    x ← y (STORE_X)    h ← g (STORE_H)    net_in ← C_IN·y (STORE_NET)
 
-Folding is linear algebra. Within one solver step every quantity is a vector over (x, P, F_0, F_1, …), x being the state
-at the start of the step and P the kept register of the step before; with D_k = c_skip(t_k)·z_k + c_out(t_k)·F_k each
-stage input and the result becomes such a vector. After evaluation k the machine may keep one vector in h, so what the
-later stages need of the F's known so far must be a multiple of one direction. That holds for every solver here. We keep
-the known part of the result (everything but the F's still to come), so a step's last row is y = h + Y_F·F and need not
-read x at all: Heun moves 24 bytes per element and step with a bf16 network instead of 28.
+Folding is linear algebra. Within one solver step every quantity is a vector over (x, P, F_0, F_1, …), where x is the
+state at the start of the step and P what h holds there. With D_k = c_skip(t_k)·z_k + c_out(t_k)·F_k each stage's
+input z_k and the step's result are such vectors. After evaluation k the machine can store one vector in h, so the parts
+of all later quantities that depend on the F's known so far must be multiples of one direction; a solver for which they
+are not is refused. h gets the known part of the step's result, so the last row of a step is y = h + Y_F·F and does not
+read x: Heun moves 24 bytes per element and step with a bf16 network instead of 28.
 
-Row 0 of a table makes the initial latent, y = S·ε(draw 0); row i ≥ 1 follows network evaluation i. A row also holds
-c_in and c_noise of the evaluation that comes after it, and w of the evaluation before it."""
+Row 0 of a table makes the initial latent, y = S·ε(0). Row i + 1 follows evaluation i, which is row i of the plan, so a
+table has NFE + 1 rows. A row also holds c_in and c_noise of the evaluation after it, and the guidance weight w of the
+one before it.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +37,13 @@ _TOLERANCE = 1e-12
 
 @dataclass(frozen=True)
 class Table:
-    """Coefficients of a bound plan on the host.
+    """The coefficients of a bound plan, on the host.
 
-    `coef` float64 [NFE + 1, NUM_COEF] and `code` int32 [NFE + 1, NUM_CODE] in the layout of restart_kernels.layout;
-    `sigma` float64 [NFE + 1], the level of the evaluation that precedes each row (row 0: the initial level); `plan` is the
-    plan after clipping and rounding to the network's levels.
+    Attributes:
+        plan: the plan, clipped and rounded to the network's levels.
+        coef: float64 [NFE + 1, NUM_COEF], see restart_kernels.layout.
+        code: int32 [NFE + 1, NUM_CODE], likewise.
+        sigma: float64 [NFE + 1], the level of the evaluation before each row; for row 0 the first level.
     """
 
     plan: Plan
@@ -48,17 +53,20 @@ class Table:
 
     @property
     def nfe(self) -> int:
+        """Network evaluations per sample, one less than rows."""
         return len(self.coef) - 1
 
 
 def bind(plan: Plan, parameterization: Parameterization) -> Table:
-    """Fold `plan` onto a network's parameterization.
+    """Return `plan` folded onto a network's parameterization.
 
-    Raises ConfigError when the plan walks another process than the network's, or needs levels it does not know.
+    Raises:
+        ConfigError: the plan samples another process than the network's, or needs levels that the network does not
+            know, or its solver needs more registers than the machine has.
     """
     if plan.process != parameterization.process:
         raise ConfigError(
-            f"the plan walks {plan.process!r} states but the network is {parameterization.process!r}; "
+            f"the plan samples a {plan.process!r} process but the network is of a {parameterization.process!r} one; "
             f"build the plan with schedule={'flow' if parameterization.process == 'flow' else 'edm'!r}"
         )
     plan = plan.for_network(parameterization.sigma_min, parameterization.sigma_max, parameterization.round_sigma)
@@ -67,8 +75,8 @@ def bind(plan: Plan, parameterization: Parameterization) -> Table:
     top = parameterization.sigma_max * (1 + 1e-9)
     if sigma.max() > top:
         raise ConfigError(
-            f"churn lifts the state to sigma {sigma.max():g}, above the network's largest, {parameterization.sigma_max:g}; "
-            f"lower s_churn, restart_gamma or s_max"
+            f"churn lifts the state to sigma {sigma.max():g}, above the network's largest, "
+            f"{parameterization.sigma_max:g}; lower s_churn, restart_gamma or s_max"
         )
     coefficients = parameterization.coefficients(sigma[1:])
     coef = np.zeros((len(sigma), layout.NUM_COEF))
@@ -91,7 +99,7 @@ def bind(plan: Plan, parameterization: Parameterization) -> Table:
 
 
 def _fold(step: Step, c: Coefficients, coef: np.ndarray, code: np.ndarray) -> None:
-    """Write the rows of one step into `coef` and `code` (views of its rows)."""
+    """Write the rows of one solver step into `coef` and `code`, which are views of these rows."""
     S = len(step.stages)
     basis = np.eye(2 + S)  # x, P, F_0 .. F_{S−1}
     x, P, F = basis[0], basis[1], basis[2:]
@@ -108,14 +116,14 @@ def _fold(step: Step, c: Coefficients, coef: np.ndarray, code: np.ndarray) -> No
         z.append(vector(stage.z))
         D.append(c.c_skip[k] * z[k] + c.c_out[k] * F[k])
     result = vector(step.result)
-    kept = None if step.keep is None else vector(step.keep)
+    history = None if step.keep is None else vector(step.keep)
 
     h: np.ndarray | None = P
     for k in range(S):
         last = k == S - 1
         y = result if last else z[k + 1]
         coef[k, layout.Y_X : layout.Y_F + 1] = _express(y, h, k)
-        g = kept if last else _to_keep([*z[k + 2 :], result], k)
+        g = history if last else _known_part([*z[k + 2 :], result], k)
         flags = layout.STORE_X if last else 0
         if g is not None:
             coef[k, layout.G_X : layout.G_F + 1] = _express(g, h, k)
@@ -129,16 +137,16 @@ def _fold(step: Step, c: Coefficients, coef: np.ndarray, code: np.ndarray) -> No
     code[S - 1, layout.DRAW] = step.draw
 
 
-def _to_keep(needs: list[np.ndarray], k: int) -> np.ndarray | None:
-    """What h must hold after evaluation k: the known part of the need that weighs the known F's most."""
-    known = [np.where(np.arange(len(v)) < 3 + k, v, 0.0) for v in needs]
+def _known_part(later: list[np.ndarray], k: int) -> np.ndarray | None:
+    """Return h after evaluation k: the known part of the later quantity that depends most on past F's."""
+    known = [np.where(np.arange(len(v)) < 3 + k, v, 0.0) for v in later]
     best = max(known, key=lambda v: np.abs(v[1:]).max())
     return best if np.abs(best[1:]).max() > 0 else None
 
 
 def _express(v: np.ndarray, h: np.ndarray | None, k: int) -> tuple[float, float, float]:
-    """(a, b, c) with v = a·x + b·h + c·F_k."""
-    old = [i for i in range(1, len(v)) if i != 2 + k]  # P and the F's other than F_k: only h can supply these
+    """Return (a, b, c) with v = a·x + b·h + c·F_k; raises ConfigError if there are none."""
+    old = [i for i in range(1, len(v)) if i != 2 + k]  # P and the F's other than F_k: only h has these
     b = 0.0
     if h is not None and np.abs(v[old]).max(initial=0.0) > 0:
         i = max(old, key=lambda j: abs(h[j]))

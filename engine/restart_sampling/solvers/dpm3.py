@@ -1,16 +1,15 @@
-r"""DPM-Solver-3, single-step (Lu et al., arXiv 2206.00927, Algorithm 2 with r₁ = 1/3, r₂ = 2/3).
+r"""DPM-Solver-3 in its single-step form (DPM-Solver, arXiv 2206.00927, Algorithm 2 with r₁ = 1/3, r₂ = 2/3).
 
-In σ space only L = ln(t/s) is left of the algebra; with m₁ = t·e^(−L/3), m₂ = t·e^(−2L/3) and d(x; t) = (x − D(x;
-t))/t:
+In σ space only L = ln(t/s) is left of the algebra. With m₁ = t·e^(−L/3), m₂ = t·e^(−2L/3), d(x; t) = (x − D(x; t))/t
 
-    e₀ = d(x; t),  e₁ = d(x − (t − m₁)e₀; m₁)
-    u  = x − (t − m₂)e₀ − 2m₂·((e^(2L/3) − 1)/(2L/3) − 1)·(e₁ − e₀),  e₂ = d(u; m₂)
-    x' = x − (t − s)e₀ − 1.5·s·((e^L − 1)/L − 1)·(e₂ − e₀)
+    e₀ = d(x; t),  e₁ = d(x − (t − m₁)·e₀; m₁)
+    u  = x − (t − m₂)·e₀ − 2·m₂·((e^(2L/3) − 1)/(2L/3) − 1)·(e₁ − e₀),  e₂ = d(u; m₂)
+    x' = x − (t − s)·e₀ − 1.5·s·((e^L − 1)/L − 1)·(e₂ − e₀)
 
-On the main grid the order falls at the end as in the paper's experiments: order 3, then one step of order 2, then Euler
-to 0, 3·N_main − 3 evaluations; steps inside a Restart interval always have order 3.
+On the main grid the order falls at the end, as in the paper's experiments: after steps of order 3 there is one of
+order 2, then one Euler step to 0, which makes 3·N_main − 3 evaluations. Steps inside a Restart interval have order 3.
 
-Limiting cases: s = 0 is one Euler step; the last step before 0 is DPM-Solver-2.
+Limiting cases: s = 0 is one Euler step; the last step before it is DPM-Solver-2; s = t is the identity.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from .trace import Form, Position, Solver, Tracer, Update
 
 
 def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
+    """Return the state at level s after three evaluations, at t, m₁ and m₂; at the end of the main grid fewer."""
     if s == 0:
         return euler.step(x, t, s, D, position)
     if not position.restart and position.remaining <= 2:
@@ -37,8 +37,17 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
 
 
 def _phi(h: float) -> float:
-    """(e^h − 1)/h − 1; a series where the subtraction would cancel."""
+    """Return (e^h − 1)/h − 1; by its series for small h, where the subtraction would cancel. h = 0 is 0."""
     return h / 2 * (1 + h / 3 * (1 + h / 4 * (1 + h / 5))) if abs(h) < 1e-3 else math.expm1(h) / h - 1
 
 
-SOLVER = Solver("dpm3", step, order=3, title="DPM-Solver-3 (single-step)", aliases=("dpm-solver-3",))
+SOLVER = Solver(
+    "dpm3",
+    step,
+    order=3,
+    title="DPM-Solver-3 (single-step)",
+    label="DPM-Solver-3",
+    source="DPM-Solver, arXiv 2206.00927, Algorithm 2",
+    aliases=("dpm-solver-3",),
+    rank=6,
+)

@@ -1,12 +1,14 @@
-r"""DPM-Solver++(2M), multistep (Lu et al., arXiv 2211.01095, Algorithm 2).
+r"""DPM-Solver++(2M), a multistep solver of second order (DPM-Solver++, arXiv 2211.01095, Algorithm 2).
 
-With λ = ln(α/σ), h = λ_s − λ_t and r = h_last/h:
-D̄ = (1 + 1/(2r))·D(x; t) − (1/(2r))·D_prev;  x' = (σ_s/σ_t)·x − α_s·(e^(−h) − 1)·D̄.
+With λ = ln(α/σ), h = λ_s − λ_t and r = h_last/h
 
-The history is fresh at the start and after every Restart jump (the first step there is Euler), and it is kept when the
-main grid goes on after an interval, with the true spacing.
+    D̄  = (1 + 1/(2r))·D(x; t) − (1/(2r))·D_previous
+    x' = (σ_s/σ_t)·x − α_s·(e^(−h) − 1)·D̄
 
-Limiting cases: fresh history or s = 0 is Euler.
+Its history is D of the step before. It is fresh at the start and after every Restart jump, where the first step is
+Euler's. When the main grid goes on after an interval, the history goes on too, with the true spacing.
+
+Limiting cases: a fresh history is Euler; s = 0 is Euler.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from .trace import Form, Position, Solver, Tracer, Update
 
 
 def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
+    """Return the state at level s after one evaluation at t, and D(x; t) for the next step."""
     process = position.process
     D_0 = D(x, t)
     D_bar = D_0
@@ -34,7 +37,9 @@ SOLVER = Solver(
     step,
     order=2,
     title="DPM-Solver++(2M)",
+    source="DPM-Solver++, arXiv 2211.01095, Algorithm 2",
     multistep=True,
     processes=("ve", "flow"),
     aliases=("dpmpp_2m", "dpmpp-2m"),
+    rank=7,
 )

@@ -1,9 +1,11 @@
-r"""The two states the engine knows, x_t = α(t)·x₀ + σ(t)·ε.
+r"""The two states that are walked, x_t = α(t)·x₀ + σ(t)·ε.
 
 | process | α(t)  | σ(t) | used by |
 |---------|-------|------|---------|
 | ve      | 1     | t    | EDM, VP, VE, iDDPM, Stable Diffusion (divided by √ᾱ) |
 | flow    | 1 − t | t    | flow matching, rectified flow |
+
+Limiting cases: t_up = t lifts nothing; t = 0 has λ = +∞; t = 1 of a flow is pure noise, λ = −∞.
 """
 
 from __future__ import annotations
@@ -12,14 +14,14 @@ import math
 
 
 def alpha(process: str, t: float) -> float:
-    """Signal scale α(t)."""
+    """Return the scale of the signal, α(t)."""
     return 1.0 - t if process == "flow" else 1.0
 
 
 def rise(process: str, t: float, t_up: float, s_noise: float = 1.0) -> tuple[float, float]:
-    """(a, std) such that x ← a·x + std·ε moves the state from level t up to level t_up ≥ t.
+    """Return (a, std) such that x ← a·x + std·ε moves the state from level t up to level t_up ≥ t.
 
-    a = α(t_up)/α(t), std = S_noise·√(σ(t_up)² − a²σ(t)²) (Restart, arXiv 2306.14878, Algorithm 1, for ve).
+    a = α(t_up)/α(t), std = S_noise·√(σ(t_up)² − a²σ(t)²) (Restart, arXiv 2306.14878, Algorithm 2, for ve).
     Limiting case: t_up = t is the identity, (1, 0).
     """
     if t_up == t:
@@ -29,7 +31,7 @@ def rise(process: str, t: float, t_up: float, s_noise: float = 1.0) -> tuple[flo
 
 
 def log_snr(process: str, t: float) -> float:
-    """λ(t) = ln(α/σ); −∞ for pure noise, +∞ for t = 0."""
+    """Return λ(t) = ln(α/σ): −∞ for pure noise, +∞ for t = 0."""
     a = alpha(process, t)
     if t == 0:
         return math.inf

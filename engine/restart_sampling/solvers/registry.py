@@ -1,19 +1,44 @@
-"""Solvers, one per file. A solver is a function on linear forms that lowers one step of the grid (see trace.py)."""
+"""The solvers: every module beside this one that defines `SOLVER`. A new file is a new solver, everywhere."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+from pathlib import Path
+
 from ..common.checks import did_you_mean, shown
 from ..common.errors import ConfigError
-from . import ddpm, dpm2, dpm3, dpmpp_2m, edm_stochastic, euler, heun
-from .trace import Solver as Solver
+from .trace import Solver
 
-_ALL = (euler, heun, edm_stochastic, ddpm, dpm2, dpm3, dpmpp_2m)
-SOLVERS: dict[str, Solver] = {module.SOLVER.name: module.SOLVER for module in _ALL}
+
+def _found() -> list[Solver]:
+    names = sorted({module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])} - {"registry"})
+    modules = [importlib.import_module(f".{name}", __package__) for name in names]
+    solvers = [module.SOLVER for module in modules if hasattr(module, "SOLVER")]
+    return sorted(solvers, key=lambda solver: (solver.rank, solver.name))
+
+
+SOLVERS: dict[str, Solver] = {solver.name: solver for solver in _found()}
 _BY_ANY_NAME = {name: s for s in SOLVERS.values() for name in (s.name, *s.aliases)}
 
 
+def listed(names: tuple[str, ...] = tuple(SOLVERS)) -> str:
+    """Return names for a sentence: "euler, heun or dpm++2m"."""
+    return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else "".join(names)
+
+
+def handling(process: str) -> tuple[str, ...]:
+    """Return the names of the solvers that handle a process, "ve" or "flow"."""
+    return tuple(name for name, solver in SOLVERS.items() if process in solver.processes)
+
+
+def accurate() -> tuple[str, ...]:
+    """Return the names of the ODE solvers of order 2 and higher, among which `tune` searches unless told otherwise."""
+    return tuple(name for name, solver in SOLVERS.items() if solver.family == "ode" and solver.order >= 2)
+
+
 def get_solver(name: str) -> Solver:
-    """The solver called `name` (or one of its aliases); ConfigError lists the choices."""
+    """Return the solver called `name`, or with that alias; ConfigError lists the choices."""
     if isinstance(name, str) and name in _BY_ANY_NAME:
         return _BY_ANY_NAME[name]
     hint = did_you_mean(name, _BY_ANY_NAME)

@@ -2,15 +2,16 @@ r"""Tracing: a solver is written as its paper writes it, and recorded as linear 
 
 Every solver here is linear in the state x and the denoiser outputs D_0, D_1, … with coefficients known before the first
 network call. So a solver step is an ordinary function on :class:`Form` objects (linear combinations of x, D_0, D_1, …
-and the D kept from the previous step); calling `D(z, t)` records one network evaluation. The record, a :class:`Step`,
-is what
-a plan is made of: pure float64 numbers, no tensors.
+and the D kept from the previous step); calling `D(z, t)` records one network evaluation. The record, a step of
+plan/trajectory.py, is what a plan is made of: pure float64 numbers, no tensors.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -94,17 +95,39 @@ StepFunction = Callable[[Form, float, float, Tracer, Position], Update]
 
 @dataclass(frozen=True)
 class Solver:
-    """A solver: its step function and what it promises.
+    """A solver: its step function and everything else that anyone asks of it.
 
-    `order` is the convergence order of the deterministic part; `noisy` says that the step itself injects noise;
-    `multistep` that it keeps a D between steps; `processes` which states it handles.
+    Attributes:
+        name: as `--solver` has it. aliases: other names for it.
+        step: one step of it, see the module docstring.
+        order: convergence order of the deterministic part.
+        title: for `Plan.explain`. label: for tables and pictures; default: the title.
+        family: "ode" or "sde".
+        source: paper and equation.
+        noisy: the step itself injects noise. multistep: it keeps a D between steps.
+        processes: the states that it handles, see process.py.
+        study: plan options with which studies of samplers run it.
+        rank: its place in lists; a solver without one comes after those that have one, by name.
+        evaluations: the most network evaluations that one step takes, found by tracing one.
     """
 
     name: str
     step: StepFunction
     order: int
     title: str
+    label: str = ""
+    family: str = "ode"
+    source: str = ""
     noisy: bool = False
     multistep: bool = False
     processes: tuple[str, ...] = ("ve",)
     aliases: tuple[str, ...] = ()
+    study: tuple[tuple[str, Any], ...] = ()
+    rank: float = math.inf
+    evaluations: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        D = Tracer()
+        self.step(X, 0.9, 0.5, D, Position(remaining=9, process=self.processes[0]))
+        object.__setattr__(self, "evaluations", len(D.stages))
+        object.__setattr__(self, "label", self.label or self.title)

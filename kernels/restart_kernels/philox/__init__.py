@@ -1,1 +1,1 @@
-"""Counter-based noise, scheme philox-v1: the words, and the normals made from them."""
+"""Counter-based noise, scheme philox-v1: the words of Philox, and the normals made from them."""

@@ -1,9 +1,13 @@
 """The constants of scheme philox-v1: the one table that every backend reads.
 
-Words: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+A normal is a pure function ε(seed, draw, stream, element).
 
-Normals: Box–Muller, with ln, sin and cos as polynomials. All operations are float32, each rounded on its own,
-in exactly this order (Horner from the highest coefficient; + and × only, so nothing depends on a libm):
+Words: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) with the key (seed low 32
+bits, seed high 32 bits) and the counter (element // 4, draw, stream, 0). Of the four words w0 … w3 of a counter,
+(w_a, w_b) = (w0, w1) give the normals of elements 4i and 4i + 1, and (w2, w3) those of 4i + 2 and 4i + 3.
+
+Normals: Box–Muller, with ln, sin and cos as polynomials. All operations are float32, each rounded on its own, in
+exactly this order (Horner from the highest coefficient; + and × only, so nothing depends on a libm):
 
     u  = fp32(w_a)·2⁻³² + 2⁻³³                                   in [2⁻³³, 1], never 0
     b  = bits(u) − SQRT_HALF_BITS;  e = fp32(b >> 23);  m = float((b & 0x7fffff) + SQRT_HALF_BITS)
@@ -14,9 +18,11 @@ in exactly this order (Horner from the highest coefficient; + and × only, so no
     v  = t·t;  s = t·SIN(v);  c = COS(v)                         sin 2πt, cos 2πt
     z0 = r·(c, −s, −c, s)[q]      z1 = r·(s, c, −s, −c)[q]
 
-For u near 1 the exponent e is 0 and f is exact, so r keeps its relative accuracy down to u = 1, r = +0.
-The coefficients are minimax fits, rounded to float32 one by one from the lowest power, the rest refitted after
-each: `benchmarks/fit_philox_v1.py` makes them and measures the accuracy quoted in `reference.py`.
+Near u = 1 the exponent e is 0 and f is exact, so r keeps its relative accuracy down to u = 1, where r = +0. The
+coefficients are minimax fits, rounded to float32 one by one from the lowest power, the rest refitted after each:
+`benchmarks/fit_philox_v1.py` makes them and measures the accuracy quoted in `reference.py`.
+
+The scheme is frozen: another value in this file is another scheme, with a name of its own.
 """
 
 from __future__ import annotations
@@ -28,18 +34,18 @@ WEYL_0 = 0x9E3779B9
 WEYL_1 = 0xBB67AE85
 ROUNDS = 10
 
-# Streams: the third counter word.
-STREAM_NORMAL = 0
-STREAM_LABEL = 1
-STREAM_PFGM = 2
+# Streams: the third word of the counter.
+STREAM_NORMAL = 0  # Gaussian noise
+STREAM_LABEL = 1  # class labels
+STREAM_PFGM = 2  # PFGM++
 
 U_SCALE = 2.0**-32
 U_SHIFT = 2.0**-33
 T_SCALE = 2.0**-34
 SQRT_HALF_BITS = 0x3F3504F3  # the float32 nearest to sqrt(1/2)
 
-# -2 ln 2 = LN2_HI + LN2_LO, HI of 18 bits: e·HI is exact, which takes the worst error of a normal from 1.06e-6
-# to 0.94e-6 for two instructions in a hundred.
+# −2 ln 2 = LN2_HI + LN2_LO. HI has 18 bits, so e·HI is exact: the worst error of a normal falls from 1.06e-6 to 0.94e-6
+# for two instructions in a hundred.
 LN2_HI = -1.386291503906250
 LN2_LO = -2.857213530660374e-06
 # -2 ln(1 - f) / f on [1 - sqrt 2, 1 - sqrt 1/2]; lowest power first

@@ -1,1 +1,1 @@
-"""Samples to pixels: uint8, channels last, in one pass."""
+"""Samples to pixels: floats in [−1, 1] to uint8, channels last."""

@@ -9,6 +9,7 @@ torch generators.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from ...common.checks import integer
 from ...common.errors import ConfigError, RestartValueError
 from ...models.denoiser import Denoiser
 from ...plan.plan import Plan
+from ...sampler.executors import Observer
 
 FAMILIES = ("ode", "sde", "restart")
 MAKERS = ("engine", "torch", "diffusers")
@@ -30,13 +32,20 @@ class Runner(Protocol):
         nfe: network evaluations per sample that really run, at most the budget.
         plan: the engine's plan as asked for; None for other makers.
         key: names what is drawn; equal keys draw equal samples.
-        network: F as the runner calls it; a wrapper may take its place before the first draw.
     """
 
     nfe: int
     plan: Plan | None
     key: str
-    network: Any
+
+    @property
+    def network(self) -> Any:
+        """F as the runner calls it."""
+        ...
+
+    def observed(self, observer: Observer) -> AbstractContextManager[None]:
+        """Return a context in which `observer` is told of every network call, and of the engine's updates."""
+        ...
 
     def draw(self, seeds: Sequence[int], class_labels: Any = None) -> tuple[Tensor, Tensor | None]:
         """Return (x float32 [n, *shape] in about [−1, 1], classes int64 [n] on the CPU or None).

@@ -23,9 +23,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from restart_kernels import get_backend
+
 from ...common.devices import made_current
 from ...common.torch_profiler import torch_profiler
 from ...models.denoiser import Denoiser
+from ...sampler.executors import Observer
 from .candidate import Candidate, Runner
 from .engine import EngineRunner
 from .memory import peak_bytes
@@ -103,62 +106,29 @@ class Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Uncounted:
-    """A network whose operators are not counted."""
+class _Outside(Observer):
+    """Stops the count while the network runs, and counts the launches of a fused backend, which dispatch nothing."""
 
-    def __init__(self, network: Any, operators: Operators) -> None:
-        self.network, self.operators = network, operators
+    def __init__(self, operators: Operators, fused: bool) -> None:
+        self.operators, self.fused = operators, fused
 
-    def __call__(self, *arguments: Any) -> Tensor:
-        self.operators.paused = True
-        try:
-            return self.network(*arguments)
-        finally:
-            self.operators.paused = False
+    def before(self, part: str, evaluation: object) -> None:
+        self.operators.paused = part == "network"
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.network, name)
-
-
-class _Counted:
-    """A stepper of the native backend, whose calls dispatch nothing."""
-
-    def __init__(self, stepper: Any, operators: Operators) -> None:
-        self.stepper, self.operators = stepper, operators
-
-    def step(self, *arguments: Any) -> None:
-        self.operators.count += 1
-        self.stepper.step(*arguments)
-
-    def advance(self) -> None:
-        self.operators.count += 1
-        self.stepper.advance()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stepper, name)
+    def after(self, part: str, evaluation: object, F: Tensor | None = None) -> None:
+        self.operators.paused = False
+        self.operators.count += self.fused and part != "network"
 
 
 def _cpu_launches(runner: Runner, batch: int, labels: Tensor | None) -> float:
-    """On one thread: a mode sees its own thread only, and a batch is not cut into slices then."""
-    operators = Operators()
-    network, counted = runner.network, _Uncounted(runner.network, operators)
-    wrapped: list[tuple[Any, Any, Any]] = []
+    """Return the launches on one thread: a mode sees its own thread only, and a batch is not cut into slices then."""
+    operators, fused = Operators(), False
     with threads(1):
         if isinstance(runner, EngineRunner):
-            runner.draw(range(batch), labels)  # its buffers for a whole batch are made here
-            wrapped = [(e, e.network, e.stepper) for e in runner.sampler.evaluations()]
-            native = runner.sampler.backend == "native"
-        runner.network = counted
-        for evaluation, _, stepper in wrapped:
-            evaluation.network = counted
-            evaluation.stepper = _Counted(stepper, operators) if native else stepper
-        try:
-            with operators:
-                runner.draw(range(batch), labels)
-        finally:
-            runner.network = network
-            for evaluation, inner, stepper in wrapped:
-                evaluation.network, evaluation.stepper = inner, stepper
+            runner.draw(range(batch), labels)  # makes the buffers of a whole batch
+            fused = get_backend(runner.sampler.backend).fused
+        with runner.observed(_Outside(operators, fused)), operators:
+            runner.draw(range(batch), labels)
     return operators.count / runner.nfe
 
 

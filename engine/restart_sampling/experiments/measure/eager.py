@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ...models.denoiser import Denoiser
 from ...plan.plan import Plan
+from ...sampler.executors import Observer, observed_network
 from ...sampler.network import PreparedNetwork, prepare
 from ...sampler.noise import class_labels as labels_of_seeds
 from ...sampler.noise import seed_tensor
@@ -19,8 +21,7 @@ from . import loops
 class EagerRunner:
     """Draws batch by batch; a subclass draws one batch with :meth:`_batch`.
 
-    `network` may be replaced by a wrapper before the first draw. Raises RestartValueError for a network that is not
-    preconditioned as EDM.
+    Raises RestartValueError for a network that is not preconditioned as EDM.
     """
 
     plan: Plan | None = None
@@ -32,6 +33,10 @@ class EagerRunner:
         prepared: PreparedNetwork = prepare(denoiser, device=self.device, dtype=dtype)
         self.network: Any = prepared
         self.net_dtype = prepared.net_dtype
+
+    def observed(self, observer: Observer) -> AbstractContextManager[None]:
+        """Observe as `Runner.observed` says."""
+        return observed_network(self, observer)
 
     def draw(self, seeds: Sequence[int], class_labels: Any = None) -> tuple[Tensor, Tensor | None]:
         """Draw as `Runner.draw` says."""

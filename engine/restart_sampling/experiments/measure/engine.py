@@ -4,18 +4,18 @@ What a budget of evaluations buys:
 
 * without Restart the main grid with the most points (`steps`) that fits;
 * with Restart one interval [N, K, t_min, t_max]: of all (steps, K ≥ 1) the ones that use the most of the budget, and of
-  these the one whose main walk is nearest to MAIN_SHARE of what is used. At 43 evaluations with Heun that is 18 steps
+  these the one whose main grid is nearest to MAIN_SHARE of what is used. At 43 evaluations with Heun that is 18 steps
   and K = 2, the shape of the paper's CIFAR-10 rows (arXiv 2306.14878, Table 3), and t_min and t_max are those of its VP
   rows. For another interval give `restart=`, then only `steps` is chosen.
 
-The stochastic sampler has the churn of the Restart paper's "Improved SDE" on CIFAR-10, at every number of steps, as the
-presets cifar10-edm-sde-*. Its Restart form churns on the main walk and jumps inside the interval, without churn there.
+A solver runs with the options of its `study` at every number of steps. So the stochastic sampler has the churn of the
+Restart paper's "Improved SDE" on CIFAR-10, and its Restart form churns on the main grid and not inside the interval.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from functools import lru_cache, partial
 from typing import Any
 
@@ -24,56 +24,39 @@ from torch import Tensor
 
 from ...common.errors import NonFiniteError
 from ...models.denoiser import Denoiser
+from ...plan.budget import most_points
 from ...plan.notation import RestartConfig
+from ...plan.options import family
 from ...plan.plan import Plan
 from ...plan.presets import Preset
 from ...plan.presets import presets as published
+from ...sampler.executors import Observer
 from ...sampler.sampler import Sampler, describe_failures
+from ...solvers import SOLVERS, Solver
 from .candidate import Candidate, Runner
 
 INTERVAL = (3, 0.06, 0.30)  # N, t_min, t_max
-MAIN_SHARE = 0.8  # of the evaluations, on the main walk
-CHURN = {"s_churn": 30.0, "s_min": 0.01, "s_max": 1.0, "s_noise": 1.007}
+MAIN_SHARE = 0.8  # of the evaluations, on the main grid
+RESTART = "with Restart, arXiv 2306.14878, Algorithm 2"
 
 Options = tuple[tuple[str, Any], ...]
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """One solver: its family alone, its title and source, its options beside steps."""
-
-    solver: str
-    family: str
-    title: str
-    source: str
-    options: Options = ()
-
-
-KINDS = (
-    _Kind("euler", "ode", "Euler (DDIM)", "DDIM, arXiv 2010.02502, eq. 12 with eta = 0; Euler on EDM's ODE"),
-    _Kind("heun", "ode", "Heun", "EDM, arXiv 2206.00364, Algorithm 1"),
-    _Kind("edm-stochastic", "sde", "EDM stochastic", "EDM, arXiv 2206.00364, Algorithm 2", tuple(CHURN.items())),
-    _Kind("ddpm", "sde", "DDPM", "DDPM, arXiv 2006.11239, Algorithm 2; ancestral sampling on EDM's grid"),
-    _Kind("dpm2", "ode", "DPM-Solver-2", "DPM-Solver, arXiv 2206.00927, Algorithm 1"),
-    _Kind("dpm3", "ode", "DPM-Solver-3", "DPM-Solver, arXiv 2206.00927, Algorithm 2"),
-    _Kind("dpm++2m", "ode", "DPM-Solver++(2M)", "DPM-Solver++, arXiv 2211.01095, Algorithm 2"),
-)
-RESTART = "with Restart, arXiv 2306.14878, Algorithm 2"
-
-
 def candidates() -> tuple[Candidate, ...]:
     """Return the candidates of the solvers: each alone, then each with Restart."""
-    alone = [Candidate(k.solver, k.family, "engine", k.title, k.source, partial(_make, k, False)) for k in KINDS]
+    alone = [
+        Candidate(k.name, k.family, "engine", k.label, k.source, partial(_make, k, False)) for k in SOLVERS.values()
+    ]
     jumping = [
         Candidate(
-            f"{k.solver}+restart",
+            f"{k.name}+restart",
             "restart",
             "engine",
-            f"{k.title} + Restart",
+            f"{k.label} + Restart",
             f"{k.source}; {RESTART}",
             partial(_make, k, True),
         )
-        for k in KINDS
+        for k in SOLVERS.values()
     ]
     return (*alone, *jumping)
 
@@ -83,7 +66,11 @@ def presets() -> tuple[Candidate, ...]:
     return tuple(
         Candidate(
             f"preset:{p.name}",
-            _family(p.plan_options),
+            family(
+                p.plan_options.get("solver", "heun"),
+                p.plan_options.get("s_churn", 0.0),
+                bool(p.plan_options.get("restart")),
+            ),
             "engine",
             f"preset {p.name}",
             p.source,
@@ -93,14 +80,8 @@ def presets() -> tuple[Candidate, ...]:
     )
 
 
-def _family(options: dict[str, Any]) -> str:
-    if options.get("restart"):
-        return "restart"
-    return "sde" if options.get("solver") in ("edm-stochastic", "ddpm") else "ode"
-
-
 class EngineRunner:
-    """Draws through `Sampler`. `network` may be replaced by a wrapper before the first draw."""
+    """Draws through `Sampler`."""
 
     def __init__(self, denoiser: Denoiser, plan: Plan, batch_size: int, dtype: str) -> None:
         self.plan: Plan | None = plan
@@ -110,11 +91,12 @@ class EngineRunner:
 
     @property
     def network(self) -> Any:
+        """F as the sampler calls it."""
         return self.sampler.network
 
-    @network.setter
-    def network(self, network: Any) -> None:
-        self.sampler.network = network
+    def observed(self, observer: Observer) -> AbstractContextManager[None]:
+        """Observe as `Runner.observed` says."""
+        return self.sampler.observed(observer)
 
     def draw(self, seeds: Sequence[int], class_labels: Any = None) -> tuple[Tensor, Tensor | None]:
         """Draw as `Runner.draw` says.
@@ -137,9 +119,9 @@ class EngineRunner:
 
 
 def _make(
-    kind: _Kind, jumping: bool, denoiser: Denoiser, nfe: int, batch_size: int, dtype: str, restart: Any
+    solver: Solver, jumping: bool, denoiser: Denoiser, nfe: int, batch_size: int, dtype: str, restart: Any
 ) -> Runner | None:
-    plan = plan_for(kind.solver, nfe, jumping, restart, kind.options)
+    plan = plan_for(solver.name, nfe, jumping, restart, solver.study)
     return None if plan is None else EngineRunner(denoiser, plan, batch_size, dtype)
 
 
@@ -153,17 +135,17 @@ def _make_preset(
 
 def plan_of(candidate: Candidate, nfe: int, restart: Any = None) -> Plan | None:
     """Return the plan that a candidate of the engine runs at a budget, or None if none fits."""
-    kind = next((k for k in KINDS if candidate.name in (k.solver, f"{k.solver}+restart")), None)
-    if kind is None:
+    solver = SOLVERS.get(candidate.name.removesuffix("+restart"))
+    if solver is None:
         preset = next(p for p in published() if candidate.name == f"preset:{p.name}")
         plan = Plan.build(**preset.plan_options)
         return plan if plan.nfe <= nfe else None
     jumping = candidate.family == "restart"
-    return plan_for(kind.solver, nfe, jumping, restart if jumping else None, kind.options)
+    return plan_for(solver.name, nfe, jumping, restart if jumping else None, solver.study)
 
 
 def plan_for(solver: str, nfe: int, jumping: bool = False, restart: Any = None, options: Options = ()) -> Plan | None:
-    """The plan of at most `nfe` evaluations that the module's rule chooses; None where not even the smallest fits.
+    """Return the plan of at most `nfe` evaluations by the rule of the module, or None if not even the smallest fits.
 
     >>> plan_for("heun", 43, jumping=True).config.steps
     18
@@ -186,20 +168,19 @@ def plan_for(solver: str, nfe: int, jumping: bool = False, restart: Any = None, 
 
 @lru_cache(maxsize=256)
 def _cost(solver: str, options: Options) -> tuple[int, int]:
-    """(a, b) of NFE = a + b·steps: every solver costs the same at each grid point, but for the last ones."""
+    """Return (a, b) of NFE = a + b·steps: a solver costs the same at each grid point but for the last ones."""
     few, more = (Plan.build(solver=solver, steps=steps, **dict(options)).nfe for steps in (18, 19))
     return few - 18 * (more - few), more - few
 
 
 def _most_steps(solver: str, options: Options, nfe: int) -> int | None:
-    """The most points of the main grid, at least 2, that `nfe` evaluations pay for."""
+    """Return the most points of the main grid, at least 2, whose plan takes at most `nfe` evaluations."""
     a, b = _cost(solver, options)
-    steps = (nfe - a) // b
-    return steps if steps >= 2 else None
+    return most_points(lambda steps: a + b * steps, nfe, b, start=max(nfe, 0), least=2)
 
 
 def _split(solver: str, options: Options, nfe: int) -> tuple[int, int] | None:
-    """(steps, K) by the rule of the module."""
+    """Return (steps, K) by the rule of the module."""
     N, t_min, t_max = INTERVAL
     a, b = _cost(solver, options)
     jump = _cost(solver, (*options, ("restart", RestartConfig.parse([N, 1, t_min, t_max]))))[0] - a

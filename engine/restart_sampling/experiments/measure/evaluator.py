@@ -15,7 +15,6 @@ the statistics of the Fashion-MNIST test set, which are used if the data set is 
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ...common.errors import CheckpointError, ConfigError, RestartTypeError, RestartValueError
-from ...common.files import NPZ_DAMAGE, write_atomically
+from ...common.files import NPZ_DAMAGE, file_sha256, write_atomically
 from ...models import registry
 from .. import datasets
 from . import shipped
@@ -144,7 +143,7 @@ def evaluator_for(model: str, features: str | None = None, reference: str | Path
     classifier = shipped.classifier() if own and bundled else None
     if reference is not None:
         found, label = load_reference(Path(reference))
-        sample = found[0] if isinstance(found, Tensor) else _blank(registry.load(model).shape)
+        sample = found[0] if isinstance(found, Tensor) else _blank(registry.load_model(model).shape)
         return Evaluator(Features(network, name, sample), found, classifier, label)
     if not bundled:
         raise ConfigError(f"quality of {model!r} needs --reference, an .npz with images (arr_0) or with mu and sigma")
@@ -206,7 +205,7 @@ def load_reference(path: Path) -> tuple[Tensor | Stats, str]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             names = set(arrays.files)
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+            digest = file_sha256(path)[:12]
             label = f"{path.name} {digest}"
             if {"mu", "sigma"} <= names:
                 n = int(arrays["n"]) if "n" in names else 50_000

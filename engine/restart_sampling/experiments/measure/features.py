@@ -13,8 +13,6 @@ The Fréchet distance is called FID only with the Inception network of its paper
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...common.checks import did_you_mean
 from ...common.errors import CheckpointError, RestartTypeError, RestartValueError
+from ...common.files import file_sha256
 from . import shipped, user_code
 
 
@@ -87,15 +87,14 @@ def named_features(text: str) -> tuple[nn.Module, str]:
         return shipped.extractor(text), text
     path = Path(text).expanduser()
     if path.suffix not in (".pt", ".jit"):
-        close = difflib.get_close_matches(text, shipped.NAMES, n=1) if ":" not in text else []
-        if close:
-            raise RestartValueError(f"features {text!r} are not known; did you mean {close[0]}?")
+        if ":" not in text and (hint := did_you_mean(text, shipped.NAMES)):
+            raise RestartValueError(f"features {text!r} are not known{hint}")
         return user_code.load(text)
     if not path.exists():
         raise CheckpointError(f"there is no file {text}; give a TorchScript file or FILE.py:NAME")
     try:
         module: Any = torch.jit.load(str(path), map_location="cpu")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        digest = file_sha256(path)[:12]
     except (RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{text} is not a TorchScript file ({reason}); save one with torch.jit.save") from None

@@ -148,8 +148,8 @@ class SchedulerRunner(EagerRunner):
         x = normal(seeds, 0, self.denoiser.shape, device=self.device) * scheduler.init_noise_sigma
         if self.which.kind == "edm":
             return self._edm(scheduler, x, seeds, labels)
-        walk = _heun if self.which.heun else _ddim if self.which.kind == "levels" else _vp
-        return walk(scheduler, x, self._D(labels))
+        draw = _heun if self.which.heun else _ddim if self.which.kind == "levels" else _vp
+        return draw(scheduler, x, self._D(labels))
 
     def _edm(self, scheduler: Any, x: Tensor, seeds: Tensor, labels: Tensor | None) -> Tensor:
         """Draw a batch with the raw network: c_noise is the timestep, and the scheduler preconditions."""

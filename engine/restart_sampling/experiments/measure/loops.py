@@ -3,8 +3,8 @@ r"""The samplers that people run today, in plain PyTorch: the timed baselines th
 These loops compute what public code computes, in the way public code does it. The readable statement of the same
 algorithms, which tests compare with, is `sampler/reference.py`; it is not timed.
 
-Written from the papers, EDM (arXiv 2206.00364) Algorithms 1 and 2 and Restart (arXiv 2306.14878) Algorithm 1 and its
-multi-level form, with the habits of the two families of public code:
+Written from the papers, EDM (arXiv 2206.00364) Algorithms 1 and 2 and Restart (arXiv 2306.14878) Algorithm 2,
+with the habits of the two families of public code:
 
 | loop                       | state   | noise                             | scalars                              |
 |----------------------------|---------|-----------------------------------|--------------------------------------|
@@ -105,7 +105,7 @@ def restart_loop_fp64(
     restart_gamma: float = 0.0,
     unused_draws: bool = True,
 ) -> Tensor:
-    """Run Restart Algorithm 1 and its multi-level form on EDM's Heun sampler; without intervals it is EDM Algorithm 2.
+    """Run Restart Algorithm 2 on EDM's Heun sampler; without intervals it is EDM Algorithm 2.
 
     An interval starts at the grid point nearest to its t_min and runs over N levels from its own t_max, K times. The
     network runs in D's own precision; its result becomes float64.

@@ -18,10 +18,11 @@ from torch import Tensor
 from ...models.denoiser import Denoiser
 from ...plan.plan import Plan
 from ...sampler.noise import normal
+from ...solvers import get_solver
 from . import loops
 from .candidate import Candidate, Runner
 from .eager import EagerRunner
-from .engine import CHURN, plan_for
+from .engine import plan_for
 from .rows import DRAW0
 
 _EDM = "EDM, arXiv 2206.00364"
@@ -100,7 +101,7 @@ def _make(
     dtype: str,
     restart: Any,
 ) -> Runner | None:
-    options = tuple(CHURN.items()) if family == "sde" else ()
+    options = get_solver("edm-stochastic").study if family == "sde" else ()
     plan = plan_for(solver, nfe, family == "restart", restart, options)
     if plan is None:
         return None

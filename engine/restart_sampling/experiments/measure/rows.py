@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...common import json_lines
 from ...common.errors import OutputError
-from ...common.strict_json import loads
 from ...common.version import __version__
 
 Row = dict[str, Any]
@@ -25,15 +25,10 @@ DRAW0 = "draw0"  # in the key of a plain loop that starts from draw 0 of the see
 
 def append(path: Path, row: Mapping[str, Any]) -> None:
     """Add `row` to the file, which is made with its folder if it is missing. A torn last line is ended first."""
-    line = json.dumps(_plain(dict(row)), allow_nan=False).encode() + b"\n"
+    line = json.dumps(_plain(dict(row)), allow_nan=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, 2)
-                line = line if file.read(1) == b"\n" else b"\n" + line
-            file.write(line)
-            file.flush()
+        json_lines.append(path, line, durable=False)
     except OSError as error:
         raise OutputError(f"cannot write the row to {path}: {error.strerror or error}") from error
 
@@ -46,21 +41,11 @@ def read(path: Path) -> list[Row]:
     """
     if not path.exists():
         return []
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError as error:
-        raise OutputError(f"cannot read {path}: {error.strerror or error}") from error
     rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in json_lines.numbered(path):
         try:
-            row = loads(line)
+            rows.append(_renamed(json_lines.parse(line)))
         except ValueError:
-            row = None
-        if isinstance(row, dict):
-            rows.append(_renamed(row))
-        else:
             warnings.warn(
                 f"{path}, line {number} is not a row (one JSON object) and was skipped; remove the line",
                 UserWarning,

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from ...common.errors import RestartError
 from ...models.denoiser import Denoiser
+from ...sampler.executors import Observer
 from . import costs
 from .candidate import Candidate, Runner, fields
 from .costs import build, labels_for, synchronize
@@ -43,20 +44,21 @@ Progress = Callable[[str], None]
 Work = Sequence[tuple[Candidate, int]]
 
 
-class Timed:
-    """A network that adds up the seconds spent in it, by thread; for the rest it is the network."""
+class NetworkSeconds(Observer):
+    """Adds up the seconds spent in the network, by thread."""
 
-    def __init__(self, network: Any) -> None:
-        self.network, self.by_thread = network, defaultdict[int, float](float)
+    parts = ("network",)
 
-    def __call__(self, net_in: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        started = time.perf_counter()
-        F = self.network(net_in, c_noise, labels)
-        self.by_thread[threading.get_ident()] += time.perf_counter() - started
-        return F
+    def __init__(self) -> None:
+        self.started: dict[int, float] = {}
+        self.by_thread = defaultdict[int, float](float)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.network, name)
+    def before(self, part: str, evaluation: object) -> None:
+        self.started[threading.get_ident()] = time.perf_counter()
+
+    def after(self, part: str, evaluation: object, F: Tensor | None = None) -> None:
+        thread = threading.get_ident()
+        self.by_thread[thread] += time.perf_counter() - self.started[thread]
 
 
 class Variant:
@@ -66,18 +68,16 @@ class Variant:
         self.runner, self.seeds, self.device = runner, range(batch), denoiser.device
         self.labels = labels_for(denoiser, batch)
         self.network_seconds: list[float] = []
-        self.network: Timed | None = None
-        if self.device.type == "cpu":
-            self.network = Timed(runner.network)
-            runner.network = self.network
+        self.timed = self.device.type == "cpu"
 
     def __call__(self) -> None:
-        if self.network is not None:
-            self.network.by_thread.clear()
-        self.runner.draw(self.seeds, self.labels)
-        synchronize(self.device)
-        if self.network is not None:
-            self.network_seconds.append(max(self.network.by_thread.values()))
+        if not self.timed:
+            self.runner.draw(self.seeds, self.labels)
+            synchronize(self.device)
+            return
+        with self.runner.observed(seconds := NetworkSeconds()):
+            self.runner.draw(self.seeds, self.labels)
+        self.network_seconds.append(max(seconds.by_thread.values()))
 
 
 def measure(
@@ -167,7 +167,7 @@ def _times(variant: Variant, seconds: Sequence[float], batch: int, warm: int) ->
     """Return samples per second, and the time of an evaluation in all and outside the network."""
     nfe = variant.runner.nfe
     q1, median, q3 = quartiles(seconds)
-    if variant.network is not None:
+    if variant.timed:
         outside = [s - n for s, n in zip(seconds, variant.network_seconds[warm:], strict=True)]
         outside_ms = 1e3 * quartiles(outside)[1] / nfe
     else:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import hashlib
 import importlib
 import importlib.util
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 from torch import nn
 
 from ...common.errors import RestartError, RestartTypeError, RestartValueError
+from ...common.files import file_sha256
 
 # All exceptions are caught, because a user's code may raise any; KeyboardInterrupt and SystemExit are none of them.
 RAISED = (Exception,)
@@ -78,7 +78,7 @@ def explain(error: BaseException) -> str:
 
 def _digest(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        return file_sha256(path)[:12]
     except OSError as error:
         raise RestartValueError(f"cannot read the features' file {path}: {error.strerror or error}") from error
 

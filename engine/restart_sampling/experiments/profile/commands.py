@@ -10,7 +10,7 @@ def job_command(python: str, options: Mapping[str, object]) -> list[str]:
     """Return the command that nsys and ncu run: `restart-sampling profile` with the options that were given."""
     given = {"--" + name.replace("_", "-"): str(value) for name, value in options.items() if value is not None}
     words = [word for option in given.items() for word in option]
-    return [python, "-c", "from restart_sampling.cli.app import main; main()", "profile", *words]
+    return [python, "-c", "from restart_sampling.cli import main; main()", "profile", *words]
 
 
 def nsys_command(nsys: str, out: Path, job: Sequence[str], nvtx: bool = True) -> list[str]:
@@ -42,5 +42,5 @@ def ncu_command(ncu: str, out: Path, job: Sequence[str], launches: int = 10, nvt
     arguments, which is how ncu compares.
     """
     window = "--nvtx --nvtx-include restart_sampling@profile/" if nvtx else "--profile-from-start off"
-    options = f"{window} -k regex:^(step_kernel|advance_kernel|run)$ --launch-count {launches} --graph-profiling node"
+    options = f"{window} -k regex:^(row_kernel|advance_kernel|run)$ --launch-count {launches} --graph-profiling node"
     return [ncu, *options.split(), "--set", "full", "-o", str(out), "-f", *job]

@@ -7,10 +7,11 @@ JSON files may hold, count as missing. Text loses what no terminal and no page c
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+from ...common.checks import is_number
 
 LONGEST = 400  # characters of a text; the longest of our own are command lines
 LARGEST = 1e300
@@ -155,9 +156,7 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return value if abs(value) < LARGEST and math.isfinite(value) else None
+    return value if is_number(value) and abs(value) < LARGEST else None
 
 
 def _whole(value: Any) -> int | None:

@@ -7,7 +7,6 @@ given, σ and x, and what it returns, D(x; σ). σ rises from one evaluation to 
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...common.images import grid, to_pil, to_uint8
+from ...common.images import grid, png_bytes, to_uint8
 from ...models.denoiser import Denoiser
 from ...plan.plan import Plan
 from ...sampler.noise import normal
@@ -56,9 +55,7 @@ class Visit:
 
 def data_uri(image: np.ndarray) -> str:
     """Return an image, uint8 [H, W, C], as a PNG in a data URI."""
-    buffer = io.BytesIO()
-    to_pil(image).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(png_bytes(image, optimize=True)).decode()
 
 
 def sample_grids(

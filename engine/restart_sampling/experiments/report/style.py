@@ -13,6 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...common.checks import is_number
+from ...plan.options import family
+
 
 @dataclass(frozen=True)
 class Look:
@@ -52,11 +55,11 @@ OTHER_MAKER = Maker("others", "...", ".", "-.", "dashdot")
 INK, QUIET, GRID, EDGE = "#222222", "#555555", "#e4e4e4", "#999999"
 NEUTRAL = "#bbbbbb"  # a swatch that shows a pattern and no family
 NETWORK, OUTSIDE = "#b8c4d0", "#a3195b"  # the time of an evaluation: in the network, and everything else
+BOX, CHOSEN, NOISE = "#eef1f4", "#cfe0ee", "#dcefe8"  # fills of diagrams: a part, the part in question, noise
 SHADES = "Cividis_r"  # of heat maps
 FLOOR_LINE, FLOOR_DASH = "-", "solid"  # the distance of the training images: dashes tell the libraries apart
 DISTURBED = 0.45  # opacity of a speed that was measured while other processes took the processor
 HOLLOW = "hollow: one block, spread not known"
-SDE_SOLVERS = ("edm-stochastic", "ddpm")
 
 
 def family_of(row: Mapping[str, Any]) -> str:
@@ -64,9 +67,8 @@ def family_of(row: Mapping[str, Any]) -> str:
     if row.get("family"):
         return str(row["family"])
     config = row.get("config") or {}
-    if row.get("restart") or config.get("restart"):
-        return "restart"
-    return "sde" if config.get("solver") in SDE_SOLVERS or config.get("s_churn") else "ode"
+    jumps = bool(row.get("restart") or config.get("restart", "{}") not in (None, "", "{}"))
+    return family(str(config.get("solver")), config.get("s_churn") or 0.0, jumps)
 
 
 def look(family: str) -> Look:
@@ -124,9 +126,7 @@ def number(value: object) -> str:
     """Return a number for people: four significant digits, thousands with commas, – for none."""
     if value is None or value == "":
         return "–"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    if not math.isfinite(value):
+    if not is_number(value):
         return str(value)
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"

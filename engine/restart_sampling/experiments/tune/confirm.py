@@ -4,7 +4,8 @@ The lowest distance of many trials is partly luck on the seeds they share. So th
 again on the seeds after those of the search, and the one that is lowest there is the tuned plan. What is reported is
 neither of the two: the tuned plan, the preset and plain Heun all draw the seeds of the benchmark. The preset is chosen
 by the search as well: the best on its seeds of those that were tried there; where none was, the Restart preset that
-uses most of the budget."""
+uses most of the budget.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ...common.errors import ConfigError, NonFiniteError, RestartValueError
 from ...plan.plan import Plan
 from ...plan.presets import presets
-from ...solvers import get_solver
 from ..measure.engine import plan_for
 from ..measure.rows import append, find, read
 from .pareto import lowest
@@ -53,26 +53,26 @@ _FLAGS = (  # of `generate`, with the option of Plan.build each is
 
 
 class Fresh(Protocol):
-    """`objective.Objective`, as far as a confirmation uses it."""
+    """The part of `objective.Objective` that a confirmation uses."""
 
     def bound(self, plan: Plan) -> Plan: ...
     def fresh(self, plan: Plan, first_seed: int, n: int) -> float: ...
 
 
 def spread(values: Sequence[float]) -> str:
-    """ "3.22 ± 0.61": mean and standard deviation; the value where there is one."""
+    """Return "3.22 ± 0.61": mean and standard deviation, or the value if there is only one."""
     mean = f"{statistics.fmean(values):.4g}"
     return f"{mean} ± {statistics.stdev(values):.2g}" if len(values) > 1 else mean
 
 
 def better(found: Sequence[float], *others: Sequence[float]) -> int:
-    """In how many blocks the plan is better than all the others; those that were not measured do not count."""
+    """Return in how many blocks the plan is better than all others; those that were not measured do not count."""
     rivals = [other for other in others if other]
     return sum(value < min(rest) for value, *rest in zip(found, *rivals, strict=True)) if rivals else 0
 
 
 def options(plan: Plan) -> Row:
-    """What differs from the defaults of `Plan.build`, with `steps`: enough to build the plan again."""
+    """Return what differs from the defaults of `Plan.build`, with `steps`: enough to build the plan again."""
     own, default = plan.config.to_dict(), Plan.build(steps=18).config.to_dict()
     found = {name: value for name, value in own.items() if name == "steps" or value != default.get(name)}
     if plan.config.restart.intervals:
@@ -84,7 +84,7 @@ def options(plan: Plan) -> Row:
 
 
 def command(plan: Plan, model: str, dtype: str = "fp32") -> str:
-    """The plan as a `restart-sampling generate` command line. ConfigError where it has an option that is not a flag."""
+    """Return the plan as a `restart-sampling generate` command line; ConfigError if an option of it is no flag."""
     given = options(plan)
     words = ["restart-sampling", "generate", "--model", model]
     for flag, name in _FLAGS:
@@ -100,24 +100,17 @@ def command(plan: Plan, model: str, dtype: str = "fp32") -> str:
 
 
 def python(plan: Plan) -> str:
-    """The plan as a line of Python."""
+    """Return the plan as a line of Python."""
     return f"rs.Plan.build({', '.join(f'{name}={value!r}' for name, value in options(plan).items())})"
 
 
-def family(plan: Plan) -> str:
-    """ "restart", "sde" or "ode"."""
-    if plan.intervals:
-        return "restart"
-    return "sde" if plan.config.s_churn or get_solver(plan.config.solver).noisy else "ode"
-
-
 def plan_fields(plan: Plan, nfe: int, dtype: str) -> Row:
-    """What a row says of the plan."""
+    """Return the fields that a row has of the plan."""
     return {
         "sampler": "tuned",
         "by": "engine",
         "source": "found by search",
-        "family": family(plan),
+        "family": plan.config.family,
         "nfe": nfe,
         "key": f"{plan.digest}-{dtype}",
         "plan": plan.digest,
@@ -127,7 +120,7 @@ def plan_fields(plan: Plan, nfe: int, dtype: str) -> Row:
 
 
 def write_trials(study: Study, common: Row, path: Path) -> list[Row]:
-    """Append the trials that the file does not have yet; all of this study's rows of kind "trial"."""
+    """Append the trials that the file does not have yet; return all rows of kind "trial" of this study."""
     mine = find(read(path), kind="trial", study=study.user_attrs["study"])
     known = {row["trial"] for row in mine}
     for trial in finished(study):
@@ -168,7 +161,7 @@ def confirm(
     final_n: int | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
-    """Rows of kind "tuned", one for each budget that a trial fits in; appended to the file, and not measured twice.
+    """Return rows of kind "tuned", one for each budget that a trial fits in; append them, and measure none twice.
 
     Args:
         common: fields that every row has (model, features, environment …).
@@ -188,7 +181,7 @@ def confirm(
     measured = _measured(find(before, first_seed=first_seed, blocks=n // block))
 
     def fresh(name: str, plan: Plan | None, what: str) -> Row:
-        """The plan's distances as fields of a row: `name`, `name`_std and `name`_blocks; None and [] where it has none."""
+        """Return the plan's distances as `name`, `name`_std and `name`_blocks of a row; None and [] if it has none."""
         if plan is not None and plan.digest not in measured:
             try:
                 found = [round(objective.fresh(plan, first_seed + start, block), 6) for start in range(0, n, block)]
@@ -213,7 +206,7 @@ def confirm(
     }
 
     def final(trial: FrozenTrial) -> float:
-        """A finalist's distance on the seeds after those of the search; infinite if it has none.
+        """Return a finalist's distance on the seeds after those of the search; infinite if it has none.
 
         Not used with one finalist.
         """
@@ -289,7 +282,7 @@ def confirm(
 
 
 def _measured(rows: Sequence[Row]) -> dict[str, list[float]]:
-    """Distances by plan digest that earlier rows of the same fresh seeds have."""
+    """Return the distances, by plan digest, that earlier rows of the same fresh seeds have."""
     found: dict[str, list[float]] = {}
     for row in rows:
         found |= {row["plan"]: row["fd_blocks"], row["heun"]: row["fd_heun_blocks"]}
@@ -304,8 +297,9 @@ def _finite(value: float) -> float | None:
 
 
 def _best_preset(study: Study, space: Space, objective: Fresh, budget: int) -> tuple[str, Plan | None, float | None]:
-    """(name, plan, distance on the search's seeds or None) of the preset to compare with; ("", None, None) where none
-    fits.
+    """Return (name, plan, distance on the search's seeds or None) of the preset to compare with.
+
+    It is ("", None, None) if no preset fits.
     """
     tried = [t for t in complete(study) if t.user_attrs.get("preset") and t.values[0] <= budget]
     if tried:

@@ -1,7 +1,7 @@
 r"""What a plan is worth: the Fréchet distance of the images it draws, with the same seeds for every plan.
 
 Where the reference has as many images of each class, it is the distance with all classes weighted alike
-(bench/judge.py).
+(measure/evaluator.py).
 
 Common random numbers: all plans start from the same latents and inject the same noise bits, so that most of the
 sampling error of the distance is shared and drops out of a comparison. The seeds are not those a plan is reported on
@@ -9,7 +9,8 @@ sampling error of the distance is shared and drops out of a comparison. The seed
 
 A quarter of the images is drawn first. Where its distance is FAR times that of a finished plan which costs no more, the
 rest is not drawn; such a plan is given up and has no value, because distances of different numbers of images cannot be
-compared."""
+compared.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ from ...common.errors import RestartValueError
 from ...models.denoiser import Denoiser
 from ...plan.plan import Plan
 from ...sampler.table import bind
-from ..measure import image_cache as kept
+from ..measure import image_cache
 from ..measure.engine import EngineRunner
 from ..measure.quality import block_of
 
@@ -35,8 +36,8 @@ FIRST = 4  # 1/FIRST of the images is drawn first
 LEAST = 100  # images of that first part; with fewer, the distance says too little
 
 
-class Judge(Protocol):
-    """What is needed of `bench.judge.Judge`: names for the rows, and distances of uint8 images [n, C, H, W]."""
+class Evaluator(Protocol):
+    """The part of `measure.evaluator.Evaluator` that a search uses: names for rows, distances of uint8 [n, C, H, W]."""
 
     features: str
     reference: str
@@ -48,25 +49,25 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Value:
-    """`fd` of all images, None where they were not all drawn; `first` is that of the first part, None without one."""
+    """The distances of a plan: `fd` of all images, None if the plan was given up; `first` of the first part, if any."""
 
     fd: float | None
     first: float | None = None
 
 
 class Objective:
-    """Draws and judges plans.
+    """Draws plans and measures them.
 
     Args:
-        denoiser: the model. judge: the distance. n: images of a plan. first_seed: seeds are first_seed … first_seed + n
-            − 1.
-        batch, dtype: of the sampler. cache: folder where images are kept. halving: give up plans that are far off.
+        denoiser: the model. evaluator: measures the distance.
+        n: images of a plan. first_seed: the first of their n seeds.
+        batch, dtype: of the sampler. cache: the folder of drawn images. halving: give up plans that are far off.
     """
 
     def __init__(
         self,
         denoiser: Denoiser,
-        judge: Judge,
+        evaluator: Evaluator,
         *,
         n: int,
         first_seed: int,
@@ -77,30 +78,30 @@ class Objective:
     ) -> None:
         if n < 2:
             raise RestartValueError(f"a Fréchet distance needs at least 2 images, got n = {n}")
-        self.denoiser, self.judge = denoiser, judge
+        self.denoiser, self.evaluator = denoiser, evaluator
         self.n, self.first_seed = n, first_seed
         self.batch, self.dtype = batch, dtype
-        self.cache = cache or kept.default_folder()
+        self.cache = cache or image_cache.default_folder()
         self.first = n // FIRST if halving and n // FIRST >= LEAST else 0
 
     def bound(self, plan: Plan) -> Plan:
-        """The plan as this network runs it. ConfigError where it cannot."""
+        """Return the plan as this network runs it. Raises ConfigError if it cannot."""
         return bind(plan, self.denoiser.parameterization).plan
 
     def key(self, plan: Plan) -> str:
-        """Equal for plans that draw the same, however they are written: a hash of the table that is run."""
+        """Return a hash of the table that is run: equal for plans that draw the same images."""
         table = bind(plan, self.denoiser.parameterization)
         parts = (table.coef, table.code, table.sigma)
         return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:12]
 
     def value(self, plan: Plan, far: Callable[[float], bool] = lambda first: False) -> Value:
-        """The distance on this objective's seeds; `far` says of the first part's distance whether to stop there.
+        """Return the distance on the seeds of the search; `far` decides by that of the first part whether to stop.
 
-        Raises NonFiniteError where samples are NaN or infinite.
+        Raises NonFiniteError if samples are NaN or infinite.
         """
         runner = EngineRunner(self.denoiser, plan, self.batch, self.dtype)
         sha = str(self.denoiser.info.get("sha256", ""))
-        whole = kept.path_of(self.cache, sha, runner.key, self.first_seed, self.n)
+        whole = image_cache.path_of(self.cache, sha, runner.key, self.first_seed, self.n)
         if not self.first or (sha and whole.exists()):
             drawn = self._images(runner, self.first_seed, self.n)
             first = self._fd(*(some[: self.first] for some in drawn)) if self.first else None
@@ -113,16 +114,16 @@ class Objective:
         return Value(self._fd(*map(torch.cat, zip(part, rest, strict=True))), first)
 
     def fresh(self, plan: Plan, first_seed: int, n: int) -> float:
-        """The distance on other seeds, n of them from `first_seed` on; the images are kept, as the benchmark's are."""
+        """Return the distance on n other seeds, from `first_seed` on; the images go into the cache."""
         runner = EngineRunner(self.denoiser, plan, self.batch, self.dtype)
         return self._fd(*self._images(runner, first_seed, n))
 
     def _fd(self, images: Tensor, labels: Tensor | None = None) -> float:
-        if labels is not None and self.judge.balanced:
-            return self.judge.fd_balanced(images, labels)
-        return self.judge.fd(images)
+        if labels is not None and self.evaluator.balanced:
+            return self.evaluator.fd_balanced(images, labels)
+        return self.evaluator.fd(images)
 
     def _images(self, runner: EngineRunner, first: int, n: int) -> tuple[Tensor, ...]:
-        """(images, classes) or, without classes, (images,)."""
+        """Return (images, classes) or, without classes, (images,)."""
         images, labels = block_of(self.denoiser, runner, self.cache, first, n, self.batch)
         return (images,) if labels is None else (images, labels)

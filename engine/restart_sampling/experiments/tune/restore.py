@@ -1,15 +1,18 @@
-r"""A search made again from its rows, where the rows are there and its database is not.
+r"""A search made again from its committed rows when its storage is not there.
 
-tune.jsonl has all that a search knows of a trial: the plan, its NFE, its distance or why it has none. The database has
-more of optuna's own, but it is a file of one machine; rows are committed, copied and read. The trials get their old
-numbers, and those that have no row (copies and refused points) are filled with refused ones, so that the search goes on
-as the one it was."""
+tune.jsonl has all that a search needs to know of a trial: the plan, its NFE, and its distance or why it has none. The
+storage (SQLite by default) holds more of optuna's own, but it is a file of one machine; rows are committed, copied
+and read. A journal of optuna in its place would begin empty just the same, so the rows stay the source. Trials get
+their old numbers, and numbers without a row (copies and refused points) are filled with refused trials, so that the
+search goes on as it was.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ...common.checks import is_count
 from ...common.errors import OutputError
 from ...plan.plan import Plan
 from ..measure.rows import find
@@ -35,8 +38,9 @@ def restore(
             hash.
         key: `Objective.key`.
 
-    Returns: (trials that were restored, rows that were left out because they are outside `space`); (0, 0) where the
-    study has trials already or no rows fit."""
+    Returns (trials that were restored, rows that were left out because they are outside `space`); (0, 0) if the study
+    has trials already or no rows fit.
+    """
     names = SAME if common["model_sha256"] else (*SAME, "model")
     mine = find(rows, kind="trial", **{name: common[name] for name in names})
     if not mine or study.get_trials(deepcopy=False):
@@ -53,9 +57,9 @@ def restore(
 
 
 def _numbered(row: Row, space: Space, key: Callable[[Plan], str]) -> tuple[int, FrozenTrial | None]:
-    """(number, trial) of a row. Raises OutputError if it is not as `tune` wrote it."""
+    """Return (number, trial) of a row. Raises OutputError if it is not as `tune` wrote it."""
     number = row.get("trial")
-    if type(number) is not int or not 0 <= number < MOST or not isinstance(row.get("study"), str):
+    if not is_count(number, MOST) or not isinstance(row.get("study"), str):
         raise OutputError(
             f"a row of a trial has the number {str(number)[:40]!r}; mend or remove its line in tune.jsonl"
         )
@@ -69,7 +73,7 @@ def _numbered(row: Row, space: Space, key: Callable[[Plan], str]) -> tuple[int, 
 
 
 def _trial(row: Row, space: Space, key: Callable[[Plan], str]) -> FrozenTrial | None:
-    """The trial of a row, None where its plan is outside the space."""
+    """Return the trial of a row, None if its plan is outside the space."""
     optuna = library()
     plan = Plan.build(**row["config"])
     params = params_of(plan, space)

@@ -32,17 +32,19 @@ from ...plan.notation import snap
 from ...plan.plan import Plan
 from ...plan.schedule import get_schedule
 from ...solvers import get_solver
-from ..measure.engine import CHURN, plan_for
+from ...solvers.registry import accurate
+from ..measure.engine import plan_for
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # of EDM's grid
 STOCHASTIC = "edm-stochastic"
+CHURN = dict(get_solver(STOCHASTIC).study)  # S_min and S_max of the Restart paper
 LEAST_MAIN = 4  # evaluations of the main walk
 Params = dict[str, Any]
 Options = dict[str, Any]
 
 
 class Refused(ConfigError):
-    """A plan that is outside the space; it is not drawn."""
+    """Raised for a plan outside the space, which is not drawn."""
 
 
 class Suggests(Protocol):
@@ -62,7 +64,7 @@ class Space:
     `sigma_min`, `sigma_max` are the ends of every main grid; `max_nfe` counts all evaluations of a sample.
     """
 
-    solvers: tuple[str, ...] = ("heun", "dpm2", "dpm3", "dpm++2m")
+    solvers: tuple[str, ...] = accurate()
     levels: int = 2
     min_nfe: int = 8
     max_nfe: int = 100
@@ -89,12 +91,12 @@ class Space:
             raise ConfigError(f"levels must be in 0 .. 8, got {self.levels}")
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, tuples as lists."""
+        """Return a JSON-able dict, tuples as lists."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
 def space_for(parameterization: Any, **given: Any) -> Space:
-    """The space of a network: EDM's ends of the grid, inside what the network knows. ConfigError for flow models."""
+    """Return the space of a network: EDM's grid inside the levels it knows. Raises ConfigError for flow models."""
     if parameterization.process != "ve":
         raise ConfigError("plans are searched on EDM's grid, x = x₀ + σ·ε; a flow model has another one")
     low = max(SIGMA_MIN, float(parameterization.sigma_min))
@@ -103,7 +105,7 @@ def space_for(parameterization: Any, **given: Any) -> Space:
 
 
 def suggest(trial: Suggests, space: Space) -> Params:
-    """One point of the space."""
+    """Ask for one point of the space."""
     p: Params = {
         "solver": trial.suggest_categorical("solver", list(space.solvers)),
         "main": trial.suggest_int("main", LEAST_MAIN, space.max_nfe, log=True),
@@ -125,7 +127,7 @@ def suggest(trial: Suggests, space: Space) -> Params:
 
 
 def options_of(params: Params, space: Space) -> Options:
-    """Options of `Plan.build` for a point of the space. Refused: not even the smallest grid is paid for."""
+    """Return options of `Plan.build` for a point of the space. Raises Refused if not even the smallest grid fits."""
     options: Options = {"solver": params["solver"]}
     fitted = plan_for(params["solver"], params["main"])
     if fitted is None:
@@ -145,7 +147,7 @@ def options_of(params: Params, space: Space) -> Options:
 
 
 def build(options: Options, space: Space) -> Plan:
-    """The plan, or Refused: the engine does not run it, or its NFE is outside the space."""
+    """Return the plan. Raises Refused if the engine does not run it or its NFE is outside the space."""
     try:
         plan = Plan.build(**options)
     except Refused:
@@ -158,13 +160,13 @@ def build(options: Options, space: Space) -> Plan:
 
 
 def params_of(plan: Plan, space: Space) -> Params | None:
-    """The point whose plan is nearest to `plan`, or None where it is outside the space.
+    """Return the point whose plan is nearest to `plan`, or None if it is outside the space.
 
     Inverse of :func:`options_of`.
     """
     config = plan.config
     levels = sorted(plan.intervals, key=lambda i: (-i.t_min, -i.asked.t_max))
-    noisy = bool(levels) or config.solver in (STOCHASTIC, "ddpm")
+    noisy = bool(levels) or get_solver(config.solver).family == "sde"
     main = plan.nfe - sum(i.nfe for i in levels)
     fewest = plan_for(config.solver, LEAST_MAIN)
     if fewest is not None and fewest.nfe == main:
@@ -197,13 +199,13 @@ def _within(value: float, ends: tuple[float, float]) -> bool:
 
 
 def _ends(space: Space) -> Options:
-    """The ends of the grid, where they are not EDM's own."""
+    """Return the ends of the grid if they are not EDM's own."""
     ends = {"sigma_min": (space.sigma_min, SIGMA_MIN), "sigma_max": (space.sigma_max, SIGMA_MAX)}
     return {name: value for name, (value, own) in ends.items() if value != own}
 
 
 def _intervals(params: Params, options: Options, space: Space) -> list[list[Any]]:
-    """[[N, K, t_min, t_max], …] from high to low noise, on the grid of `options`."""
+    """Return [[N, K, t_min, t_max], …] from high to low noise, on the grid of `options`."""
     grid = get_schedule("edm", rho=options["rho"]).grid(options["steps"], space.sigma_min, space.sigma_max)
     grid = np.append(grid, 0.0)
     found = []
@@ -216,7 +218,7 @@ def _intervals(params: Params, options: Options, space: Space) -> list[list[Any]
 
 
 def _written(t: float, grid: np.ndarray, index: int) -> float:
-    """Grid point `t` with the fewest digits, 2 at least, that snap to it: 0.1395 is written 0.14, as in the paper."""
+    """Return grid point `t` with the fewest digits, at least 2, that snap to it, as the paper does: 0.14 for 0.1395."""
     for digits in range(2, 17):
         if snap(grid, _digits(t, digits)) == index:
             return _digits(t, digits)

@@ -4,7 +4,8 @@ In this order, each once: for every budget the benchmark's rule (one interval, b
 published presets that fit; those with one interval and as many repeats as a budget pays for, because more of them help
 for long (paper, Table 3); the paper's multi-level ImageNet rows of up to twice the most evaluations, cut to the number
 of levels and with fewer repeats until they fit; for every other solver the presets with one interval and that solver on
-the main walk, and there and in the interval; the other solvers with the rule's interval."""
+the main grid, and there and in the interval; the other solvers with the rule's interval.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ Key = Callable[[Plan], str]  # names what a plan draws
 
 @dataclass(frozen=True)
 class Start:
-    """A plan to begin with: `options` build it, `params` is its point of the space, `preset` its name where it is one."""
+    """A plan to begin with: `options` build it, `params` is its point of the space, `preset` its name if it is one."""
 
     label: str
     options: Options
@@ -32,7 +33,7 @@ class Start:
 
 
 def starts(space: Space, budgets: Sequence[int], key: Key) -> list[Start]:
-    """The plans that fit into the space, best known first. `key` is equal for plans that draw the same."""
+    """Return the plans that fit into the space, best known first. `key` is equal for plans that draw the same."""
     found: dict[str, Start] = {}
     for label, plan, preset in _candidates(space, sorted(budgets, reverse=True)):
         try:
@@ -46,7 +47,7 @@ def starts(space: Space, budgets: Sequence[int], key: Key) -> list[Start]:
 
 
 def given(plans: Sequence[Any], space: Space, key: Key) -> list[Start]:
-    """The plans of a user, options of `Plan.build` each, in their order.
+    """Return the plans of a user, options of `Plan.build` each, in their order.
 
     ConfigError: one of them is not in the space.
     """
@@ -85,7 +86,7 @@ def fitting(space: Space, budget: int, accepts: Callable[[Plan], Any]) -> list[t
 
 
 def _start(label: str, plan: Plan, preset: str, space: Space, key: Key) -> Start | None:
-    """The plan as it is where it is a point of the space, else the nearest point; None outside."""
+    """Return the plan itself if it is a point of the space, else the nearest point; None outside."""
     params = params_of(plan, space)
     if params is None:
         return None
@@ -123,7 +124,7 @@ def _transplants(
     solvers: Sequence[str | None], space: Space, budgets: Sequence[int]
 ) -> Iterator[tuple[str, Plan, str]]:
     """The presets with one interval: with their own solver (None) and as many repeats as a budget pays for; with
-    another solver on the main walk, with their own repeats and with as many; with another solver everywhere."""
+    another solver on the main grid, with their own repeats and with as many; with another solver everywhere."""
     single = [preset for preset in presets() if _jumps_once(preset)]
     for solver in solvers:
         others = [p for p in single if p.plan_options.get("solver", "heun") != solver]
@@ -145,13 +146,13 @@ def _transplants(
 
 
 def _jumps_once(preset: Preset) -> bool:
-    """Whether the preset has one interval, on EDM's grid and without guidance."""
+    """Return whether the preset has one interval, on EDM's grid and without guidance."""
     plan = Plan.build(**preset.plan_options)
     return len(plan.intervals) == 1 and plan.config.schedule == "edm" and not plan.config.guided
 
 
 def _filled(options: Options, budget: int, space: Space) -> Plan | None:
-    """The plan of one interval with the most repeats that `budget` pays for; None where it does not pay for one."""
+    """Return the plan of one interval with the most repeats that fit in `budget`; None if not one fits."""
     plan = Plan.build(**options)
     (interval,) = plan.intervals
     K = min(interval.K + (budget - plan.nfe) // (interval.nfe // interval.K), space.K[1])
@@ -160,7 +161,7 @@ def _filled(options: Options, budget: int, space: Space) -> Plan | None:
 
 
 def _scaled(preset: Preset, space: Space) -> Plan | None:
-    """A multi-level preset with its lowest `space.levels` intervals, repeats lowered until it fits."""
+    """Return a multi-level preset with its lowest `space.levels` intervals, repeats lowered until it fits."""
     whole = Plan.build(**preset.plan_options)
     intervals = sorted((i.asked for i in whole.intervals), key=lambda i: -i.t_min)[-space.levels :]
     if not space.levels:

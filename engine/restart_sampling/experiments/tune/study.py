@@ -9,10 +9,10 @@ undominated. Seeds are made for every trial, of the seed and the number of trial
 interrupted goes on as it would have.
 
 States of a trial
-    COMPLETE                 drawn and judged, or a copy: its plan draws the same as that of an earlier trial
-    PRUNED, attr "refused"   outside the space or not run by the engine; nothing was drawn, does not count, another is tried
+    COMPLETE                 drawn and measured, or a copy: its plan draws the same as that of an earlier trial
+    PRUNED, attr "refused"   outside the space or not run by the engine; nothing was drawn, so it does not count
     PRUNED, attr "stopped"   a part was drawn and was far off; it has no value
-    FAIL, attr "failed"      samples were not finite; the reason is kept
+    FAIL, attr "failed"      samples were not finite; the reason is stored
     FAIL without "failed"    the process ended in it; its point is queued again
 Pruned trials have no value but the sampler learns from them: it counts them as bad.
 """
@@ -45,7 +45,7 @@ IDLE = 300  # trials in a row that cost nothing (refused or copied) before the s
 
 
 class Objective(Protocol):
-    """`objective.Objective`, as far as a search uses it."""
+    """The part of `objective.Objective` that a search uses."""
 
     def bound(self, plan: Plan) -> Plan: ...
     def key(self, plan: Plan) -> str: ...
@@ -54,7 +54,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Event:
-    """A trial has ended. `seconds` is what it took; `fd` None where it has no value, `why` then says so."""
+    """The end of a trial. `seconds` is what it took; if `fd` is None, `why` says why it has no value."""
 
     number: int
     plan: Plan | None
@@ -66,7 +66,7 @@ class Event:
 
 
 def library() -> Any:
-    """optuna, quiet. BackendError where it is not installed."""
+    """Return the module optuna, made quiet. Raises BackendError if it is not installed."""
     try:
         import optuna
     except ImportError:
@@ -76,10 +76,11 @@ def library() -> Any:
 
 
 def open_study(storage: str | Path | None, settings: Mapping[str, Any]) -> Study:
-    """The study in `storage` (a file or a database's URL; None: in memory), made where there is none.
+    """Return the study in `storage` (a file or a database's URL; None: in memory); a new one if it holds none.
 
-    Trials that an earlier process left running are queued again. ConfigError: the study in there was made with other
-    settings, or the storage cannot be read."""
+    Trials that an earlier process left running are queued again. Raises ConfigError if
+    the study in there was made with other settings, or the storage cannot be read.
+    """
     optuna = library()
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -120,8 +121,8 @@ def _refuse_other(storage: str, known: Mapping[str, Any], settings: Mapping[str,
         then, now = _listed(known.get(name)), _listed(settings.get(name))
         if then != now:
             raise ConfigError(
-                f"the search in {storage} was made with {name} = {then}, and now it is {now}, so its trials cannot be compared; "
-                f"give the same, or another --storage"
+                f"the search in {storage} was made with {name} = {then}, and now it is {now}, so its trials cannot be "
+                f"compared; give the same, or another --storage"
             )
 
 
@@ -130,7 +131,7 @@ def _listed(value: Any) -> Any:
 
 
 def requeue(study: Study) -> int:
-    """Mark trials that are still running as failed and queue their points again; how many.
+    """Mark trials that are still running as failed and queue their points again; return how many.
 
     No other process may be in them.
     """
@@ -147,7 +148,7 @@ def requeue(study: Study) -> int:
 
 
 def enqueue(study: Study, starts: Sequence[Start], limit: int) -> int:
-    """Queue the first `limit` starts, less those that were queued before; how many."""
+    """Queue the first `limit` starts, less those that were queued before; return how many."""
     known = {t.user_attrs.get("start") for t in study.get_trials(deepcopy=False)}
     new = [start for start in starts[:limit] if _name(start) not in known]
     for start in new:
@@ -161,12 +162,12 @@ def _name(start: Start) -> str:
 
 
 def drawn(study: Study) -> int:
-    """Trials that count: those for which images were drawn."""
+    """Return the trials that count: those for which images were drawn."""
     return sum(bool(t.user_attrs.get("drawn")) for t in finished(study))
 
 
 def finished(study: Study) -> list[FrozenTrial]:
-    """Trials that ended by themselves."""
+    """Return the trials that ended by themselves."""
     failed = library().trial.TrialState.FAIL
     return [
         t
@@ -176,7 +177,7 @@ def finished(study: Study) -> list[FrozenTrial]:
 
 
 def complete(study: Study) -> list[FrozenTrial]:
-    """Trials with values, one for each plan: copies are left out."""
+    """Return the trials with values, one for each plan: copies are left out."""
     return [t for t in finished(study) if t.values is not None and "copy_of" not in t.user_attrs]
 
 
@@ -191,7 +192,7 @@ def search(
     deadline: float = math.inf,
     on_trial: Callable[[Event], None] = lambda event: None,
 ) -> str:
-    """Try plans until `trials` of them are drawn, those of earlier runs counted; says why it ended.
+    """Try plans until `trials` of them are drawn, those of earlier runs counted; return why it ended.
 
     Args:
         budgets: NFE for which a plan is wanted; empty: both objectives alone.
@@ -219,7 +220,7 @@ def search(
 
 
 def _trial(study: Study, space: Space, objective: Objective, seed: int, budgets: Sequence[int]) -> Event | None:
-    """One trial; None where nothing was drawn."""
+    """Make one trial; return None if nothing was drawn."""
     optuna = library()
     state = optuna.trial.TrialState
     before = finished(study)
@@ -277,7 +278,7 @@ def _trial(study: Study, space: Space, objective: Objective, seed: int, budgets:
 
 
 def _point_within(budget: int, before: Sequence[FrozenTrial], space: Space, sampler: Any) -> Params:
-    """What the sampler asks for to lower the distance within a budget, having seen `before`."""
+    """Return what the sampler asks for to lower the distance within a budget, having seen `before`."""
     optuna = library()
     state = optuna.trial.TrialState
     view = optuna.create_study(direction="minimize", sampler=sampler)
@@ -295,7 +296,7 @@ def _point_within(budget: int, before: Sequence[FrozenTrial], space: Space, samp
 
 
 def _plan(options: Any, params: Params, space: Space, objective: Objective) -> tuple[Plan, Plan]:
-    """(plan, the plan as the network runs it)."""
+    """Return (plan, the plan as the network runs it)."""
     plan = build(options or options_of(params, space), space)
     bound = objective.bound(plan)
     if bound.nfe > space.max_nfe:
@@ -304,7 +305,7 @@ def _plan(options: Any, params: Params, space: Space, objective: Objective) -> t
 
 
 def _copy(study: Study, trial: Any, twin: FrozenTrial) -> None:
-    """End a trial as the earlier one ended that draws the same."""
+    """End a trial as the earlier one ended that draws the same images."""
     trial.set_user_attr("copy_of", twin.number)
     if twin.values is not None:
         study.tell(trial, list(twin.values))

@@ -1,10 +1,11 @@
-"""The nodes. ComfyUI reads their class attributes; what they mean is in its documentation of custom nodes."""
+"""The nodes. ComfyUI reads their class attributes, whose meaning is in its documentation of custom nodes."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
 from ...common.errors import BackendError, RestartError
+from ...plan.notation import RestartConfig
 from ...solvers import SOLVERS
 from ..k_diffusion.fit import BUDGETS, PROCESSES, fit
 from .sampler import sample_restart_in_comfyui
@@ -42,9 +43,7 @@ class RestartSamplerNode:
 
     @classmethod
     def VALIDATE_INPUTS(cls, restart: str = "default") -> bool | str:
-        """True, or the sentence that ComfyUI shows at the node."""
-        from ...plan.notation import RestartConfig
-
+        """Return True, or the sentence that ComfyUI shows at the node."""
         try:
             RestartConfig.parse(restart, steps=20)
         except RestartError as error:
@@ -52,6 +51,7 @@ class RestartSamplerNode:
         return True
 
     def get_sampler(self, restart: str, solver: str, s_noise: float, budget: str) -> tuple[Any]:
+        """Return ComfyUI's sampler object."""
         options = {"restart": restart, "solver": solver, "s_noise": s_noise, "budget": budget}
         return (_ksampler()(sample_restart_in_comfyui, extra_options=options),)
 
@@ -76,6 +76,7 @@ class RestartPlanNode:
     def explain(
         self, sigmas: Any, restart: str, solver: str, s_noise: float, budget: str, process: str = "ve"
     ) -> dict[str, Any]:
+        """Return the text for the node, and the outputs: the plan as text, and its number of model calls."""
         plan, _ = fit(sigmas, restart, solver=solver, s_noise=s_noise, budget=budget, process=process)
         text = "there is no step to make" if plan is None else plan.explain()
         return {"ui": {"text": [text]}, "result": (text, 0 if plan is None else plan.nfe)}

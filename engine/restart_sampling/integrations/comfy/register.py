@@ -13,12 +13,16 @@ from .sampler import sample_restart_in_comfyui
 
 
 def register(name: str = "restart", **options: Any) -> bool:
-    """Add a sampler called `name` with `options` of `sample_restart` to ComfyUI's lists; True if it was not there yet.
+    """Add a sampler called `name` with `options` of `sample_restart` to ComfyUI's lists.
 
     ComfyUI finds a sampler as the function sample_<name> of comfy.k_diffusion.sampling and shows the names in
     comfy.samplers. Both lists that its versions have are extended, once.
 
-    Raises BackendError: ComfyUI is not here, has no such lists, or has a sampler of that name itself.
+    Returns:
+        Whether the sampler was not there yet.
+
+    Raises:
+        BackendError: ComfyUI is not here, has no such lists, or has a sampler of that name itself.
     """
     try:
         import comfy.k_diffusion.sampling as functions

@@ -21,10 +21,11 @@ def sample_restart_in_comfyui(
     s_noise: float = 1.0,
     **options: Any,
 ) -> Tensor:
-    """`sample_restart` with the process of the model: flow models (SD3, Flux, …) have levels t in (0, 1], others sigma.
+    """Run `sample_restart` with the process of the model: flow models (SD3, Flux, …) have levels t in (0, 1].
 
-    Noise is seeded by ComfyUI's seed, row by row (`extra_args["seed"]`). Some models ask for noise of another scale;
-    that is a factor on `s_noise`. `options` are those of `sample_restart`."""
+    Noise is seeded by ComfyUI's seed, sample by sample (`extra_args["seed"]`). Some models ask for noise of another
+    scale; that is a factor on `s_noise`. `options` are those of `sample_restart`.
+    """
     sampling = model_sampling(model)
     return sample_restart(
         model,
@@ -40,7 +41,7 @@ def sample_restart_in_comfyui(
 
 
 def model_sampling(model: Any) -> Any:
-    """ComfyUI's model_sampling object behind a sampler's `model`, or None where there is none."""
+    """Return ComfyUI's model_sampling object behind a sampler's `model`, or None if there is none."""
     guider = getattr(model, "inner_model", None)
     patcher = getattr(guider, "model_patcher", None)
     if patcher is not None:
@@ -49,5 +50,5 @@ def model_sampling(model: Any) -> Any:
 
 
 def process_of(sampling: Any) -> str:
-    """ "flow" for models whose state is (1 − t)·x₀ + t·ε, which ComfyUI builds from its class CONST; else "ve"."""
+    """Return "flow" for models with the state (1 − t)·x₀ + t·ε, which are of ComfyUI's class CONST, else "ve"."""
     return "flow" if any(base.__name__ == "CONST" for base in type(sampling).__mro__) else "ve"

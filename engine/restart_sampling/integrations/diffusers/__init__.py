@@ -1,7 +1,7 @@
 """Restart for diffusers pipelines: two schedulers, and a fast path that runs a pipeline's network through `rs.Sampler`.
 
-    pipe.scheduler = RestartScheduler.from_config(pipe.scheduler.config, restart="[10, 2, 0.1, 2]")     # SD, SDXL, DiT, DDPM
-    pipe.scheduler = FlowMatchRestartScheduler.from_config(pipe.scheduler.config, restart=...)          # SD3, Flux
+    pipe.scheduler = RestartScheduler.from_config(pipe.scheduler.config)             # SD, SDXL, DiT, DDPM
+    pipe.scheduler = FlowMatchRestartScheduler.from_config(pipe.scheduler.config)    # SD3, Flux
     images = draw(pipe, prompt="a red fox", plan=plan, seeds=range(4), guidance_scale=7.5)
 
 Importing this package does not import diffusers; the names below do, on first use.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ...common.lazy import lazy
 
 if TYPE_CHECKING:
-    from .adapter import SchedulerError as SchedulerError
+    from .errors import SchedulerError as SchedulerError
     from .flow import FlowMatchRestartScheduler as FlowMatchRestartScheduler
     from .pipeline import denoiser_of as denoiser_of
     from .pipeline import draw as draw
@@ -27,7 +27,7 @@ __getattr__, __dir__ = lazy(
     {
         "FlowMatchRestartScheduler": "flow",
         "RestartScheduler": "scheduler",
-        "SchedulerError": "adapter",
+        "SchedulerError": "errors",
         "denoiser_of": "pipeline",
         "draw": "pipeline",
     },

@@ -1,20 +1,12 @@
 r"""Noise levels of DDPM-style models from their betas, in float64, and the grids that diffusers draws on them.
 
-σ_t = √((1 − ᾱ_t)/ᾱ_t), ᾱ_t = ∏_{s≤t}(1 − β_s), t = 0 .. T − 1.
-
-| beta_schedule     | β_t                                                        | source |
-|-------------------|------------------------------------------------------------|--------|
-| linear            | linear from beta_start to beta_end                         | DDPM, arXiv 2006.11239 |
-| scaled_linear     | √β linear                                                  | Latent Diffusion |
-| sigmoid           | 1/(1 + e^−v) of v linear from −6 to 6, from beta_start to beta_end | GeoDiff, arXiv 2203.02923 |
-| squaredcos_cap_v2 | 1 − f(t+1)/f(t), f(t) = cos²(π/2·(t/T + 0.008)/1.008), ≤ 0.999 | improved DDPM, arXiv 2102.09672 |
-| laplace           | the same of f = √(r/(1 + r)), ln r = −½ sgn(½ − u) ln(1 − 2|½ − u| + 1e-6), u = t/T | arXiv 2407.03297 |
-| exp               | the same of f = e^(−12 t/T)                                | diffusers' HeunDiscreteScheduler |
+Betas and levels are those of plan/levels.py.
 
 Zero terminal SNR (arXiv 2305.08891, Algorithm 1): √ᾱ is shifted and scaled so that its last value is 0. σ would be
-infinite there; it is 2¹² (ᾱ = 2⁻²⁴) instead, as in diffusers, and twice the level below where that is not below 2¹²
-(DDPM's own betas reach 15,400 there, and diffusers' levels would fall at their end). snr_shift_scale s (CogVideoX):
-ᾱ/(s + (1 − s)ᾱ), which is √s·σ; s = 1 is none. It comes before zero terminal SNR."""
+infinite there; it is 2¹² (ᾱ = 2⁻²⁴) instead, as in diffusers, or twice the level below if that is not below 2¹² (DDPM's
+own betas reach 15,400 there, and diffusers' levels would fall at their end). snr_shift_scale s (CogVideoX):
+ᾱ/(s + (1 − s)ᾱ), which is √s·σ; s = 1 is none. It comes before zero terminal SNR.
+"""
 
 from __future__ import annotations
 
@@ -22,26 +14,26 @@ from typing import Any
 
 import numpy as np
 
+from ...common.checks import real
 from ...common.errors import BackendError, ConfigError
+from ...plan.levels import betas
 from ...plan.schedule import SPACINGS
 
-SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace", "exp")
 LAST_ALPHA_BAR = 2.0**-24
 
 
 def model_sigmas(config: Any) -> np.ndarray:
-    """σ_t float64 [T], ascending, of a scheduler's configuration; ConfigError for betas that give none."""
-    betas = _betas(config)
-    if betas.ndim != 1 or len(betas) < 2 or not ((betas > 0) & (betas < 1)).all():
+    """Return σ_t float64 [T], ascending, of a scheduler's config. Raises ConfigError for betas that give none."""
+    beta = _betas(config)
+    if beta.ndim != 1 or len(beta) < 2 or not ((beta > 0) & (beta < 1)).all():
         raise ConfigError("betas must be at least 2 numbers between 0 and 1")
-    if len(betas) != config["num_train_timesteps"]:
+    if len(beta) != config["num_train_timesteps"]:
         raise ConfigError(
-            f"trained_betas has {len(betas)} numbers but num_train_timesteps is {config['num_train_timesteps']}; they must agree"
+            f"trained_betas has {len(beta)} numbers but num_train_timesteps is {config['num_train_timesteps']}; "
+            "they must agree"
         )
-    s = config["snr_shift_scale"]
-    if isinstance(s, bool) or not isinstance(s, (int, float)) or not 0 < s < float("inf"):
-        raise ConfigError(f"snr_shift_scale must be a finite number > 0, got {s!r}")
-    alpha_bar = np.cumprod(1 - betas)
+    s = real("snr_shift_scale", config["snr_shift_scale"], 0.0, open_low=True)
+    alpha_bar = np.cumprod(1 - beta)
     if s != 1:
         alpha_bar = alpha_bar / (s + (1 - s) * alpha_bar)
     if config["rescale_betas_zero_snr"]:
@@ -52,31 +44,16 @@ def model_sigmas(config: Any) -> np.ndarray:
 
 
 def _betas(config: Any) -> np.ndarray:
-    T, name, first, last = (config[k] for k in ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end"))
     if config["trained_betas"] is not None:
         return np.asarray(config["trained_betas"], dtype=np.float64)
-    if name == "linear":
-        return np.linspace(first, last, T)
-    if name == "scaled_linear":
-        return np.linspace(first**0.5, last**0.5, T) ** 2
-    if name == "sigmoid":
-        return first + (last - first) / (1 + np.exp(-np.linspace(-6, 6, T)))
-    u = np.arange(T + 1) / T
-    if name == "squaredcos_cap_v2":
-        f = np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2
-    elif name == "laplace":
-        r = np.exp(-0.5 * np.copysign(1, 0.5 - u) * np.log(1 - 2 * np.abs(0.5 - u) + 1e-6))
-        f = np.sqrt(r / (1 + r))
-    elif name == "exp":
-        f = np.exp(-12 * u)
-    else:
-        raise ConfigError(f"beta_schedule must be one of {', '.join(SCHEDULES)}, got {name!r}")
-    return np.minimum(1 - f[1:] / f[:-1], 0.999)
+    T, name, first, last = (config[k] for k in ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end"))
+    return betas(name, T, first, last)
 
 
 def spaced(n: int, T: int, spacing: str, steps_offset: int) -> np.ndarray:
-    """n descending timesteps of T, by diffusers' `timestep_spacing` (arXiv 2305.08891, Table 2), whole numbers as in
-    DDIM.
+    """Return n descending timesteps of T, whole numbers as in DDIM, by diffusers' `timestep_spacing`.
+
+    Source: arXiv 2305.08891, Table 2.
     """
     if n > T:
         raise ConfigError(f"the model has {T} timesteps, fewer than the {n} asked for; use fewer steps")
@@ -85,14 +62,14 @@ def spaced(n: int, T: int, spacing: str, steps_offset: int) -> np.ndarray:
     if spacing == "leading":
         if n == 1:
             raise ConfigError(
-                "one step with timestep_spacing='leading' would ask the network at its lowest timestep alone; two steps are the "
-                "least there, or use timestep_spacing='trailing'"
+                "one step with timestep_spacing='leading' would ask the network at its lowest timestep alone; "
+                "two steps are the least there, or use timestep_spacing='trailing'"
             )
         t = np.arange(n)[::-1] * (T // n) + steps_offset
         if t[0] > T - 1:
             raise ConfigError(
-                f"leading spacing of {n} steps with steps_offset {steps_offset} needs timestep {t[0]}, but the last is {T - 1}; "
-                "use fewer steps or steps_offset 0"
+                f"leading spacing of {n} steps with steps_offset {steps_offset} needs timestep {t[0]}, but the last is "
+                f"{T - 1}; use fewer steps or steps_offset 0"
             )
         return t.astype(np.float64)
     if spacing == "trailing":
@@ -101,7 +78,7 @@ def spaced(n: int, T: int, spacing: str, steps_offset: int) -> np.ndarray:
 
 
 def beta_grid(n: int, low: float, high: float) -> np.ndarray:
-    """n levels from high to low at the quantiles 1 − i/(n − 1) of the Beta(0.6, 0.6) distribution (arXiv 2407.12173)."""
+    """Return n levels from high to low, at quantiles 1 − i/(n − 1) of the Beta(0.6, 0.6) law (arXiv 2407.12173)."""
     try:
         from scipy.stats import beta
     except ImportError:
@@ -110,12 +87,12 @@ def beta_grid(n: int, low: float, high: float) -> np.ndarray:
 
 
 def log_linear_grid(n: int, low: float, high: float) -> np.ndarray:
-    """The first n of n + 1 levels from high to low, even in ln σ, which is interpolation_type='log_linear'."""
+    """Return the first n of n + 1 levels from high to low, even in ln σ: interpolation_type='log_linear'."""
     return np.exp(np.linspace(np.log(high), np.log(low), n + 1)[:-1])
 
 
 def timesteps_above(sigmas: np.ndarray, lambda_min: float | None) -> int:
-    """How many of the model's timesteps, from the lowest on, have ln(1/σ) ≥ `lambda_min`."""
+    """Return how many of the model's timesteps, from the lowest on, have ln(1/σ) ≥ `lambda_min`."""
     if lambda_min is None or lambda_min == -np.inf:
         return len(sigmas)
     count = int((-np.log(sigmas) >= lambda_min).sum())
@@ -125,7 +102,7 @@ def timesteps_above(sigmas: np.ndarray, lambda_min: float | None) -> int:
 
 
 def sigma_of(sigmas: np.ndarray, timestep: Any) -> np.ndarray:
-    """σ at (fractional) timesteps: linear in ln σ between the model's levels, as `parameterization.discrete` goes back."""
+    """Return σ at (fractional) timesteps, linear in ln σ between levels: the inverse of `parameterization.discrete`."""
     t = np.asarray(timestep, dtype=np.float64)
     if not (np.isfinite(t).all() and (t >= 0).all() and (t <= len(sigmas) - 1).all()):
         raise ConfigError(f"timesteps must lie between 0 and {len(sigmas) - 1}, got {t.min():g} .. {t.max():g}")

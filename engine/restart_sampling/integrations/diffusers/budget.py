@@ -1,11 +1,11 @@
-"""From what a pipeline asks for (a number of network calls) to a plan, and the paper's settings for Stable Diffusion."""
+"""From the number of network calls that a pipeline asks for to a plan; the paper's settings for Stable Diffusion."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import ceil
 
 from ...common.errors import ConfigError
+from ...plan.budget import most_points
 from ...plan.notation import RestartConfig, RestartInterval
 from ...plan.plan import Plan
 from ...plan.presets import find
@@ -16,7 +16,7 @@ SHARE = 0.6  # most of a budget that "auto" gives to the intervals; the paper's 
 
 
 def fit(build: Callable[[int], Plan], budget: int, per_step: int) -> Plan:
-    """The plan with the most main steps whose evaluations fit in `budget`.
+    """Return the plan with the most points on its main grid whose evaluations fit in `budget`.
 
     Args:
         build: makes the plan with that many points on the main grid; its evaluations grow with them.
@@ -25,18 +25,22 @@ def fit(build: Callable[[int], Plan], budget: int, per_step: int) -> Plan:
     Raises:
         ConfigError: nothing fits; says what the smallest plan takes.
     """
-    n, smallest, refused = budget, None, None
-    while n >= 1:
+    plans: dict[int, Plan] = {}
+    refused: ConfigError | None = None
+
+    def cost(n: int) -> int | None:
+        nonlocal refused
         try:
-            plan = build(n)
+            plans[n] = build(n)
         except ConfigError as error:
-            refused, n = refused or error, n - 1
-            continue
-        over = plan.nfe - budget
-        if over <= 0:
-            return plan
-        smallest = plan.nfe if smallest is None else min(smallest, plan.nfe)
-        n -= ceil(over / per_step)
+            refused = refused or error
+            return None
+        return plans[n].nfe
+
+    n = most_points(cost, budget, per_step, start=budget)
+    if n is not None:
+        return plans[n]
+    smallest = min((plan.nfe for plan in plans.values()), default=None)
     if smallest is None and refused is not None:
         raise refused
     why = f" ({refused})" if refused is not None else ""
@@ -47,16 +51,17 @@ def fit(build: Callable[[int], Plan], budget: int, per_step: int) -> Plan:
 
 
 def nearest_published(guidance_scale: float) -> int:
-    """The published guidance scale nearest to the given one (the lower on a tie)."""
+    """Return the published guidance scale nearest to the given one, the lower on a tie."""
     return min(PUBLISHED, key=lambda w: (abs(w - guidance_scale), w))
 
 
 def automatic(guidance_scale: float, budget: int | None) -> RestartConfig:
-    """The paper's intervals for Stable Diffusion at the nearest published guidance scale.
+    """Return the paper's intervals for Stable Diffusion at the nearest published guidance scale.
 
     They are meant for 66 evaluations. A `budget` below that gets intervals with fewer points, then fewer repeats, so
     that they take at most six tenths of it; a budget that is too small for one jump gets none. Above, the main grid
-    grows."""
+    grows.
+    """
     published = RestartConfig.parse(find(f"sd15-w{nearest_published(guidance_scale)}").plan_options["restart"])
     if budget is None or published_cost(published) <= SHARE * budget:
         return published
@@ -72,5 +77,5 @@ def automatic(guidance_scale: float, budget: int | None) -> RestartConfig:
 
 
 def published_cost(config: RestartConfig) -> int:
-    """Evaluations of the intervals with Heun inside."""
+    """Return the evaluations of the intervals with Heun inside."""
     return sum(i.evaluations for i in config.intervals)

@@ -1,6 +1,4 @@
-"""What a pipeline's network is told besides the noise level: embedding tables, made by the pipeline's own encoders or
-given.
-"""
+"""What a pipeline's network is told besides the noise level: tables of embeddings, encoded by the pipeline or given."""
 
 from __future__ import annotations
 
@@ -11,22 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...common.checks import shown
 from ...common.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Tables with the negative prompt in row 0 and P prompts after it: `embeds` [P + 1, S, D], `pooled` [P + 1, E] or
-    None.
+    """Tables with the negative prompt in row 0 and P prompts after it.
+
+    Attributes:
+        embeds: [P + 1, S, D]. pooled: [P + 1, E] or None.
+        guided: whether row 0 may be used; it is NaN if not.
     """
 
     embeds: Tensor
     pooled: Tensor | None
     guided: bool
-
-    @property
-    def prompts(self) -> int:
-        return len(self.embeds) - 1
 
 
 def conditioning_of(
@@ -41,10 +39,14 @@ def conditioning_of(
     guided: bool = True,
     like: Tensor,
 ) -> Conditioning:
-    """The tables for prompts or embeddings, on the device and in the dtype of `like`.
+    """Return the tables for prompts or embeddings, on the device and in the dtype of `like`.
 
     Prompts go through `pipe.encode_prompt`. One negative prompt serves all prompts. Without guidance the negative rows
-    are NaN, so that a guided plan cannot use them in silence."""
+    are NaN, so that a guided plan that used them would fail visibly.
+
+    Raises:
+        ConfigError: arguments that are missing, contradict each other or do not fit together.
+    """
     if (prompt is None) == (prompt_embeds is None):
         raise ConfigError("give either prompt or prompt_embeds")
     if negative_prompt is not None and not isinstance(negative_prompt, str):
@@ -58,7 +60,6 @@ def conditioning_of(
         )
     elif negative_prompt is not None:
         raise ConfigError("with prompt_embeds, give negative_prompt_embeds instead of negative_prompt")
-    assert prompt_embeds is not None
     embeds = _table("prompt_embeds", prompt_embeds, negative_prompt_embeds, guided, like, 3)
     pooled = None
     if pooled_prompt_embeds is not None:
@@ -69,7 +70,7 @@ def conditioning_of(
 
 
 def _encoded(pipe: Any, prompt: Any, negative: str | None, guided: bool) -> tuple[Tensor | None, ...]:
-    """(prompt, negative, pooled, negative pooled) embeddings by the pipeline's encoders."""
+    """Return (prompt, negative, pooled, negative pooled) embeddings by the pipeline's encoders."""
     encode = pipe.encode_prompt
     known = inspect.signature(encode).parameters
     options: dict[str, Any] = {
@@ -88,9 +89,11 @@ def _encoded(pipe: Any, prompt: Any, negative: str | None, guided: bool) -> tupl
     return result if len(result) == 4 else (*result, None, None)
 
 
-def _table(name: str, prompts: Tensor, negative: Tensor | None, guided: bool, like: Tensor, ndim: int) -> Tensor:
-    if prompts.ndim != ndim:
-        raise ConfigError(f"{name} must have {ndim} dimensions, one row per prompt, got {tuple(prompts.shape)}")
+def _table(name: str, prompts: Any, negative: Tensor | None, guided: bool, like: Tensor, ndim: int) -> Tensor:
+    """Return the table of `prompts`, a tensor with one row per prompt, with the negative row before them."""
+    if not isinstance(prompts, Tensor) or prompts.ndim != ndim:
+        given = tuple(prompts.shape) if isinstance(prompts, Tensor) else shown(prompts)
+        raise ConfigError(f"{name} must have {ndim} dimensions, one row per prompt, got {given}")
     if not guided:
         first = torch.full_like(prompts[:1], float("nan"))
     elif negative is None:

@@ -5,10 +5,8 @@ with a = (1 − t')/(1 − t), which has the law of x_{t'} (x_t scaled by a has 
 paper has no flow model, so there are no published intervals: `restart=None`, the default, is the plain solver.
 
 The main grid is v linear from 1 to v_min, shifted: t = s·v/(1 + (s − 1)v) with s = `shift`, or s from μ, which the
-pipeline
-computes from the size of the image: e^μ ("exponential", Flux) or μ ("linear"). Intervals walk the same rule. v_min is
-    what the
-model's own scheduler has, so that a swap keeps the levels:
+pipeline computes from the size of the image: e^μ ("exponential", Flux) or μ ("linear"). Intervals follow the same rule.
+v_min is that of the model's own scheduler, so that a swap keeps the levels:
 
 | who places the steps                                         | v_min |
 |--------------------------------------------------------------|-------|
@@ -20,8 +18,8 @@ model's own scheduler has, so that a swap keeps the levels:
 Of the schedulers of the second row UniPC leaves out the lowest thousandth of v and the others the highest, 1/T; here
 they have one grid, 1 … 1/N.
 
-The second shift of the third row is how the model's authors sample it: with s = 3 and N = 10 the grid ends at t =
-0.0089, where one shift of 1 … 1/N would end at 0.25."""
+The second shift of the third row is how the model's authors sample it: with s = 3 and N = 10 the grid ends at
+t = 0.0089, while one shift of 1 … 1/N would end at 0.25."""
 
 from __future__ import annotations
 
@@ -37,10 +35,11 @@ from torch import Tensor
 from ...common.checks import choice, integer, real
 from ...common.errors import ConfigError
 from ...models.parameterization import Parameterization, flow
-from ...plan.aliases import restart_of
+from ...plan.notation import restart_of
 from ...plan.plan import Plan
-from .adapter import STEPS_ARE, TapeScheduler, jsonable, without_repeats
+from .adapter import TapeScheduler
 from .keys import refuse_keys
+from .options import STEPS_ARE, jsonable, without_repeats
 
 SHIFT_TYPES = ("exponential", "linear")
 
@@ -53,15 +52,18 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
             time_shift_type: as in FlowMatchEulerDiscreteScheduler; they come from the model's config.
         use_flow_sigmas, flow_shift: as in UniPCMultistepScheduler and others: flow_shift takes the place of shift.
         invert_sigmas, use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas, stochastic_sampling, shift_terminal:
-        known, and
-            refused when set: these grids are not supported.
+            known, and refused when set: these grids are not supported.
         restart: intervals in any format `RestartConfig.parse` reads, with levels t in (0, 1]; None for none.
             `restart_list` is another name of it.
-        solver: "heun" (default), "euler" or "dpm++2m". restart_solver: inside intervals.
+        solver: "heun" (default), "euler" or "dpm++2m".
+        restart_solver: inside intervals; default: that of the main grid.
         s_noise: factor on the std of every injected noise.
         steps_are: "nfe": num_inference_steps is the number of network calls; "main": it is N_main.
         seeds: noise of jumps from seeds, see `set_seeds`. These pipelines pass no generator to the scheduler, so
             without seeds the jumps draw from torch's global generator.
+
+    Raises:
+        ConfigError: a value that is not allowed, or a key that is refused.
     """
 
     _compatibles = [  # noqa: RUF012  # the name and type diffusers reads
@@ -106,7 +108,8 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         self.register_to_config(restart=jsonable(restart), restart_list=None)
         if restart == "auto":
             raise ConfigError(
-                "restart='auto' is the paper's recipe for Stable Diffusion; there is none for flow models: give intervals"
+                "restart='auto' is the paper's recipe for Stable Diffusion; there is none for flow models: "
+                "give intervals"
             )
         choice("steps_are", steps_are, STEPS_ARE)
         choice("time_shift_type", time_shift_type, SHIFT_TYPES)
@@ -119,6 +122,7 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
 
     @property
     def parameterization(self) -> Parameterization:
+        """The model's parameterization."""
         return flow(float(self.config.num_train_timesteps))
 
     @property
@@ -127,7 +131,7 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         return self._shift
 
     def set_shift(self, shift: float) -> None:
-        """Another shift from the next `set_timesteps` on."""
+        """Use another shift from the next `set_timesteps` on."""
         self._shift = float(shift)
 
     def set_timesteps(
@@ -182,7 +186,7 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         return Plan.build(**self._grid(n)).grid[:-1]
 
     def _grid(self, n: int) -> dict[str, Any]:
-        """Plan options of a main grid of n points (module docstring)."""
+        """Return the plan options of a main grid of n points (module docstring)."""
         s, to_one_nth = self._grid_rule
         if n == 1:
             return {"sigmas": (1.0,), **self._schedule(s)}
@@ -193,7 +197,7 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         return {"steps": n, "sigma_min": low, "sigma_max": 1.0, **self._schedule(s)}
 
     def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
-        """(1 − t)·sample + t·noise at the levels of `timestep` [B] or [1], as image-to-image pipelines ask."""
+        """Return (1 − t)·sample + t·noise at the levels of `timestep` [B] or [1], as image-to-image pipelines ask."""
         t = torch.as_tensor(timestep).reshape(-1).to(sample.device, torch.float64) / self.config.num_train_timesteps
         t = t.view((-1,) + (1,) * (sample.ndim - 1))
         return (1 - t).to(sample.dtype) * sample + t.to(sample.dtype) * noise
@@ -210,5 +214,5 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
 
 
 def shifted(v: Any, s: float) -> Any:
-    """t = s·v/(1 + (s − 1)v) (SD3, arXiv 2403.03206, eq. 23)."""
+    """Return t = s·v/(1 + (s − 1)v) (SD3, arXiv 2403.03206, eq. 23)."""
     return s * v / (1 + (s - 1) * v)

@@ -1,15 +1,13 @@
-r"""The config of a diffusers scheduler: which kind of model it is of, and what becomes of each of its keys.
+r"""The config of a diffusers scheduler: what becomes of each of its keys.
 
 A pipeline's scheduler config mixes three things: what the network was trained on (betas, shift, prediction), how a
 scheduler places its steps (spacing, Karras levels), and settings of that scheduler's own solver. `KEYS` says for every
-key what each of
-the two schedulers here does with it: it is honoured, it is refused unless it is neutral, or it does not alter noise
-    levels.
-A key that is not in the table gives a warning, because nobody knows what it does.
+key what each of the two schedulers here does with it: the key is honoured, it is refused unless it is neutral, or it
+does not alter noise levels. A key that is not in the table gives a warning, because its effect is unknown.
 
-Defaults: what belongs to the model (`MODEL`) is taken from the config even where that scheduler had it by default, so a
-model never gets other betas than it had. What places steps has the default of the scheduler that runs, as everywhere in
-diffusers."""
+Defaults: what belongs to the model (`MODEL`) is taken from the config even if that scheduler had it by default, so a
+model always keeps its betas. What places steps has the default of the scheduler that runs, as everywhere in diffusers.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...common.errors import ConfigError
+from .kinds import BETAS, KINDS, refuse_other_kinds
 
 
 @dataclass(frozen=True)
@@ -155,125 +154,19 @@ MODEL = (
     "max_image_seq_len",
 )
 
-_BETAS, _FLOW, _CONTINUOUS = "betas", "flow", "models with continuous EDM noise levels"
-_TOKENS, _PROTEIN = "models of discrete tokens", "models of proteins"
-KINDS: dict[str, str] = {
-    **dict.fromkeys(
-        (
-            "RestartScheduler",
-            "CogVideoXDDIMScheduler",
-            "CogVideoXDPMScheduler",
-            "DDIMInverseScheduler",
-            "DDIMParallelScheduler",
-            "DDIMScheduler",
-            "DDPMParallelScheduler",
-            "DDPMScheduler",
-            "DEISMultistepScheduler",
-            "DPMSolverMultistepInverseScheduler",
-            "DPMSolverMultistepScheduler",
-            "DPMSolverSDEScheduler",
-            "DPMSolverSinglestepScheduler",
-            "EulerAncestralDiscreteScheduler",
-            "EulerDiscreteScheduler",
-            "HeunDiscreteScheduler",
-            "KDPM2AncestralDiscreteScheduler",
-            "KDPM2DiscreteScheduler",
-            "LCMScheduler",
-            "LMSDiscreteScheduler",
-            "PNDMScheduler",
-            "RePaintScheduler",
-            "SASolverScheduler",
-            "TCDScheduler",
-            "UnCLIPScheduler",
-            "UniPCMultistepScheduler",
-        ),
-        _BETAS,
-    ),
-    **dict.fromkeys(
-        (
-            "FlowMatchRestartScheduler",
-            "FlowMatchEulerDiscreteScheduler",
-            "FlowMatchHeunDiscreteScheduler",
-            "FlowMatchLCMScheduler",
-            "LTXEulerAncestralRFScheduler",
-        ),
-        _FLOW,
-    ),
-    **dict.fromkeys(
-        (
-            "CosineDPMSolverMultistepScheduler",
-            "EDMDPMSolverMultistepScheduler",
-            "EDMEulerScheduler",
-            "KarrasVeScheduler",
-        ),
-        _CONTINUOUS,
-    ),
-    **dict.fromkeys(
-        ("CMStochasticIterativeScheduler", "ConsistencyDecoderScheduler", "SCMScheduler"), "consistency models"
-    ),
-    **dict.fromkeys(
-        (
-            "AmusedScheduler",
-            "BlockRefinementScheduler",
-            "DiscreteDDIMScheduler",
-            "EntropyBoundScheduler",
-            "VQDiffusionScheduler",
-        ),
-        _TOKENS,
-    ),
-    **dict.fromkeys(
-        (
-            "FlowMapEulerDiscreteScheduler",
-            "HeliosScheduler",
-            "HeliosDMDScheduler",
-            "MiniMaxH3Scheduler",
-            "PiflowScheduler",
-        ),
-        "flow models that are sampled in another way",
-    ),
-    "ScoreSdeVeScheduler": "models of the VE SDE",
-    "ScoreSdeVpScheduler": "models of the continuous VP SDE",
-    "DDPMWuerstchenScheduler": "models with a continuous cosine schedule",
-    "IPNDMScheduler": "models told an angle for the time",
-    "RFD4ProteinaScheduler": _PROTEIN,
-}
-
-
-def kind_of(config: Mapping[str, Any]) -> str | None:
-    """What kind of model `config` is of: "betas", "flow", the name of another kind, or None where the config does not
-    say.
-
-    The class that wrote the config decides, except that use_flow_sigmas makes a flow model of any. A config without its
-    class's name is judged by its keys."""
-    name = config.get("_class_name")
-    known = KINDS.get(name) if isinstance(name, str) else None
-    if known not in (None, _BETAS, _FLOW):
-        return known
-    if config.get("sigma_data") is not None or config.get("sigma_schedule") is not None:
-        return _CONTINUOUS
-    if config.get("timestep_type") == "continuous":
-        return _CONTINUOUS
-    if config.get("use_flow_sigmas"):
-        return _FLOW
-    if known is not None:
-        return known
-    if any(k in config for k in ("beta_schedule", "beta_start", "beta_end")) or config.get("trained_betas") is not None:
-        return _BETAS
-    if "shift" in config and "num_train_timesteps" in config:
-        return _FLOW
-    return None
-
 
 def read(config: Mapping[str, Any], target: type, kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` of any scheduler as `target`, the scheduler for models of `kind`, has to read it; `given` replaces keys
-    of it.
+    """Return the config of any scheduler as the scheduler class `target`, for models of `kind`, has to read it.
+
+    Args:
+        given: keys that replace those of the config.
 
     Raises:
-        ConfigError: the model is of another kind, and the right class is named; or a key asks for what `target` does
-            not do.
+        ConfigError: the model is of another kind, and the message names the right class; or a key asks for what
+            `target` does not do.
 
     Warns:
-        UserWarning: a key that is in no table.
+        UserWarning: a key that is not in the table.
     """
     own = set(inspect.signature(target.__init__).parameters)  # type: ignore[misc]
     full = {**_defaults_of(config.get("_class_name")), **config}
@@ -284,8 +177,8 @@ def read(config: Mapping[str, Any], target: type, kind: str, given: Mapping[str,
     for key in stated:
         if key not in KEYS and key not in own and not key.startswith("_"):
             warnings.warn(
-                f"{target.__name__} does not know the config key {key!r}, so it is not honoured; if it alters noise levels, "
-                "images will be wrong",
+                f"{target.__name__} does not know the config key {key!r}, so it is not honoured; if it alters noise "
+                "levels, images will be wrong",
                 UserWarning,
                 stacklevel=4,
             )
@@ -294,39 +187,16 @@ def read(config: Mapping[str, Any], target: type, kind: str, given: Mapping[str,
     return full
 
 
-def refuse_other_kinds(config: Mapping[str, Any], target: type, kind: str) -> None:
-    """Raise ConfigError unless `config` is of a model of `kind`; the sentence names the class that drives it."""
-    found = kind_of(config)
-    if found == kind:
-        return
-    if found == _FLOW:
-        raise ConfigError("this config is of a flow-matching model; use FlowMatchRestartScheduler")
-    if found == _BETAS:
-        raise ConfigError("this config is of a model with DDPM betas; use RestartScheduler")
-    if found is None:
-        needs = "beta_schedule or trained_betas" if kind == _BETAS else "shift and num_train_timesteps"
-        raise ConfigError(
-            f"this config does not say what the noise levels of its model are; {target.__name__} needs {needs}"
-        )
-    article = "of a model with" if found == _CONTINUOUS else "of"
-    what = found.removeprefix("models with ") if found == _CONTINUOUS else found
-    raise ConfigError(
-        f"this config is {article} {what}, which {target.__name__} does not drive; make an rs.Denoiser of its network"
-    )
-
-
 def refuse_keys(config: Mapping[str, Any], target: type, kind: str) -> None:
-    """Raise ConfigError for the first key of `config` that asks for what the scheduler for models of `kind` does not
-    do.
-    """
+    """Raise ConfigError for the first key of `config` that the scheduler for models of `kind` cannot honour."""
     for key, value in config.items():
-        use = KEYS.get(key, (NO_EFFECT, NO_EFFECT))[0 if kind == _BETAS else 1]
+        use = KEYS.get(key, (NO_EFFECT, NO_EFFECT))[0 if kind == BETAS else 1]
         if isinstance(use, Refused) and value is not None and value not in use.neutral:
             raise ConfigError(f"{key} is not supported by {target.__name__}, got {value!r}: {use.why}; leave it out")
 
 
 def _defaults_of(name: Any) -> dict[str, Any]:
-    """Defaults of the model's keys in diffusers' class called `name`; a config from a file holds only what was stated."""
+    """Return the defaults of the model's keys in diffusers' class `name`; configs in files leave defaults out."""
     import diffusers
 
     source = getattr(diffusers, name, None) if isinstance(name, str) and name in KINDS else None

@@ -1,11 +1,12 @@
 r"""The fast path: a pipeline's network inside `rs.Sampler`, its encoders and decoder around it.
 
-    images = draw(pipe, prompt="a red fox", plan=plan, seeds=range(4), guidance_scale=7.5)     # float32 [4, 3, H, W] in [0, 1]
+    images = draw(pipe, prompt="a red fox", plan=plan, seeds=range(4), guidance_scale=7.5)  # float32 [4, 3, H, W]
 
 Unlike a scheduler in the pipeline's loop, this is the engine: the fused step, guidance mixed inside it, noise that
-depends on the seed alone, and on a GPU a compiled network in a captured graph. What it runs, and what not, is in the
-table of `network`; not supported are CPU offload, IP-Adapters, ControlNets, guidance rescale, LCM-style networks and
-in-painting networks, and one negative prompt serves all prompts. For those, put RestartScheduler into the pipeline."""
+depends on the seed alone, and on a GPU a compiled network in a captured graph. The table in network.py lists the
+networks that run here. CPU offload, IP-Adapters, ControlNets, guidance rescale, LCM-style networks and in-painting
+networks are not supported, and one negative prompt serves all prompts. For those, put RestartScheduler into the
+pipeline."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...common.errors import BackendError, ConfigError
 from ...models.denoiser import Denoiser
@@ -24,16 +25,11 @@ from ...sampler.inputs import check_plan
 from ...sampler.noise import seed_tensor
 from ...sampler.sampler import Sampler
 from .conditioning import Conditioning, conditioning_of
-from .keys import refuse_other_kinds
-from .network import ClassTransformer, PackedTransformer, TextTransformer, TextUNet, Unconditional
+from .flow import FlowMatchRestartScheduler
+from .kinds import refuse_other_kinds
+from .network import IN_PLACE, NETWORKS, PipelineNetwork
+from .scheduler import RestartScheduler
 
-NETWORKS = (
-    "UNet2DModel",
-    "UNet2DConditionModel",
-    "DiTTransformer2DModel",
-    "SD3Transformer2DModel",
-    "FluxTransformer2DModel",
-)
 _DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 _CONDITIONING = tuple(name for name in inspect.signature(conditioning_of).parameters if name not in ("pipe", "like"))
 
@@ -46,7 +42,7 @@ def denoiser_of(
     distilled_guidance: float = 3.5,
     **conditioning: Any,
 ) -> Denoiser:
-    """The denoiser of a diffusers pipeline, with its network shared, not copied.
+    """Return the denoiser of a diffusers pipeline, with its network shared, not copied.
 
     Args:
         pipe: a StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux, DiT or DDPM pipeline, or one with the same
@@ -54,31 +50,30 @@ def denoiser_of(
         height, width: of the images, in pixels; default: the network's sample size.
         distilled_guidance: Flux's own guidance_scale.
         **conditioning: for text models: prompt or prompt_embeds [P, S, D] (and pooled_prompt_embeds [P, E]),
-        negative_prompt or
-            negative_prompt_embeds, guided=False for a network without guidance. Class p of the denoiser is prompt p.
+            negative_prompt or negative_prompt_embeds, guided=False for a network without guidance. Class p of the
+            denoiser is prompt p.
 
     Raises:
-        RestartError: a pipeline, or a part of it, that this does not run.
+        BackendError: the pipeline, or a part of it, does not run here.
+        ConfigError: an argument that cannot be used, or one that is missing.
     """
     unknown = sorted(set(conditioning) - set(_CONDITIONING))
     if unknown:
         raise ConfigError(f"unknown argument {unknown[0]!r}; known are height, width and {', '.join(_CONDITIONING)}")
-    net = _network(pipe)
-    kind = type(net).__name__
+    net, wrapper = _network(pipe)
     if any(hasattr(module, "_hf_hook") for module in net.modules()):
         raise BackendError("the pipeline offloads its network; move it to one device with pipe.to(device) instead")
-    text = kind not in ("UNet2DModel", "DiTTransformer2DModel")
-    if not text and conditioning:
+    if not wrapper.takes_text and conditioning:
         raise ConfigError(f"{type(pipe).__name__} takes no text; leave out {', '.join(sorted(conditioning))}")
-    shape = _shape(pipe, net, kind, height, width)
+    shape = _shape(pipe, net, wrapper, height, width)
     known: Conditioning | None = None
-    if text:
-        if kind == "FluxTransformer2DModel":
+    if wrapper.takes_text:
+        if wrapper.distilled:
             conditioning = {"guided": False, **conditioning}
         known = conditioning_of(pipe, like=next(net.parameters()), **conditioning)
-    network, label_dim = _wrapped(pipe, net, kind, shape, known, distilled_guidance)
-    info = {"pipeline": type(pipe).__name__, "network": kind}
-    return Denoiser(network, parameterization_of(pipe), shape, label_dim, name=type(pipe).__name__, info=info)
+    network = wrapper.of(pipe, net, shape, known, distilled_guidance)
+    info = {"pipeline": type(pipe).__name__, "network": type(net).__name__}
+    return Denoiser(network, parameterization_of(pipe), shape, network.label_dim, name=type(pipe).__name__, info=info)
 
 
 def draw(
@@ -96,31 +91,38 @@ def draw(
     sampler_options: dict[str, Any] | None = None,
     **conditioning: Any,
 ) -> Tensor:
-    """Images float32 [n, 3, H, W] in [0, 1] on the pipeline's device, image i from seeds[i] alone.
+    """Return images float32 [n, 3, H, W] in [0, 1] on the pipeline's device, image i from seeds[i] alone.
 
     Args:
+        pipe: as for :func:`denoiser_of`.
         prompt: one text for all seeds, or one for each; or embeddings in `conditioning`, see :func:`denoiser_of`.
-        plan: what runs; `rs.preset("sd15-w8")` and the like, or a plan of your own.
+        plan: the plan that runs, `rs.preset("sd15-w8")` and the like, or one of your own.
+        seeds: one for each image, in any form that `rs.Sampler` takes.
         guidance_scale: replaces the plan's w (1 is off). For Flux it is the distilled guidance.
         class_labels: for DiT, one or one per seed; default: drawn from the seed.
-        decode: False gives the latents.
+        batch_size: of the sampler, and of the decoder.
+        height, width: of the images, in pixels; default: the network's sample size.
+        decode: False returns the latents.
         sampler_options: of `rs.Sampler`: backend, graph, compile, dtype (default: the network's own).
+
+    Raises:
+        RestartError: as `denoiser_of` and `rs.Sampler.run`; ConfigError: prompts and seeds differ in number.
     """
     check_plan(plan)
     if prompt is not None:
         conditioning["prompt"] = prompt
-    kind = type(_network(pipe)).__name__
-    if kind == "FluxTransformer2DModel":
+    wrapper = _network(pipe)[1]
+    if wrapper.distilled:
         if guidance_scale is not None:
             conditioning["distilled_guidance"] = guidance_scale
     else:
         if guidance_scale is not None and guidance_scale != plan.config.guidance_scale:
             plan = Plan.build(**{**plan.config.to_dict(), "guidance_scale": float(guidance_scale)})
-        if kind not in ("UNet2DModel", "DiTTransformer2DModel"):
+        if wrapper.takes_text:
             conditioning.setdefault("guided", plan.config.guided)
     denoiser = denoiser_of(pipe, height=height, width=width, **conditioning)
     wanted = seed_tensor(seeds)
-    if class_labels is None and isinstance(denoiser.network, (TextUNet, TextTransformer, PackedTransformer)):
+    if class_labels is None and wrapper.takes_text:
         prompts = denoiser.label_dim
         if prompts not in (1, len(wanted)):
             raise ConfigError(f"{prompts} prompts were given for {len(wanted)} seeds; give one, or one per seed")
@@ -133,15 +135,15 @@ def draw(
 
 
 def parameterization_of(pipe: Any) -> Parameterization:
-    """What the pipeline's network predicts, and at which levels, by its scheduler's config."""
-    kind = type(_network(pipe)).__name__
-    if kind in ("SD3Transformer2DModel", "FluxTransformer2DModel"):
-        from .flow import FlowMatchRestartScheduler
+    """Return what the pipeline's network predicts, and at which levels, by its scheduler's config.
 
+    Raises:
+        ConfigError: the config is of a model of another kind, or asks for levels that are not supported.
+    """
+    wrapper = _network(pipe)[1]
+    if wrapper.flow:
         refuse_other_kinds(pipe.scheduler.config, FlowMatchRestartScheduler, "flow")
-        return flow(1.0 if kind == "FluxTransformer2DModel" else float(pipe.scheduler.config.num_train_timesteps))
-    from .scheduler import RestartScheduler
-
+        return flow(1.0 if wrapper.told_t else float(pipe.scheduler.config.num_train_timesteps))
     scheduler = RestartScheduler.from_config(pipe.scheduler.config, restart=None)
     scheduler.refuse_other_models()
     return scheduler.parameterization
@@ -149,8 +151,9 @@ def parameterization_of(pipe: Any) -> Parameterization:
 
 @torch.no_grad()
 def decoded(pipe: Any, latents: Tensor, batch_size: int = 8) -> Tensor:
-    """Images float32 [n, 3, H, W] in [0, 1] of latents [n, C, H, W], by the pipeline's VAE; pixels for a pipeline
-    without one.
+    """Return images float32 [n, 3, H, W] in [0, 1] of latents [n, C, H, W], decoded by the pipeline's VAE.
+
+    Without a VAE the latents are the images, in [−1, 1].
     """
     vae = getattr(pipe, "vae", None)
     if vae is None:
@@ -174,86 +177,37 @@ def decoded(pipe: Any, latents: Tensor, batch_size: int = 8) -> Tensor:
     return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
 
 
-def _network(pipe: Any) -> nn.Module:
+def _network(pipe: Any) -> tuple[Any, type[PipelineNetwork]]:
+    """Return the network of a pipeline, and the class that runs it here. Raises BackendError if there is none."""
     net = getattr(pipe, "transformer", None) or getattr(pipe, "unet", None)
-    if type(net).__name__ not in NETWORKS:
+    wrapper = NETWORKS.get(type(net).__name__)
+    if wrapper is None:
         raise BackendError(
-            f"{type(pipe).__name__} has a {type(net).__name__}, and only {', '.join(NETWORKS)} run here; "
-            "put RestartScheduler into the pipeline instead"
+            f"{type(pipe).__name__} has a {type(net).__name__}, and only {', '.join(NETWORKS)} run here; {IN_PLACE}"
         )
-    assert isinstance(net, nn.Module)
-    return net
+    return net, wrapper
 
 
-def _shape(pipe: Any, net: Any, kind: str, height: int | None, width: int | None) -> tuple[int, int, int]:
-    """(C, H, W) of the latents."""
+def _shape(
+    pipe: Any, net: Any, wrapper: type[PipelineNetwork], height: int | None, width: int | None
+) -> tuple[int, int, int]:
+    """Return (C, H, W) of the latents."""
     factor = int(getattr(pipe, "vae_scale_factor", 0) or 0)
     vae = getattr(pipe, "vae", None)
     if not factor and vae is not None:
         factor = 2 ** (len(vae.config.block_out_channels) - 1)
     factor = factor or 1
-    size = net.config.sample_size if kind != "FluxTransformer2DModel" else getattr(pipe, "default_sample_size", 128)
+    packed = wrapper.patch > 1
+    size = getattr(pipe, "default_sample_size", 128) if packed else net.config.sample_size
     sides = (size, size) if isinstance(size, int) else tuple(size)
-    channels = net.config.in_channels // (4 if kind == "FluxTransformer2DModel" else 1)
-    multiple = factor * (2 if kind == "FluxTransformer2DModel" else 1)
+    channels = net.config.in_channels // wrapper.patch**2
+    multiple = factor * wrapper.patch
     result = []
     for name, asked, own in (("height", height, sides[0]), ("width", width, sides[1])):
         if asked is not None and (asked < multiple or asked % multiple):
             raise ConfigError(f"{name} must be a multiple of {multiple}, got {asked}")
         result.append(own if asked is None else asked // factor)
     return channels, result[0], result[1]
-
-
-def _wrapped(
-    pipe: Any, net: Any, kind: str, shape: tuple[int, int, int], known: Conditioning | None, distilled: float
-) -> tuple[nn.Module, int]:
-    """(F, label_dim)."""
-    c = net.config
-    if kind == "UNet2DModel":
-        if c.get("class_embed_type") or c.get("num_class_embeds"):
-            raise BackendError(
-                "a UNet2DModel with classes does not run here; put RestartScheduler into the pipeline instead"
-            )
-        return Unconditional(net), 0
-    if kind == "DiTTransformer2DModel":
-        classes = int(c.num_embeds_ada_norm)
-        return ClassTransformer(net, classes, shape[0]), classes
-    assert known is not None
-    if kind in ("SD3Transformer2DModel", "FluxTransformer2DModel") and known.pooled is None:
-        raise ConfigError(f"{type(pipe).__name__} needs pooled_prompt_embeds besides prompt_embeds")
-    if kind == "SD3Transformer2DModel":
-        assert known.pooled is not None
-        return TextTransformer(net, known.embeds, known.pooled), known.prompts
-    if kind == "FluxTransformer2DModel":
-        if known.guided:
-            raise BackendError("Flux is guided by its distilled guidance only here; true_cfg_scale is not supported")
-        assert known.pooled is not None
-        guidance = distilled if c.guidance_embeds else None
-        return PackedTransformer(net, known.embeds, known.pooled, shape[1], shape[2], guidance), known.prompts
-    _check_unet(c)
-    if c.addition_embed_type is None:
-        return TextUNet(net, known.embeds), known.prompts
-    if known.pooled is None:
-        raise ConfigError(f"{type(pipe).__name__} needs pooled_prompt_embeds besides prompt_embeds")
-    factor = pipe.vae_scale_factor
-    size = (shape[1] * factor, shape[2] * factor)
-    ids = torch.tensor([[*size, 0, 0, *size]]).to(known.embeds)  # original size, crop, target size
-    return TextUNet(net, known.embeds, known.pooled, ids), known.prompts
-
-
-def _check_unet(c: Any) -> None:
-    for wrong, what in (
-        (c.in_channels != c.out_channels, f"{c.in_channels} input and {c.out_channels} output channels (in-painting)"),
-        (c.get("time_cond_proj_dim") is not None, "an embedding of the guidance scale (LCM)"),
-        (c.get("class_embed_type") is not None, "class embeddings"),
-        (c.get("encoder_hid_dim_type") is not None, "image prompts (IP-Adapter)"),
-        (
-            c.get("addition_embed_type") not in (None, "text_time"),
-            f"addition_embed_type {c.get('addition_embed_type')!r}",
-        ),
-    ):
-        if wrong:
-            raise BackendError(f"a U-Net with {what} does not run here; put RestartScheduler into the pipeline instead")
 
 
 __all__ = ["decoded", "denoiser_of", "draw", "parameterization_of"]

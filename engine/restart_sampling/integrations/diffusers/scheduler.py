@@ -3,8 +3,8 @@ r"""RestartScheduler: Restart, and every solver of the engine, for diffusers mod
 The plan walks x₀ + σε with σ = √((1 − ᾱ)/ᾱ); jumps there are the paper's x ← x + √(t_max² − t_min²)·ε, which in the VP
 scale √ᾱ·x of Stable Diffusion is √f·x + √(1 − f)·ε, f = ᾱ(t_max)/ᾱ(t_min) (Restart, arXiv 2306.14878, appendix C.2).
 
-`restart="auto"` is the paper's recipe for Stable Diffusion 1.5: DDIM on the model's own timesteps, Heun inside the intervals,
-which are linear in the timestep and depend on the guidance scale (Restart, Table 10):
+`restart="auto"` is the paper's recipe for Stable Diffusion 1.5: DDIM on the model's own timesteps, Heun inside the
+intervals, which are linear in the timestep and depend on the guidance scale (Restart, Table 10):
 
 | guidance scale | [N, K, t_min, t_max] |
 |----------------|----------------------|
@@ -27,30 +27,21 @@ from torch import Tensor
 from ...common.checks import choice, integer
 from ...common.errors import ConfigError
 from ...models.parameterization import Parameterization, discrete
-from ...plan.aliases import restart_of
-from ...plan.limits import inside, stop_at_last_level
-from ...plan.notation import RestartConfig
+from ...plan.notation import RestartConfig, restart_of
 from ...plan.plan import Plan
-from ...plan.schedule import sd_sigmas
-from .adapter import STEPS_ARE, TapeScheduler, jsonable, without_repeats
-from .betas import beta_grid, log_linear_grid, model_sigmas, sigma_of, spaced, timesteps_above
+from .adapter import TapeScheduler
+from .betas import model_sigmas, sigma_of
 from .budget import DEFAULT_GUIDANCE, automatic, nearest_published
-from .keys import refuse_keys, refuse_other_kinds
+from .grids import FLAGS, GRIDS, ended_at, main_grid
+from .keys import refuse_keys
+from .kinds import refuse_other_kinds
+from .options import STEPS_ARE, jsonable, without_repeats
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
-GRIDS = ("model", "karras", "exponential", "beta")
 STATES = ("vp", "ve")
 STARTS = ("unit", "engine")
 FINAL = ("zero", "sigma_min")
 INTERPOLATIONS = ("linear", "log_linear")
-
-
-_FLAGS = {
-    "use_karras_sigmas": "karras",
-    "use_exponential_sigmas": "exponential",
-    "use_lu_lambdas": "exponential",
-    "use_beta_sigmas": "beta",
-}
 
 
 class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
@@ -58,27 +49,30 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
 
     Args:
         num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas, prediction_type, timestep_spacing,
-        steps_offset,
-            rescale_betas_zero_snr, snr_shift_scale, use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas,
-            use_lu_lambdas, interpolation_type, lambda_min_clipped, final_sigmas_type: as in diffusers' schedulers; they
-            come from the model's config (keys.py says what is done with each).
+            steps_offset, rescale_betas_zero_snr, snr_shift_scale, use_karras_sigmas, use_exponential_sigmas,
+            use_beta_sigmas, use_lu_lambdas, interpolation_type, lambda_min_clipped, final_sigmas_type: as in diffusers'
+            schedulers; they come from the model's config (keys.py says what is done with each).
         restart: intervals in any format `RestartConfig.parse` reads, None for none, or "auto" (module docstring).
             `restart_list` is another name of it.
         solver: solver of the main grid; default: heun, with restart="auto" euler (DDIM).
         restart_solver: solver inside intervals; default: that of the main grid, with restart="auto" heun.
         grid: "model" (the model's own timesteps, by timestep_spacing), "karras", "exponential" or "beta"; default: what
             use_karras_sigmas and the like say.
-        sigma_min, sigma_max: ends of a grid that is not the model's; default: the model's levels. What is outside those
-            is cut to them, with a warning.
+        sigma_min, sigma_max: ends of a grid that is not the model's; default: the model's levels. An end outside of
+            those is moved to them, with a warning.
         s_noise: factor on the std of every injected noise.
-        steps_are: "nfe": num_inference_steps is the number of network calls (of the two that guidance makes of each,
-            one batch of both is counted); "main": it is N_main, and intervals come on top.
-        state: "vp": the sample between two steps is what the network gets, unit scale; "ve": it is x₀ + σε, as with
+        steps_are: "nfe": num_inference_steps is the number of network calls (the two halves of guidance in one batch
+            count as one call); "main": it is N_main, and intervals come on top.
+        state: "vp": the sample between two calls is what the network gets, unit scale; "ve": it is x₀ + σε, as with
             EulerDiscreteScheduler.
         initial_noise: "unit" (default): latents of std 1 are the start, as in diffusers (`init_noise_sigma`); "engine":
             they become σ·ε, as in `rs.Sampler` and `draw`, so that both give one image.
-        guidance_scale: what restart="auto" goes by; a scheduler does not see the pipeline's. Default 7.5.
+        guidance_scale: chooses the intervals of restart="auto", since a scheduler does not see that of the pipeline.
+            Default 7.5.
         seeds: noise of jumps from seeds, see `set_seeds`.
+
+    Raises:
+        ConfigError: a value that is not allowed, or two that contradict each other.
     """
 
     _compatibles = [e.name for e in KarrasDiffusionSchedulers]  # noqa: RUF012  # the name and type diffusers reads
@@ -136,10 +130,10 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
             choice(name, value, allowed)
         if rescale_betas_zero_snr and prediction_type == "epsilon":
             raise ConfigError(
-                "rescale_betas_zero_snr needs a model that predicts v or the sample: at zero signal epsilon tells nothing; "
-                "set it to False"
+                "rescale_betas_zero_snr needs a model that predicts v or the sample: at zero signal epsilon tells "
+                "nothing; set it to False"
             )
-        flags = [name for name in _FLAGS if self.config[name]]
+        flags = [name for name in FLAGS if self.config[name]]
         if len(flags) > 1:
             raise ConfigError(f"{' and '.join(flags)} are two grids; set one of them")
         self._levels = model_sigmas(self.config)
@@ -151,8 +145,9 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
     def init_noise_sigma(self) -> float:
         """What standard-normal latents are multiplied with to start this run.
 
-        With initial_noise="unit" it is what the diffusers scheduler with samples of this scale has: 1 in VP scale
-        (DDIM, DPM-Solver), and in VE scale (Euler) √(σ² + 1) with leading spacing, σ with the others."""
+        With initial_noise="unit" it is that of the diffusers schedulers with samples of this scale: 1 in VP scale
+        (DDIM, DPM-Solver), and in VE scale (Euler) √(σ² + 1) with leading spacing, σ with the others.
+        """
         if self.config.initial_noise == "engine":
             return super().init_noise_sigma
         if self.scaled:
@@ -167,6 +162,7 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
 
     @property
     def parameterization(self) -> Parameterization:
+        """The model's parameterization."""
         return discrete(self._levels, PREDICTIONS[self.config.prediction_type])
 
     def set_timesteps(
@@ -198,15 +194,14 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
             plan = self._ended(sigmas=without_repeats(sigmas), **self._with(restart, auto))
             self._load(plan, device, None)
             return
-        asked = num_inference_steps
-        asked = integer("num_inference_steps", asked, 1)
+        asked = integer("num_inference_steps", num_inference_steps, 1)
         restart, auto = self._intervals(asked if self.config.steps_are == "nfe" else None, guidance_scale)
         options = self._with(restart, auto)
         plan = self._fitted(lambda n: self._ended(**self._grid(n), **options), asked, options["solver"])
         self._load(plan, device, asked)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """`original_samples` at the levels of `timesteps` [B] or [1], in the scale of this scheduler's samples."""
+        """Return `original_samples` with `noise` at the levels of `timesteps` [B] or [1], in this scheduler's scale."""
         t = torch.as_tensor(timesteps).reshape(-1).to("cpu", torch.float64).numpy()
         sigma = sigma_of(self._levels, t)
         scale = 1 / np.sqrt(1 + sigma**2) if self.scaled else np.ones_like(sigma)
@@ -218,7 +213,7 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         return a * original_samples + b * noise
 
     def _intervals(self, budget: int | None, guidance_scale: float | None) -> tuple[Any, bool]:
-        """(intervals, whether they are the paper's for Stable Diffusion)."""
+        """Return the intervals, and whether they are the paper's for Stable Diffusion."""
         if self.config.restart != "auto":
             return self.config.restart, False
         w = guidance_scale if guidance_scale is not None else self.config.guidance_scale
@@ -237,6 +232,7 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         return found, True
 
     def _with(self, restart: RestartConfig | Any, auto: bool) -> dict[str, Any]:
+        """Return the options of plans with the given intervals."""
         options = self._options(restart)
         options["restart"] = restart
         if auto:
@@ -248,68 +244,15 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         return Plan.build(**self._grid(n)).grid[:-1]
 
     def _grid(self, n: int) -> dict[str, Any]:
-        """Plan options of a main grid of n points."""
-        c = self.config
-        name = c.grid or next((grid for flag, grid in _FLAGS.items() if c[flag]), "model")
-        if name == "model" and c.interpolation_type == "log_linear":
-            return {"sigmas": log_linear_grid(n, self._levels[0], self._levels[-1])}
-        if name != "model":
-            low, high = self._range()
-            if n == 1:
-                return {"sigmas": (high,)}
-            if name == "beta":
-                return {"sigmas": beta_grid(n, low, high)}
-            schedule = "edm" if name == "karras" else name
-            return {"steps": n, "schedule": schedule, "sigma_min": low, "sigma_max": high}
-        T = timesteps_above(self._levels, c.lambda_min_clipped)
-        if self._is_stable_diffusion and n > 1 and len(self._levels) == T:
-            # The same levels as below, and a schedule that knows the model's timesteps between them.
-            options = {"spacing": c.timestep_spacing, "segment": "timestep"}
-            if c.timestep_spacing == "leading":
-                options["steps_offset"] = c.steps_offset
-            return {
-                "steps": n,
-                "schedule": "sd",
-                "schedule_options": options,
-                "sigma_min": self._levels[0],
-                "sigma_max": self._levels[-1],
-            }
-        t = spaced(n, T, c.timestep_spacing, c.steps_offset)
-        return {"sigmas": tuple(sigma_of(self._levels, t).tolist())}
-
-    def _range(self) -> tuple[float, float]:
-        """(lowest, highest) level of a grid that is not the model's: what was given, as far as the model knows it."""
-        low, high = float(self._levels[0]), float(self._levels[-1])
-        result = []
-        for name, end in (("sigma_min", low), ("sigma_max", high)):
-            given = end if self.config[name] is None else float(self.config[name])
-            if inside(given, low, high) is None:
-                self._warn(
-                    f"{name} = {given:g} is outside the model's levels, {low:.6g} .. {high:.6g}; {end:.6g} is used"
-                )
-                given = end
-            result.append(min(max(given, low), high))
-        return result[0], result[1]
+        """Return the plan options of a main grid of n points."""
+        return main_grid(self.config, self._levels, n, self._warn)
 
     def _ended(self, **options: Any) -> Plan:
-        """The plan of `options`, which ends where final_sigmas_type says."""
+        """Return the plan of `options`, which ends where final_sigmas_type says."""
         plan = Plan.build(**options)
-        if self.config.final_sigmas_type == "zero":
-            return plan
-        if inside(plan.grid[-2], 0.0, float(self._levels[0])) is None:
-            for name in ("steps", "sigma_min", "sigma_max"):
-                options.pop(name, None)
-            plan = Plan.build(**{**options, "sigmas": (*plan.grid[:-1], float(self._levels[0]))})
-        if len(plan.steps) < 2:
-            raise ConfigError("final_sigmas_type='sigma_min' leaves no step of this grid; use final_sigmas_type='zero'")
-        return stop_at_last_level(plan)
-
-    @property
-    def _is_stable_diffusion(self) -> bool:
-        known = sd_sigmas()
-        return len(known) == len(self._levels) and bool(np.allclose(known, self._levels, rtol=1e-9, atol=0))
+        return plan if self.config.final_sigmas_type == "zero" else ended_at(float(self._levels[0]), plan, options)
 
     def refuse_other_models(self) -> None:
-        """Raise ConfigError where the config says that the model is of another kind, or wants what is not supported."""
+        """Raise ConfigError if the config is of a model of another kind, or asks for what is not supported."""
         refuse_other_kinds(self.config, type(self), self.kind)
         refuse_keys(self.config, type(self), self.kind)

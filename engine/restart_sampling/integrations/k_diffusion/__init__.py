@@ -3,8 +3,8 @@
     from restart_sampling.integrations.k_diffusion import sample_restart
     x = sample_restart(model, torch.randn_like(latent) * sigmas[0], sigmas, seeds=[0, 1, 2, 3])
 
-`restart_plan` says what will run for given sigmas, `steps` how many solver steps that is. Nothing of k-diffusion is needed or
-imported.
+`restart_plan` says what will run for given sigmas, `steps` how many solver steps that is. Nothing of k-diffusion is
+needed or imported.
 """
 
 from __future__ import annotations

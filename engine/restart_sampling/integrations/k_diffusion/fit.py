@@ -5,15 +5,15 @@ sigmas without Restart, 2·n − 1 for Heun and n steps down to 0. That is the a
 grid is drawn again with fewer points along the given sigmas (levels.py), as many as fit beside the intervals;
 `budget="extra"` keeps the grid and puts the intervals on top.
 
-Two things may stand in the way of an interval, and each is said in a RestartWarning and in the plan's notes:
-1. The run does not cover it. [t_min, t_max] is cut to the levels of the run; what is then empty, or has no grid point
-   to attach to, does not run.
+Two things may keep an interval from running as asked; a RestartWarning and the plan's notes say each:
+1. The run does not cover it. [t_min, t_max] is cut to the levels of the run; an interval that is then empty, or has no
+   grid point to attach to, does not run.
 2. The allowance is too small. The main grid keeps a third of its points; until the intervals fit beside that, the
-   costliest one gives up a repeat, at K = 1 a point, at N = 2 itself.
+   costliest one loses a repeat, at K = 1 a point, and at N = 2 it does not run.
 
-`restart="a1111"` is AUTOMATIC1111's rule by step count instead: a Karras grid of its own length and [R + 1, K, 0.1, 2] with both
-ends at grid points, as many steps in all as were asked for. An interval whose ends meet there does not run; the given
-sigmas do."""
+`restart="a1111"` is AUTOMATIC1111's rule by step count instead: a Karras grid of its own length and [R + 1, K, 0.1, 2]
+with both ends at grid points, as many steps in all as were asked for. An interval whose ends meet at one point does not
+run, and the given sigmas run instead."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...common.errors import ConfigError
-from ...plan.aliases import restart_of
+from ...common.checks import choice
+from ...plan.budget import most_points
 from ...plan.limits import inside, stop_at_last_level
-from ...plan.notation import RestartConfig, RestartInterval
+from ...plan.notation import RestartConfig, RestartInterval, restart_of
 from ...plan.plan import Plan
 from ...solvers import get_solver
-from ...solvers.trace import Position, Tracer, X
 from .levels import Levels, read
 
 BUDGETS = ("steps", "extra")
@@ -38,7 +37,7 @@ LEAST_SHARE = 3  # the main grid keeps at least one of this many of its points
 
 
 class RestartWarning(UserWarning):
-    """Something runs otherwise than asked, or not at all."""
+    """Something runs differently than asked, or not at all."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,12 @@ class Wanted:
 
     @property
     def name(self) -> str:
+        """The interval as it was asked for: "[N, K, t_min, t_max]"."""
         a = self.asked
         return f"[{a.N}, {a.K}, {a.t_min:g}, {a.t_max:g}]"
 
     def say(self, what: str) -> str:
+        """Return a sentence about the interval."""
         return f"Restart interval {self.name}: {what}"
 
 
@@ -69,13 +70,11 @@ class Options:
 
     @property
     def per_step(self) -> int:
-        """The most evaluations a step of the solver takes."""
-        tracer = Tracer()
-        get_solver(self.solver).step(X, 0.9, 0.5, tracer, Position(remaining=9, process=self.process))
-        return len(tracer.stages)
+        """The most evaluations that a step of the solver takes."""
+        return get_solver(self.solver).evaluations
 
     def plan(self, levels: Levels, intervals: Sequence[RestartInterval] = ()) -> Plan:
-        """The plan over `levels` with `intervals`, which attach to it."""
+        """Return the plan over `levels` with `intervals`, which attach to its points."""
         plan = Plan.build(
             sigmas=levels.sigmas,
             restart=RestartConfig(tuple(intervals)),
@@ -97,7 +96,7 @@ def restart_plan(
     process: str = "ve",
     restart_list: Any = None,
 ) -> Plan | None:
-    """What `sample_restart` runs for these sigmas; None if there is no step to make. See `Plan.explain`.
+    """Return the plan that `sample_restart` runs for these sigmas; None if there is no step to make.
 
     Args:
         sigmas: the host's levels, descending, with or without a final 0; 1-d tensor, array or list.
@@ -114,7 +113,7 @@ def restart_plan(
         ConfigError: sigmas, intervals or options that cannot be read.
 
     Warns:
-        RestartWarning: an interval runs otherwise than asked, or not at all; one warning for all of them.
+        RestartWarning: an interval runs differently than asked, or not at all; one warning for all of them.
     """
     plan, said = fit(
         sigmas, restart, solver=solver, s_noise=s_noise, budget=budget, process=process, restart_list=restart_list
@@ -125,7 +124,7 @@ def restart_plan(
 
 
 def steps(sigmas: Any, restart: Any = "default", **options: Any) -> int:
-    """How many solver steps `sample_restart` makes with these arguments: its callback comes as often."""
+    """Return how many solver steps `sample_restart` makes with these arguments, which is how often it calls back."""
     plan, _ = fit(sigmas, restart, **options)
     return 0 if plan is None else len(plan.steps)
 
@@ -140,11 +139,10 @@ def fit(
     process: str = "ve",
     restart_list: Any = None,
 ) -> tuple[Plan | None, tuple[str, ...]]:
-    """`restart_plan` that returns what it has to say instead of warning."""
+    """Return the plan of `restart_plan`, and its warnings as sentences instead of warning."""
     restart = restart_of(restart, restart_list, "default")
-    for name, value, allowed in (("budget", budget, BUDGETS), ("process", process, tuple(PROCESSES))):
-        if value not in allowed:
-            raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    choice("budget", budget, BUDGETS)
+    choice("process", process, tuple(PROCESSES))
     levels = read(sigmas)
     rounded: tuple[str, ...] = ()
     if process == "flow":
@@ -177,7 +175,7 @@ def fit(
 
 
 def _at_grid_points(intervals: Sequence[RestartInterval], grid: Levels, said: list[str]) -> list[Wanted]:
-    """A1111's intervals: both ends at the nearest grid points. One whose ends meet does not run, and that is said."""
+    """Return A1111's intervals with both ends at the nearest grid points; `said` grows for those whose ends meet."""
     kept = []
     for interval in intervals:
         t_min, t_max = (grid.sigmas[grid.nearest(t)] for t in (interval.t_min, interval.t_max))
@@ -190,7 +188,7 @@ def _at_grid_points(intervals: Sequence[RestartInterval], grid: Levels, said: li
 
 
 def _covered(wanted: list[Wanted], levels: Levels, process: str, said: list[str]) -> list[Wanted]:
-    """Intervals cut to the levels of the run; what cannot run is said."""
+    """Return the intervals cut to the levels of the run; `said` grows for those that cannot run."""
     kept = []
     for w in wanted:
         t_min, t_max = max(w.now.t_min, levels.bottom), min(w.now.t_max, levels.top)
@@ -211,25 +209,28 @@ def _covered(wanted: list[Wanted], levels: Levels, process: str, said: list[str]
 def _chosen(
     levels: Levels, wanted: list[Wanted], options: Options, allowance: int | None, said: list[str]
 ) -> tuple[Plan, list[Wanted]]:
-    """The plan with the longest main grid that keeps to `allowance`, and the intervals that run in it."""
+    """Return the plan with the longest main grid that keeps to `allowance`, and the intervals that run in it."""
     per_step = options.per_step
     while True:
         least = max(2, math.ceil(len(levels.sigmas) / LEAST_SHARE))
         n, now = len(levels.sigmas), wanted
         if allowance is not None and wanted and n >= least:
             now = _affordable(wanted, allowance - options.plan(levels.resampled(least)).nfe, per_step, allowance)
-        while True:
-            grid = levels.resampled(n)
-            plan, running, lost = _attached(grid, now, options)
-            over = 0 if allowance is None else plan.nfe - allowance
-            if over <= 0:
-                break
-            n = max(least, n - max(1, math.ceil(over / per_step)))
+        tried: dict[int, tuple[Plan, list[Wanted], list[Wanted]]] = {}
+
+        def cost(points: int, now: list[Wanted] = now, tried: dict[int, Any] = tried) -> int:
+            tried[points] = _attached(levels.resampled(points), now, options)
+            return 0 if allowance is None else tried[points][0].nfe  # without an allowance everything fits
+
+        n = most_points(cost, allowance or 0, per_step, start=n, least=min(least, n)) or least
+        if n not in tried:
+            cost(n)
+        plan, running, lost = tried[n]
         dear = f"does not run: it does not fit into {allowance} evaluations beside the main grid"
         kept = [w.asked for w in now]
         lost += [replace(w, done=(*w.done, dear)) for w in wanted if w.asked not in kept]
         room = allowance is not None and n < len(levels.sigmas) and plan.nfe + per_step <= allowance
-        if lost and room:  # what does not run leaves its evaluations to the others
+        if lost and room:  # the others may use the evaluations of those that do not run
             said += [w.say(w.done[-1]) for w in lost]
             wanted = [w for w in wanted if w.asked not in [x.asked for x in lost]]
             continue
@@ -238,7 +239,7 @@ def _chosen(
 
 
 def _affordable(wanted: list[Wanted], room: int, per_step: int, allowance: int) -> list[Wanted]:
-    """Intervals made smaller until they take at most `room` evaluations; those that become nothing are left out."""
+    """Return intervals made smaller until they take at most `room` evaluations, without those that become nothing."""
 
     def cost(w: Wanted) -> int:
         return w.now.K * (w.now.N - 1) * per_step
@@ -264,7 +265,7 @@ def _with_reason(w: Wanted, allowance: int) -> Wanted:
 
 
 def _attached(grid: Levels, wanted: list[Wanted], options: Options) -> tuple[Plan, list[Wanted], list[Wanted]]:
-    """The plan on `grid`, the intervals that run in it and those that do not, with the reason."""
+    """Return the plan on `grid`, the intervals that run in it, and those that do not, with the reason."""
     fits, lost = [], []
     for w in wanted:
         m = grid.nearest(w.now.t_min)

@@ -20,9 +20,9 @@ JUST_BELOW_ONE = 1 - 1e-6  # what float32 makes of a flow model's first level, 1
 
 @dataclass(frozen=True)
 class Levels:
-    """A main grid: strictly descending positive `sigmas`, and whether the walk goes on from the last of them to 0.
+    """A main grid: strictly descending positive `sigmas`, and whether the run goes on from the last of them to 0.
 
-    A run that does not go to 0 ends at its last level: the rest is another sampler's.
+    A run that does not go to 0 ends at its last level: another sampler continues from there.
     """
 
     sigmas: tuple[float, ...]
@@ -30,22 +30,25 @@ class Levels:
 
     @property
     def steps(self) -> int:
-        """Solver steps of a walk over it without Restart."""
+        """Solver steps of a run over it without Restart."""
         return len(self.sigmas) if self.to_zero else max(len(self.sigmas) - 1, 0)
 
     @property
     def top(self) -> float:
+        """The highest level, where the run begins."""
         return self.sigmas[0]
 
     @property
     def bottom(self) -> float:
+        """The lowest level above 0."""
         return self.sigmas[-1]
 
     def resampled(self, n: int) -> Levels:
-        """n ≥ 2 levels along the same curve, ends exact.
+        """Return n ≥ 2 levels along the same curve, ends exact.
 
         σ^(1/7) is interpolated over the index, evenly: a Karras grid (rho = 7) of any length becomes the Karras grid of
-        n points. n = the number of levels there are is the identity."""
+        n points. With as many points as before it is the identity.
+        """
         if n == len(self.sigmas):
             return self
         curve = np.array(self.sigmas) ** (1 / RHO)
@@ -54,14 +57,16 @@ class Levels:
         return Levels((self.top, *inner.tolist(), self.bottom), self.to_zero)
 
     def karras(self, n: int) -> Levels:
-        """The Karras grid of n ≥ 2 levels between the same ends."""
+        """Return the Karras grid of n ≥ 2 levels between the same ends."""
         return Levels(tuple(karras(n, self.bottom, self.top, RHO).tolist()), self.to_zero)
 
     def of_flow(self) -> Levels:
-        """The same levels for a flow model, t in (0, 1]. Hosts compute their first in float32; what is 1 up to rounding
-        is 1.
+        """Return the same levels for a flow model, t in (0, 1].
 
-        Raises ConfigError: a level above 1.
+        Hosts compute their first level in float32; one that is 1 up to rounding becomes 1.
+
+        Raises:
+            ConfigError: a level above 1.
         """
         if self.sigmas and inside(self.top, 0.0, 1.0) is None:
             raise ConfigError(f"levels of a flow model are in (0, 1], got {self.top:g}; use process='ve'")
@@ -69,12 +74,12 @@ class Levels:
         return self if len(below) == len(self.sigmas) else replace(self, sigmas=(1.0, *below))
 
     def nearest(self, sigma: float) -> int:
-        """Index of the level nearest to sigma, the first on a tie."""
+        """Return the index of the level nearest to sigma, the first on a tie."""
         return int(np.argmin(np.abs(np.array(self.sigmas) - sigma)))
 
 
 def read(sigmas: Any) -> Levels:
-    """The host's sigmas (a 1-d tensor, array or list) as levels; equal neighbours, steps of length zero, are left out.
+    """Return the host's sigmas (a 1-d tensor, array or list) as levels, without steps of length zero.
 
     Raises:
         ConfigError: NaN, infinite, negative or ascending levels, or a 0 that is not the end.

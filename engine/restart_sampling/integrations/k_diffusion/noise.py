@@ -1,5 +1,4 @@
-"""Where the noise of a jump comes from: the engine's own by seeds, the host's noise sampler, or torch's global
-generator.
+"""The noise of a jump: the engine's own by seeds, that of the host's noise sampler, or of torch's global generator.
 
 | given | noise of the k-th jump of row b | does not depend on |
 |---|---|---|
@@ -9,8 +8,7 @@ generator.
 | nothing | `torch.randn_like` | – |
 
 seed + b is how A1111 numbers the images of a batch. A noise sampler that returns the same noise for the same pair of
-levels, such
-as a Brownian tree, is not for Restart: all K jumps of an interval have the same pair.
+levels, such as a Brownian tree, is not for Restart: all K jumps of an interval have the same pair.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ LARGEST = 2**63  # hosts have seeds of 64 bits, the engine of 63
 
 
 def row_seeds(seed: int, batch: int) -> list[int]:
-    """The seeds of the rows of a batch that a host numbers with one seed: seed, seed + 1, …, modulo 2^63."""
+    """Return the seeds of a batch that a host numbers with one seed: seed, seed + 1, …, modulo 2^63."""
     first = integer("the seed in extra_args", seed, 0, error=SeedError)
     return [(first + b) % LARGEST for b in range(batch)]
 
@@ -38,9 +36,10 @@ def row_seeds(seed: int, batch: int) -> list[int]:
 def choose(
     x: Tensor, seeds: Iterable[int] | Tensor | None, noise_sampler: NoiseSampler | None, extra_args: dict[str, Any]
 ) -> Tensor | NoiseSampler:
-    """Seeds int64 [B] on the device of x, or a function (sigma, sigma_next) → noise of the shape of x.
+    """Return seeds int64 [B] on the device of x, or a function (sigma, sigma_next) → noise of the shape of x.
 
-    Raises SeedError: seeds that are none, or not one for each row; both seeds and a noise sampler.
+    Raises:
+        SeedError: seeds that cannot be used, or not one for each row of x; both seeds and a noise sampler.
     """
     if seeds is not None:
         if noise_sampler is not None:

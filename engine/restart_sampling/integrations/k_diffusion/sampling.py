@@ -1,10 +1,10 @@
 r"""`sample_restart`: the host's denoiser, the engine's plan, table and fused step.
 
 The host's `model(x, sigma)` is D itself, so c_skip = 0, c_out = c_in = 1: the network input is the state. One
-evaluation is one call of the model and one row of the table; the loop keeps to what a host may do between two calls
-(previews, interrupts, in-painting masks inside the model) and to nothing else. What a host is given is its own: every
-call gets a fresh input, which may be kept or written to, where the engine's own loop has one buffer. Noise by seeds is
-added by the row that arrives at t_min, in the same pass; noise of the host is added after that row."""
+evaluation is one call of the model and one row of the table; between two calls the host may show previews, interrupt,
+or mask inside the model. Every call gets a fresh input, which the host may keep or write to, unlike in the engine's own
+loop, which has one buffer. Noise by seeds is added by the row that arrives at t_min, in the same pass; noise of the
+host is added after that row."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def sample_restart(
     backend: str = "auto",
     restart_list: Any = None,
 ) -> Tensor:
-    """Restart sampling (arXiv 2306.14878, Algorithm 2) as a k-diffusion sampler.
+    """Sample with Restart (arXiv 2306.14878, Algorithm 2), with the signature of k-diffusion samplers.
 
     Args:
         model: D, called as model(x, sigma [B], **extra_args), returns the denoised x.
@@ -60,10 +60,9 @@ def sample_restart(
             "denoised"}; i counts from 0 to `steps(…)` − 1.
         disable: no progress bar. There is one if tqdm is installed.
         restart, s_noise, solver, budget, process: see `restart_plan`. With budget "steps" there are no more evaluations
-            than
-            `solver` takes on these sigmas without Restart.
-        noise_sampler: (sigma, sigma_next) → noise for a jump from sigma up to sigma_next. seeds: one for each row; see
-            noise.py.
+            than `solver` takes on these sigmas without Restart.
+        noise_sampler: (sigma, sigma_next) → noise for a jump from sigma up to sigma_next.
+        seeds: one for each row of x; see noise.py.
         backend: of the fused step: auto, reference, triton or native.
         restart_list: another name of restart, as in other Restart samplers.
 
@@ -71,12 +70,14 @@ def sample_restart(
         The state at the end, in the dtype of x. Registers are float32 (float64 for float64 x).
 
     Raises:
-        ConfigError: sigmas, intervals or options that cannot be read. SeedError: seeds. BackendError: backend.
-        RestartTypeError, RestartValueError: x, or what the model returned. What the model and the callback raise passes
+        ConfigError: sigmas, intervals or options that cannot be read.
+        SeedError: seeds that cannot be used.
+        BackendError: the backend is not available.
+        RestartTypeError, RestartValueError: x, or what the model returned. Errors of the model and of the callback pass
             through.
 
     Warns:
-        RestartWarning: an interval runs otherwise than asked, or samples became NaN or infinite.
+        RestartWarning: an interval runs differently than asked, or samples became NaN or infinite.
     """
     plan, said = fit(
         sigmas, restart, solver=solver, s_noise=s_noise, budget=budget, process=process, restart_list=restart_list
@@ -103,8 +104,9 @@ def sample_plan(
     seeds: Iterable[int] | Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """Run any plan of the engine with a k-diffusion model, from x at the plan's first level; arguments of
-    `sample_restart`.
+    """Run any plan of the engine with a k-diffusion model, from x at the plan's first level.
+
+    The arguments are those of `sample_restart`.
     """
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2:
         given = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
@@ -128,7 +130,7 @@ def sample_plan(
                 if stage == 0 and callback is not None:
                     at = {"sigma": sigma[k], "sigma_hat": sigma[k], "denoised": F}
                     callback({"x": state.to(x.dtype, copy=True), "i": i, **at})
-                stepper.step(F)
+                stepper.run_row(F)
                 stepper.advance()
                 k += 1
             if step.noise and not isinstance(noise, Tensor):
@@ -138,7 +140,7 @@ def sample_plan(
                 net_in.copy_(state)
             tick()
     bad = int((stepper.machine.first_bad != layout.NEVER).sum())
-    if bad:  # the image is the host's to judge, so this is no error
+    if bad:  # a warning and no error: the host decides what becomes of the image
         text = f"{bad} of {len(x)} samples became NaN or infinite; look at the model's precision"
         warnings.warn(text, RestartWarning, stacklevel=2)
     return state.to(x.dtype)
@@ -146,8 +148,8 @@ def sample_plan(
 
 def _stepper(
     x: Tensor, coef: np.ndarray, code: np.ndarray, seeds: Tensor | None, backend: str
-) -> restart_kernels.Stepper:
-    """The fused step on fresh registers that hold x, at row 1: the host has made the initial state."""
+) -> restart_kernels.BoundMachine:
+    """Return the fused row on new registers that hold x, at row 1: the host has made the initial state."""
     wide = torch.promote_types(x.dtype, torch.float32)
     batch, device = len(x), x.device
     state = x.to(wide, copy=True).contiguous()
@@ -180,7 +182,7 @@ def _of_shape(found: Any, x: Tensor, who: str) -> Tensor:
 
 @contextmanager
 def _progress(total: int, disable: bool | None) -> Iterator[Callable[[], object]]:
-    """A function to call after every step."""
+    """Give a function that moves the progress bar, to be called after every step."""
     try:
         from tqdm.auto import tqdm
     except ImportError:

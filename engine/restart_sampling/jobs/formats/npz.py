@@ -1,7 +1,7 @@
 """NPZ arrays in the layout of ADM's evaluation: `arr_0` the images, `arr_1` the classes, and `seeds`.
 
-Not compressed: noise and natural images hardly shrink, and a plain member is read at the speed of the disk. Names and
-times in the archive are fixed, so equal data are equal bytes."""
+They are not compressed: noise and natural images hardly shrink, and a plain member is read at the speed of the disk.
+Names and times in the archive are fixed, so equal data give equal bytes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from .base import Format, Hashing, ShardData, Written, one_file
 
 
 def files(shard: Shard, seeds: Sequence[int], subfolders: bool) -> Iterator[str]:
+    """Yield the name of the shard's file."""
     yield f"shard-{shard.name}.npz"
 
 
 def write(folder: Path, data: ShardData, subfolders: bool, tag: str) -> Written:
+    """Write a shard as one archive."""
     arrays = {"arr_0": data.images, "arr_1": data.labels, "seeds": data.seeds}
 
     def save(file: Hashing) -> None:
@@ -37,6 +39,7 @@ def write(folder: Path, data: ShardData, subfolders: bool, tag: str) -> Written:
 
 
 def check(path: Path) -> int:
+    """Return the number of images in an archive; raise ValueError if it cannot be read."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             counts = {len(arrays[name]) for name in arrays.files}
@@ -48,10 +51,10 @@ def check(path: Path) -> int:
 
 
 FORMAT = Format(
-    "npz",
-    "one NPZ array for each shard, arr_0 and arr_1 as ADM's evaluation reads them",
-    ("uint8", "float32"),
-    write,
-    files,
-    check,
+    name="npz",
+    title="one NPZ archive for each shard, arr_0 and arr_1 as ADM's evaluation reads them",
+    pixels=("uint8", "float32"),
+    write=write,
+    files=files,
+    check=check,
 )

@@ -1,12 +1,11 @@
-"""Parquet shards with the columns seed, class, plan and image; an image as `datasets` keeps it: struct<bytes, path>.
+"""Parquet shards with the columns seed, class, plan and image; an image as `datasets` stores it: struct<bytes, path>.
 
-float32 samples are the column `sample`, a fixed-size list of floats, with the shape in the schema's metadata. The
-metadata also has the features of the columns as `datasets` writes them, so that `load_dataset` shows images as images.
-"""
+float32 samples are the column `sample`, a fixed-size list of floats, with the shape in the schema's metadata. Since
+version 2 the metadata also has the features of the columns as `datasets` writes them, so that `load_dataset` shows
+images as images."""
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -16,17 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from ...common.images import to_pil
+from ...common.images import png_bytes
 from ..shards import Shard
 from .base import Format, Hashing, ShardData, Written, one_file
 
 
 def files(shard: Shard, seeds: Sequence[int], subfolders: bool) -> Iterator[str]:
+    """Yield the name of the shard's file."""
     yield f"shard-{shard.name}.parquet"
 
 
 def _features(columns: Iterable[str], shape: tuple[int, ...]) -> str:
-    """The schema's entry "huggingface", by which `datasets` shows the column `image` as pictures."""
+    """Return the schema's entry "huggingface", by which `datasets` shows the column `image` as pictures."""
     plain = {"seed": "int64", "class": "int64", "plan": "string"}
     features: dict[str, Any] = {}
     for name in columns:
@@ -41,6 +41,7 @@ def _features(columns: Iterable[str], shape: tuple[int, ...]) -> str:
 
 
 def _write(folder: Path, data: ShardData, subfolders: bool, tag: str, features: bool) -> Written:
+    """Write a shard as one table, with or without the schema's entry for `datasets`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -51,7 +52,7 @@ def _write(folder: Path, data: ShardData, subfolders: bool, tag: str, features: 
     metadata: dict[str, str] = {}
     if data.images.dtype == np.uint8:
         rows = [
-            {"bytes": _png(image), "path": f"{seed:06d}.png"}
+            {"bytes": png_bytes(image), "path": f"{seed:06d}.png"}
             for seed, image in zip(data.seeds, data.images, strict=True)
         ]
         columns["image"] = pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
@@ -70,13 +71,8 @@ def _write(folder: Path, data: ShardData, subfolders: bool, tag: str, features: 
     return one_file(folder, name, save, tag)
 
 
-def _png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    to_pil(image).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
 def check(path: Path) -> int:
+    """Return the number of rows of a table; raise ValueError if it cannot be read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -86,15 +82,15 @@ def check(path: Path) -> int:
         raise ValueError(str(error)) from error
 
 
-FORMAT = Format(
-    "parquet",
-    "one Parquet table for each shard: seed, class, plan, image",
-    ("uint8", "float32"),
-    partial(_write, features=True),
-    files,
-    check,
+_FORMAT_1 = Format(
+    name="parquet",
+    title="one Parquet table for each shard: seed, class, plan, image",
+    pixels=("uint8", "float32"),
+    write=partial(_write, features=False),
+    files=files,
+    check=check,
     needs="parquet",
     modules=("pyarrow",),
     bytes_per_image=300,
 )
-FORMAT_1 = replace(FORMAT, write=partial(_write, features=False))  # of jobs that were begun without the entry
+FORMAT = replace(_FORMAT_1, version=2, write=partial(_write, features=True), before=_FORMAT_1)

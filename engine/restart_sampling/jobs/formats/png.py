@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from ...common.files import flush_folder, write_atomically
-from ...common.images import to_pil
+from ...common.images import png_bytes
 from ..shards import Shard
 from .base import Format, ShardData, Written, joint_digest
 
 
 def name_of(seed: int, subfolders: bool) -> str:
-    """`000012.png`, or `000000/000012.png`."""
+    """Return `000012.png`, or `000000/000012.png` with subfolders."""
     return f"{seed - seed % 1000:06d}/{seed:06d}.png" if subfolders else f"{seed:06d}.png"
 
 
 def files(shard: Shard, seeds: Sequence[int], subfolders: bool) -> Iterator[str]:
+    """Yield the name of each seed's file."""
     return (name_of(seed, subfolders) for seed in seeds)
 
 
 def write(folder: Path, data: ShardData, subfolders: bool, tag: str) -> Written:
+    """Write one file for each seed, and flush each and then their folders to the disk."""
     names = [name_of(int(seed), subfolders) for seed in data.seeds]
     total, digests = 0, []
     folders = {(folder / name).parent for name in names}
     for parent in folders:
         if parent != folder and not parent.exists():
-            parent.mkdir(exist_ok=True)  # not its parents: a job's folder that is gone is an error
+            parent.mkdir(exist_ok=True)  # without its parents: a job's folder that was removed is an error
             flush_folder(parent.parent)
     for name, image in zip(names, data.images, strict=True):
-        buffer = io.BytesIO()
-        to_pil(image).save(buffer, format="PNG")
-        content = buffer.getvalue()
+        content = png_bytes(image)
         write_atomically(folder / name, lambda file, content=content: file.write(content), tag=tag)  # type: ignore[misc]
         total += len(content)
         digests.append(hashlib.sha256(content).hexdigest())
@@ -45,6 +42,9 @@ def write(folder: Path, data: ShardData, subfolders: bool, tag: str) -> Written:
 
 
 def check(path: Path) -> int:
+    """Return 1, the number of images in a file; raise ValueError if it cannot be read."""
+    from PIL import Image
+
     try:
         with Image.open(path) as image:
             image.load()
@@ -54,5 +54,13 @@ def check(path: Path) -> int:
 
 
 FORMAT = Format(
-    "png", "one PNG file for each seed, in EDM's layout", ("uint8",), write, files, check, bytes_per_image=200
+    name="png",
+    title="one PNG file for each seed, in EDM's layout",
+    note="a file for each seed",
+    pixels=("uint8",),
+    write=write,
+    files=files,
+    check=check,
+    file_per_seed=True,
+    bytes_per_image=200,
 )

@@ -1,14 +1,15 @@
 r"""Buckets: the few batch sizes that captured graphs and compiled networks are made for.
 
-A graph, and a network compiled for one shape, has one batch size. A batch of n samples runs on the smallest bucket that
-holds it, 1, 2, 4, … or the sampler's batch size, so at most 2n − 1 lanes are computed and at most ⌈log2(batch size)⌉ +
-1 sizes are ever made. Lanes beyond n are padding; their output is discarded."""
+A graph has one batch size, and so has a network compiled for one shape. A batch of n samples runs on the smallest
+bucket that holds it, 1, 2, 4, … or the sampler's batch size. So at most 2n − 1 lanes are computed, and at most
+⌈log2(batch size)⌉ + 1 sizes are ever made. Lanes ≥ n are padding; their output is discarded.
+"""
 
 from __future__ import annotations
 
 
 def bucket(n: int, largest: int) -> int:
-    """Return the smallest power of two ≥ n, or `largest` where that is smaller. 1 ≤ n ≤ largest."""
+    """Return the smallest power of two ≥ n, but at most `largest`; n is in 1 … largest."""
     return min(1 << (n - 1).bit_length(), largest)
 
 

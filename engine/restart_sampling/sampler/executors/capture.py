@@ -1,17 +1,19 @@
-r"""CUDA graph capture: the few calls the graph executor needs, and the rules they keep.
+r"""CUDA graph capture: the few calls that the graph executor needs, and the rules they follow.
 
-Warm-up and capture run on one private side stream (library workspaces, Triton's compilation and Inductor's autotuning
-must be over before a capture begins). All graphs alive share one private memory pool and are replayed in one stream,
-never concurrently; nothing in the pool outlives a replay, so their order is free. capture_error_mode is thread_local,
-so a writer thread may call CUDA meanwhile. No torch RNG is used anywhere, so a replay has no prologue to lose.
+Warm-up and capture run on one private side stream, since library workspaces, Triton's compilation and Inductor's
+autotuning must be over before a capture begins. All live graphs share one private memory pool. They are replayed in one
+stream, never concurrently, and nothing in the pool is read after a replay, so graphs may be replayed in any order.
+capture_error_mode is thread_local: a writer thread may call CUDA meanwhile. No torch RNG is used anywhere, so a replay
+needs no RNG state update.
 
 cuBLAS takes a workspace for each stream from PyTorch's allocator. Workspaces are cleared before a capture, so that the
-one it uses comes from the pool and lives as long as the graph, and after it, so that nothing else keeps using memory of
-the pool.
+one it uses comes from the pool and lives as long as the graph, and after it, so that nothing else uses memory of the
+pool.
 
-A capture that fails leaves three things behind, which are put right here: the stream is still the current one, the
+A capture that fails leaves three things behind, which are put right here: its stream is still the current one, the
 allocator still waits for the end of the capture, and so does the device's random generator, which would refuse every
-later torch.randn."""
+later torch.randn.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,8 @@ from weakref import WeakSet
 
 import torch
 
+from .captured import Captured
 from .evaluation import Evaluation
-from .graph import Captured
 
 WARM_UPS = 3
 
@@ -51,7 +53,7 @@ class CudaCapture:
         torch.cuda.synchronize(self.device)
 
     def capture(self, body: Evaluation, repeats: int) -> Captured:
-        """Capture `repeats` calls of `body`; the result replays them in one launch, on the stream that is current then."""
+        """Capture `repeats` calls of `body`; a replay is one launch, on the stream that is current then."""
         free = self._free_memory()
         graph = self._graph(body, repeats, keep_graph=self._runtime is not None)
         if self._runtime is not None:
@@ -60,7 +62,7 @@ class CudaCapture:
         return Captured(graph.replay, self._nodes(graph), max(0, taken))
 
     def _graph(self, body: Evaluation, repeats: int, keep_graph: bool) -> torch.cuda.CUDAGraph:
-        """The captured calls. Raises whatever the capture raised; the device is as before then."""
+        """Return the captured calls. Raises what the capture raised, with the device as it was before."""
         graph = torch.cuda.CUDAGraph(keep_graph=keep_graph)
         sharing = next(iter(self._alive), None)  # a pool dies with its last graph
         pool = torch.cuda.graph_pool_handle() if sharing is None else sharing.pool()
@@ -72,10 +74,10 @@ class CudaCapture:
                     try:
                         for _ in range(repeats):
                             body()
-                    except BaseException as error:  # an interrupt too: it is raised again, here or below
+                    except BaseException as error:  # all, interrupts too: it is raised again, here or below
                         failed = error
                         raise
-            except Exception as error:
+            except Exception as error:  # all: whatever the body raised is raised again below
                 failed = failed or error  # the end of a broken capture raises too, and says less
                 graph.reset()
                 self._stop_allocating(pool)
@@ -92,29 +94,27 @@ class CudaCapture:
         return graph
 
     def _stop_allocating(self, pool: Any) -> None:
-        """After a capture that CUDA ended: the allocator still waits for its end, and would refuse to free memory."""
-        with suppress(RuntimeError):  # it was ended
+        """Tell the allocator that a broken capture is over, or it would refuse to free memory."""
+        with suppress(RuntimeError):  # it knows already
             torch._C._cuda_endAllocateToPool(self.device.index, pool)
             torch._C._cuda_releasePool(self.device.index, pool)
 
     def _release_generator(self) -> None:
-        """After a capture that CUDA ended: capture one operation, whose proper end the device's generator takes for its
-        own.
-        """
-        with suppress(RuntimeError):  # a device that cannot even do this says so at the next call
+        """Tell the device's random generator that a broken capture is over, by a capture that ends properly."""
+        with suppress(RuntimeError):  # a device that cannot do even this raises at the next call
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
                 self._scratch.zero_()
             graph.reset()
 
     def _free_memory(self) -> int:
-        """Bytes free on the device when PyTorch's allocator keeps none in reserve."""
+        """Return the bytes that are free on the device when PyTorch's allocator has none in reserve."""
         torch.cuda.synchronize(self.device)
         torch.cuda.empty_cache()
         return int(torch.cuda.mem_get_info(self.device)[0])
 
     def _nodes(self, graph: torch.cuda.CUDAGraph) -> int | None:
-        """Nodes of a graph that was kept, if cuda-bindings is there to count them."""
+        """Return the number of nodes of a graph, or None without cuda-bindings, which counts them."""
         if self._runtime is None:
             return None
         error, *values = self._runtime.cudaGraphGetNodes(graph.raw_cuda_graph(), 0)
@@ -123,7 +123,7 @@ class CudaCapture:
 
 @contextmanager
 def cleared_workspaces() -> Iterator[None]:
-    """Let go of PyTorch's cuBLAS workspaces before and after."""
+    """Clear PyTorch's cuBLAS workspaces before and after."""
     clear: Callable[[], None] = getattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)
     clear()
     try:
@@ -133,7 +133,7 @@ def cleared_workspaces() -> Iterator[None]:
 
 
 def _runtime() -> ModuleType | None:
-    """cuda.bindings.runtime, which PyTorch's wheels for CUDA bring along; None where it is missing."""
+    """Return cuda.bindings.runtime, which comes with PyTorch's wheels for CUDA, or None where it is missing."""
     try:
         from cuda.bindings import runtime
     except ImportError:

@@ -1,28 +1,30 @@
 r"""Continuous batching: samples of different plans share a batch, and a lane that finishes takes the next sample.
 
-Every plan's NFE is known before it runs, so the host knows which lane finishes when without asking the device: it runs
+Every plan's NFE is known before it runs, so the host knows which lane finishes when, without asking the device. It runs
 the batch until the next lane is done, takes the result, starts the next sample there, and goes on. Long plans go first,
 which keeps the batch full to the end; a sample's noise depends on its seed alone, so the order changes no bit of it.
-When nothing is left to start, the live samples move together and the batch goes on with as many lanes as they need."""
+When no sample is left to start, the live ones move together and the batch goes on with as many lanes as they need.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from restart_kernels import layout
 
-from ...plan.segments import Span
 from ..program import Entry
 from .evaluation import Evaluation
 
+T = TypeVar("T")
 
-class Job(NamedTuple):
-    """One sample to draw: its place in the request, seed, class (or None) and plan."""
+
+class Sample(NamedTuple):
+    """One sample to draw: its place in the request, seed, class (or None) and table."""
 
     place: int
     seed: int
@@ -30,63 +32,74 @@ class Job(NamedTuple):
     entry: Entry
 
 
-class Finished(NamedTuple):
-    """Samples that finished together: their jobs, x [n, *shape] (a copy) and first_bad int32 [n]."""
+class Live(NamedTuple):
+    """A sample under way: its lane, and the row that is evaluated next, from 0."""
 
-    jobs: tuple[Job, ...]
+    sample: Sample
+    lane: int
+    row: int
+
+
+class Finished(NamedTuple):
+    """Samples that finished together, with copies of x [n, *shape] and first_bad int32 [n]."""
+
+    samples: tuple[Sample, ...]
     x: Tensor
     first_bad: Tensor
 
 
 def run(
-    jobs: Sequence[Job],
+    samples: Sequence[Sample],
     evaluations: Callable[[int], Evaluation],
     size: int,
-    advance: Callable[[Evaluation, Sequence[Span]], None],
+    advance: Callable[[Evaluation, Sequence[Live], int], Iterator[T]],
     lanes_for: Callable[[int], int],
-) -> Iterator[Finished]:
-    """Draw all jobs, at most `size` at a time.
+) -> Iterator[Finished | T]:
+    """Draw all samples, at most `size` at a time, and yield them as they finish.
 
     Args:
-        evaluations: the evaluation of n lanes, with a cursor per sample. It may overwrite the batch's buffers.
-        advance: runs spans of an evaluation.
-        lanes_for: the lanes that k live samples run on, k or more: those beyond k are padding. A captured graph has a
+        samples: what to draw.
+        evaluations: n → the evaluation of n lanes with a cursor for each sample. It may overwrite the batch's buffers.
+        size: the most lanes of a batch.
+        advance: launches a number of rows of an evaluation; what it yields is yielded here.
+        lanes_for: k → the lanes that k live samples run on, k or more. Lanes ≥ k are padding; a captured graph has a
             few sizes (`buckets.py`).
     """
-    queue = deque(sorted(jobs, key=lambda job: -job.entry.nfe))
+    queue = deque(sorted(samples, key=lambda sample: -sample.entry.nfe))
     if not queue:
         return
     n = lanes_for(min(size, len(queue)))
     evaluation = evaluations(n)
     evaluation.machine.cursor.fill_(layout.IDLE)
-    lanes: list[Job | None] = [None] * n
+    lanes: list[Sample | None] = [None] * n
     left = [0] * n
     while queue or any(lanes):
-        free = [i for i, job in enumerate(lanes) if job is None][: len(queue)]
+        free = [i for i, sample in enumerate(lanes) if sample is None][: len(queue)]
         if free:
             started = [queue.popleft() for _ in free]
             for i, new in zip(free, started, strict=True):
                 lanes[i], left[i] = new, new.entry.nfe
-            seeds = torch.tensor([job.seed for job in started], dtype=torch.int64)
-            labels = torch.tensor([job.label or 0 for job in started], dtype=torch.int64)
-            evaluation.start(free, [job.entry for job in started], seeds, None if started[0].label is None else labels)
-        live = [i for i, job in enumerate(lanes) if job is not None]
+            seeds = torch.tensor([sample.seed for sample in started], dtype=torch.int64)
+            labels = torch.tensor([sample.label or 0 for sample in started], dtype=torch.int64)
+            entries = [sample.entry for sample in started]
+            evaluation.start(free, entries, seeds, None if started[0].label is None else labels)
+        live = [i for i, sample in enumerate(lanes) if sample is not None]
         n = lanes_for(len(live))
         if n < len(lanes):
-            idle = [i for i, job in enumerate(lanes) if job is None]
+            idle = [i for i, sample in enumerate(lanes) if sample is None]
             keep = live + idle[: n - len(live)]
-            samples = evaluation.taken(torch.tensor(keep, device=evaluation.machine.x.device))
+            moved = evaluation.taken(torch.tensor(keep, device=evaluation.machine.x.device))
             evaluation = evaluations(n)
-            evaluation.put(samples)
+            evaluation.put(moved)
             lanes, left = [lanes[i] for i in keep], [left[i] for i in keep]
-            live = list(range(len(live)))
-        rows = min(left[i] for i in live)
-        advance(evaluation, (Span("mixed", rows),))
+        under_way = [Live(s, i, s.entry.nfe - left[i]) for i, s in enumerate(lanes) if s is not None]
+        rows = min(left[i] for _, i, _ in under_way)
+        yield from advance(evaluation, under_way, rows)
         left = [rest - rows for rest in left]
-        done = [i for i in live if left[i] == 0]
+        done = [(sample, i) for sample, i, _ in under_way if left[i] == 0]
         if done:
-            jobs_done = tuple(job for i in done if (job := lanes[i]) is not None)
-            index = torch.tensor(done, device=evaluation.machine.x.device)
-            yield Finished(jobs_done, evaluation.machine.x[index], evaluation.machine.first_bad[index])
-            for i in done:
+            index = torch.tensor([i for _, i in done], device=evaluation.machine.x.device)
+            finished = tuple(sample for sample, _ in done)
+            yield Finished(finished, evaluation.machine.x[index], evaluation.machine.first_bad[index])
+            for _, i in done:
                 lanes[i] = None

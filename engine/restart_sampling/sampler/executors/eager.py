@@ -1,7 +1,8 @@
-r"""The eager executor: one evaluation after the other, launched by the host.
+r"""The eager executor: the host launches one evaluation after the other.
 
-Per evaluation it launches the network, one fused step and the tiny kernel that advances the cursor. It allocates
-nothing and asks for no value on the device."""
+For each it launches the network, the fused update and the tiny kernel that moves the cursors on. It allocates nothing
+and reads no value from the device.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +18,28 @@ class EagerExecutor:
     """Calls the evaluation as often as the spans say."""
 
     name = "off"
-    pads = False  # a batch smaller than the lanes runs at its own size
+    pads = False  # a batch smaller than batch_size runs at its own size
     note = ""
+
+    @property
+    def by_host(self) -> EagerExecutor:
+        """The executor that launches evaluations from Python, one by one: this one."""
+        return self
 
     def describe(self) -> str:
         """Return the mode: "off"."""
         return self.name
 
     def prepare(self, evaluation: Evaluation, entry: Entry, spans: Sequence[Span]) -> None:
-        """Nothing to make ready."""
+        """Do nothing: eager launches need no preparation."""
 
     def run(self, evaluation: Evaluation, spans: Sequence[Span], on_row: Callable[[int], None] | None = None) -> None:
-        """Run all spans; `on_row` is called on the host with the number of evaluations issued, 1 … NFE."""
+        """Run all spans; `on_row` is called on the host after each launch, with its row counted from 0."""
         row = 0
         for span in spans:
             with mark(span.name):
                 for _ in range(span.rows):
                     evaluation()
-                    row += 1
                     if on_row is not None:
                         on_row(row)
+                    row += 1

@@ -1,14 +1,14 @@
-r"""One evaluation: the network, the fused step, and the cursor one row on. Every executor runs this body and nothing
-else.
+r"""One evaluation: the network, the fused update of the row, and the cursors one row on. Every executor runs this body.
 
-All of it works on static buffers and asks the host for nothing: which row comes next, its coefficients and the
-network's c_noise are on the device. So the body may be called from a loop, or captured once and replayed."""
+It works on static buffers and asks the host for nothing: which row comes next, its coefficients and the network's
+c_noise are on the device. So it can be called from a loop, or captured once and replayed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,84 +16,41 @@ from torch import Tensor
 import restart_kernels
 from restart_kernels import layout
 
+from ...common.errors import RestartValueError
 from ..program import Entry, Program, write_latent_row
+from .lanes import Lanes
+from .observer import Observer, Observers
 
 Network = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
 PER_SAMPLE = ("x", "h", "seeds", "first_bad", "cursor", "c_noise")  # of the machine, with a cursor for each sample
 
 
-@dataclass(frozen=True)
-class Lanes:
-    """The static buffers of `size` samples: what a batch needs, made once.
-
-    Attributes:
-        x, h: registers [size, *shape]; net_in: network input [size or 2·size, *shape].
-        labels: float one-hot [size or 2·size, label_dim], or None; under guidance the second half stays zero.
-        seeds int64, first_bad int32, cursor int32: [size]; c_noise as long as net_in.
-    """
-
-    x: Tensor
-    h: Tensor
-    net_in: Tensor
-    labels: Tensor | None
-    seeds: Tensor
-    first_bad: Tensor
-    cursor: Tensor
-    c_noise: Tensor
-    guided: bool
-
-    @classmethod
-    @torch.inference_mode(False)
-    def make(
-        cls,
-        size: int,
-        shape: tuple[int, ...],
-        label_dim: int,
-        guided: bool,
-        device: torch.device,
-        net_dtype: torch.dtype,
-        register_dtype: torch.dtype,
-    ) -> Lanes:
-        copies = 2 if guided else 1
-        label_dtype = torch.float64 if register_dtype == torch.float64 else torch.float32
-
-        def zeros(*sizes: int, dtype: torch.dtype) -> Tensor:
-            return torch.zeros(*sizes, dtype=dtype, device=device)
-
-        return cls(
-            x=zeros(size, *shape, dtype=register_dtype),
-            h=zeros(size, *shape, dtype=register_dtype),
-            net_in=zeros(copies * size, *shape, dtype=net_dtype),
-            labels=zeros(copies * size, label_dim, dtype=label_dtype) if label_dim else None,
-            seeds=zeros(size, dtype=torch.int64),
-            first_bad=zeros(size, dtype=torch.int32),
-            cursor=zeros(size, dtype=torch.int32).fill_(layout.IDLE),
-            c_noise=zeros(copies * size, dtype=register_dtype),
-            guided=guided,
-        )
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-
 class Evaluation:
-    """Network, step, advance on the first `n` lanes; calling it runs one evaluation for every live sample.
+    """Network, update and advance on the first `n` lanes; a call runs one evaluation for every live sample.
 
     Args:
         network: F, called as network(net_in, c_noise, labels).
         program: the table.
-        lanes: the buffers; this evaluation owns their first `n` samples while it runs.
-        n: samples of the batch.
+        lanes: the buffers; this evaluation owns their first `n` lanes while it runs.
+        n: lanes of the batch.
         backend: a backend of restart_kernels.
-        per_sample: each sample has its own cursor (rows of different plans share the batch), else one serves all and
-            the network gets a single c_noise.
+        per_sample: each sample has its own cursor, so rows of different plans share the batch; else one cursor serves
+            all samples and the network gets a single c_noise.
+        observers: are told of every part.
     """
 
     def __init__(
-        self, network: Network, program: Program, lanes: Lanes, n: int, backend: str, per_sample: bool = False
+        self,
+        network: Network,
+        program: Program,
+        lanes: Lanes,
+        n: int,
+        backend: str,
+        per_sample: bool = False,
+        observers: Observers | None = None,
     ) -> None:
         self.network, self.program, self.lanes, self.n = network, program, lanes, n
-        self.per_sample = per_sample
+        self.per_sample, self.observers = per_sample, Observers() if observers is None else observers
         copies, cursors = (2 if lanes.guided else 1), (n if per_sample else 1)
         self.machine = restart_kernels.Machine(
             lanes.x[:n],
@@ -110,27 +67,58 @@ class Evaluation:
         self.twice = per_sample and lanes.guided
         self.labels = None if lanes.labels is None else lanes.labels[: copies * n]
         self.backend = backend
-        self.stepper = restart_kernels.bind(self.machine, backend)
+        self.bound = restart_kernels.bind(self.machine, backend)
         self.F = torch.empty(0, device=lanes.x.device)
 
+    @property
+    def parts(self) -> tuple[Evaluation, ...]:
+        """The evaluations that make up the batch: this one alone (:class:`Slices` has several)."""
+        return (self,)
+
     def __call__(self) -> None:
+        """Launch one evaluation."""
         m = self.machine
         if self.twice:  # both halves of the network input are at the same level
             self.c_noise[self.n :].copy_(self.c_noise[: self.n])
-        F = self.network(m.net_in, self.c_noise, self.labels)
+        if self.observers.network:
+            F = self._observed(self.observers.network, "network", self.network, m.net_in, self.c_noise, self.labels)
+        else:
+            F = self.network(m.net_in, self.c_noise, self.labels)
         if not F.is_contiguous():
             F = self._contiguous(F)
+        run_row, advance = self.bound.run_row, self.bound.advance
         if self.lanes.guided:
-            self.stepper.step(F[: self.n], F[self.n :])
+            self._update(run_row, advance, F[: self.n], F[self.n :])
         else:
-            self.stepper.step(F)
-        self.stepper.advance()
+            self._update(run_row, advance, F)
+
+    def _update(self, run_row: Callable[..., None], advance: Callable[[], None], *F: Tensor) -> None:
+        """Launch the fused update of the row and move the cursors on."""
+        observers = self.observers
+        if observers.update:
+            self._observed(observers.update, "update", run_row, *F)
+        else:
+            run_row(*F)
+        if observers.advance:
+            self._observed(observers.advance, "advance", advance)
+        else:
+            advance()
+
+    def _observed(self, observers: list[Observer], part: str, launch: Callable[..., Any], *arguments: Any) -> Any:
+        """Launch one part and tell its observers."""
+        for observer in observers:
+            observer.before(part, self)
+        result = launch(*arguments)
+        for observer in observers:
+            observer.after(part, self, result)
+        return result
 
     def load(self, entry: Entry, seeds: Tensor, labels: Tensor | None, latents: Tensor | None = None) -> None:
-        """Put a batch of one plan at its start: the initial latent drawn, the first network input made.
+        """Put a batch of one plan at its start: draw the initial latent and make the first network input.
 
         Args:
-            seeds: int64 [k], k ≤ n; lanes ≥ k are padding with seed 0; their output is discarded.
+            entry: the plan's table in the program.
+            seeds: int64 [k], k ≤ n. Lanes ≥ k are padding with seed 0; their output is discarded.
             labels: int64 [k] or None.
             latents: standard-normal start [k, *shape] instead of draw 0.
         """
@@ -141,24 +129,25 @@ class Evaluation:
         m.cursor.fill_(entry.base)
         if labels is not None:
             self._set_labels(slice(0, k), labels)
-        if latents is None:
-            self.stepper.step()
-        else:
+        bound = self.bound
+        if latents is not None:
             m.x[:k].copy_(latents)
-            stepper = self._given_latent
-            write_latent_row(entry, stepper.machine.coef, stepper.machine.code)
-            stepper.step()
-        self.stepper.advance()
+            bound = self._given_latent
+            write_latent_row(entry, bound.machine.coef, bound.machine.code)
+        self._update(bound.run_row, self.bound.advance)
 
     def result(self, n: int) -> tuple[Tensor, Tensor]:
-        """x [n, *shape] and first_bad int32 [n] of the first n samples, copied."""
+        """Return copies of x [n, *shape] and first_bad int32 [n] of the first n lanes."""
         return self.machine.x[:n].clone(), self.machine.first_bad[:n].clone()
 
     def start(self, lanes: Sequence[int], entries: Sequence[Entry], seeds: Tensor, labels: Tensor | None) -> None:
-        """Start samples of possibly different plans on some lanes, the others untouched. Needs `per_sample`.
+        """Start samples of possibly different plans on some lanes and leave the others alone. Needs `per_sample`.
 
         Args:
-            lanes, entries: lane and plan of each new sample; seeds int64 and labels int64 [len(lanes)].
+            lanes: the lane of each new sample.
+            entries: the table of each new sample in the program.
+            seeds: int64 [len(lanes)].
+            labels: int64 [len(lanes)] or None.
         """
         m, starter = self.machine, self._starter
         index = torch.tensor(list(lanes), dtype=torch.int64, device=m.x.device)
@@ -168,21 +157,18 @@ class Evaluation:
         if labels is not None:
             self._set_labels(index, labels)
         starter.machine.cursor.fill_(layout.IDLE).index_copy_(0, index, rows)
-        starter.step()
-        starter.advance()
+        self._update(starter.run_row, starter.advance)
         m.cursor.copy_(torch.where(starter.machine.cursor >= 0, starter.machine.cursor, m.cursor))
 
     def taken(self, index: Tensor) -> dict[str, Tensor]:
-        """Return copies of everything that belongs to the samples of lanes `index`, int64 [k]; :meth:`put` goes on with
-        them.
-        """
+        """Return copies of everything that belongs to the samples of lanes `index`, int64 [k], for :meth:`put`."""
         state = {name: getattr(self.machine, name)[index] for name in PER_SAMPLE}
         for name, whole in self._doubled().items():
             state[name] = whole.view(self._copies, self.n, *whole.shape[1:])[:, index]
         return state
 
     def put(self, state: dict[str, Tensor]) -> None:
-        """Go on with the samples that another evaluation of the same lanes gave, as many as this one has lanes."""
+        """Take over samples that were `taken` from another evaluation of the same buffers, one for each lane."""
         for name in PER_SAMPLE:
             getattr(self.machine, name).copy_(state[name])
         for name, whole in self._doubled().items():
@@ -193,12 +179,12 @@ class Evaluation:
         return 2 if self.lanes.guided else 1
 
     def _doubled(self) -> dict[str, Tensor]:
-        """The tensors that hold each sample twice under guidance."""
+        """Return the tensors that hold each sample twice under guidance, by name."""
         return {"net_in": self.machine.net_in} | ({} if self.labels is None else {"labels": self.labels})
 
     @cached_property
-    def _given_latent(self) -> restart_kernels.Stepper:
-        """The step that takes x as the latent: a table of one row, and a cursor that stays on it."""
+    def _given_latent(self) -> restart_kernels.BoundMachine:
+        """The machine that takes x as the latent: a table of one row, and a cursor that stays on it."""
         m = self.machine
         machine = restart_kernels.Machine(
             m.x,
@@ -213,8 +199,8 @@ class Evaluation:
         return restart_kernels.bind(machine, self.backend)
 
     @cached_property
-    def _starter(self) -> restart_kernels.Stepper:
-        """The same machine with a cursor of its own, so that only new samples move."""
+    def _starter(self) -> restart_kernels.BoundMachine:
+        """The same machine with another cursor, which is idle in every lane but those of new samples."""
         m = self.machine
         machine = restart_kernels.Machine(
             m.x, m.h, m.net_in, m.coef, m.code, torch.full_like(m.cursor, layout.IDLE), m.seeds, m.first_bad, m.c_noise
@@ -222,17 +208,15 @@ class Evaluation:
         return restart_kernels.bind(machine, self.backend)
 
     def _set_labels(self, where: slice | Tensor, labels: Tensor) -> None:
-        """One-hot rows of the conditional half.
-
-        The other one is zero: where it begins depends on n, so it is cleared.
-        """
-        assert self.labels is not None
+        """Write one-hot rows into the conditional half, and clear the other: where that one begins depends on n."""
+        if self.labels is None:
+            raise RestartValueError("labels were given for a network without classes; leave them out")
         hot = torch.nn.functional.one_hot(labels, self.labels.shape[1]).to(self.labels)
         self.labels[: self.n][where] = hot
         self.labels[self.n :].zero_()
 
     def _contiguous(self, F: Tensor) -> Tensor:
-        """F in element order, copied into a buffer that is made once."""
+        """Return F in element order, copied into a buffer that is made once."""
         if self.F.shape != F.shape or self.F.dtype != F.dtype:
             with torch.inference_mode(False):
                 self.F = torch.empty(F.shape, dtype=F.dtype, device=F.device)

@@ -2,70 +2,44 @@ r"""The graph executor: evaluations captured once, replayed as often as a plan n
 
     step         one evaluation per launch: NFE launches a batch
     loop         chunks of at most 8 evaluations within each span: a Restart iteration is the same few chunks K times
-    trajectory   chunks across spans: the fewest launches that chunks allow, NFE/8 and at most 3 more
+    trajectory   chunks across spans: the fewest launches that chunks allow, at most NFE/8 + 3
     while        one launch per batch, as a WHILE node around one evaluation (experimental, `while_graph.py`)
 
 What is captured is `Evaluation`, called 8, 4, 2 or 1 times (`chunks.py`). Which rows run is in the device cursor, so a
-capture belongs to (network, batch size, dtype), never to a plan: all plans and spans replay the same chunks, and any
+capture belongs to (network, batch size, dtype) and to no plan: all plans and spans replay the same chunks, and any
 number of plans needs at most four captures for a batch size. The batch sizes are few as well (`buckets.py`); the graphs
-of the `limit` that were used last are kept.
+of the `limit` sizes that were used last stay.
 
-Before its first use a capture is checked against eager launches (`selfcheck.py`). A capture that fails, or a replay
-that differs, ends in the eager executor with the reason in `note`; it is never a wrong image. Running out of memory is
-an error like
-any other out of memory: a caller may want a smaller batch rather than a slower one. Addresses of buffers, labels,
-    parameters
-and buffers of the network are compared at every batch, since a graph holds them.
+Before its first use a capture is checked against eager launches (`selfcheck.py`). When a capture fails or a replay
+differs, the executor launches eagerly from then on and says why in `note`; it never gives a wrong image. Running out of
+memory is an error like any other out of memory: a caller may prefer a smaller batch to a slower one. A graph holds the
+addresses of buffers, labels, parameters and buffers of the network, so these are compared before every batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import torch
 
 from restart_kernels import layout
 
-from ...common.checks import choice
 from ...common.errors import BackendError
 from ...common.marks import mark
 from ...plan.segments import Span
 from ..program import Entry
+from .captured import UNTIL_IDLE, Capture, Captured, is_out_of_memory
 from .chunks import CHUNKS, cut
 from .eager import EagerExecutor
 from .evaluation import Evaluation
-from .selfcheck import UNTIL_IDLE, SelfCheck, addresses
+from .selfcheck import SelfCheck, addresses
 
 MODES = ("step", "loop", "trajectory", "while")
-LIMIT = 16  # batch sizes whose graphs are kept: those up to 64, for one plan and for mixed plans, and 2
-Replay = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Captured:
-    """A captured graph; calling it replays it.
-
-    Attributes:
-        nodes: of the graph; bytes: of device memory that capturing took. None where that is not known.
-    """
-
-    replay: Replay
-    nodes: int | None = None
-    bytes: int | None = None
-
-    def __call__(self) -> None:
-        self.replay()
-
-
-class Capture(Protocol):
-    """What captures: CUDA's, or a test's."""
-
-    def warm_up(self, body: Evaluation) -> None: ...
-
-    def capture(self, body: Evaluation, repeats: int) -> Captured: ...
+LIMIT = 16  # batch sizes whose graphs stay: those up to 64, for one plan and for mixed plans, and 2 more
+# Spans whose number of rows is known only when they are launched: other samples or a trace decide where they end.
+OPEN_ENDED = ("mixed", "traced")
 
 
 @dataclass
@@ -81,36 +55,38 @@ class GraphExecutor:
 
     Args:
         mode: one of MODES.
-        capture: a :class:`Capture`; for "while" one that knows UNTIL_IDLE.
-        limit: batch sizes whose graphs are kept; those that were not used for longest go first.
+        capture: makes the captures; for "while" one that knows UNTIL_IDLE.
+        limit: batch sizes whose graphs stay; those that were used least recently go first.
+
+    Attributes:
+        note: why it launches eagerly instead; empty while it replays.
+        launches: graphs launched so far.
+        captures: graphs captured so far, those that were let go included.
     """
 
-    pads = True  # a graph has one batch size: batches run on the next larger bucket
+    pads = True  # a graph has one batch size: smaller batches are padded with idle lanes
 
     def __init__(self, mode: str, capture: Capture, limit: int = LIMIT) -> None:
         if mode not in MODES:
             raise BackendError(f"graph must be one of {', '.join(MODES)}, got {mode!r}")
         self.name, self.capture, self.limit = mode, capture, limit
         self.note = ""
-        self.launches = 0  # graphs launched since the executor was made
-        self.captures = 0  # graphs captured since then, those that were let go included
-        self._graphs: WeakKeyDictionary[Evaluation, _Graphs] = WeakKeyDictionary()  # the last used is the last
-        self._eager = EagerExecutor()
+        self.launches = self.captures = 0
+        self._graphs: WeakKeyDictionary[Evaluation, _Graphs] = WeakKeyDictionary()  # most recently used last
+        self.by_host = EagerExecutor()  # launches single evaluations from Python, for traces and after a failure
 
     def describe(self) -> str:
-        """Return the mode and what is captured: "loop (4 graphs for 1 batch size, 15 evaluations, 6,150 nodes, 310
-        MiB)".
-        """
+        """Return the mode and what is captured, e.g. "loop (4 graphs for 1 batch size, 15 evaluations, 310 MiB)"."""
         if self.note:
             return f"{self.name} (fell back to eager launches)"
-        kept = [graphs.replays for graphs in self._graphs.values()]
-        captured = [graph for replays in kept for graph in replays.values()]
+        sizes = [graphs.replays for graphs in self._graphs.values()]
+        captured = [graph for replays in sizes for graph in replays.values()]
         if not captured:
             return self.name
-        rows = sum(length or 1 for replays in kept for length in replays)
+        rows = sum(length or 1 for replays in sizes for length in replays)
         nodes, size = _total(g.nodes for g in captured), _total(g.bytes for g in captured)
         parts = (
-            f"{_count(len(captured), 'graph')} for {_count(len(kept), 'batch size')}",
+            f"{_count(len(captured), 'graph')} for {_count(len(sizes), 'batch size')}",
             _count(rows, "evaluation"),
             "unknown number of nodes" if nodes is None else _count(nodes, "node"),
             "unknown memory" if size is None else f"{size / 2**20:,.0f} MiB",
@@ -120,7 +96,10 @@ class GraphExecutor:
     def prepare(self, evaluation: Evaluation, entry: Entry, spans: Sequence[Span]) -> None:
         """Capture what `spans` need and is not captured yet. Overwrites the batch's buffers: call it before loading.
 
-        A span called "mixed" stands for all shorter ones too.
+        Args:
+            evaluation: what is captured.
+            entry: a plan to check the captures with.
+            spans: what will run. An open-ended span stands for all shorter ones too.
 
         Raises:
             torch.OutOfMemoryError: the device has no room for the captures.
@@ -136,12 +115,12 @@ class GraphExecutor:
         if not missing:
             return
         with mark("capture"):
-            # First, so that its memory is free again when the captures take theirs.
+            # The check comes first, so that its memory is free again when the captures take theirs.
             check = SelfCheck(evaluation, entry, missing)
             try:
                 made = self._capture(evaluation, missing, warm=graphs is not None)
                 check.compare(made)
-            except Exception as error:  # whatever the network's own code makes of a call that a capture forbids
+            except Exception as error:  # all: user code runs here, and may turn a refused call into any exception
                 if is_out_of_memory(error):
                     raise torch.OutOfMemoryError(f"while capturing a graph: {error}") from None
                 reason = " ".join(str(error).split()) or type(error).__name__
@@ -156,11 +135,11 @@ class GraphExecutor:
         self._graphs[evaluation] = graphs
 
     def run(self, evaluation: Evaluation, spans: Sequence[Span], on_row: Callable[[int], None] | None = None) -> None:
-        """Replay all spans; `on_row` is called after each replay with the number of evaluations launched."""
+        """Replay all spans; `on_row` is called after each replay with the last row it launched, counted from 0."""
         if self.note:
-            self._eager.run(evaluation, spans, on_row)
+            self.by_host.run(evaluation, spans, on_row)
             return
-        replays, row = self._graphs[evaluation].replays, 0
+        replays, row = self._graphs[evaluation].replays, -1
         for span, lengths in self._launches(spans):
             with mark(span.name):
                 for length in lengths:
@@ -181,16 +160,15 @@ class GraphExecutor:
         return made
 
     def _make_room(self) -> None:
-        """Let go of the graphs that were not used for longest, so that one more batch size may be kept."""
+        """Let go of the graphs that were used least recently, so that there is room for one more batch size."""
         while len(self._graphs) >= self.limit:
             del self._graphs[next(iter(self._graphs.keys()))]
 
     def _launches(self, spans: Sequence[Span]) -> list[tuple[Span, list[int]]]:
         """Return the spans as they are launched, each with the captured lengths that make it up."""
-        mixed = any(span.name == "mixed" for span in spans)  # its length depends on the other samples
         if self.name == "step":
             return [(span, [1] * span.rows) for span in spans]
-        if self.name == "loop" or mixed:
+        if self.name == "loop" or any(span.name in OPEN_ENDED for span in spans):
             return [(span, cut(span.rows)) for span in spans]
         whole = Span("trajectory", sum(span.rows for span in spans))
         return [(whole, [UNTIL_IDLE] if self.name == "while" else cut(whole.rows))]
@@ -199,17 +177,8 @@ class GraphExecutor:
         """Return the lengths to capture."""
         lengths = {length for _, launched in self._launches(spans) for length in launched}
         if self.name != "step":
-            lengths |= {c for span in spans if span.name == "mixed" for c in CHUNKS if c <= span.rows}
+            lengths |= {c for span in spans if span.name in OPEN_ENDED for c in CHUNKS if c <= span.rows}
         return lengths
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is the device's lack of memory: PyTorch's own, or what the CUDA runtime says when it makes a
-    graph.
-    """
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
-    )
 
 
 def _total(values: Iterable[int | None]) -> int | None:
@@ -224,27 +193,3 @@ def _total(values: Iterable[int | None]) -> int | None:
 
 def _count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
-def make_executor(graph: str, device: torch.device, backend: str) -> EagerExecutor | GraphExecutor:
-    """The executor that `graph` asks for on this device.
-
-    Raises:
-        BackendError: unknown mode, or graphs asked for where there are none.
-    """
-    allowed = ("auto", "off", *MODES)
-    choice("graph", graph, allowed, error=BackendError)
-    capturable = device.type == "cuda" and backend != "reference"
-    if graph == "off" or (graph == "auto" and not capturable):
-        return EagerExecutor()
-    if device.type != "cuda":
-        raise BackendError(f"graph={graph!r} needs a CUDA device, not {device}; use graph='auto' or 'off'")
-    if backend == "reference":
-        raise BackendError(f"graph={graph!r} needs the triton or native backend; the reference is for checking results")
-    if graph == "while":
-        from .while_graph import WhileCapture
-
-        return GraphExecutor("while", WhileCapture(device))
-    from .capture import CudaCapture
-
-    return GraphExecutor("loop" if graph == "auto" else graph, CudaCapture(device))

@@ -1,10 +1,11 @@
-r"""The self-check of captures: what replays compute is what eager launches compute.
+r"""The self-check of captures: replays compute what eager launches compute.
 
 The captured lengths are run one after the other, once at the start of a plan and once at its end, eagerly and by
-replay, from the same samples. Every register must agree to the bit; for a network that does not repeat itself, to the
-scatter of two eager runs. Two places, because a network that asks the host anything about the noise level has its
-answer frozen in a capture. The check costs at most 2 × 15 evaluations of each sort for a batch size, however many plans
-follow."""
+replay, from the same samples. Every register must agree to the bit; for a network that does not repeat itself, up to
+the difference of two eager runs. There are two places because a network that asks the host about the noise level has
+the answer frozen in a capture. The check costs at most 2 × 15 eager and 2 × 15 replayed evaluations for a batch size,
+however many plans follow.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +18,15 @@ from torch import Tensor, nn
 from ..program import Entry
 from .evaluation import Evaluation
 
-UNTIL_IDLE = 0  # as many evaluations as the cursors ask for, at least one: what only a WHILE node can
 REGISTERS = ("x", "h", "net_in")
 WATCHED = (*REGISTERS, "cursor", "first_bad", "c_noise")
 State = dict[str, Tensor]
 
 
 class SelfCheck:
-    """Eager states, computed when it is made, that replays of `lengths` evaluations are compared with.
+    """The states that eager launches lead to, computed when it is made; replays are compared with them.
 
-    Overwrites the batch's buffers. `lengths` is either UNTIL_IDLE alone or numbers of evaluations.
+    Overwrites the batch's buffers. `lengths` are the captured numbers of evaluations, or UNTIL_IDLE alone.
     """
 
     def __init__(self, evaluation: Evaluation, entry: Entry, lengths: Iterable[int]) -> None:
@@ -61,16 +61,16 @@ class SelfCheck:
 
 
 def begin(evaluation: Evaluation, entry: Entry, start: int = 0) -> None:
-    """Put samples of seeds 0 … n−1 and class 0 before evaluation `start` of the plan, with every register known."""
+    """Put samples of seeds 0 … n − 1 and class 0 before row `start` of the plan, with every register known."""
     m = evaluation.machine
     seeds = torch.arange(evaluation.n, device=m.x.device)
     for name in REGISTERS:
         getattr(m, name).zero_()
     evaluation.load(entry, seeds, None if evaluation.labels is None else torch.zeros_like(seeds))
     if start:
-        m.x.copy_(m.net_in[: evaluation.n])  # about the scale of data, which is what x is at low noise
+        m.x.copy_(m.net_in[: evaluation.n])  # of about the scale of data, as x is at low noise
         m.cursor.fill_(entry.base + start)
-        evaluation.stepper.advance()
+        evaluation.bound.advance()
 
 
 def addresses(evaluation: Evaluation) -> tuple[int, ...]:

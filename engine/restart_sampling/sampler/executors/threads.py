@@ -1,12 +1,14 @@
-r"""Slices of a batch on a CPU: one thread each, whole trajectories, no waiting for one another.
+r"""Slices of a batch on a CPU: each runs its whole trajectory on threads of its own.
 
-Inside an operator PyTorch's threads meet at its end, some 200 times in one evaluation of a small U-Net, and the cores
-wait for the slowest each time. Samples are independent, so a batch may as well be cut into slices that meet once, at
-the end. Each slice has buffers of its own and runs the eager loop with its share of the threads
-(`benchmarks/images_per_second_cpu.py` has both).
+PyTorch's threads wait for one another at the end of every operator, some 200 times in one evaluation of a small U-Net.
+Samples are independent, so a batch can be cut into slices whose threads wait for one another once, at the end. Each
+slice has buffers of its own and runs the eager loop with its share of the threads. The script
+`benchmarks/images_per_second_cpu.py` measures both ways.
 
-A network may be sliced if its forward keeps no state; it says so with `concurrent` (EDMNetwork does, a user's function
-is left alone). Samples do not change beyond the network's rounding at another batch size; their noise not at all."""
+A network can be sliced if its forward keeps no state. A module says so by the attribute `concurrent`, as EDMNetwork
+does; a plain function is never sliced. Samples change by no more than the network's rounding at another batch size, and
+their noise does not change.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +31,17 @@ SMALLEST = 8  # samples: below it a call of the network costs more than it compu
 
 
 def count(n: int, threads: int) -> int:
-    """Slices for a batch of n samples: a thread each, unless they become too small."""
+    """Return the number of slices for a batch of n samples: one for each thread, unless they become too small."""
     return max(1, min(threads, n // SMALLEST))
 
 
 def sizes(n: int, slices: int) -> list[int]:
-    """n spread evenly, the larger ones first."""
+    """Return the samples of each slice: n spread evenly, the larger slices first."""
     return [n // slices + (i < n % slices) for i in range(slices)]
 
 
 class Slices:
-    """A batch in parts, with the face of one evaluation: `load`, `result`."""
+    """A batch in parts; `load` and `result` are those of :class:`Evaluation`."""
 
     def __init__(self, parts: Sequence[Evaluation]) -> None:
         self.parts = tuple(parts)
@@ -49,19 +51,19 @@ class Slices:
         self.bounds = tuple(pairwise(bounds))
 
     def load(self, entry: Entry, seeds: Tensor, labels: Tensor | None, latents: Tensor | None = None) -> None:
-        """As `Evaluation.load`, for all parts."""
+        """Load every part, see `Evaluation.load`."""
         for part, (a, b) in zip(self.parts, self.bounds, strict=True):
             rest = (None if t is None else t[a:b] for t in (labels, latents))
             part.load(entry, seeds[a:b], *rest)
 
     def result(self, n: int) -> tuple[Tensor, Tensor]:
-        """As `Evaluation.result`."""
+        """Return the samples of all parts, see `Evaluation.result`."""
         x, first_bad = zip(*(part.result(part.n) for part in self.parts), strict=True)
         return torch.cat(x)[:n], torch.cat(first_bad)[:n]
 
 
 class Stopped(Exception):
-    """Another slice failed, or the run was interrupted."""
+    """Ends a slice because another one failed or the run was interrupted."""
 
 
 class ThreadExecutor:
@@ -70,9 +72,14 @@ class ThreadExecutor:
     A forked child has none of the parent's threads, so it makes a pool of its own.
 
     Args:
-        slices: how many run at once; threads: of PyTorch, shared out among them.
-        share: threads of a slice, if not its part of all.
+        slices: how many run at once.
+        threads: PyTorch's threads, which the slices share.
+        share: threads of a slice; default: an equal part of all.
     """
+
+    name = "off"
+    pads = False
+    note = ""
 
     def __init__(self, slices: int, threads: int, share: int | None = None) -> None:
         self.slices, self.threads = slices, threads
@@ -82,15 +89,27 @@ class ThreadExecutor:
     def _start(self) -> None:
         self.process = os.getpid()
         self.pool = ThreadPoolExecutor(self.slices, "restart-slice", _use_threads, (self.share,))
-        # A thread's number is its own, but the latest is also what new threads start with: put that back.
+        # A number of threads belongs to the thread that sets it, but new threads start with the latest: put that back.
         ready = threading.Barrier(self.slices + 1)
         for _ in range(self.slices):
             self.pool.submit(ready.wait)
         ready.wait()
         torch.set_num_threads(self.threads)
 
+    @property
+    def by_host(self) -> ThreadExecutor:
+        """The executor that launches evaluations from Python, one by one: this one."""
+        return self
+
+    def describe(self) -> str:
+        """Return the mode: "off"."""
+        return self.name
+
+    def prepare(self, slices: Slices, entry: Entry, spans: Sequence[Span]) -> None:
+        """Do nothing: eager launches need no preparation."""
+
     def run(self, slices: Slices, spans: Sequence[Span], on_row: Callable[[int], None] | None = None) -> None:
-        """Run all parts to their end; `on_row` hears of a row when every part has launched it."""
+        """Run all spans of all slices; `on_row` is called once every slice has launched the row, counted from 0."""
         if self.process != os.getpid():
             self._start()
         rows: queue.SimpleQueue[int | None] = queue.SimpleQueue()
@@ -133,7 +152,7 @@ class ThreadExecutor:
 
 def _use_threads(number: int) -> None:
     torch.set_num_threads(number)
-    torch.get_num_threads()  # the first look makes it this thread's own, whatever is set elsewhere later
+    torch.get_num_threads()  # the first call fixes the number for this thread, whatever is set elsewhere later
 
 
 def _run(part: Evaluation, spans: Sequence[Span], rows: queue.SimpleQueue[int | None], stop: threading.Event) -> None:
@@ -145,5 +164,5 @@ def _run(part: Evaluation, spans: Sequence[Span], rows: queue.SimpleQueue[int | 
                     if stop.is_set():
                         raise Stopped
                     part()
-                    row += 1
                     rows.put(row)
+                    row += 1

@@ -1,12 +1,12 @@
-r"""A trajectory as one WHILE node (experimental): one launch a batch, whatever the plan, and nothing to capture per
-plan.
+r"""A trajectory as one WHILE node (experimental): one launch for a batch, one capture for all plans.
 
     outer graph:  WHILE(condition) { evaluation (a captured child graph) → condition ← any cursor ≥ 0 }
 
 The condition's handle belongs to the outer graph and is 1 at every launch; the kernel at the end of the body reads the
-cursors on the device (`restart_kernels.condition`). PyTorch has no call for this before 2.15, so the outer graph is
-made with cuda.bindings, of CUDA 12 (from 12.3) or 13. What is captured, checked and replaced is as in `graph.py`. Saved
-over graph="loop" are a few host launches a batch; it needs a driver that links `cudaGraphSetConditional`."""
+cursors on the device (`restart_kernels.row.condition`). PyTorch has no call for this before 2.15, so the outer graph is
+made with cuda.bindings of CUDA 12 (from 12.3) or 13. Captures are checked and replaced as in `graph.py`. Over
+graph="loop" it saves a few host launches for each batch; it needs a driver that links `cudaGraphSetConditional`.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from torch import Tensor
 
 from ...common.errors import BackendError
 from .capture import CudaCapture
+from .captured import UNTIL_IDLE, Captured
 from .evaluation import Evaluation
-from .graph import Captured
-from .selfcheck import UNTIL_IDLE
 
-BLOCK = 128  # cursors that the condition's program reads at a time
+BLOCK = 128  # cursors that the condition's kernel reads at a time
 
 
 class WhileCapture(CudaCapture):
@@ -32,6 +31,7 @@ class WhileCapture(CudaCapture):
         super().__init__(device)
 
     def capture(self, body: Evaluation, repeats: int) -> Captured:
+        """Capture `repeats` calls of `body`, or a loop of calls until every lane is idle."""
         if repeats != UNTIL_IDLE:
             return super().capture(body, repeats)
         free = self._free_memory()
@@ -52,7 +52,7 @@ class WhileGraph:
     def __init__(
         self, runtime: Any, stream: torch.cuda.Stream, evaluation: torch.cuda.CUDAGraph, cursor: Tensor
     ) -> None:
-        self.runtime, self.evaluation, self.cursor = runtime, evaluation, cursor  # kept: the graph needs them
+        self.runtime, self.evaluation, self.cursor = runtime, evaluation, cursor  # the graph uses them: keep them alive
         self.graph = self.launchable = None
         self.handle = torch.zeros(1, dtype=torch.int64, device=cursor.device)
         rt = runtime
@@ -98,7 +98,7 @@ class WhileGraph:
             self.runtime.cudaGraphDestroy(self.graph)
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """The value of a runtime call, which returns (error, value) or (error,)."""
+        """Call the CUDA runtime and return the value; it gives (error, value) or (error,)."""
         error, *values = getattr(self.runtime, name)(*arguments)
         if int(error) != 0:
             raise BackendError(f"{name} failed with {getattr(error, 'name', error)}")
@@ -106,15 +106,15 @@ class WhileGraph:
 
 
 def launch_condition(handle: Tensor, cursor: Tensor) -> None:
-    """The kernel at the end of the body, on the current stream."""
-    from restart_kernels.condition import condition_kernel
+    """Launch the kernel at the end of the body on the current stream."""
+    from restart_kernels.row.condition import condition_kernel
 
     with torch.cuda.device(cursor.device):
         condition_kernel[(1,)](handle, cursor, cursor.shape[0], BLOCK=BLOCK, num_warps=1)
 
 
 def import_runtime() -> Any:
-    """cuda.bindings.runtime, with conditional nodes.
+    """Return cuda.bindings.runtime with conditional nodes.
 
     Raises:
         BackendError: it is not installed, or too old.

@@ -66,6 +66,7 @@ class Machine:
         raise self.refused("the pickle is longer or nested deeper than a checkpoint can be")
 
     def refused(self, reason: str) -> Refused:
+        """Return the error for the opcode that is being run."""
         return Refused(reason, self.base + self.at)
 
     # Reading
@@ -89,6 +90,7 @@ class Machine:
         return value
 
     def decoded(self, view: memoryview) -> str:
+        """Return UTF-8 text as a str."""
         try:
             return str(view, "utf-8")
         except UnicodeDecodeError:
@@ -106,6 +108,7 @@ class Machine:
     # The stack
 
     def pop(self) -> Any:
+        """Remove the topmost value above the last mark, and return it."""
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
             raise self.refused("a value is used that was never made")
         return self.stack.pop()
@@ -120,6 +123,7 @@ class Machine:
         return values
 
     def top(self) -> Any:
+        """Return the topmost value above the last mark."""
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
             raise self.refused("a value is used that was never made")
         return self.stack[-1]
@@ -127,21 +131,25 @@ class Machine:
     # What several opcodes share
 
     def text(self, width: int) -> None:
+        """Push text whose length is `width` bytes long: a str, or a view if it is long."""
         n = self.number(width)
         at = self.base + self.position
         view = self.take(n)
         self.stack.append(Text(view, at) if n > LIMITS.text else self.decoded(view))
 
     def blob(self, width: int) -> None:
+        """Push bytes whose length is `width` bytes long, as a view."""
         n = self.number(width)
         at = self.base + self.position
         self.stack.append(Blob(self.take(n), at))
 
     def tuple_of(self, n: int) -> None:
+        """Push a tuple of the `n` topmost values."""
         values = [self.pop() for _ in range(n)]
         self.stack.append(tuple(reversed(values)))
 
     def set_items(self, flat: list[Any]) -> None:
+        """Set pairs of keys and values on the dict or mapping record that is topmost."""
         target = mapping(self.top())
         if target is None or len(flat) % 2:
             raise self.refused("items are set on something that has none")
@@ -151,17 +159,20 @@ class Machine:
             target[key] = value
 
     def append(self, values: list[Any]) -> None:
+        """Append values to the list that is topmost."""
         target = self.top()
         if type(target) is not list:
             raise self.refused("elements are appended to something that is no list")
         target.extend(values)
 
     def elements(self, values: list[Any]) -> list[Any]:
+        """Return `values` if they may be elements of a set."""
         if any(type(v) not in (str, int) for v in values):
             raise self.refused("an element of a set is neither text nor an integer")
         return values
 
     def token(self, module: Any, name: Any) -> None:
+        """Push the token of a global. Raises Refused if it is not in the table."""
         found = GLOBALS.get((module, name)) if type(module) is str and type(name) is str else None
         if found is None:
             whole = f"{module}.{name}" if type(module) is str and type(name) is str else None
@@ -169,9 +180,11 @@ class Machine:
         self.stack.append(found)
 
     def remember(self, index: int) -> None:
+        """Keep the topmost value in the memo."""
         self.memo[index] = self.top()
 
     def recall(self, index: int) -> None:
+        """Push a value of the memo."""
         try:
             self.stack.append(self.memo[index])
         except KeyError:
@@ -180,37 +193,45 @@ class Machine:
     # Opcodes that need more than a line
 
     def unknown(self) -> None:
+        """Refuse an opcode that is not in the table."""
         raise self.refused(f"opcode 0x{self.data[self.at]:02x} is not one that a checkpoint needs")
 
     def proto(self) -> None:
+        """PROTO: check the protocol, which must be the first opcode."""
         if self.at != self.start or not 2 <= self.number(1) <= 5:
             raise self.refused("this is not a pickle of protocol 2 to 5")
 
     def frame(self) -> None:
+        """FRAME: check that the frame lies inside the file."""
         n, left = self.number(8), len(self.data) - self.position
         if n > left:
             raise self.refused(f"the file is incomplete: {n} bytes are promised, {left} are left")
 
     def stop(self) -> None:
+        """STOP: end with exactly one value."""
         if len(self.stack) != 1 or self.marks:
             raise self.refused("the pickle ends with values left over, or none")
         self.done = True
 
     def long1(self) -> None:
+        """LONG1: push an integer."""
         n = self.number(1)
         if n > LIMITS.integer:
             raise self.refused("an integer is longer than a checkpoint needs")
         self.stack.append(int.from_bytes(self.take(n), "little", signed=True))
 
     def global_(self) -> None:
+        """GLOBAL: push the token of a global that is named by two lines."""
         module = self.line()
         self.token(module, self.line())
 
     def stack_global(self) -> None:
+        """STACK_GLOBAL: push the token of a global that is named by the two topmost values."""
         name = self.pop()
         self.token(self.pop(), name)
 
     def reduce(self) -> None:
+        """REDUCE: push the record of a call, or a set."""
         args, function = self.pop(), self.pop()
         if not (type(function) is Token and function.call and type(args) is tuple):
             raise self.refused("something is called that must not be")
@@ -222,28 +243,33 @@ class Machine:
             self.record(function, args)
 
     def newobj(self) -> None:
+        """NEWOBJ: push the record of an instance."""
         args, cls = self.pop(), self.pop()
         if not (type(cls) is Token and cls.new and args == ()):
             raise self.refused("an object is made that must not be")
         self.record(cls, args)
 
     def record(self, token: Token, args: tuple[Any, ...]) -> None:
+        """Push the record of a call or of an instance."""
         if token.kind == MAPPING and args:
             raise self.refused("a mapping is made with arguments")
         self.stack.append(Record(token.kind, args, self.base + self.at, items={} if token.items else None))
 
     def build(self) -> None:
+        """BUILD: give the topmost record its state."""
         state, target = self.pop(), self.top()
         if type(target) is not Record:
             raise self.refused("state is set on something that has none")
         target.state = state
 
     def persistent(self) -> None:
+        """BINPERSID: push the record of a storage."""
         if not self.storages:
             raise self.refused("a persistent id stands outside of a torch.save file")
         self.stack.append(Record(STORED, self.pop(), self.base + self.at))
 
     def add_items(self) -> None:
+        """ADDITEMS: add the values above the last mark to a set."""
         values, target = self.pop_to_mark(), self.top()
         if type(target) is not set:
             raise self.refused("elements are added to something that is no set")

@@ -1,10 +1,10 @@
-// The kernels on the GPU: kernels.h says what a thread does, launch.h which kernel runs and how many threads.
+// The kernels on the GPU: kernels.h has the work of a thread, launch.h chooses the kernel and the number of threads.
 #include <cuda_runtime_api.h>
 
 #include <string>
 
+#include "gpu.h"
 #include "launch.h"
-#include "step.h"
 
 namespace restart::cuda {
 namespace {
@@ -20,7 +20,7 @@ void check(cudaError_t error) {
     throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")");
 }
 
-// The device of the tensors is the current one while this lives.
+// While an object of this class lives, `device` is the current device.
 class OnDevice {
  public:
   explicit OnDevice(int device) {
@@ -38,7 +38,7 @@ class OnDevice {
   int before_ = -1;
 };
 
-// One kernel launch and nothing else: legal in a stream capture.
+// One kernel launch and nothing else, so it is legal in a stream capture.
 template <class Args>
 void launch_on(const Args& args, int device, cudaStream_t stream) {
   const OnDevice guard(device);
@@ -50,7 +50,7 @@ void launch_on(const Args& args, int device, cudaStream_t stream) {
 
 }  // namespace
 
-void launch(const StepArgs& args, int device, cudaStream_t stream) { launch_on(args, device, stream); }
+void launch(const RowArgs& args, int device, cudaStream_t stream) { launch_on(args, device, stream); }
 void launch(const AdvanceArgs& args, int device, cudaStream_t stream) { launch_on(args, device, stream); }
 void launch(const NormalArgs& args, int device, cudaStream_t stream) { launch_on(args, device, stream); }
 

@@ -1,4 +1,4 @@
-"""The fused step: equal to its statement, equal on every backend, touching only what the row says."""
+"""The fused row: equal to its statement, equal on every backend, and touching only what the row says."""
 
 from __future__ import annotations
 
@@ -10,115 +10,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.row_batches import ALL, BF16, F16, F32, Batch, assert_equal_bits, bits, stated, table
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import restart_kernels as rk
-from restart_kernels import launch
 from restart_kernels import layout as L
+from restart_kernels.backends import triton as launch
+from restart_kernels.dispatch import BACKENDS
 from restart_kernels.philox import reference as noise
-from restart_kernels.step import reference
-
-ALL = L.READ_X | L.READ_H | L.READ_F | L.STORE_X | L.STORE_H | L.STORE_NET
-F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
-BACKENDS = ["reference", "masked", "triton", "native"]
+from restart_kernels.row import reference
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=["masked", *BACKENDS])
 def backend(request, device):
-    """`masked` is the form of the reference that runs on devices where looking at the table would be a sync."""
+    """Every backend; "masked" is the form of the reference for devices where looking at the table would be a sync."""
     name = "reference" if request.param == "masked" else request.param
     if name not in rk.available_backends(device):
         pytest.skip(f"no {name} backend on {device}")
     return request.param
-
-
-def table(flags, seed=0, s=None, device="cpu"):
-    """A table with one random row for each flag word; row r draws injection r."""
-    generator = torch.Generator().manual_seed(seed)
-    coef, code = torch.zeros(len(flags), L.NUM_COEF), torch.zeros(len(flags), L.NUM_CODE, dtype=torch.int32)
-    coef[:, :10] = torch.randn(len(flags), 10, generator=generator)
-    if s is not None:
-        coef[:, L.S] = torch.as_tensor(s)
-    code[:, L.FLAGS] = torch.tensor(flags)
-    code[:, L.DRAW] = torch.arange(len(flags))
-    return coef.to(device), code.to(device)
-
-
-class Batch:
-    """Registers of a batch, what drives them, and a way to step a copy of them on a backend."""
-
-    def __init__(self, batch, numel, rows, F_dtype=F32, net_dtype=F32, guided=False, cursor=None, seed=0, device="cpu"):
-        generator = torch.Generator().manual_seed(seed)
-
-        def random(n=batch):
-            return torch.randn(n, numel, generator=generator).to(device)
-
-        self.coef, self.code = rows
-        self.x, self.h, self.F = random(), random(), random().to(F_dtype)
-        self.F_uncond = random().to(F_dtype) if guided else None
-        self.net_in = random(2 * batch if guided else batch).to(net_dtype)
-        self.cursor = torch.tensor([0] if cursor is None else cursor, dtype=torch.int32, device=device)
-        seeds = [2**63 - 1, 2**32, *range(2, batch)][:batch]
-        self.seeds = torch.tensor(seeds, dtype=torch.int64, device=device)
-        self.first_bad = torch.full((batch,), L.NEVER, dtype=torch.int32, device=device)
-
-    def machine(self, **replaced):
-        """The machine of this batch, on its own tensors unless others are given."""
-        names = ("x", "h", "net_in", "coef", "code", "cursor", "seeds", "first_bad")
-        return rk.Machine(**({name: getattr(self, name) for name in names} | replaced))
-
-    def step(self, backend):
-        """x, h, net_in, first_bad after the step; the batch itself is left as it is."""
-        names = ("x", "h", "net_in", "first_bad")
-        machine = self.machine(**{name: getattr(self, name).clone() for name in names})
-        if backend == "masked":
-            reference._step_masked(machine, self.F, self.F_uncond)
-        else:
-            rk.bind(machine, backend).step(self.F, self.F_uncond)
-        return machine.x, machine.h, machine.net_in, machine.first_bad
-
-
-def bits(x):
-    """The bit pattern, all NaNs made one: their payload is no part of the scheme."""
-    size = {4: torch.int32, 2: torch.int16}[x.element_size()]
-    return torch.where(x.isnan(), -1, x.view(size)) if x.is_floating_point() else x
-
-
-def assert_equal_bits(found, expected):
-    for name, a, b in zip(("x", "h", "net_in", "first_bad"), found, expected, strict=True):
-        assert torch.equal(bits(a).cpu(), bits(b).cpu()), name
-
-
-def stated(batch, dtype=np.float32):
-    """The statement of the step in numpy, sample by sample; every operation is rounded to `dtype`."""
-    x, h, net_in, first_bad = (t.clone().cpu() for t in (batch.x, batch.h, batch.net_in, batch.first_bad))
-    cursor = batch.cursor.cpu().expand(len(x)).tolist()
-    for b, row in enumerate(cursor):
-        if row < 0:
-            continue
-        c = batch.coef[row].cpu().numpy().astype(dtype)
-        flags, draw = batch.code[row, L.FLAGS].item(), batch.code[row, L.DRAW].item()
-        zero = np.zeros(x.shape[1], dtype)
-        xr = x[b].numpy().astype(dtype) if flags & L.READ_X else zero
-        hr = h[b].numpy().astype(dtype) if flags & L.READ_H else zero
-        Fr = batch.F[b].cpu().float().numpy().astype(dtype) if flags & L.READ_F else zero
-        if batch.F_uncond is not None and flags & L.READ_F:
-            Fu = batch.F_uncond[b].cpu().float().numpy().astype(dtype)
-            Fr = Fu + c[L.W] * (Fr - Fu)
-        y = (c[L.Y_X] * xr + c[L.Y_H] * hr) + c[L.Y_F] * Fr
-        if c[L.S] != 0:
-            eps = rk.normal(batch.seeds[b : b + 1].cpu(), draw, x.shape[1])[0].numpy().astype(dtype)
-            y = y + c[L.S] * eps
-        g = (c[L.G_X] * xr + c[L.G_H] * hr) + c[L.G_F] * Fr
-        if not np.isfinite(y).all():
-            first_bad[b] = min(row, first_bad[b].item())
-        if flags & L.STORE_X:
-            x[b] = torch.from_numpy(y)
-        if flags & L.STORE_H:
-            h[b] = torch.from_numpy(g)
-        if flags & L.STORE_NET:
-            net_in[b :: len(x)] = torch.from_numpy(c[L.C_IN] * y).to(net_in.dtype)
-    return x, h, net_in, first_bad
 
 
 @pytest.mark.parametrize("numel", [1, 3, 63, 255, 257, 784, 3 * 32 * 32])
@@ -126,7 +35,7 @@ def test_equals_its_statement_at_awkward_sizes(backend, device, numel):
     for batch, guided in ((1, True), (3, False)):
         rows = table([ALL], seed=numel, device=device)
         case = Batch(batch, numel, rows, guided=guided, seed=numel, device=device)
-        assert_equal_bits(case.step(backend), stated(case))
+        assert_equal_bits(case.run_row(backend), stated(case))
 
 
 @pytest.mark.parametrize("F_dtype", [F32, BF16, F16])
@@ -134,7 +43,7 @@ def test_equals_its_statement_at_awkward_sizes(backend, device, numel):
 def test_equals_its_statement_for_every_dtype(backend, device, F_dtype, net_dtype):
     for guided in (False, True):
         case = Batch(2, 63, table([ALL], device=device), F_dtype, net_dtype, guided, device=device)
-        assert_equal_bits(case.step(backend), stated(case))
+        assert_equal_bits(case.run_row(backend), stated(case))
 
 
 @pytest.mark.parametrize("guided", [False, True])
@@ -151,7 +60,7 @@ def test_every_combination_of_flags_in_one_batch(backend, device, guided):
         for bit, register in unread:
             if not flag & bit:
                 register[b] = torch.nan
-    found = case.step(backend)
+    found = case.run_row(backend)
     assert_equal_bits(found, stated(case))
     x, h, net_in, first_bad = found
     assert (first_bad == L.NEVER).all()
@@ -166,7 +75,7 @@ def test_mixed_cursors_and_idle_samples(backend, device):
     case = Batch(6, 9, rows, BF16, F16, guided=True, cursor=[2, -1, 0, 1, 0, -7], device=device)
     for t in (case.x, case.h, case.F, case.F_uncond, case.net_in):
         t[1::6] = torch.nan
-    found = case.step(backend)
+    found = case.run_row(backend)
     assert_equal_bits(found, stated(case))
     for after, before in zip(found, (case.x, case.h, case.net_in, case.first_bad), strict=True):
         assert torch.equal(bits(after[1::6]), bits(before[1::6]))
@@ -175,44 +84,55 @@ def test_mixed_cursors_and_idle_samples(backend, device):
 
 def test_one_cursor_for_the_batch_is_that_cursor_for_each(backend, device):
     rows = table([ALL, ALL], device=device)
-    one = Batch(3, 9, rows, cursor=[1], device=device).step(backend)
-    assert_equal_bits(one, Batch(3, 9, rows, cursor=[1, 1, 1], device=device).step(backend))
+    one = Batch(3, 9, rows, cursor=[1], device=device).run_row(backend)
+    assert_equal_bits(one, Batch(3, 9, rows, cursor=[1, 1, 1], device=device).run_row(backend))
 
 
 def test_a_batch_that_is_all_idle_is_left_alone(backend, device):
     case = Batch(2, 9, table([ALL], device=device), cursor=[-1], device=device)
-    assert_equal_bits(case.step(backend), (case.x, case.h, case.net_in, case.first_bad))
+    assert_equal_bits(case.run_row(backend), (case.x, case.h, case.net_in, case.first_bad))
 
 
 def test_a_sample_does_not_depend_on_its_batch(backend, device):
     case = Batch(4, 9, table([ALL], device=device), guided=True, device=device)
-    x, h, net_in, first_bad = case.step(backend)
+    x, h, net_in, first_bad = case.run_row(backend)
     order = torch.tensor([2, 0, 3, 1], device=device)
     for name in ("x", "h", "F", "F_uncond", "seeds"):
         setattr(case, name, getattr(case, name)[order])
     case.net_in = case.net_in[torch.cat((order, order + 4))]
-    assert_equal_bits(case.step(backend), (x[order], h[order], net_in[torch.cat((order, order + 4))], first_bad))
+    assert_equal_bits(case.run_row(backend), (x[order], h[order], net_in[torch.cat((order, order + 4))], first_bad))
 
 
 def test_signed_zeros(backend, device):
-    """−0 survives a step without noise, and an unread register counts as +0, which makes +0 of −0."""
+    """−0 survives a row without noise, and an unread register counts as +0, which makes +0 of −0."""
     coef, code = table([L.READ_X | L.STORE_X | L.STORE_NET, ALL & ~L.STORE_H], s=0.0, device=device)
     coef[:, [L.Y_X, L.Y_H, L.Y_F, L.C_IN]] = torch.tensor([1.0, -1.0, -1.0, -1.0], device=device)
     case = Batch(2, 4, (coef, code), cursor=[0, 1], device=device)
     zeros = torch.tensor([0.0, -0.0, 0.0, -0.0], device=device)
     case.x, case.h, case.F = (t.expand(2, 4).contiguous() for t in (zeros, zeros.abs(), zeros.abs()))
-    x, h, net_in, first_bad = case.step(backend)
+    x, h, net_in, first_bad = case.run_row(backend)
     assert_equal_bits((x, h, net_in, first_bad), stated(case))
     assert x[1].signbit().tolist() == [False, True, False, True]
     assert net_in[1].signbit().tolist() == [True, False, True, False]
 
 
+def test_a_guidance_weight_of_0_is_the_unconditional_output(backend, device):
+    coef, code = table([ALL], device=device)
+    coef[:, L.W] = 0
+    guided = Batch(3, 63, (coef, code), guided=True, device=device)
+    plain = Batch(3, 63, (coef, code), device=device)
+    plain.x, plain.h, plain.F, plain.net_in = guided.x, guided.h, guided.F_uncond, guided.net_in[:3].clone()
+    x, h, net_in, first_bad = guided.run_row(backend)
+    assert_equal_bits((x, h, net_in[:3], first_bad), plain.run_row(backend))
+    assert torch.equal(bits(net_in[3:]), bits(net_in[:3]))
+
+
 @pytest.mark.parametrize("bad, element", [(torch.nan, 0), (torch.inf, 256), (-torch.inf, 130)])
 def test_a_bad_value_flags_its_sample_and_changes_no_other(backend, device, bad, element):
     case = Batch(4, 257, table([0, 0, 0, ALL], device=device), guided=True, cursor=[3] * 4, device=device)
-    expected = case.step("reference")
+    expected = case.run_row("reference")
     case.x[2, element] = bad
-    found = case.step(backend)
+    found = case.run_row(backend)
     assert found[3].tolist() == [L.NEVER, L.NEVER, 3, L.NEVER]
     for i in (0, 1, 3):
         for a, b in zip(found[:3], expected[:3], strict=True):
@@ -224,7 +144,7 @@ def test_first_bad_keeps_its_minimum(backend, device):
     case = Batch(4, 9, rows, cursor=[5, 5, 5, 5], device=device)
     case.x[:3] = torch.nan
     case.first_bad[:] = torch.tensor([2, L.NEVER, 5, 4], dtype=torch.int32)
-    assert case.step(backend)[3].tolist() == [2, 5, 5, 4]
+    assert case.run_row(backend)[3].tolist() == [2, 5, 5, 4]
 
 
 def test_a_finite_value_however_large_is_not_bad(backend, device):
@@ -233,14 +153,14 @@ def test_a_finite_value_however_large_is_not_bad(backend, device):
     coef[:, L.Y_X] = 1
     case = Batch(1, 9, (coef, code), device=device)
     case.x[:] = 3e38
-    assert case.step(backend)[3].tolist() == [L.NEVER]
+    assert case.run_row(backend)[3].tolist() == [L.NEVER]
 
 
 def test_no_network_output_is_needed_by_a_row_that_reads_none(backend, device):
     case = Batch(2, 9, table([ALL & ~L.READ_F], device=device), device=device)
-    expected = case.step(backend)
+    expected = case.run_row(backend)
     case.F = None
-    assert_equal_bits(case.step(backend), expected)
+    assert_equal_bits(case.run_row(backend), expected)
 
 
 def test_batches_beyond_the_second_grid_axis_use_the_first(device, monkeypatch):
@@ -249,7 +169,7 @@ def test_batches_beyond_the_second_grid_axis_use_the_first(device, monkeypatch):
     case = Batch(3, 130, table([ALL], device=device), guided=True, device=device)
     monkeypatch.setattr(launch, "GRID_Y", 2)
     assert launch.configure(130, 3).batch_axis == 0
-    assert_equal_bits(case.step("triton"), case.step("reference"))
+    assert_equal_bits(case.run_row("triton"), case.run_row("reference"))
     z = rk.normal(case.seeds, 0, 130, backend="triton")
     assert torch.equal(z, rk.normal(case.seeds, 0, 130, backend="reference"))
 
@@ -257,7 +177,7 @@ def test_batches_beyond_the_second_grid_axis_use_the_first(device, monkeypatch):
 def test_registers_need_no_alignment(backend, device):
     """Contiguous views that begin 4 or 2 bytes past an aligned address."""
     case = Batch(2, 64, table([ALL], device=device), BF16, BF16, device=device)
-    expected = case.step("reference")
+    expected = case.run_row("reference")
     for name in ("x", "h", "F", "net_in"):
         t = getattr(case, name)
         shifted = torch.empty(t.numel() + 1, dtype=t.dtype, device=device)[1:].view_as(t)
@@ -266,18 +186,18 @@ def test_registers_need_no_alignment(backend, device):
     for t, start in zip((x, h, net_in), (case.x, case.h, case.net_in), strict=True):
         t.copy_(start)
     if backend != "masked":
-        rk.bind(case.machine(x=x, h=h, net_in=net_in), backend).step(case.F)
+        rk.bind(case.machine(x=x, h=h, net_in=net_in), backend).run_row(case.F)
         assert_equal_bits((x, h, net_in, case.first_bad), expected)
 
 
 def test_float64_reference_is_the_oracle(device):
     """The float64 form against numpy's float64, and float32 within its rounding of it: 8 operations of 2⁻²⁴."""
     case = Batch(3, 257, table([ALL], device=device), guided=True, device=device)
-    fast = case.step("reference")
+    fast = case.run_row("reference")
     exact = Batch(3, 257, table([ALL], device=device), guided=True, device=device)
     exact.x, exact.h, exact.net_in = exact.x.double(), exact.h.double(), exact.net_in.double()
     exact.coef = exact.coef.double()
-    oracle = exact.step("reference")
+    oracle = exact.run_row("reference")
     for a, b, c in zip(oracle[:3], stated(exact, np.float64)[:3], fast[:3], strict=True):
         assert a.dtype == torch.float64
         assert torch.equal(a.cpu(), b)
@@ -288,28 +208,28 @@ def test_float64_reference_is_the_oracle(device):
 
 
 class NoTorchOps(TorchDispatchMode):
-    """Fails on any tensor operation: none may allocate, copy or look at the device."""
+    """Fails on any tensor operation, which could allocate, copy or wait for the device."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         raise AssertionError(f"the launch ran {func}")
 
 
 def test_the_launch_runs_no_tensor_operation(device, monkeypatch):
-    """Hence it allocates nothing and waits for nothing; and it forbids contraction."""
-    module = pytest.importorskip("restart_kernels.step.triton")
+    """So it allocates nothing and waits for nothing. It also forbids contraction."""
+    module = pytest.importorskip("restart_kernels.row.triton")
     launched = []
 
     class Recorder:
         def __getitem__(self, grid):
             return lambda *args, **options: launched.append((grid, args, options))
 
-    monkeypatch.setattr(module, "step_kernel", Recorder())
+    monkeypatch.setattr(module, "row_kernel", Recorder())
     case = Batch(3, 9, table([ALL]), guided=True)
     monkeypatch.setattr(module, "advance_kernel", Recorder())
-    stepper = rk.bind(case.machine(), "triton")
+    bound = rk.bind(case.machine(), "triton")
     with NoTorchOps():
-        stepper.step(case.F, case.F_uncond)
-        stepper.advance()
+        bound.run_row(case.F, case.F_uncond)
+        bound.advance()
     (grid, args, options), (advance_grid, _, _) = launched
     assert grid == (1, 3)
     assert advance_grid == (1,)
@@ -322,15 +242,15 @@ def test_no_sync_and_no_allocation_on_the_gpu(device):
         pytest.skip("syncs and allocations of a GPU")
     case = Batch(3, 3072, table([ALL], device=device), BF16, BF16, guided=True, device=device)
     for name in rk.available_backends(device):
-        stepper = rk.bind(case.machine(), name)
-        stepper.step(case.F, case.F_uncond)
-        stepper.advance()
+        bound = rk.bind(case.machine(), name)
+        bound.run_row(case.F, case.F_uncond)
+        bound.advance()
         case.cursor.zero_()
         before = torch.cuda.memory_stats()["allocation.all.allocated"]
         torch.cuda.set_sync_debug_mode("error")
         try:
-            stepper.step(case.F, case.F_uncond)
-            stepper.advance()
+            bound.run_row(case.F, case.F_uncond)
+            bound.advance()
         finally:
             torch.cuda.set_sync_debug_mode("default")
         if name != "reference":
@@ -348,7 +268,7 @@ def test_offsets_beyond_two_billion_elements(device):
     first_bad = torch.full((batch,), L.NEVER, dtype=torch.int32, device=device)
     cursor = torch.zeros(1, dtype=torch.int32, device=device)
     machine = rk.Machine(x, x, net_in, coef, code, cursor, seeds, first_bad)
-    rk.bind(machine).step(F)
+    rk.bind(machine).run_row(F)
     c = coef[0]
     quads = torch.arange(numel // 4 - 256, numel // 4, device=device)
     words = noise._words4(seeds[2:], 0, quads, 0)
@@ -384,10 +304,21 @@ def test_a_grid_that_cannot_be_is_refused():
 # --- backends and bad arguments --------------------------------------------------------------------------------
 
 
+def test_the_old_name_of_a_row_warns(device):
+    case = Batch(2, 9, table([ALL], device=device), device=device)
+    expected = case.run_row("auto")
+    with pytest.warns(
+        DeprecationWarning, match=r"step is run_row since 0\.1; the old name is removed in 0\.2"
+    ) as caught:
+        rk.bind(case.machine()).step(case.F)
+    assert [w.filename for w in caught] == [__file__]
+    assert_equal_bits((case.x, case.h, case.net_in, case.first_bad), expected)
+
+
 def test_backends_are_named_and_explained(device):
     assert rk.resolve_backend("auto", device) in rk.available_backends(device)
     assert "reference" in rk.available_backends(device)
-    with pytest.raises(rk.KernelError, match="auto, reference, triton, native"):
+    with pytest.raises(rk.KernelError, match="auto, native, reference, triton"):
         rk.resolve_backend("cudnn", device)
     if "native" not in rk.available_backends(device):
         with pytest.raises(rk.KernelError, match=r"native.*is not available: .*use one of auto"):
@@ -397,7 +328,7 @@ def test_backends_are_named_and_explained(device):
 
 
 def test_triton_is_not_imported_before_it_is_used():
-    """And on CPU tensors outside its interpreter it is refused with the reason."""
+    """On CPU tensors outside its interpreter it is refused with the reason."""
     script = """
 import sys, torch, restart_kernels as rk
 z = rk.normal(torch.arange(2), 0, 8)
@@ -448,7 +379,7 @@ def test_arguments_that_do_not_fit_are_refused(named):
     changed = BAD_ARGUMENTS[named](case)
     output = changed.pop("F", case.F), changed.pop("F_uncond", None)
     with pytest.raises(rk.KernelError, match=rf"\b{named}\b"):
-        rk.bind(case.machine(**changed)).step(*output)
+        rk.bind(case.machine(**changed)).run_row(*output)
     assert all(torch.equal(getattr(case, name), before[name]) for name in names)
 
 
@@ -462,8 +393,8 @@ def test_advance_moves_the_cursor_and_hands_out_c_noise(backend, device, shared)
     cursor = [1] if shared else [0, L.IDLE, 2, 3, 4, *[1] * 200]
     case = Batch(1 if shared else len(cursor), 9, (coef, code), cursor=cursor, device=device)
     c_noise = torch.full((len(cursor),), 7.0, device=device)
-    stepper = rk.bind(case.machine(c_noise=c_noise), backend)
-    stepper.advance()
+    bound = rk.bind(case.machine(c_noise=c_noise), backend)
+    bound.advance()
     after = {0: 1, L.IDLE: L.IDLE, 1: 2, 2: L.IDLE, 3: 4, 4: L.IDLE}
     assert case.cursor.tolist() == [after[row] for row in cursor]
     given = [coef[row, L.C_NOISE].item() if row >= 0 else 7.0 for row in cursor]
@@ -473,26 +404,33 @@ def test_advance_moves_the_cursor_and_hands_out_c_noise(backend, device, shared)
     assert c_noise.tolist() == given
 
 
-def test_float64_registers_are_for_the_reference(device):
+def test_float64_registers_are_for_the_backends_that_have_them(device):
+    """The others refuse, and say which have them; "auto" takes one that has."""
     case = Batch(1, 4, table([ALL], device=device), device=device)
-    case.x, case.h = case.x.double(), case.h.double()
-    if "triton" in rk.available_backends(device):
-        with pytest.raises(rk.KernelError, match="float32"):
-            case.step("triton")
+    case.x, case.h, case.coef = case.x.double(), case.h.double(), case.coef.double()
+    expected = [t.clone() for t in case.run_row("reference")]
+    for name in rk.available_backends(device):
+        if rk.get_backend(name).float64:
+            assert all(torch.equal(a, b) for a, b in zip(case.run_row(name), expected, strict=True))
+            continue
+        with pytest.raises(rk.KernelError, match=r"float32 registers, not float64; use one of auto, reference"):
+            case.run_row(name)
+    assert all(torch.equal(a, b) for a, b in zip(case.run_row("auto"), expected, strict=True))
+    assert rk.get_backend(rk.bind(case.machine()).backend).float64
 
 
 def test_empty_batches_do_nothing(device):
     case = Batch(0, 9, table([ALL], device=device), device=device)
-    assert all(t.numel() == 0 for t in case.step("auto"))
+    assert all(t.numel() == 0 for t in case.run_row("auto"))
     case = Batch(3, 0, table([ALL], device=device), device=device)
-    assert case.step("auto")[3].tolist() == [L.NEVER] * 3
+    assert case.run_row("auto")[3].tolist() == [L.NEVER] * 3
 
 
 @pytest.mark.parametrize("batch, numel", [(21, 3072), (22, 3072), (64, 3072), (3, 4 * noise.CHUNK + 4)])
 def test_a_shared_cursor_serves_batches_beyond_one_chunk_of_normals(batch, numel):
-    """The masked form hands the shared draw over as a tensor of one element, whatever the batch."""
+    """The masked form passes the shared draw as a tensor of one element, whatever the batch."""
     case = Batch(batch, numel, table([ALL, ALL], s=[0.5, 2.0]), cursor=[1])
-    assert_equal_bits(case.step("masked"), case.step("reference"))
+    assert_equal_bits(case.run_row("masked"), case.run_row("reference"))
     shared = noise.normal(case.seeds, torch.tensor([7]), numel)
     assert torch.equal(shared, noise.normal(case.seeds, 7, numel))
     assert torch.equal(shared, noise.normal(case.seeds, torch.full((batch,), 7), numel))
@@ -502,7 +440,7 @@ def test_a_float64_machine_of_64_samples_takes_the_masked_form():
     case = Batch(64, 3072, table([ALL], s=[0.5]))
     wide = {name: getattr(case, name).double() for name in ("x", "h", "coef")}
     machines = [case.machine(**{k: v.clone() for k, v in wide.items()}, net_in=case.net_in.clone()) for _ in range(2)]
-    reference._step_masked(machines[0], case.F)
-    rk.bind(machines[1], "reference").step(case.F)
+    reference.run_row_masked(machines[0], case.F)
+    rk.bind(machines[1], "reference").run_row(case.F)
     for name in ("x", "h"):
         assert torch.equal(getattr(machines[0], name), getattr(machines[1], name)), name

@@ -1,12 +1,12 @@
-"""The fused step in Triton: one launch, one pass over memory.
+"""The fused row in Triton: one launch, one pass over memory.
 
-A program owns 4·QUADS consecutive elements of one sample. The row is the same for all of it, so everything that
-depends on the row (what is read, what is stored, whether there is noise) is uniform: memory is masked by a
-scalar and the noise sits behind a real branch. Tiles are [QUADS, 4] with the four columns of a Philox counter in
-one thread: float32 moves in 128-bit accesses, 16-bit types in 64-bit ones, and no layout ever changes, so there is
-no shared memory and no barrier. `python -m restart_kernels.aot` prints the figures.
+A program owns 4·QUADS consecutive elements of one sample. All of them are at the same row, so everything that depends
+on the row (what is read, what is stored, whether there is noise) is uniform: memory is masked by a scalar and the noise
+sits behind a real branch. Tiles are [QUADS, 4] with the four columns of a Philox counter in one thread: float32 moves
+in 128-bit accesses, 16-bit types in 64-bit ones, and no layout ever changes, so there is no shared memory and no
+barrier. `python -m restart_kernels.aot` prints the figures.
 
-Mirrors `reference.py`, bit for bit: every product and sum is rounded (launch with enable_fp_fusion=False).
+Mirrors `reference.py` bit for bit: every product and sum is rounded (launched with enable_fp_fusion=False).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from .. import layout as L
+from ..philox.coefficients import STREAM_NORMAL
 from ..philox.triton import normal_tile
 
 READ_X, READ_H, READ_F = tl.constexpr(L.READ_X), tl.constexpr(L.READ_H), tl.constexpr(L.READ_F)
@@ -26,6 +27,7 @@ Y_X, Y_H, Y_F, S = tl.constexpr(L.Y_X), tl.constexpr(L.Y_H), tl.constexpr(L.Y_F)
 G_X, G_H, G_F = tl.constexpr(L.G_X), tl.constexpr(L.G_H), tl.constexpr(L.G_F)
 C_IN, W, C_NOISE = tl.constexpr(L.C_IN), tl.constexpr(L.W), tl.constexpr(L.C_NOISE)
 IDLE = tl.constexpr(L.IDLE)
+NOISE = tl.constexpr(STREAM_NORMAL)
 
 
 @triton.jit
@@ -37,7 +39,7 @@ def _to_bfloat16(x):
 
 
 @triton.jit
-def step_kernel(
+def row_kernel(
     x_ptr,
     h_ptr,
     F_ptr,
@@ -57,6 +59,7 @@ def step_kernel(
     EVEN: tl.constexpr,  # E is a multiple of 4·QUADS: no tail, 4 instructions per element less
     INTERPRETED: tl.constexpr,
 ):
+    """Run row cursor[b] on 4·QUADS elements of sample b."""
     b = tl.program_id(BATCH_AXIS)
     row = tl.load(cursor_ptr + b * CURSOR_STRIDE)
     # An idle sample has flags and coefficients 0: it loads, draws and stores nothing.
@@ -95,7 +98,7 @@ def step_kernel(
         k0 = seed.to(tl.uint32)
         k1 = (seed >> 32).to(tl.uint32)
         quads = (first + local).to(tl.uint32)
-        noise = s * normal_tile(quads, draw.to(tl.uint32), tl.cast(0, tl.uint32), k0, k1)
+        noise = s * normal_tile(quads, draw.to(tl.uint32), tl.cast(NOISE, tl.uint32), k0, k1)
     else:
         # -0, since y + (-0) is y also where y is -0; by its bits, since tl.full of 3.6 makes +0 of -0.0.
         noise = tl.full([QUADS, 4], -(1 << 31), tl.int32).to(tl.float32, bitcast=True)
@@ -128,7 +131,7 @@ def step_kernel(
 # n is 1 for a batch with one cursor, and a specialised 1 would be a kernel of its own.
 @triton.jit(do_not_specialize=["n"])
 def advance_kernel(coef_ptr, code_ptr, cursor_ptr, c_noise_ptr, n, GIVE: tl.constexpr, BLOCK: tl.constexpr):
-    """Every live cursor one row on, IDLE after a row that says END; c_noise of the evaluation that is next."""
+    """Move every live cursor one row on, or to IDLE after a row with END; write c_noise of the next evaluation."""
     b = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     row = tl.load(cursor_ptr + b, mask=b < n, other=IDLE)
     live = row >= 0

@@ -1,13 +1,36 @@
-"""The fused step in plain PyTorch: the readable statement, and the oracle in float64.
+"""The row in plain PyTorch: the one statement of what a row computes, and the oracle in float64.
 
-On CPU tensors the host may look at the table, so each distinct row is run on the samples that are at it, and
-what a row does not read, store or draw costs nothing. On other devices looking would be a sync, so one masked
-statement serves all samples. Both use the same arithmetic: float32 (float64 when x is), every operation rounded.
+A row of the table is what follows one network evaluation. Its coefficients and flags are columns of `coef` and `code`
+(`layout.py`); x and h are the registers, F the network's output, ε the normals of (seed, DRAW) in scheme philox-v1:
+
+    F  = F_uncond + W·(F_cond − F_uncond)             under guidance; else the network's output as it is
+    y  = ((Y_X·x + Y_H·h) + Y_F·F) + S·ε
+    g  = (G_X·x + G_H·h) + G_F·F
+    x ← y if STORE_X        h ← g if STORE_H        net_in ← C_IN·y if STORE_NET (both halves under guidance)
+    first_bad ← min(first_bad, row) if y is not finite somewhere in the sample
+
+Reads x, h, F, coef, code, cursor, seeds; writes x, h, net_in, first_bad. `advance` moves cursor and writes c_noise.
+
+x, h: [B, ...] in float32, or in float64 where they are the oracle. F: [B, ...] in any float type, widened first.
+net_in: [B, ...] or [2B, ...], rounded to its own type last. Every product and sum is rounded on its own in the
+registers' type, in the order of the parentheses: that order is part of the scheme, and the other backends mirror it.
+
+Limiting cases:
+
+* READ_X, READ_H or READ_F is clear: that operand is +0 and its memory is not read (it may hold NaN).
+* S = 0: nothing is drawn, and nothing is added, so that −0 stays −0.
+* W = 0 is the unconditional output, if both outputs are finite.
+* A cursor below 0 (IDLE): the sample is left as it is.
+
+There are two forms with the same arithmetic. On CPU tensors the host may look at the table, so each distinct row runs
+on the samples that are at it, and what a row does not read, store or draw costs nothing. On other devices looking would
+be a sync, so one masked form serves all samples.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -19,15 +42,15 @@ from ..machine import Machine
 from ..philox.reference import normal
 
 
-def step(m: Machine, F: Tensor | None, F_uncond: Tensor | None = None) -> None:
-    """Execute row cursor[b] of the table for every sample b, in place. See `Stepper.step`."""
+def run_row(m: Machine, F: Tensor | None, F_uncond: Tensor | None = None) -> None:
+    """Run row cursor[b] of the table for every sample b, in place. Arguments as in `BoundMachine.run_row`."""
     if m.x.device.type != "cpu":
-        _step_masked(m, F, F_uncond)
+        run_row_masked(m, F, F_uncond)
         return
     at = m.cursor.tolist()
     if len(set(at)) == 1:
         if at[0] >= 0:
-            _step_row(at[0], m, F, F_uncond)
+            _run_one_row(at[0], m, F, F_uncond)
         return
     halves = m.net_in.view(-1, len(m.x), *m.net_in.shape[1:])
     for row in sorted(r for r in set(at) if r >= 0):
@@ -43,13 +66,13 @@ def step(m: Machine, F: Tensor | None, F_uncond: Tensor | None = None) -> None:
             cursor=m.cursor[i],
             c_noise=None,
         )
-        _step_row(row, part, *(None if f is None else f.view(m.x.shape)[i] for f in (F, F_uncond)))
+        _run_one_row(row, part, *(None if f is None else f.view(m.x.shape)[i] for f in (F, F_uncond)))
         m.x[i], m.h[i], m.first_bad[i] = part.x, part.h, part.first_bad
         halves[:, i] = net
 
 
 def advance(m: Machine) -> None:
-    """c_noise of the next evaluation, and every cursor one row on. See `Stepper.advance`."""
+    """Write c_noise of the next evaluation and move every cursor one row on. See `BoundMachine.advance`."""
     live, row = m.cursor >= 0, m.cursor.clamp(min=0).to(torch.int64)
     if m.c_noise is not None:
         m.c_noise.copy_(torch.where(live, m.coef[row, L.C_NOISE], m.c_noise))
@@ -57,8 +80,8 @@ def advance(m: Machine) -> None:
     m.cursor.copy_(torch.where(live, torch.where(ends, L.IDLE, m.cursor + 1), m.cursor))
 
 
-def _step_row(row: int, m: Machine, F: Tensor | None, F_uncond: Tensor | None) -> None:
-    """All samples at one row, its scalars read by the host."""
+def _run_one_row(row: int, m: Machine, F: Tensor | None, F_uncond: Tensor | None) -> None:
+    """Run one row on all samples; the host reads its scalars."""
     c = m.coef[row].tolist()
     flags, draw = m.code[row].tolist()[:2]
     x, h, net_in, first_bad = m.x, m.h, m.net_in, m.first_bad
@@ -72,7 +95,7 @@ def _step_row(row: int, m: Machine, F: Tensor | None, F_uncond: Tensor | None) -
         y = normal(m.seeds, draw, xv.shape[1]).to(dtype).mul_(c[L.S]).add_(y)
     if not isinstance(y, Tensor):  # a row that reads nothing and draws nothing
         y = torch.full_like(xv, y)
-    # A finite sum has finite terms: one pass, and the look at each sample only when it is not finite.
+    # A finite sum has finite terms, so each sample is looked at only when the sum of all is not finite.
     if not math.isfinite(y.sum().item()):
         first_bad.copy_(torch.where(_has_bad(y), first_bad.clamp(max=row), first_bad))
     if flags & L.STORE_H:  # before x, which g reads
@@ -83,8 +106,8 @@ def _step_row(row: int, m: Machine, F: Tensor | None, F_uncond: Tensor | None) -
         net_in.view(-1, *xv.shape).copy_(y * c[L.C_IN])
 
 
-def _step_masked(m: Machine, F: Tensor | None, F_uncond: Tensor | None = None) -> None:
-    """Every sample at its own row, its scalars kept on the device: no sync, but everything is computed."""
+def run_row_masked(m: Machine, F: Tensor | None, F_uncond: Tensor | None = None) -> None:
+    """Run every sample's own row with its scalars on the device: no sync, but everything is computed."""
     x, h, net_in, cursor, first_bad = m.x, m.h, m.net_in, m.cursor, m.first_bad
     batch, dtype = x.shape[0], x.dtype
     xv, hv = x.view(batch, -1), h.view(batch, -1)
@@ -113,7 +136,7 @@ def _step_masked(m: Machine, F: Tensor | None, F_uncond: Tensor | None = None) -
 
 
 def _mixed(F: Tensor, F_uncond: Tensor | None, w: Any, batch: int, dtype: torch.dtype) -> Tensor:
-    """F, or F_uncond + w·(F − F_uncond), in the registers' dtype."""
+    """Return F, or F_uncond + w·(F − F_uncond) under guidance, in the registers' dtype: [B, numel]."""
     cond = F.view(batch, -1).to(dtype)
     if F_uncond is None:
         return cond
@@ -122,10 +145,16 @@ def _mixed(F: Tensor, F_uncond: Tensor | None, w: Any, batch: int, dtype: torch.
 
 
 def _has_bad(y: Tensor) -> Tensor:
-    """Which samples hold a NaN or an infinity: y·0 is NaN there and 0 elsewhere. bool [B]"""
+    """Return which samples hold a NaN or an infinity, bool [B]: y·0 is NaN there and 0 elsewhere."""
     return (y * 0).sum(1) != 0
 
 
 def _affine(a: Any, x: Any, b: Any, h: Any, c: Any, F: Any) -> Any:
-    """(a·x + b·h) + c·F, each operation rounded. No addcmul and no alpha=: torch contracts those."""
+    """Return (a·x + b·h) + c·F, each operation rounded. Not addcmul or alpha=, which torch contracts."""
     return (x * a + h * b) + F * c
+
+
+def step(m: Machine, F: Tensor | None, F_uncond: Tensor | None = None) -> None:
+    """Run a row; the old name of `run_row`, until release 0.2."""
+    warnings.warn("step is run_row since 0.1; the old name is removed in 0.2", DeprecationWarning, stacklevel=2)
+    run_row(m, F, F_uncond)

@@ -1,0 +1,75 @@
+"""One worker of a job in this process: a sampler, and the pipeline that writes beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..models.denoiser import Denoiser
+from ..plan.plan import Plan
+from .folder import JobFolder
+from .formats.base import ShardData, Written
+from .manifest import Line
+from .pipeline import Pipeline, Result
+from .progress import Display
+from .sheets import Sheets
+from .signals import Stop
+from .source import SamplerSource
+
+
+class LocalWorker:
+    """Draws this worker's shards in this process.
+
+    Args:
+        denoiser, plan, batch, options, label, pixels: as `SamplerSource` takes them.
+        display: what progress and failures are shown on.
+        keep_seconds: least seconds between two saves of an unfinished shard.
+
+    Attributes:
+        plan: the plan as the denoiser's network runs it.
+        device: the device.
+        ran: how it runs, in words.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        plan: Plan,
+        batch: int,
+        options: dict[str, Any],
+        label: int | None,
+        pixels: str,
+        display: Display,
+        keep_seconds: float,
+    ) -> None:
+        self.source = SamplerSource(denoiser, plan, batch, options, label, pixels, display.event, display.row)
+        self.digest, self.keep_seconds = plan.digest, keep_seconds
+        # The sampler itself is not stored here: one that did not fit into memory must be free to go.
+        self.plan, self.device = self.source.sampler.plan, str(self.source.sampler.device)
+        self.ran = self.source.sampler.describe()
+
+    def draw(self, folder: JobFolder, display: Display, stop: Stop, sheets: Sheets) -> Result:
+        """Draw the unfinished shards of this worker."""
+        definition = folder.definition
+
+        def write(data: ShardData) -> Written:
+            return definition.format.write(folder.samples, data, definition.subfolders, folder.tag)
+
+        def done(line: Line, data: ShardData, before: int) -> None:
+            sheets.add(data)
+            folder.finish(line)  # last: from here on the shard is finished
+            display.shard(line, before)
+
+        pipeline = Pipeline(
+            self.source, write, done, self.digest, stop, display.samples, folder.parts, self.keep_seconds
+        )
+        try:
+            return pipeline.run(folder.todo())
+        except KeyboardInterrupt:
+            stop(130)
+            return Result(stopped=True)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the sampler says of its run."""
+        return self.source.sampler.notes

@@ -1,0 +1,71 @@
+"""Doing a recorded run again: what its run.json says, for the same folder or another one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..common.errors import ConfigError
+from ..models.registry import BUNDLED
+from ..plan.plan import Plan
+from ..sampler.noise import SCHEME
+from .record import read
+
+OPTIONS = ("seeds", "batch", "dtype", "backend", "device", "graph", "compile", "model_sha256")
+LAYOUT = ("format", "pixels", "shard_size", "format_version")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run that run.json records.
+
+    Attributes:
+        options: model, seeds, class_, batch, dtype, backend, device, graph, compile and model_sha256.
+        plan: the plan.
+        layout: format, pixels, shard_size and format_version of the files.
+    """
+
+    options: dict[str, Any]
+    plan: Plan
+    layout: dict[str, Any]
+
+
+def recorded(path: Path, model: str | None = None) -> Recorded:
+    """Return the run that a run.json records; `model` replaces the path of its weights.
+
+    Raises:
+        OutputError: the file cannot be read, or is not as a run wrote it.
+        ConfigError: it records another noise scheme, a plan that cannot be run, or no model that is found.
+    """
+    record = read(path)
+    if record["noise"] != SCHEME:
+        raise ConfigError(f"{path} was drawn with noise {record['noise'][:40]!r}, and this program has {SCHEME!r}")
+    if model is not None and record["model_sha256"] is None:
+        raise ConfigError(f"{path} records no SHA-256 of its weights, so --model cannot be checked; leave it out")
+    options = {name: record[name] for name in OPTIONS} | {"class_": record["class"]}
+    options["model"] = _model(record, path) if model is None else model
+    try:
+        plan = Plan.build(**record["plan"])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"the plan in {path} cannot be run: {str(error)[:300]}") from error
+    return Recorded(options, plan, {name: record[name] for name in LAYOUT})
+
+
+def _model(record: dict[str, Any], path: Path) -> str:
+    """Return the model of a record: its name, or where its file is now.
+
+    The file is looked for where it was, and then by the relative path that was typed, from the folder of run.json and
+    each one above it: that path was typed in some folder, and the run's folder is often below that one.
+    """
+    name = str(record["model"])
+    if name in BUNDLED:
+        return name
+    folder = path.absolute().parent
+    places = [Path(record["model_path"] or name), Path(name).expanduser()]
+    places += [above / name for above in (folder, *folder.parents)]  # `name` itself if it is absolute
+    found = next((place for place in places if os.path.isfile(place)), None)
+    if found is None:
+        raise ConfigError(f"the model of {path} is not at {places[0]}; say with --model where it is now")
+    return str(found)

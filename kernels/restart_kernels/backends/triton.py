@@ -1,0 +1,183 @@
+"""The Triton backend: every call is one launch, without a host sync or an allocation.
+
+It runs on CUDA tensors, and on CPU tensors in Triton's interpreter (TRITON_INTERPRET=1 before triton is imported). How
+a kernel is launched is a pure function of the sizes (`configure`). Nothing here imports triton or asks a device
+anything until a backend is asked whether it runs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import KernelError
+from ..machine import Machine
+from .base import Backend
+
+QUAD = 4  # elements of one Philox counter
+ADVANCE_BLOCK = 128  # cursors that one program moves
+GRID_Y = 65535  # CUDA's limit on the second grid axis
+
+
+class Config(NamedTuple):
+    """How a kernel over samples is launched.
+
+    Attributes:
+        quads: Philox counters (of 4 elements) per program.
+        warps: warps per program.
+        grid: programs on the two axes of the grid.
+        batch_axis: the axis of the grid that is the batch, 0 or 1.
+        even: whether the blocks cover a sample exactly.
+    """
+
+    quads: int
+    warps: int
+    grid: tuple[int, int]
+    batch_axis: int
+    even: bool
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """The compile-time arguments that all kernels over samples share."""
+        return {"QUADS": self.quads, "BATCH_AXIS": self.batch_axis, "EVEN": self.even}
+
+
+def configure(numel: int, batch: int) -> Config:
+    """Return block and grid for `batch` samples of `numel` elements. Dtypes and architecture do not change them.
+
+    * 16 elements (4 counters) a thread when the batch fills the GPU: 69 instructions per element on sm_90, noise on
+      and h stored. With 8 the work done once per thread makes it 81; with 32 it is 66, but 213 registers.
+    * Fewer below 2**18 counters, where there would be less than 512 threads for each of 132 SMs: a launch that small
+      is bound by latency, that of one thread's chain of operations.
+    * Of the blocks of 4, 2 and 1 warps the one that pads the sample least, the largest at equality.
+
+    Raises:
+        KernelError: the batch does not fit the launch grid.
+    """
+    quads = -(-numel // QUAD)
+    total = quads * batch
+    per_thread = 4 if total >= 1 << 18 else 2 if total >= 1 << 17 else 1
+    warps = min((4, 2, 1), key=lambda w: -(-quads // (32 * w * per_thread)) * w)
+    block = 32 * warps * per_thread
+    blocks = -(-quads // block)
+    batch_axis = 1 if batch <= GRID_Y else 0
+    grid = (blocks, batch) if batch_axis else (batch, blocks)
+    if numel >= 2**31 or grid[1] > GRID_Y:
+        raise KernelError(f"{batch} samples of {numel} elements are beyond the launch grid; use backend='reference'")
+    return Config(block, warps, grid, batch_axis, numel % (QUAD * block) == 0)
+
+
+def options(warps: int) -> dict[str, Any]:
+    """Return the compiler's options for a kernel. Contraction is off: a fused multiply-add would change bits."""
+    return {"num_warps": warps, "enable_fp_fusion": False}
+
+
+@cache
+def installed() -> bool:
+    """Return whether triton is installed, without importing it."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def interpreted() -> bool:
+    """Return whether Triton runs its kernels in the interpreter, on CPU tensors. Imports triton."""
+    import triton
+
+    from ..row.triton import row_kernel
+
+    return not isinstance(row_kernel, triton.JITFunction)
+
+
+class _Bound:
+    """A machine bound to the Triton kernels; the arguments of both launches are made once."""
+
+    def __init__(self, machine: Machine) -> None:
+        from ..row import triton as kernels
+
+        m = self.machine = machine
+        batch, cursors = m.x.shape[0], m.cursor.shape[0]
+        self.numel = m.x.numel() // batch
+        config = configure(self.numel, batch)
+        self.row = kernels.row_kernel[config.grid]
+        self.row_options = {
+            "CURSOR_STRIDE": 0 if cursors == 1 else 1,
+            "GUIDED": m.guided,
+            "INTERPRETED": m.x.device.type == "cpu",
+            **config.constants,
+            **options(config.warps),
+        }
+        self.next = kernels.advance_kernel[(-(-cursors // ADVANCE_BLOCK),)]
+        self.next_options = {"GIVE": m.c_noise is not None, "BLOCK": ADVANCE_BLOCK, **options(1)}
+
+    def run_row(self, F: Tensor | None, F_uncond: Tensor | None = None) -> None:
+        m = self.machine
+        # A row that reads no F needs no F: any pointer of a float type will do.
+        F = m.net_in if F is None else F
+        F_uncond = F if F_uncond is None else F_uncond
+        table = (m.coef, m.code, m.cursor, m.seeds, m.first_bad)
+        with _device_of(m.x):
+            self.row(m.x, m.h, F, F_uncond, m.net_in, *table, self.numel, m.x.numel(), **self.row_options)
+
+    def advance(self) -> None:
+        m = self.machine
+        c_noise = m.cursor if m.c_noise is None else m.c_noise
+        with _device_of(m.x):
+            self.next(m.coef, m.code, m.cursor, c_noise, m.cursor.shape[0], **self.next_options)
+
+
+class Triton:
+    """One kernel source for every NVIDIA GPU; see `Backend`."""
+
+    rank: Mapping[str, int] = {"cuda": 1}
+    float64 = False
+    fused = True
+
+    def why_not(self, device: torch.device) -> str | None:
+        if not installed():
+            return "triton is not installed"
+        if device.type == "cuda":
+            return None
+        if device.type != "cpu":
+            return f"triton does not run on {device.type} tensors"
+        if interpreted():
+            return None
+        return "triton runs on CPU tensors only in its interpreter, TRITON_INTERPRET=1 before it is imported"
+
+    def bind(self, machine: Machine) -> _Bound:
+        return _Bound(machine)
+
+    def normal(self, seeds: Tensor, draw: int, numel: int, *, stream: int) -> Tensor:
+        from ..philox.triton import normal_kernel
+
+        out = torch.empty(seeds.shape[0], numel, dtype=torch.float32, device=seeds.device)
+        return _over_samples(normal_kernel, out, seeds, draw, stream, numel)
+
+    def pixels(self, x: Tensor) -> Tensor:
+        from ..pixels.triton import pixels_kernel
+
+        B, C, H, W = x.shape
+        out = torch.empty(B, H, W, C, dtype=torch.uint8, device=x.device)
+        return _over_samples(pixels_kernel, out, x.contiguous(), C * H * W, H * W, C=C)
+
+
+def _over_samples(kernel: Any, out: Tensor, *arguments: Any, **constants: Any) -> Tensor:
+    """Launch a kernel that fills `out` [B, ...] sample by sample, and return `out`."""
+    if out.numel() == 0:
+        return out
+    config = configure(out.numel() // out.shape[0], out.shape[0])
+    with _device_of(out):
+        kernel[config.grid](out, *arguments, **constants, **config.constants, **options(config.warps))
+    return out
+
+
+def _device_of(tensor: Tensor) -> AbstractContextManager[object]:
+    """Make the tensor's device the current one, on which Triton launches."""
+    return torch.cuda.device(tensor.device) if tensor.device.type == "cuda" else nullcontext()
+
+
+BACKEND: Backend = Triton()

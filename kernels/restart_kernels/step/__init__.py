@@ -1,1 +1,0 @@
-"""The fused step: one row of any solver, for a whole batch."""

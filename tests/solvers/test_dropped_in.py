@@ -1,0 +1,112 @@
+"""A solver is a file and nothing else: the one of docs/adding-a-solver.md, dropped into a copy of the package."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from restart_sampling.solvers import SOLVERS
+from restart_sampling.solvers.trace import Position, Solver, Tracer, X
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "adding-a-solver.md"
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """A copy of the package with one file more, as an environment for commands."""
+    folder = tmp_path_factory.mktemp("house")
+    shutil.copytree(ROOT / "engine", folder / "engine", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    code = re.search(r"```python\n(.*?)```", PAGE.read_text(), flags=re.S)
+    (folder / "engine" / "restart_sampling" / "solvers" / "ab2.py").write_text(code[1])
+    paths = [folder / "engine", *(ROOT / name for name in ("kernels", "bindings", "tests", "benchmarks"))]
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        "COLUMNS": "250",
+        "NO_COLOR": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def run(house, *words, cwd=None):
+    done = subprocess.run(
+        [sys.executable, *words], env=house, cwd=cwd, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def cli(house, *words, cwd=None):
+    return run(house, "-m", "restart_sampling", *words, cwd=cwd)
+
+
+@pytest.mark.parametrize("command", ["plan", "generate", "profile"])
+def test_it_is_in_the_help_of_commands(house, command):
+    assert re.search(r"dpm\+\+2m or ab2", cli(house, command, "--help"))
+
+
+def test_tune_searches_it_unless_told_otherwise(house):
+    assert re.search(r"default: heun,dpm2,dpm3,dpm\+\+2m,ab2", cli(house, "tune", "--help"))
+
+
+def test_it_makes_plans_with_restart(house):
+    said = cli(house, "plan", "--solver", "ab2", "--steps", "12", "--restart", "[3, 2, 0.06, 0.30]")
+    assert "16 NFE · Adams–Bashforth 2" in said
+
+
+DRAW = """
+import torch, restart_sampling as rs
+from restart_sampling.experiments.measure.samplers import find
+den = rs.Denoiser.from_function(lambda x, sigma: x / (1 + sigma.view(-1, 1, 1, 1) ** 2), shape=(1, 4, 4))
+for name in ("ab2", "ab2+restart"):
+    candidate = find(name)
+    runner = candidate.make(den, 22, 4, "fp32", None)
+    x, _ = runner.draw(range(4))
+    print(candidate.family, candidate.title, runner.nfe, x.isfinite().all().item())
+"""
+
+
+def test_it_is_a_candidate_of_bench_and_draws(house):
+    assert run(house, "-c", DRAW).splitlines() == [
+        "ode Adams–Bashforth 2 22 True",
+        "restart Adams–Bashforth 2 + Restart 22 True",
+    ]
+    words = [sys.executable, "-m", "restart_sampling", "bench", "--samplers", "nothing", "--nfe", "12"]
+    done = subprocess.run(words, env=house, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "dpm++2m, ab2, euler+restart" in done.stdout + done.stderr
+
+
+def test_it_is_in_the_table_of_the_documentation(house):
+    said = run(house, "-c", "from pages import adding_a_solver; print(adding_a_solver.solvers())")
+    assert "| `ab2` | – | Adams–Bashforth 2 | ODE | 2 | 1 | ve, flow | Adams–Bashforth" in said
+
+
+def test_it_passes_the_tests_of_solvers_and_has_its_order(house):
+    paths = house["PYTHONPATH"].replace(os.pathsep, " ")
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", f"pythonpath={paths}"]
+    said = run(house, *words, "tests/solvers/test_orders.py", "-k", "ab2", cwd=ROOT)
+    assert "test_error_slope_equals_the_order" in run(
+        house, *words, "--collect-only", "tests/solvers/test_orders.py", "-k", "ab2", cwd=ROOT
+    )
+    assert re.search(r"\d+ passed", said)
+    assert "failed" not in said
+
+
+@pytest.mark.parametrize("solver", SOLVERS.values(), ids=lambda s: s.name)
+def test_a_solver_says_what_others_ask_of_it(solver: Solver):
+    assert solver.title
+    assert solver.label
+    assert re.search(r"arXiv \d{4}\.\d{5}", solver.source)
+    assert solver.family == ("sde" if solver.noisy or dict(solver.study).get("s_churn") else "ode")
+    for process in solver.processes:
+        for t, s in ((0.9, 0.5), (0.5, 0.49), (0.3, 1e-3)):
+            D = Tracer()
+            solver.step(X, t, s, D, Position(remaining=9, process=process))
+            assert len(D.stages) == solver.evaluations

@@ -1,0 +1,84 @@
+"""The limiting cases that the solvers state, on numbers: a step is arithmetic, so floats serve for forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from restart_sampling.solvers import SOLVERS, edm_stochastic, euler
+from restart_sampling.solvers.process import alpha, log_snr, rise
+from restart_sampling.solvers.trace import Position
+
+T = 0.7
+
+
+def D(z, level):
+    """A denoiser that depends on both."""
+    return z / (1 + level * level) + 0.1 * math.sin(3 * level)
+
+
+class Counted:
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, z, level):
+        self.calls += 1
+        return D(z, level)
+
+
+def step(name, s, x=1.3, **position):
+    counted = Counted()
+    return SOLVERS[name].step(x, T, s, counted, Position(remaining=9, **position)), counted.calls
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_s_equal_to_t_is_the_identity(name):
+    update, _ = step(name, T)
+    assert update.x == pytest.approx(1.3, abs=1e-14)
+    assert update.noise == 0
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_s_0_is_one_euler_step_which_returns_D(name):
+    update, calls = step(name, 0.0)
+    assert update.x == pytest.approx(D(1.3, T), abs=1e-14)
+    assert (update.noise, calls) == (0, 1)
+
+
+def test_the_last_step_of_dpm3_before_0_is_dpm2():
+    counted = Counted()
+    update = SOLVERS["dpm3"].step(1.3, T, 0.2, counted, Position(remaining=2))
+    assert update.x == SOLVERS["dpm2"].step(1.3, T, 0.2, D, Position(remaining=2)).x
+    assert counted.calls == 2
+    inside = SOLVERS["dpm3"].step(1.3, T, 0.2, Counted(), Position(remaining=2, restart=True))
+    assert inside.x != update.x
+
+
+def test_a_fresh_history_of_dpmpp_2m_is_euler():
+    update, _ = step("dpm++2m", 0.2)
+    assert update.x == pytest.approx(euler.step(1.3, T, 0.2, D, Position()).x, abs=1e-14)
+    assert step("dpm++2m", 0.2, previous=0.4, t_previous=1.1)[0].x != pytest.approx(update.x, abs=1e-3)
+
+
+def test_eta_0_of_ddpm_is_ddim():
+    update, _ = step("ddpm", 0.2, eta=0.0)
+    assert update.x == pytest.approx(euler.step(1.3, T, 0.2, D, Position()).x, abs=1e-14)
+    assert update.noise == 0
+
+
+def test_churn_never_more_than_doubles_the_variance():
+    assert (1 + edm_stochastic.gamma(1.0, 1e9, 0.0, 2.0, 18)) ** 2 == pytest.approx(2.0)
+    assert edm_stochastic.gamma(1.0, 0.0, 0.0, 2.0, 18) == 0
+    assert edm_stochastic.gamma(3.0, 40.0, 0.0, 2.0, 18) == 0
+
+
+@pytest.mark.parametrize("process", ["ve", "flow"])
+def test_a_rise_to_the_same_level_is_the_identity(process):
+    assert rise(process, T, T) == (1.0, 0.0)
+    assert log_snr(process, 0.0) == math.inf
+
+
+def test_pure_noise_of_a_flow():
+    assert alpha("flow", 1.0) == 0
+    assert log_snr("flow", 1.0) == -math.inf
