@@ -172,6 +172,8 @@ def test_wheel_and_sdist_hold_what_they_should(tmp_path):
     assert "restart_sampling/models/data/fashion-mnist.safetensors" in names
     for name in shipped.NAMES:  # `score`, `bench` and `tune` need them on a machine without the data set
         assert {f"restart_sampling/models/data/{name}{end}" for end in (".safetensors", "-reference.npz")} <= set(names)
+    report = "restart_sampling/experiments/report/templates/report"
+    assert {f"{report}{end}" for end in (".html", ".css", ".js")} <= set(names)
     assert "restart_sampling/py.typed" in names
     assert {f"restart_kernels/backends/{name}.py" for name in BACKENDS} <= set(names)
     assert not [n for n in names if "test" in n.lower()]

@@ -23,7 +23,7 @@ Cell = tuple[tuple[float, float], Row]  # (t_min, t_max) and the point
 
 
 def ablation(experiment: str, points: Sequence[Row]) -> Figure:
-    """Draw FD over what was varied: a line for numbers, a heat map for intervals [t_min, t_max], bars for text."""
+    """Draw FD over what was varied: a line over numbers, a heat map over intervals [t_min, t_max], else bars."""
     cells = [(ends, p) for p in points if (ends := _ends(p))]
     if experiment == "interval" and all(len({ends[i] for ends, _ in cells}) > 1 for i in (0, 1)):
         return _heat_map(cells)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from ...common.errors import BackendError
-from .labels import POSITIONS, place
+from .labels import POSITIONS, Label, place
 from .series import Series
 from .style import (
     FLOOR_LINE,
@@ -59,7 +59,7 @@ SETTINGS: Any = {  # matplotlib's types know only its own literals
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """The settings of all pictures, within the block. BackendError where matplotlib is not installed."""
+    """Use the settings of all pictures within the block. Raises BackendError if matplotlib is not installed."""
     try:
         import matplotlib
     except ImportError as error:
@@ -69,7 +69,7 @@ def drawing() -> Iterator[None]:
 
 
 def figure(height: float, rows: int = 1, columns: int = 1, width: float = WIDTH, **options: Any) -> tuple[Any, Any]:
-    """(figure, axes), axes in an array where there are several; `options` are those of `Figure.subplots`."""
+    """Return (figure, axes), the axes in an array if there are several; `options` are those of `Figure.subplots`."""
     from matplotlib.figure import Figure
 
     made = Figure(figsize=(width, height))
@@ -77,7 +77,7 @@ def figure(height: float, rows: int = 1, columns: int = 1, width: float = WIDTH,
 
 
 def save(made: Any, target: Any, caption: str = "") -> None:
-    """Write a PNG to a path or a binary file, with a caption under it."""
+    """Write a figure as a PNG to a path or a binary file, with a caption under it."""
     if caption:
         letters = int(made.get_figwidth() * 72 / (0.57 * SMALL))
         made.supxlabel(textwrap.fill(caption, letters), fontsize=SMALL, color=QUIET, x=0.01, ha="left")
@@ -85,7 +85,7 @@ def save(made: Any, target: Any, caption: str = "") -> None:
 
 
 def log_axis(axes: Any, which: str, values: Sequence[float], pad: float = 0.06) -> None:
-    """Logarithmic, with ticks people read and room around the values."""
+    """Make the "x" or "y" axis logarithmic, with round ticks and room around the values."""
     from matplotlib.ticker import NullLocator
 
     values = list(values)
@@ -100,8 +100,9 @@ def log_axis(axes: Any, which: str, values: Sequence[float], pad: float = 0.06) 
 
 
 def points(axes: Any, x: Sequence[Any], y: Sequence[float], family: str, **options: Any) -> None:
-    """Points of one family with bars `yerr` (None or 0: none); those without bars are hollow. Other options are
-    `errorbar`'s.
+    """Draw points of one family, hollow if they have no error bar.
+
+    `options` are those of `Axes.errorbar`; in `yerr`, None and 0 are no bar.
     """
     spread = [value or 0.0 for value in options.pop("yerr", None) or [0.0] * len(y)]
     shown = look(family)
@@ -121,7 +122,7 @@ def points(axes: Any, x: Sequence[Any], y: Sequence[float], family: str, **optio
 
 
 def curve(axes: Any, series: Series, x: str, low: str = "", high: str = "") -> None:
-    """FD of a sampler along NFE, with its spread, and bars in x from the fields `low` to `high`."""
+    """Draw the FD of a sampler along the field `x`, with its spread, and bars in x from the fields `low` to `high`."""
     rows = series.rows
     bars = None
     if low:
@@ -141,7 +142,7 @@ def curve(axes: Any, series: Series, x: str, low: str = "", high: str = "") -> N
 
 
 def name(axes: Any, series: Sequence[Series], x: str) -> None:
-    """Write the name of each series beside one of its points, where it fits. The limits of the axes must be set."""
+    """Write the name of each series beside one of its points. The limits of the axes must be set."""
     canvas = axes.figure.canvas
     if not hasattr(canvas, "get_renderer"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -165,33 +166,36 @@ def name(axes: Any, series: Sequence[Series], x: str) -> None:
         (frame.width, frame.height),
         GAP * scale,
         [(pixels(r, r["fd"] - r["std"]), pixels(r, r["fd"] + r["std"])) for r in spread],
-        (1, 2.5, 4, 6, 9),
+        rings=(1, 2.5, 4, 6, 9),
     )
     for one, rows, label in zip(series, inside, found, strict=True):
-        if label is None:
-            continue
-        row = rows[label.point]
-        shade = look(family_of(row)).colour
-        dx, dy = POSITIONS[label.position]
-        away = GAP * label.ring
-        axes.annotate(
-            one.name,
-            (row[x], row["fd"]),
-            xytext=(dx * away * (1 if dy == 0 else 0.5), dy * away),
-            color=shade,
-            textcoords="offset points",
-            fontsize=SMALL,
-            ha={1: "left", 0: "center", -1: "right"}[dx],
-            zorder=5,
-            va={1: "bottom", 0: "center", -1: "top"}[dy],
-            arrowprops={"arrowstyle": "-", "color": shade, "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
-            if label.ring > 1
-            else None,
-        )
+        if label is not None:
+            _annotate(axes, one.name, rows[label.point], x, label)
+
+
+def _annotate(axes: Any, text: str, row: Any, x: str, label: Label) -> None:
+    """Write a name beside the point of a row; a leader line joins them if the name stands at a distance."""
+    from matplotlib.patheffects import withStroke
+
+    shade = look(family_of(row)).colour
+    dx, dy = POSITIONS[label.position]
+    away = GAP * label.ring
+    place: dict[str, Any] = {
+        "xy": (row[x], row["fd"]),
+        "xytext": (dx * away * (1 if dy == 0 else 0.5), dy * away),
+        "textcoords": "offset points",
+        "fontsize": SMALL,
+        "ha": {1: "left", 0: "center", -1: "right"}[dx],
+        "va": {1: "bottom", 0: "center", -1: "top"}[dy],
+    }
+    if label.ring > 1:  # under all names, so that it strikes none of them through: the line of an invisible name
+        leader = {"arrowstyle": "-", "color": shade, "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
+        axes.annotate(text, **place, alpha=0, zorder=2, arrowprops=leader)
+    axes.annotate(text, **place, color=shade, zorder=5, path_effects=[withStroke(linewidth=2, foreground="white")])
 
 
 def floor(axes: Any, value: float, label: str) -> None:
-    """Draw a line with its name: the distance of the training images, or of two samples of the data."""
+    """Draw a level line with its name, such as the distance of the training images."""
     axes.axhline(value, color=LOOKS["data"].colour, linewidth=1, linestyle=FLOOR_LINE)
     axes.annotate(
         label,
@@ -208,8 +212,12 @@ def floor(axes: Any, value: float, label: str) -> None:
 def legend(
     made: Any, families: Sequence[str], makers: Sequence[str] = (), one_block: bool = False, bars: bool = False
 ) -> None:
-    """The legend of all pictures, above the panels: families by colour and marker, makers by line (with `bars`: by
-    hatch).
+    """Draw the legend of all pictures above the panels: families by colour and marker, makers by line.
+
+    Args:
+        families, makers: what the picture shows; a single maker needs no entry.
+        one_block: add an entry that explains hollow markers.
+        bars: the picture shows bars, whose makers differ by hatch.
     """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -231,4 +239,5 @@ def legend(
 
 
 def has_hollow(rows: Sequence[Any]) -> bool:
+    """Return whether a row is drawn as a hollow marker."""
     return any(map(hollow, rows))

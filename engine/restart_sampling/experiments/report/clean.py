@@ -2,8 +2,8 @@
 
 Files of rows are read from any folder, edited by hand, merged and cut short, so nothing in them is certain. A field of
 the wrong type is dropped; a row that then lacks what its kind needs is left out and counted. Infinity and NaN, which
-JSON files may hold, are no measurements and count as missing. Text loses what no terminal and no page can show, and is
-cut where it is very long."""
+JSON files may hold, count as missing. Text loses what no terminal and no page can show, and very long text is cut.
+"""
 
 from __future__ import annotations
 
@@ -113,27 +113,27 @@ POSITIVE = ("n", "fd_block_n", "samples_per_s", "samples_per_s_q1", "samples_per
 
 
 def cleaned(rows: Iterable[Any]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows that can be used, and a sentence for each reason why others were left out."""
-    kept: list[dict[str, Any]] = []
+    """Return the rows that can be used, and a sentence for each reason why others were left out."""
+    usable: list[dict[str, Any]] = []
     why: Counter[str] = Counter()
     for row in rows:
         found = _row(row)
         if isinstance(found, str):
             why[found] += 1
         else:
-            kept.append(found)
-    return kept, [f"{count:,} row{'s' * (count > 1)} left out: {reason}." for reason, count in why.items()]
+            usable.append(found)
+    return usable, [f"{count:,} row{'s' * (count > 1)} left out: {reason}." for reason, count in why.items()]
 
 
 def printable(text: str, longest: int = LONGEST) -> str:
-    """Return the text without lone surrogates (no UTF-8) and control characters, cut with an ellipsis."""
+    """Return the text without lone surrogates and control characters, cut with an ellipsis to `longest` characters."""
     safe = text[: longest + 1].encode("utf-8", "replace").decode()
     safe = "".join(" " if ord(c) < 32 or 0x7F <= ord(c) < 0xA0 else c for c in safe)
     return safe if len(safe) <= longest else safe[: longest - 1] + "…"
 
 
 def _row(row: Any) -> dict[str, Any] | str:
-    """The row with its good fields, or why it is left out."""
+    """Return the row with its good fields, or why it is left out."""
     if not isinstance(row, Mapping):
         return "not an object"
     kind = row.get("kind")
@@ -165,7 +165,7 @@ def _whole(value: Any) -> int | None:
 
 
 def _anything(value: Any) -> Any:
-    """A field the report has no name for: text, number, or a list or object of such, not nested deeply."""
+    """Return a field that the report does not know: text, a number, or lists and objects of these, up to 6 deep."""
     return _value(value, 6)
 
 
@@ -188,7 +188,7 @@ def _object(value: Any) -> dict[str, Any] | None:
 
 
 def _variable(value: Any) -> str | float | None:
-    """What an ablation varies: a number or a text."""
+    """Return what an ablation varies: a number or a text."""
     return _text(value) if isinstance(value, str) else _number(value)
 
 

@@ -81,7 +81,7 @@ SPEED: tuple[Column, ...] = (
     ("sampler", title_of),
     ("by", field("by")),
     ("NFE", field("nfe")),
-    ("asked", field("nfe_asked")),
+    ("budget", field("nfe_asked")),
     ("samples/s", field("samples_per_s")),
     ("q1", field("samples_per_s_q1")),
     ("q3", field("samples_per_s_q3")),
@@ -147,8 +147,8 @@ TUNED: tuple[Column, ...] = (
 PAIRS: tuple[Column, ...] = (
     ("Restart", lambda pair: f"{title_of(pair.one)}, {pair.one['nfe']} NFE"),
     ("restart [N, K, t_min, t_max]", lambda pair: intervals_of(pair.one)),
-    ("beside", lambda pair: f"{title_of(pair.other)}, {pair.other['nfe']} NFE"),
-    ("FD less that of the other", lambda pair: f"{pair.mean:+.2f} ± {pair.error:.2f}".replace("-", "−")),
+    ("compared with", lambda pair: f"{title_of(pair.other)}, {pair.other['nfe']} NFE"),
+    ("difference in FD", lambda pair: f"{pair.mean:+.2f} ± {pair.error:.2f}".replace("-", "−")),
     ("lower in", lambda pair: f"{pair.lower} of {pair.blocks} blocks"),
 )
 ENVIRONMENT: tuple[Column, ...] = (

@@ -1,4 +1,4 @@
-"""The commands that measure a model, as its rows say it was measured: for the page's "how to make it again"."""
+"""The commands that measure a model in the way its rows were measured, for the page's "How to make it again"."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..measure.shipped import CLASSIFIER, MODEL, REFERENCE, TUNER
 from .select import Row
 
 BUDGETS = "9,18,35,63,127"
-DIGEST = re.compile(r" [0-9a-f]{12}$")  # `judge.load_reference` puts it after a file's name
+DIGEST = re.compile(r" [0-9a-f]{12}$")  # rows have it after the name of a reference file
 
 
 @dataclass(frozen=True)
 class Commands:
-    """Command lines for one model; `quality` has one for each set of features."""
+    """The command lines for one model; `quality` has one for each set of features."""
 
     model: str
     speed: str
@@ -25,16 +25,17 @@ class Commands:
     report: str
 
     def all(self) -> list[str]:
+        """Return all command lines, in the order in which they are run."""
         return [*self.quality, self.speed, self.tune, self.report]
 
 
 def models_of(rows: Iterable[Row]) -> list[str]:
-    """The names of the models, as they were given; those met first come first."""
+    """Return the names of the models as they were given, in the order in which they first occur."""
     return list(dict.fromkeys(str(row["model"]) for row in rows if row.get("model")))
 
 
 def commands_for(rows: Sequence[Row], folders: Sequence[str]) -> list[Commands]:
-    """For each model of the rows; where no row names one, for the bundled model.
+    """Return the commands for each model of the rows; if no row names a model, those for the bundled model.
 
     `bench` writes into the first of the folders, `tune` into the last.
     """
@@ -48,31 +49,32 @@ def _of(model: str, rows: Sequence[Row], folders: Sequence[str]) -> Commands:
     if len(dtypes) == 1 and dtypes != {"fp32"}:
         which += ["--dtype", *dtypes]
     bench = ["restart-sampling", "bench", *which, "--samplers", "all", "--nfe", BUDGETS]
-    judged = list(
+    evaluated = list(
         dict.fromkeys((str(row["features"]), str(row.get("reference") or "")) for row in rows if row.get("features"))
     )
-    judges = [_judge(model, *pair) for pair in judged] or [_judge(model, "", "")]
-    # A search is made again by its own features. Others are for judging: a search by them would make them no witnesses.
+    flags = [_evaluator(model, *pair) for pair in evaluated] or [_evaluator(model, "", "")]
+    # A search is repeated with its own features. The others stay independent of it, so that they can test its result.
     searched = [
         (str(row["features"]), str(row.get("reference") or ""))
         for row in rows
         if row.get("kind") in ("trial", "tuned") and row.get("features")
     ]
     if not searched and model != MODEL:
-        searched = judged
-    by = _judge(model, *(searched[0] if searched else ("", "")), own=TUNER)
+        searched = evaluated
+    by = _evaluator(model, *(searched[0] if searched else ("", "")), own=TUNER)
     return Commands(
         model,
         shlex.join([*bench, "--out", folders[0]]),
-        tuple(shlex.join([*bench, "--n", "3000", *judge, "--out", folders[0]]) for judge in judges),
+        tuple(shlex.join([*bench, "--n", "3000", *some, "--out", folders[0]]) for some in flags),
         shlex.join(["restart-sampling", "tune", *which, "--budget", "20,43,63", *by, "--out", folders[-1]]),
         shlex.join(["restart-sampling", "report", *folders, *named]),
     )
 
 
-def _judge(model: str, features: str, reference: str, own: str = CLASSIFIER) -> list[str]:
-    """The flags that name features and reference; none where they are what the command takes for the bundled model,
-    `own`.
+def _evaluator(model: str, features: str, reference: str, own: str = CLASSIFIER) -> list[str]:
+    """Return the flags that name features and reference.
+
+    There are none for what the command takes for the bundled model by default: its features `own` and its reference.
     """
     bundled = model == MODEL
     words = []

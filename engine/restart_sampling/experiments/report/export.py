@@ -1,8 +1,9 @@
 r"""The report's numbers for other programs: one CSV of all points, and LaTeX tables for a paper.
 
-In the CSV every line is one point at full precision. Distances stand in it as the pictures show them: a mean over
-blocks of seeds that others share, once for each such set, so lines with equal `basis` and `seeds` compare. The LaTeX
-tables need the package booktabs; each says in its caption what its rows have in common."""
+In the CSV every line is one point at full precision. Its distances are those of the pictures: a mean over blocks of
+seeds that other samplers share, once for each such set of blocks, so lines with equal `basis` and `seeds` compare. The
+LaTeX tables need the package booktabs; each says in its caption what its rows have in common.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +101,7 @@ LATEX = {
 
 
 def csv_text(rows: Iterable[Any]) -> str:
-    """All points as CSV text, with a header: distances, speeds and ablations."""
+    """Return all points as CSV text with a header: distances, ablations and speeds."""
     good, _ = cleaned(rows)
     found = [{**p, "point": "distance", "family": family_of(p)} for p in select.quality_points(good)]
     found += [{**p, "point": "ablation", "family": family_of(p)} for p in select.ablation_points(good)]
@@ -113,14 +114,14 @@ def csv_text(rows: Iterable[Any]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """A value as a cell; text that a spreadsheet would run as a formula gets an apostrophe."""
+    """Return a value as a cell; text that a spreadsheet would run as a formula gets an apostrophe before it."""
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@"):
         return f"'{value}"
     return "" if value is None else value
 
 
 def latex_text(rows: Iterable[Any]) -> str:
-    """The tables of distances, of Restart beside the others, and of speeds, as LaTeX with booktabs."""
+    """Return tables as LaTeX with booktabs: distances, Restart compared with other samplers, and speeds."""
     good, _ = cleaned(rows)
     parts = []
     for group in select.panels(select.quality_groups(good)):
@@ -129,7 +130,7 @@ def latex_text(rows: Iterable[Any]) -> str:
         parts.append(latex_table(table(lines, QUALITY), f"Fréchet distance (lower is better): {group.label}."))
     pairs = pairs_table(good)
     if pairs.cells:
-        parts.append(latex_table(pairs, "Restart beside the others, on the same blocks of seeds."))
+        parts.append(latex_table(pairs, "Restart compared with other samplers, on the same blocks of seeds."))
     for group in select.groups(select.speed_rows(good), (*select.SPEED_GROUP, "nfe_asked"))[:1]:
         caption = (
             f"Samples per second, quartiles q1 and q3 over {number(group.rows[0].get('rounds'))} rounds: {group.label}."
@@ -139,7 +140,7 @@ def latex_text(rows: Iterable[Any]) -> str:
 
 
 def latex_table(some: Table, caption: str) -> str:
-    """One table, text to the left and numbers to the right."""
+    """Return one table in LaTeX; columns of text are flush left, columns of numbers flush right."""
     right = [
         all(not line[i] or line[i][:1] in "0123456789–−+" for line in some.cells) for i in range(len(some.columns))
     ]

@@ -1,6 +1,7 @@
-"""The page: one HTML file that loads nothing. plotly.js is in it once, images are data URIs, the font is the system's.
+"""The page: one HTML file that loads nothing.
 
-The template in `templates/` is Jinja's. Text is escaped by Jinja, and figures are JSON whose <, >, & and ' are escaped.
+The file holds plotly.js once, images as data URIs, and asks for the system's font. It is made from the Jinja template
+in `templates/`. Jinja escapes all text; figures are JSON in which it writes <, >, & and ' as escapes.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def newest_alike(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
 
 
 def is_train(row: Row) -> bool:
-    """Return whether a row measures the training images, whose distance a perfect sampler would reach."""
+    """Return whether a row measures the training images: the distance of a sampler without any error."""
     return str(row.get("sampler", "")).lower() in TRAIN
 
 
@@ -168,7 +168,7 @@ def _balanced(point: dict[str, Any]) -> dict[str, Any]:
 
 
 def _means(rows: Sequence[Row], names: Iterable[str]) -> dict[str, Any]:
-    """Return mean and std of the fields that all rows have, as `name` and `name`_std; None if only some have it."""
+    """Return mean and std of fields over the rows, as `name` and `name`_std; None if only some rows have the field."""
     found: dict[str, Any] = {}
     for name in names:
         known = [row[name] for row in rows if is_finite(row.get(name))]

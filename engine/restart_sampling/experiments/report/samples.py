@@ -1,7 +1,8 @@
 r"""Images of the model itself: the same seeds by several samplers, and one Restart run laid out along its evaluations.
 
-The run is taken from the plain float64 loop (`bench.loops.restart_loop_fp64`) with a denoiser that writes down what it
-was given, σ and x, and what it returned, D(x; σ). σ rises from one evaluation to the next only at a jump."""
+The run is one of the plain float64 loop (`measure.loops.restart_loop_fp64`) with a denoiser that records what it is
+given, σ and x, and what it returns, D(x; σ). σ rises from one evaluation to the next only at a jump.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +12,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ...common.images import grid, png_bytes, to_uint8
 from ...models.denoiser import Denoiser
 from ...plan.plan import Plan
+from ...sampler.noise import normal
+from ..measure import loops
 from .chart import empty
 from .style import INK, colour, number
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
-    from torch import Tensor
 
 SAMPLERS = ("heun", "heun+restart", "edm-stochastic", "dpm++2m")
 BUDGETS = (18, 35)
@@ -31,7 +35,7 @@ STRIP_PLAN: dict[str, Any] = {"steps": 18, "restart": [3, 2, 0.06, 0.30]}
 
 @dataclass(frozen=True)
 class Picture:
-    """An image that lives in the page: a data URI, its size in CSS pixels, a caption and what it shows in words."""
+    """An image of the page: a data URI, its size in CSS pixels, a caption, and in words what it shows."""
 
     uri: str
     width: int
@@ -50,7 +54,7 @@ class Visit:
 
 
 def data_uri(image: np.ndarray) -> str:
-    """uint8 [H, W, C] as a PNG in a data URI."""
+    """Return an image, uint8 [H, W, C], as a PNG in a data URI."""
     return "data:image/png;base64," + base64.b64encode(png_bytes(image, optimize=True)).decode()
 
 
@@ -62,7 +66,10 @@ def sample_grids(
     columns: int = 6,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Picture]:
-    """Draw a grid of images for each budget and candidate, of the same seeds and so the same classes in every grid."""
+    """Return a grid of images for each budget and candidate, all from the same seeds and so of the same classes.
+
+    A candidate for which a budget is too small has no grid there. `progress` is told what is drawn next.
+    """
     some = list(candidates)
     pictures = []
     for budget in budgets:
@@ -81,16 +88,12 @@ def sample_grids(
 
 
 def record(denoiser: Denoiser, plan: Plan, seeds: Sequence[int] = STRIP_SEEDS) -> tuple[list[Visit], Tensor]:
-    """The evaluations of `plan` run by the plain loop from the engine's initial latents, and the samples float64 [B, C,
-    H, W].
+    """Run `plan` by the plain loop; return its evaluations and the samples, float64 [B, C, H, W].
 
-    Levels beyond what the network knows are cut off, as everywhere. Classes, if there are any, are seed mod their
-    number. ValueError if the network is not preconditioned as EDM."""
-    import torch
-
-    import restart_sampling.experiments.measure.loops as loops
-    from restart_sampling.sampler.noise import normal
-
+    The run starts from the engine's initial latents. Levels beyond what the network knows are cut off, as everywhere.
+    The class of a sample, if there are classes, is its seed modulo their number. Raises ValueError if the network is
+    not preconditioned as EDM.
+    """
     labels = torch.tensor([s % denoiser.label_dim for s in seeds]) if denoiser.label_dim else None
     inner = loops.edm_denoiser_of(denoiser, labels)
     visits: list[Visit] = []
@@ -102,26 +105,26 @@ def record(denoiser: Denoiser, plan: Plan, seeds: Sequence[int] = STRIP_SEEDS) -
 
     noise = loops.SampleGenerators(seeds)
     plan = plan.for_network(denoiser.parameterization.sigma_min, denoiser.parameterization.sigma_max)
-    grid_ = torch.tensor(plan.grid, dtype=torch.float64)
+    levels = torch.tensor(plan.grid, dtype=torch.float64)
     latents = normal(seeds, 0, denoiser.shape)
-    x = loops.restart_loop_fp64(recording, latents, grid_, loops.intervals_of(plan), noise)
+    x = loops.restart_loop_fp64(recording, latents, levels, loops.intervals_of(plan), noise)
     return visits, x
 
 
 def jumps(visits: Sequence[Visit]) -> list[int]:
-    """The evaluations before which the state was lifted."""
+    """Return the numbers of the evaluations before which the state jumped up, counted from 0."""
     return [k for k in range(1, len(visits)) if visits[k].sigma > visits[k - 1].sigma]
 
 
 def columns(visits: Sequence[Visit]) -> list[int]:
-    """The evaluations that get a column: the first of every step, and the one that arrives where a jump starts."""
+    """Return the evaluations that get a column: the first of every step, and the one from which a jump starts."""
     firsts = {k for k in range(len(visits)) if k == 0 or visits[k].sigma >= visits[k - 1].sigma}
     return sorted(firsts | {k - 1 for k in jumps(visits)})
 
 
 def strip(visits: Sequence[Visit], x: Tensor) -> Figure:
-    """σ step by step with an arrow up at every jump; under it x and D of each step, and the samples x at the end."""
-    lifted, shown = set(jumps(visits)), columns(visits)
+    """Draw σ step by step with an arrow up at every jump; under it x and D of each step, and last the samples x."""
+    jumped, shown = set(jumps(visits)), columns(visits)
     samples = len(x)
     top, cell = 240, 44
     figure = empty(height=top + 2 * cell * samples)
@@ -129,7 +132,7 @@ def strip(visits: Sequence[Visit], x: Tensor) -> Figure:
     place: list[float | None] = []
     level: list[float | None] = []
     for n, k in enumerate(shown):
-        if k in lifted:  # the line is broken here: the arrow goes on
+        if k in jumped:  # the line is broken here, and an arrow is in its place
             place.append(None)
             level.append(None)
             figure.add_annotation(
@@ -159,8 +162,8 @@ def strip(visits: Sequence[Visit], x: Tensor) -> Figure:
         showlegend=False,
         hovertemplate="sigma %{y:.4g}<extra></extra>",
     )
-    if lifted:
-        n = next(n for n, k in enumerate(shown) if k in lifted)
+    if jumped:
+        n = next(n for n, k in enumerate(shown) if k in jumped)
         figure.add_annotation(
             x=n,
             y=float(np.log10(sigmas[n])),
@@ -223,7 +226,7 @@ def strip(visits: Sequence[Visit], x: Tensor) -> Figure:
 
 
 def _thumbnail(figure: Figure, image: Tensor, column: int, row: int) -> None:
-    """[C, H, W] in [−1, 1] at a column and row of the strip, enlarged here so that no browser smooths it."""
+    """Draw an image, [C, H, W] in [−1, 1], at a column and row, enlarged so that no browser smooths it."""
     scale = max(1, 84 // image.shape[-1])
     pixels = to_uint8(image[None].float())[0].repeat(scale, axis=0).repeat(scale, axis=1)
     figure.add_layout_image(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 SEARCH_GROUP = ("model", "model_sha256", "device", "features", "reference", "dtype", "classes")
 ABLATIONS = {
-    "K": "More jumps contract the error of the walk so far and add that of their own steps, so there is a best K.",
+    "K": "More jumps contract the error of the run so far and add the error of their own steps, so some K is the best.",
     "interval": "Where the interval stands, from t_min to t_max.",
     "N_main": "Points of the main grid, with the interval unchanged.",
 }
@@ -81,7 +81,7 @@ class Section:
 
     @property
     def choices(self) -> list[tuple[int, str]]:
-        """Return (place, label) of the views in reading order: "budget 9" before "budget 35"."""
+        """(place, label) of the views, sorted by label with "budget 9" before "budget 35"; view 0 is shown first."""
         named = [(n, view.short or view.label) for n, view in enumerate(self.views)]
         return sorted(
             named, key=lambda item: [(p.isdigit(), int(p) if p.isdigit() else p) for p in re.split(r"(\d+)", item[1])]
@@ -133,16 +133,16 @@ def _quality(rows: Sequence[Row]) -> Section:
         train = train_row(rows, group)
         views.append(_view(group, figures.pareto(group.rows, train), columns.QUALITY, train))
     lead = (
-        "Fréchet distance (FD) to the reference on the named features, against network evaluations per sample (NFE); "
-        "lower and further left is better. All points of a picture are of the same seeds; where samplers were drawn on "
-        "different numbers of blocks, there is a picture for each set of blocks. Bars are the standard deviation over "
-        "blocks; a hollow marker is of one block, so its spread is not known. A wide band is the front of its family: "
-        "no sampler of the family is better in both. Plain PyTorch loops begin from the engine's latents and have "
-        "other noise on the way; they are hidden until chosen in the legend."
+        "Fréchet distance (FD) to the reference on the named features, against network evaluations per sample "
+        "(NFE). Lower and further left is better. All points of a picture are of the same seeds; if samplers were "
+        "drawn on different blocks of seeds, there is a picture for each set of blocks. Bars are the standard "
+        "deviation over blocks; a hollow marker is of one block, so its spread is not known. A wide band is the "
+        "front of its family: no sampler of the family is better in both. Plain PyTorch loops start from the "
+        "engine's latents, but their later noise differs; they are hidden until chosen in the legend."
     )
     further = (
         ("Every set of features side by side", tables.features_table(rows)),
-        ("Restart beside the others, block by block of the same seeds", tables.pairs_table(rows)),
+        ("Restart compared with other samplers, block by block on the same seeds", tables.pairs_table(rows)),
     )
     return Section(
         "quality",
@@ -158,9 +158,9 @@ def _speed_quality(rows: Sequence[Row]) -> Section:
     found = groups(speed_at_quality(rows), SPEED_QUALITY_GROUP)
     views = [_view(g, figures.speed_quality(g.rows), columns.AT_QUALITY) for g in found]
     lead = (
-        "Samples per second against FD, where both were measured for one sampler, NFE, network and precision. At one "
-        "height (equal quality) the point further right is faster. All in one picture took turns in one process "
-        "(rotation). Bars: quartiles of the speed, standard deviation of the FD."
+        "Samples per second against FD, of samplers for which both were measured with one network and precision. Of"
+        " two points at one height (equal quality), the one further right is faster. The samplers of a picture took"
+        " turns in one process (a rotation). Bars are quartiles of the speed and the standard deviation of the FD."
     )
     missing = _missing("quality", "samplers with both speed and quality rows", views)
     return Section("speed-quality", "Speed at equal quality", lead, tuple(views), *missing)
@@ -170,9 +170,10 @@ def _speed(rows: Sequence[Row]) -> Section:
     found = groups(speed_rows(rows), (*SPEED_GROUP, "nfe_asked"))
     views = [_view(g, bars.speed_bars(g.rows), columns.SPEED) for g in found]
     lead = (
-        "Samples per second of one machine, batch and budget of evaluations; whiskers are quartiles over rounds in "
-        "which the samplers took turns. The evaluations that really ran are in brackets: a sampler takes the most that "
-        "fits in the budget. Pale bars were measured while other processes took the processor: measure them again."
+        "Samples per second on one machine, at one batch size and budget of evaluations. Whiskers are quartiles "
+        "over rounds in which the samplers took turns. In brackets are the evaluations that really ran, the most "
+        "that fit in the budget. Pale bars were measured while other processes took the processor; measure them "
+        "again."
     )
     return Section("speed", "Samples per second", lead, tuple(views), *_missing("speed", "speed rows", views))
 
@@ -186,9 +187,7 @@ def _time(rows: Sequence[Row]) -> Section:
     ]
     found = groups(timed, (*SPEED_GROUP, "nfe_asked"))
     views = [_view(g, bars.breakdown(g.rows), columns.SPEED) for g in found]
-    lead = (
-        "Where the time of one evaluation of a batch goes: the network, and everything else (the share beside the bar)."
-    )
+    lead = "Where the time of one evaluation of a batch goes: the network, and all else, whose share is beside the bar."
     missing = _missing("speed", "speed rows with times", views)
     return Section("time", "Time of an evaluation", lead, tuple(views), *missing)
 
@@ -197,8 +196,8 @@ def _live(live: Live | None) -> list[Section]:
     """Return the sections of images that were drawn for the page."""
     lead = "The same seeds, and so the same classes, in every grid."
     strip_lead = (
-        "One Restart run, evaluation by evaluation: sigma on top, an arrow up at every jump; under it the state x that "
-        "the denoiser was given (shown as x/√(1 + sigma²)) and its output D(x; sigma)."
+        "One Restart run, evaluation by evaluation. On top is sigma, with an arrow up at every jump. Under it are "
+        "the state x that the denoiser was given, shown as x/√(1 + sigma²), and its output D(x; sigma)."
     )
     if live is None:
         missing = "No images were drawn for this page."
@@ -245,10 +244,10 @@ def _tuning(rows: Sequence[Row]) -> Section:
         named = tuple((name, columns.table(some, which)) for name, some, which in shown if some)
         views.append(View(g.label, figure, named, g.short))
     lead = (
-        "Plans found by search, by the distances of the named features: how good they are is for other features to "
-        "say. Trials share their seeds; what is reported for a budget was measured again on fresh seeds, in a panel of "
-        "its own, beside the best preset and plain Heun that fit in it. Where searches drew different seeds, the "
-        "newest is shown; all are in the tables."
+        "Plans that a search chose by the distance on the named features; other features must say how good they "
+        "are. All trials share their seeds. What is reported for a budget was measured again on fresh seeds, in a "
+        "panel of its own, together with plain Heun and the best preset within the budget. If searches drew "
+        "different seeds, the newest is shown; the tables have all."
     )
     return Section("tuning", "Tuned plans", lead, tuple(views), *_missing("tune", "rows of a search", views))
 

@@ -1,7 +1,8 @@
 """Series: the points of one sampler that a line may join, and the name that stands beside them.
 
-Points of one sampler with Restart intervals in other places are other samplers for a reader: joined by a line they
-would look like one curve along NFE."""
+Points of one sampler whose Restart intervals stand in different places are in different series: joined by a line, they
+would look like one curve along NFE.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +19,19 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Series:
-    """Points along NFE, and their name."""
+    """The points of a line, by NFE, and their name."""
 
     name: str
     rows: tuple[Row, ...]
 
 
 def title_of(row: Row) -> str:
+    """Return the name of a row's sampler as readers see it."""
     return str(row.get("title") or row.get("sampler") or "?")
 
 
 def intervals_of(row: Row) -> str:
-    """ "[3, 2, 0.3, 1] [9, 1, 2, 5]" from any Restart notation; the text itself where it is none."""
+    """Return a row's Restart intervals as "[3, 2, 0.3, 1] [9, 1, 2, 5]"; text that is no notation stays as it is."""
     text = row.get("restart") or ""
     try:
         found = RestartConfig.parse(text or None).intervals
@@ -39,7 +41,7 @@ def intervals_of(row: Row) -> str:
 
 
 def where_of(row: Row) -> str:
-    """ "0.06–0.3", where the intervals stand in noise; "" where there are none."""
+    """Return between which noise levels a row's Restart intervals stand, as "0.06–0.3"; "" if there are none."""
     try:
         found = RestartConfig.parse(row.get("restart") or None).intervals
     except RestartError:
@@ -48,8 +50,9 @@ def where_of(row: Row) -> str:
 
 
 def series_of(points: Iterable[Row]) -> list[Series]:
-    """A series for each sampler and place of its intervals, the engine's first; named by the place where there are
-    several.
+    """Return a series for each sampler and place of its intervals, the engine's first.
+
+    The name of a series contains the place if the sampler has several.
     """
     found: dict[tuple[str, str, str], list[Row]] = {}
     for point in points:

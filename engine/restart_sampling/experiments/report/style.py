@@ -1,11 +1,8 @@
-"""How things look, in every picture of the package: one colour and one marker for each family, one pattern for its
-library.
+"""The looks of every picture: a colour and a marker for each family of samplers, a pattern for each library.
 
-All pictures take their looks from here: the report's page (plotly), the pictures of `tune`, and those in the
-documentation (matplotlib, through canvas.py). The colours are Okabe and Ito's, which people with any colour vision can
-tell apart; and no difference is in colour alone.
-
-A hollow marker is a distance of one block of seeds: its spread is not known.
+The page (plotly), the pictures of `tune` and those of the documentation (matplotlib, through canvas.py) take their
+looks from here. The colours are Okabe and Ito's, which people with any colour vision can tell apart, and no difference
+is in colour alone. A hollow marker is a distance of one block of seeds, so its spread is not known.
 """
 
 from __future__ import annotations
@@ -22,9 +19,7 @@ from ...plan.options import family
 
 @dataclass(frozen=True)
 class Look:
-    """A family of samplers: its name in legends, its colour, and its marker in plotly (`symbol`) and matplotlib
-    (`marker`).
-    """
+    """The looks of a family of samplers: its name in legends, its colour, its marker in plotly and in matplotlib."""
 
     label: str
     colour: str
@@ -34,10 +29,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Maker:
-    """The library that runs a sampler.
-
-    Its name, hatches of bars in matplotlib (`hatch`) and plotly (`pattern`), and lines (`line`, `dash`).
-    """
+    """The looks of a library: its name in legends, its hatch (plotly: pattern) of bars, its line (plotly: dash)."""
 
     label: str
     hatch: str
@@ -71,7 +63,7 @@ HOLLOW = "hollow: one block, spread not known"
 
 
 def family_of(row: Mapping[str, Any]) -> str:
-    """ "ode", "sde" or "restart": as the row says, else by its configuration."""
+    """Return "ode", "sde" or "restart": as the row says, else by the plan's options."""
     if row.get("family"):
         return str(row["family"])
     config = row.get("config") or {}
@@ -80,40 +72,44 @@ def family_of(row: Mapping[str, Any]) -> str:
 
 
 def look(family: str) -> Look:
+    """Return the looks of a family."""
     return LOOKS.get(family, OTHER)
 
 
 def maker(row: Mapping[str, Any]) -> Maker:
+    """Return the looks of the library that ran a row's sampler."""
     return MAKERS.get(str(row.get("by", "")), OTHER_MAKER)
 
 
 def rank(family: str) -> int:
-    """Place of a family in legends and tables."""
+    """Return the place of a family in legends and tables."""
     return list(FAMILIES).index(family) if family in FAMILIES else len(FAMILIES)
 
 
 def maker_rank(by: object) -> int:
-    """Place of a maker in legends and tables: the engine first."""
+    """Return the place of a maker in legends and tables: the engine first."""
     return list(MAKERS).index(str(by)) if str(by) in MAKERS else len(MAKERS)
 
 
 def colour(family: str) -> str:
+    """Return the colour of a family."""
     return look(family).colour
 
 
 def hollow(row: Mapping[str, Any]) -> bool:
-    """Whether the distance of a point is of one block of seeds, so that its spread is not known."""
+    """Return whether the distance of a point is of one block of seeds, so that its spread is not known."""
     return row.get("fd") is not None and not row.get("std")
 
 
 def symbol(row: Mapping[str, Any]) -> str:
-    """The plotly marker of a point."""
+    """Return the plotly marker of a point."""
     return look(family_of(row)).symbol + "-open" * hollow(row)
 
 
 def disturbed(row: Mapping[str, Any]) -> str:
-    """ "2 of 5 rounds disturbed" where other processes took the processor while a speed was measured; "" where none
-    did.
+    """Return "2 of 5 rounds disturbed", or "" if none was.
+
+    A round is disturbed if other processes took the processor while its speed was measured.
     """
     rounds = row.get("disturbed")
     if not isinstance(rounds, (int, float)) or not rounds:
@@ -122,12 +118,12 @@ def disturbed(row: Mapping[str, Any]) -> str:
 
 
 def text(value: object) -> str:
-    """A text as plotly shows it: plotly reads tags, so they are escaped."""
+    """Return a text for plotly, which reads tags, with its tags escaped."""
     return html.escape(str(value), quote=False)
 
 
 def number(value: object) -> str:
-    """A number for people: four significant digits, thousands with commas, – for none."""
+    """Return a number for people: four significant digits, thousands with commas, – for none."""
     if value is None or value == "":
         return "–"
     if not is_number(value):
@@ -138,7 +134,7 @@ def number(value: object) -> str:
 
 
 def log_ticks(values: Iterable[float]) -> list[float]:
-    """Tick values for a logarithmic axis: 1, 2, 5 of each decade, and more where the values span less than one."""
+    """Return ticks for a logarithmic axis: 1, 2, 5 of each decade, and more if the values span less than one."""
     known = [v for v in values if v > 0 and math.isfinite(v)]
     if not known:
         return []
@@ -151,7 +147,7 @@ def log_ticks(values: Iterable[float]) -> list[float]:
 
 
 def log_range(values: Iterable[float], pad: float = 0.06) -> tuple[float, float] | None:
-    """(low, high) of a logarithmic axis that leaves room around the values; None where there are none."""
+    """Return the ends of a logarithmic axis that leaves room around the values; None if there are none."""
     known = [math.log10(v) for v in values if v > 0 and math.isfinite(v)]
     if not known:
         return None

@@ -131,7 +131,7 @@ def _looked_up(points: Mapping[Key, Row]) -> Callable[[Row], str]:
 
 
 def pairs_table(rows: Iterable[Row]) -> Table:
-    """Return Restart beside the same solver without it and beside the best SDE, on the same blocks of seeds.
+    """Return Restart compared with the same solver without it and with the best SDE, on the same blocks of seeds.
 
     A line is a pair of `claims.pairs`, with the mean difference and its standard error.
     """
@@ -180,12 +180,12 @@ def tuned_table(rows: Iterable[Row]) -> str:
         return ""
     columns: list[Column] = [
         ("budget, NFE", field("budget")),
-        ("found", _found),
+        ("plan found", _found),
         ("NFE", field("nfe")),
-        ("FD of it", lambda row: _fd(row, "fd", "fd_std")),
-        ("best preset", lambda row: _fd(row, "fd_best_preset", "fd_best_preset_std")),
-        ("its name", field("best_preset")),
-        ("Heun", lambda row: _fd(row, "fd_heun", "fd_heun_std")),
+        ("its FD", lambda row: _fd(row, "fd", "fd_std")),
+        ("FD of the best preset", lambda row: _fd(row, "fd_best_preset", "fd_best_preset_std")),
+        ("best preset", field("best_preset")),
+        ("FD of Heun", lambda row: _fd(row, "fd_heun", "fd_heun_std")),
         ("lower than both in", lambda row: f"{number(row.get('better'))} of {number(row.get('blocks'))}"),
     ]
     newest = latest(found[0].rows, ("budget",))
