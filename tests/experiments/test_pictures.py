@@ -217,6 +217,21 @@ def test_names_stand_beside_their_points_and_not_on_each_other():
     assert not any(label.clear for label in crowd)
 
 
+def test_leader_lines_lie_under_all_names():
+    """Many samplers at one point: some names stand at a distance, and no line strikes another name through."""
+    rows = [{"sampler": f"sampler {n}", "family": "ode", "by": "engine", "nfe": 35, "fd": 3.0} for n in range(12)]
+    with canvas.drawing():
+        _, axes = canvas.figure(3)
+        axes.set(xlim=(10, 60), ylim=(1, 5))
+        canvas.name(axes, series_of(rows), "nfe")
+    leaders = [text for text in axes.texts if text.arrow_patch is not None]
+    names = [text for text in axes.texts if text.arrow_patch is None]
+    assert sorted(text.get_text() for text in names) == sorted(row["sampler"] for row in rows)
+    assert leaders and all(text.get_alpha() == 0 for text in leaders)
+    assert max(text.zorder for text in leaders) < min(text.zorder for text in names)
+    assert all(text.get_path_effects() for text in names)
+
+
 def test_bars_begin_at_zero():
     """In the report's page and in the README's picture, whose axis is set."""
     group = select.groups(select.speed_rows(made_rows()), (*select.SPEED_GROUP, "nfe_asked"))[0]

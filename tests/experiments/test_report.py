@@ -20,7 +20,7 @@ import restart_sampling as rs
 from restart_sampling.experiments.measure import agreement, claims
 from restart_sampling.experiments.report import make_page, pairs_table, quality_table, select, speed_table, tuned_table
 from restart_sampling.experiments.report.front import front
-from restart_sampling.experiments.report.page import Live
+from restart_sampling.experiments.report.page import TEMPLATES, Live
 
 pytest.importorskip("plotly")
 pytest.importorskip("jinja2")
@@ -62,6 +62,12 @@ def test_the_page_is_html_and_loads_nothing(whole):
     assert "url(" not in style and "@import" not in style
     assert whole.count("plotly.js v") == 1
     assert [a for tag, a in page.tags if tag == "img" and not a.get("alt")] == []
+
+
+def test_the_page_holds_its_style_and_script_as_they_are_written(whole):
+    """Jinja reads the template's files, and must find nothing of its own in the style and the script."""
+    for name in ("report.css", "report.js"):
+        assert (TEMPLATES / name).read_text().rstrip() in whole
 
 
 def test_every_section_has_a_figure_or_images(whole):

@@ -7,6 +7,7 @@ import math
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from restart_sampling.common.errors import ConfigError, NonFiniteError, OutputEr
 from restart_sampling.common.images import to_uint8
 from restart_sampling.experiments.measure import rows
 from restart_sampling.experiments.report.front import front
-from restart_sampling.experiments.tune import confirm, pareto, restore, space, starts, study
+from restart_sampling.experiments.tune import confirm, pareto, plan_text, restore, space, starts, study
 from restart_sampling.experiments.tune.objective import Objective, Value
 from restart_sampling.experiments.tune.space import Refused, Space
 from restart_sampling.jobs.lock import FolderLock
@@ -30,6 +31,7 @@ pytest.importorskip("plotly")
 pytest.importorskip("matplotlib")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 DENOISER = rs.Denoiser.from_function(gaussian(), shape=(1, 4, 4), sigma_min=0.002, sigma_max=80.0)
 COMMON = {"model": "made-up", "model_sha256": "", "dtype": "fp32", "n": 8, "first_seed": 0}
 
@@ -468,7 +470,7 @@ def test_tuned_rows(tmp_path):
         assert row["fd_heun"] == pytest.approx(worth(heun) + 0.25, abs=1e-6)
         assert row["heun"] == heun.digest
         assert (row["kind"], row["n"], row["first_seed"]) == ("tuned", 8, 100)
-        assert row["code"] == confirm.python(plan) and row.get("python") == COMMON.get("python")  # the version stays
+        assert row["code"] == plan_text.python(plan) and row.get("python") == COMMON.get("python")  # the version stays
     tried = [t for t in study.complete(found) if t.user_attrs.get("preset") and t.values[0] <= 43]
     best = min(tried, key=lambda t: t.values[1])
     assert made[1]["best_preset"] == best.user_attrs["preset"]
@@ -627,6 +629,32 @@ def test_a_search_is_made_again_from_its_rows(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("folder", "features", "options"),
+    [
+        ("search", "fashion-mnist-autoencoder", {"levels": 5, "max_nfe": 43}),
+        ("search", "fashion-mnist-patches", {"levels": 5, "max_nfe": 43}),
+        ("", "fashion-mnist-classifier", {"max_nfe": 63}),
+    ],
+)
+def test_a_committed_search_goes_on(tmp_path, folder, features, options):
+    """The searches of `make tune`, made again from the rows of this repository: no plan of theirs is drawn again."""
+    den = rs.load("fashion-mnist")
+    written = rows.find(rows.read(RESULTS / folder / "tune.jsonl"), kind="trial", features=features)
+    where = space.space_for(den.parameterization, solvers=("dpm++2m", "heun"), **options)
+    known = Known()
+    known.real = Objective(den, Size(), n=500, first_seed=0)
+    found = study.open_study(tmp_path / "tune.db", settings())
+    restored, outside = restore.restore(found, written, written[-1], where, known.key)
+    assert restored + outside == len({row["trial"] for row in written if row["study"] == written[-1]["study"]})
+    assert restored == study.drawn(found) > 20
+    study.search(found, where, known, restored + 2, budgets=(22, 43))
+    assert len(known.plans) == 2
+    assert not {plan.digest for plan in known.plans} & {row["plan"] for row in written}
+    reopened = study.open_study(tmp_path / "tune.db", settings())
+    assert study.drawn(reopened) == restored + 2 and reopened.user_attrs["study"] == written[-1]["study"]
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"trial": "3"},
@@ -696,13 +724,13 @@ def test_command_lines_and_python_give_the_plan_back(monkeypatch):
             continue
     assert len(plans) > 10
     for plan in plans:
-        words = shlex.split(confirm.command(plan, "my model.pkl", "bf16"))
+        words = shlex.split(plan_text.command(plan, "my model.pkl", "bf16"))
         assert words[0] == "restart-sampling"
         app(args=words[1:], standalone_mode=False)
         found, given = drawn.pop()
         assert found.digest == plan.digest
         assert (given["model"], given["dtype"]) == ("my model.pkl", "bf16")
-        assert eval(confirm.python(plan), {"rs": rs, "inf": math.inf}).digest == plan.digest
+        assert eval(plan_text.python(plan), {"rs": rs, "inf": math.inf}).digest == plan.digest
 
 
 def test_pictures(tmp_path):

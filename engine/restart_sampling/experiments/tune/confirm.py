@@ -2,54 +2,39 @@ r"""What a search found, for each budget, measured again on fresh seeds beside t
 
 The lowest distance of many trials is partly luck on the seeds they share. So the lowest few, the finalists, are drawn
 again on the seeds after those of the search, and the one that is lowest there is the tuned plan. What is reported is
-neither of the two: the tuned plan, the preset and plain Heun all draw the seeds of the benchmark. The preset is chosen
-by the search as well: the best on its seeds of those that were tried there; where none was, the Restart preset that
-uses most of the budget.
+neither of the two distances: the tuned plan, the preset and plain Heun are all drawn on the seeds of the benchmark. The
+preset, too, is chosen by the search: the best on its seeds of the presets that were tried. If none was tried, it is the
+Restart preset that uses most of the budget.
 """
 
 from __future__ import annotations
 
 import math
-import shlex
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ...common.errors import ConfigError, NonFiniteError, RestartValueError
+from ...common.errors import NonFiniteError, RestartValueError
 from ...plan.plan import Plan
 from ...plan.presets import presets
 from ..measure.engine import plan_for
 from ..measure.rows import append, find, read
 from .pareto import lowest
+from .plan_text import command, plan_fields, python
 from .space import Space
 from .starts import fitting
-from .study import complete, finished
+from .storage import complete, finished
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.trial import FrozenTrial
 
 FILE = "tune.jsonl"
 FIRST_SEED = 1_000_000  # the benchmark's
 BLOCK = 1000  # seeds of a distance, the benchmark's: a distance falls with the number of images, so all have as many
 Row = dict[str, Any]
-_FLAGS = (  # of `generate`, with the option of Plan.build each is
-    ("--steps", "steps"),
-    ("--solver", "solver"),
-    ("--restart-solver", "restart_solver"),
-    ("--rho", "rho"),
-    ("--s-noise", "s_noise"),
-    ("--s-churn", "s_churn"),
-    ("--s-min", "s_min"),
-    ("--s-max", "s_max"),
-    ("--restart-gamma", "restart_gamma"),
-    ("--sigma-min", "sigma_min"),
-    ("--sigma-max", "sigma_max"),
-    ("--schedule", "schedule"),
-    ("--on-collision", "on_collision"),
-    ("--guidance-scale", "guidance_scale"),
-)
+SAME = ("kind", "study", "budget", "plan", "best_preset", "n", "blocks", "first_seed", "final_n")  # not measured again
 
 
 class Fresh(Protocol):
@@ -69,54 +54,6 @@ def better(found: Sequence[float], *others: Sequence[float]) -> int:
     """Return in how many blocks the plan is better than all others; those that were not measured do not count."""
     rivals = [other for other in others if other]
     return sum(value < min(rest) for value, *rest in zip(found, *rivals, strict=True)) if rivals else 0
-
-
-def options(plan: Plan) -> Row:
-    """Return what differs from the defaults of `Plan.build`, with `steps`: enough to build the plan again."""
-    own, default = plan.config.to_dict(), Plan.build(steps=18).config.to_dict()
-    found = {name: value for name, value in own.items() if name == "steps" or value != default.get(name)}
-    if plan.config.restart.intervals:
-        intervals = [[i.N, i.K, i.t_min, i.t_max] for i in plan.config.restart.intervals]
-        found["restart"] = intervals[0] if len(intervals) == 1 else intervals
-    else:
-        found.pop("restart", None)
-    return found
-
-
-def command(plan: Plan, model: str, dtype: str = "fp32") -> str:
-    """Return the plan as a `restart-sampling generate` command line; ConfigError if an option of it is no flag."""
-    given = options(plan)
-    words = ["restart-sampling", "generate", "--model", model]
-    for flag, name in _FLAGS:
-        if name in given:
-            words += [flag, str(given.pop(name))]
-    if "restart" in given:
-        words += ["--restart", str(given.pop("restart"))]
-    if given:
-        raise ConfigError(f"{', '.join(given)} cannot be given on the command line; build the plan in Python")
-    if dtype != "fp32":
-        words += ["--dtype", dtype]
-    return shlex.join(words)
-
-
-def python(plan: Plan) -> str:
-    """Return the plan as a line of Python."""
-    return f"rs.Plan.build({', '.join(f'{name}={value!r}' for name, value in options(plan).items())})"
-
-
-def plan_fields(plan: Plan, nfe: int, dtype: str) -> Row:
-    """Return the fields that a row has of the plan."""
-    return {
-        "sampler": "tuned",
-        "by": "engine",
-        "source": "found by search",
-        "family": plan.config.family,
-        "nfe": nfe,
-        "key": f"{plan.digest}-{dtype}",
-        "plan": plan.digest,
-        "config": plan.config.to_dict(),
-        "restart": plan.config.restart.to_json() if plan.intervals else "",
-    }
 
 
 def write_trials(study: Study, common: Row, path: Path) -> list[Row]:
@@ -147,6 +84,26 @@ def write_trials(study: Study, common: Row, path: Path) -> list[Row]:
     return mine
 
 
+@dataclass(frozen=True)
+class _Measure:
+    """Measures plans on blocks of seeds and says what it found."""
+
+    objective: Fresh
+    block: int
+    progress: Callable[[str], None]
+
+    def distances(self, plan: Plan, first_seed: int, n: int, what: str, which: str) -> list[float]:
+        """Return the distance on each block of n seeds; none if samples are not finite. `what` on `which` is told."""
+        starts = range(first_seed, first_seed + n, self.block)
+        try:
+            found = [self.objective.fresh(plan, start, self.block) for start in starts]
+        except NonFiniteError as error:
+            self.progress(f"{what}: {error}")
+            return []
+        self.progress(f"{what}: FD {spread(found)} on {which}")
+        return found
+
+
 def confirm(
     study: Study,
     space: Space,
@@ -161,36 +118,39 @@ def confirm(
     final_n: int | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
-    """Return rows of kind "tuned", one for each budget that a trial fits in; append them, and measure none twice.
+    """Return rows of kind "tuned", one for each budget that a trial fits in.
+
+    New rows are appended to the file. What an earlier row has is not measured again.
 
     Args:
         common: fields that every row has (model, features, environment …).
-        n, first_seed: the fresh seeds. Up to BLOCK of them are one distance; more are a distance for every BLOCK, whose
-            mean is reported with its standard deviation, and n must be a multiple of BLOCK (else RestartValueError).
-        finalists: how many plans of a budget are drawn again before one is chosen, on the seeds after those of the
-            search.
-        final_n: number of these seeds, a multiple of what one distance takes (else RestartValueError); default one
-            distance.
+        path: the file of rows.
+        n, first_seed: the fresh seeds. Up to BLOCK of them are one distance. More must be a multiple of BLOCK (else
+            RestartValueError); every BLOCK is a distance, and their mean and standard deviation are reported.
+        finalists: how many plans of a budget are drawn again before one is chosen.
+        final_n: on how many seeds, a multiple of those of one distance (else RestartValueError), which is the default.
+        progress: is told what was measured.
     """
     block = min(n, BLOCK)
     final_n = block if final_n is None else final_n
     for asked in (n, final_n):
         if asked % block or not asked:
             raise RestartValueError(f"fresh seeds are up to {BLOCK} or a multiple of {BLOCK}, got {asked}")
+    measure = _Measure(objective, block, progress)
     before = find(read(path), kind="tuned", study=study.user_attrs["study"], n=block)
     measured = _measured(find(before, first_seed=first_seed, blocks=n // block))
+    finals = {
+        int(number): math.inf if fd is None else fd
+        for row in before
+        if row.get("final_n", block) == final_n  # rows of older versions do not have it
+        for number, fd in row["finals"].items()
+    }
 
-    def fresh(name: str, plan: Plan | None, what: str) -> Row:
-        """Return the plan's distances as `name`, `name`_std and `name`_blocks of a row; None and [] if it has none."""
+    def fields(name: str, plan: Plan | None, what: str) -> Row:
+        """Return the plan's distances on fresh seeds as `name`, `name`_std and `name`_blocks; None and [] if none."""
         if plan is not None and plan.digest not in measured:
-            try:
-                found = [round(objective.fresh(plan, first_seed + start, block), 6) for start in range(0, n, block)]
-            except NonFiniteError as error:
-                progress(f"{what}: {error}")
-                found = []
-            else:
-                progress(f"{what}: FD {spread(found)} on fresh seeds")
-            measured[plan.digest] = found
+            found = measure.distances(plan, first_seed, n, what, "fresh seeds")
+            measured[plan.digest] = [round(fd, 6) for fd in found]
         found = measured[plan.digest] if plan is not None else []
         return {
             name: round(statistics.fmean(found), 6) if found else None,
@@ -198,44 +158,23 @@ def confirm(
             f"{name}_blocks": found,
         }
 
-    repeated = {
-        int(number): math.inf if fd is None else fd
-        for row in before
-        if row.get("final_n", block) == final_n  # rows from before there was a choice
-        for number, fd in row["finals"].items()
-    }
-
-    def final(trial: FrozenTrial) -> float:
-        """Return a finalist's distance on the seeds after those of the search; infinite if it has none.
-
-        Not used with one finalist.
-        """
-        if finalists == 1:
-            return math.inf
-        if trial.number not in repeated:
-            plan, what = Plan.build(**trial.user_attrs["config"]), f"finalist {trial.number}"
-            first = common["first_seed"] + common["n"]
-            try:
-                again = [objective.fresh(plan, first + start, block) for start in range(0, final_n, block)]
-                repeated[trial.number] = round(statistics.fmean(again), 6)
-            except NonFiniteError as error:
-                progress(f"{what}: {error}")
-                repeated[trial.number] = math.inf
-            else:
-                progress(f"{what}, {trial.values[0]:.0f} NFE: FD {spread(again)} on {final_n} other seeds")
-        return repeated[trial.number]
-
     rows = []
     for budget in budgets:
-        lucky = lowest(complete(study), budget, finalists)
-        if not lucky:
+        best = lowest(complete(study), budget, finalists)
+        if not best:
             progress(f"no plan was found for {budget} NFE")
             continue
-        trial, fd_final = min(((trial, final(trial)) for trial in lucky), key=lambda pair: (pair[1], pair[0].values[1]))
-        plan = Plan.build(**trial.user_attrs["config"])
+        for trial in best if finalists > 1 else ():
+            if trial.number not in finals:
+                what, first = f"finalist {trial.number}, {trial.values[0]:.0f} NFE", common["first_seed"] + common["n"]
+                plan = Plan.build(**trial.user_attrs["config"])
+                found = measure.distances(plan, first, final_n, what, f"{final_n} other seeds")
+                finals[trial.number] = round(statistics.fmean(found), 6) if found else math.inf
+        chosen = min(best, key=lambda t: (finals.get(t.number, math.inf), t.values[1]))
+        plan = Plan.build(**chosen.user_attrs["config"])
         name, preset, fd_search = _best_preset(study, space, objective, budget)
         heun = plan_for("heun", budget)
-        row = plan_fields(plan, int(trial.values[0]), common["dtype"]) | common
+        row = plan_fields(plan, int(chosen.values[0]), common["dtype"]) | common
         row |= {
             "kind": "tuned",
             "title": f"Tuned for {budget} NFE",
@@ -247,31 +186,24 @@ def confirm(
             "final_n": final_n,
             "best_preset": name,
             "heun": heun.digest if heun else "",
-            "trial": trial.number,
+            "trial": chosen.number,
             "trials": len(complete(study)),
             "study": study.user_attrs["study"],
         }
-        same = find(
-            read(path),
-            **{
-                k: row[k]
-                for k in ("kind", "study", "budget", "plan", "best_preset", "n", "blocks", "first_seed", "final_n")
-            },
-        )
+        same = find(read(path), **{key: row[key] for key in SAME})
         if same:
             rows.append(same[-1])
             continue
-        row |= fresh("fd", plan, f"tuned for {budget}, {row['nfe']} NFE")
-        row |= fresh("fd_best_preset", preset, f"preset {name}, {objective.bound(preset).nfe if preset else 0} NFE")
-        row |= fresh("fd_heun", heun, f"Heun, {heun.nfe if heun else 0} NFE")
-        row["better"] = (
-            better(*(row[f"{name}_blocks"] for name in ("fd", "fd_best_preset", "fd_heun"))) if row["fd_blocks"] else 0
-        )
+        row |= fields("fd", plan, f"tuned for {budget}, {row['nfe']} NFE")
+        row |= fields("fd_best_preset", preset, f"preset {name}, {objective.bound(preset).nfe if preset else 0} NFE")
+        row |= fields("fd_heun", heun, f"Heun, {heun.nfe if heun else 0} NFE")
+        blocks = [row[f"{name}_blocks"] for name in ("fd", "fd_best_preset", "fd_heun")]
         row |= {
-            "fd_final": _finite(fd_final),
-            "finalists": len(lucky),
-            "finals": {str(t.number): _finite(repeated[t.number]) for t in lucky if t.number in repeated},
-            "fd_search": round(trial.values[1], 6),
+            "better": better(*blocks) if row["fd_blocks"] else 0,
+            "fd_final": _finite(finals[chosen.number]) if finalists > 1 else None,
+            "finalists": len(best),
+            "finals": {str(t.number): _finite(finals[t.number]) for t in best if t.number in finals},
+            "fd_search": round(chosen.values[1], 6),
             "fd_search_best_preset": fd_search,
             "command": command(plan, str(common["model"]), str(common["dtype"])),
             "code": python(plan),
@@ -286,13 +218,14 @@ def _measured(rows: Sequence[Row]) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for row in rows:
         found |= {row["plan"]: row["fd_blocks"], row["heun"]: row["fd_heun_blocks"]}
-        for preset in presets():  # none where it has another name by now
+        for preset in presets():  # none if the preset has another name by now
             if preset.name == row["best_preset"]:
                 found[Plan.build(**preset.plan_options).digest] = row["fd_best_preset_blocks"]
     return found
 
 
 def _finite(value: float) -> float | None:
+    """Return a distance, None for the infinite one of samples that were not finite."""
     return value if math.isfinite(value) else None
 
 

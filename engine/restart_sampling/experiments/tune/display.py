@@ -9,8 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from ...common.terminal import say, text_column
 from ...plan.plan import Plan
-from . import confirm as results
+from .confirm import spread
 from .pareto import best_for
+from .plan_text import command, python
 from .study import Event, complete, drawn, finished
 
 if TYPE_CHECKING:
@@ -95,8 +96,8 @@ def print_plans(study: Study, budgets: Sequence[int], tuned: Sequence[Row], mode
         else:
             say(f"\nbudget {budget}: {int(trial.values[0])} NFE, FD {trial.values[1]:.4g} in the search")
             say("  not measured on fresh seeds")
-        say("  " + results.command(plan, model, dtype))
-        say("  " + results.python(plan))
+        say("  " + command(plan, model, dtype))
+        say("  " + python(plan))
 
 
 def _final(row: Row) -> str:
@@ -109,7 +110,7 @@ def _compared(row: Row) -> str:
     """Return how a plan compares with the best preset and with Heun, on fresh seeds."""
 
     def shown(name: str) -> str:
-        return results.spread(row[f"{name}_blocks"]) if row[f"{name}_blocks"] else "–"
+        return spread(row[f"{name}_blocks"]) if row[f"{name}_blocks"] else "–"
 
     several = row["blocks"] > 1
     text = f"on {row['blocks']} × {row['n']} fresh seeds" if several else f"on {row['n']} fresh seeds"

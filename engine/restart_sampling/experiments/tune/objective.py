@@ -1,4 +1,4 @@
-r"""What a plan is worth: the Fréchet distance of the images it draws, with the same seeds for every plan.
+r"""How good a plan is: the Fréchet distance of the images it draws, with the same seeds for every plan.
 
 Where the reference has as many images of each class, it is the distance with all classes weighted alike
 (measure/evaluator.py).

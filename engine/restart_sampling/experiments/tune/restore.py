@@ -1,10 +1,11 @@
-r"""A search made again from its committed rows when its storage is not there.
+r"""A search made again from its committed rows, if its storage is not there.
 
-tune.jsonl has all that a search needs to know of a trial: the plan, its NFE, and its distance or why it has none. The
-storage (SQLite by default) holds more of optuna's own, but it is a file of one machine; rows are committed, copied
-and read. A journal of optuna in its place would begin empty just the same, so the rows stay the source. Trials get
-their old numbers, and numbers without a row (copies and refused points) are filled with refused trials, so that the
-search goes on as it was.
+tune.jsonl has what a search needs to know of a trial: the plan, its NFE, and its distance or why it has none. The
+storage holds more, but it is a file of one machine; rows are committed, copied and read. Trials get their old numbers,
+and a number without a row (a copy or a refused point) gets a refused trial, so that the search goes on as it was.
+
+optuna's journal, a file of JSON lines, cannot take the place of these rows: it would begin empty just the same. Nor is
+it the better storage: after an append that was cut short the next one is lost, which SQLite survives.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ...common.errors import OutputError
 from ...plan.plan import Plan
 from ..measure.rows import find
 from .space import Space, params_of, suggest
-from .study import library
+from .storage import library
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 MOST = 1_000_000  # trials; those without a row are filled in one by one
 SAME = ("model_sha256", "dtype", "n", "first_seed", "features", "reference", "classes")
+MEND = "mend or remove its line in tune.jsonl"
 
 
 def restore(
@@ -34,42 +36,34 @@ def restore(
     """Give an empty study the trials of the newest search in `rows` whose distances compare with those of this one.
 
     Args:
-        rows: of tune.jsonl. common: fields of this search's rows; those in SAME must agree, and `model` where it has no
-            hash.
+        rows: of tune.jsonl.
+        common: fields of this search's rows. Those in SAME must agree, and `model` if the model has no hash.
         key: `Objective.key`.
 
     Returns (trials that were restored, rows that were left out because they are outside `space`); (0, 0) if the study
-    has trials already or no rows fit.
+    has trials already or no rows fit. Raises OutputError if a row is not as `tune` wrote it.
     """
     names = SAME if common["model_sha256"] else (*SAME, "model")
     mine = find(rows, kind="trial", **{name: common[name] for name in names})
     if not mine or study.get_trials(deepcopy=False):
         return 0, 0
     name = mine[-1].get("study")
-    made = dict(_numbered(row, space, key) for row in find(mine, study=name))
-    if not any(made.values()):
-        return 0, len(made)
-    study.set_user_attr("study", name)
-    for number in range(max(made) + 1):
-        study.add_trial(made.get(number) or _refused())
-    left_out = sum(trial is None for trial in made.values())
-    return len(made) - left_out, left_out
-
-
-def _numbered(row: Row, space: Space, key: Callable[[Plan], str]) -> tuple[int, FrozenTrial | None]:
-    """Return (number, trial) of a row. Raises OutputError if it is not as `tune` wrote it."""
-    number = row.get("trial")
-    if not is_count(number, MOST) or not isinstance(row.get("study"), str):
-        raise OutputError(
-            f"a row of a trial has the number {str(number)[:40]!r}; mend or remove its line in tune.jsonl"
-        )
-    try:
-        return number, _trial(row, space, key)
-    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise OutputError(
-            f"the row of trial {number} is not as tune wrote it ({type(error).__name__}: {str(error)[:200]}); mend or "
-            f"remove its line in tune.jsonl"
-        ) from error
+    made: dict[int, FrozenTrial | None] = {}
+    for row in find(mine, study=name):
+        number = row.get("trial")
+        if not is_count(number, MOST) or not isinstance(name, str):
+            raise OutputError(f"a row of a trial has the number {str(number)[:40]!r}; {MEND}")
+        try:
+            made[number] = _trial(row, space, key)
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
+            raise OutputError(f"the row of trial {number} is not as tune wrote it ({reason}); {MEND}") from error
+    restored = sum(trial is not None for trial in made.values())
+    if restored:
+        study.set_user_attr("study", name)
+        for number in range(max(made) + 1):
+            study.add_trial(made.get(number) or _refused())
+    return restored, len(made) - restored
 
 
 def _trial(row: Row, space: Space, key: Callable[[Plan], str]) -> FrozenTrial | None:
@@ -81,18 +75,11 @@ def _trial(row: Row, space: Space, key: Callable[[Plan], str]) -> FrozenTrial | 
         return None
     point = optuna.trial.FixedTrial(params)
     params = suggest(point, space)
-    attrs = {
-        "key": key(plan),
-        "plan": plan.digest,
-        "config": plan.config.to_dict(),
-        "nfe": row["nfe"],
-        "drawn": True,
-        "seconds": row.get("seconds"),
-        "first": row.get("fd_first"),
-    }
+    config = plan.config.to_dict()
+    attrs = {"key": key(plan), "plan": plan.digest, "config": config, "nfe": row["nfe"], "drawn": True}
+    attrs |= {"seconds": row.get("seconds"), "first": row.get("fd_first")}
     if row.get("label"):
-        attrs |= {"label": row["label"], "preset": row.get("preset", ""), "start": plan.digest}
-        attrs["options"] = plan.config.to_dict()
+        attrs |= {"label": row["label"], "preset": row.get("preset", ""), "start": plan.digest, "options": config}
     state = optuna.trial.TrialState
     values = None
     if row["fd"] is not None:
@@ -101,13 +88,14 @@ def _trial(row: Row, space: Space, key: Callable[[Plan], str]) -> FrozenTrial | 
         ended, attrs["stopped"] = state.PRUNED, row["why"]
     else:
         ended, attrs["failed"] = state.FAIL, row["why"]
-    kept = {name: value for name, value in attrs.items() if value is not None}
+    attrs = {name: value for name, value in attrs.items() if value is not None}
     return optuna.trial.create_trial(
-        state=ended, values=values, params=params, distributions=point.distributions, user_attrs=kept
+        state=ended, values=values, params=params, distributions=point.distributions, user_attrs=attrs
     )
 
 
 def _refused() -> FrozenTrial:
+    """Return the trial of a number without a row."""
     optuna = library()
     return optuna.trial.create_trial(
         state=optuna.trial.TrialState.PRUNED, user_attrs={"refused": "has no row that is a point of the space"}

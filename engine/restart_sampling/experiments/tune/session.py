@@ -153,7 +153,7 @@ class Session:
         if tuned and features in shipped.NAMES:
             others = ",".join(name for name in shipped.NAMES if name != features)
             say(
-                f"\nchosen and measured by {features}; to judge the images that `generate` draws by extractors that "
+                f"\nchosen and measured by {features}; to measure the images that `generate` draws by extractors that "
                 f"had no part:\n  restart-sampling score FOLDER --features {others}"
             )
         pictures = "".join(f", {path.name}" for path in written)

@@ -1,6 +1,6 @@
 r"""Where a search begins: plans that are known to be good, so that it does not have to find them.
 
-In this order, each once: for every budget the benchmark's rule (one interval, bench/engine.py) and plain Heun; the
+In this order, each once: for every budget the benchmark's rule (one interval, measure/engine.py) and plain Heun; the
 published presets that fit; those with one interval and as many repeats as a budget pays for, because more of them help
 for long (paper, Table 3); the paper's multi-level ImageNet rows of up to twice the most evaluations, cut to the number
 of levels and with fewer repeats until they fit; for every other solver the presets with one interval and that solver on
@@ -49,7 +49,7 @@ def starts(space: Space, budgets: Sequence[int], key: Key) -> list[Start]:
 def given(plans: Sequence[Any], space: Space, key: Key) -> list[Start]:
     """Return the plans of a user, options of `Plan.build` each, in their order.
 
-    ConfigError: one of them is not in the space.
+    Raises ConfigError if one of them is not in the space.
     """
     found = []
     for number, options in enumerate(plans, 1):
@@ -68,8 +68,11 @@ def given(plans: Sequence[Any], space: Space, key: Key) -> list[Start]:
 
 
 def fitting(space: Space, budget: int, accepts: Callable[[Plan], Any]) -> list[tuple[Preset, Plan]]:
-    """Presets that no search found of at most `budget` evaluations that `accepts` takes without ConfigError; Restart
-    first, and of these the most evaluations."""
+    """Return the published presets of at most `budget` evaluations that `accepts` takes without ConfigError.
+
+    Presets with Restart come first, and of these the one with the most evaluations. Presets that a search found are
+    left out.
+    """
     found = []
     for preset in presets():
         if preset.nfe > budget or preset.tuned:
@@ -123,8 +126,11 @@ def _candidates(space: Space, budgets: Sequence[int]) -> Iterator[tuple[str, Pla
 def _transplants(
     solvers: Sequence[str | None], space: Space, budgets: Sequence[int]
 ) -> Iterator[tuple[str, Plan, str]]:
-    """The presets with one interval: with their own solver (None) and as many repeats as a budget pays for; with
-    another solver on the main grid, with their own repeats and with as many; with another solver everywhere."""
+    """Yield variations of the presets with one interval, for each of `solvers`.
+
+    None stands for the preset's own solver, with as many repeats as a budget pays for. Another solver is put on the
+    main grid, with the preset's repeats and with as many as a budget pays for, and then also in the interval.
+    """
     single = [preset for preset in presets() if _jumps_once(preset)]
     for solver in solvers:
         others = [p for p in single if p.plan_options.get("solver", "heun") != solver]

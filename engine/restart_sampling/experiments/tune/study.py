@@ -1,12 +1,12 @@
-r"""The study: what was tried and what it was worth, in a database, so that a search goes on where it stopped.
+r"""The search: which plan is tried next, and what becomes of its trial.
 
 Two objectives, both minimised: NFE and Fréchet distance. The sampler is multi-objective TPE (Ozaki et al., GECCO 2020)
 with groups of parameters that occur together, because a search has tens of trials: one generation of NSGA-II. Before
 it, RANDOM plans are drawn at random: plans to begin with (starts.py) resemble each other, and a model of them alone
 never leaves them. With budgets, every other turn is for one of them in rotation: TPE for the lowest distance alone, to
 which dearer plans are as bad as refused ones. The two objectives alone favour the cheap end, where most plans are
-undominated. Seeds are made for every trial, of the seed and the number of trials before, so a search that was
-interrupted goes on as it would have.
+undominated. Every trial seeds the sampler with the seed of the search and the number of trials before, so a search that
+was interrupted goes on as it would have.
 
 States of a trial
     COMPLETE                 drawn and measured, or a copy: its plan draws the same as that of an earlier trial
@@ -22,24 +22,27 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-import uuid
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ...common.errors import BackendError, ConfigError, NonFiniteError
+from ...common.errors import ConfigError, NonFiniteError
 from ...plan.plan import Plan
 from .objective import FAR, Value
 from .space import Params, Refused, Space, build, options_of, suggest
-from .starts import Start
+from .storage import complete as complete
+from .storage import drawn as drawn
+from .storage import enqueue as enqueue
+from .storage import finished as finished
+from .storage import library as library
+from .storage import open_study as open_study
+from .storage import requeue
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
-NAME = "restart-sampling tune"
 RANDOM = 12
 IDLE = 300  # trials in a row that cost nothing (refused or copied) before the space counts as exhausted
 
@@ -63,122 +66,6 @@ class Event:
     why: str
     seconds: float
     drawn: int
-
-
-def library() -> Any:
-    """Return the module optuna, made quiet. Raises BackendError if it is not installed."""
-    try:
-        import optuna
-    except ImportError:
-        raise BackendError("tune needs optuna: pip install 'restart-sampling[bench]'") from None
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna
-
-
-def open_study(storage: str | Path | None, settings: Mapping[str, Any]) -> Study:
-    """Return the study in `storage` (a file or a database's URL; None: in memory); a new one if it holds none.
-
-    Trials that an earlier process left running are queued again. Raises ConfigError if
-    the study in there was made with other settings, or the storage cannot be read.
-    """
-    optuna = library()
-    from sqlalchemy.exc import SQLAlchemyError
-
-    where = storage
-    if storage is not None and "://" not in str(storage):
-        try:
-            Path(storage).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"cannot make the folder of {storage}: {error.strerror or error}") from error
-        where = f"sqlite:///{Path(storage).resolve()}"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            database = optuna.storages.RDBStorage(str(where)) if where is not None else None
-        study = optuna.create_study(
-            storage=database, study_name=NAME, directions=["minimize", "minimize"], load_if_exists=True
-        )
-    except (SQLAlchemyError, RuntimeError, ImportError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"the storage {storage} cannot be used ({reason}); give an SQLite file or a database's URL"
-        ) from error
-    known = study.user_attrs.get("settings")
-    if known is None:
-        study.set_user_attr("settings", dict(settings))
-        study.set_user_attr("study", uuid.uuid4().hex[:12])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # marked experimental
-            study.set_metric_names(["NFE", "Fréchet distance"])
-    else:
-        _refuse_other(str(storage), known, settings)
-    requeue(study)
-    return study
-
-
-def _refuse_other(storage: str, known: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    for name in {**known, **settings}:
-        then, now = _listed(known.get(name)), _listed(settings.get(name))
-        if then != now:
-            raise ConfigError(
-                f"the search in {storage} was made with {name} = {then}, and now it is {now}, so its trials cannot be "
-                f"compared; give the same, or another --storage"
-            )
-
-
-def _listed(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def requeue(study: Study) -> int:
-    """Mark trials that are still running as failed and queue their points again; return how many.
-
-    No other process may be in them.
-    """
-    optuna = library()
-    state = optuna.trial.TrialState
-    left = study.get_trials(deepcopy=False, states=(state.RUNNING,))
-    for trial in left:
-        params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        kept = ("options", "label", "preset", "start")
-        attrs = {name: trial.user_attrs[name] for name in kept if name in trial.user_attrs}
-        study.tell(trial.number, state=state.FAIL)
-        study.enqueue_trial(params, user_attrs=attrs)
-    return len(left)
-
-
-def enqueue(study: Study, starts: Sequence[Start], limit: int) -> int:
-    """Queue the first `limit` starts, less those that were queued before; return how many."""
-    known = {t.user_attrs.get("start") for t in study.get_trials(deepcopy=False)}
-    new = [start for start in starts[:limit] if _name(start) not in known]
-    for start in new:
-        attrs = {"options": start.options, "label": start.label, "preset": start.preset, "start": _name(start)}
-        study.enqueue_trial(start.params, user_attrs=attrs)
-    return len(new)
-
-
-def _name(start: Start) -> str:
-    return Plan.build(**start.options).digest
-
-
-def drawn(study: Study) -> int:
-    """Return the trials that count: those for which images were drawn."""
-    return sum(bool(t.user_attrs.get("drawn")) for t in finished(study))
-
-
-def finished(study: Study) -> list[FrozenTrial]:
-    """Return the trials that ended by themselves."""
-    failed = library().trial.TrialState.FAIL
-    return [
-        t
-        for t in study.get_trials(deepcopy=False)
-        if t.state.is_finished() and (t.state != failed or "failed" in t.user_attrs)
-    ]
-
-
-def complete(study: Study) -> list[FrozenTrial]:
-    """Return the trials with values, one for each plan: copies are left out."""
-    return [t for t in finished(study) if t.values is not None and "copy_of" not in t.user_attrs]
 
 
 def search(
@@ -247,9 +134,7 @@ def _trial(study: Study, space: Space, objective: Objective, seed: int, budgets:
     started = time.monotonic()
     rivals = [t.user_attrs.get("first") for t in complete(study) if t.values[0] <= nfe]
     limit = FAR * min((r for r in rivals if r is not None), default=math.inf)
-    queued = (
-        "start" in trial.user_attrs
-    )  # what a search begins with is judged whole, so that there is something to compare with
+    queued = "start" in trial.user_attrs  # measured whole, so that later plans have something to compare with
     why = ""
     try:
         value = objective.value(plan, lambda first: not queued and first > limit)

@@ -1,0 +1,75 @@
+"""A plan that was found, written for a user and for a row: its options, its command line, its line of Python."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from ...common.errors import ConfigError
+from ...plan.plan import Plan
+
+Row = dict[str, Any]
+FLAGS = (  # flags of `generate`, each with its option of Plan.build
+    ("--steps", "steps"),
+    ("--solver", "solver"),
+    ("--restart-solver", "restart_solver"),
+    ("--rho", "rho"),
+    ("--s-noise", "s_noise"),
+    ("--s-churn", "s_churn"),
+    ("--s-min", "s_min"),
+    ("--s-max", "s_max"),
+    ("--restart-gamma", "restart_gamma"),
+    ("--sigma-min", "sigma_min"),
+    ("--sigma-max", "sigma_max"),
+    ("--schedule", "schedule"),
+    ("--on-collision", "on_collision"),
+    ("--guidance-scale", "guidance_scale"),
+)
+
+
+def options(plan: Plan) -> Row:
+    """Return what differs from the defaults of `Plan.build`, with `steps`: enough to build the plan again."""
+    own, default = plan.config.to_dict(), Plan.build(steps=18).config.to_dict()
+    found = {name: value for name, value in own.items() if name == "steps" or value != default.get(name)}
+    if plan.config.restart.intervals:
+        intervals = [[i.N, i.K, i.t_min, i.t_max] for i in plan.config.restart.intervals]
+        found["restart"] = intervals[0] if len(intervals) == 1 else intervals
+    else:
+        found.pop("restart", None)
+    return found
+
+
+def command(plan: Plan, model: str, dtype: str = "fp32") -> str:
+    """Return the plan as a `restart-sampling generate` command line. Raises ConfigError if an option has no flag."""
+    given = options(plan)
+    words = ["restart-sampling", "generate", "--model", model]
+    for flag, name in FLAGS:
+        if name in given:
+            words += [flag, str(given.pop(name))]
+    if "restart" in given:
+        words += ["--restart", str(given.pop("restart"))]
+    if given:
+        raise ConfigError(f"{', '.join(given)} cannot be given on the command line; build the plan in Python")
+    if dtype != "fp32":
+        words += ["--dtype", dtype]
+    return shlex.join(words)
+
+
+def python(plan: Plan) -> str:
+    """Return the plan as a line of Python."""
+    return f"rs.Plan.build({', '.join(f'{name}={value!r}' for name, value in options(plan).items())})"
+
+
+def plan_fields(plan: Plan, nfe: int, dtype: str) -> Row:
+    """Return the fields that a row has of the plan."""
+    return {
+        "sampler": "tuned",
+        "by": "engine",
+        "source": "found by search",
+        "family": plan.config.family,
+        "nfe": nfe,
+        "key": f"{plan.digest}-{dtype}",
+        "plan": plan.digest,
+        "config": plan.config.to_dict(),
+        "restart": plan.config.restart.to_json() if plan.intervals else "",
+    }
