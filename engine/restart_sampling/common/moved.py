@@ -36,7 +36,7 @@ MOVED = {
     "output.writers": "jobs.formats",
     "parity_report": "sampler.parity",
     "profiling": "experiments.profile",
-    "report.studies": "experiments.report.tuning",
+    "report.studies": "experiments.report.ablation",
     "report.template": "experiments.report.page",
     "restart": "plan.notation",
     "restart_text": "plan.text",
