@@ -60,7 +60,7 @@ def draw_rows(axes: Any, plan: rs.Plan) -> None:
 
 def draw_machine(axes: Any) -> None:
     """The loop of one evaluation: the network, then the fused step that reads one row of the table."""
-    axes.set(xlim=(0, 100), ylim=(0, 60))
+    axes.set(xlim=(0, 101), ylim=(0, 60))
     axes.axis("off")
     axes.set_title("the machine: what one row does, for every lane of the batch")
 
@@ -84,7 +84,7 @@ def draw_machine(axes: Any) -> None:
     box(43, 49, 27, 9, "network F")
     box(37, 3, 15, 9, "x")
     box(61, 3, 15, 9, "h")
-    box(87, 26, 13, 12, "ε(seed,\ndraw)", NOISE)
+    box(86, 26, 13, 12, "ε(seed,\ndraw)", NOISE)
     arrow((47, 49), (47, 40))
     axes.text(45.5, 44.5, "F", ha="right", va="center")
     arrow((66, 40), (66, 49))

@@ -219,3 +219,16 @@ def test_a_header_whose_length_begins_as_a_pickle_does(tmp_path, network, begins
     path.write_bytes(whole[:-10])
     with pytest.raises(CheckpointError, match=f"incomplete: expected {len(whole)} bytes, has {len(whole) - 10}"):
         rs.load(path)
+
+
+def test_the_hash_of_weights_is_of_memory():
+    """It follows a weight that was changed after loading, which the file's hash does not; a function has none."""
+    den = rs.load("fashion-mnist")
+    before = den.weights_sha256()
+    assert before.startswith("6fb149cb11e6")  # as `restart-sampling models inspect` prints it
+    parameter = den.parameters[0]
+    with torch.no_grad():
+        parameter.view(-1)[0] += 1e-3
+    assert den.weights_sha256() != before
+    assert den.info["sha256"] == rs.load("fashion-mnist").info["sha256"]
+    assert rs.Denoiser.from_function(lambda x, sigma: x, shape=(1, 2, 2)).weights_sha256() == ""

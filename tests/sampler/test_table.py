@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -148,5 +150,9 @@ def test_a_solver_that_needs_three_registers_is_refused():
     step = Step(3.0, 1.0, stages, Form(x=1.0, D=(0.9, 0.3, 0.2, 0.1)))
     coef, code = np.zeros((4, layout.NUM_COEF)), np.zeros((4, layout.NUM_CODE), dtype=np.int32)
     coefficients = parameterization.ve().coefficients(np.array([s.level for s in stages]))
-    with pytest.raises(rs.ConfigError, match="more than two registers"):
+    with pytest.raises(rs.ConfigError, match="what follows evaluation 2 needs more than two registers"):
         _fold(step, coefficients, coef, code)
+    plan = rs.Plan.build(steps=3)
+    plan = dataclasses.replace(plan, steps=(step,))
+    with pytest.raises(rs.ConfigError, match=r"^solver 'heun', step from sigma 3 to 1: what follows evaluation 2"):
+        bind(plan, parameterization.ve(0.001, 100.0))

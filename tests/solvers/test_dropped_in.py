@@ -103,10 +103,47 @@ def test_it_passes_the_tests_of_solvers_and_has_its_order(house):
 def test_a_solver_says_what_others_ask_of_it(solver: Solver):
     assert solver.title
     assert solver.label
-    assert re.search(r"arXiv \d{4}\.\d{5}", solver.source)
-    assert solver.family == ("sde" if solver.noisy or dict(solver.study).get("s_churn") else "ode")
+    where = "name the paper by its arXiv number or DOI, as in 'arXiv 2206.00364, Algorithm 1'"
+    assert re.search(r"arXiv \d{4}\.\d{4,5}|doi:10\.", solver.source), f"source of {solver.name!r}: {where}"
     for process in solver.processes:
         for t, s in ((0.9, 0.5), (0.5, 0.49), (0.3, 1e-3)):
             D = Tracer()
             solver.step(X, t, s, D, Position(remaining=9, process=process))
             assert len(D.stages) == solver.evaluations
+
+
+def test_what_is_found_by_tracing():
+    assert [name for name, s in SOLVERS.items() if s.noisy] == ["ddpm"]
+    assert [name for name, s in SOLVERS.items() if s.multistep] == ["dpm++2m"]
+    assert [name for name, s in SOLVERS.items() if s.family == "sde"] == ["edm-stochastic", "ddpm"]
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        (
+            'Solver("heun", step, 2, "x", "y")',
+            "solvers/heun.py: the name 'heun' is that of solvers/ab2.py; choose another",
+        ),
+        (
+            'Solver("x", step, 2, "x", "y", aliases=("ddim",))',
+            "solvers/euler.py: the name 'ddim' is that of solvers/ab2.py",
+        ),
+        ('"ab2"', "solvers/ab2.py: SOLVER must be a Solver, got a str"),
+    ],
+)
+def test_a_file_that_cannot_be_a_solver_is_named(house, tmp_path, text, says):
+    """The files are read in the order of their names."""
+    shutil.copytree(Path(house["PYTHONPATH"].split(os.pathsep)[0]), tmp_path / "engine", symlinks=True)
+    file = tmp_path / "engine" / "restart_sampling" / "solvers" / "ab2.py"
+    file.write_text(f"from .euler import step\nfrom .trace import Solver\n\nSOLVER = {text}\n")
+    paths = [str(tmp_path / "engine"), *house["PYTHONPATH"].split(os.pathsep)[1:]]
+    environment = house | {"PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(
+        [sys.executable, "-c", "import restart_sampling.solvers"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"ConfigError: {says}" in done.stderr

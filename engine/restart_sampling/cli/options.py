@@ -19,10 +19,11 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from ..common.checks import either
 from ..common.errors import ConfigError, RestartValueError
 from ..plan.plan import Plan
 from ..plan.presets import find
-from ..solvers.registry import listed
+from ..solvers import SOLVERS
 
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")]
 Dtype = Annotated[str | None, typer.Option(help="Network precision: fp32, tf32, bf16 or fp16. Default fp32.")]
@@ -37,7 +38,7 @@ class PlanOptions:
 
     preset: Annotated[str | None, typer.Option(help="A named configuration; see `restart-sampling presets`.")] = None
     steps: Annotated[int | None, typer.Option(help="Points of the main grid (N_main). Default 18.")] = None
-    solver: Annotated[str | None, typer.Option(help=f"{listed()}.")] = None
+    solver: Annotated[str | None, typer.Option(help=f"{either(SOLVERS)}.")] = None
     restart: Annotated[
         str | None,
         typer.Option(help="Restart intervals, '[N, K, t_min, t_max]' or any known format, or @FILE; 'none' for none."),

@@ -17,6 +17,7 @@ from ..common.errors import RestartTypeError, RestartValueError
 from . import parameterization as parameterizations
 from .network_output import check
 from .parameterization import Parameterization
+from .tensors import tensors_sha256
 
 NetworkFunction = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
 
@@ -141,6 +142,13 @@ class Denoiser:
         """The device of the network's parameters; the CPU for a plain function."""
         parameters = self.parameters
         return parameters[0].device if parameters else torch.device("cpu")
+
+    def weights_sha256(self) -> str:
+        """Return the SHA-256 of the network's tensors as they are in memory, hex; "" for a plain function.
+
+        It is the one that `restart-sampling models inspect` prints of the tensors in a file.
+        """
+        return tensors_sha256(self.network.state_dict()) if isinstance(self.network, torch.nn.Module) else ""
 
     def to(self, device: str | torch.device) -> Denoiser:
         """Move the network to `device`, in place as for any module, and return this denoiser. Raises BackendError."""

@@ -8,8 +8,6 @@ docs/adding-a-model.md shows one.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 
 from ..common.checks import choice
 from ..common.errors import CheckpointError
+from ..common.scan import records
 from . import families
 from .parameterization import Parameterization
 
@@ -112,8 +111,8 @@ class Family:
 def known() -> dict[str, Family]:
     """Return all families by class_name: the records in `FAMILIES` of every file in `models/families/`."""
     found: dict[str, Family] = {}
-    for module in pkgutil.iter_modules(families.__path__):
-        for family in importlib.import_module(f"{families.__name__}.{module.name}").FAMILIES:
+    for some in records(families.__name__, families.__path__, "FAMILIES", tuple).values():
+        for family in some:
             if found.setdefault(family.class_name, family) is not family:
                 raise CheckpointError(f"two families of networks are called {family.class_name}; rename one of them")
     return found

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
-from ..common.checks import choice, did_you_mean, integer, is_integer, real, scalar, shown
+from ..common.checks import choice, did_you_mean, either, integer, is_integer, real, scalar, shown
 from ..common.errors import ConfigError
 from ..solvers import get_solver
-from ..solvers.registry import SOLVERS, handling, listed
+from ..solvers.registry import SOLVERS, handling
 from ..solvers.trace import Solver
 from .limits import inside
 from .notation import RestartConfig
@@ -218,7 +218,7 @@ def _check_combination(values: dict[str, Any], solvers: tuple[Solver, Solver], p
     for solver, churn in zip(solvers, ("s_churn", "restart_gamma"), strict=True):
         if process not in solver.processes:
             raise ConfigError(
-                f"solver {solver.name!r} does not handle {process!r} states; use {listed(handling(process))}"
+                f"solver {solver.name!r} does not handle {process!r} states; use {either(handling(process))}"
             )
         if values[churn] > 0 and (solver.noisy or solver.multistep):
             kind = "injects its own noise" if solver.noisy else "keeps a history"

@@ -87,7 +87,11 @@ def bind(plan: Plan, parameterization: Parameterization) -> Table:
     for step in plan.steps:
         stop = at + len(step.stages)
         part = Coefficients(*(c[at - 1 : stop - 1] for c in coefficients))
-        _fold(step, part, coef[at:stop], code[at:stop])
+        try:
+            _fold(step, part, coef[at:stop], code[at:stop])
+        except ConfigError as error:
+            solver = plan.config.solver if step.interval is None else plan.config.restart_solver or plan.config.solver
+            raise ConfigError(f"solver {solver!r}, step from sigma {step.t:.5g} to {step.s:.5g}: {error}") from None
         at = stop
     coef[:-1, layout.C_IN] = coefficients.c_in
     coef[:-1, layout.C_NOISE] = coefficients.c_noise
@@ -153,5 +157,8 @@ def _express(v: np.ndarray, h: np.ndarray | None, k: int) -> tuple[float, float,
         b = v[i] / h[i] if h[i] else 0.0
     rest = v - b * h if b and h is not None else v
     if np.abs(rest[old]).max(initial=0.0) > _TOLERANCE * max(np.abs(v).max(), 1e-300):
-        raise ConfigError("this solver needs more than two registers; it cannot be lowered to the machine")
+        raise ConfigError(
+            f"what follows evaluation {k} needs more than two registers: x, one kept combination of earlier "
+            "evaluations and the newest one are there; combine earlier evaluations, or keep fewer"
+        )
     return float(rest[0]), float(b), float(rest[2 + k])

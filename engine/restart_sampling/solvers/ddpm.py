@@ -30,9 +30,7 @@ SOLVER = Solver(
     order=1,
     title="DDPM ancestral",
     label="DDPM",
-    family="sde",
     source="DDPM, arXiv 2006.11239, Algorithm 2; ancestral sampling on EDM's grid",
-    noisy=True,
     aliases=("ancestral", "euler-ancestral"),
     rank=4,
 )

@@ -38,7 +38,6 @@ SOLVER = Solver(
     order=2,
     title="DPM-Solver++(2M)",
     source="DPM-Solver++, arXiv 2211.01095, Algorithm 2",
-    multistep=True,
     processes=("ve", "flow"),
     aliases=("dpmpp_2m", "dpmpp-2m"),
     rank=7,

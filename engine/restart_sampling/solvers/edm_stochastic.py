@@ -30,7 +30,6 @@ SOLVER = Solver(
     order=2,
     title="EDM stochastic (churn + Heun)",
     label="EDM stochastic",
-    family="sde",
     source="EDM, arXiv 2206.00364, Algorithm 2",
     aliases=("edm-sde",),
     # The churn of the Restart paper's "Improved SDE" on CIFAR-10, as in the presets cifar10-edm-sde-*.

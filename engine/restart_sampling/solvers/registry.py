@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from pathlib import Path
 
 from ..common.checks import did_you_mean, shown
 from ..common.errors import ConfigError
+from ..common.scan import records
 from .trace import Solver
 
 
 def _found() -> list[Solver]:
-    names = sorted({module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])} - {"registry"})
-    modules = [importlib.import_module(f".{name}", __package__) for name in names]
-    solvers = [module.SOLVER for module in modules if hasattr(module, "SOLVER")]
-    names = [name for solver in solvers for name in (solver.name, *solver.aliases)]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(
-            f"two files of solvers/ define the name {twice[0]!r}; choose another name or alias in one of them"
-        )
-    return sorted(solvers, key=lambda solver: (solver.rank, solver.name))
+    owner: dict[str, str] = {}
+    found = records(str(__package__), [str(Path(__file__).parent)], "SOLVER", Solver)
+    for file, solver in found.items():
+        for name in (solver.name, *solver.aliases):
+            if name in owner:
+                raise ConfigError(
+                    f"solvers/{file}.py: the name {name!r} is that of solvers/{owner[name]}.py; choose another"
+                )
+            owner[name] = file
+    return sorted(found.values(), key=lambda solver: (solver.rank, solver.name))
 
 
 SOLVERS: dict[str, Solver] = {solver.name: solver for solver in _found()}
 _BY_ANY_NAME = {name: s for s in SOLVERS.values() for name in (s.name, *s.aliases)}
-
-
-def listed(names: tuple[str, ...] = tuple(SOLVERS)) -> str:
-    """Return names for a sentence: "euler, heun or dpm++2m"."""
-    return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else "".join(names)
 
 
 def handling(process: str) -> tuple[str, ...]:

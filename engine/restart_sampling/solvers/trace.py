@@ -2,7 +2,7 @@ r"""Tracing: a solver is written as its paper writes it, and recorded as linear 
 
 Every solver here is linear in the state x and the denoiser outputs D_0, D_1, … with coefficients known before the first
 network call. So a solver step is an ordinary function on :class:`Form` objects (linear combinations of x, D_0, D_1, …
-and the D kept from the previous step); calling `D(z, t)` records one network evaluation. The record, a step of
+and the form kept from the previous step); calling `D(z, t)` records one network evaluation. The record, a step of
 plan/trajectory.py, is what a plan is made of: pure float64 numbers, no tensors.
 """
 
@@ -58,7 +58,7 @@ class Position:
     """Where a step stands: what a solver may know besides (t, s).
 
     `remaining` counts the steps left on this leg, this one included; `restart` is True inside a Restart interval.
-    `previous` (with the level `t_previous` it was evaluated at) is the D kept by the step before, or None when the
+    `previous` (with the level `t_previous` it belongs to) is the form kept by the step before, or None when the
     history is fresh: at the start and after every jump. `eta` scales the noise of ancestral sampling; `process` names
     the state (see process.py)."""
 
@@ -72,7 +72,13 @@ class Position:
 
 @dataclass(frozen=True)
 class Update:
-    """What a solver step returns: the new state, the std of noise to add to it, and the D to keep for the next step."""
+    """What a step returns.
+
+    Attributes:
+        x: the new state.
+        noise: std of the noise to add to it.
+        keep: what the next step needs of this one (a D, a slope).
+    """
 
     x: Form
     noise: float = 0.0
@@ -102,32 +108,43 @@ class Solver:
         step: one step of it, see the module docstring.
         order: convergence order of the deterministic part.
         title: for `Plan.explain`. label: for tables and pictures; default: the title.
-        family: "ode" or "sde".
-        source: paper and equation.
-        noisy: the step itself injects noise. multistep: it keeps a D between steps.
+        source: the paper with its arXiv number or DOI, and the equation or algorithm.
         processes: the states that it handles, see process.py.
         study: plan options with which studies of samplers run it.
         rank: its place in lists; a solver without one comes after those that have one, by name.
-        evaluations: the most network evaluations that one step takes, found by tracing one.
+        evaluations: the most network evaluations that one step takes.
+        noisy: whether the step itself injects noise.
+        multistep: whether it keeps something for the next step.
+        family: "ode", or "sde" if it injects noise or is studied with churn.
+
+    The last four are found by tracing a step.
     """
 
     name: str
     step: StepFunction
     order: int
     title: str
+    source: str
     label: str = ""
-    family: str = "ode"
-    source: str = ""
-    noisy: bool = False
-    multistep: bool = False
     processes: tuple[str, ...] = ("ve",)
     aliases: tuple[str, ...] = ()
     study: tuple[tuple[str, Any], ...] = ()
     rank: float = math.inf
     evaluations: int = field(init=False)
+    noisy: bool = field(init=False)
+    multistep: bool = field(init=False)
+    family: str = field(init=False)
 
     def __post_init__(self) -> None:
         D = Tracer()
-        self.step(X, 0.9, 0.5, D, Position(remaining=9, process=self.processes[0]))
-        object.__setattr__(self, "evaluations", len(D.stages))
-        object.__setattr__(self, "label", self.label or self.title)
+        update = self.step(X, 0.9, 0.5, D, Position(remaining=9, process=self.processes[0]))
+        sde = update.noise > 0 or dict(self.study).get("s_churn", 0.0) > 0
+        found = {
+            "label": self.label or self.title,
+            "evaluations": len(D.stages),
+            "noisy": update.noise > 0,
+            "multistep": update.keep is not None,
+            "family": "sde" if sde else "ode",
+        }
+        for name, value in found.items():
+            object.__setattr__(self, name, value)

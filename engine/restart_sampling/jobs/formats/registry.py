@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
-from collections.abc import Iterable
 
 from ...common.errors import OutputError
-from . import __path__ as FOLDERS
+from ...common.scan import records
+from . import __name__ as package
+from . import __path__ as paths
 from .base import Format
 
 DEFAULT = "png"
 
 
-def _scanned() -> Iterable[Format]:
-    for entry in pkgutil.iter_modules(FOLDERS):
-        module = importlib.import_module(f"{__package__}.{entry.name}")
-        if hasattr(module, "FORMAT"):
-            yield module.FORMAT
-
-
 # The default first, then those that need no extra, by name.
-FORMATS = {f.name: f for f in sorted(_scanned(), key=lambda f: (f.name != DEFAULT, bool(f.needs), f.name))}
+_FOUND = records(package, paths, "FORMAT", Format).values()
+FORMATS = {f.name: f for f in sorted(_FOUND, key=lambda f: (f.name != DEFAULT, bool(f.needs), f.name))}
 VERSION = max(format.version for format in FORMATS.values())  # recorded by a job, whatever its format
 
 
