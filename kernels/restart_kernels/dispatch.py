@@ -97,6 +97,9 @@ class _Nothing:
     def advance(self) -> None:
         pass
 
+    def weigh(self, F: Tensor, F_uncond: Tensor) -> None:
+        pass
+
 
 def bind(machine: Machine, backend: str = "auto") -> BoundMachine:
     """Bind a machine to a backend.

@@ -28,21 +28,28 @@ class Machine:
     All tensors are contiguous and on one device; none is copied.
 
     Attributes:
-        x, h: registers, float32 [B, ...] (float64 on a backend that has it).
+        x: the state, float32 [B, ...] (float64 on a backend that has it).
+        h, h2, h3: the history registers, of the shape and dtype of x. R of them are there, the first ones; the table
+            must read and store no others.
         net_in: the next network input [B, ...], or [2B, ...] under guidance: both halves are written. A float dtype.
-        coef, code: the table, see `layout`; [rows, 12] in the registers' dtype and int32 [rows, 4].
+        coef, code: the table, see `layout`; [rows, 20] in the registers' dtype and int32 [rows, 4].
         cursor: int32 [B], or [1] for the whole batch: the row to run. A negative cursor is idle: its sample is left
             untouched.
         seeds: int64 [B], the noise key of each sample.
         first_bad: int32 [B], min-reduced with the row when a value of the sample's y is not finite.
         c_noise: what `advance` gives the network, as many entries as cursor, in the dtype of coef; None if unused.
+        known, mask: the known image and its mask for rows with PASTE, both of the shape and dtype of x: where the mask
+            is 1 the state stays free, where it is 0 it is the known image. None where no row pastes.
+        mix: the weights [B, 2] of the two outputs, in the dtype of x, which `weigh` writes and rows with RESCALE,
+            ZERO_STAR or APG read; None where no row has these.
+        noises: noise terms that rows may have, 1 or 2; with 1, S2 is not looked at.
 
     Raises:
         KernelError: shapes, dtypes, strides or devices that do not fit.
     """
 
     x: Tensor
-    h: Tensor
+    h: Tensor | None
     net_in: Tensor
     coef: Tensor
     code: Tensor
@@ -50,16 +57,32 @@ class Machine:
     seeds: Tensor
     first_bad: Tensor
     c_noise: Tensor | None = None
+    h2: Tensor | None = None
+    h3: Tensor | None = None
+    known: Tensor | None = None
+    mask: Tensor | None = None
+    mix: Tensor | None = None
+    noises: int = 1
 
     def __post_init__(self) -> None:
         x, net_in, coef, code, cursor = self.x, self.net_in, self.coef, self.code, self.cursor
         batch = x.shape[0]
         require(x.dtype in REGISTERS, "x", x, "float32, or float64 for the reference backend")
-        require(self.h.shape == x.shape and self.h.dtype == x.dtype, "h", self.h, "of the shape and dtype of x")
+        for name in ("h", "h2", "h3", "known", "mask"):
+            tensor = getattr(self, name)
+            if tensor is not None:
+                require(tensor.shape == x.shape and tensor.dtype == x.dtype, name, tensor, "of the shape and dtype of x")
+        there = [register is not None for register in (self.h, self.h2, self.h3)]
+        if there != sorted(there, reverse=True):
+            raise KernelError("the history registers must be the first ones: h before h2 before h3")
+        if (self.known is None) != (self.mask is None):
+            raise KernelError("known and mask go together: give both or neither")
+        if self.noises not in (1, 2):
+            raise KernelError(f"noises must be 1 or 2, not {self.noises}")
         good = net_in.numel() in (x.numel(), 2 * x.numel()) and net_in.dtype in (*FLOATS, x.dtype)
         require(good, "net_in", net_in, "a float with x's number of elements, twice that under guidance")
         good = coef.dim() == 2 and coef.shape[1] == layout.NUM_COEF and coef.dtype in REGISTERS
-        require(good, "coef", coef, "float32 [rows, 12]")
+        require(good, "coef", coef, f"float32 [rows, {layout.NUM_COEF}]")
         good = code.shape == (coef.shape[0], layout.NUM_CODE) and code.dtype == torch.int32
         require(good, "code", code, "int32 [rows, 4], as many rows as coef")
         good = cursor.dtype == torch.int32 and cursor.dim() == 1 and cursor.shape[0] in (1, batch)
@@ -71,6 +94,9 @@ class Machine:
         if self.c_noise is not None:
             good = self.c_noise.dtype == coef.dtype and self.c_noise.shape == cursor.shape
             require(good, "c_noise", self.c_noise, "of the shape of cursor and the dtype of coef")
+        if self.mix is not None:
+            good = self.mix.dtype == x.dtype and self.mix.shape == (batch, 2)
+            require(good, "mix", self.mix, "[B, 2] in the dtype of x")
         for tensor in self.tensors:
             _require_place(tensor, x.device)
 
@@ -80,10 +106,15 @@ class Machine:
         return self.net_in.numel() != self.x.numel()
 
     @property
+    def history(self) -> tuple[Tensor, ...]:
+        """The R history registers."""
+        return tuple(register for register in (self.h, self.h2, self.h3) if register is not None)
+
+    @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """The tensors in the order of the fields, c_noise last if there is one; a captured graph refers to them."""
+        """The tensors that are there, in the order of the fields; a captured graph refers to them."""
         values = (getattr(self, field.name) for field in fields(self))
-        return tuple(value for value in values if value is not None)
+        return tuple(value for value in values if isinstance(value, Tensor))
 
     def check_output(self, F: Tensor | None, F_uncond: Tensor | None) -> None:
         """Raise KernelError unless (F, F_uncond) is a network output that a row of this machine can read."""
@@ -94,7 +125,6 @@ class Machine:
         require(good, "F", F, "a float with x's number of elements")
         _require_place(F, x.device)
         if F_uncond is None:
-            require(not self.guided, "net_in", self.net_in, "of the size of x when there is no F_uncond")
             return
         good = F_uncond.numel() == F.numel() and F_uncond.dtype == F.dtype
         require(good, "F_uncond", F_uncond, "of the size and dtype of F, the conditional output")
@@ -111,6 +141,10 @@ class Bound(Protocol):
 
     def advance(self) -> None:
         """Move every cursor one row on, and write c_noise of the evaluation that is next."""
+        ...
+
+    def weigh(self, F: Tensor, F_uncond: Tensor) -> None:
+        """Write the weights of the two outputs to mix, for every sample whose row has RESCALE, ZERO_STAR or APG."""
         ...
 
 
@@ -134,7 +168,8 @@ class BoundMachine:
 
         Args:
             F: network output [B, ...], float32, bfloat16 or float16; None if no row reads it.
-            F_uncond: the unconditional output under guidance, F then being the conditional one.
+            F_uncond: the unconditional output under guidance, F then being the conditional one. None where no sample is
+                at a row with GUIDE; a row with GUIDE without it takes F as it is.
 
         Raises:
             KernelError: sizes, dtypes or strides that do not fit.
@@ -149,6 +184,20 @@ class BoundMachine:
         entries stay as they are. One launch, no host sync.
         """
         self._bound.advance()
+
+    def weigh(self, F: Tensor, F_uncond: Tensor) -> None:
+        """Write the weights of the two outputs to mix, before `run_row` reads them.
+
+        It is for the samples whose row has RESCALE, ZERO_STAR or APG, and leaves the others' weights as they are.
+        `row/weights.py` states how they come from five sums over a sample. One launch, no host sync.
+
+        Raises:
+            KernelError: sizes, dtypes or strides that do not fit, or a machine without mix.
+        """
+        if self.machine.mix is None:
+            raise KernelError("this machine has no mix to write the weights to")
+        self.machine.check_output(F, F_uncond)
+        self._bound.weigh(F, F_uncond)
 
     def step(self, F: Tensor | None = None, F_uncond: Tensor | None = None) -> None:
         """Run a row; the old name of `run_row`, until release 0.2."""

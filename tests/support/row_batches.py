@@ -9,29 +9,66 @@ import restart_kernels as rk
 from restart_kernels import layout as L
 from restart_kernels.row import reference
 
-ALL = L.READ_X | L.READ_H | L.READ_F | L.STORE_X | L.STORE_H | L.STORE_NET
+ALL = L.READ_X | L.READ_H | L.READ_F | L.STORE_X | L.STORE_H | L.STORE_NET | L.GUIDE
+READS = (L.READ_H, L.READ_H2, L.READ_H3)
+STORES = (L.STORE_H, L.STORE_H2, L.STORE_H3)
+METHODS = (L.RESCALE, L.ZERO_STAR, L.APG)
+REGISTERS = ("h", "h2", "h3")
+WRITTEN = ("x", "h", "net_in", "first_bad", "h2", "h3")  # in the order of the results
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
 
 
-def table(flags, seed=0, s=None, device="cpu"):
-    """Return a table with one random row for each flag word; row r has draw r."""
+def table(flags, seed=0, s=None, device="cpu", s2=0.0):
+    """Return a table with one random row for each flag word; row r has the draws r, 100 + r and 200 + r.
+
+    As in a table of the engine, h2 and h3 have the coefficient −0 where they are not read.
+    """
     generator = torch.Generator().manual_seed(seed)
     coef, code = torch.zeros(len(flags), L.NUM_COEF), torch.zeros(len(flags), L.NUM_CODE, dtype=torch.int32)
     coef[:, :10] = torch.randn(len(flags), 10, generator=generator)
+    coef[:, 10:19] = torch.randn(len(flags), 9, generator=generator)
     if s is not None:
         coef[:, L.S] = torch.as_tensor(s)
+    coef[:, L.S2] = torch.as_tensor(s2)
+    coef[:, [L.P, L.Q]] = coef[:, [L.P, L.Q]].abs()
     code[:, L.FLAGS] = torch.tensor(flags)
-    code[:, L.DRAW] = torch.arange(len(flags))
+    for column, first in ((L.DRAW, 0), (L.DRAW2, 100), (L.DRAW_K, 200)):
+        code[:, column] = first + torch.arange(len(flags))
+    for columns, read in (([L.Y_H2, L.G_H2], L.READ_H2), ([L.Y_H3, L.G_H3], L.READ_H3)):
+        unread = (code[:, L.FLAGS] & read) == 0
+        coef[unread.nonzero(), torch.tensor(columns)] = -0.0
     return coef.to(device), code.to(device)
 
 
 class Batch:
-    """The tensors of a machine with random contents, and a network output."""
+    """The tensors of a machine with random contents, and a network output.
 
-    def __init__(self, batch, numel, rows, F_dtype=F32, net_dtype=F32, guided=False, cursor=None, seed=0, device="cpu"):
+    Args:
+        registers: R, how many history registers the machine has.
+        noises: noise terms of its rows.
+        paste: whether it has a known image; a third of its mask is 0, a third 1, and the rest between.
+        weighed: whether it has `mix`, with random weights.
+    """
+
+    def __init__(
+        self,
+        batch,
+        numel,
+        rows,
+        F_dtype=F32,
+        net_dtype=F32,
+        guided=False,
+        cursor=None,
+        seed=0,
+        device="cpu",
+        registers=1,
+        noises=1,
+        paste=False,
+        weighed=False,
+    ):
         generator = torch.Generator().manual_seed(seed)
 
-        def random(n=batch):
+        def random(n=batch, numel=numel):
             return torch.randn(n, numel, generator=generator).to(device)
 
         self.coef, self.code = rows
@@ -42,24 +79,33 @@ class Batch:
         seeds = [2**63 - 1, 2**32, *range(2, batch)][:batch]
         self.seeds = torch.tensor(seeds, dtype=torch.int64, device=device)
         self.first_bad = torch.full((batch,), L.NEVER, dtype=torch.int32, device=device)
+        self.h2, self.h3 = random(), random()
+        for name in REGISTERS[registers:]:
+            setattr(self, name, None)
+        self.known = random() if paste else None
+        self.mask = (1.5 * random().sigmoid() - 0.25).clamp(0, 1) if paste else None
+        if paste:
+            self.mask[:, ::3] = self.mask[:, ::3].round()
+        self.mix = random(numel=2) if weighed else None
+        self.noises = noises
 
     def machine(self, **replaced):
         """Return the machine of this batch, on its own tensors unless others are given."""
-        names = ("x", "h", "net_in", "coef", "code", "cursor", "seeds", "first_bad")
+        names = ("coef", "code", "cursor", "seeds", "known", "mask", "mix", "noises", *WRITTEN)
         return rk.Machine(**({name: getattr(self, name) for name in names} | replaced))
 
     def run_row(self, backend):
-        """Return x, h, net_in and first_bad after a row on this backend; the batch itself is left as it is.
+        """Return what WRITTEN names after a row on this backend; the batch itself is left as it is.
 
         "masked" is the form of the reference for devices where looking at the table would be a sync.
         """
-        names = ("x", "h", "net_in", "first_bad")
-        machine = self.machine(**{name: getattr(self, name).clone() for name in names})
+        own = {name: getattr(self, name) for name in WRITTEN}
+        machine = self.machine(**{name: None if t is None else t.clone() for name, t in own.items()})
         if backend == "masked":
             reference.run_row_masked(machine, self.F, self.F_uncond)
         else:
             rk.bind(machine, backend).run_row(self.F, self.F_uncond)
-        return machine.x, machine.h, machine.net_in, machine.first_bad
+        return tuple(getattr(machine, name) for name in WRITTEN if own[name] is not None)
 
 
 def bits(x):
@@ -70,37 +116,60 @@ def bits(x):
 
 def assert_equal_bits(found, expected):
     """Compare two results of `Batch.run_row`."""
-    for name, a, b in zip(("x", "h", "net_in", "first_bad"), found, expected, strict=True):
-        assert torch.equal(bits(a).cpu(), bits(b).cpu()), name
+    for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+        assert torch.equal(bits(a).cpu(), bits(b).cpu()), f"result {i}"
 
 
 def stated(batch, dtype=np.float32):
     """Return what a row makes of the batch, in numpy, sample by sample; every operation is rounded to `dtype`."""
-    x, h, net_in, first_bad = (t.clone().cpu() for t in (batch.x, batch.h, batch.net_in, batch.first_bad))
+    own = {name: getattr(batch, name) for name in WRITTEN}
+    new = {name: None if t is None else t.clone().cpu() for name, t in own.items()}
+    x, net_in, first_bad = new["x"], new["net_in"], new["first_bad"]
+    history = [new[name] for name in REGISTERS if new[name] is not None]
     cursor = batch.cursor.cpu().expand(len(x)).tolist()
+
+    def values(tensor, b):
+        return tensor[b].cpu().float().numpy().astype(dtype)
+
     for b, row in enumerate(cursor):
         if row < 0:
             continue
         c = batch.coef[row].cpu().numpy().astype(dtype)
-        flags, draw = batch.code[row, L.FLAGS].item(), batch.code[row, L.DRAW].item()
+        flags, *draws = batch.code[row].tolist()
         zero = np.zeros(x.shape[1], dtype)
-        xr = x[b].numpy().astype(dtype) if flags & L.READ_X else zero
-        hr = h[b].numpy().astype(dtype) if flags & L.READ_H else zero
-        Fr = batch.F[b].cpu().float().numpy().astype(dtype) if flags & L.READ_F else zero
-        if batch.F_uncond is not None and flags & L.READ_F:
-            Fu = batch.F_uncond[b].cpu().float().numpy().astype(dtype)
-            Fr = Fu + c[L.W] * (Fr - Fu)
-        y = (c[L.Y_X] * xr + c[L.Y_H] * hr) + c[L.Y_F] * Fr
+
+        def noise(draw, b=b):
+            return rk.normal(batch.seeds[b : b + 1].cpu(), draw, x.shape[1])[0].numpy().astype(dtype)
+
+        xr = values(x, b) if flags & L.READ_X else zero
+        hr = [values(h, b) if flags & read else zero for h, read in zip(history, READS, strict=False)] or [zero]
+        Fr = values(batch.F, b) if flags & L.READ_F else zero
+        if batch.F_uncond is not None and flags & L.READ_F and flags & L.GUIDE:
+            Fu = values(batch.F_uncond, b)
+            if batch.mix is not None and flags & sum(METHODS):
+                Fr = values(batch.mix, b)[0] * Fr + values(batch.mix, b)[1] * Fu
+            else:
+                Fr = Fu + c[L.W] * (Fr - Fu)
+        y, g = c[L.Y_X] * xr, c[L.G_X] * xr
+        for h, in_y, in_g in zip(hr, (L.Y_H, L.Y_H2, L.Y_H3), (L.G_H, L.G_H2, L.G_H3), strict=False):
+            y, g = y + c[in_y] * h, g + c[in_g] * h
+        y, g = y + c[L.Y_F] * Fr, g + c[L.G_F] * Fr
         if c[L.S] != 0:
-            eps = rk.normal(batch.seeds[b : b + 1].cpu(), draw, x.shape[1])[0].numpy().astype(dtype)
-            y = y + c[L.S] * eps
-        g = (c[L.G_X] * xr + c[L.G_H] * hr) + c[L.G_F] * Fr
+            y = y + c[L.S] * noise(draws[0])
+        if c[L.S2] != 0 and batch.noises == 2:
+            y = y + c[L.S2] * noise(draws[1])
+        if flags & L.PASTE and batch.known is not None:
+            k, M = c[L.K] * values(batch.known, b), values(batch.mask, b)
+            if c[L.S_K] != 0:
+                k = k + c[L.S_K] * noise(draws[2])
+            y = M * y + (1 - M) * k
         if not np.isfinite(y).all():
             first_bad[b] = min(row, first_bad[b].item())
         if flags & L.STORE_X:
             x[b] = torch.from_numpy(y)
-        if flags & L.STORE_H:
-            h[b] = torch.from_numpy(g)
+        for h, store in zip(history, STORES, strict=False):
+            if flags & store:
+                h[b] = torch.from_numpy(g)
         if flags & L.STORE_NET:
             net_in[b :: len(x)] = torch.from_numpy(c[L.C_IN] * y).to(net_in.dtype)
-    return x, h, net_in, first_bad
+    return tuple(t for t in new.values() if t is not None)

@@ -57,7 +57,7 @@ class Tables:
 
 
 class Program:
-    """Device tables `coef` [capacity, 12] and `code` int32 [capacity, 4], filled from the front.
+    """Device tables `coef` [capacity, 20] and `code` int32 [capacity, 4], filled from the front.
 
     Args:
         device: where the table is.
@@ -98,7 +98,7 @@ class Program:
 
 
 def write_latent_row(entry: Entry, coef: Tensor, code: Tensor) -> None:
-    """Write a row for a given latent into device tables [1, 12] and [1, 4].
+    """Write a row for a given latent into device tables [1, 20] and [1, 4].
 
     It takes the place of row 0: x already holds the latent, and the row scales it by the initial std and draws nothing.
     """

@@ -15,6 +15,7 @@ from ..machine import Machine
 from ..philox import reference as philox
 from ..pixels import reference as pixels
 from ..row import reference as row
+from ..row import weights
 from .base import Backend
 
 
@@ -27,6 +28,9 @@ class _Bound:
 
     def advance(self) -> None:
         row.advance(self.machine)
+
+    def weigh(self, F: Tensor, F_uncond: Tensor) -> None:
+        weights.weigh(self.machine, F, F_uncond)
 
 
 class Reference:
