@@ -18,19 +18,19 @@ SEEDS = range(8)
 def literal(plan, D, dtype):
     """The plan's steps as they stand there, in plain PyTorch."""
     noise = lambda draw: rs.noise.normal(SEEDS, draw, SHAPE).to(dtype)  # noqa: E731
-    x, kept = noise(0) * plan.initial_noise, None
+    x, kept = noise(0) * plan.initial_noise, []
     for step in plan.steps:
         outputs = []
 
         def value(form, x=x, kept=kept, outputs=outputs):
-            y = form.x * x if not form.previous else form.x * x + form.previous * kept
-            for w, d in zip(form.D, outputs, strict=False):
+            y = form.x * x
+            for w, d in (*zip(form.history, kept, strict=False), *zip(form.D, outputs, strict=False)):
                 y = y + w * d
             return y
 
         for stage in step.stages:
             outputs.append(D(value(stage.z), torch.full((len(SEEDS),), stage.level, dtype=dtype)))
-        fresh = None if step.keep is None else value(step.keep)
+        fresh = [value(form) for form in step.keep]
         x = value(step.result)
         if step.noise:
             x = x + step.noise * noise(step.draw)

@@ -58,7 +58,7 @@ def test_the_last_step_of_dpm3_before_0_is_dpm2():
 def test_a_fresh_history_of_dpmpp_2m_is_euler():
     update, _ = step("dpm++2m", 0.2)
     assert update.x == pytest.approx(euler.step(1.3, T, 0.2, D, Position()).x, abs=1e-14)
-    assert step("dpm++2m", 0.2, previous=0.4, t_previous=1.1)[0].x != pytest.approx(update.x, abs=1e-3)
+    assert step("dpm++2m", 0.2, history=(0.4,), levels=(1.1,))[0].x != pytest.approx(update.x, abs=1e-3)
 
 
 def test_eta_0_of_ddpm_is_ddim():

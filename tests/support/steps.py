@@ -36,18 +36,19 @@ def dpm3_step(D, x, t, s):
 
 def run_steps(plan, D, draw):
     """The evaluations of a plan's solver steps in float64, (x, sigma, D) each, and the sample. No table is involved."""
-    x, previous, evaluations = plan.initial_noise * draw(0), None, []
+    x, history, evaluations = plan.initial_noise * draw(0), [], []
 
-    def value(form, found):
-        terms = [(form.x, x), (form.previous, previous), *zip(form.D, found, strict=False)]
+    def value(form, found, shared):
+        parts = ((form.history, history), (form.D, found), (form.noise, shared))
+        terms = [(form.x, x), *(pair for weights, tensors in parts for pair in zip(weights, tensors, strict=False))]
         return sum(weight * tensor for weight, tensor in terms if weight)
 
     for step in plan.steps:
-        found = []
+        found, shared = [], [draw(number) for number in step.draws]
         for stage in step.stages:
-            z = value(stage.z, found)
+            z = value(stage.z, found, shared)
             found.append(D(z, stage.level))
             evaluations.append((z, stage.level, found[-1]))
-        result, kept = value(step.result, found), None if step.keep is None else value(step.keep, found)
-        x, previous = result + (step.noise * draw(step.draw) if step.noise else 0.0), kept
+        result, kept = value(step.result, found, shared), [value(form, found, shared) for form in step.keep]
+        x, history = result + (step.noise * draw(step.draw) if step.noise else 0.0), kept
     return evaluations, x

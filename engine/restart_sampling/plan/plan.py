@@ -142,7 +142,7 @@ class Plan:
     @cached_property
     def draws(self) -> int:
         """Noise injections along the trajectory, the initial latent not counted."""
-        return max(step.draw for step in self.steps)
+        return max(max((step.draw, *step.draws)) for step in self.steps)
 
     @property
     def process(self) -> str:

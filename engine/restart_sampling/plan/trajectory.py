@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..solvers.process import rise
-from ..solvers.trace import D_PREVIOUS, Form, Position, Solver, Stage, Tracer, X
+from ..solvers.trace import Form, Position, Solver, Stage, Tracer, X, unit
 
 Round = Callable[[np.ndarray], np.ndarray]
 Churn = Callable[[float], float]
@@ -28,6 +28,7 @@ class Step:
 
     The network is evaluated at each stage's level on its form. The new state is `result` + `noise`·ε(draw), where
     `result` is already scaled by a jump that follows; `lift_to` is the level that the noise raises the state to, or s.
+    `keep` is what the next step has as its history, and `draws` has the number of each draw that the forms share.
     `interval` is None on the main grid, else the interval's number, and `iteration` counts its K repeats from 0.
     """
 
@@ -38,7 +39,8 @@ class Step:
     noise: float = 0.0
     draw: int = 0
     lift_to: float = 0.0
-    keep: Form | None = None
+    keep: tuple[Form, ...] = ()
+    draws: tuple[int, ...] = ()
     interval: int | None = None
     iteration: int = 0
 
@@ -60,7 +62,8 @@ class Trajectory:
         self.dropped = 0  # steps of zero length
         self._steps: list[Step] = []
         self._scale, self._variance = 1.0, 0.0  # noise that waits for the next evaluation
-        self._t_previous: float | None = None  # where the D that a multistep solver kept was evaluated
+        self._kept = 0  # how many forms the step before kept
+        self._levels: tuple[float, ...] = ()  # where the steps that the history comes from began, the latest first
 
     def forward(self, t: float, t_up: float) -> None:
         """Raise the state from level t to level t_up ≥ t by fresh noise; t_up = t is the identity."""
@@ -69,7 +72,7 @@ class Trajectory:
 
     def forget(self) -> None:
         """Drop the history of a multistep solver, which a jump makes worthless."""
-        self._t_previous = None
+        self._kept, self._levels = 0, ()
 
     def backward(
         self,
@@ -95,13 +98,19 @@ class Trajectory:
             t_hat = self._churned(t, churn(t))
             self.forward(t, t_hat)
             self._inject(t_hat)
-            previous = None if self._t_previous is None else D_PREVIOUS
-            position = Position(remaining - k, interval is not None, previous, self._t_previous, self.eta, self.process)
+            history = tuple(Form(history=unit(j)) for j in range(self._kept))
+            position = Position(remaining - k, interval is not None, history, self._levels, self.eta, self.process)
             D = Tracer()
             new = solver.step(X, t_hat, s, D, position)
-            self._t_previous = None if new.keep is None else t_hat
-            noise = new.noise * self.s_noise
-            self._steps.append(Step(t_hat, s, tuple(D.stages), new.x, noise, 0, s, new.keep, interval, iteration))
+            self._kept, self._levels = len(new.keep), (t_hat, *self._levels)[: len(new.keep)]
+            stages = tuple(Stage(stage.level, self._scaled(stage.z)) for stage in D.stages)
+            result, keep = self._scaled(new.x), tuple(map(self._scaled, new.keep))
+            noise, draws = new.noise * self.s_noise, (0,) * D.draws
+            self._steps.append(Step(t_hat, s, stages, result, noise, 0, s, keep, draws, interval, iteration))
+
+    def _scaled(self, form: Form) -> Form:
+        """Return a form with S_noise on its noise."""
+        return form if not form.noise else replace(form, noise=tuple(a * self.s_noise for a in form.noise))
 
     def _churned(self, t: float, gamma: float) -> float:
         """Return t̂ = t(1 + γ), rounded to a level that the network knows."""
@@ -125,9 +134,17 @@ class Trajectory:
             self._steps[-1] = replace(last, result=scale * last.result, noise=noise, lift_to=level)
 
     def steps(self) -> tuple[Step, ...]:
-        """Return the steps with their draws numbered: draw k is the k-th injection whose std is not 0."""
-        draw, numbered = 0, []
+        """Return the steps with their draws numbered: draw k is the k-th injection whose std is not 0.
+
+        Of one step, the draws that its forms share come first, then the noise on arrival.
+        """
+        last, numbered = 0, []
         for step in self._steps:
-            draw += bool(step.noise)
-            numbered.append(replace(step, draw=draw if step.noise else 0))
+            forms, draws = (*(stage.z for stage in step.stages), step.result), []
+            for m in range(len(step.draws)):
+                used = any(m < len(form.noise) and form.noise[m] for form in forms)
+                last += used
+                draws.append(last if used else 0)
+            last += bool(step.noise)
+            numbered.append(replace(step, draw=last if step.noise else 0, draws=tuple(draws)))
         return tuple(numbered)

@@ -1,26 +1,20 @@
 r"""The table: a plan folded onto a network, one row per evaluation, for the machine in restart_kernels.
 
-A plan speaks of D. The machine has registers x and h and the network's raw output F, and a row is
+A plan speaks of D. The machine has the registers x and h, h2, h3 and the network's raw output F, and a row is
 
-    y = Y_X·x + Y_H·h + Y_F·F + S·ε(DRAW)
-    g = G_X·x + G_H·h + G_F·F
-    x ← y (STORE_X)    h ← g (STORE_H)    net_in ← C_IN·y (STORE_NET)
+    y = Y_X·x + Σ_j Y_H[j]·h_j + Y_F·F + S·ε(DRAW) + S2·ε(DRAW2)
+    g = G_X·x + Σ_j G_H[j]·h_j + G_F·F
+    x ← y (STORE_X)    h_j ← g (STORE_H[j])    net_in ← C_IN·y (STORE_NET)
 
-Folding is linear algebra. Within one solver step every quantity is a vector over (x, P, F_0, F_1, …), where x is the
-state at the start of the step and P what h holds there. With D_k = c_skip(t_k)·z_k + c_out(t_k)·F_k each stage's
-input z_k and the step's result are such vectors. After evaluation k the machine can store one vector in h, so the parts
-of all later quantities that depend on the F's known so far must be multiples of one direction; a solver for which they
-are not is refused. h gets the known part of the step's result, so the last row of a step is y = h + Y_F·F and does not
-read x: Heun moves 24 bytes per element and step with a bf16 network instead of 28.
-
-Row 0 of a table makes the initial latent, y = S·ε(0). Row i + 1 follows evaluation i, which is row i of the plan, so a
-table has NFE + 1 rows. A row also holds c_in and c_noise of the evaluation after it, and the guidance weight w of the
-one before it.
+`lowering.py` finds the coefficients. Row 0 of a table makes the initial latent, y = S·ε(0). Row i + 1 follows
+evaluation i, which is row i of the plan, so a table has NFE + 1 rows. A row also holds c_in and c_noise of the
+evaluation after it, and the guidance weight w of the one before it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -30,9 +24,16 @@ from ..common.errors import ConfigError
 from ..models.parameterization import Coefficients, Parameterization
 from ..plan.plan import Plan
 from ..plan.trajectory import Step
-from ..solvers.trace import Form
+from .lowering import Lowered, Lowering
 
-_TOLERANCE = 1e-12
+# For each history register its columns and flags.
+HISTORY = (
+    (layout.Y_H, layout.G_H, layout.READ_H, layout.STORE_H),
+    (layout.Y_H2, layout.G_H2, layout.READ_H2, layout.STORE_H2),
+    (layout.Y_H3, layout.G_H3, layout.READ_H3, layout.STORE_H3),
+)
+NOISE = ((layout.S, layout.DRAW), (layout.S2, layout.DRAW2))
+UNREAD = [layout.Y_H2, layout.G_H2, layout.Y_H3, layout.G_H3]  # −0 where the register is not read, see layout.py
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,17 @@ class Table:
     def nfe(self) -> int:
         """Network evaluations per sample, one less than rows."""
         return len(self.coef) - 1
+
+    @cached_property
+    def registers(self) -> int:
+        """R: history registers that the rows read or store, 0 … 3."""
+        flags = int(np.bitwise_or.reduce(self.code[:, layout.FLAGS]))
+        return max((j + 1 for j, (_, _, read, store) in enumerate(HISTORY) if flags & (read | store)), default=0)
+
+    @cached_property
+    def noises(self) -> int:
+        """Noise terms of the rows: 2 if one of them has two, else 1."""
+        return 2 if self.coef[:, layout.S2].any() else 1
 
 
 def bind(plan: Plan, parameterization: Parameterization) -> Table:
@@ -81,16 +93,18 @@ def bind(plan: Plan, parameterization: Parameterization) -> Table:
     coefficients = parameterization.coefficients(sigma[1:])
     coef = np.zeros((len(sigma), layout.NUM_COEF))
     code = np.zeros((len(sigma), layout.NUM_CODE), dtype=np.int32)
+    coef[:, UNREAD] = -0.0
     coef[0, layout.S] = plan.initial_noise
     code[0, layout.FLAGS] = layout.STORE_X
-    at = 1
+    config, at = plan.config, 1
+    lowering = Lowering()
     for step in plan.steps:
         stop = at + len(step.stages)
         part = Coefficients(*(c[at - 1 : stop - 1] for c in coefficients))
         try:
-            _fold(step, part, coef[at:stop], code[at:stop])
+            write_step(lowering, step, part, coef[at:stop], code[at:stop])
         except ConfigError as error:
-            solver = plan.config.solver if step.interval is None else plan.config.restart_solver or plan.config.solver
+            solver = config.solver if step.interval is None else config.restart_solver or config.solver
             raise ConfigError(f"solver {solver!r}, step from sigma {step.t:.5g} to {step.s:.5g}: {error}") from None
         at = stop
     coef[:-1, layout.C_IN] = coefficients.c_in
@@ -102,63 +116,35 @@ def bind(plan: Plan, parameterization: Parameterization) -> Table:
     return Table(plan, coef, code, sigma)
 
 
-def _fold(step: Step, c: Coefficients, coef: np.ndarray, code: np.ndarray) -> None:
-    """Write the rows of one solver step into `coef` and `code`, which are views of these rows."""
-    S = len(step.stages)
-    basis = np.eye(2 + S)  # x, P, F_0 .. F_{S−1}
-    x, P, F = basis[0], basis[1], basis[2:]
-    D: list[np.ndarray] = []
+def write_step(lowering: Lowering, step: Step, c: Coefficients, coef: np.ndarray, code: np.ndarray) -> None:
+    """Lower a step and write its rows into `coef` and `code`, which are views of these rows; ConfigError if it cannot.
 
-    def vector(form: Form) -> np.ndarray:
-        total = form.x * x + form.previous * P
-        for weight, d in zip(form.D, D, strict=False):
-            total = total + weight * d
-        return total
-
-    z: list[np.ndarray] = []
-    for k, stage in enumerate(step.stages):
-        z.append(vector(stage.z))
-        D.append(c.c_skip[k] * z[k] + c.c_out[k] * F[k])
-    result = vector(step.result)
-    history = None if step.keep is None else vector(step.keep)
-
-    h: np.ndarray | None = P
-    for k in range(S):
-        last = k == S - 1
-        y = result if last else z[k + 1]
-        coef[k, layout.Y_X : layout.Y_F + 1] = _express(y, h, k)
-        g = history if last else _known_part([*z[k + 2 :], result], k)
-        flags = layout.STORE_X if last else 0
-        if g is not None:
-            coef[k, layout.G_X : layout.G_F + 1] = _express(g, h, k)
-            flags |= layout.STORE_H
-        used = np.abs(coef[k, layout.Y_X : layout.Y_F + 1]) + np.abs(coef[k, layout.G_X : layout.G_F + 1])
-        for weight, flag in zip(used, (layout.READ_X, layout.READ_H, layout.READ_F), strict=True):
-            flags |= flag if weight else 0
-        code[k, layout.FLAGS] = flags
-        h = g
-    coef[S - 1, layout.S] = step.noise
-    code[S - 1, layout.DRAW] = step.draw
+    Args:
+        lowering: that of the plan.
+        c: the coefficients of the network at the step's evaluations.
+    """
+    rows = lowering.step(step, c)
+    for row, weights, numbers in zip(rows, coef, code, strict=True):
+        _write(row, weights, numbers)
+        terms = [(std, step.draws[m]) for m, std in row.y.noise.items()]
+        if row is rows[-1] and step.noise:
+            terms.insert(0, (step.noise, step.draw))
+        for (std, draw), (s, number) in zip(terms, NOISE, strict=False):
+            weights[s], numbers[number] = std, draw
 
 
-def _known_part(later: list[np.ndarray], k: int) -> np.ndarray | None:
-    """Return h after evaluation k: the known part of the later quantity that depends most on past F's."""
-    known = [np.where(np.arange(len(v)) < 3 + k, v, 0.0) for v in later]
-    best = max(known, key=lambda v: np.abs(v[1:]).max())
-    return best if np.abs(best[1:]).max() > 0 else None
-
-
-def _express(v: np.ndarray, h: np.ndarray | None, k: int) -> tuple[float, float, float]:
-    """Return (a, b, c) with v = a·x + b·h + c·F_k; raises ConfigError if there are none."""
-    old = [i for i in range(1, len(v)) if i != 2 + k]  # P and the F's other than F_k: only h has these
-    b = 0.0
-    if h is not None and np.abs(v[old]).max(initial=0.0) > 0:
-        i = max(old, key=lambda j: abs(h[j]))
-        b = v[i] / h[i] if h[i] else 0.0
-    rest = v - b * h if b and h is not None else v
-    if np.abs(rest[old]).max(initial=0.0) > _TOLERANCE * max(np.abs(v).max(), 1e-300):
-        raise ConfigError(
-            f"what follows evaluation {k} needs more than two registers: x, one kept combination of earlier "
-            "evaluations and the newest one are there; combine earlier evaluations, or keep fewer"
-        )
-    return float(rest[0]), float(b), float(rest[2 + k])
+def _write(row: Lowered, coef: np.ndarray, code: np.ndarray) -> None:
+    """Write one row but for its noise into its row of the table."""
+    flags = layout.STORE_X if row.store_x else 0
+    parts = [(row.y, layout.Y_X, layout.Y_F, [y for y, *_ in HISTORY])]
+    if row.g is not None:
+        parts.append((row.g, layout.G_X, layout.G_F, [g for _, g, *_ in HISTORY]))
+        flags |= HISTORY[row.slot][3]
+    for part, x, F, history in parts:
+        coef[x], coef[F] = part.x, part.F
+        flags |= (layout.READ_X if part.x else 0) | (layout.READ_F if part.F else 0)
+        for j, (column, weight) in enumerate(zip(history, part.history, strict=True)):
+            if weight:
+                coef[column] = weight
+                flags |= HISTORY[j][2]
+    code[layout.FLAGS] = flags

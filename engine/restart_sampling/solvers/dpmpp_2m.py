@@ -24,12 +24,12 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     process = position.process
     D_0 = D(x, t)
     D_bar = D_0
-    if position.previous is not None and position.t_previous is not None and s > 0:
+    if position.history and s > 0:
         h = log_snr(process, s) - log_snr(process, t)
-        r = (log_snr(process, t) - log_snr(process, position.t_previous)) / h
-        D_bar = D_0 + (D_0 - position.previous) / (2 * r) if math.isfinite(r) else D_0
+        r = (log_snr(process, t) - log_snr(process, position.levels[0])) / h
+        D_bar = D_0 + (D_0 - position.history[0]) / (2 * r) if math.isfinite(r) else D_0
     ratio = s / t
-    return Update(ratio * x + (alpha(process, s) - ratio * alpha(process, t)) * D_bar, keep=D_0)
+    return Update(ratio * x + (alpha(process, s) - ratio * alpha(process, t)) * D_bar, keep=(D_0,))
 
 
 SOLVER = Solver(

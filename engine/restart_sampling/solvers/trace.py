@@ -1,9 +1,9 @@
 r"""Tracing: a solver is written as its paper writes it, and recorded as linear algebra.
 
-Every solver here is linear in the state x and the denoiser outputs D_0, D_1, … with coefficients known before the first
-network call. So a solver step is an ordinary function on :class:`Form` objects (linear combinations of x, D_0, D_1, …
-and the form kept from the previous step); calling `D(z, t)` records one network evaluation. The record, a step of
-plan/trajectory.py, is what a plan is made of: pure float64 numbers, no tensors.
+Every solver here is linear in the state x, the denoiser outputs D_0, D_1, …, what earlier steps kept and standard
+normals, with coefficients known before the first network call. So a solver step is an ordinary function on
+:class:`Form` objects, linear combinations of these: calling `D(z, t)` records one network evaluation, `D.draw()` takes
+a standard normal. The record, a step of plan/trajectory.py, is what a plan is made of: pure float64 numbers, no tensors.
 """
 
 from __future__ import annotations
@@ -11,26 +11,34 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
+
+
+def _sum(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(left + right for left, right in zip_longest(a, b, fillvalue=0.0))
 
 
 @dataclass(frozen=True)
 class Form:
-    """x·x + previous·D_prev + Σ_k D[k]·D_k, float64 coefficients."""
+    """x·x + Σ_j history[j]·H_j + Σ_k D[k]·D_k + Σ_m noise[m]·ε_m, float64 coefficients."""
 
     x: float = 0.0
-    previous: float = 0.0
+    history: tuple[float, ...] = ()
     D: tuple[float, ...] = ()
+    noise: tuple[float, ...] = ()
 
     def __add__(self, other: Form) -> Form:
-        n = max(len(self.D), len(other.D))
-        left, right = (f.D + (0.0,) * (n - len(f.D)) for f in (self, other))
         return Form(
-            self.x + other.x, self.previous + other.previous, tuple(a + b for a, b in zip(left, right, strict=True))
+            self.x + other.x,
+            _sum(self.history, other.history),
+            _sum(self.D, other.D),
+            _sum(self.noise, other.noise),
         )
 
     def __mul__(self, scale: float) -> Form:
-        return Form(self.x * scale, self.previous * scale, tuple(d * scale for d in self.D))
+        history, D, noise = (tuple(a * scale for a in part) for part in (self.history, self.D, self.noise))
+        return Form(self.x * scale, history, D, noise)
 
     __rmul__ = __mul__
 
@@ -42,7 +50,11 @@ class Form:
 
 
 X = Form(x=1.0)
-D_PREVIOUS = Form(previous=1.0)
+
+
+def unit(place: int) -> tuple[float, ...]:
+    """Return the coefficients 0 … 0 1, the 1 at `place`."""
+    return (0.0,) * place + (1.0,)
 
 
 @dataclass(frozen=True)
@@ -57,15 +69,20 @@ class Stage:
 class Position:
     """Where a step stands: what a solver may know besides (t, s).
 
-    `remaining` counts the steps left on this leg, this one included; `restart` is True inside a Restart interval.
-    `previous` (with the level `t_previous` it belongs to) is the form kept by the step before, or None when the
-    history is fresh: at the start and after every jump. `eta` scales the noise of ancestral sampling; `process` names
-    the state (see process.py)."""
+    Attributes:
+        remaining: the steps left on this leg, this one included.
+        restart: whether the step is inside a Restart interval.
+        history: what the step before kept, in its order. It is empty at the start and after every jump.
+        levels: at most as many levels: those at which the steps before began, the latest first. A solver that keeps one
+            form of each step, the latest first, has kept history[j] at levels[j].
+        eta: scale of the noise of ancestral sampling.
+        process: the state, see process.py.
+    """
 
     remaining: int = 1
     restart: bool = False
-    previous: Form | None = None
-    t_previous: float | None = None
+    history: tuple[Form, ...] = ()
+    levels: tuple[float, ...] = ()
     eta: float = 1.0
     process: str = "ve"
 
@@ -76,24 +93,30 @@ class Update:
 
     Attributes:
         x: the new state.
-        noise: std of the noise to add to it.
-        keep: what the next step needs of this one (a D, a slope).
+        noise: std of fresh noise to add to it, in which no stage has a part (noise that stages share is `D.draw()`).
+        keep: what the next step needs of this one and of those before it: D's or slopes.
     """
 
     x: Form
     noise: float = 0.0
-    keep: Form | None = None
+    keep: tuple[Form, ...] = ()
 
 
 @dataclass
 class Tracer:
-    """Records the evaluations of one step; call it as `D(z, level)`."""
+    """Records the evaluations and the draws of one step; call it as `D(z, level)` and `D.draw()`."""
 
     stages: list[Stage] = field(default_factory=list)
+    draws: int = 0
 
     def __call__(self, z: Form, level: float) -> Form:
         self.stages.append(Stage(level, z))
-        return Form(D=(0.0,) * (len(self.stages) - 1) + (1.0,))
+        return Form(D=unit(len(self.stages) - 1))
+
+    def draw(self) -> Form:
+        """Return a fresh standard normal ε, which stages and the new state may share."""
+        self.draws += 1
+        return Form(noise=unit(self.draws - 1))
 
 
 StepFunction = Callable[[Form, float, float, Tracer, Position], Update]
@@ -138,12 +161,13 @@ class Solver:
     def __post_init__(self) -> None:
         D = Tracer()
         update = self.step(X, 0.9, 0.5, D, Position(remaining=9, process=self.processes[0]))
-        sde = update.noise > 0 or dict(self.study).get("s_churn", 0.0) > 0
+        noisy = update.noise > 0 or D.draws > 0
+        sde = noisy or dict(self.study).get("s_churn", 0.0) > 0
         found = {
             "label": self.label or self.title,
             "evaluations": len(D.stages),
-            "noisy": update.noise > 0,
-            "multistep": update.keep is not None,
+            "noisy": noisy,
+            "multistep": bool(update.keep),
             "family": "sde" if sde else "ode",
         }
         for name, value in found.items():
