@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..solvers import get_solver
 
 if TYPE_CHECKING:
+    from .options import PlanConfig
     from .plan import Plan
     from .trajectory import Step
 
@@ -28,7 +29,8 @@ def explain(plan: Plan, width: int = 100) -> str:
     config = plan.config
     solver = get_solver(config.solver)
     grid = "given" if config.sigmas else config.schedule
-    head = f"{plan.nfe} NFE · {solver.title} · {grid} grid, {len(plan.grid) - 1} points"
+    calls = f" · {plan.network_calls} network calls" if plan.network_calls != plan.nfe else ""
+    head = f"{plan.nfe} NFE{calls} · {solver.title} · {grid} grid, {len(plan.grid) - 1} points"
     head += f" · sigma {level(plan.grid[0])} → {level(plan.grid[-2])} → 0"
     head += f" · rho {config.rho:g}" if grid == "edm" else ""
 
@@ -120,5 +122,22 @@ def _options(plan: Plan) -> list[str]:
     if config.guided:
         low, high = config.guidance_interval
         where = "" if (low, high) == (0, math.inf) else f" while {low:g} ≤ sigma ≤ {high:g}"
-        lines.append(f"guidance scale {config.guidance_scale:g}{where}: every evaluation runs the network on 2 inputs")
+        twice = plan.network_calls - plan.nfe + min(config.zero_init, plan.nfe)
+        rows = "every evaluation" if twice == plan.nfe else f"{twice} of {plan.nfe} evaluations"
+        run = "runs" if twice == plan.nfe else "run"
+        lines.append(f"guidance scale {config.guidance_scale:g}{where}: {rows} {run} the network on 2 inputs")
+        lines += _method(config)
+    if config.zero_init:
+        lines.append(f"zero_init {config.zero_init}: the first evaluations leave out the network")
     return lines
+
+
+def _method(config: PlanConfig) -> list[str]:
+    if config.guidance == "cfg++":
+        return ["CFG++: the direction back to the noise comes from the unconditional output"]
+    if config.guidance == "zero-star":
+        return ["CFG-Zero*: the unconditional output is scaled to be closest to the conditional one"]
+    if config.guidance == "apg":
+        clip = f", the difference clipped to norm {config.apg_norm:g}" if config.apg_norm else ""
+        return [f"projected guidance: the parallel part has weight {config.apg_eta:g}{clip}"]
+    return [f"guidance rescale {config.guidance_rescale:g}"] if config.guidance_rescale else []

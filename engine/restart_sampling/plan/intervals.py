@@ -56,6 +56,8 @@ def place(config: PlanConfig, grid: Sequence[float], round_sigma: Round | None, 
     Raises:
         ConfigError: an interval that cannot run as written, or two at one grid point under on_collision="error".
     """
+    if config.restart.resampling is not None:
+        return on_grid(grid, *config.restart.resampling)
     schedule = get_schedule(config.schedule, rho=config.rho, **dict(config.schedule_options))
     if config.restart_schedule:
         schedule = get_schedule(config.restart_schedule, rho=config.rho, segment="own")
@@ -74,6 +76,25 @@ def place(config: PlanConfig, grid: Sequence[float], round_sigma: Round | None, 
         for i in found
         if i.asked.t_max > top
     ]
+    return found
+
+
+def on_grid(grid: Sequence[float], j: int, r: int) -> list[Interval]:
+    """Return the intervals of RePaint on `grid` (with its final 0), see `RestartConfig.repaint`.
+
+    With T steps they begin at the points m = 0, j, 2j, … < T − j, counted from the clean image, and reach j points up.
+
+    Raises:
+        ConfigError: the jumps are longer than the grid.
+    """
+    T = len(grid) - 1
+    if r > 1 and j >= T:
+        raise ConfigError(f"repaint: jumps of {j} points do not fit a grid of {T} steps; lower j or use more steps")
+    found: list[Interval] = []
+    for m in reversed(range(0, T - j, j) if r > 1 else ()):
+        levels = tuple(grid[T - m - j : T - m + 1])
+        asked = RestartInterval(j + 1, r - 1, levels[-1], levels[0])
+        found.append(Interval(asked, len(found), T - m, levels[-1], levels[0], levels, 0))
     return found
 
 

@@ -14,6 +14,7 @@ t_min snaps to the nearest point of the main grid.
 | A1111's own rule   | `a1111`, with the step count                  | see :func:`a1111` |
 | named fields       | `{"N": 3, "K": 2, "t_min": 0.06, "t_max": 1}` | also n, n_restart, k |
 | refiners           | num_steps, num_iterations, start_time, end_time | N, K, t_min, t_max |
+| RePaint            | `repaint:j=10,r=10`                           | at every j-th point of the main grid, r − 1 jumps over j steps |
 
 These rules decide which notation it is; none is tried:
 1. Text that starts with an integer followed by `;`, `[`, `(` or `{` is a params line; the integer is N_main.
@@ -58,8 +59,8 @@ _FIELDS = {
     "end_time": "t_max",
 }
 _REFINERS = {"num_steps", "num_iterations", "start_time", "end_time"}
-_NAMES = ("none", "default", "a1111")
-_FORMS = '[N, K, t_min, t_max], a list of these, an object {"0": [N, K, t_min, t_max]}, none, default or a1111'
+_NAMES = ("none", "default", "a1111", "repaint")
+_FORMS = '[N, K, t_min, t_max], a list of these, an object {"0": [N, K, t_min, t_max]}, none, default, a1111 or repaint:j=10,r=10'
 _A1111_HINT = '; to write A1111\'s {t_min: [N, K, t_max]} use decimal keys, as in {"1.0": [9, 2, 3]}'
 _T_MAX_NOTE = "A1111 also snaps t_max to its grid; here t_max is used as given"
 
@@ -104,12 +105,31 @@ class RestartConfig:
         steps: N_main if the notation carries it, else None.
         source: the name of the notation.
         notes: what a reader should know, one line each.
+        resampling: (j, r) of RePaint, whose intervals are the points of the grid that the plan will have; else None.
     """
 
     intervals: tuple[RestartInterval, ...] = ()
     steps: int | None = None
     source: str = field(default="", compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
+    resampling: tuple[int, int] | None = None
+
+    @classmethod
+    def repaint(cls, j: int = 10, r: int = 10) -> RestartConfig:
+        """Return the resampling of RePaint (arXiv 2201.09865, Appendix B).
+
+        On the way down, at every j-th point of the main grid but the last ones of the noisy end, counted from 0, the
+        clean image, the state jumps j points up and comes back, r − 1 times: j is the jump length, r the number of
+        times that a stretch is walked. It is Restart with N = j + 1, K = r − 1 and the main grid's own points.
+
+        Limiting case: r = 1 jumps nowhere.
+        """
+        return cls(source="repaint", resampling=(_integer("j", j, 1), _integer("r", r, 1)))
+
+    @property
+    def jumps(self) -> bool:
+        """Whether there is any jump."""
+        return any(i.K > 0 for i in self.intervals) or (self.resampling is not None and self.resampling[1] > 1)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "intervals", tuple(self.intervals))
@@ -155,7 +175,9 @@ class RestartConfig:
             raise ConfigError(f"restart config: {error}") from None
 
     def to_json(self) -> str:
-        """Return the official JSON text, `{"0": [N, K, t_min, t_max], …}`; `parse` reads the same intervals back."""
+        """Return text that `parse` reads back: the official JSON, `{"0": [N, K, t_min, t_max], …}`, or RePaint's."""
+        if self.resampling is not None:
+            return "repaint:j={},r={}".format(*self.resampling)
         return json.dumps({str(i): [v.N, v.K, v.t_min, v.t_max] for i, v in enumerate(self.intervals)})
 
 
@@ -207,6 +229,8 @@ def _from_text(text: str, steps: int | None, rule: str | None) -> RestartConfig:
         return RestartConfig(intervals, source="comfyui")
     if name == "a1111":
         return a1111(steps)
+    if name.split(":")[0].strip() == "repaint":
+        return _repaint(name)
     if name.endswith((".json", ".txt")):
         raise ConfigError(f"{shown(text)} looks like a file name; read the file and pass its text")
     if re.fullmatch(r"[a-z][\w-]*", name):
@@ -215,6 +239,17 @@ def _from_text(text: str, steps: int | None, rule: str | None) -> RestartConfig:
     read = read_text(text, _FORMS)
     source = "params" if read.steps is not None else "comfyui" if read.row else ""
     return _from_object(read.value, rule, read.steps, source)
+
+
+def _repaint(text: str) -> RestartConfig:
+    """Return the resampling of RePaint from "repaint:j=10,r=10"; j and r have these values unless given."""
+    found: dict[str, int] = {}
+    for part in filter(None, (part.strip() for part in text.partition(":")[2].split(","))):
+        name, _, value = (word.strip() for word in part.partition("="))
+        if name not in ("j", "r") or name in found or not re.fullmatch(r"\d+", value):
+            raise ConfigError(f"expected repaint:j=10,r=10 (jump length, times each stretch is walked), got {shown(text)}")
+        found[name] = int(value)
+    return RestartConfig.repaint(**found)
 
 
 def _of_array(values: list[Any]) -> list[Any]:

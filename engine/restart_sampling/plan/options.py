@@ -12,11 +12,14 @@ from ..common.errors import ConfigError
 from ..solvers import get_solver
 from ..solvers.registry import SOLVERS, handling
 from ..solvers.trace import Solver
+from . import guidance
 from .limits import inside
 from .notation import RestartConfig
 from .schedule import get_schedule
 
 MAX_STEPS = 100_000
+# A field that came later is left out of recipes at its default, so that the digests of older plans stay.
+LATER = {"later": True}
 COLLISION_RULES = ("both", "last", "first", "error")
 
 
@@ -31,6 +34,11 @@ class PlanConfig:
             "last" one only (what the official code does), the "first" one only, or "error".
         eta: noise of ancestral sampling; 0 is DDIM.
         guidance_scale: w of classifier-free guidance; 1 is off. `guidance_interval`: levels where it acts.
+        guidance: the method, see guidance.py: "cfg", "cfg++", "zero-star" or "apg".
+        guidance_rescale: φ of rescaled guidance, for "cfg"; 0 is off.
+        apg_eta, apg_norm: weight of the parallel part, and the norm that the difference is clipped to (0: never), for
+            "apg".
+        zero_init: first evaluations that leave out the network, for "zero-star".
         sigmas: the main grid itself, one level or more, descending, with or without a final 0; replaces steps,
             sigma_min, sigma_max and rho.
     """
@@ -55,6 +63,11 @@ class PlanConfig:
     guidance_interval: tuple[float, float] = (0.0, math.inf)
     schedule_options: tuple[tuple[str, Any], ...] = ()
     sigmas: tuple[float, ...] = ()
+    guidance: str = field(default="cfg", metadata=LATER)
+    guidance_rescale: float = field(default=0.0, metadata=LATER)
+    apg_eta: float = field(default=0.0, metadata=LATER)
+    apg_norm: float = field(default=0.0, metadata=LATER)
+    zero_init: int = field(default=0, metadata=LATER)
 
     @property
     def process(self) -> str:
@@ -64,12 +77,12 @@ class PlanConfig:
     @property
     def family(self) -> str:
         """What kind of sampler it is: "restart", "sde" or "ode", see :func:`family`."""
-        return family(self.solver, self.s_churn, any(i.K > 0 for i in self.restart.intervals))
+        return family(self.solver, self.s_churn, self.restart.jumps)
 
     @property
     def guided(self) -> bool:
         """Whether any evaluation needs the network twice."""
-        return self.guidance_scale != 1.0
+        return self.guidance_scale != 1.0 or self.guidance == "cfg++"
 
     @classmethod
     def make(cls, **given: Any) -> PlanConfig:
@@ -100,6 +113,8 @@ class PlanConfig:
         for f in fields(self):
             value = getattr(self, f.name)
             if value is None or value == math.inf or value in ((), (0.0, math.inf)):
+                continue
+            if f.metadata == LATER and value == f.default:
                 continue
             if f.name == "guidance_interval":
                 value = tuple(None if math.isinf(v) else v for v in value)
@@ -184,8 +199,17 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     values["eta"] = real("eta", values.get("eta", 1.0), 0.0, 1.0)
     values["guidance_scale"] = real("guidance_scale", values.get("guidance_scale", 1.0), 0.0)
     values["guidance_interval"] = _guidance_interval(values.get("guidance_interval", (0.0, None)))
+    choice("guidance", values.get("guidance", "cfg"), guidance.METHODS)
+    values["guidance_rescale"] = real("guidance_rescale", values.get("guidance_rescale", 0.0), 0.0, 1.0)
+    values["apg_eta"] = real("apg_eta", values.get("apg_eta", 0.0))
+    values["apg_norm"] = real("apg_norm", values.get("apg_norm", 0.0), 0.0)
+    values["zero_init"] = integer("zero_init", values.get("zero_init", 0), 0, MAX_STEPS)
     choice("on_collision", values.get("on_collision", "both"), COLLISION_RULES)
     _check_combination(values, (solver, restart_solver), schedule.process)
+    method = values.get("guidance", "cfg")
+    guidance.check_method(
+        method, values["guidance_scale"], values["guidance_rescale"], values["zero_init"], (solver, restart_solver)
+    )
     return values
 
 

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from .guidance import network_calls
 from .intervals import Interval
 from .limits import stop_at_last_level, within
 from .options import PlanConfig
@@ -103,6 +104,11 @@ class Plan:
         guidance_scale: float = 1.0,
         guidance_interval: tuple[float, float | None] = (0.0, None),
         sigmas: Any = (),
+        guidance: str = "cfg",
+        guidance_rescale: float = 0.0,
+        apg_eta: float = 0.0,
+        apg_norm: float = 0.0,
+        zero_init: int = 0,
         **unknown: Any,
     ) -> Plan:
         """Compile a plan.
@@ -126,6 +132,11 @@ class Plan:
             guidance_interval: the levels where guidance acts; None is no upper limit.
             sigmas: the main grid itself, one level or more, descending, with or without a final 0; it replaces steps,
                 sigma_min, sigma_max and rho.
+            guidance: the method, "cfg", "cfg++", "zero-star" or "apg", see guidance.py.
+            guidance_rescale: φ of rescaled guidance (arXiv 2305.08891), for "cfg"; 0 is off.
+            apg_eta, apg_norm: η, the weight of the part along the conditional output, and the norm that the difference
+                is clipped to (0: never), for "apg".
+            zero_init: the first evaluations, which leave out the network, for "zero-star".
 
         Raises:
             ConfigError: the plan cannot run as written; the message says what to change.
@@ -136,8 +147,13 @@ class Plan:
 
     @cached_property
     def nfe(self) -> int:
-        """Network evaluations per sample (each is two with guidance_scale ≠ 1)."""
+        """Network evaluations per sample, one for each row."""
         return sum(len(step.stages) for step in self.steps)
+
+    @cached_property
+    def network_calls(self) -> int:
+        """Network calls per sample: one for each evaluation, two where guidance acts."""
+        return network_calls(self)
 
     @cached_property
     def draws(self) -> int:

@@ -9,12 +9,20 @@ A plan speaks of D. The machine has the registers x and h, h2, h3 and the networ
 `lowering.py` finds the coefficients. Row 0 of a table makes the initial latent, y = S·ε(0). Row i + 1 follows
 evaluation i, which is row i of the plan, so a table has NFE + 1 rows. A row also holds c_in and c_noise of the
 evaluation after it, and the guidance weight w of the one before it.
+
+What a row asks of the network is its kind: NONE, where it does not read F; ONE output; or BOTH outputs of guidance.
+
+A table is made for a `Form` of the run: the start (from noise, from given latents, or from a given image) changes row 0,
+and a known image pastes every row, so that the network's next input is at that image where the mask says so:
+
+    y ← M·y + (1 − M)·(α·image + σ·ε)       at the level of the next evaluation; the image itself at the end
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,8 +30,11 @@ from restart_kernels import layout
 
 from ..common.errors import ConfigError
 from ..models.parameterization import Coefficients, Parameterization
+from ..plan.guidance import silent, weights
+from ..plan.options import PlanConfig
 from ..plan.plan import Plan
 from ..plan.trajectory import Step
+from ..solvers.process import alpha
 from .lowering import Lowered, Lowering
 
 # For each history register its columns and flags.
@@ -36,6 +47,30 @@ NOISE = ((layout.S, layout.DRAW), (layout.S2, layout.DRAW2))
 UNREAD = [layout.Y_H2, layout.G_H2, layout.Y_H3, layout.G_H3]  # −0 where the register is not read, see layout.py
 
 
+NONE, ONE, BOTH = 0, 1, 2  # network calls of an evaluation, its kind
+STARTS = ("noise", "latents", "image")
+PASTES = ("initial", "fresh")
+PASTE_DRAWS = 2**30  # the noise of pasted rows has draws from here on, where no trajectory comes
+METHODS = layout.RESCALE | layout.ZERO_STAR | layout.APG
+
+
+class Form(NamedTuple):
+    """How a run begins and what it pastes.
+
+    Attributes:
+        start: "noise", the latent is draw 0 of the seed; "latents", x holds standard normals; "image", x holds an image,
+            which gets draw 0 as the noise of the first level.
+        paste: None, or which noise the known image gets: "initial", draw 0 again, so that each level has the same; or
+            "fresh", a draw of its own for each row (the first latent is then left as it is, as in RePaint).
+    """
+
+    start: str = "noise"
+    paste: str | None = None
+
+
+PLAIN = Form()
+
+
 @dataclass(frozen=True)
 class Table:
     """The coefficients of a bound plan, on the host.
@@ -45,12 +80,14 @@ class Table:
         coef: float64 [NFE + 1, NUM_COEF], see restart_kernels.layout.
         code: int32 [NFE + 1, NUM_CODE], likewise.
         sigma: float64 [NFE + 1], the level of the evaluation before each row; for row 0 the first level.
+        form: how the run begins and what it pastes.
     """
 
     plan: Plan
     coef: np.ndarray
     code: np.ndarray
     sigma: np.ndarray
+    form: Form = PLAIN
 
     @property
     def nfe(self) -> int:
@@ -68,9 +105,31 @@ class Table:
         """Noise terms of the rows: 2 if one of them has two, else 1."""
         return 2 if self.coef[:, layout.S2].any() else 1
 
+    @cached_property
+    def kinds(self) -> np.ndarray:
+        """What each evaluation asks of the network, int8 [NFE]: NONE, ONE or BOTH."""
+        flags = self.code[1:, layout.FLAGS]
+        kinds = np.where(flags & layout.GUIDE, BOTH, ONE)
+        return np.where(flags & layout.READ_F, kinds, NONE).astype(np.int8)
 
-def bind(plan: Plan, parameterization: Parameterization) -> Table:
-    """Return `plan` folded onto a network's parameterization.
+    @cached_property
+    def weighed(self) -> bool:
+        """Whether any row has a guidance method that weighs whole samples (the kernels' `row/weights.py`)."""
+        return bool((self.code[:, layout.FLAGS] & METHODS).any())
+
+    @property
+    def pasted(self) -> bool:
+        """Whether its rows paste a known image."""
+        return self.form.paste is not None
+
+    @property
+    def network_calls(self) -> int:
+        """Network calls per sample."""
+        return int(self.kinds.sum())
+
+
+def bind(plan: Plan, parameterization: Parameterization, form: Form = PLAIN) -> Table:
+    """Return `plan` folded onto a network's parameterization, for a form of the run.
 
     Raises:
         ConfigError: the plan samples another process than the network's, or needs levels that the network does not
@@ -91,11 +150,11 @@ def bind(plan: Plan, parameterization: Parameterization) -> Table:
             f"{parameterization.sigma_max:g}; lower s_churn, restart_gamma or s_max"
         )
     coefficients = parameterization.coefficients(sigma[1:])
+    coefficients = coefficients._replace(c_out=np.where(silent(plan), 0.0, coefficients.c_out))  # F counts as 0 there
     coef = np.zeros((len(sigma), layout.NUM_COEF))
     code = np.zeros((len(sigma), layout.NUM_CODE), dtype=np.int32)
     coef[:, UNREAD] = -0.0
-    coef[0, layout.S] = plan.initial_noise
-    code[0, layout.FLAGS] = layout.STORE_X
+    _begin(plan, form, coef[0], code[0])
     config, at = plan.config, 1
     lowering = Lowering()
     for step in plan.steps:
@@ -111,9 +170,47 @@ def bind(plan: Plan, parameterization: Parameterization) -> Table:
     coef[:-1, layout.C_NOISE] = coefficients.c_noise
     code[:-1, layout.FLAGS] |= layout.STORE_NET
     code[-1, layout.FLAGS] |= layout.END
-    low, high = plan.config.guidance_interval
-    coef[1:, layout.W] = np.where((sigma[1:] >= low) & (sigma[1:] <= high), plan.config.guidance_scale, 1.0)
-    return Table(plan, coef, code, sigma)
+    coef[1:, layout.W] = weights(plan)
+    _guide(plan.config, coef[1:], code[1:])
+    if form.paste is not None:
+        _paste(plan, form.paste, sigma, coef, code)
+    return Table(plan, coef, code, sigma, form)
+
+
+def _begin(plan: Plan, form: Form, coef: np.ndarray, code: np.ndarray) -> None:
+    """Write row 0, which makes the first state."""
+    code[layout.FLAGS] = layout.STORE_X
+    if form.start != "latents":
+        coef[layout.S] = plan.initial_noise
+    if form.start != "noise":
+        coef[layout.Y_X] = plan.initial_noise if form.start == "latents" else alpha(plan.process, plan.steps[0].t)
+        code[layout.FLAGS] |= layout.READ_X
+
+
+def _guide(config: PlanConfig, coef: np.ndarray, code: np.ndarray) -> None:
+    """Mark the rows where guidance acts, with what its method needs."""
+    acts = (coef[:, layout.W] != 1) & ((code[:, layout.FLAGS] & layout.READ_F) != 0)
+    flag = layout.GUIDE
+    if config.guidance_rescale:
+        flag |= layout.RESCALE
+        coef[acts, layout.P] = config.guidance_rescale
+    elif config.guidance == "zero-star":
+        flag |= layout.ZERO_STAR
+    elif config.guidance == "apg":
+        flag |= layout.APG
+        coef[acts, layout.P], coef[acts, layout.Q] = config.apg_eta, config.apg_norm
+    code[acts, layout.FLAGS] |= flag
+
+
+def _paste(plan: Plan, noise: str, sigma: np.ndarray, coef: np.ndarray, code: np.ndarray) -> None:
+    """Make every row paste the known image at the level where the network is asked next."""
+    levels = np.array([*sigma[1:], plan.steps[-1].s])
+    rows = slice(1 if noise == "fresh" else 0, None)
+    coef[rows, layout.K] = [alpha(plan.process, level) for level in levels[rows]]
+    coef[rows, layout.S_K] = levels[rows]
+    code[rows, layout.FLAGS] |= layout.PASTE
+    if noise == "fresh":
+        code[rows, layout.DRAW_K] = PASTE_DRAWS + np.arange(1, len(levels))
 
 
 def write_step(lowering: Lowering, step: Step, c: Coefficients, coef: np.ndarray, code: np.ndarray) -> None:

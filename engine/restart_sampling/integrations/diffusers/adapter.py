@@ -20,9 +20,10 @@ from ...common.errors import ConfigError
 from ...models.parameterization import Parameterization
 from ...plan.notation import RestartConfig
 from ...plan.plan import Plan
+from ...plan.start import tail
 from ...sampler.noise import seed_tensor
 from ...solvers import get_solver
-from .begin import Timesteps, first_point, tail
+from .begin import Timesteps, first_point
 from .budget import fit
 from .errors import SchedulerError
 from .keys import read

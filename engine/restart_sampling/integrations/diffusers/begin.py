@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...plan.limits import stop_at_last_level
-from ...plan.notation import RestartConfig, RestartInterval
 from ...plan.plan import Plan
 from .errors import no_hand_over
 
@@ -33,28 +31,6 @@ def first_point(plan: Plan, skipped: int, asked: int, level: float | None) -> in
         return skipped * len(points) // asked
     scale = np.asarray if plan.process == "flow" else np.log
     return int(np.abs(scale(np.array(points)) - scale(level)).argmin())
-
-
-def tail(plan: Plan, m: int) -> tuple[Plan, tuple[str, ...]]:
-    """Return `plan` from point m of its main grid on, and what was left out of it, one line each.
-
-    An interval stays if its t_min lies on the way and its t_max is not above the level where the run begins: a jump
-    above that level would undo more of the image than was asked for.
-    """
-    to_zero = plan.steps[-1].s == 0
-    level = plan.grid[m]
-    kept = [i for i in plan.intervals if i.index > m and i.t_max <= level]
-    left_out = tuple(
-        f"Restart interval {i.number} ({i.t_min:.4g} to {i.t_max:.4g}) is left out of a run that begins at {level:.4g}"
-        for i in plan.intervals
-        if i not in kept
-    )
-    options = plan.config.to_dict()
-    for name in ("steps", "sigma_min", "sigma_max"):
-        options.pop(name, None)
-    restart = RestartConfig(tuple(RestartInterval(i.N, i.K, i.t_min, i.t_max) for i in kept))
-    later = Plan.build(**{**options, "sigmas": plan.grid[m:-1], "restart": restart})
-    return later if to_zero else stop_at_last_level(later), left_out
 
 
 class Timesteps(Tensor):
