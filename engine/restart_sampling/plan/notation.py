@@ -247,7 +247,9 @@ def _repaint(text: str) -> RestartConfig:
     for part in filter(None, (part.strip() for part in text.partition(":")[2].split(","))):
         name, _, value = (word.strip() for word in part.partition("="))
         if name not in ("j", "r") or name in found or not re.fullmatch(r"\d+", value):
-            raise ConfigError(f"expected repaint:j=10,r=10 (jump length, times each stretch is walked), got {shown(text)}")
+            raise ConfigError(
+                f"expected repaint:j=10,r=10 (jump length, times each stretch is walked), got {shown(text)}"
+            )
         found[name] = int(value)
     return RestartConfig.repaint(**found)
 

@@ -25,7 +25,9 @@ def beginning(plan: Plan, strength: float | None = None, sigma: float | None = N
         ConfigError: neither or both are given, or no step is left to run.
     """
     if (strength is None) == (sigma is None):
-        raise ConfigError("a run from a given image needs one of strength and sigma, got " + ("neither", "both")[strength is not None])
+        raise ConfigError(
+            "a run from a given image needs one of strength and sigma, got " + ("neither", "both")[strength is not None]
+        )
     m = point(plan, strength, sigma)
     later, left_out = tail(plan, m)
     return replace(later, notes=(*later.notes, *left_out))
@@ -67,7 +69,9 @@ def tail(plan: Plan, m: int) -> tuple[Plan, tuple[str, ...]]:
         for i in plan.intervals
         if i not in kept
     )
-    options = {name: value for name, value in config.to_dict().items() if name not in ("steps", "sigma_min", "sigma_max")}
+    options = {
+        name: value for name, value in config.to_dict().items() if name not in ("steps", "sigma_min", "sigma_max")
+    }
     if config.restart.resampling is None:
         options["restart"] = RestartConfig(tuple(RestartInterval(i.N, i.K, i.t_min, i.t_max) for i in kept))
     else:

@@ -30,10 +30,7 @@ class Form:
 
     def __add__(self, other: Form) -> Form:
         return Form(
-            self.x + other.x,
-            _sum(self.history, other.history),
-            _sum(self.D, other.D),
-            _sum(self.noise, other.noise),
+            self.x + other.x, _sum(self.history, other.history), _sum(self.D, other.D), _sum(self.noise, other.noise)
         )
 
     def __mul__(self, scale: float) -> Form:

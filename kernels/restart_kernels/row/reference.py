@@ -48,7 +48,6 @@ from ..machine import Machine
 from ..philox.reference import normal
 from .weights import METHODS
 
-
 WRITTEN = ("x", "h", "h2", "h3", "first_bad")
 PER_SAMPLE = (*WRITTEN, "seeds", "known", "mask", "mix")
 # For each history register its columns and flags.
