@@ -5,9 +5,9 @@ between two rows `advance` moves the cursor on and gives the network its C_NOISE
 its own, one after the other, and the last of them has END. A register whose READ bit is clear counts as +0 and is never
 touched in memory.
 
-The history registers are h, h2 and h3. A machine has the first R of them, R = 0 … 3, and runs every table that reads and
-stores no others. For that to change no bit, a table has −0 in the columns of h2 and h3 where it does not read them: the
-term is then −0, and adding it does nothing.
+The history registers are h, h2 and h3. A machine has the first R of them, R = 0 … 3, and runs every table that reads
+and stores no others. For that to change no bit, a table has −0 in the columns of h2 and h3 where it does not read them:
+the term is then −0, and adding it does nothing.
 
 These numbers are shared by all backends and by the engine, and `bindings/csrc/generate_scheme.py` hands them to C++.
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -27,8 +29,8 @@ def test_guidance_in_an_interval_costs_only_there():
 
 
 def plus_plus(D_c, D_u, x, levels, w, noise=None):
-    """CFG++ as its paper writes it (arXiv 2406.08070, Algorithm 2, in σ): denoise with the guided D, renoise with D_u."""
-    for i, (t, s) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    """CFG++ as its paper writes it (arXiv 2406.08070, Algorithm 2), in σ: denoise with the guided D, renoise with D_u."""
+    for i, (t, s) in enumerate(pairwise(levels)):
         c, u = D_c(x, t), D_u(x, t)
         guided = u + w * (c - u)
         up = min(s, s * np.sqrt(1 - (s / t) ** 2)) if noise else 0.0

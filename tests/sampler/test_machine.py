@@ -106,7 +106,7 @@ def test_jumps_and_churn_keep_the_two_terms(name):
         path.backward((5.0, 3.0, 1.6), solver, lambda t: 0.0, interval=0)
     path.backward((1.6, 0.7, 0.0), solver, lambda t: 0.0)
     steps = path.steps()
-    coef, code, _, _ = table(steps, NETWORKS["edm"])
+    table(steps, NETWORKS["edm"])
     numbers = [n for step in steps for n in (*step.draws, step.draw) if n]
     assert numbers == list(range(1, len(numbers) + 1))
     jumps = [step for step in steps if step.lift_to > step.s]

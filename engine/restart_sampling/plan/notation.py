@@ -14,7 +14,7 @@ t_min snaps to the nearest point of the main grid.
 | A1111's own rule   | `a1111`, with the step count                  | see :func:`a1111` |
 | named fields       | `{"N": 3, "K": 2, "t_min": 0.06, "t_max": 1}` | also n, n_restart, k |
 | refiners           | num_steps, num_iterations, start_time, end_time | N, K, t_min, t_max |
-| RePaint            | `repaint:j=10,r=10`                           | at every j-th point of the main grid, r − 1 jumps over j steps |
+| RePaint            | `repaint:j=10,r=10`                           | r − 1 jumps over j points at every j-th |
 
 These rules decide which notation it is; none is tried:
 1. Text that starts with an integer followed by `;`, `[`, `(` or `{` is a params line; the integer is N_main.
@@ -60,7 +60,10 @@ _FIELDS = {
 }
 _REFINERS = {"num_steps", "num_iterations", "start_time", "end_time"}
 _NAMES = ("none", "default", "a1111", "repaint")
-_FORMS = '[N, K, t_min, t_max], a list of these, an object {"0": [N, K, t_min, t_max]}, none, default, a1111 or repaint:j=10,r=10'
+_FORMS = (
+    '[N, K, t_min, t_max], a list of these, an object {"0": [N, K, t_min, t_max]}, none, default, a1111 or '
+    "repaint:j=10,r=10"
+)
 _A1111_HINT = '; to write A1111\'s {t_min: [N, K, t_max]} use decimal keys, as in {"1.0": [9, 2, 3]}'
 _T_MAX_NOTE = "A1111 also snaps t_max to its grid; here t_max is used as given"
 

@@ -12,8 +12,8 @@ evaluation after it, and the guidance weight w of the one before it.
 
 What a row asks of the network is its kind: NONE, where it does not read F; ONE output; or BOTH outputs of guidance.
 
-A table is made for a `Form` of the run: the start (from noise, from given latents, or from a given image) changes row 0,
-and a known image pastes every row, so that the network's next input is at that image where the mask says so:
+A table is made for a `Form` of the run: the start (from noise, from given latents, or from a given image) changes row
+0, and a known image pastes every row, so that the network's next input is at that image where the mask says so:
 
     y ← M·y + (1 − M)·(α·image + σ·ε)       at the level of the next evaluation; the image itself at the end
 """
@@ -58,8 +58,8 @@ class Form(NamedTuple):
     """How a run begins and what it pastes.
 
     Attributes:
-        start: "noise", the latent is draw 0 of the seed; "latents", x holds standard normals; "image", x holds an image,
-            which gets draw 0 as the noise of the first level.
+        start: "noise", the latent is draw 0 of the seed; "latents", x holds standard normals; "image", x holds an
+            image, which gets draw 0 as the noise of the first level.
         paste: None, or which noise the known image gets: "initial", draw 0 again, so that each level has the same; or
             "fresh", a draw of its own for each row (the first latent is then left as it is, as in RePaint).
     """
@@ -221,13 +221,13 @@ def write_step(lowering: Lowering, step: Step, c: Coefficients, coef: np.ndarray
         c: the coefficients of the network at the step's evaluations.
     """
     rows = lowering.step(step, c)
-    for row, weights, numbers in zip(rows, coef, code, strict=True):
-        _write(row, weights, numbers)
+    for row, floats, numbers in zip(rows, coef, code, strict=True):
+        _write(row, floats, numbers)
         terms = [(std, step.draws[m]) for m, std in row.y.noise.items()]
         if row is rows[-1] and step.noise:
             terms.insert(0, (step.noise, step.draw))
         for (std, draw), (s, number) in zip(terms, NOISE, strict=False):
-            weights[s], numbers[number] = std, draw
+            floats[s], numbers[number] = std, draw
 
 
 def _write(row: Lowered, coef: np.ndarray, code: np.ndarray) -> None:

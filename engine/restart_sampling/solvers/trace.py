@@ -3,7 +3,8 @@ r"""Tracing: a solver is written as its paper writes it, and recorded as linear 
 Every solver here is linear in the state x, the denoiser outputs D_0, D_1, …, what earlier steps kept and standard
 normals, with coefficients known before the first network call. So a solver step is an ordinary function on
 :class:`Form` objects, linear combinations of these: calling `D(z, t)` records one network evaluation, `D.draw()` takes
-a standard normal. The record, a step of plan/trajectory.py, is what a plan is made of: pure float64 numbers, no tensors.
+a standard normal. The record, a step of plan/trajectory.py, is what a plan is made of: pure float64 numbers, no
+tensors.
 """
 
 from __future__ import annotations

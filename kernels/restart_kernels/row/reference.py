@@ -13,9 +13,11 @@ A row of the table is what follows one network evaluation. Its coefficients and 
     net_in ← C_IN·y if STORE_NET (both halves under guidance)
     first_bad ← min(first_bad, row) if y is not finite somewhere in the sample
 
-Reads x, the history, F, known, mask, mix, coef, code, cursor, seeds; writes x, the history, net_in, first_bad. `advance` moves cursor and writes c_noise.
+Reads x, the history, F, known, mask, mix, coef, code, cursor, seeds; writes x, the history, net_in, first_bad.
+`advance` moves cursor and writes c_noise.
 
-x and the history: [B, ...] in float32, or in float64 where they are the oracle. F: [B, ...] in any float type, widened first.
+x and the history: [B, ...] in float32, or in float64 where they are the oracle. F: [B, ...] in any float type, widened
+first.
 net_in: [B, ...] or [2B, ...], rounded to its own type last. Every product and sum is rounded on its own in the
 registers' type, in the order of the parentheses: that order is part of the scheme, and the other backends mirror it.
 
@@ -72,8 +74,8 @@ def run_row(m: Machine, F: Tensor | None, F_uncond: Tensor | None = None) -> Non
     for row in sorted(r for r in set(at) if r >= 0):
         i = (m.cursor == row).nonzero().squeeze(1)
         net = halves[:, i]
-        own = {name: getattr(m, name) for name in PER_SAMPLE}
-        taken = {name: None if t is None else t[i] for name, t in own.items()}
+        own: dict[str, Any] = {name: getattr(m, name) for name in PER_SAMPLE}
+        taken: dict[str, Any] = {name: None if t is None else t[i] for name, t in own.items()}
         part = replace(m, net_in=net.view(-1, *m.net_in.shape[1:]), cursor=m.cursor[i], c_noise=None, **taken)
         _run_one_row(row, part, *(None if f is None else f.view(m.x.shape)[i] for f in (F, F_uncond)))
         for name in WRITTEN:

@@ -5,12 +5,10 @@ Under guidance F = α_c·c + α_u·u, where c is the conditional output and u th
 
     cc = Σc²    uu = Σu²    cu = Σc·u    sc = Σc    su = Σu              over its n elements
 
-| flag      | method                                          | what it does                                             |
-|-----------|-------------------------------------------------|----------------------------------------------------------|
-| RESCALE   | rescaled guidance (arXiv 2305.08891, §3.4)       | brings the std to that of c, by the share P = φ           |
-| ZERO_STAR | CFG-Zero* (arXiv 2503.18886, eq. 7)              | u is scaled to be as close to c as it can                |
-| APG       | projected guidance (arXiv 2410.02416) without    | the difference is clipped to the norm Q, and its part    |
-|           | momentum                                         | along c gets the weight P = η                            |
+* RESCALE: rescaled guidance (arXiv 2305.08891, §3.4). It brings the std of F to that of c, by the share P = φ.
+* ZERO_STAR: CFG-Zero* (arXiv 2503.18886, eq. 7). u is scaled to be as close to c as it can.
+* APG: projected guidance (arXiv 2410.02416) without momentum. The difference c − u is clipped to the norm Q, and its
+  part along c gets the weight P = η.
 
 With V = 1 − W:
 
