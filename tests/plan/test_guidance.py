@@ -29,7 +29,7 @@ def test_guidance_in_an_interval_costs_only_there():
 
 
 def plus_plus(D_c, D_u, x, levels, w, noise=None):
-    """CFG++ as its paper writes it (arXiv 2406.08070, Algorithm 2), in σ: denoise with the guided D, renoise with D_u."""
+    """CFG++ as its paper writes it (arXiv 2406.08070, Algorithm 2), in σ: denoise by the guided D, renoise by D_u."""
     for i, (t, s) in enumerate(pairwise(levels)):
         c, u = D_c(x, t), D_u(x, t)
         guided = u + w * (c - u)

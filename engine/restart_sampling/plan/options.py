@@ -39,6 +39,7 @@ class PlanConfig:
         apg_eta, apg_norm: weight of the parallel part, and the norm that the difference is clipped to (0: never), for
             "apg".
         zero_init: first evaluations that leave out the network, for "zero-star".
+        eta_window: (a, b): eta is 0 but for steps a ≤ i < b of the main grid; None: eta everywhere.
         sigmas: the main grid itself, one level or more, descending, with or without a final 0; replaces steps,
             sigma_min, sigma_max and rho.
     """
@@ -68,6 +69,7 @@ class PlanConfig:
     apg_eta: float = field(default=0.0, metadata=LATER)
     apg_norm: float = field(default=0.0, metadata=LATER)
     zero_init: int = field(default=0, metadata=LATER)
+    eta_window: tuple[int, int] | None = field(default=None, metadata=LATER)
 
     @property
     def process(self) -> str:
@@ -197,6 +199,8 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     if values["s_min"] > values["s_max"]:
         raise ConfigError(f"s_min must not be above s_max, got {values['s_min']:g} and {values['s_max']:g}")
     values["eta"] = real("eta", values.get("eta", 1.0), 0.0, 1.0)
+    if values.get("eta_window") is not None:
+        values["eta_window"] = _window(values["eta_window"], values["steps"])
     values["guidance_scale"] = real("guidance_scale", values.get("guidance_scale", 1.0), 0.0)
     values["guidance_interval"] = _guidance_interval(values.get("guidance_interval", (0.0, None)))
     choice("guidance", values.get("guidance", "cfg"), guidance.METHODS)
@@ -211,6 +215,17 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
         method, values["guidance_scale"], values["guidance_rescale"], values["zero_init"], (solver, restart_solver)
     )
     return values
+
+
+def _window(given: Any, steps: int) -> tuple[int, int]:
+    """Return (a, b) with 0 ≤ a < b ≤ steps."""
+    try:
+        a, b = given
+        a, b = integer("its first step", a, 0, steps - 1), integer("its end", b, a + 1, steps)
+    except (TypeError, ValueError) as error:  # ConfigError is a ValueError
+        why = f"; {error}" if isinstance(error, ConfigError) else ""
+        raise ConfigError(f"eta_window must be two steps, 0 ≤ a < b ≤ {steps}, got {shown(given)}{why}") from None
+    return a, b
 
 
 def _guidance_interval(given: Any) -> tuple[float, float]:

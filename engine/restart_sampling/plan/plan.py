@@ -109,6 +109,7 @@ class Plan:
         apg_eta: float = 0.0,
         apg_norm: float = 0.0,
         zero_init: int = 0,
+        eta_window: tuple[int, int] | None = None,
         **unknown: Any,
     ) -> Plan:
         """Compile a plan.
@@ -137,6 +138,7 @@ class Plan:
             apg_eta, apg_norm: η, the weight of the part along the conditional output, and the norm that the difference
                 is clipped to (0: never), for "apg".
             zero_init: the first evaluations, which leave out the network, for "zero-star".
+            eta_window: (a, b): eta is 0 but for steps a ≤ i < b of the main grid, as rollouts for training use it.
 
         Raises:
             ConfigError: the plan cannot run as written; the message says what to change.

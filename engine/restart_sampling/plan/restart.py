@@ -55,14 +55,18 @@ def algorithm_2(
         return config.restart_gamma if config.s_min <= t <= config.s_max else 0.0
 
     N = len(grid) - 1
+    first, end = config.eta_window or (0, N)
+    restart_eta = config.eta if config.eta_window is None else 0.0
     x = Trajectory(grid[0], config.process, config.s_noise, config.eta, round_sigma)
     for i, (t, s) in enumerate(pairwise(grid)):
-        x.backward((t, s), solver, churn, remaining=N - i)  # line 3
+        eta = config.eta if first <= i < end else 0.0
+        x.backward((t, s), solver, churn, remaining=N - i, eta=eta)  # line 3
         for j in (j for j in intervals if j.index == i + 1):
             for k in range(j.K):
                 x.forward(j.t_min, j.t_max)  # line 6: the jump
                 x.forget()  # the history of a multistep solver
-                x.backward(j.levels, restart_solver, restart_churn, interval=j.number, iteration=k)  # lines 7 and 8
+                place = {"interval": j.number, "iteration": k}
+                x.backward(j.levels, restart_solver, restart_churn, eta=restart_eta, **place)  # lines 7 and 8
     return x
 
 

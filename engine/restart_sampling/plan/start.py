@@ -78,6 +78,9 @@ def tail(plan: Plan, m: int) -> tuple[Plan, tuple[str, ...]]:
         left_out = ()  # the intervals of RePaint are made anew on the points that are left
     if config.s_churn:
         options["s_churn"] = config.s_churn * (N - m) / N  # γ = S_churn/N
+    if config.eta_window is not None:
+        a, b = (max(0, i - m) for i in config.eta_window)
+        options |= {"eta_window": (a, b)} if b else {"eta_window": None, "eta": 0.0}
     if config.zero_init:
         options["zero_init"] = 0  # it is for the first evaluations from pure noise
     later = Plan.build(**{**options, "sigmas": plan.grid[m:-1]})

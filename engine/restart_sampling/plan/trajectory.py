@@ -81,6 +81,7 @@ class Trajectory:
         churn: Churn,
         *,
         remaining: int | None = None,
+        eta: float | None = None,
         interval: int | None = None,
         iteration: int = 0,
     ) -> None:
@@ -88,9 +89,11 @@ class Trajectory:
 
         Args:
             churn: level t → γ ≥ 0; the step then starts at t̂ = t(1 + γ).
+            eta: noise of ancestral solvers on this leg; default: that of the trajectory.
             remaining: steps to the end of the whole leg, where `levels` are only its beginning.
         """
         remaining = len(levels) - 1 if remaining is None else remaining
+        eta = self.eta if eta is None else eta
         for k, (t, s) in enumerate(pairwise(levels)):
             if t <= s:
                 self.dropped += 1
@@ -99,7 +102,7 @@ class Trajectory:
             self.forward(t, t_hat)
             self._inject(t_hat)
             history = tuple(Form(history=unit(j)) for j in range(self._kept))
-            position = Position(remaining - k, interval is not None, history, self._levels, self.eta, self.process)
+            position = Position(remaining - k, interval is not None, history, self._levels, eta, self.process)
             D = Tracer()
             new = solver.step(X, t_hat, s, D, position)
             self._kept, self._levels = len(new.keep), (t_hat, *self._levels)[: len(new.keep)]

@@ -239,7 +239,7 @@ class _Search:
             for chosen in choices:
                 if not chosen and np.abs(v[old]).max(initial=0.0) > 0 and not with_x:
                     continue
-                registers = [state.history[j] for j in chosen] + ([state.x] if with_x else [])
+                registers = [h for j in chosen if (h := state.history[j]) is not None] + ([state.x] if with_x else [])
                 weights = _weights(registers, v, old)
                 rest = v
                 for w, r in zip(weights, registers, strict=True):
@@ -259,7 +259,7 @@ class _Search:
         )
 
 
-def _weights(registers: Sequence[Vector | None], v: Vector, old: np.ndarray) -> list[float]:
+def _weights(registers: Sequence[Vector], v: Vector, old: np.ndarray) -> list[float]:
     """Return weights with Σ w_j·r_j ≈ v on the coordinates `old`."""
     if not registers:
         return []
@@ -279,8 +279,8 @@ def _residual(A: np.ndarray, v: Vector) -> float:
 def _over_registers(v: Vector, end: State, S: int) -> Vector:
     """Return a kept form as a combination of (x, h, h2, h3) at the end of a step: of one register if that is it."""
     result = np.zeros(1 + R)
-    for j in end.live:
-        if np.array_equal(end.history[j], v):
+    for j, h in enumerate(end.history):
+        if h is not None and np.array_equal(h, v):
             result[1 + j] = 1.0
             return result
     registers = [end.x, *(end.history[j] for j in end.live)]
