@@ -67,7 +67,7 @@ def tables(bound: Sequence[Table], seeds: torch.Tensor, D: int) -> list[Table]:
         D: dimensions of the augmentation.
 
     Raises:
-        ConfigError: the plan samples a flow, or D is beyond 2²¹.
+        ConfigError: the plan samples a flow, its solver shares draws, or D is beyond 2²¹.
     """
     if D > LARGEST_D:
         raise ConfigError(
@@ -79,6 +79,11 @@ def tables(bound: Sequence[Table], seeds: torch.Tensor, D: int) -> list[Table]:
         groups.setdefault(id(table), []).append(place)
     for places in groups.values():
         table = bound[places[0]]
+        if any(step.draws for step in table.plan.steps):
+            raise ConfigError(
+                f"solver {table.plan.config.solver!r} shares noise between its evaluations, which PFGM++ cannot; use "
+                "another solver"
+            )
         for place, S in zip(places, stds(table, seeds[places], D), strict=True):
             coef = table.coef.copy()
             coef[:, layout.S] = S

@@ -116,15 +116,23 @@ def rollout(sampler: Sampler, seeds: Any, window: tuple[int, int] | None, run: d
     log_probs = [log_prob(x[k + 1], means[k], std) if std else zero for k, std in enumerate(stds)]
     sigmas = [step.stages[0].level for step in steps]
     c_noise = sampler.denoiser.parameterization.coefficients(torch.tensor(sigmas, dtype=torch.float64).numpy()).c_noise
+
+    def numbers(values: Any) -> Tensor:
+        return torch.as_tensor(values, dtype=torch.float64)
+
     return Rollout(
-        torch.stack(x, 1),
-        torch.stack(means, 1),
-        torch.stack(log_probs, 1),
-        *(torch.as_tensor(values, dtype=torch.float64) for values in (stds, sigmas, c_noise, a, b)),
-        rows,
-        samples,
-        torch.cat([row.seeds for row in found[rows[0]]]),
-        plan,
+        latents=torch.stack(x, 1),
+        means=torch.stack(means, 1),
+        log_probs=torch.stack(log_probs, 1),
+        stds=numbers(stds),
+        sigmas=numbers(sigmas),
+        timesteps=numbers(c_noise),
+        a=numbers(a),
+        b=numbers(b),
+        rows=rows,
+        samples=samples,
+        seeds=torch.cat([row.seeds for row in found[rows[0]]]),
+        plan=plan,
     )
 
 

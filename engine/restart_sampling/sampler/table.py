@@ -20,6 +20,7 @@ A table is made for a `Form` of the run: the start (from noise, from given laten
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -116,6 +117,19 @@ class Table:
     def weighed(self) -> bool:
         """Whether any row has a guidance method that weighs whole samples (the kernels' `row/weights.py`)."""
         return bool((self.code[:, layout.FLAGS] & METHODS).any())
+
+    @cached_property
+    def key(self) -> str:
+        """Twelve hex digits that name what runs: equal for tables that draw the same images.
+
+        A table that an older layout could hold, of 12 columns, keeps the digits it had there.
+        """
+        older = np.zeros((len(self.coef), 12))
+        older[:, :10] = self.coef[:, :10]
+        parts = [older, self.code & ~np.int32(layout.GUIDE), self.sigma]
+        if self.coef[:, 10:].any():
+            parts.append(self.coef[:, 10:])
+        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:12]
 
     @property
     def pasted(self) -> bool:

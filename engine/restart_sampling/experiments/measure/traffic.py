@@ -6,22 +6,23 @@ from collections.abc import Sequence
 
 from restart_kernels import layout
 
-from ...sampler.table import Table
+from ...sampler.table import HISTORY, Table
 
 
 def step_bytes(table: Table, net_itemsize: int, F_itemsize: int) -> list[int]:
     """Return the bytes that each row reads and writes for one element, by the row's flags; row 0 draws the latent.
 
-    Registers are float32. Under guidance F is read and net_in written twice.
+    Registers, a known image and its mask are float32. Under guidance net_in is written twice, and rows where it acts
+    read two outputs.
     """
-    copies = 2 if table.plan.config.guided else 1
     cost = {
         layout.READ_X: 4,
-        layout.READ_H: 4,
         layout.STORE_X: 4,
-        layout.STORE_H: 4,
-        layout.READ_F: copies * F_itemsize,
-        layout.STORE_NET: copies * net_itemsize,
+        **{bit: 4 for _, _, read, store in HISTORY for bit in (read, store)},
+        layout.PASTE: 8,
+        layout.READ_F: F_itemsize,
+        layout.GUIDE: F_itemsize,
+        layout.STORE_NET: (2 if table.plan.config.guided else 1) * net_itemsize,
     }
     return [sum(n for bit, n in cost.items() if flags & bit) for flags in table.code[:, layout.FLAGS]]
 

@@ -14,7 +14,6 @@ compared.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,9 +89,7 @@ class Objective:
 
     def key(self, plan: Plan) -> str:
         """Return a hash of the table that is run: equal for plans that draw the same images."""
-        table = bind(plan, self.denoiser.parameterization)
-        parts = (table.coef, table.code, table.sigma)
-        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:12]
+        return bind(plan, self.denoiser.parameterization).key
 
     def value(self, plan: Plan, far: Callable[[float], bool] = lambda first: False) -> Value:
         """Return the distance on the seeds of the search; `far` decides by that of the first part whether to stop.

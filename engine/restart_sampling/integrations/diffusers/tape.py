@@ -1,9 +1,9 @@
-r"""The tape: a plan bound to a network as one row per model call, and the two registers that run it.
+r"""The tape: a plan bound to a network as one row per model call, and the registers that run it.
 
 A pipeline calls its scheduler once per network call with (model output F, timestep, sample). That is a row of the
-engine's table (table.py): y = Y_X·x + Y_H·h + Y_F·F + S·ε, g = G_X·x + G_H·h + G_F·F, x ← y at the end of a solver
-step, h ← g. So the scheduler needs no solver: entry k of `timesteps` is evaluation k of the plan, and row k + 1 of the
-table is the update after it.
+engine's table (table.py): y = Y_X·x + Σ Y_H·h + Y_F·F + S·ε + S2·ε2, g = G_X·x + Σ G_H·h + G_F·F, x ← y at the end of a
+solver step, one of the registers h ← g. So the scheduler needs no solver: entry k of `timesteps` is evaluation k of the
+plan, and row k + 1 of the table is the update after it.
 
 The sample that the pipeline holds between two calls is `scale`·y. In VP scale it is c_in(σ)·y = y/√(σ² + 1), which is
 what the network gets, in VE scale y itself; flow states are not scaled. The finished sample has σ = 0 and the factor 1.
@@ -12,7 +12,7 @@ A Restart run visits the same timestep more than once, so calls are counted and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from restart_kernels import layout
 
 from ...models.parameterization import Parameterization
 from ...plan.plan import Plan
-from ...sampler.table import bind
+from ...sampler.table import HISTORY, bind
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Tape:
         sigma: the level of the evaluation.
         timestep: what the network is told.
         scale: the factor between the plan's state and the pipeline's sample; scale[n] is that of the finished one.
-        coef, flags, draw: the row after the evaluation.
+        coef, flags, draws: the row after the evaluation, `draws` its two numbers.
         c_skip, c_out: the weights of D.
         opens: whether a solver step begins there.
     """
@@ -46,7 +46,7 @@ class Tape:
     scale: np.ndarray
     coef: np.ndarray
     flags: tuple[int, ...]
-    draw: tuple[int, ...]
+    draws: tuple[tuple[int, int], ...]
     c_skip: np.ndarray
     c_out: np.ndarray
     opens: tuple[bool, ...]
@@ -66,7 +66,7 @@ class Tape:
             scale,
             table.coef[1:],
             tuple(table.code[1:, layout.FLAGS].tolist()),
-            tuple(table.code[1:, layout.DRAW].tolist()),
+            tuple((a, b) for a, b in table.code[1:, [layout.DRAW, layout.DRAW2]].tolist()),
             coefficients.c_skip,
             coefficients.c_out,
             opens,
@@ -82,14 +82,14 @@ class Tape:
 
 @dataclass
 class Registers:
-    """The registers x and h of a run, at least float32.
+    """The registers x and h, h2, h3 of a run, at least float32.
 
     `handed` is the sample that was returned last, and `version` its version then: they show whether the pipeline
     changed it. `x_is_handed` says that it is x, rounded.
     """
 
     x: Tensor | None = None
-    h: Tensor | None = None
+    history: list[Tensor | None] = field(default_factory=lambda: [None] * len(HISTORY))
     handed: Tensor | None = None
     version: int = -1
     x_is_handed: bool = False
@@ -114,18 +114,21 @@ class Registers:
         dtype = F.dtype
         F = F.to(x.dtype)
 
-        def affine(weights: list[float]) -> Tensor:
-            terms = [(w, v) for w, v in zip(weights, (x, self.h, F), strict=True) if w and v is not None]
+        def affine(*columns: int) -> Tensor:
+            registers = (x, *self.history, F)
+            terms = [(c[i], v) for i, v in zip(columns, registers, strict=True) if c[i] and v is not None]
             total = torch.zeros_like(x)
             for weight, value in terms:
                 total = total.add_(value, alpha=weight)
             return total
 
-        y = affine(c[layout.Y_X : layout.Y_F + 1])
-        if c[layout.S]:
-            y = y.add_(noise(tape.draw[k]).to(y), alpha=c[layout.S])
-        if flags & layout.STORE_H:  # before x, which g reads
-            self.h = affine(c[layout.G_X : layout.G_F + 1])
+        y = affine(layout.Y_X, *(in_y for in_y, *_ in HISTORY), layout.Y_F)
+        for std, draw in zip((c[layout.S], c[layout.S2]), tape.draws[k], strict=True):
+            if std:
+                y = y.add_(noise(draw).to(y), alpha=std)
+        for j, (_, _, _, store) in enumerate(HISTORY):
+            if flags & store:  # before x, which g reads
+                self.history[j] = affine(layout.G_X, *(in_g for _, in_g, *_ in HISTORY), layout.G_F)
         if flags & layout.STORE_X:
             self.x = y
         out = (y * float(tape.scale[k + 1])).to(dtype)

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +23,7 @@ from restart_kernels import layout
 from ...common.errors import BackendError, RestartTypeError, RestartValueError
 from ...models import parameterization as parameterizations
 from ...plan.plan import Plan
-from ...sampler.table import bind
+from ...sampler.table import Table, bind
 from .fit import RestartWarning, fit
 from .noise import NoiseSampler, choose
 
@@ -115,10 +114,14 @@ def sample_plan(
     noise = choose(x, seeds, noise_sampler, extra_args)
     levels = replace(parameterizations.denoiser(0.0, float("inf")), process=plan.process)
     table = bind(plan, levels)
-    coef = table.coef.copy()
     if not isinstance(noise, Tensor):
-        coef[:, layout.S] = 0.0
-    stepper = _stepper(x, coef, table.code, noise if isinstance(noise, Tensor) else None, backend)
+        if any(step.draws for step in plan.steps):
+            raise RestartValueError(
+                f"solver {plan.config.solver!r} shares noise between its evaluations, which a noise_sampler "
+                "cannot make; give seeds instead"
+            )
+        table.coef[:, layout.S] = 0.0
+    stepper = _stepper(x, table, noise if isinstance(noise, Tensor) else None, backend)
     state, net_in, F = stepper.machine.x, stepper.machine.net_in, None
     sigma = torch.tensor(table.sigma[1:], dtype=torch.float32).to(x.device)
     each = sigma[:, None].expand(-1, len(x)).contiguous()
@@ -146,22 +149,24 @@ def sample_plan(
     return state.to(x.dtype)
 
 
-def _stepper(
-    x: Tensor, coef: np.ndarray, code: np.ndarray, seeds: Tensor | None, backend: str
-) -> restart_kernels.BoundMachine:
+def _stepper(x: Tensor, table: Table, seeds: Tensor | None, backend: str) -> restart_kernels.BoundMachine:
     """Return the fused row on new registers that hold x, at row 1: the host has made the initial state."""
     wide = torch.promote_types(x.dtype, torch.float32)
     batch, device = len(x), x.device
     state = x.to(wide, copy=True).contiguous()
+    history = [torch.zeros_like(state) if j < table.registers else None for j in range(3)]
     machine = restart_kernels.Machine(
         state,
-        torch.zeros_like(state),
+        history[0],
         x.clone(memory_format=torch.contiguous_format),
-        torch.tensor(coef, dtype=wide).to(device),
-        torch.tensor(code).to(device),
+        torch.tensor(table.coef, dtype=wide).to(device),
+        torch.tensor(table.code).to(device),
         torch.ones(1, dtype=torch.int32, device=device),
         torch.zeros(batch, dtype=torch.int64, device=device) if seeds is None else seeds,
         torch.full((batch,), layout.NEVER, dtype=torch.int32, device=device),
+        h2=history[1],
+        h3=history[2],
+        noises=table.noises,
     )
     try:
         return restart_kernels.bind(machine, backend)
