@@ -1,0 +1,93 @@
+"""A plan run literally: its solver steps in float64 tensors, one after the other, with the edits of a run.
+
+No table, no register and no backend is involved; noise comes from the scheme. D is what `Denoiser.from_function` takes.
+"""
+
+from __future__ import annotations
+
+import torch
+
+import restart_sampling as rs
+from restart_sampling.solvers.process import alpha
+
+
+def normals(seeds, shape):
+    """draw → the scheme's normals of `seeds`, float64 [B, *shape]."""
+    return lambda draw: rs.noise.normal(seeds, draw, shape).double()
+
+
+def weigh(c, u, w, config):
+    """The guided output of a method, from its paper, sample by sample in float64."""
+    if config.guidance == "zero-star":
+        n = [1] * (c.ndim - 1)
+        s = ((c * u).flatten(1).sum(1) / (u * u).flatten(1).sum(1)).view(-1, *n)
+        return s * u + w * (c - s * u)
+    if config.guidance == "apg":
+        norm = (c - u).flatten(1).norm(dim=1).view(-1, *[1] * (c.ndim - 1))
+        d = (c - u) * (config.apg_norm / norm).clamp(max=1) if config.apg_norm else c - u
+        along = c / c.flatten(1).norm(dim=1).view(-1, *[1] * (c.ndim - 1))
+        parallel = (d * along).flatten(1).sum(1).view(-1, *[1] * (c.ndim - 1)) * along
+        return c + (w - 1) * (d - parallel + config.apg_eta * parallel)
+    F = u + w * (c - u)
+    if config.guidance_rescale:
+        std = (c.flatten(1).std(1) / F.flatten(1).std(1)).view(-1, *[1] * (c.ndim - 1))
+        F = config.guidance_rescale * std * F + (1 - config.guidance_rescale) * F
+    return F
+
+
+def run(plan, D, seeds, shape, *, D_u=None, weights=None, latents=None, start=None, known=None, mask=None, fresh=False):
+    """The samples of `plan`, float64 [B, *shape], and how often D and D_u were called.
+
+    Args:
+        D, D_u: D(x [B, *shape], sigma) → D, and the unconditional one under guidance.
+        weights: W of each row, from `restart_sampling.plan.guidance`; `plan` must then be the plan as it runs.
+        latents, start: what the run begins with instead of draw 0. known, mask: [B, *shape] each.
+        fresh: a draw of its own for the known image in each row, from 2³⁰ + row on, and none in the first latent.
+    """
+    draw, process = normals(seeds, shape), plan.process
+    calls, row = [0, 0], 0
+
+    def paste(x, level, after):
+        if known is None or (fresh and after == 0):
+            return x
+        noise = draw(2**30 + after if fresh else 0)
+        return mask * x + (1 - mask) * (alpha(process, level) * known + level * noise)
+
+    def denoised(z, level):
+        nonlocal row
+        w = 1.0 if weights is None else float(weights[row])
+        row += 1
+        if row <= plan.config.zero_init:
+            return torch.zeros_like(z)
+        calls[0] += 1
+        found = D(z, level)
+        if w == 1:
+            return found
+        calls[1] += 1
+        return weigh(found, D_u(z, level), w, plan.config)
+
+    levels = [stage.level for step in plan.steps for stage in step.stages] + [plan.steps[-1].s]
+    x = plan.initial_noise * (draw(0) if latents is None else latents.double())
+    if start is not None:
+        x = alpha(process, plan.steps[0].t) * start + plan.initial_noise * draw(0)
+    x, history = paste(x, levels[0], 0), []
+
+    def value(form, found, shared):
+        parts = ((form.history, history), (form.D, found), (form.noise, shared))
+        total = form.x * x
+        for factors, tensors in parts:
+            for factor, tensor in zip(factors, tensors, strict=False):
+                total = total + factor * tensor
+        return total
+
+    for step in plan.steps:
+        found, shared = [], [draw(number) for number in step.draws]
+        for k, stage in enumerate(step.stages):
+            z = x if k == 0 else paste(value(stage.z, found, shared), stage.level, row)
+            found.append(denoised(z, stage.level))
+        kept = [value(form, found, shared) for form in step.keep]
+        new = value(step.result, found, shared)
+        if step.noise:
+            new = new + step.noise * draw(step.draw)
+        x, history = paste(new, levels[row], row), kept
+    return x, calls
