@@ -16,6 +16,7 @@ from ..common.devices import check_device
 from ..common.errors import RestartTypeError, RestartValueError
 from . import parameterization as parameterizations
 from .conditions import CLASS, Condition, check_known, declared, missing
+from .guided import guided
 from .network_output import check
 from .parameterization import Parameterization
 from .tensors import tensors_sha256
@@ -40,6 +41,7 @@ class Denoiser:
         augmented_dim: D of a PFGM++ network (arXiv 2302.04265), whose noise has a heavier tail (sampler/pfgmpp.py);
             None for diffusion, its limit D → ∞.
         conditions: what else the network is told, by name (`conditions.py`). With classes `class_labels` is the first.
+        guide: the network that gives the second output of guidance, see `guided_by`; None for this network.
     """
 
     network: NetworkFunction
@@ -51,6 +53,7 @@ class Denoiser:
     info: dict[str, Any] = field(default_factory=dict, repr=False)
     augmented_dim: int | None = None
     conditions: Mapping[str, Condition] = field(default_factory=dict, repr=False)
+    guide: Denoiser | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not callable(self.network):
@@ -131,6 +134,20 @@ class Denoiser:
             augmented_dim=augmented_dim,
             conditions=conditions or {},
         )
+
+    def guided_by(self, other: Denoiser, *, null: bool = False) -> Denoiser:
+        """Return this denoiser guided by another one: autoguidance (`guided.py`, arXiv 2406.02507).
+
+        The weight and the levels are the plan's `guidance_scale` and `guidance_interval`.
+
+        Args:
+            other: of the same shape, parameterization and conditions, such as a smaller or less trained network.
+            null: tell the guide the nulls instead of each sample's conditions.
+
+        Raises:
+            RestartTypeError, RestartValueError: the two do not fit together.
+        """
+        return guided(self, other, null)
 
     def __repr__(self) -> str:
         told = f", {self.label_dim} classes" if self.label_dim else ""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 METHODS = ("cfg", "cfg++", "zero-star", "apg")
+NONE, ONE, BOTH = 0, 1, 2  # the kind of a row: how many network calls its evaluation makes
 
 
 def weights(plan: Plan) -> np.ndarray:
@@ -54,10 +55,9 @@ def silent(plan: Plan) -> np.ndarray:
     return np.arange(plan.nfe) < plan.config.zero_init
 
 
-def network_calls(plan: Plan) -> int:
-    """Return the network calls of one sample: one for each evaluation, two where guidance acts."""
-    calls = 1 + (weights(plan) != 1)
-    return int(calls[~silent(plan)].sum())
+def kinds(plan: Plan) -> np.ndarray:
+    """Return what each row asks of the network, int8 [NFE]: NONE, ONE, or BOTH where guidance acts."""
+    return np.where(silent(plan), NONE, np.where(weights(plan) != 1, BOTH, ONE)).astype(np.int8)
 
 
 def _plus_plus(plan: Plan) -> np.ndarray:

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from .guidance import network_calls
+from .guidance import kinds
 from .intervals import Interval
 from .limits import stop_at_last_level, within
 from .options import PlanConfig
@@ -155,7 +155,7 @@ class Plan:
     @cached_property
     def network_calls(self) -> int:
         """Network calls per sample: one for each evaluation, two where guidance acts."""
-        return network_calls(self)
+        return int(kinds(self).sum())
 
     @cached_property
     def draws(self) -> int:

@@ -99,7 +99,10 @@ def collect(
 
 
 def check_guidance(denoiser: Denoiser, scale: float) -> None:
-    """Raise RestartValueError unless the network can be guided: every condition of a sample needs its null."""
+    """Raise RestartValueError unless the network can be guided: every condition of a sample needs its null.
+
+    One with a guide of its own can be guided with no condition at all.
+    """
     samples = {name: spec for name, spec in denoiser.conditions.items() if not spec.shared}
     without = [name for name, spec in samples.items() if spec.null is None]
     if without:
@@ -107,7 +110,7 @@ def check_guidance(denoiser: Denoiser, scale: float) -> None:
             f"guidance_scale = {scale:g} needs a null of every condition, and {', '.join(map(repr, without))} of "
             f"{denoiser.name!r} has none; declare it as rs.Condition(…, null=…), or leave guidance_scale at 1"
         )
-    if all(isinstance(spec.null, str) for spec in samples.values()):
+    if denoiser.guide is None and all(isinstance(spec.null, str) for spec in samples.values()):
         raise RestartValueError(
             f"guidance_scale = {scale:g} needs a class-conditional network, or one with another condition that has a "
             f"null, and {denoiser.name!r} has none; leave guidance_scale at 1"

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..common.checks import choice, did_you_mean, integer, shown
@@ -59,23 +58,6 @@ def check_plan(plan: Any) -> Plan:
         return plan
     how = f"use rs.preset({plan!r})" if isinstance(plan, str) else "use rs.Plan.build or rs.preset"
     raise RestartTypeError(f"plan must be a Plan, got {shown(plan)}; {how}")
-
-
-def latents(given: Any, total: int, shape: tuple[int, ...], device: torch.device) -> Tensor | None:
-    """Return the standard-normal start of `total` samples without its gradient, or None."""
-    if given is None:
-        return None
-    wanted = (total, *shape)
-    if not isinstance(given, Tensor) or not given.is_floating_point() or given.layout != torch.strided:
-        got = f"{given.dtype} in {given.layout}" if isinstance(given, Tensor) else type(given).__name__
-        raise RestartTypeError(f"latents must be a floating tensor of shape {wanted}, got {got}")
-    if tuple(given.shape) != wanted:
-        raise RestartValueError(f"latents must have shape {wanted}, got {tuple(given.shape)}")
-    if given.device != device:
-        raise RestartValueError(f"latents are on {given.device}, the sampler on {device}; move them there")
-    if not bool(torch.isfinite(given).all()):
-        raise RestartValueError("latents hold NaN or infinite values; give standard-normal noise")
-    return given.detach()
 
 
 def rows(given: Rows, nfe: int) -> list[int] | None:

@@ -33,9 +33,9 @@ import restart_kernels
 from restart_kernels import layout
 from restart_kernels.philox.coefficients import STREAM_PFGM
 
-from ..common.errors import ConfigError
+from ..common.errors import ConfigError, RestartValueError
 from .noise import seed_tensor
-from .table import Table
+from .table import Form, Table
 
 _SCALE = 2.0**36  # a square of a normal is below 46: 2²¹ of them fit in 63 bits
 LARGEST_D = 2**21
@@ -89,6 +89,14 @@ def tables(bound: Sequence[Table], seeds: torch.Tensor, D: int) -> list[Table]:
             coef[:, layout.S] = S
             result[place] = replace(table, coef=coef)
     return [table for table in result if table is not None]
+
+
+def check(form: Form) -> None:
+    """Raise RestartValueError for a run that begins or pastes as a PFGM++ network cannot."""
+    if form.start == "latents":
+        raise RestartValueError("latents are not taken with a PFGM++ network")
+    if form.paste is not None:
+        raise RestartValueError("a known image is not pasted with a PFGM++ network, whose noise has another law")
 
 
 def stds(table: Table, seeds: Sequence[int] | torch.Tensor, D: int) -> np.ndarray:

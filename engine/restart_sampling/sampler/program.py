@@ -10,16 +10,18 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from restart_kernels import layout
 
 from ..models.parameterization import Parameterization
 from ..plan.plan import Plan
 from ..plan.segments import Span, spans
-from .table import Table, bind
+from ..plan.start import beginning
+from .table import PLAIN, Form, Table, bind
 
 CACHED = 256  # bound plans, of some 20 kB each
+Begin = tuple[float | None, float | None]
+WHOLE: Begin = (None, None)
 
 
 class Entry(NamedTuple):
@@ -41,19 +43,27 @@ class Tables:
     def __init__(self, parameterization: Parameterization) -> None:
         self.parameterization = parameterization
         # By the plan's id, which stays its own while the plan is held here.
-        self._tables: OrderedDict[int, tuple[Plan, Table]] = OrderedDict()
+        self._tables: OrderedDict[tuple[int, Form, Begin], tuple[Plan, Table]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._tables)
 
-    def get(self, plan: Plan) -> Table:
-        """Return the table of `plan`, bound on first need."""
-        if id(plan) not in self._tables:
-            self._tables[id(plan)] = (plan, bind(plan, self.parameterization))
+    def get(self, plan: Plan, form: Form = PLAIN, begin: Begin = WHOLE) -> Table:
+        """Return the table of `plan` for a form of the run, bound on first need.
+
+        Args:
+            begin: (strength, sigma), where the plan begins, see plan/start.py; (None, None) for the whole plan.
+        """
+        key = (id(plan), form, begin)
+        if key not in self._tables:
+            part = plan
+            if begin != WHOLE:
+                part = beginning(self.get(plan).plan, *begin)
+            self._tables[key] = (plan, bind(part, self.parameterization, form))
             while len(self._tables) > CACHED:
                 self._tables.popitem(last=False)
-        self._tables.move_to_end(id(plan))
-        return self._tables[id(plan)][1]
+        self._tables.move_to_end(key)
+        return self._tables[key][1]
 
 
 class Program:
@@ -95,15 +105,3 @@ class Program:
             self.entries[id(table)] = Entry(table, self.used, spans(table.plan))
             self.used = rows.stop
         return [self.entries[id(table)] for table in tables]
-
-
-def write_latent_row(entry: Entry, coef: Tensor, code: Tensor) -> None:
-    """Write a row for a given latent into device tables [1, 20] and [1, 4].
-
-    It takes the place of row 0: x already holds the latent, and the row scales it by the initial std and draws nothing.
-    """
-    row, flags = entry.table.coef[:1].copy(), entry.table.code[:1].copy()
-    row[0, layout.Y_X], row[0, layout.S] = entry.table.plan.initial_noise, 0.0
-    flags[0, layout.FLAGS] |= layout.READ_X
-    coef.copy_(torch.from_numpy(row))
-    code.copy_(torch.from_numpy(flags))

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,6 +33,8 @@ class Progress:
         batch: samples in the running batch; 0 in runs of (seed, plan) pairs, whose samples finish at different times.
         row: the row that was launched last, from 0. In runs of pairs, rows are counted anew when a sample finishes.
         nfe: rows of the running batch; in runs of pairs, until the next sample finishes.
+        network_calls: calls of the network so far in the running batch, two for an evaluation under guidance; in runs of
+            pairs, since the last sample finished.
         x, D, seeds: what `callback_fields` asked for, as in :class:`TracedRow`; else None.
     """
 
@@ -43,6 +46,7 @@ class Progress:
     x: Tensor | None = field(default=None, repr=False)
     D: Tensor | None = field(default=None, repr=False)
     seeds: Tensor | None = field(default=None, repr=False)
+    network_calls: int = 0
 
     @property
     def evaluations(self) -> int:
@@ -90,6 +94,7 @@ class TracedRow:
         draw: the number of that noise, 0 for none: it is `rs.noise.normal(seeds, draw, shape)`.
         seeds: int64 [n]. index: int64 [n], where each sample stands in the request.
         plan: the plan of these samples, as it runs on this network.
+        kinds: what its rows ask of the network, see plan/guidance.py.
 
     With float64 registers x and D are float64.
     """
@@ -103,6 +108,7 @@ class TracedRow:
     seeds: Tensor
     index: Tensor
     plan: Plan
+    kinds: np.ndarray
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.row, self.sigma, self.x, self.D, self.noise))

@@ -27,7 +27,7 @@ from ..plan.plan import Plan
 from .results import TracedRow
 
 if TYPE_CHECKING:
-    from .sampler import Sampler
+    from .watched import Watched
 
 
 @dataclass(frozen=True, repr=False)
@@ -88,7 +88,7 @@ def log_prob(x: Tensor, mean: Tensor, std: float) -> Tensor:
     return -0.5 * (epsilon * epsilon).flatten(1).mean(1) - math.log(std) - 0.5 * math.log(2 * math.pi)
 
 
-def rollout(sampler: Sampler, seeds: Any, window: tuple[int, int] | None, run: dict[str, Any]) -> Rollout:
+def rollout(sampler: Watched, seeds: Any, window: Iterable[int] | None, run: dict[str, Any]) -> Rollout:
     """Draw samples and return their rollout, see `Sampler.rollout`; `run` goes to `Sampler.trace`."""
     plan = sampler.plan
     check(plan)

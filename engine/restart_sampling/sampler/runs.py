@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,12 +18,12 @@ from restart_kernels.layout import IDLE
 from ..common import forked, progress_bar
 from ..common.checks import integer
 from ..common.devices import made_current, on_own_device, while_it_runs
-from ..common.errors import RestartValueError
 from ..common.marks import mark
 from ..models.conditions import CLASS
-from ..plan.segments import Span
+from ..plan.segments import spans_of
 from . import inputs, pfgmpp
 from .conditions import Conditions, collect
+from .edits import Asked
 from .executors import Evaluation, continuous
 from .executors.buckets import batches
 from .executors.selfcheck import begin
@@ -30,7 +31,7 @@ from .labels import Labels
 from .results import Batch, Progress, TracedRow, failures_of
 from .table import Table
 from .trace import SPAN, Group, Trace
-from .workspace import Workspace
+from .workspace import NO_EDITS, Workspace, open_ended
 
 
 class Run:
@@ -39,7 +40,7 @@ class Run:
     Args:
         workspace: where it runs.
         table: the plan, unless seeds are (seed, plan) pairs.
-        request: seeds, class_labels, conditions and latents, as of `Sampler.run`; and so are callback and fields.
+        request: seeds, class_labels and conditions, as of `Sampler.run`, and its edits; callback and fields are, too.
         traced: yield a TracedRow for each row of `rows` (default: all), among the batches.
     """
 
@@ -47,7 +48,7 @@ class Run:
         self,
         workspace: Workspace,
         table: Table,
-        request: tuple[inputs.Seeds, Labels, Conditions, Tensor | None],
+        request: tuple[inputs.Seeds, Labels, Conditions, Asked],
         callback: Callable[[Progress], None] | None = None,
         fields: Sequence[str] = (),
         traced: bool = False,
@@ -64,27 +65,29 @@ class Run:
     def __iter__(self) -> Iterator[Batch | TracedRow]:
         forked.settle()
         workspace, denoiser = self.workspace, self.workspace.denoiser
-        seeds, class_labels, conditions, latents = self.request
+        seeds, class_labels, conditions, asked = self.request
         progress_bar.check_callback(self.callback)
         self.fields = inputs.fields(self.fields, self.callback)
         self.seeds, plans, own = inputs.split(seeds)
         self.total = len(self.seeds)
         self.given = collect(denoiser, self.seeds, class_labels, conditions, own, self.device)
+        self.edits = asked.read(self.total, denoiser.shape, self.device)
+        if self.edits != NO_EDITS:
+            self.table = workspace.bind(self.table.plan, self.edits)
         # Each plan is bound once, so that it has one table however many other plans are between its samples.
-        bound = {id(plan): workspace.bind(plan) for plan in {id(p): p for p in plans or ()}.values()}
+        bound = {id(plan): workspace.bind(plan, self.edits) for plan in {id(p): p for p in plans or ()}.values()}
         longest = max(table.nfe for table in bound.values() or (self.table,))
         rows = inputs.rows(self.rows, longest)
         self.trace = Trace(denoiser, rows) if self.traced or self.fields else None
         if plans is None and denoiser.augmented_dim is None:
-            yield from self._one_plan(inputs.latents(latents, self.total, denoiser.shape, self.device))
-        elif latents is None:
-            yield from self._mixed([self.table] * self.total if plans is None else [bound[id(p)] for p in plans])
-        else:
-            what = "(seed, plan) pairs; run plan by plan" if plans is not None else "a PFGM++ network"
-            raise RestartValueError(f"latents are not taken with {what}")
+            yield from self._one_plan()
+            return
+        if denoiser.augmented_dim is not None:
+            pfgmpp.check(self.edits.form)
+        yield from self._mixed([self.table] * self.total if plans is None else [bound[id(p)] for p in plans])
 
-    def _one_plan(self, latents: Tensor | None) -> Iterator[Batch | TracedRow]:
-        """Draw all samples by one plan, from standard normals [n, *shape] or from draw 0 of each seed."""
+    def _one_plan(self) -> Iterator[Batch | TracedRow]:
+        """Draw all samples by one plan."""
         workspace, device = self.workspace, self.device
         for start in range(0, self.total, workspace.batch_size):
             part = slice(start, min(start + workspace.batch_size, self.total))
@@ -94,10 +97,10 @@ class Run:
             with mark("batch"):
                 batch, executor = workspace.batch(n)
                 workspace.conditions.share(self.given.shared, self.given.mark)
-                executor.prepare(batch, entry, entry.spans if self.trace is None else (Span(SPAN, entry.nfe),))
-                batch.load(entry, seeds.to(device), told, None if latents is None else latents[part])
+                executor.prepare(batch, entry, entry.spans if self.trace is None else open_ended(SPAN, [entry]))
+                batch.load(entry, seeds.to(device), told, self.edits.take(part))
                 if self.trace is None:
-                    executor.run(batch, entry.spans, self._on_row(start, n, entry.nfe))
+                    executor.run(batch, entry.spans, self._on_row(start, n, entry.table.kinds))
                 else:
                     group = Group(range(n), [entry] * n, seeds.tolist(), range(part.start, part.stop), 0)
                     yield from self._shown(self.trace.advance(executor, batch, [group], entry.nfe), start)
@@ -129,7 +132,9 @@ class Run:
 
         def advance(evaluation: Evaluation, live: Sequence[continuous.Live], rows: int) -> Iterator[TracedRow]:
             if self.trace is None:
-                workspace.executor.run(evaluation, (Span("mixed", rows),), self._on_row(done, 0, rows))
+                each = [one.sample.entry.table.kinds[one.row : one.row + rows] for one in live]
+                kinds = np.max(each, axis=0)  # both outputs as soon as one lane needs both
+                workspace.executor.run(evaluation, spans_of("mixed", kinds), self._on_row(done, 0, kinds))
                 return
             shown = self.trace.advance(workspace.executor, evaluation, _groups(live), rows)
             yield from self._shown(shown, done)
@@ -142,7 +147,8 @@ class Run:
             compiled = getattr(workspace.network, "compiled", False)
             return workspace.lanes_for(min(len(samples), workspace.batch_size) if compiled else live)
 
-        for found in continuous.run(samples, self.given.take, evaluation, workspace.batch_size, advance, lanes_for):
+        takes = self.given.take, self.edits.take
+        for found in continuous.run(samples, *takes, evaluation, workspace.batch_size, advance, lanes_for):
             if isinstance(found, TracedRow):
                 yield found
                 continue
@@ -162,21 +168,29 @@ class Run:
         others = {name: value for name, value in told.items() if name != CLASS}
         return Batch(self.seeds[index], labels, x, failures, index, others)
 
-    def _on_row(self, done: int, n: int, nfe: int) -> Callable[[int], None] | None:
-        """Return what an executor calls with the row that it launched last, of a batch of n samples and `nfe` rows."""
-        callback, total = self.callback, self.total
+    def _on_row(self, done: int, n: int, kinds: np.ndarray) -> Callable[[int], None] | None:
+        """Return what an executor calls with the row that it launched last, of a batch of n samples.
+
+        `kinds` are those of the batch's rows.
+        """
+        callback, total, nfe, calls = self.callback, self.total, len(kinds), np.cumsum(kinds).tolist()
         if callback is None:
             return None
-        return lambda row: callback(Progress(done + (n if row + 1 == nfe else 0), total, n, row, nfe))
+
+        def on_row(row: int) -> None:
+            callback(Progress(done + (n if row + 1 == nfe else 0), total, n, row, nfe, network_calls=calls[row]))
+
+        return on_row
 
     def _shown(self, rows: Iterator[TracedRow], done: int) -> Iterator[TracedRow]:
         """Give traced rows to the callback, if it asked for them, else to the caller of the run."""
         for found in rows:
             if self.callback is not None:
                 n, nfe = len(found.seeds), found.plan.nfe
+                calls = int(found.kinds[: found.row + 1].sum())
                 asked: dict[str, Any] = {name: getattr(found, name) for name in self.fields}
                 done_now = done + (n if found.row + 1 == nfe else 0)
-                self.callback(Progress(done_now, self.total, n, found.row, nfe, **asked))
+                self.callback(Progress(done_now, self.total, n, found.row, nfe, network_calls=calls, **asked))
                 continue
             turn = self.workspace.turns.count
             yield found
@@ -208,7 +222,8 @@ def _warm_up(workspace: Workspace, table: Table, n: int) -> None:
         for part in batch.parts:
             begin(part, entries[0])
             part.machine.cursor.fill_(IDLE)
-            part()
+            for kind in {span.kind for span in entries[0].spans}:
+                part(kind)
 
 
 def _groups(live: Sequence[continuous.Live]) -> list[Group]:

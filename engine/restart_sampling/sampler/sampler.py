@@ -7,8 +7,8 @@ The parts are workspace.py (network, executor and buffers, made once), runs.py (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,16 +19,18 @@ from ..models.denoiser import Denoiser
 from ..plan.plan import Plan
 from . import inputs
 from .conditions import Conditions
-from .executors import Executor, Network, Observer
-from .inputs import Rows, Seeds
+from .edits import Asked, asked
+from .executors import Executor, Network
+from .inputs import Seeds
 from .labels import Labels
-from .results import Batch, Progress, TracedRow, describe_failures, joined
+from .results import Batch, Progress, describe_failures, joined
 from .runs import Run, warm_up
+from .watched import Watched
 from .workspace import Workspace
 
 
-class Sampler:
-    """Draws samples of `denoiser` by `plan`.
+class Sampler(Watched):
+    """Draws samples of `denoiser` by `plan`. What it computes on the way is shown by `trace` and `rollout` (watched.py).
 
     Args:
         denoiser: what `rs.load` or `Denoiser.from_function` gives. Its network is neither changed nor moved.
@@ -112,6 +114,12 @@ class Sampler:
         *,
         conditions: Conditions = None,
         latents: Tensor | None = None,
+        start: Tensor | None = None,
+        strength: float | None = None,
+        sigma: float | None = None,
+        known: Tensor | None = None,
+        mask: Tensor | None = None,
+        paste: str = "initial",
         callback: Callable[[Progress], None] | None = None,
         callback_fields: Sequence[str] = (),
         progress: bool = False,
@@ -127,6 +135,9 @@ class Sampler:
                 which the network gets as they are: one-hot, soft, any finite numbers. Default: drawn from the seed.
             conditions: values by name, [n, *shape], or [*shape] for all; of a shared condition [*shape].
             latents: standard-normal start [len(seeds), *shape] instead of the seed's draw 0.
+            start, strength, sigma: an image to begin with, [*shape] or [n, *shape], and where (docs/editing.md).
+            known, mask: an image likewise, kept where the mask is 0; where it is 1 the sample is free.
+            paste: the noise that the known image gets at each level, "initial" (always draw 0) or "fresh".
             callback: called on the host with a :class:`Progress` after every evaluation, or every replay of a graph.
             callback_fields: which of "x", "D" and "seeds" the Progress has too, as in :class:`TracedRow`. The host then
                 launches every evaluation, which is slower under graphs and changes no bit.
@@ -136,7 +147,7 @@ class Sampler:
             NonFiniteError: some samples became NaN or infinite; `.failures` names them, `.samples` holds the result.
         """
         inputs.fields(callback_fields, callback)
-        request = seeds, class_labels, conditions, latents
+        request = seeds, class_labels, conditions, Asked(latents, start, strength, sigma, known, mask, paste)
         with progress_bar.shown(progress, callback) as follow:
             run = Run(self.workspace, self.table, request, follow, callback_fields)
             batches = [batch for batch in run if isinstance(batch, Batch)]
@@ -151,48 +162,19 @@ class Sampler:
         class_labels: Labels = None,
         *,
         conditions: Conditions = None,
-        latents: Tensor | None = None,
         callback: Callable[[Progress], None] | None = None,
         callback_fields: Sequence[str] = (),
+        **edits: Any,
     ) -> Iterator[Batch]:
         """Yield what `run` returns batch by batch, for results that should not be held all at once.
+
+        `edits` are latents, start and the others up to paste, as of `run`.
 
         Each batch reports its failures, which raise nothing. Of (seed, plan) pairs a batch is what finished together;
         `Batch.index` says where it stands in the request. A run of pairs must end before another run of this sampler
         begins; other runs may be mixed, and each keeps the plan it began with. Raises RestartValueError inside a run.
         """
-        request = seeds, class_labels, conditions, latents
+        request = seeds, class_labels, conditions, asked(edits, "Sampler.iterate")
         for found in Run(self.workspace, self.table, request, callback, callback_fields):
             if isinstance(found, Batch):
                 yield found
-
-    def trace(
-        self,
-        seeds: Seeds,
-        class_labels: Labels = None,
-        *,
-        rows: Rows = None,
-        conditions: Conditions = None,
-        latents: Tensor | None = None,
-    ) -> Generator[TracedRow, None, Tensor]:
-        """Draw samples and yield, row by row, what was computed: (row, sigma, x, D, noise), see :class:`TracedRow`.
-
-        It runs as `run` does, on the same executor, and gives the same samples to the last bit: they are the value of
-        the generator, `x = yield from sampler.trace(…)`. NaN and infinite values raise nothing. The trace must end
-        before another run of this sampler begins.
-
-        Args:
-            rows: the rows to show, from 0 as in `plan.rows`; default: all. Rows that are not shown run as always.
-            others: as of `run`; traced rows of different plans, or batches, come one by one.
-        """
-        batches, request = [], (seeds, class_labels, conditions, latents)
-        for found in Run(self.workspace, self.table, request, traced=True, rows=rows):
-            if isinstance(found, TracedRow):
-                yield found
-            else:
-                batches.append(found)
-        return joined(batches, self.denoiser.shape, self.device)
-
-    def observed(self, observer: Observer) -> AbstractContextManager[None]:
-        """Return a context in which `observer` is told of every evaluation; BackendError where graphs are replayed."""
-        return self.workspace.observed(observer)

@@ -31,7 +31,7 @@ from restart_kernels import layout
 
 from ..common.errors import ConfigError
 from ..models.parameterization import Coefficients, Parameterization
-from ..plan.guidance import silent, weights
+from ..plan.guidance import BOTH, NONE, ONE, silent, weights
 from ..plan.options import PlanConfig
 from ..plan.plan import Plan
 from ..plan.trajectory import Step
@@ -48,7 +48,6 @@ NOISE = ((layout.S, layout.DRAW), (layout.S2, layout.DRAW2))
 UNREAD = [layout.Y_H2, layout.G_H2, layout.Y_H3, layout.G_H3]  # −0 where the register is not read, see layout.py
 
 
-NONE, ONE, BOTH = 0, 1, 2  # network calls of an evaluation, its kind
 STARTS = ("noise", "latents", "image")
 PASTES = ("initial", "fresh")
 PASTE_DRAWS = 2**30  # the noise of pasted rows has draws from here on, where no trajectory comes

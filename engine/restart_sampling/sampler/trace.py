@@ -3,7 +3,7 @@ r"""The trace: x, D and the noise of chosen rows, under every executor.
 The host launches a traced row itself, since a replayed graph gives nothing away, and an observer takes what the network
 saw and returned. The rows between traced ones are launched as always. With the coefficients of the row's level,
 
-    D = c_skip·x + c_out·F,        F = F_u + w·(F_c − F_u) under guidance.
+    D = c_skip·x + c_out·F,        F the guided output where guidance acts.
 
 x is register x at the beginning of a solver step. Inside a step the machine does not store that state, it writes c_in·x
 to the network's input at once; then the update before the traced row is also run on copies, told to store its result.
@@ -21,12 +21,14 @@ from torch import Tensor
 
 import restart_kernels
 from restart_kernels import layout
+from restart_kernels.row import weights
 
 from ..models.denoiser import Denoiser
-from ..plan.segments import Span
+from ..plan.segments import Span, spans_of
 from .executors import Evaluation, Executor, Observer, Slices
 from .program import Entry
 from .results import TracedRow
+from .table import Table
 
 SPAN = "traced"  # the name of the spans of a traced run
 
@@ -69,19 +71,20 @@ class Trace:
             groups: the samples in it.
             rows: how many, at most up to the end of the shortest plan.
         """
-        waiting = 0
+        waiting: list[int] = []  # kinds of the rows that nobody looks at
         for k in range(rows):
+            kind = max(int(group.entries[0].table.kinds[group.row + k]) for group in groups)
             shown = [group for group in groups if self._wants(group.row + k)]
             ahead = [group for group in groups if self._needs(group, group.row + k + 1)]
             if not shown and not ahead:
-                waiting += 1
+                waiting.append(kind)
                 continue
             if waiting:
-                executor.run(batch, (Span(SPAN, waiting),))
-                waiting = 0
+                executor.run(batch, spans_of(SPAN, waiting))
+                waiting = []
             seen = _Seen(bool(ahead))
             with batch.parts[0].observers.attached(seen):
-                executor.by_host.run(batch, (Span(SPAN, 1),))
+                executor.by_host.run(batch, (Span(SPAN, 1, kind),))
             found = [self._row(group, group.row + k, seen, batch.parts) for group in shown]
             if ahead:
                 after = torch.cat([seen.after_row[part] for part in batch.parts])
@@ -89,7 +92,7 @@ class Trace:
                     self._next |= {place: after[lane] for place, lane in zip(group.places, group.lanes, strict=True)}
             yield from found
         if waiting:
-            executor.run(batch, (Span(SPAN, waiting),))
+            executor.run(batch, spans_of(SPAN, waiting))
 
     def _wants(self, row: int) -> bool:
         return self.rows is None or row in self.rows
@@ -106,9 +109,11 @@ class Trace:
         else:
             x = torch.stack([self._next.pop(place) for place in group.places])
         sigma = float(table.sigma[after])
-        F, *uncond = torch.cat([seen.F[part] for part in parts], dim=1)[:, lanes].double()
-        if uncond:
-            F = uncond[0] + float(table.coef[after, layout.W]) * (F - uncond[0])
+        F, *second = torch.cat([seen.F[part] for part in parts], dim=1)[:, lanes].double()
+        if second and table.code[after, layout.FLAGS] & layout.GUIDE:
+            F = _guided(F, second[0], table, after)
+        elif not table.kinds[row]:
+            F = torch.zeros_like(F)
         c_skip, c_out, *_ = map(float, self.denoiser.parameterization.coefficients(sigma))
         stds = [float(entry.table.coef[after, layout.S]) for entry in group.entries]
         each = self.denoiser.augmented_dim is not None  # PFGM++
@@ -122,13 +127,17 @@ class Trace:
             torch.tensor(group.seeds, dtype=torch.int64),
             torch.tensor(group.places, dtype=torch.int64),
             table.plan,
+            table.kinds,
         )
+
+
+COPIED = ("x", "h", "h2", "h3", "net_in", "cursor", "first_bad", "mix")  # what a row writes
 
 
 class _Seen(Observer):
     """What one row computed, by evaluation: register x before it, F [1 or 2, n, *shape], and the state after it."""
 
-    parts = ("network",)
+    parts = ("network", "update")
 
     def __init__(self, ahead: bool) -> None:
         self.ahead = ahead
@@ -137,7 +146,7 @@ class _Seen(Observer):
         self.after_row: dict[Evaluation, Tensor] = {}
 
     def after(self, part: str, evaluation: Evaluation | None, F: Tensor | None = None) -> None:
-        if evaluation is None or F is None:
+        if part != "network" or evaluation is None or F is None:
             return
         self.x[evaluation] = evaluation.machine.x.clone()
         # A copy: F may be a view of the network's input, which the update overwrites.
@@ -145,14 +154,36 @@ class _Seen(Observer):
         if self.ahead:
             self.after_row[evaluation] = _state_after(evaluation, self.F[evaluation])
 
+    def before(self, part: str, evaluation: Evaluation | None) -> None:
+        if part != "update" or evaluation is None or evaluation in self.x:
+            return
+        x = evaluation.machine.x.clone()  # the row leaves out the network
+        self.x[evaluation], self.F[evaluation] = x, torch.zeros_like(x)[None]
+        if self.ahead:
+            self.after_row[evaluation] = _state_after(evaluation, ())
 
-def _state_after(evaluation: Evaluation, F: Tensor) -> Tensor:
+
+def _state_after(evaluation: Evaluation, F: Sequence[Tensor] | Tensor) -> Tensor:
     """Return the state that the update of the current row leads to, the machine left alone."""
     m = evaluation.machine
     code = m.code.clone()
     code[:, layout.FLAGS] |= layout.STORE_X
-    h = None if m.h is None else m.h.clone()
-    x, net_in, cursor, first_bad = (t.clone() for t in (m.x, m.net_in, m.cursor, m.first_bad))
-    copy = replace(m, x=x, h=h, net_in=net_in, code=code, cursor=cursor, first_bad=first_bad, c_noise=None)
-    restart_kernels.bind(copy, evaluation.backend).run_row(*F)
+    own = {name: t.clone() for name in COPIED if (t := getattr(m, name)) is not None}
+    copy = replace(m, code=code, c_noise=None, **own)
+    bound = restart_kernels.bind(copy, evaluation.backend)
+    if len(F) == 2 and copy.mix is not None:
+        bound.weigh(*F)
+    bound.run_row(*F)
     return copy.x
+
+
+def _guided(F: Tensor, second: Tensor, table: Table, row: int) -> Tensor:
+    """Return the guided output of a row of the table, in float64."""
+    flags = int(table.code[row, layout.FLAGS])
+    w, p, q = (torch.full((len(F),), float(table.coef[row, i])).to(F) for i in (layout.W, layout.P, layout.Q))
+    if not flags & weights.METHODS:
+        return second + float(table.coef[row, layout.W]) * (F - second)
+    sums = weights.sums(F.flatten(1), second.flatten(1))
+    mix = weights.mixed(sums, w, p, q, torch.full_like(w, flags, dtype=torch.int32), F[0].numel())
+    first, other = (a.view(-1, *[1] * (F.ndim - 1)) for a in mix.unbind(1))
+    return first * F + other * second

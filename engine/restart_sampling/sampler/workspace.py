@@ -27,11 +27,13 @@ from ..plan.plan import Plan
 from ..plan.segments import Span
 from .autobatch import LARGEST, choose_batch
 from .conditions import check_guidance
+from .edits import Edits
 from .executors import (
     Conditions,
     Evaluation,
     Executor,
     Lanes,
+    Needs,
     Network,
     Observer,
     Observers,
@@ -45,6 +47,8 @@ from .inputs import check_plan
 from .network import DTYPES, PreparedNetwork, prepare
 from .program import Entry, Program, Tables
 from .table import Table
+
+NO_EDITS = Edits()
 
 
 class Workspace:
@@ -99,6 +103,12 @@ class Workspace:
             self.network, self.net_dtype = prepared, prepared.net_dtype
             if prepared.module is not None and denoiser.device != self.device:
                 denoiser = replace(denoiser, network=prepared.module)  # what runs, where it runs
+        self.guide: Network | None = None
+        if denoiser.guide is not None:
+            if exact:
+                self.guide = _exact_network(denoiser.guide, self.device)
+            else:
+                self.guide = prepare(denoiser.guide, device=self.device, dtype=dtype, compile=compile)
         if isinstance(batch_size, str) and batch_size == "auto":
             batch_size = choose_batch(denoiser, LARGEST, self.device, dtype=DTYPES[dtype], guided=guided)
         self.batch_size = integer("batch_size", batch_size, 1, also=" or 'auto'", error=RestartValueError)
@@ -107,7 +117,7 @@ class Workspace:
         self.turns = Turns()
         self.program = Program(self.device, register_dtype)
         self.tables = Tables(denoiser.parameterization)
-        self.guided = guided
+        self.needs = Needs(guided)
         self.conditions = Conditions(denoiser.conditions, self.device)
         self._lanes: Lanes | None = None
         self._evaluations: dict[tuple[int, bool], Evaluation] = {}
@@ -142,19 +152,19 @@ class Workspace:
             )
         return self.observers.attached(observer)
 
-    def bind(self, plan: Plan) -> Table:
-        """Return the plan's table for this network."""
+    def bind(self, plan: Plan, edits: Edits = NO_EDITS) -> Table:
+        """Return the plan's table for this network, with the edits of a run."""
         if check_plan(plan).config.guided:
             check_guidance(self.denoiser, plan.config.guidance_scale)
-        return self.tables.get(plan)
+        return self.tables.get(plan, edits.form, edits.begin)
 
     def entries(self, *tables: Table) -> list[Entry]:
         """Return the places of the tables in the program, and let go of buffers that do not fit them."""
         generation = self.program.generation
         entries = self.program.add(*tables)
-        guided = any(table.plan.config.guided for table in tables)
-        if guided != self.guided:
-            self.guided, self._lanes = guided, None
+        needs = self.needs.with_tables(tables)
+        if needs != self.needs:
+            self.needs, self._lanes = needs, None
             self._evaluations, self._slices = {}, {}
         if self.program.generation != generation:
             self._evaluations, self._slices = {}, {}
@@ -162,14 +172,14 @@ class Workspace:
 
     @property
     def lanes(self) -> Lanes:
-        """The buffers of a whole batch; the entries asked for last say whether they are guided."""
+        """The buffers of a whole batch; the entries asked for last say what they need."""
         if self._lanes is None:
             self._lanes = self._make_lanes(self.batch_size)
         return self._lanes
 
     def _make_lanes(self, size: int) -> Lanes:
         dtypes = self.net_dtype, self.register_dtype
-        return Lanes.make(size, self.denoiser.shape, self.conditions, self.guided, self.device, *dtypes)
+        return Lanes.make(size, self.denoiser.shape, self.conditions, self.needs, self.device, *dtypes)
 
     def batch(self, n: int) -> tuple[Evaluation | Slices, Executor]:
         """Return a batch of n samples of one plan, and what launches it."""
@@ -182,19 +192,22 @@ class Workspace:
         """Return the evaluation of n lanes, with a cursor for each or one for all."""
         key = (n, per_sample)
         if key not in self._evaluations:
-            if isinstance(self.network, PreparedNetwork):
-                self.network.expect(2 * n if self.guided else n)
+            for network in (self.network, self.guide):
+                if isinstance(network, PreparedNetwork):
+                    network.expect(n)
+                    if self.needs.guided and self.guide is None:
+                        network.expect(2 * n)
             self._evaluations[key] = self._evaluation(self.lanes, n, per_sample)
         return self._evaluations[key]
 
     def _evaluation(self, lanes: Lanes, n: int, per_sample: bool = False) -> Evaluation:
-        return Evaluation(self.network, self.program, lanes, n, self.backend, per_sample, self.observers)
+        return Evaluation(self.network, self.program, lanes, n, self.backend, per_sample, self.observers, self.guide)
 
     def prepare_mixed(self, n: int, entries: Sequence[Entry], span: str = "mixed") -> Evaluation:
         """Return the evaluation of n lanes with a cursor for each, ready to run any number of the plans' rows."""
         evaluation = self.evaluation(n, per_sample=True)
         longest = max(entries, key=lambda entry: entry.nfe)
-        self.executor.prepare(evaluation, longest, (Span(span, longest.nfe),))
+        self.executor.prepare(evaluation, longest, open_ended(span, entries))
         return evaluation
 
     def lanes_for(self, n: int) -> int:
@@ -221,6 +234,12 @@ class Workspace:
             slices = threads.count(self.batch_size, total)
             self._pools[total] = ThreadExecutor(slices, total, 1 if self.batch_invariant else None)
         return self._pools[total]
+
+
+def open_ended(name: str, entries: Sequence[Entry]) -> tuple[Span, ...]:
+    """Return spans that stand for any number of rows of these plans: one for each kind of rows they have."""
+    kinds = sorted({int(kind) for entry in entries for kind in entry.table.kinds})
+    return tuple(Span(name, max(entry.nfe for entry in entries), kind) for kind in kinds)
 
 
 def _exact_network(denoiser: Denoiser, device: torch.device) -> Checked:

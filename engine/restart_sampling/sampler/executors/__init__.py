@@ -11,6 +11,7 @@ from .eager import EagerExecutor as EagerExecutor
 from .evaluation import Evaluation as Evaluation
 from .evaluation import Network as Network
 from .lanes import Lanes as Lanes
+from .lanes import Needs as Needs
 from .observer import Observer as Observer
 from .observer import Observers as Observers
 from .observer import observed_network as observed_network

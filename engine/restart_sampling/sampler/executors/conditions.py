@@ -88,6 +88,11 @@ class BatchConditions:
         """The tensors that the network is given."""
         return (*(() if self.labels is None else (self.labels,)), *self.others.values())
 
+    def half(self, start: int, stop: int) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """Return class_labels and the others of some rows of the network's input."""
+        labels = None if self.labels is None else self.labels[start:stop]
+        return labels, {name: whole[start:stop] for name, whole in self.others.items()}
+
     def fill(self, values: Mapping[str, Tensor]) -> None:
         """Give the first k lanes their values [k, *shape] and all others the null.
 

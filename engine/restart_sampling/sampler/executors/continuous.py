@@ -48,6 +48,7 @@ class Finished(NamedTuple):
 def run(
     samples: Sequence[Sample],
     conditions: Callable[[Tensor], Mapping[str, Tensor]],
+    given: Callable[[Tensor], Mapping[str, Tensor]],
     evaluations: Callable[[int], Evaluation],
     size: int,
     advance: Callable[[Evaluation, Sequence[Live], int], Iterator[T]],
@@ -58,6 +59,7 @@ def run(
     Args:
         samples: what to draw.
         conditions: int64 [k] places in the request → what the samples there are told, [k, …] by name.
+        given: likewise the registers that they begin with.
         evaluations: n → the evaluation of n lanes with a cursor for each sample. It may overwrite the batch's buffers.
         size: the most lanes of a batch.
         advance: launches a number of rows of an evaluation; what it yields is yielded here.
@@ -80,7 +82,7 @@ def run(
                 lanes[i], left[i] = new, new.entry.nfe
             seeds = torch.tensor([sample.seed for sample in started], dtype=torch.int64)
             places = torch.tensor([sample.place for sample in started], dtype=torch.int64)
-            evaluation.start(free, [sample.entry for sample in started], seeds, conditions(places))
+            evaluation.start(free, [sample.entry for sample in started], seeds, conditions(places), given(places))
         live = [i for i, sample in enumerate(lanes) if sample is not None]
         n = lanes_for(len(live))
         if n < len(lanes):

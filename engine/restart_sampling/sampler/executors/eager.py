@@ -39,7 +39,7 @@ class EagerExecutor:
         for span in spans:
             with mark(span.name):
                 for _ in range(span.rows):
-                    evaluation()
+                    evaluation(span.kind)
                     if on_row is not None:
                         on_row(row)
                     row += 1

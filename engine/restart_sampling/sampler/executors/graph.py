@@ -5,7 +5,8 @@ r"""The graph executor: evaluations captured once, replayed as often as a plan n
     trajectory   chunks across spans: the fewest launches that chunks allow, at most NFE/8 + 3
     while        one launch per batch, as a WHILE node around one evaluation (experimental, `while_graph.py`)
 
-What is captured is `Evaluation`, called 8, 4, 2 or 1 times (`chunks.py`). Which rows run is in the device cursor, so a
+What is captured is `Evaluation`, called 8, 4, 2 or 1 times (`chunks.py`), for each kind of rows that the plans have: those
+that ask the network once, twice under guidance, or not at all. Which rows run is in the device cursor, so a
 capture belongs to (network, batch size, dtype) and to no plan: all plans and spans replay the same chunks, and any
 number of plans needs at most four captures for a batch size. The batch sizes are few as well (`buckets.py`); the graphs
 of the `limit` sizes that were used last stay.
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from weakref import WeakKeyDictionary
 
 import torch
@@ -41,13 +43,15 @@ LIMIT = 16  # batch sizes whose graphs stay: those up to 64, for one plan and fo
 # Spans whose number of rows is known only when they are launched: other samples or a trace decide where they end.
 OPEN_ENDED = ("mixed", "traced")
 
+Length = tuple[int, int]  # number of evaluations, and their kind
+
 
 @dataclass
 class _Graphs:
-    """The captures of one evaluation, by number of evaluations, and the addresses that they were made with."""
+    """The captures of one evaluation, by number of evaluations and kind, and the addresses that they were made with."""
 
     addresses: tuple[int, ...]
-    replays: dict[int, Captured] = field(default_factory=dict)
+    replays: dict[Length, Captured] = field(default_factory=dict)
 
 
 class GraphExecutor:
@@ -83,7 +87,7 @@ class GraphExecutor:
         captured = [graph for replays in sizes for graph in replays.values()]
         if not captured:
             return self.name
-        rows = sum(length or 1 for replays in sizes for length in replays)
+        rows = sum(length or 1 for replays in sizes for length, _ in replays)
         nodes, size = _total(g.nodes for g in captured), _total(g.bytes for g in captured)
         parts = (
             f"{_count(len(captured), 'graph')} for {_count(len(sizes), 'batch size')}",
@@ -118,7 +122,8 @@ class GraphExecutor:
             # The check comes first, so that its memory is free again when the captures take theirs.
             check = SelfCheck(evaluation, entry, missing)
             try:
-                made = self._capture(evaluation, missing, warm=graphs is not None)
+                warm = set() if graphs is None else {kind for _, kind in graphs.replays}
+                made = self._capture(evaluation, missing, warm)
                 check.compare(made)
             except Exception as error:  # all: user code runs here, and may turn a refused call into any exception
                 if is_out_of_memory(error):
@@ -143,20 +148,26 @@ class GraphExecutor:
         for span, lengths in self._launches(spans):
             with mark(span.name):
                 for length in lengths:
-                    replays[length]()
+                    replays[length, span.kind]()
                     self.launches += 1
                     row += length or span.rows
                     if on_row is not None:
                         on_row(row)
 
-    def _capture(self, evaluation: Evaluation, lengths: set[int], warm: bool) -> dict[int, Captured]:
+    def _capture(self, evaluation: Evaluation, lengths: set[Length], warm: set[int]) -> dict[Length, Captured]:
         evaluation.machine.cursor.fill_(layout.IDLE)  # warming up changes nothing
-        if not warm:
-            self.capture.warm_up(evaluation)
-        made: dict[int, Captured] = {}
-        for length in sorted(lengths, reverse=True):  # the longest first: its pool serves the shorter ones
-            made[length] = self.capture.capture(evaluation, length)
-            self.captures += 1
+        made: dict[Length, Captured] = {}
+        kind = evaluation.kind
+        try:
+            # The longest first, of the kind with most calls: its pool serves the others.
+            for length, evaluation.kind in sorted(lengths, key=lambda length: (-length[1], -length[0])):
+                if evaluation.kind not in warm:
+                    self.capture.warm_up(evaluation)
+                    warm.add(evaluation.kind)
+                made[length, evaluation.kind] = self.capture.capture(evaluation, length)
+                self.captures += 1
+        finally:
+            evaluation.kind = kind
         return made
 
     def _make_room(self) -> None:
@@ -170,14 +181,16 @@ class GraphExecutor:
             return [(span, [1] * span.rows) for span in spans]
         if self.name == "loop" or any(span.name in OPEN_ENDED for span in spans):
             return [(span, cut(span.rows)) for span in spans]
-        whole = Span("trajectory", sum(span.rows for span in spans))
-        return [(whole, [UNTIL_IDLE] if self.name == "while" else cut(whole.rows))]
+        runs = [(kind, sum(span.rows for span in group)) for kind, group in groupby(spans, lambda span: span.kind)]
+        if self.name == "while" and len(runs) == 1:
+            return [(Span("trajectory", runs[0][1], runs[0][0]), [UNTIL_IDLE])]
+        return [(Span("trajectory", rows, kind), cut(rows)) for kind, rows in runs]
 
-    def _lengths(self, spans: Sequence[Span]) -> set[int]:
-        """Return the lengths to capture."""
-        lengths = {length for _, launched in self._launches(spans) for length in launched}
+    def _lengths(self, spans: Sequence[Span]) -> set[Length]:
+        """Return the lengths to capture, with their kinds."""
+        lengths = {(length, span.kind) for span, launched in self._launches(spans) for length in launched}
         if self.name != "step":
-            lengths |= {c for span in spans if span.name in OPEN_ENDED for c in CHUNKS if c <= span.rows}
+            lengths |= {(c, span.kind) for span in spans if span.name in OPEN_ENDED for c in CHUNKS if c <= span.rows}
         return lengths
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..program import Entry
 from .evaluation import Evaluation
 
-REGISTERS = ("x", "h", "net_in")
+REGISTERS = ("x", "h", "h2", "h3", "net_in")
 WATCHED = (*REGISTERS, "cursor", "first_bad", "c_noise")
 State = dict[str, Tensor]
 
@@ -29,13 +29,13 @@ class SelfCheck:
     Overwrites the batch's buffers. `lengths` are the captured numbers of evaluations, or UNTIL_IDLE alone.
     """
 
-    def __init__(self, evaluation: Evaluation, entry: Entry, lengths: Iterable[int]) -> None:
+    def __init__(self, evaluation: Evaluation, entry: Entry, lengths: Iterable[tuple[int, int]]) -> None:
         self.evaluation, self.entry = evaluation, entry
         self.lengths = sorted(lengths)  # the shortest first: each has live rows even at the end of a short plan
-        self.rows = sum(self.lengths) or entry.nfe
+        self.rows = sum(length for length, _ in self.lengths) or entry.nfe
         self.expected = {start: self._eager(start) for start in sorted({0, max(0, entry.nfe - self.rows)})}
 
-    def compare(self, replays: Mapping[int, Callable[[], None]]) -> None:
+    def compare(self, replays: Mapping[tuple[int, int], Callable[[], None]]) -> None:
         """Raise RuntimeError if a replay does not do what eager launches did."""
         for start, expected in self.expected.items():
             begin(self.evaluation, self.entry, start)
@@ -55,8 +55,9 @@ class SelfCheck:
 
     def _eager(self, start: int) -> State:
         begin(self.evaluation, self.entry, start)
-        for _ in range(self.rows):
-            self.evaluation()
+        for length, kind in self.lengths:
+            for _ in range(length or self.rows):
+                self.evaluation(kind)
         return _state(self.evaluation)
 
 
@@ -68,7 +69,8 @@ def begin(evaluation: Evaluation, entry: Entry, start: int = 0) -> None:
     m = evaluation.machine
     seeds = torch.arange(evaluation.n, device=m.x.device)
     for name in REGISTERS:
-        getattr(m, name).zero_()
+        if (register := getattr(m, name)) is not None:
+            register.zero_()
     evaluation.conditions.fill_for_nothing()
     evaluation.load(entry, seeds)
     if start:

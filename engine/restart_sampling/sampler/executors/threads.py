@@ -51,12 +51,19 @@ class Slices:
         self.bounds = tuple(pairwise(bounds))
 
     def load(
-        self, entry: Entry, seeds: Tensor, conditions: Mapping[str, Tensor] | None = None, latents: Tensor | None = None
+        self,
+        entry: Entry,
+        seeds: Tensor,
+        conditions: Mapping[str, Tensor] | None = None,
+        given: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Load every part, see `Evaluation.load`."""
         for part, (a, b) in zip(self.parts, self.bounds, strict=True):
-            told = None if conditions is None else {name: value[a:b] for name, value in conditions.items()}
-            part.load(entry, seeds[a:b], told, None if latents is None else latents[a:b])
+            told, own = (
+                None if values is None else {name: value[a:b] for name, value in values.items()}
+                for values in (conditions, given)
+            )
+            part.load(entry, seeds[a:b], told, own)
 
     def result(self, n: int) -> tuple[Tensor, Tensor]:
         """Return the samples of all parts, see `Evaluation.result`."""
@@ -165,6 +172,6 @@ def _run(part: Evaluation, spans: Sequence[Span], rows: queue.SimpleQueue[int | 
                 for _ in range(span.rows):
                     if stop.is_set():
                         raise Stopped
-                    part()
+                    part(span.kind)
                     rows.put(row)
                     row += 1
