@@ -64,6 +64,6 @@ def _check_parameterization(main: Denoiser, guide: Denoiser) -> None:
         if all(same):
             return
     raise RestartValueError(
-        f"the guide {guide.name!r} has another parameterization ({b.name}) than {main.name!r} ({a.name}); guidance mixes "
-        "their outputs, so the coefficients of both must be equal"
+        f"the guide {guide.name!r} has another parameterization ({b.name}) than {main.name!r} ({a.name}); guidance "
+        "mixes their outputs, so the coefficients of both must be equal"
     )

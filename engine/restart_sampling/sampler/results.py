@@ -33,8 +33,8 @@ class Progress:
         batch: samples in the running batch; 0 in runs of (seed, plan) pairs, whose samples finish at different times.
         row: the row that was launched last, from 0. In runs of pairs, rows are counted anew when a sample finishes.
         nfe: rows of the running batch; in runs of pairs, until the next sample finishes.
-        network_calls: calls of the network so far in the running batch, two for an evaluation under guidance; in runs of
-            pairs, since the last sample finished.
+        network_calls: calls of the network so far in the running batch, two for an evaluation under guidance; in runs
+            of pairs, since the last sample finished.
         x, D, seeds: what `callback_fields` asked for, as in :class:`TracedRow`; else None.
     """
 

@@ -30,7 +30,7 @@ from .workspace import Workspace
 
 
 class Sampler(Watched):
-    """Draws samples of `denoiser` by `plan`. What it computes on the way is shown by `trace` and `rollout` (watched.py).
+    """Draws samples of `denoiser` by `plan`. `trace` and `rollout` (watched.py) show what it computes on the way.
 
     Args:
         denoiser: what `rs.load` or `Denoiser.from_function` gives. Its network is neither changed nor moved.

@@ -5,8 +5,8 @@ r"""The graph executor: evaluations captured once, replayed as often as a plan n
     trajectory   chunks across spans: the fewest launches that chunks allow, at most NFE/8 + 3
     while        one launch per batch, as a WHILE node around one evaluation (experimental, `while_graph.py`)
 
-What is captured is `Evaluation`, called 8, 4, 2 or 1 times (`chunks.py`), for each kind of rows that the plans have: those
-that ask the network once, twice under guidance, or not at all. Which rows run is in the device cursor, so a
+What is captured is `Evaluation`, called 8, 4, 2 or 1 times (`chunks.py`), for each kind of rows that the plans have:
+those that ask the network once, twice under guidance, or not at all. Which rows run is in the device cursor, so a
 capture belongs to (network, batch size, dtype) and to no plan: all plans and spans replay the same chunks, and any
 number of plans needs at most four captures for a batch size. The batch sizes are few as well (`buckets.py`); the graphs
 of the `limit` sizes that were used last stay.
