@@ -34,6 +34,8 @@ def _load(device_type: str) -> tuple[ModuleType | None, str]:
         return None, f"the native library was not built for {device_type}: {how}"
     except ImportError as error:
         return None, f"the native library does not load: {' '.join(str(error).split())}"
+    if not hasattr(module, "BoundMachine"):
+        return None, "the native library was built from older sources: build it again"
     if device_type == "cuda":
         import torch
 
@@ -69,21 +71,23 @@ def _cuda_stream(device: Any) -> int:
 class BoundMachine:
     """A machine bound to the native library: the tensors are kept alive, and their addresses are read once.
 
-    The arguments are the fields of `Machine` in restart_kernels, in their order; the meaning of `run_row` and `advance`
-    is that of `BoundMachine` there. A row runs on as many threads as torch uses, on CUDA in the current stream. On the
-    CPU a cursor beyond the table is an IndexError, and any other tensor that does not fit a TypeError, before memory is
-    touched.
+    The arguments are the fields of `Machine` in restart_kernels, those of every machine in their order and the others
+    by name; the meaning of `run_row`, `advance` and `weigh` is that of `BoundMachine` there. A row runs on as many
+    threads as torch uses, on CUDA in the current stream. Before memory is touched, a tensor that does not fit is a
+    TypeError, tensors that do not go together are a ValueError, and on the CPU a cursor beyond the table is an
+    IndexError.
     """
 
-    __slots__ = ("advance", "run_row")
+    __slots__ = ("advance", "run_row", "weigh")
 
     run_row: Callable[..., None]  # (F: Tensor | None = None, F_uncond: Tensor | None = None)
     advance: Callable[[], None]
+    weigh: Callable[[Tensor, Tensor], None]
 
     def __init__(
         self,
         x: Tensor,
-        h: Tensor,
+        h: Tensor | None,
         net_in: Tensor,
         coef: Tensor,
         code: Tensor,
@@ -91,24 +95,33 @@ class BoundMachine:
         seeds: Tensor,
         first_bad: Tensor,
         c_noise: Tensor | None = None,
+        *,
+        h2: Tensor | None = None,
+        h3: Tensor | None = None,
+        known: Tensor | None = None,
+        mask: Tensor | None = None,
+        mix: Tensor | None = None,
+        noises: int = 1,
     ) -> None:
         import torch
 
         tensors = (x, h, net_in, coef, code, cursor, seeds, first_bad, c_noise)
+        others = {"h2": h2, "h3": h3, "known": known, "mask": mask, "mix": mix, "noises": noises}
         native = _module(x.device.type)
         if x.device.type == "cpu":
-            bound = native.Step(*tensors, torch.get_num_threads)
+            bound = native.BoundMachine(*tensors, torch.get_num_threads, **others)
             # The compiled methods themselves: a Python function around them would double the cost of a call.
-            self.run_row, self.advance = bound.step, bound.advance
+            self.run_row, self.advance, self.weigh = bound.run_row, bound.advance, bound.weigh
             return
-        bound = native.Step(*tensors)
+        bound = native.BoundMachine(*tensors, **others)
         device = x.device
 
         def run_row(F: Tensor | None = None, F_uncond: Tensor | None = None) -> None:
-            bound.step(F, F_uncond, _cuda_stream(device))
+            bound.run_row(F, F_uncond, _cuda_stream(device))
 
         self.run_row = run_row
         self.advance = lambda: bound.advance(_cuda_stream(device))
+        self.weigh = lambda F, F_uncond: bound.weigh(F, F_uncond, _cuda_stream(device))
 
 
 def normal(out: Tensor, seeds: Tensor, draw: int, stream: int) -> None:

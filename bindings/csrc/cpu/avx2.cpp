@@ -34,7 +34,7 @@ inline U16 to_half(F32 v) { return (U16)_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST
 
 }  // namespace avx2_
 
-const Kernels avx2{"avx2", avx2_::run_row, avx2_::normal, avx2_::triad};
+const Kernels avx2{"avx2", avx2_::run_row, avx2_::normal, avx2_::triad, avx2_::weigh};
 
 }  // namespace restart::cpu
 

@@ -38,7 +38,7 @@ inline U16 to_half(F32 v) { return (U16)_mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST
 
 }  // namespace avx512_
 
-const Kernels avx512{"avx512", avx512_::run_row, avx512_::normal, avx512_::triad};
+const Kernels avx512{"avx512", avx512_::run_row, avx512_::normal, avx512_::triad, avx512_::weigh};
 
 }  // namespace restart::cpu
 

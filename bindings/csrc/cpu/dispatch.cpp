@@ -90,4 +90,10 @@ void run_row(const RowArgs &a, int threads) { cut(a, chosen()->run_row, threads)
 void normal(const NormalArgs &a, int threads) { cut(a, chosen()->normal, threads); }
 void triad(const TriadArgs &a, int threads) { cut(a, chosen()->triad, threads); }
 
+void weigh(const WeighArgs &a, int threads) {
+    if (a.batch <= 0 || a.numel <= 0) return;
+    const auto work = [](void *args, std::int64_t b) { chosen()->weigh(*static_cast<const WeighArgs *>(args), b); };
+    run(a.batch * a.numel < SERIAL ? 1 : threads, a.batch, work, const_cast<WeighArgs *>(&a));
+}
+
 }  // namespace restart::cpu

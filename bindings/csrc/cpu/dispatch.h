@@ -17,5 +17,6 @@ constexpr std::int64_t SERIAL = 65536;
 void run_row(const RowArgs &, int threads);
 void normal(const NormalArgs &, int threads);
 void triad(const TriadArgs &, int threads);
+void weigh(const WeighArgs &, int threads);
 
 }  // namespace restart::cpu

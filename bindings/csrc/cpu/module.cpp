@@ -8,7 +8,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "dispatch.h"
-#include "restart_scheme.h"
+#include "machine.h"
 #include "tensor.h"
 
 namespace restart::cpu {
@@ -38,9 +38,10 @@ void unlocked(std::int64_t elements, Function function) {
 class BoundMachine {
 public:
     BoundMachine(nb::handle x, nb::handle h, nb::handle net_in, nb::handle coef, nb::handle code, nb::handle cursor,
-                 nb::handle seeds, nb::handle first_bad, nb::handle c_noise, nb::object threads)
-        : threads_(std::move(threads)),
-          keep_(nb::make_tuple(x, h, net_in, coef, code, cursor, seeds, first_bad, c_noise)) {
+                 nb::handle seeds, nb::handle first_bad, nb::handle c_noise, nb::object threads, nb::handle h2,
+                 nb::handle h3, nb::handle known, nb::handle mask, nb::handle mix, std::int32_t noises)
+        : threads_(std::move(threads)), keep_(nb::make_tuple(x, h, net_in, coef, code, cursor, seeds, first_bad, c_noise,
+                                                             h2, h3, known, mask, mix)) {
         const Tensor X = tensor(x, "x", Dtype::float32, -1, CPU);
         const Tensor net = tensor(net_in, "net_in", Dtype::other, -1, CPU);
         const Tensor s = tensor(seeds, "seeds", Dtype::int64, -1, CPU);
@@ -58,7 +59,15 @@ public:
         if (at.numel != 1 && at.numel != a_.batch)
             throw nb::type_error("cursor has neither one entry nor one for each sample");
         a_.x = pointer<float>(X);
-        a_.h = pointer<float>(tensor(h, "h", Dtype::float32, X.numel, CPU));
+        a_.h = optional(h, "h", X.numel);
+        a_.h2 = optional(h2, "h2", X.numel);
+        a_.h3 = optional(h3, "h3", X.numel);
+        a_.known = optional(known, "known", X.numel);
+        a_.mask = optional(mask, "mask", X.numel);
+        a_.mix = mix_ = optional(mix, "mix", 2 * a_.batch);
+        weighs_ = !mix.is_none();
+        a_.noises = noises;
+        check_together(a_);
         a_.net_in = net.data;
         a_.net_type = float_type(net, "net_in");
         a_.coef = coef_ = pointer<float>(rows);
@@ -67,21 +76,30 @@ public:
         a_.cursor_stride = at.numel == 1 ? 0 : 1;
         a_.seeds = pointer<std::int64_t>(s);
         a_.first_bad = pointer<std::int32_t>(tensor(first_bad, "first_bad", Dtype::int32, a_.batch, CPU));
-        if (!c_noise.is_none()) c_noise_ = pointer<float>(tensor(c_noise, "c_noise", Dtype::float32, cursors_, CPU));
+        c_noise_ = optional(c_noise, "c_noise", cursors_);
     }
 
     void run_row(nb::handle F, nb::handle F_uncond) {
         RowArgs a = a_;
-        const std::int64_t elements = a.batch * a.numel;
-        if (!F.is_none()) {
-            const Tensor t = tensor(F, "F", Dtype::other, elements, CPU);
-            a.F = t.data;
-            a.F_type = float_type(t, "F");
-            if (!F_uncond.is_none()) a.F_uncond = tensor(F_uncond, "F_uncond", t.dtype, elements, CPU).data;
-        }
+        if (!F.is_none()) set_output(a, F, F_uncond);
+        a.served = served_flags(a);
         if (!look_up()) return;
+        const std::int64_t elements = a.batch * a.numel;
         const int threads = elements < SERIAL ? 1 : nb::cast<int>(threads_());
         unlocked(elements, [&] { cpu::run_row(a, threads); });
+    }
+
+    void weigh(nb::handle F, nb::handle F_uncond) {
+        RowArgs a = a_;
+        set_output(a, F, F_uncond);
+        if (!weighs_) throw nb::type_error("this machine has no mix to write the weights to");
+        if (F_uncond.is_none()) throw nb::type_error("F_uncond is missing: the weights are those of two outputs");
+        if (!look_up()) return;
+        const WeighArgs w{mix_,    a.F,           a.F_uncond, a.F_type, a.coef, a.code,
+                          a.cursor, a.cursor_stride, a.batch,    a.numel};
+        const std::int64_t elements = a.batch * a.numel;
+        const int threads = elements < SERIAL ? 1 : nb::cast<int>(threads_());
+        unlocked(elements, [&] { cpu::weigh(w, threads); });
     }
 
     void advance() {
@@ -96,6 +114,21 @@ public:
     }
 
 private:
+    // Returns the address of a float32 tensor, null if it is None.
+    static float *optional(nb::handle object, const char *name, std::int64_t numel) {
+        return object.is_none() ? nullptr : pointer<float>(tensor(object, name, Dtype::float32, numel, CPU));
+    }
+
+    static void set_output(RowArgs &a, nb::handle F, nb::handle F_uncond) {
+        const std::int64_t elements = a.batch * a.numel;
+        const Tensor t = tensor(F, "F", Dtype::other, elements, CPU);
+        a.F = t.data;
+        a.F_type = float_type(t, "F");
+        if (F_uncond.is_none()) return;
+        a.F_uncond = tensor(F_uncond, "F_uncond", t.dtype, elements, CPU).data;
+        if (elements && a.halves != 2) throw nb::type_error("F_uncond needs a net_in of twice the size of x");
+    }
+
     // Returns whether any sample is live. A cursor beyond the table is an error before anything is read there.
     bool look_up() const {
         std::int32_t last = layout::IDLE;
@@ -110,7 +143,8 @@ private:
     RowArgs a_{};
     const float *coef_ = nullptr;
     std::int32_t *cursor_ = nullptr;
-    float *c_noise_ = nullptr;
+    float *c_noise_ = nullptr, *mix_ = nullptr;
+    bool weighs_ = false;
     std::int64_t rows_ = 0, cursors_ = 0;
     nb::object threads_;
     nb::tuple keep_;
@@ -155,13 +189,17 @@ void set_simd(const std::string &name) {
 
 NB_MODULE(_native_cpu, m) {
     nb::set_leak_warnings(false);  // a sampler in a global variable lives to the end
-    // The exported names are older than those of the sources, so that a library that was built before still loads.
-    nb::class_<BoundMachine>(m, "Step")
+    nb::class_<BoundMachine>(m, "BoundMachine")
         .def(nb::init<nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle,
-                      nb::handle, nb::object>(),
-             nb::arg("x"), nb::arg("h"), nb::arg("net_in"), nb::arg("coef"), nb::arg("code"), nb::arg("cursor"),
-             nb::arg("seeds"), nb::arg("first_bad"), nb::arg("c_noise").none(), nb::arg("threads"))
-        .def("step", &BoundMachine::run_row, nb::arg("F").none() = nb::none(), nb::arg("F_uncond").none() = nb::none())
+                      nb::handle, nb::object, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, std::int32_t>(),
+             nb::arg("x"), nb::arg("h").none(), nb::arg("net_in"), nb::arg("coef"), nb::arg("code"), nb::arg("cursor"),
+             nb::arg("seeds"), nb::arg("first_bad"), nb::arg("c_noise").none(), nb::arg("threads"), nb::kw_only(),
+             nb::arg("h2").none() = nb::none(), nb::arg("h3").none() = nb::none(),
+             nb::arg("known").none() = nb::none(), nb::arg("mask").none() = nb::none(),
+             nb::arg("mix").none() = nb::none(), nb::arg("noises") = 1)
+        .def("run_row", &BoundMachine::run_row, nb::arg("F").none() = nb::none(),
+             nb::arg("F_uncond").none() = nb::none())
+        .def("weigh", &BoundMachine::weigh, nb::arg("F"), nb::arg("F_uncond"))
         .def("advance", &BoundMachine::advance);
     m.def("normal", &fill_normal, nb::arg("out"), nb::arg("seeds"), nb::arg("draw"), nb::arg("stream"),
           nb::arg("threads"));

@@ -57,6 +57,6 @@ inline U16 to_half(F32 v) {
 
 }  // namespace portable_
 
-const Kernels portable{"portable", portable_::run_row, portable_::normal, portable_::triad};
+const Kernels portable{"portable", portable_::run_row, portable_::normal, portable_::triad, portable_::weigh};
 
 }  // namespace restart::cpu

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "machine.h"
 #include "kernels.h"
 #include "restart_scheme.h"
 

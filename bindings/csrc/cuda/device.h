@@ -67,6 +67,14 @@ RESTART_HD float square_root(float x) {
 #endif
 }
 
+RESTART_HD float divide(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return __fdiv_rn(a, b);
+#else
+  return a / b;
+#endif
+}
+
 // max(|a|, |b|), or NaN if one of them is NaN: one instruction.
 RESTART_HD float max_abs_nan(float a, float b) {
 #if defined(__CUDA_ARCH__)

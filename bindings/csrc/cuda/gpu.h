@@ -2,13 +2,15 @@
 // reports.
 #pragma once
 
-#include "kernels.h"
+#include "row.h"
+#include "weigh.h"
 
 struct CUstream_st;  // cudaStream_t is a pointer to it
 
 namespace restart::cuda {
 
 void launch(const RowArgs& args, int device, CUstream_st* stream);
+void launch(const WeighArgs& args, int device, CUstream_st* stream);
 void launch(const AdvanceArgs& args, int device, CUstream_st* stream);
 void launch(const NormalArgs& args, int device, CUstream_st* stream);
 

@@ -27,16 +27,42 @@ const char* emulate(const Args& args) {
   return name;
 }
 
+// The same for the kernel in phases: all threads of a block end a phase before one begins the next.
+const char* emulate(const WeighArgs& args) {
+  const char* name = nullptr;
+  dispatch(args, [&name](auto choice, const WeighArgs& a, const Config& c) {
+    using Kernel = typename decltype(choice)::type;
+    name = typeid(Kernel).name();
+    for (int64_t sample = 0; sample < c.x; ++sample) {
+      if (!Kernel::begins(a, sample)) continue;
+      typename Kernel::Shared shared;
+      std::memset(&shared, 0xff, sizeof shared);  // NaN, as what a block finds there is undefined
+      for (int phase = 0; phase < Kernel::PHASES; ++phase)
+        for (uint32_t t = 0; t < c.threads; ++t) Kernel::run(a, sample, t, phase, shared);
+    }
+  });
+  return name;
+}
+
 }  // namespace
 
 extern "C" {
 
-const char* twin_row(float* x, float* h, const void* F, const void* F_uncond, void* net_in, const float* coef,
-                     const int32_t* code, int32_t* cursor, const int64_t* seeds, int32_t* first_bad, int64_t batch,
-                     int64_t numel, int32_t rows, int32_t cursor_stride, int32_t F_dtype, int32_t net_dtype,
-                     bool guided) {
-  return emulate(RowArgs{x, h, F, F_uncond, net_in, coef, code, cursor, seeds, first_bad, batch, numel, rows,
-                         cursor_stride, static_cast<Float>(F_dtype), static_cast<Float>(net_dtype), guided});
+const char* twin_row(float* x, float* h, float* h2, float* h3, const void* F, const void* F_uncond, void* net_in,
+                     const float* coef, const int32_t* code, int32_t* cursor, const int64_t* seeds, int32_t* first_bad,
+                     const float* known, const float* mask, const float* mix, int64_t batch, int64_t numel,
+                     int32_t rows, int32_t cursor_stride, int32_t F_dtype, int32_t net_dtype, int32_t halves,
+                     int32_t noises) {
+  return emulate(RowArgs{x, h, h2, h3, F, F_uncond, net_in, coef, code, cursor, seeds, first_bad, known, mask, mix,
+                         batch, numel, rows, cursor_stride, static_cast<Float>(F_dtype), static_cast<Float>(net_dtype),
+                         halves, noises, 0});
+}
+
+const char* twin_weigh(float* mix, const void* F, const void* F_uncond, const float* coef, const int32_t* code,
+                       const int32_t* cursor, int64_t batch, int64_t numel, int32_t rows, int32_t cursor_stride,
+                       int32_t F_dtype) {
+  return emulate(WeighArgs{mix, F, F_uncond, coef, code, cursor, batch, numel, rows, cursor_stride,
+                           static_cast<Float>(F_dtype)});
 }
 
 const char* twin_advance(const float* coef, const int32_t* code, int32_t* cursor, float* c_noise, int64_t cursors,

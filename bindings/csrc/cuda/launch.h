@@ -3,7 +3,8 @@
 
 #include <stdexcept>
 
-#include "kernels.h"
+#include "row.h"
+#include "weigh.h"
 
 namespace restart::cuda {
 
@@ -52,30 +53,37 @@ void with_quads(const Args& a, Launch launch) {
   return launch(Choice<Kernel<1>>{}, a, config);
 }
 template <class T>
-struct Guided {
+struct Rows {
   template <int QUADS>
-  using Kernel = RowVectors<T, true, QUADS>;
-};
-template <class T>
-struct Plain {
+  using Guided = RowVectors<T, true, QUADS>;
   template <int QUADS>
-  using Kernel = RowVectors<T, false, QUADS>;
+  using Plain = RowVectors<T, false, QUADS>;
 };
 template <int QUADS>
 using NormalVectors = Normal<QUADS, Vectors<float>>;
 
 template <class T, class Launch>
 void dispatch_vectors(const RowArgs& a, Launch launch) {
-  if (a.guided) return with_quads<Guided<T>::template Kernel>(a, launch);
-  return with_quads<Plain<T>::template Kernel>(a, launch);
+  if (is_wide(a)) {
+    // At most two counters a thread: with four, what a row can read would take more than 128 registers.
+    const Config config = configure(a.numel, a.batch, 2);
+    if (config.quads == 2) return launch(Choice<WideVectors<T, 2>>{}, a, config);
+    return launch(Choice<WideVectors<T, 1>>{}, a, config);
+  }
+  if (a.halves == 2) return with_quads<Rows<T>::template Guided>(a, launch);
+  return with_quads<Rows<T>::template Plain>(a, launch);
 }
 
 template <class Launch>
-void dispatch(const RowArgs& a, Launch launch) {
-  if (a.batch == 0 || a.numel == 0) return;
+void dispatch(const RowArgs& given, Launch launch) {
+  if (given.batch == 0 || given.numel == 0) return;
+  RowArgs a = given;
+  a.served = served_flags(a);
   const int64_t F_bytes = a.F_dtype == Float::float32 ? 16 : 8, net_bytes = a.net_dtype == Float::float32 ? 16 : 8;
-  const bool vectors = a.numel % 4 == 0 && aligned(a.x, 16) && aligned(a.h, 16) && aligned(a.net_in, net_bytes) &&
-                       aligned(a.F, F_bytes) && aligned(a.F_uncond, F_bytes);
+  const bool registers = aligned(a.x, 16) && aligned(a.h, 16) && aligned(a.h2, 16) && aligned(a.h3, 16) &&
+                         aligned(a.known, 16) && aligned(a.mask, 16);
+  const bool vectors = a.numel % 4 == 0 && registers && aligned(a.net_in, net_bytes) && aligned(a.F, F_bytes) &&
+                       aligned(a.F_uncond, F_bytes);
   // Vectors where all tensors are aligned and the network has one dtype; one kernel for all other cases.
   if (vectors && (a.F_dtype == a.net_dtype || !a.F)) {
     if (a.net_dtype == Float::float32) return dispatch_vectors<float>(a, launch);
@@ -83,8 +91,23 @@ void dispatch(const RowArgs& a, Launch launch) {
     return dispatch_vectors<Float16>(a, launch);
   }
   const Config config = configure(a.numel, a.batch, 1);
-  if (a.guided) return launch(Choice<RowElements<true>>{}, a, config);
+  if (is_wide(a)) return launch(Choice<WideElements>{}, a, config);
+  if (a.halves == 2) return launch(Choice<RowElements<true>>{}, a, config);
   return launch(Choice<RowElements<false>>{}, a, config);
+}
+
+// A block for each sample.
+template <class Launch>
+void dispatch(const WeighArgs& a, Launch launch) {
+  if (a.batch == 0 || a.numel == 0) return;
+  configure(a.numel, a.batch);  // for what it refuses
+  const Config config{1, WEIGH_THREADS, static_cast<uint32_t>(a.batch), 1, 1};
+  const int64_t bytes = a.F_dtype == Float::float32 ? 16 : 8;
+  if (a.numel % 4 != 0 || !aligned(a.F, bytes) || !aligned(a.F_uncond, bytes))
+    return launch(Choice<Weigh<Elements>>{}, a, config);
+  if (a.F_dtype == Float::float32) return launch(Choice<Weigh<Vectors<float>>>{}, a, config);
+  if (a.F_dtype == Float::bfloat16) return launch(Choice<Weigh<Vectors<BFloat16>>>{}, a, config);
+  return launch(Choice<Weigh<Vectors<Float16>>>{}, a, config);
 }
 
 template <class Launch>

@@ -21,8 +21,9 @@ CUstream_st* stream_of(uint64_t address) { return reinterpret_cast<CUstream_st*>
 class BoundMachine {
  public:
   BoundMachine(nb::handle x, nb::handle h, nb::handle net_in, nb::handle coef, nb::handle code, nb::handle cursor,
-               nb::handle seeds, nb::handle first_bad, nb::handle c_noise)
-      : keep_(nb::make_tuple(x, h, net_in, coef, code, cursor, seeds, first_bad, c_noise)) {
+               nb::handle seeds, nb::handle first_bad, nb::handle c_noise, nb::handle h2, nb::handle h3,
+               nb::handle known, nb::handle mask, nb::handle mix, int32_t noises)
+      : keep_(nb::make_tuple(x, h, net_in, coef, code, cursor, seeds, first_bad, c_noise, h2, h3, known, mask, mix)) {
     const Tensor registers = tensor(x, "x", Dtype::float32, -1, CUDA);
     device_ = registers.device_id;
     const Tensor keys = here(seeds, "seeds", Dtype::int64, -1);
@@ -30,19 +31,27 @@ class BoundMachine {
     const Tensor rows = here(coef, "coef", Dtype::float32, -1);
     const Tensor at = here(cursor, "cursor", Dtype::int32, -1);
     elements_ = registers.numel;
-    row_.guided = elements_ && net.numel == 2 * elements_;
+    row_.halves = elements_ && net.numel == 2 * elements_ ? 2 : 1;
     row_.batch = keys.numel;
     row_.numel = row_.batch ? elements_ / row_.batch : 0;
     const int64_t table = rows.numel / layout::NUM_COEF;
     if (elements_ != row_.batch * row_.numel) throw nb::type_error("x does not hold one sample per seed");
-    if (!row_.guided && net.numel != elements_)
+    if (net.numel != row_.halves * elements_)
       throw nb::type_error("net_in has neither x's number of elements nor twice that");
     if (rows.numel != table * layout::NUM_COEF) throw nb::type_error("coef has the wrong number of columns");
     if (at.numel != 1 && at.numel != row_.batch)
       throw nb::type_error("cursor has neither one entry nor one for each sample");
 
     row_.x = static_cast<float*>(registers.data);
-    row_.h = static_cast<float*>(here(h, "h", Dtype::float32, elements_).data);
+    row_.h = optional(h, "h", elements_);
+    row_.h2 = optional(h2, "h2", elements_);
+    row_.h3 = optional(h3, "h3", elements_);
+    row_.known = optional(known, "known", elements_);
+    row_.mask = optional(mask, "mask", elements_);
+    row_.mix = mix_ = optional(mix, "mix", 2 * row_.batch);
+    row_.noises = noises;
+    check_together(row_);
+    weighs_ = !mix.is_none();
     row_.net_in = net.data;
     row_.net_dtype = row_.F_dtype = float_type(net, "net_in");
     row_.coef = static_cast<const float*>(rows.data);
@@ -52,21 +61,23 @@ class BoundMachine {
     row_.cursor_stride = at.numel == 1 ? 0 : 1;
     row_.seeds = static_cast<const int64_t*>(keys.data);
     row_.first_bad = static_cast<int32_t*>(here(first_bad, "first_bad", Dtype::int32, row_.batch).data);
-    float* noise = c_noise.is_none() ? nullptr
-                                     : static_cast<float*>(here(c_noise, "c_noise", Dtype::float32, at.numel).data);
+    float* noise = optional(c_noise, "c_noise", at.numel);
     advance_ = {row_.coef, row_.code, row_.cursor, noise, 1, 4 * at.numel, row_.rows};
   }
 
   void run_row(nb::handle F, nb::handle F_uncond, uint64_t stream) {
     RowArgs args = row_;
-    if (!F.is_none()) {
-      const Tensor output = here(F, "F", Dtype::other, elements_);
-      args.F = output.data;
-      args.F_dtype = float_type(output, "F");
-      if (!F_uncond.is_none()) args.F_uncond = here(F_uncond, "F_uncond", output.dtype, elements_).data;
-      if (row_.guided == F_uncond.is_none())
-        throw nb::type_error("F_uncond and twice the size of x in net_in go together");
-    }
+    if (!F.is_none()) set_output(args, F, F_uncond);
+    launch(args, device_, stream_of(stream));
+  }
+
+  void weigh(nb::handle F, nb::handle F_uncond, uint64_t stream) {
+    RowArgs a = row_;
+    set_output(a, F, F_uncond);
+    if (!weighs_) throw nb::type_error("this machine has no mix to write the weights to");
+    if (F_uncond.is_none()) throw nb::type_error("F_uncond is missing: the weights are those of two outputs");
+    const WeighArgs args{mix_,    a.F,     a.F_uncond, a.coef,          a.code,   a.cursor,
+                         a.batch, a.numel, a.rows,     a.cursor_stride, a.F_dtype};
     launch(args, device_, stream_of(stream));
   }
 
@@ -79,8 +90,24 @@ class BoundMachine {
     return t;
   }
 
+  // The address of a float32 tensor, null if it is None.
+  float* optional(nb::handle object, const char* name, int64_t numel) const {
+    return object.is_none() ? nullptr : static_cast<float*>(here(object, name, Dtype::float32, numel).data);
+  }
+
+  void set_output(RowArgs& args, nb::handle F, nb::handle F_uncond) const {
+    const Tensor output = here(F, "F", Dtype::other, elements_);
+    args.F = output.data;
+    args.F_dtype = float_type(output, "F");
+    if (F_uncond.is_none()) return;
+    args.F_uncond = here(F_uncond, "F_uncond", output.dtype, elements_).data;
+    if (elements_ && args.halves != 2) throw nb::type_error("F_uncond needs a net_in of twice the size of x");
+  }
+
   RowArgs row_{};
   AdvanceArgs advance_{};
+  float* mix_ = nullptr;
+  bool weighs_ = false;
   int64_t elements_ = 0;
   int device_ = 0;
   nb::tuple keep_;
@@ -100,13 +127,15 @@ void fill_normal(nb::handle out, nb::handle seeds, uint32_t draw, uint32_t strea
 
 NB_MODULE(_native_cuda, m) {
   nb::set_leak_warnings(false);  // a sampler in a global variable lives to the end
-  // The exported names are older than those of the sources, so that a library that was built before still loads.
-  nb::class_<BoundMachine>(m, "Step")
+  nb::class_<BoundMachine>(m, "BoundMachine")
       .def(nb::init<nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle,
-                    nb::handle>(),
-           nb::arg("x"), nb::arg("h"), nb::arg("net_in"), nb::arg("coef"), nb::arg("code"), nb::arg("cursor"),
-           nb::arg("seeds"), nb::arg("first_bad"), nb::arg("c_noise").none() = nb::none())
-      .def("step", &BoundMachine::run_row, nb::arg("F").none(), nb::arg("F_uncond").none(), nb::arg("stream"))
+                    nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, int32_t>(),
+           nb::arg("x"), nb::arg("h").none(), nb::arg("net_in"), nb::arg("coef"), nb::arg("code"), nb::arg("cursor"),
+           nb::arg("seeds"), nb::arg("first_bad"), nb::arg("c_noise").none() = nb::none(), nb::kw_only(),
+           nb::arg("h2").none() = nb::none(), nb::arg("h3").none() = nb::none(), nb::arg("known").none() = nb::none(),
+           nb::arg("mask").none() = nb::none(), nb::arg("mix").none() = nb::none(), nb::arg("noises") = 1)
+      .def("run_row", &BoundMachine::run_row, nb::arg("F").none(), nb::arg("F_uncond").none(), nb::arg("stream"))
+      .def("weigh", &BoundMachine::weigh, nb::arg("F"), nb::arg("F_uncond"), nb::arg("stream"))
       .def("advance", &BoundMachine::advance, nb::arg("stream"));
   m.def("normal", &fill_normal, nb::arg("out"), nb::arg("seeds"), nb::arg("draw"), nb::arg("stream_id"),
         nb::arg("cuda_stream"));

@@ -6,6 +6,7 @@ It has no pixels kernel of its own and uses the reference's, which gives the sam
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ class Native:
         return restart_bindings.reason(device.type) or None
 
     def bind(self, machine: Machine) -> Bound:
-        return restart_bindings.BoundMachine(*machine.tensors)
+        return restart_bindings.BoundMachine(**{field.name: getattr(machine, field.name) for field in fields(machine)})
 
     def normal(self, seeds: Tensor, draw: int, numel: int, *, stream: int) -> Tensor:
         out = torch.empty(len(seeds), numel, dtype=torch.float32, device=seeds.device)
