@@ -23,11 +23,10 @@ def main() -> None:
     runs("eager")
     nfe, case = runs.sampler.plan.nfe, f"{dtype} batch {batch}"
     evaluation = runs.sampler.workspace.evaluation(batch)
-    m = evaluation.machine
 
     @torch.inference_mode()
     def network() -> None:
-        runs.sampler.network(m.net_in, m.c_noise, evaluation.labels)
+        evaluation.call_network()
 
     network_kernels = len(trace(network, device).kernels)
     rows.add("GPU kernels per evaluation", network_kernels, case=case, variant="network alone")
@@ -60,7 +59,7 @@ def main() -> None:
             continue
         with torch.inference_mode():  # the trajectory alone: neither the load of the batch nor its result
             (entry,) = runs.sampler.workspace.entries(runs.sampler.table)
-            evaluation.load(entry, torch.arange(batch, device=device), None)
+            evaluation.load(entry, torch.arange(batch, device=device))
             synchronize(device)
             before = allocations(device)
             with counted_waits(device) as waits:

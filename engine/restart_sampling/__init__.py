@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .common.errors import RestartError as RestartError
     from .common.errors import SeedError as SeedError
     from .integrations.load import load as load
+    from .models.conditions import Condition as Condition
     from .models.denoiser import Denoiser as Denoiser
     from .models.parameterization import Parameterization as Parameterization
     from .plan.notation import RestartConfig as RestartConfig
@@ -34,12 +35,12 @@ if TYPE_CHECKING:
     from .plan.presets import Preset as Preset
     from .plan.presets import presets as presets
     from .sampler import noise as noise
+    from .sampler.one_call import sample as sample
     from .sampler.parity import Parity as Parity
     from .sampler.parity import parity as parity
     from .sampler.sampler import Batch as Batch
     from .sampler.sampler import Progress as Progress
     from .sampler.sampler import Sampler as Sampler
-    from .sampler.sampler import sample as sample
     from .sampler.seeds import Seeds as Seeds
     from .sampler.seeds import parse_seeds as parse_seeds
 
@@ -47,6 +48,7 @@ __all__ = [
     "BackendError",
     "Batch",
     "CheckpointError",
+    "Condition",
     "ConfigError",
     "Denoiser",
     "NonFiniteError",
@@ -80,6 +82,7 @@ __getattr__, __dir__ = lazy(
         "BackendError": "common.errors",
         "Batch": "sampler.sampler",
         "CheckpointError": "common.errors",
+        "Condition": "models.conditions",
         "ConfigError": "common.errors",
         "Denoiser": "models.denoiser",
         "NonFiniteError": "common.errors",
@@ -99,7 +102,7 @@ __getattr__, __dir__ = lazy(
         "parity": "sampler.parity",
         "parse_seeds": "sampler.seeds",
         "presets": "plan.presets",
-        "sample": "sampler.sampler",
+        "sample": "sampler.one_call",
     },
     modules={"errors": "common.errors", "noise": "sampler.noise"},
 )

@@ -188,7 +188,7 @@ def _absolute(model: str) -> str:
 
 def _class_number(text: str | None, denoiser: Any) -> int | None:
     """Return the class that `--class` names or numbers; a name comes first, for classes that are called "0" or "7"."""
-    from ..sampler.inputs import class_number
+    from ..sampler.labels import class_number
 
     if text is None:
         return None

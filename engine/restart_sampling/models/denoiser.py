@@ -3,7 +3,7 @@ r"""A denoiser: a raw network F, its parameterization, and the shape of its samp
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -15,28 +15,31 @@ from ..common.checks import choice, integer, real, shown
 from ..common.devices import check_device
 from ..common.errors import RestartTypeError, RestartValueError
 from . import parameterization as parameterizations
+from .conditions import CLASS, Condition, check_known, declared, missing
 from .network_output import check
 from .parameterization import Parameterization
 from .tensors import tensors_sha256
 
-NetworkFunction = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
+NetworkFunction = Callable[..., Tensor]
 
 
 @dataclass(frozen=True, repr=False)
 class Denoiser:
-    """D(x; σ) = c_skip·x + c_out·F(c_in·x; c_noise, class_labels).
+    """D(x; σ) = c_skip·x + c_out·F(c_in·x; c_noise, conditions).
 
     Attributes:
-        network: F. Called as network(net_in [B, C, H, W], c_noise float32 [1] or [B], class_labels float one-hot
-            [B, label_dim] or None), returns F [B, C, H, W] in any floating dtype.
+        network: F. Called as network(net_in [B, *shape], c_noise float32 [1] or [B], class_labels float one-hot
+            [B, label_dim] or None), with each other condition [B, …] by keyword; returns F [B, *shape] in any floating
+            dtype.
         parameterization: the four coefficients and the noise levels the network knows.
-        shape: (C, H, W) of one sample.
+        shape: of one sample, (C, H, W) for an image; any number of dimensions will do.
         label_dim: number of classes, 0 for an unconditional network.
         classes: names of the classes, if known.
         name: what messages and run.json call it.
         info: whatever else is known about it; see `models.registry.load_model`.
         augmented_dim: D of a PFGM++ network (arXiv 2302.04265), whose noise has a heavier tail (sampler/pfgmpp.py);
             None for diffusion, its limit D → ∞.
+        conditions: what else the network is told, by name (`conditions.py`). With classes `class_labels` is the first.
     """
 
     network: NetworkFunction
@@ -47,6 +50,7 @@ class Denoiser:
     name: str = "denoiser"
     info: dict[str, Any] = field(default_factory=dict, repr=False)
     augmented_dim: int | None = None
+    conditions: Mapping[str, Condition] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if not callable(self.network):
@@ -60,7 +64,10 @@ class Denoiser:
             )
         put = partial(object.__setattr__, self)
         put("shape", _sizes(self.shape))
-        put("label_dim", integer("label_dim", self.label_dim, 0, error=RestartValueError))
+        put("label_dim", integer("label_dim", self.label_dim, 0, 2**31 - 1, error=RestartValueError))
+        conditions, label_dim = declared(self.conditions, self.label_dim)
+        put("conditions", conditions)
+        put("label_dim", label_dim)
         if (D := self.augmented_dim) is not None:
             put("augmented_dim", integer("augmented_dim", D, 1, also=" or None", error=RestartValueError))
 
@@ -76,21 +83,23 @@ class Denoiser:
         process: str = "ve",
         name: str | None = None,
         augmented_dim: int | None = None,
+        conditions: Mapping[str, Condition] | None = None,
     ) -> Denoiser:
         """Return the denoiser that the function `fn` is.
 
         Args:
-            fn: called as fn(x [B, *shape] float32, sigma float32 [B], **cond), returns D of the shape of x, in any
-                floating dtype. `cond` is class_labels=one-hot [B, label_dim] when label_dim > 0. (With float64
-                registers x and sigma are float64.) It runs under torch.no_grad; inside `with torch.enable_grad()` it
-                may take gradients, see docs/denoisers.md. x is a buffer that the next evaluation overwrites, so copy
-                what you want to keep.
+            fn: called as fn(x [B, *shape] float32, sigma float32 [B], **conditions), returns D of the shape of x, in
+                any floating dtype. Conditions are [B, …] each, class_labels=one-hot [B, label_dim] among them when
+                label_dim > 0. (With float64 registers all floats are float64.) It runs under torch.no_grad; inside
+                `with torch.enable_grad()` it may take gradients, see docs/denoisers.md. x and the conditions are
+                buffers that are overwritten later, so copy what you want to keep.
             shape: of one sample, e.g. (3, 32, 32).
             sigma_min, sigma_max: the lowest and the highest noise level that fn knows.
             label_dim: number of classes, 0 for an unconditional denoiser.
             process: "ve" if x = x₀ + σε, "flow" if x = (1 − t)x₀ + tε (sigma is then t).
             name: what messages and run.json call it, by default the function's name.
             augmented_dim: D of a PFGM++ denoiser.
+            conditions: what fn is told besides the class, by name.
 
         Raises:
             RestartTypeError: fn cannot be called. RestartValueError: another argument is out of its range.
@@ -98,13 +107,14 @@ class Denoiser:
         if not callable(fn):
             raise RestartTypeError(f"from_function needs a function fn(x, sigma, **cond), got {type(fn).__name__}")
 
-        def network(net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None) -> Tensor:
+        def network(net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None, **given: Tensor) -> Tensor:
             sigma = c_noise.expand(net_in.shape[0])
-            cond = {} if class_labels is None else {"class_labels": class_labels}
+            if class_labels is not None:
+                given[CLASS] = class_labels
             if not torch.is_grad_enabled():
                 # A view of its own, so that requires_grad_() on it does not stick to the sampler's buffer.
                 net_in = net_in.detach()
-            return fn(net_in, sigma, **cond)
+            return fn(net_in, sigma, **given)
 
         low = real("sigma_min", sigma_min, 0.0, error=RestartValueError)
         high = real("sigma_max", sigma_max, 0.0, infinite=True, error=RestartValueError)
@@ -119,13 +129,15 @@ class Denoiser:
             label_dim,
             name=name or str(getattr(fn, "__name__", "function")),
             augmented_dim=augmented_dim,
+            conditions=conditions or {},
         )
 
     def __repr__(self) -> str:
-        classes = f", {self.label_dim} classes" if self.label_dim else ""
+        told = f", {self.label_dim} classes" if self.label_dim else ""
+        told += "".join(f", {name} {spec}" for name, spec in self.conditions.items() if name != CLASS)
         network = type(self.network).__name__ if self.parameters else "function"
         count = f" of {sum(p.numel() for p in self.parameters):,} parameters" if self.parameters else ""
-        return f"Denoiser({self.name!r}, shape={self.shape}{classes}, {network}{count} on {self.device})"
+        return f"Denoiser({self.name!r}, shape={self.shape}{told}, {network}{count} on {self.device})"
 
     @property
     def numel(self) -> int:
@@ -157,13 +169,19 @@ class Denoiser:
             self.network.to(device)
         return self
 
-    def __call__(self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, x: Tensor, sigma: float | Tensor, class_labels: Tensor | None = None, **conditions: Tensor
+    ) -> Tensor:
         """Return D(x; σ), evaluated plainly, for training and tests; samplers fold the coefficients into their rows.
 
         The coefficients are computed on the host, so a `sigma` on a GPU is copied to the CPU, which synchronizes.
 
         Args:
             x: [B, *shape]. sigma: a number or [B]. class_labels: float one-hot [B, label_dim] or None.
+            **conditions: the others by name, each [B, …], or without B one for all.
+
+        Raises:
+            RestartValueError: a condition is missing, or the network has none of that name.
         """
         levels = torch.as_tensor(sigma, dtype=torch.float64).reshape(-1).cpu().numpy()
         shape = (-1,) + (1,) * (x.ndim - 1)
@@ -171,8 +189,31 @@ class Denoiser:
             torch.from_numpy(c).to(x.device, x.dtype) for c in self.parameterization.coefficients(levels)
         )
         net_in = c_in.view(shape) * x
-        F = self.network(net_in, c_noise, class_labels)
+        labels, others = self._told(x, class_labels, conditions)
+        F = self.network(net_in, c_noise, labels, **others)
         return c_skip.view(shape) * x + c_out.view(shape) * check(F, net_in).to(x.dtype)
+
+    def _told(
+        self, x: Tensor, class_labels: Tensor | None, given: Mapping[str, Tensor]
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """Return class_labels as the network is given them, and the other conditions, given or by default."""
+        check_known(self.name, self.conditions, given)
+        if class_labels is not None and not self.label_dim:
+            check_known(self.name, self.conditions, [CLASS])
+        found: dict[str, Tensor] = {}
+        for name, spec in self.conditions.items():
+            value = given.get(name)
+            if value is None and spec.table is not None:  # of one class there is nothing to choose
+                rows = None if class_labels is None else class_labels.argmax(1).to(spec.table.device)
+                value = spec.table[rows] if rows is not None else spec.table[0] if len(spec.table) == 1 else None
+            elif value is None:
+                value = spec.constant
+            if name != CLASS and value is None:
+                raise missing(self.name, name, spec)
+            if name != CLASS and value is not None:
+                told = spec.widened() if x.dtype == torch.float64 else spec
+                found[name] = value.to(x.device, told.dtype).expand(len(x), *spec.shape)
+        return class_labels if CLASS in self.conditions else None, found
 
 
 def _sizes(shape: Any) -> tuple[int, ...]:

@@ -62,8 +62,10 @@ class Checked:
         self.network = network
         self.concurrent = bool(getattr(network, "concurrent", False))
 
-    def __call__(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        return checked(self.network(net_in, c_noise, class_labels), net_in)
+    def __call__(
+        self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None = None, **conditions: Tensor
+    ) -> Tensor:
+        return checked(self.network(net_in, c_noise, class_labels, **conditions), net_in)
 
 
 def _shapes(got: list[int], wanted: list[int]) -> str:

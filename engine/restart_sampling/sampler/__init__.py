@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from ..common.lazy import lazy
 
 if TYPE_CHECKING:
+    from .one_call import sample as sample
     from .sampler import Batch as Batch
     from .sampler import Progress as Progress
     from .sampler import Sampler as Sampler
-    from .sampler import sample as sample
 
 # They need torch, which seeds and `--help` do not.
-__getattr__, __dir__ = lazy(__name__, dict.fromkeys(("Batch", "Progress", "Sampler", "sample"), "sampler"))
+__getattr__, __dir__ = lazy(
+    __name__, {"sample": "one_call"} | dict.fromkeys(("Batch", "Progress", "Sampler"), "sampler")
+)

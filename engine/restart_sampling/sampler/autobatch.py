@@ -9,9 +9,9 @@ activation for one sample, found by one evaluation of one sample.
   core of a Xeon with 35 MiB of L3 an evaluation of the bundled model (A = 147 KiB) took 24, 13, 11.0, 7.6, 7.7 and 8.4
   ms per image at B = 1, 4, 8, 16, 32 and 64. `benchmarks/network_cpu.py` measures it again. A network that may be
   sliced gets that many samples for each thread (`executors/threads.py`).
-* CUDA: the machine's registers and 16·A per sample in half of the free memory (a U-Net keeps its skip connections,
-  together below 8·A in all published networks, and a block's working set), and B·A ≤ 512 MiB, far beyond what fills a
-  GPU.
+* CUDA: the machine's registers, the conditions and 16·A per sample in half of the free memory (a U-Net keeps its skip
+  connections, together below 8·A in all published networks, and a block's working set), and B·A ≤ 512 MiB, far beyond
+  what fills a GPU.
 
 Samples are then spread evenly over the number of batches that this gives: 64 at a limit of 55 are 2 × 32, not 55 + 9.
 Limiting cases: `total` below the limit is one batch; an activation beyond the limit is B = 1.
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from ..common.checks import integer
 from ..common.devices import made_current
 from ..common.errors import RestartValueError
+from ..models.conditions import CLASS, placeholders
 from ..models.denoiser import Denoiser
 from ..models.network_output import FLOATS
 from .network import inference_copy
@@ -71,7 +72,10 @@ def choose_batch(
         limit = max(1, limit) * torch.get_num_threads()
     if device.type == "cuda":
         free = (free_memory or _free_cuda_memory)(device)
-        limit = min(limit, int(CUDA_SHARE * free) // (ALIVE * activation + REGISTERS * 4 * denoiser.numel))
+        told = (2 if guided else 1) * sum(
+            math.prod(spec.shape) * spec.dtype.itemsize for spec in denoiser.conditions.values() if not spec.shared
+        )
+        limit = min(limit, int(CUDA_SHARE * free) // (ALIVE * activation + REGISTERS * 4 * denoiser.numel + told))
     limit = max(1, min(limit, LARGEST))
     return math.ceil(total / math.ceil(total / limit))
 
@@ -101,9 +105,9 @@ def largest_activation(denoiser: Denoiser) -> int:
     hooks = [module.register_forward_hook(see) for module in network.modules()]
     try:
         net_in = torch.zeros(1, *denoiser.shape, dtype=dtype, device=denoiser.device)
-        labels = torch.zeros(1, denoiser.label_dim, device=denoiser.device) if denoiser.label_dim else None
+        told = placeholders(denoiser.conditions, 1, denoiser.device)
         with made_current(denoiser.device):
-            network(net_in, torch.zeros(1, device=denoiser.device), labels)
+            network(net_in, torch.zeros(1, device=denoiser.device), told.pop(CLASS, None), **told)
     finally:
         for hook in hooks:
             hook.remove()

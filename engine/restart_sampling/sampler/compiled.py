@@ -21,7 +21,7 @@ INDUCTOR = {"triton.cudagraphs": False}
 
 
 class CompiledNetwork:
-    """A function of (net_in, c_noise, class_labels), compiled on first need.
+    """A function of (net_in, c_noise, class_labels, **conditions), compiled on first need.
 
     Args:
         eager: the function; what it closes over is not held by the compiler.
@@ -55,7 +55,7 @@ class CompiledNetwork:
         """Announce a batch size; its compilations are then expected."""
         self._batches.setdefault(batch, None)
 
-    def __call__(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None) -> Tensor:
+    def __call__(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None, **conditions: Tensor) -> Tensor:
         """Return the result, compiling first where that is needed.
 
         Raises:
@@ -63,9 +63,10 @@ class CompiledNetwork:
         """
         before = self.compilations
         try:
-            F = self._form(len(net_in))(net_in, c_noise, class_labels)
+            F = self._form(len(net_in))(net_in, c_noise, class_labels, **conditions)
         except self._compile_errors as error:
-            F = self._eager(net_in, c_noise, class_labels)  # a mistake in the arguments raises here, as what it is
+            # A mistake in the arguments raises here, as what it is.
+            F = self._eager(net_in, c_noise, class_labels, **conditions)
             self._give_up(first_line(error))
             return F
         if self.compilations != before:

@@ -1,4 +1,6 @@
-"""What a run is given: seeds or (seed, plan) pairs, class labels, latents, rows. All is checked before it draws."""
+"""What a run is given: seeds or (seed, plan) pairs, latents, rows. All is checked before it draws; classes are read in
+labels.py, other conditions in conditions.py.
+"""
 
 from __future__ import annotations
 
@@ -10,33 +12,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..common.checks import choice, did_you_mean, integer, is_integer, scalar, shown
+from ..common.checks import choice, did_you_mean, integer, shown
 from ..common.errors import RestartTypeError, RestartValueError
-from ..common.terminal import listed
 from ..models.denoiser import Denoiser
 from ..plan.plan import Plan
-from .noise import class_labels as labels_of_seeds
-from .noise import holds_values, seed_tensor
+from .noise import seed_tensor
 from .results import CALLBACK_FIELDS
 
-Seeds = Iterable[int] | Tensor | Iterable[tuple[int, Plan]]
+Seeds = Iterable[int] | Tensor | Iterable[tuple[int, Plan]] | Iterable[tuple[int, Plan, Mapping[str, Any]]]
 Rows = Iterable[int] | None
-Labels = int | str | Iterable[int] | Iterable[str] | Tensor | None
 
 
-def split(seeds: Any) -> tuple[Tensor, list[Plan] | None]:
-    """Return the seeds int64 [n] and, when (seed, plan) pairs were given, their plans."""
+def split(seeds: Any) -> tuple[Tensor, list[Plan] | None, list[Mapping[str, Any]] | None]:
+    """Return the seeds int64 [n] and what (seed, plan) pairs or triples have besides: plans, and conditions by name."""
     if isinstance(seeds, (Tensor, np.ndarray, str, bytes, range, Mapping, Set)) or not isinstance(seeds, Iterable):
-        return seed_tensor(seeds), None
+        return seed_tensor(seeds), None, None
     given = list(seeds)
     paired = [isinstance(item, (tuple, list)) for item in given]
     if not any(paired):
-        return seed_tensor(given), None
-    if not all(paired) or any(len(item) != 2 for item in given):
-        raise RestartTypeError("seeds must be all integers or all (seed, plan) pairs")
-    for item in given:
-        check_plan(item[1])
-    return seed_tensor([seed for seed, _ in given]), [plan for _, plan in given]
+        return seed_tensor(given), None, None
+    if not all(paired) or any(len(item) != 2 and not _is_triple(item) for item in given):
+        raise RestartTypeError(
+            "seeds must be all integers or all (seed, plan) pairs or (seed, plan, {condition: value}) triples"
+        )
+    plans = [check_plan(item[1]) for item in given]
+    own = [item[2] if len(item) == 3 else {} for item in given]
+    return seed_tensor([item[0] for item in given]), plans, own if any(own) else None
+
+
+def _is_triple(item: Any) -> bool:
+    return len(item) == 3 and isinstance(item[2], Mapping)
 
 
 def check_denoiser(denoiser: Any) -> Denoiser:
@@ -54,88 +59,6 @@ def check_plan(plan: Any) -> Plan:
         return plan
     how = f"use rs.preset({plan!r})" if isinstance(plan, str) else "use rs.Plan.build or rs.preset"
     raise RestartTypeError(f"plan must be a Plan, got {shown(plan)}; {how}")
-
-
-def labels(denoiser: Denoiser, seeds: Tensor, given: Labels) -> Tensor | None:
-    """Return the classes int64 [n] on the CPU, or None for an unconditional network.
-
-    Args:
-        denoiser: what the classes belong to.
-        seeds: int64 [n].
-        given: a class for all or one for each seed, by number or by name; None: drawn from each seed.
-    """
-    classes, name = denoiser.label_dim, denoiser.name
-    if classes == 0:
-        if given is not None:
-            raise RestartValueError(f"class_labels were given, but {name!r} has no classes; leave them out")
-        return None
-    if given is None:
-        return labels_of_seeds(seeds, classes)
-    found = torch.as_tensor(_numbers(denoiser, given)).cpu()
-    if found.ndim == 2 and found.shape[1] == classes:
-        raise RestartTypeError(
-            f"class_labels have shape {list(found.shape)}, as one-hot rows have; give class numbers, "
-            "class_labels.argmax(1)"
-        )
-    if found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool or found.ndim > 1:
-        raise RestartTypeError(
-            f"class_labels must be integers, one or one per seed, got {found.dtype} of shape {list(found.shape)}"
-        )
-    if found.ndim == 1 and len(found) != len(seeds):
-        raise RestartValueError(
-            f"{len(found)} class_labels were given for {len(seeds)} seeds; give one, or one per seed"
-        )
-    found = found.to(torch.int64).expand(len(seeds))
-    if len(found) and not (int(found.min()) >= 0 and int(found.max()) < classes):
-        bad = int(found.min()) if int(found.min()) < 0 else int(found.max())
-        raise RestartValueError(f"class {bad} does not exist: {name!r} has classes 0..{classes - 1}")
-    return found
-
-
-def _numbers(denoiser: Denoiser, given: Any) -> Any:
-    """Return `given` as a tensor or an int, with the number of each class that is named."""
-    if is_integer(given):
-        given = [given]
-        return _numbers(denoiser, given)[0]
-    if isinstance(given, Tensor):
-        if not holds_values(given):
-            raise RestartTypeError(f"class_labels must be an ordinary tensor of integers, got {shown(given)}")
-        return given
-    if isinstance(given, str):
-        return class_number(denoiser, given)
-    if hasattr(given, "dtype") and getattr(given.dtype, "kind", "") in "iubf":
-        return torch.as_tensor(given)
-    if not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
-        raise RestartTypeError(f"class_labels must be a class or one for each seed, got {shown(given)}")
-    numbers = []
-    for i, item in enumerate(given):
-        if isinstance(item, str):
-            numbers.append(class_number(denoiser, item))
-        elif is_integer(item) and abs(scalar(item)) < 2**63:
-            numbers.append(int(scalar(item)))
-        elif isinstance(item, (list, tuple)) or getattr(item, "ndim", None):
-            raise RestartTypeError(
-                f"class_labels[{i}] is {shown(item)}; give one class number for each seed, not one-hot rows"
-            )
-        else:
-            raise RestartTypeError(f"class_labels[{i}] must be an integer or the name of a class, got {shown(item)}")
-    return torch.tensor(numbers, dtype=torch.int64)
-
-
-def class_number(denoiser: Denoiser, text: str) -> int:
-    """Return the number of the class called `text`, upper and lower case alike.
-
-    Raises:
-        RestartValueError: there is none; the message has the closest name, and all of them or the first few.
-    """
-    lowered = [name.lower() for name in denoiser.classes]
-    if text.lower() in lowered:
-        return lowered.index(text.lower())
-    hint = did_you_mean(text, denoiser.classes, any_case=True)
-    named = f" ({listed(denoiser.classes, 20)})" if lowered else ", by number alone: it has no names for them"
-    raise RestartValueError(
-        f"class {shown(text)} does not exist: {denoiser.name!r} has classes 0..{denoiser.label_dim - 1}{named}{hint}"
-    )
 
 
 def latents(given: Any, total: int, shape: tuple[int, ...], device: torch.device) -> Tensor | None:

@@ -13,9 +13,9 @@ changed nor moved, so one denoiser may serve several samplers, each with its own
 A layer with the attribute `keeps_float32` stays float32. PyTorch's precision switches are set around each call
 (`float32.py`), but not for a plain function on the CPU. What is compiled is in `compiled.py`.
 
-The border (`models/network_output.py`): net_in arrives contiguous and F leaves contiguous, both [B, C, H, W] in element
+The border (`models/network_output.py`): net_in arrives contiguous and F leaves contiguous, both [B, *shape] in element
 order. Under channels_last the change of layout is inside, where a compiled network fuses it with its first and last
-layer.
+layer. Conditions arrive as the denoiser declares them, whatever the precision.
 """
 
 from __future__ import annotations
@@ -94,30 +94,33 @@ class PreparedNetwork:
         compiles = self._choose_compile(compile)
         self._compiled = CompiledNetwork(self._eager, required=compile == "on") if compiles else None
 
-    def __call__(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """Return F [B, C, H, W], contiguous. Reads no value from the device and allocates nothing beside the network.
+    def __call__(
+        self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None = None, **conditions: Tensor
+    ) -> Tensor:
+        """Return F [B, *shape], contiguous. Reads no value from the device and allocates nothing beside the network.
 
         Args:
-            net_in: `net_dtype` [B, C, H, W], contiguous.
+            net_in: `net_dtype` [B, *shape], contiguous.
             c_noise: float32 [1] or [B].
             class_labels: float32 one-hot [B, label_dim] or None.
+            **conditions: the others by name, [B, …] each, in the dtypes that the denoiser declares.
 
         Raises:
             BackendError: compile="on" and the network cannot be compiled.
         """
         # Changing switches takes 10 µs.
         if self.device.type == "cpu" and (self.module is None or cpu_is_exact()):
-            return self._call(net_in, c_noise, class_labels)
+            return self._call(net_in, c_noise, class_labels, **conditions)
         with float32_products(self._precision, self.device):
-            return self._call(net_in, c_noise, class_labels)
+            return self._call(net_in, c_noise, class_labels, **conditions)
 
-    def _call(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None) -> Tensor:
+    def _call(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None, **conditions: Tensor) -> Tensor:
         """Call a module in inference mode, whatever the caller's mode is: one mode, one compilation."""
         evaluate = self._compiled if self._compiled is not None and self._compiled.working else self._eager
         if torch.is_inference_mode_enabled() or self.module is None:
-            return evaluate(net_in, c_noise, class_labels)
+            return evaluate(net_in, c_noise, class_labels, **conditions)
         with torch.inference_mode():
-            return evaluate(net_in, c_noise, class_labels)
+            return evaluate(net_in, c_noise, class_labels, **conditions)
 
     def expect(self, batch: int) -> None:
         """Announce a batch size: its compilations, one for each form of c_noise, are expected."""
@@ -191,11 +194,11 @@ class PreparedNetwork:
 def _with_border(network: NetworkFunction, channels_last: bool) -> Any:
     """Return `network` between contiguous tensors, its output checked."""
 
-    def forward(net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None) -> Tensor:
+    def forward(net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None, **conditions: Tensor) -> Tensor:
         given = net_in
         if channels_last:
             net_in = net_in.contiguous(memory_format=torch.channels_last)
-        return checked(network(net_in, c_noise, class_labels), given).contiguous()
+        return checked(network(net_in, c_noise, class_labels, **conditions), given).contiguous()
 
     return forward
 

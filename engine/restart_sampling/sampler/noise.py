@@ -23,6 +23,7 @@ from ..common import forked
 from ..common.checks import integer, is_integer, scalar, shown
 from ..common.devices import check_device
 from ..common.errors import RestartValueError, SeedError
+from ..models.conditions import holds_values
 from .seeds import Seeds, parse_seeds
 
 SCHEME = "philox-v1"
@@ -90,11 +91,6 @@ def _holds_integers(seeds: Any) -> bool:
         real = not (seeds.is_floating_point() or seeds.is_complex() or seeds.dtype == torch.bool)
         return real and holds_values(seeds)
     return getattr(seeds.dtype, "kind", "") in "iu"
-
-
-def holds_values(tensor: Tensor) -> bool:
-    """Whether a tensor is an ordinary one: not meta, sparse or quantized."""
-    return tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized)
 
 
 def _seed(value: Any) -> int:

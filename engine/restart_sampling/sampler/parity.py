@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from ..common.errors import NonFiniteError, RestartValueError
 from ..models.denoiser import Denoiser
 from ..plan.plan import Plan
 from .inputs import check_denoiser
+from .labels import Labels
 from .network import PreparedNetwork, prepare
 from .noise import seed_tensor
 from .sampler import Progress, Sampler
@@ -110,6 +112,8 @@ def parity(
     device: str | torch.device | None = None,
     batch_size: int | None = None,
     memory_format: str = "auto",
+    class_labels: Labels = None,
+    conditions: Mapping[str, Any] | None = None,
 ) -> Parity:
     """Compare `denoiser` at `dtype`, `compile` and `memory_format` with itself in fp32, uncompiled, over one plan.
 
@@ -117,9 +121,10 @@ def parity(
         denoiser: the network, in float32.
         plan: what both run.
         dtype, compile, memory_format: of the network that is compared, see `prepare`.
-        seeds: the samples to draw; a class-conditional network draws each one's class from its seed.
+        seeds: the samples to draw.
         device: default: where the network is.
         batch_size: default: all seeds at once. It must divide their number, so that one shape is compiled.
+        class_labels, conditions: as of `Sampler.run`; by default each sample's class is drawn from its seed.
 
     Raises:
         RestartError: as `Sampler` and `prepare` do, and for no seeds or a batch size that does not divide them.
@@ -149,7 +154,8 @@ def parity(
             dtype=dtype,
         )
         try:
-            x = sampler.run(seeds, callback=tap.record if function is tap else None)
+            callback = tap.record if function is tap else None
+            x = sampler.run(seeds, class_labels, conditions=conditions, callback=callback)
         except NonFiniteError as error:
             x = error.samples
         return x, [row.sigma for row in sampler.plan.rows]
@@ -175,9 +181,9 @@ class _Tap:
         self.exact, self.network = exact, network
         self.found: defaultdict[int, list[Tensor]] = defaultdict(list)
 
-    def __call__(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None) -> Tensor:
-        F = self.exact(net_in, c_noise, class_labels)
-        other = self.network(net_in.to(self.network.net_dtype), c_noise, class_labels)
+    def __call__(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None, **conditions: Tensor) -> Tensor:
+        F = self.exact(net_in, c_noise, class_labels, **conditions)
+        other = self.network(net_in.to(self.network.net_dtype), c_noise, class_labels, **conditions)
         wide = F.double().flatten(1)
         error = other.double().flatten(1) - wide
         self.last = torch.stack([error.square().sum(1), wide.square().sum(1)])

@@ -7,7 +7,7 @@ the initial latent: its row i + 1 is row i of the plan.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,10 +56,12 @@ class Batch:
 
     Attributes:
         seeds: int64 [n].
-        labels: int64 [n], or None for an unconditional network.
+        labels: the classes, int64 [n]; None for an unconditional network, and where class_labels were rows of another
+            kind than one-hot.
         x: the samples, float32 [n, *shape].
         failures: samples that became NaN or infinite, see :func:`failures_of`.
         index: int64 [n], where each sample stands in the request.
+        conditions: what the samples were told besides the class, [n, …] by name.
     """
 
     seeds: Tensor
@@ -67,6 +69,7 @@ class Batch:
     x: Tensor
     failures: tuple[dict[str, Any], ...]
     index: Tensor
+    conditions: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         bad = f", {len(self.failures)} not finite" if self.failures else ""

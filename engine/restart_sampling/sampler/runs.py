@@ -6,7 +6,7 @@ each sample, share batches (`executors/continuous.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,11 +19,14 @@ from ..common.checks import integer
 from ..common.devices import made_current, on_own_device, while_it_runs
 from ..common.errors import RestartValueError
 from ..common.marks import mark
+from ..models.conditions import CLASS
 from ..plan.segments import Span
 from . import inputs, pfgmpp
+from .conditions import Conditions, collect
 from .executors import Evaluation, continuous
 from .executors.buckets import batches
 from .executors.selfcheck import begin
+from .labels import Labels
 from .results import Batch, Progress, TracedRow, failures_of
 from .table import Table
 from .trace import SPAN, Group, Trace
@@ -36,7 +39,7 @@ class Run:
     Args:
         workspace: where it runs.
         table: the plan, unless seeds are (seed, plan) pairs.
-        seeds, class_labels, latents, callback, fields: as of `Sampler.run`.
+        request: seeds, class_labels, conditions and latents, as of `Sampler.run`; and so are callback and fields.
         traced: yield a TracedRow for each row of `rows` (default: all), among the batches.
     """
 
@@ -44,16 +47,14 @@ class Run:
         self,
         workspace: Workspace,
         table: Table,
-        seeds: inputs.Seeds,
-        class_labels: inputs.Labels,
-        latents: Tensor | None,
+        request: tuple[inputs.Seeds, Labels, Conditions, Tensor | None],
         callback: Callable[[Progress], None] | None = None,
         fields: Sequence[str] = (),
         traced: bool = False,
         rows: inputs.Rows = None,
     ) -> None:
         self.workspace, self.device, self.table = workspace, workspace.device, table
-        self.request = seeds, class_labels, latents
+        self.request = request
         self.callback, self.fields, self.traced, self.rows = callback, fields, traced, rows
 
     @torch.inference_mode(False)  # buffers are ordinary tensors: a function may take gradients from its input
@@ -63,12 +64,12 @@ class Run:
     def __iter__(self) -> Iterator[Batch | TracedRow]:
         forked.settle()
         workspace, denoiser = self.workspace, self.workspace.denoiser
-        seeds, class_labels, latents = self.request
+        seeds, class_labels, conditions, latents = self.request
         progress_bar.check_callback(self.callback)
         self.fields = inputs.fields(self.fields, self.callback)
-        self.seeds, plans = inputs.split(seeds)
+        self.seeds, plans, own = inputs.split(seeds)
         self.total = len(self.seeds)
-        self.labels = inputs.labels(denoiser, self.seeds, class_labels)
+        self.given = collect(denoiser, self.seeds, class_labels, conditions, own, self.device)
         # Each plan is bound once, so that it has one table however many other plans are between its samples.
         bound = {id(plan): workspace.bind(plan) for plan in {id(p): p for p in plans or ()}.values()}
         longest = max(table.nfe for table in bound.values() or (self.table,))
@@ -88,17 +89,13 @@ class Run:
         for start in range(0, self.total, workspace.batch_size):
             part = slice(start, min(start + workspace.batch_size, self.total))
             seeds, n = self.seeds[part], part.stop - part.start
-            labels = None if self.labels is None else self.labels[part]
+            told = self.given.take(part)
             (entry,) = workspace.entries(self.table)
             with mark("batch"):
                 batch, executor = workspace.batch(n)
+                workspace.conditions.share(self.given.shared, self.given.mark)
                 executor.prepare(batch, entry, entry.spans if self.trace is None else (Span(SPAN, entry.nfe),))
-                batch.load(
-                    entry,
-                    seeds.to(device),
-                    None if labels is None else labels.to(device),
-                    None if latents is None else latents[part],
-                )
+                batch.load(entry, seeds.to(device), told, None if latents is None else latents[part])
                 if self.trace is None:
                     executor.run(batch, entry.spans, self._on_row(start, n, entry.nfe))
                 else:
@@ -106,7 +103,7 @@ class Run:
                     yield from self._shown(self.trace.advance(executor, batch, [group], entry.nfe), start)
                 x, first_bad = batch.result(n)
             failures = failures_of(seeds, [entry] * n, first_bad)
-            yield Batch(seeds, labels, x, failures, torch.arange(part.start, part.stop))
+            yield self._batch(torch.arange(part.start, part.stop), x, failures, told)
 
     def _mixed(self, tables: Sequence[Table]) -> Iterator[Batch | TracedRow]:
         """Draw samples with a table each, and yield them as they finish."""
@@ -122,11 +119,11 @@ class Run:
         """Draw the samples from `start` on, one for each table, in shared batches."""
         workspace, end = self.workspace, start + len(tables)
         entries = workspace.entries(*tables)
+        workspace.conditions.share(self.given.shared, self.given.mark)
         seeds = self.seeds[start:end].tolist()
-        labels = [None] * len(seeds) if self.labels is None else self.labels[start:end].tolist()
         samples = [
-            continuous.Sample(start + i, seed, label, entry)
-            for i, (seed, label, entry) in enumerate(zip(seeds, labels, entries, strict=True))
+            continuous.Sample(start + i, seed, entry)
+            for i, (seed, entry) in enumerate(zip(seeds, entries, strict=True))
         ]
         done = start
 
@@ -145,7 +142,7 @@ class Run:
             compiled = getattr(workspace.network, "compiled", False)
             return workspace.lanes_for(min(len(samples), workspace.batch_size) if compiled else live)
 
-        for found in continuous.run(samples, evaluation, workspace.batch_size, advance, lanes_for):
+        for found in continuous.run(samples, self.given.take, evaluation, workspace.batch_size, advance, lanes_for):
             if isinstance(found, TracedRow):
                 yield found
                 continue
@@ -153,11 +150,17 @@ class Run:
             index = torch.tensor([sample.place for sample in found.samples])
             failures = failures_of(self.seeds[index], [sample.entry for sample in found.samples], found.first_bad)
             turn = self.workspace.turns.count
-            yield Batch(
-                self.seeds[index], None if self.labels is None else self.labels[index], found.x, failures, index
-            )
+            yield self._batch(index, found.x, failures, self.given.take(index))
             if done < end:  # samples are under way in the buffers
                 self.workspace.turns.check_alone(turn)
+
+    def _batch(
+        self, index: Tensor, x: Tensor, failures: tuple[dict[str, Any], ...], told: Mapping[str, Tensor]
+    ) -> Batch:
+        """Return the samples at places `index` of the request, with what they were told."""
+        labels = None if self.given.labels is None else self.given.labels[index]
+        others = {name: value for name, value in told.items() if name != CLASS}
+        return Batch(self.seeds[index], labels, x, failures, index, others)
 
     def _on_row(self, done: int, n: int, nfe: int) -> Callable[[int], None] | None:
         """Return what an executor calls with the row that it launched last, of a batch of n samples and `nfe` rows."""

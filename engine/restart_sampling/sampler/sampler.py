@@ -1,15 +1,14 @@
 r"""The sampler: denoiser × plan × executor.
 
 `Sampler` binds a plan to a network and draws any number of samples. Sample N depends on seed N alone: its noise does so
-to the last bit, whatever the batch, the plans beside it and the executor. `sample` is the one-line form. The parts are
-workspace.py (network, executor and buffers, made once), runs.py (one request for samples) and results.py.
+to the last bit, whatever the batch, the plans beside it and the executor. `sample` (one_call.py) is the one-line form.
+The parts are workspace.py (network, executor and buffers, made once), runs.py (one request for samples) and results.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +18,10 @@ from ..common.errors import NonFiniteError
 from ..models.denoiser import Denoiser
 from ..plan.plan import Plan
 from . import inputs
+from .conditions import Conditions
 from .executors import Executor, Network, Observer
-from .inputs import Labels, Rows, Seeds
+from .inputs import Rows, Seeds
+from .labels import Labels
 from .results import Batch, Progress, TracedRow, describe_failures, joined
 from .runs import Run, warm_up
 from .workspace import Workspace
@@ -97,9 +98,9 @@ class Sampler:
         return self.workspace.describe()
 
     def warmup(self, n: int | None = None) -> Sampler:
-        """Compile and capture now what a run of `n` samples (default: batch_size) needs, and return the sampler.
+        """Compile and capture what a run of `n` samples (default: batch_size) needs, instead of in the run.
 
-        A run does this on first need. Runs of (seed, plan) pairs compile and capture other batch sizes on their way.
+        Runs of (seed, plan) pairs compile and capture other batch sizes on their way.
         """
         warm_up(self.workspace, self.table, n)
         return self
@@ -109,6 +110,7 @@ class Sampler:
         seeds: Seeds,
         class_labels: Labels = None,
         *,
+        conditions: Conditions = None,
         latents: Tensor | None = None,
         callback: Callable[[Progress], None] | None = None,
         callback_fields: Sequence[str] = (),
@@ -119,22 +121,24 @@ class Sampler:
         Args:
             seeds: one integer in [0, 2^63) per sample, as a list, range, array, tensor or text such as "0-63,100"; or
                 (seed, plan) pairs: samples of different plans then share batches, and a lane that finishes takes the
-                next sample (continuous batching). One integer n alone is refused: it may mean range(n) or [n].
-            class_labels: a class for all, or one per seed, by number or name; default: drawn from the seed. Raises if
-                the network is unconditional.
+                next sample (continuous batching); (seed, plan, {name: value}) has conditions of that sample besides.
+                One integer n alone is refused: it may mean range(n) or [n].
+            class_labels: a class for all, or one per seed, by number or name, or rows [n, classes] or [1, classes],
+                which the network gets as they are: one-hot, soft, any finite numbers. Default: drawn from the seed.
+            conditions: values by name, [n, *shape], or [*shape] for all; of a shared condition [*shape].
             latents: standard-normal start [len(seeds), *shape] instead of the seed's draw 0.
             callback: called on the host with a :class:`Progress` after every evaluation, or every replay of a graph.
             callback_fields: which of "x", "D" and "seeds" the Progress has too, as in :class:`TracedRow`. The host then
-                launches every evaluation, which is slower under graphs and changes no bit. (An argument and not an
-                attribute of the callback, so that any function will do and the call shows what it costs.)
+                launches every evaluation, which is slower under graphs and changes no bit.
             progress: show a bar on stderr.
 
         Raises:
             NonFiniteError: some samples became NaN or infinite; `.failures` names them, `.samples` holds the result.
         """
         inputs.fields(callback_fields, callback)
+        request = seeds, class_labels, conditions, latents
         with progress_bar.shown(progress, callback) as follow:
-            run = Run(self.workspace, self.table, seeds, class_labels, latents, follow, callback_fields)
+            run = Run(self.workspace, self.table, request, follow, callback_fields)
             batches = [batch for batch in run if isinstance(batch, Batch)]
         x = joined(batches, self.denoiser.shape, self.device)
         if failures := [failure for batch in batches for failure in batch.failures]:
@@ -146,6 +150,7 @@ class Sampler:
         seeds: Seeds,
         class_labels: Labels = None,
         *,
+        conditions: Conditions = None,
         latents: Tensor | None = None,
         callback: Callable[[Progress], None] | None = None,
         callback_fields: Sequence[str] = (),
@@ -156,12 +161,19 @@ class Sampler:
         `Batch.index` says where it stands in the request. A run of pairs must end before another run of this sampler
         begins; other runs may be mixed, and each keeps the plan it began with. Raises RestartValueError inside a run.
         """
-        for found in Run(self.workspace, self.table, seeds, class_labels, latents, callback, callback_fields):
+        request = seeds, class_labels, conditions, latents
+        for found in Run(self.workspace, self.table, request, callback, callback_fields):
             if isinstance(found, Batch):
                 yield found
 
     def trace(
-        self, seeds: Seeds, class_labels: Labels = None, *, rows: Rows = None, latents: Tensor | None = None
+        self,
+        seeds: Seeds,
+        class_labels: Labels = None,
+        *,
+        rows: Rows = None,
+        conditions: Conditions = None,
+        latents: Tensor | None = None,
     ) -> Generator[TracedRow, None, Tensor]:
         """Draw samples and yield, row by row, what was computed: (row, sigma, x, D, noise), see :class:`TracedRow`.
 
@@ -171,10 +183,10 @@ class Sampler:
 
         Args:
             rows: the rows to show, from 0 as in `plan.rows`; default: all. Rows that are not shown run as always.
-            seeds, class_labels, latents: as of `run`; traced rows of different plans, or batches, come one by one.
+            others: as of `run`; traced rows of different plans, or batches, come one by one.
         """
-        batches = []
-        for found in Run(self.workspace, self.table, seeds, class_labels, latents, traced=True, rows=rows):
+        batches, request = [], (seeds, class_labels, conditions, latents)
+        for found in Run(self.workspace, self.table, request, traced=True, rows=rows):
             if isinstance(found, TracedRow):
                 yield found
             else:
@@ -182,19 +194,5 @@ class Sampler:
         return joined(batches, self.denoiser.shape, self.device)
 
     def observed(self, observer: Observer) -> AbstractContextManager[None]:
-        """Return a context in which `observer` is told of the parts of every evaluation (`executors/observer.py`).
-
-        Raises BackendError for a sampler that replays graphs, which call no Python.
-        """
+        """Return a context in which `observer` is told of every evaluation; BackendError where graphs are replayed."""
         return self.workspace.observed(observer)
-
-
-def sample(denoiser: Denoiser, plan: Plan, seeds: Seeds, class_labels: Labels = None, **options: Any) -> Tensor:
-    """Return samples float32 [len(seeds), *shape]: `Sampler(denoiser, plan, …).run(seeds, class_labels, …)`.
-
-    Args:
-        seeds: a list of seeds, e.g. range(64); one integer alone is refused, see `Sampler.run`.
-        **options: keyword arguments of `Sampler` (batch_size, backend, …) and of `Sampler.run` (latents, progress, …).
-    """
-    given, run = inputs.parted(options, Sampler, Sampler.run, "rs.sample")
-    return Sampler(denoiser, plan, **given).run(seeds, class_labels, **run)

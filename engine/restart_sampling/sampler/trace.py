@@ -151,7 +151,8 @@ def _state_after(evaluation: Evaluation, F: Tensor) -> Tensor:
     m = evaluation.machine
     code = m.code.clone()
     code[:, layout.FLAGS] |= layout.STORE_X
-    x, h, net_in, cursor, first_bad = (t.clone() for t in (m.x, m.h, m.net_in, m.cursor, m.first_bad))
+    h = None if m.h is None else m.h.clone()
+    x, net_in, cursor, first_bad = (t.clone() for t in (m.x, m.net_in, m.cursor, m.first_bad))
     copy = replace(m, x=x, h=h, net_in=net_in, code=code, cursor=cursor, first_bad=first_bad, c_noise=None)
     restart_kernels.bind(copy, evaluation.backend).run_row(*F)
     return copy.x

@@ -26,7 +26,9 @@ from ..models.network_output import FLOATS, Checked
 from ..plan.plan import Plan
 from ..plan.segments import Span
 from .autobatch import LARGEST, choose_batch
+from .conditions import check_guidance
 from .executors import (
+    Conditions,
     Evaluation,
     Executor,
     Lanes,
@@ -55,6 +57,7 @@ class Workspace:
         pads: whether a batch smaller than batch_size is padded with idle lanes to the next larger bucket.
         program: the device table.
         tables: the tables of plans on this network.
+        conditions: the buffers of shared conditions, and the nulls of the others.
         turns: one run at a time uses the buffers.
         observers: are told of the parts of every evaluation.
     """
@@ -75,10 +78,14 @@ class Workspace:
         choice("dtype", dtype, DTYPES, error=BackendError)
         if str(register_dtype) not in ("torch.float32", "torch.float64"):
             raise BackendError(f"register_dtype must be torch.float32 or torch.float64, got {shown(register_dtype)}")
-        self.denoiser, self.register_dtype, self.batch_invariant = denoiser, register_dtype, batch_invariant
+        self.register_dtype, self.batch_invariant = register_dtype, batch_invariant
         self.device = denoiser.device if device is None else check_device(device)
         forked.settle()
         exact = register_dtype == torch.float64  # the oracle: float64 throughout
+        if exact:
+            wide = {name: spec.widened() for name, spec in denoiser.conditions.items()}
+            denoiser = replace(denoiser, conditions=wide)
+        self.denoiser = denoiser
         try:
             self.backend = restart_kernels.resolve_backend(backend, self.device, register_dtype)
         except restart_kernels.KernelError as error:
@@ -101,6 +108,7 @@ class Workspace:
         self.program = Program(self.device, register_dtype)
         self.tables = Tables(denoiser.parameterization)
         self.guided = guided
+        self.conditions = Conditions(denoiser.conditions, self.device)
         self._lanes: Lanes | None = None
         self._evaluations: dict[tuple[int, bool], Evaluation] = {}
         self._slices: dict[tuple[int, int], Slices] = {}
@@ -136,11 +144,8 @@ class Workspace:
 
     def bind(self, plan: Plan) -> Table:
         """Return the plan's table for this network."""
-        if check_plan(plan).config.guided and self.denoiser.label_dim == 0:
-            raise RestartValueError(
-                f"guidance_scale = {plan.config.guidance_scale:g} needs a class-conditional network, and "
-                f"{self.denoiser.name!r} has no classes; leave guidance_scale at 1"
-            )
+        if check_plan(plan).config.guided:
+            check_guidance(self.denoiser, plan.config.guidance_scale)
         return self.tables.get(plan)
 
     def entries(self, *tables: Table) -> list[Entry]:
@@ -163,8 +168,8 @@ class Workspace:
         return self._lanes
 
     def _make_lanes(self, size: int) -> Lanes:
-        d = self.denoiser
-        return Lanes.make(size, d.shape, d.label_dim, self.guided, self.device, self.net_dtype, self.register_dtype)
+        dtypes = self.net_dtype, self.register_dtype
+        return Lanes.make(size, self.denoiser.shape, self.conditions, self.guided, self.device, *dtypes)
 
     def batch(self, n: int) -> tuple[Evaluation | Slices, Executor]:
         """Return a batch of n samples of one plan, and what launches it."""

@@ -6,6 +6,7 @@ They all launch the body in `evaluation.py` and differ in how they do it; `choic
 
 from .choice import Executor as Executor
 from .choice import make_executor as make_executor
+from .conditions import Conditions as Conditions
 from .eager import EagerExecutor as EagerExecutor
 from .evaluation import Evaluation as Evaluation
 from .evaluation import Network as Network

@@ -9,13 +9,11 @@ When no sample is left to start, the live ones move together and the batch goes 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-
-from restart_kernels import layout
 
 from ..program import Entry
 from .evaluation import Evaluation
@@ -24,11 +22,10 @@ T = TypeVar("T")
 
 
 class Sample(NamedTuple):
-    """One sample to draw: its place in the request, seed, class (or None) and table."""
+    """One sample to draw: its place in the request, seed and table."""
 
     place: int
     seed: int
-    label: int | None
     entry: Entry
 
 
@@ -50,6 +47,7 @@ class Finished(NamedTuple):
 
 def run(
     samples: Sequence[Sample],
+    conditions: Callable[[Tensor], Mapping[str, Tensor]],
     evaluations: Callable[[int], Evaluation],
     size: int,
     advance: Callable[[Evaluation, Sequence[Live], int], Iterator[T]],
@@ -59,6 +57,7 @@ def run(
 
     Args:
         samples: what to draw.
+        conditions: int64 [k] places in the request → what the samples there are told, [k, …] by name.
         evaluations: n → the evaluation of n lanes with a cursor for each sample. It may overwrite the batch's buffers.
         size: the most lanes of a batch.
         advance: launches a number of rows of an evaluation; what it yields is yielded here.
@@ -70,7 +69,7 @@ def run(
         return
     n = lanes_for(min(size, len(queue)))
     evaluation = evaluations(n)
-    evaluation.machine.cursor.fill_(layout.IDLE)
+    evaluation.clear()
     lanes: list[Sample | None] = [None] * n
     left = [0] * n
     while queue or any(lanes):
@@ -80,9 +79,8 @@ def run(
             for i, new in zip(free, started, strict=True):
                 lanes[i], left[i] = new, new.entry.nfe
             seeds = torch.tensor([sample.seed for sample in started], dtype=torch.int64)
-            labels = torch.tensor([sample.label or 0 for sample in started], dtype=torch.int64)
-            entries = [sample.entry for sample in started]
-            evaluation.start(free, entries, seeds, None if started[0].label is None else labels)
+            places = torch.tensor([sample.place for sample in started], dtype=torch.int64)
+            evaluation.start(free, [sample.entry for sample in started], seeds, conditions(places))
         live = [i for i, sample in enumerate(lanes) if sample is not None]
         n = lanes_for(len(live))
         if n < len(lanes):

@@ -6,7 +6,7 @@ c_noise are on the device. So it can be called from a loop, or captured once and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,12 +16,11 @@ from torch import Tensor
 import restart_kernels
 from restart_kernels import layout
 
-from ...common.errors import RestartValueError
 from ..program import Entry, Program, write_latent_row
 from .lanes import Lanes
 from .observer import Observer, Observers
 
-Network = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
+Network = Callable[..., Tensor]
 PER_SAMPLE = ("x", "h", "seeds", "first_bad", "cursor", "c_noise")  # of the machine, with a cursor for each sample
 
 
@@ -29,7 +28,7 @@ class Evaluation:
     """Network, update and advance on the first `n` lanes; a call runs one evaluation for every live sample.
 
     Args:
-        network: F, called as network(net_in, c_noise, labels).
+        network: F, called as network(net_in, c_noise, class_labels, **other conditions).
         program: the table.
         lanes: the buffers; this evaluation owns their first `n` lanes while it runs.
         n: lanes of the batch.
@@ -65,7 +64,7 @@ class Evaluation:
         )
         self.c_noise = lanes.c_noise[: copies * n] if per_sample else lanes.c_noise[:1]
         self.twice = per_sample and lanes.guided
-        self.labels = None if lanes.labels is None else lanes.labels[: copies * n]
+        self.conditions = lanes.conditions.of(n)
         self.backend = backend
         self.bound = restart_kernels.bind(self.machine, backend)
         self.F = torch.empty(0, device=lanes.x.device)
@@ -77,13 +76,12 @@ class Evaluation:
 
     def __call__(self) -> None:
         """Launch one evaluation."""
-        m = self.machine
         if self.twice:  # both halves of the network input are at the same level
             self.c_noise[self.n :].copy_(self.c_noise[: self.n])
         if self.observers.network:
-            F = self._observed(self.observers.network, "network", self.network, m.net_in, self.c_noise, self.labels)
+            F = self._observed(self.observers.network, "network", self.call_network)
         else:
-            F = self.network(m.net_in, self.c_noise, self.labels)
+            F = self.call_network()
         if not F.is_contiguous():
             F = self._contiguous(F)
         run_row, advance = self.bound.run_row, self.bound.advance
@@ -91,6 +89,10 @@ class Evaluation:
             self._update(run_row, advance, F[: self.n], F[self.n :])
         else:
             self._update(run_row, advance, F)
+
+    def call_network(self) -> Tensor:
+        """Return the network's output for what the buffers hold."""
+        return self.network(self.machine.net_in, self.c_noise, self.conditions.labels, **self.conditions.others)
 
     def _update(self, run_row: Callable[..., None], advance: Callable[[], None], *F: Tensor) -> None:
         """Launch the fused update of the row and move the cursors on."""
@@ -113,13 +115,15 @@ class Evaluation:
             observer.after(part, self, result)
         return result
 
-    def load(self, entry: Entry, seeds: Tensor, labels: Tensor | None, latents: Tensor | None = None) -> None:
+    def load(
+        self, entry: Entry, seeds: Tensor, conditions: Mapping[str, Tensor] | None = None, latents: Tensor | None = None
+    ) -> None:
         """Put a batch of one plan at its start: draw the initial latent and make the first network input.
 
         Args:
             entry: the plan's table in the program.
             seeds: int64 [k], k ≤ n. Lanes ≥ k are padding with seed 0; their output is discarded.
-            labels: int64 [k] or None.
+            conditions: those of each sample by name, [k, …]; None leaves what the lanes have.
             latents: standard-normal start [k, *shape] instead of draw 0.
         """
         m, k = self.machine, len(seeds)
@@ -127,8 +131,8 @@ class Evaluation:
         m.seeds[k:].zero_()
         m.first_bad.fill_(layout.NEVER)
         m.cursor.fill_(entry.base)
-        if labels is not None:
-            self._set_labels(slice(0, k), labels)
+        if conditions is not None:
+            self.conditions.fill(conditions)
         bound = self.bound
         if latents is not None:
             m.x[:k].copy_(latents)
@@ -140,22 +144,28 @@ class Evaluation:
         """Return copies of x [n, *shape] and first_bad int32 [n] of the first n lanes."""
         return self.machine.x[:n].clone(), self.machine.first_bad[:n].clone()
 
-    def start(self, lanes: Sequence[int], entries: Sequence[Entry], seeds: Tensor, labels: Tensor | None) -> None:
+    def clear(self) -> None:
+        """Leave every lane idle and told nothing."""
+        self.machine.cursor.fill_(layout.IDLE)
+        self.conditions.clear()
+
+    def start(
+        self, lanes: Sequence[int], entries: Sequence[Entry], seeds: Tensor, conditions: Mapping[str, Tensor]
+    ) -> None:
         """Start samples of possibly different plans on some lanes and leave the others alone. Needs `per_sample`.
 
         Args:
             lanes: the lane of each new sample.
             entries: the table of each new sample in the program.
             seeds: int64 [len(lanes)].
-            labels: int64 [len(lanes)] or None.
+            conditions: those of each new sample by name, [len(lanes), …].
         """
         m, starter = self.machine, self._starter
         index = torch.tensor(list(lanes), dtype=torch.int64, device=m.x.device)
         rows = torch.tensor([e.base for e in entries], dtype=torch.int32, device=m.x.device)
         m.seeds.index_copy_(0, index, seeds.to(m.x.device))
         m.first_bad.index_fill_(0, index, layout.NEVER)
-        if labels is not None:
-            self._set_labels(index, labels)
+        self.conditions.start(index, conditions)
         starter.machine.cursor.fill_(layout.IDLE).index_copy_(0, index, rows)
         self._update(starter.run_row, starter.advance)
         m.cursor.copy_(torch.where(starter.machine.cursor >= 0, starter.machine.cursor, m.cursor))
@@ -180,7 +190,7 @@ class Evaluation:
 
     def _doubled(self) -> dict[str, Tensor]:
         """Return the tensors that hold each sample twice under guidance, by name."""
-        return {"net_in": self.machine.net_in} | ({} if self.labels is None else {"labels": self.labels})
+        return {"net_in": self.machine.net_in} | {f"condition {name}": t for name, t in self.conditions.own.items()}
 
     @cached_property
     def _given_latent(self) -> restart_kernels.BoundMachine:
@@ -206,14 +216,6 @@ class Evaluation:
             m.x, m.h, m.net_in, m.coef, m.code, torch.full_like(m.cursor, layout.IDLE), m.seeds, m.first_bad, m.c_noise
         )
         return restart_kernels.bind(machine, self.backend)
-
-    def _set_labels(self, where: slice | Tensor, labels: Tensor) -> None:
-        """Write one-hot rows into the conditional half, and clear the other: where that one begins depends on n."""
-        if self.labels is None:
-            raise RestartValueError("labels were given for a network without classes; leave them out")
-        hot = torch.nn.functional.one_hot(labels, self.labels.shape[1]).to(self.labels)
-        self.labels[: self.n][where] = hot
-        self.labels[self.n :].zero_()
 
     def _contiguous(self, F: Tensor) -> Tensor:
         """Return F in element order, copied into a buffer that is made once."""

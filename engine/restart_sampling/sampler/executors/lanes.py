@@ -9,6 +9,8 @@ from torch import Tensor
 
 from restart_kernels import layout
 
+from .conditions import ConditionLanes, Conditions
+
 
 @dataclass(frozen=True)
 class Lanes:
@@ -17,7 +19,7 @@ class Lanes:
     Attributes:
         x, h: registers [size, *shape].
         net_in: network input [size, *shape], or [2·size, *shape] under guidance, the unconditional half last.
-        labels: float one-hot [len(net_in), label_dim], zero in the unconditional half; None without classes.
+        conditions: what the network is told of each sample, [len(net_in), …] by name.
         seeds: int64 [size].
         first_bad: int32 [size], the first table row whose result was not finite.
         cursor: int32 [size], the table row that is next; negative in an idle lane.
@@ -28,7 +30,7 @@ class Lanes:
     x: Tensor
     h: Tensor
     net_in: Tensor
-    labels: Tensor | None
+    conditions: ConditionLanes
     seeds: Tensor
     first_bad: Tensor
     cursor: Tensor
@@ -41,7 +43,7 @@ class Lanes:
         cls,
         size: int,
         shape: tuple[int, ...],
-        label_dim: int,
+        conditions: Conditions,
         guided: bool,
         device: torch.device,
         net_dtype: torch.dtype,
@@ -49,7 +51,6 @@ class Lanes:
     ) -> Lanes:
         """Make the buffers, every lane idle."""
         copies = 2 if guided else 1
-        label_dtype = torch.float64 if register_dtype == torch.float64 else torch.float32
 
         def zeros(*sizes: int, dtype: torch.dtype) -> Tensor:
             return torch.zeros(*sizes, dtype=dtype, device=device)
@@ -58,7 +59,7 @@ class Lanes:
             x=zeros(size, *shape, dtype=register_dtype),
             h=zeros(size, *shape, dtype=register_dtype),
             net_in=zeros(copies * size, *shape, dtype=net_dtype),
-            labels=zeros(copies * size, label_dim, dtype=label_dtype) if label_dim else None,
+            conditions=ConditionLanes(conditions, size, copies),
             seeds=zeros(size, dtype=torch.int64),
             first_bad=zeros(size, dtype=torch.int32),
             cursor=zeros(size, dtype=torch.int32).fill_(layout.IDLE),

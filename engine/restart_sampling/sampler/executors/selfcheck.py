@@ -61,12 +61,16 @@ class SelfCheck:
 
 
 def begin(evaluation: Evaluation, entry: Entry, start: int = 0) -> None:
-    """Put samples of seeds 0 … n − 1 and class 0 before row `start` of the plan, with every register known."""
+    """Put samples of seeds 0 … n − 1 and class 0 before row `start` of the plan, with every register known.
+
+    Other conditions have their defaults or nulls; shared ones stay as they are.
+    """
     m = evaluation.machine
     seeds = torch.arange(evaluation.n, device=m.x.device)
     for name in REGISTERS:
         getattr(m, name).zero_()
-    evaluation.load(entry, seeds, None if evaluation.labels is None else torch.zeros_like(seeds))
+    evaluation.conditions.fill_for_nothing()
+    evaluation.load(entry, seeds)
     if start:
         m.x.copy_(m.net_in[: evaluation.n])  # of about the scale of data, as x is at low noise
         m.cursor.fill_(entry.base + start)
@@ -75,9 +79,7 @@ def begin(evaluation: Evaluation, entry: Entry, start: int = 0) -> None:
 
 def addresses(evaluation: Evaluation) -> tuple[int, ...]:
     """Return the addresses of all tensors that a captured graph refers to, the network's own among them."""
-    tensors: list[Tensor] = list(evaluation.machine.tensors)
-    if evaluation.labels is not None:
-        tensors.append(evaluation.labels)
+    tensors: list[Tensor] = [*evaluation.machine.tensors, *evaluation.conditions.tensors]
     network: Any = evaluation.network
     if isinstance(network, nn.Module):
         tensors += [*network.parameters(), *network.buffers()]

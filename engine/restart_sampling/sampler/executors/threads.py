@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 
@@ -50,11 +50,13 @@ class Slices:
             bounds.append(bounds[-1] + part.n)
         self.bounds = tuple(pairwise(bounds))
 
-    def load(self, entry: Entry, seeds: Tensor, labels: Tensor | None, latents: Tensor | None = None) -> None:
+    def load(
+        self, entry: Entry, seeds: Tensor, conditions: Mapping[str, Tensor] | None = None, latents: Tensor | None = None
+    ) -> None:
         """Load every part, see `Evaluation.load`."""
         for part, (a, b) in zip(self.parts, self.bounds, strict=True):
-            rest = (None if t is None else t[a:b] for t in (labels, latents))
-            part.load(entry, seeds[a:b], *rest)
+            told = None if conditions is None else {name: value[a:b] for name, value in conditions.items()}
+            part.load(entry, seeds[a:b], told, None if latents is None else latents[a:b])
 
     def result(self, n: int) -> tuple[Tensor, Tensor]:
         """Return the samples of all parts, see `Evaluation.result`."""
