@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from support import problems
+from support.allocations import Allocations
 from support.replays import with_graph
 from support.tape import make_capture
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import restart_sampling as rs
 
@@ -167,25 +167,6 @@ def test_progress_counts_every_evaluation():
     assert (seen[0].x, seen[0].D, seen[0].seeds) == (None, None, None)
     assert (seen[-1].done, seen[-1].total, seen[-1].batch) == (3, 3, 1)
     assert seen[nfe - 2].done == 0
-
-
-class Allocations(TorchDispatchMode):
-    """Counts operators that make new storage, and those that read a value on the host."""
-
-    def __init__(self):
-        super().__init__()
-        self.made, self.synced = [], []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
-            self.synced.append(str(func))
-        inputs = {a.untyped_storage().data_ptr() for a in args if isinstance(a, torch.Tensor)}
-        outs = out if isinstance(out, (tuple, list)) else (out,)
-        for o in outs:
-            if isinstance(o, torch.Tensor) and o.untyped_storage().data_ptr() not in inputs:
-                self.made.append(str(func))
-        return out
 
 
 @pytest.mark.parametrize("per_sample", [False, True])

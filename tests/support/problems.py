@@ -23,6 +23,17 @@ def gaussian_flow(x: Tensor, t: float, s: float, c: float = 0.5) -> Tensor:
     return x * math.sqrt((c * c + s * s) / (c * c + t * t))
 
 
+def conditional_gaussian(s: float = 0.1):
+    """Data N(mean, s²) with a mean for each sample: D = (s²·x + σ²·mean)/(s² + σ²), elementwise."""
+
+    def D(x: Tensor, sigma: Tensor, mean: Tensor, **_) -> Tensor:
+        levels = sigma.to(x.dtype).view(-1, *[1] * (x.ndim - 1)) ** 2
+        means = mean.to(x.dtype).reshape(*mean.shape, *[1] * (x.ndim - mean.ndim))
+        return (s * s * x + levels * means) / (s * s + levels)
+
+    return D
+
+
 class Mixture:
     """Equal-weight mixture of N(mean_j, c²I) in R^d: a nonlinear denoiser in closed form.
 

@@ -82,10 +82,15 @@ class Condition:
         return _form(self.dtype, self.shape)
 
     @property
-    def classes(self) -> int:
-        """Rows of a default with a row for each class, else 0."""
+    def table(self) -> Tensor | None:
+        """The default with a row for each class, [classes, *shape]; None where there is none or another one."""
         by_class = isinstance(self.default, Tensor) and self.default.ndim > len(self.shape)
-        return len(self.default) if by_class and isinstance(self.default, Tensor) else 0
+        return self.default if by_class and isinstance(self.default, Tensor) else None
+
+    @property
+    def constant(self) -> Tensor | None:
+        """The default that is one for all, [*shape]; None where there is none or another one."""
+        return self.default if isinstance(self.default, Tensor) and self.table is None else None
 
     def widened(self) -> Condition:
         """Return the condition as a network of float64 is given it."""
@@ -169,7 +174,7 @@ def declared(conditions: Any, label_dim: int) -> tuple[dict[str, Condition], int
             )
         if not isinstance(spec, Condition):
             raise RestartTypeError(f"condition {name!r} must be an rs.Condition, got {shown(spec)}")
-    counts = {name: spec.classes for name, spec in conditions.items() if spec.classes}
+    counts = {name: len(spec.table) for name, spec in conditions.items() if spec.table is not None}
     if CLASS in conditions:
         spec = conditions[CLASS]
         if len(spec.shape) != 1 or spec.dtype not in (torch.float32, torch.float64) or spec.shared:
@@ -208,10 +213,10 @@ def placeholders(conditions: Mapping[str, Condition], n: int, device: torch.devi
         value = torch.zeros(spec.shape, dtype=spec.dtype, device=device)
         if name == CLASS:
             value[0] = 1
-        elif isinstance(spec.default, Tensor):
-            value.copy_(spec.default[0] if spec.classes else spec.default)
-        elif isinstance(spec.null, Tensor):
-            value.copy_(spec.null)
+        for example in (spec.constant, None if spec.table is None else spec.table[0], spec.null):
+            if isinstance(example, Tensor) and name != CLASS:
+                value.copy_(example)
+                break
         found[name] = value.expand(n, *spec.shape)
     return found
 

@@ -76,7 +76,7 @@ def collect(
         class_labels = _once(CLASS, class_labels, values.pop(CLASS))
     if CLASS in of_samples:
         class_labels = _once(CLASS, class_labels, classes.of_samples(denoiser, seeds, of_samples.pop(CLASS)))
-    check_known(denoiser.name, {name: spec for name, spec in declared.items() if name != CLASS}, (*values, *of_samples))
+    check_known(denoiser.name, declared, (*values, *of_samples))
     found = Given()
     for name, spec in declared.items():
         if name == CLASS:
@@ -86,8 +86,9 @@ def collect(
             values[name] = _once(name, values.get(name), each)
         if name in values:
             value = spec.read(name, values[name], None if spec.shared else n, device)
-        elif isinstance(spec.default, Tensor) and not spec.classes:
-            value = spec.default.to(device).expand(*(() if spec.shared else (n,)), *spec.shape)
+        elif spec.constant is not None:
+            value = spec.constant.to(device)
+            value = value if spec.shared else value.expand(n, *spec.shape)
         else:
             continue
         (found.shared if spec.shared else found.samples)[name] = value
@@ -119,8 +120,7 @@ def check_guidance(denoiser: Denoiser, scale: float) -> None:
 
 def _classify(denoiser: Denoiser, seeds: Tensor, class_labels: Labels, found: Given) -> None:
     """Add the classes, and what they pick."""
-    picks = {name: spec.default for name, spec in denoiser.conditions.items() if isinstance(spec.default, Tensor)}
-    picks = {name: table for name, table in picks.items() if denoiser.conditions[name].classes}
+    picks = {name: spec.table for name, spec in denoiser.conditions.items() if spec.table is not None}
     left = {name: table for name, table in picks.items() if name not in found.samples}
     of_network = CLASS in denoiser.conditions
     if class_labels is None and picks and len(left) < len(picks) and not of_network:
@@ -172,11 +172,9 @@ def _stacked(denoiser: Denoiser, name: str, spec: Condition, values: Sequence[An
     rows = []
     for i, value in enumerate(values):
         if value is None:
-            if not isinstance(spec.default, Tensor) or spec.classes:
-                raise RestartValueError(
-                    f"condition {name!r} of {denoiser.name!r} is missing for sample {i} of {len(values)}"
-                )
-            value = spec.default.to(device)
+            if spec.constant is None:
+                raise RestartValueError(f"condition {name!r} of {denoiser.name!r} is missing for sample {i}")
+            value = spec.constant.to(device)
         rows.append(spec.read(name, value, None, device))
     return torch.stack(rows)
 
