@@ -13,7 +13,7 @@ from restart_kernels import layout
 from restart_sampling.common.errors import ConfigError
 from restart_sampling.models import parameterization
 from restart_sampling.sampler.table import bind
-from restart_sampling.solvers.registry import SOLVERS
+from restart_sampling.solvers.registry import handling
 
 EDM = parameterization.edm()
 
@@ -31,7 +31,7 @@ def test_nfe_of_each_solver(solver, nfe):
     assert rs.Plan.build(steps=18, solver=solver).nfe == nfe
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", handling("ve"))
 def test_restart_on_top_of_any_solver(solver):
     plan = rs.Plan.build(steps=18, solver=solver, restart=[4, 3, 0.14, 0.30])
     per_step = {"dpm3": 3, "heun": 2, "edm-stochastic": 2, "dpm2": 2}.get(solver, 1)

@@ -124,6 +124,11 @@ def test_bad_pairs_are_refused_with_a_sentence(seeds, message):
         rs.Sampler(denoiser(), rs.Plan.build()).run(seeds)
 
 
-def test_latents_are_refused_with_pairs():
-    with pytest.raises(rs.RestartError, match="latents are not taken"):
-        rs.Sampler(denoiser(), rs.Plan.build()).run([(0, rs.Plan.build())], latents=torch.zeros(1, 3, 4, 5))
+def test_latents_go_with_pairs():
+    """Each sample begins with its own, whatever the plans beside it."""
+    plans = [rs.Plan.build(steps=n) for n in (3, 6, 4)]
+    latents = rs.noise.normal(range(40, 43), 0, (3, 4, 5))
+    x = rs.Sampler(denoiser(), plans[0], batch_size=2).run(list(enumerate(plans)), latents=latents)
+    for i, plan in enumerate(plans):
+        alone = rs.Sampler(denoiser(), plan, batch_size=1).run([i], latents=latents[i : i + 1])
+        assert torch.allclose(x[i], alone[0], atol=1e-6)

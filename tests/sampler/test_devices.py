@@ -16,7 +16,7 @@ import restart_sampling as rs
 from restart_sampling.common import devices
 from restart_sampling.common.devices import check_device, made_current, on_own_device, select_device
 from restart_sampling.common.errors import BackendError
-from restart_sampling.sampler import inputs as sampler_inputs
+from restart_sampling.sampler import edits as sampler_edits
 
 
 class Process:
@@ -181,10 +181,10 @@ def test_latents_of_the_current_gpu_are_those_of_cuda(process):
         device = torch.device("cuda:1")
 
     given = torch.zeros(2, 4).as_subclass(Latents)
-    assert sampler_inputs.latents(given, 2, (4,), device) is not None
+    assert sampler_edits.latents(given, 2, (4,), device) is not None
     Latents.device = torch.device("cuda:0")
     with pytest.raises(rs.RestartError, match="latents are on cuda:0, the sampler on cuda:1"):
-        sampler_inputs.latents(given, 2, (4,), device)
+        sampler_edits.latents(given, 2, (4,), device)
 
 
 @pytest.mark.parametrize(("given", "wanted"), [([], 1), (["--device", "cuda"], 1), (["--device", "cuda:0"], 0)])

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import restart_sampling as rs
 from restart_sampling.models import build_network
-from restart_sampling.sampler.executors import Conditions, Evaluation, Lanes
+from restart_sampling.sampler.executors import Conditions, Evaluation, Lanes, Needs
 from restart_sampling.sampler.executors.selfcheck import begin
 from restart_sampling.sampler.program import Program
 from restart_sampling.sampler.table import bind
@@ -112,9 +112,8 @@ def evaluation_of(network, plan, dtype, per_sample=False):
     denoiser = rs.Denoiser(network, network.parameterization, (3, 8, 8), label_dim=4)
     program = Program(CUDA, torch.float32)
     (entry,) = program.add(bind(plan, denoiser.parameterization))
-    guided = plan.config.guided
     conditions = Conditions(denoiser.conditions, CUDA)
-    lanes = Lanes.make(2, denoiser.shape, conditions, guided, CUDA, dtype, torch.float32)
+    lanes = Lanes.make(2, denoiser.shape, conditions, Needs(plan.config.guided), CUDA, dtype, torch.float32)
     return Evaluation(network, program, lanes, 2, "reference", per_sample), entry
 
 

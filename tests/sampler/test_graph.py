@@ -17,6 +17,7 @@ from restart_sampling.models import build_network
 from restart_sampling.plan.segments import spans
 from restart_sampling.sampler.executors.capture import CudaCapture
 from restart_sampling.sampler.executors.captured import UNTIL_IDLE
+from restart_sampling.plan.guidance import ONE
 from restart_sampling.sampler.executors.chunks import CHUNKS, cut
 from restart_sampling.sampler.executors.graph import MODES
 
@@ -31,8 +32,8 @@ def test_spans_cut_a_plan_where_its_restarts_are():
     cut = spans(plan)
     assert sum(span.rows for span in cut) == plan.nfe
     assert [span for span in cut if span.name.startswith("restart 0")] == [
-        ("restart 0 iteration 0", 4),
-        ("restart 0 iteration 1", 4),
+        ("restart 0 iteration 0", 4, ONE),
+        ("restart 0 iteration 1", 4, ONE),
     ]
     assert [span.name for span in cut if span.name.startswith("restart 1")] == [
         f"restart 1 iteration {k}" for k in range(3)

@@ -16,7 +16,7 @@ from restart_sampling.models.parameterization import edm
 from restart_sampling.sampler import reference
 from restart_sampling.sampler.executors.chunks import CHUNKS, cut
 from restart_sampling.sampler.executors.graph import MODES
-from restart_sampling.solvers.registry import SOLVERS
+from restart_sampling.solvers.registry import handling
 
 SEEDS = [5, 0, 2**40]
 RESTART = [[3, 2, 0.1, 0.5], [2, 2, 1.0, 5.0]]
@@ -55,7 +55,7 @@ def assert_close(rows, evaluations, plan, ulps):
 
 @pytest.mark.parametrize("precision", [torch.float64, torch.float32])
 @pytest.mark.parametrize("restart", [None, RESTART], ids=["alone", "restart"])
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", handling("ve"))
 def test_every_row_is_that_of_the_plans_steps_in_float64(solver, restart, precision, device):
     data = problems.mixture(SHAPE)
     churn = dict(s_churn=20.0, s_noise=1.003) if solver == "edm-stochastic" else {}
