@@ -14,10 +14,10 @@ from support.tape import TapeCapture, make_capture
 import restart_sampling as rs
 from restart_kernels import layout
 from restart_sampling.models import build_network
+from restart_sampling.plan.guidance import ONE
 from restart_sampling.plan.segments import spans
 from restart_sampling.sampler.executors.capture import CudaCapture
 from restart_sampling.sampler.executors.captured import UNTIL_IDLE
-from restart_sampling.plan.guidance import ONE
 from restart_sampling.sampler.executors.chunks import CHUNKS, cut
 from restart_sampling.sampler.executors.graph import MODES
 
