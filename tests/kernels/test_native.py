@@ -5,10 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
-from support.row_batches import ALL, BF16, F16, F32, Batch, assert_equal_bits, bits, table
+from support.machines import (
+    KINDS,
+    METHOD_CASES,
+    check_poisoned,
+    kind_name,
+    methods_batch,
+    poisoned,
+    weigh,
+    weighed_rows,
+    weights_of_outputs,
+)
+from support.row_batches import ALL, BF16, F16, F32, WRITTEN, Batch, assert_equal_bits, bits, table
 
 import restart_bindings as rb
 import restart_kernels as rk
@@ -21,6 +33,8 @@ SIMDS = rb.simds()
 SIZES = [1, 3, 63, 64, 257, 784, 3 * 32 * 32]
 HEUN = L.READ_X | L.READ_F | L.STORE_H | L.STORE_NET
 LAST = L.READ_X | L.READ_H | L.READ_F | L.STORE_X | L.STORE_NET
+WIDE = (ALL & ~L.STORE_H) | L.READ_H2 | L.READ_H3 | L.STORE_H3 | L.PASTE | L.APG
+WIDEST = dict(registers=3, noises=2, paste=True, weighed=True)
 
 
 @pytest.fixture(params=SIMDS)
@@ -37,6 +51,11 @@ def threads(request):
     torch.set_num_threads(request.param)
     yield request.param
     torch.set_num_threads(before)
+
+
+def written(case):
+    """Return the tensors of a batch that a row may write, in the order of `Batch.run_row`."""
+    return [t for name in WRITTEN if (t := getattr(case, name)) is not None]
 
 
 def assert_native_is_the_reference(case):
@@ -65,12 +84,12 @@ def test_rows_for_every_dtype(simd, F_dtype, net_dtype):
 @pytest.mark.parametrize("numel", [5, 131])
 def test_every_combination_of_flags_in_one_batch(simd, guided, numel):
     """Sample b is at row b, and every register that its row does not read is full of NaN."""
-    flags, s = list(range(64)) * 2, [0.0] * 64 + [0.5] * 64
-    case = Batch(128, numel, table(flags, s=s), BF16, F16, guided, cursor=range(128))
+    flags, s = [f | guide for guide in (0, L.GUIDE) for f in range(64)] * 2, [0.0] * 128 + [0.5] * 128
+    case = Batch(256, numel, table(flags, s=s), BF16, F16, guided, cursor=range(256))
     for b, flag in enumerate(flags):
         unread = [(L.READ_X, case.x), (L.READ_H, case.h), (L.READ_F, case.F)]
-        for bit, register in unread + [(L.READ_F, case.F_uncond)] * guided:
-            if not flag & bit:
+        for bits_of_read, register in unread + [(L.READ_F | L.GUIDE, case.F_uncond)] * guided:
+            if flag & bits_of_read != bits_of_read:
                 register[b] = torch.nan
     x, h, net_in, first_bad = assert_native_is_the_reference(case)
     assert (first_bad == L.NEVER).all()
@@ -80,19 +99,87 @@ def test_every_combination_of_flags_in_one_batch(simd, guided, numel):
         assert h[b].isfinite().all() == bool(flag & (L.READ_H | L.STORE_H))
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=kind_name)
+def test_every_kind_of_machine(kind):
+    """In every instruction set, with rows that use all that they may and NaN in whatever they must not read."""
+    before = rb.simd()
+    for numel, dtypes in ((301, (BF16, F16)), (37, (F32, BF16))):
+        case = poisoned(kind, numel, *dtypes, seed=numel)
+        expected = case.run_row("reference")
+        check_poisoned(case, expected)
+        try:
+            for name in SIMDS:
+                rb.set_simd(name)
+                assert_equal_bits(case.run_row("native"), expected)
+        finally:
+            rb.set_simd(before)
+
+
+@pytest.mark.parametrize("numel", SIZES)
+def test_wide_rows_at_awkward_sizes(simd, numel):
+    for flags in (WIDE, WIDE & ~L.PASTE, WIDE & ~L.APG, ALL):
+        case = Batch(2, numel, table([flags], numel, 0.5, s2=0.25), guided=True, seed=numel, **WIDEST)
+        assert_native_is_the_reference(case)
+
+
 def test_what_a_row_does_not_store_keeps_its_bits(simd):
     """Down to the payload of a NaN, which an idle store of the same value could change."""
-    for flags in (0, HEUN & ~L.STORE_NET, L.READ_F | L.STORE_X):
-        case = Batch(2, 300, table([flags]))
+    stored = {"x": L.STORE_X, "h": L.STORE_H, "h2": L.STORE_H2, "h3": L.STORE_H3, "net_in": L.STORE_NET}
+    for flags in (0, HEUN & ~L.STORE_NET, L.READ_F | L.STORE_X, L.READ_H2 | L.STORE_H3, L.READ_H | L.STORE_H2):
+        case = Batch(2, 300, table([flags]), registers=3)
         start = {}
-        for name in ("x", "h", "net_in"):
+        for name in stored:
             register = getattr(case, name)
             register.view(torch.int32)[:] = 0x7F812345
             start[name] = register.view(torch.int32).clone()
-        stored = {"x": L.STORE_X, "h": L.STORE_H, "net_in": L.STORE_NET}
         rk.bind(case.machine(), "native").run_row(case.F)
         for name, bit in stored.items():
-            assert flags & bit or torch.equal(getattr(case, name).view(torch.int32), start[name]), name
+            same = torch.equal(getattr(case, name).view(torch.int32), start[name])
+            assert same != bool(flags & bit), name
+
+
+@pytest.mark.parametrize("flags", [ALL, HEUN, LAST])
+@pytest.mark.parametrize("s", [0.0, 0.5])
+def test_registers_that_a_table_does_not_use_change_no_bit(simd, flags, s):
+    """On zeros of both signs too: the term of an unread h2 or h3 is −0."""
+    zeros = torch.tensor([0.0, -0.0]).repeat(75)[:149]
+    for zero in (False, True):
+        found = []
+        for registers in (1, 2, 3):
+            case = Batch(3, 149, table([flags], s=s), registers=registers)
+            if zero:
+                case.x[:], case.h[:], case.F[:] = zeros, -zeros, zeros
+            found.append(assert_native_is_the_reference(case)[:4])
+        assert_equal_bits(found[1], found[0])
+        assert_equal_bits(found[2], found[0])
+
+
+def test_a_machine_without_registers_runs_as_one_that_reads_none(simd):
+    flags = ALL & ~L.READ_H & ~L.STORE_H
+    for numel in (5, 150):
+        without, unread = (Batch(3, numel, table([flags], s=0.5), registers=R) for R in (0, 1))
+        x, _, *others = unread.run_row("native")
+        assert_equal_bits(assert_native_is_the_reference(without), (x, *others))
+
+
+def test_both_halves_are_written_without_an_unconditional_output(simd):
+    """And a row with GUIDE then takes the output as it is."""
+    for flags in (ALL, ALL & ~L.GUIDE):
+        case = Batch(3, 150, table([flags]), guided=True)
+        case.F_uncond = None
+        _, _, net_in, _ = assert_native_is_the_reference(case)
+        assert torch.equal(net_in[:3], net_in[3:])
+
+
+def test_a_mask_of_one_is_the_row_and_of_zero_the_known_image(simd):
+    coef, code = table([ALL | L.PASTE], s=0.5)
+    coef[:, [L.K, L.S_K]] = torch.tensor([1.0, 0.0])
+    case = Batch(2, 150, (coef, code), paste=True)
+    case.mask[:, ::2], case.mask[:, 1::2] = 1, 0
+    without = Batch(2, 150, (coef, code))
+    x = assert_native_is_the_reference(case)[0]
+    assert torch.equal(x[:, ::2], without.run_row("native")[0][:, ::2])
+    assert torch.equal(x[:, 1::2], case.known[:, 1::2])
 
 
 def test_mixed_and_idle_cursors(simd):
@@ -104,6 +191,17 @@ def test_mixed_and_idle_cursors(simd):
     for after, before in zip(found, (case.x, case.h, case.net_in, case.first_bad), strict=True):
         assert torch.equal(bits(after[1::6]), bits(before[1::6]))
         assert torch.equal(bits(after[5::6]), bits(before[5::6]))
+
+
+def test_idle_samples_of_a_wide_machine(simd):
+    rows = table([WIDE, WIDE & ~L.READ_H3], s=0.5, s2=0.25)
+    case = Batch(5, 150, rows, BF16, F16, True, [1, -1, 0, -3, 0], **WIDEST)
+    for name in ("x", "h", "h2", "h3", "F", "F_uncond", "net_in", "known", "mask", "mix"):
+        getattr(case, name)[1::5] = torch.nan
+        getattr(case, name)[3::5] = torch.nan
+    for after, before in zip(assert_native_is_the_reference(case), written(case), strict=True):
+        for idle in (1, 3):
+            assert torch.equal(bits(after[idle::5]), bits(before[idle::5]))
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
@@ -158,14 +256,22 @@ def test_conversions_round_to_nearest_even(simd, dtype):
 
 
 @pytest.mark.parametrize("dtype", [F32, BF16])
-def test_registers_need_no_alignment(simd, dtype):
-    case = Batch(2, 200, table([ALL]), dtype, dtype, guided=True)
-    expected = case.run_row("reference")
-    for name in ("x", "h", "F", "F_uncond", "net_in"):
-        t = getattr(case, name)
-        setattr(case, name, torch.empty(t.numel() + 1, dtype=t.dtype)[1:].view_as(t).copy_(t))
-    rk.bind(case.machine(), "native").run_row(case.F, case.F_uncond)
-    assert_equal_bits((case.x, case.h, case.net_in, case.first_bad), expected)
+def test_tensors_need_no_alignment(simd, dtype):
+    for case in (
+        Batch(2, 200, table([ALL]), dtype, dtype, guided=True),
+        Batch(2, 200, table([WIDE], s=0.5, s2=0.25), dtype, dtype, guided=True, **WIDEST),
+    ):
+        expected, weights = case.run_row("reference"), weigh(case, "reference") if case.mix is not None else None
+        for name in ("x", "h", "h2", "h3", "F", "F_uncond", "net_in", "known", "mask", "mix"):
+            t = getattr(case, name)
+            if t is not None:
+                setattr(case, name, torch.empty(t.numel() + 1, dtype=t.dtype)[1:].view_as(t).copy_(t))
+        run = rk.bind(case.machine(), "native")
+        run.run_row(case.F, case.F_uncond)
+        assert_equal_bits(written(case), expected)
+        if weights is not None:
+            run.weigh(case.F, case.F_uncond)
+            assert torch.equal(bits(case.mix), bits(weights))
 
 
 def test_subnormals_are_kept_whatever_torch_was_told(simd, threads):
@@ -185,10 +291,15 @@ def test_subnormals_are_kept_whatever_torch_was_told(simd, threads):
 
 @pytest.mark.parametrize("batch, numel", [(1, 200_001), (40, 3 * 32 * 32), (3, 50_000)])
 def test_the_number_of_threads_changes_no_bit(threads, batch, numel):
-    case = Batch(batch, numel, table([ALL]), BF16, F16, guided=True)
-    case.x[-1, -1] = torch.nan
-    for _ in range(3):
-        assert_native_is_the_reference(case)
+    for case in (
+        Batch(batch, numel, table([ALL]), BF16, F16, guided=True),
+        Batch(batch, numel, table([WIDE], s=0.5, s2=0.25), BF16, F16, guided=True, **WIDEST),
+    ):
+        case.x[-1, -1] = torch.nan
+        expected, weights = case.run_row("reference"), weigh(case, "reference") if case.mix is not None else None
+        for _ in range(3):
+            assert_equal_bits(case.run_row("native"), expected)
+            assert weights is None or torch.equal(bits(weigh(case, "native")), bits(weights))
 
 
 def test_rows_from_several_python_threads():
@@ -233,9 +344,7 @@ def test_a_forked_child_runs_rows_with_threads_of_its_own():
 def test_empty_batches():
     for batch, numel in ((0, 5), (3, 0)):
         case = Batch(batch, numel, table([ALL]), cursor=[0])
-        run = rb.BoundMachine(
-            case.x, case.h, case.net_in, case.coef, case.code, case.cursor, case.seeds, case.first_bad
-        )
+        run = bind(case)
         run.run_row(case.F)
         run.advance()
         assert case.cursor.tolist() == [1]
@@ -271,12 +380,78 @@ def test_normals(simd, threads, numel):
         assert torch.equal(bits(found), bits(rk.normal(seeds, draw, numel, stream=stream, backend="reference")))
 
 
+# --- the weights of two outputs --------------------------------------------------------------------------------
+
+WEIGHED_SIZES = [1, 3, 15, 17, 784, 1023, 1024, 1025, 3072, 4096, 5000, 8191, 12289]
+
+
+@pytest.mark.parametrize("numel", WEIGHED_SIZES)
+@pytest.mark.parametrize("dtype", [F32, BF16, F16])
+def test_weights(simd, numel, dtype):
+    """Every method on ordinary and on degenerate outputs; the weights of other rows keep their bits."""
+    case = methods_batch(numel, dtype, seed=numel)
+    found, others = weigh(case, "native"), ~weighed_rows(case)
+    assert torch.equal(bits(found), bits(weigh(case, "reference")))
+    assert torch.equal(found[others].view(torch.int32), case.mix[others].view(torch.int32))
+    assert others.any()
+
+
+@pytest.mark.parametrize("numel", [257, 3072, 65_536])
+def test_weights_are_those_of_the_outputs_in_float64(numel):
+    """They err by no more than four times what plain PyTorch in float32 errs by, or the last bit."""
+    for method, w, p, q in METHOD_CASES:
+        coef, code = table([L.READ_F | L.GUIDE | method])
+        coef[:, [L.W, L.P, L.Q]] = torch.tensor([w, p, q])
+        case = Batch(4, numel, (coef, code), guided=True, weighed=True)
+        case.F_uncond = (case.F + case.F_uncond) / 2
+        found = weigh(case, "native")
+        error, plain_error = 0.0, 2.0**-23
+        for b in range(4):
+            c, u = case.F[b], case.F_uncond[b]
+            exact = weights_of_outputs(method, w, p, q, c.double(), u.double())
+            plain = weights_of_outputs(method, w, p, q, c, u)
+            error = max(error, *(abs(float(found[b, k]) - float(exact[k])) for k in (0, 1)))
+            plain_error = max(plain_error, *(abs(float(plain[k]) - float(exact[k])) for k in (0, 1)))
+        assert error <= 4 * plain_error, (method, w, p, q)
+
+
+def test_weights_do_not_depend_on_what_torch_does_with_subnormals(simd):
+    case = methods_batch(3000)
+    case.F *= 1e-20
+    case.F_uncond *= 1e-20
+    expected = weigh(case, "reference")
+    assert torch.set_flush_denormal(True)
+    try:
+        found = weigh(case, "native")
+        assert not torch.equal(bits(weigh(case, "reference")), bits(expected))  # so that it matters
+    finally:
+        torch.set_flush_denormal(False)
+    assert torch.equal(bits(found), bits(expected))
+
+
+def test_a_row_takes_the_weights_that_were_written_for_it(simd):
+    case = Batch(3, 1500, table([ALL | L.RESCALE], s=0.5), BF16, F16, guided=True, weighed=True)
+    machines = [case.machine(x=case.x.clone(), h=case.h.clone(), mix=case.mix.clone()) for _ in range(2)]
+    for machine, backend in zip(machines, ("native", "reference"), strict=True):
+        bound = rk.bind(machine, backend)
+        bound.weigh(case.F, case.F_uncond)
+        bound.run_row(case.F, case.F_uncond)
+    for name in ("x", "h", "net_in", "mix"):
+        assert torch.equal(bits(getattr(machines[0], name)), bits(getattr(machines[1], name))), name
+
+
 # --- what does not fit -----------------------------------------------------------------------------------------
 
 NAMES = ("x", "h", "net_in", "coef", "code", "cursor", "seeds", "first_bad")
+OTHERS = ("h2", "h3", "known", "mask", "mix", "noises")
 
 
-@pytest.mark.parametrize("name", NAMES)
+def bind(case, **replaced):
+    """Return a batch bound to the library itself, without the checks of `Machine`."""
+    return rb.BoundMachine(**({name: getattr(case, name) for name in (*NAMES, *OTHERS)} | replaced))
+
+
+@pytest.mark.parametrize("name", NAMES + OTHERS[:-1])
 @pytest.mark.parametrize(
     "change",
     [
@@ -290,16 +465,37 @@ NAMES = ("x", "h", "net_in", "coef", "code", "cursor", "seeds", "first_bad")
     ids=["float64", "int16", "too few", "strided", "no memory", "list"],
 )
 def test_a_tensor_that_does_not_fit_is_refused(name, change):
-    case = Batch(3, 9, table([ALL] * 2), cursor=[0, 1, 0])
-    tensors = {n: getattr(case, n) for n in NAMES}
-    tensors[name] = change(tensors[name])
+    case = Batch(3, 9, table([ALL] * 2), cursor=[0, 1, 0], **WIDEST)
+    bind(case)
     with pytest.raises((TypeError, RuntimeError, BufferError, AttributeError)):
-        rb.BoundMachine(**tensors)
+        bind(case, **{name: change(getattr(case, name))})
+
+
+def test_tensors_that_do_not_go_together_are_refused():
+    case = Batch(3, 9, table([ALL]), **WIDEST)
+    first = "the history registers must be the first ones"
+    for text, absent in (
+        (first, ("h",)),
+        (first, ("h2",)),
+        (first, ("h", "h2")),
+        ("known and mask go together", ("known",)),
+        ("known and mask go together", ("mask",)),
+    ):
+        with pytest.raises(ValueError, match=text):
+            bind(case, **dict.fromkeys(absent))
+    for noises in (0, 3, -1):
+        with pytest.raises(ValueError, match="noises must be 1 or 2"):
+            bind(case, noises=noises)
+    for name in NAMES:
+        if name != "h":
+            with pytest.raises((TypeError, AttributeError)):
+                bind(case, **{name: None})
+    bind(case, **dict.fromkeys(("h", "h2", "h3", "known", "mask", "mix")))
 
 
 def test_an_output_that_does_not_fit_is_refused():
     case = Batch(3, 9, table([ALL]), guided=True)
-    run = rb.BoundMachine(*(getattr(case, name) for name in NAMES))
+    run = bind(case)
     before = [getattr(case, name).clone() for name in NAMES]
     for F, F_uncond in (
         (case.F.double(), None),
@@ -312,19 +508,44 @@ def test_an_output_that_does_not_fit_is_refused():
     ):
         with pytest.raises((TypeError, AttributeError)):
             run.run_row(F, F_uncond)
+    with pytest.raises(TypeError, match="F_uncond needs a net_in of twice the size of x"):
+        bind(case, net_in=case.net_in[:3]).run_row(case.F, case.F_uncond)
     for name, tensor in zip(NAMES, before, strict=True):
         assert torch.equal(getattr(case, name), tensor)
 
 
 def test_a_cursor_beyond_the_table_is_refused_before_it_is_read():
-    case = Batch(3, 9, table([ALL] * 2), cursor=[0, 2, 1])
-    run = rb.BoundMachine(*(getattr(case, name) for name in NAMES))
-    x = case.x.clone()
-    for call in (run.advance, lambda: run.run_row(case.F)):
+    case = Batch(3, 9, table([ALL] * 2), guided=True, cursor=[0, 2, 1], weighed=True)
+    run = bind(case)
+    x, mix = case.x.clone(), case.mix.clone()
+    for call in (run.advance, lambda: run.run_row(case.F), lambda: run.weigh(case.F, case.F_uncond)):
         with pytest.raises(IndexError, match=r"cursor 2 is beyond the table's 2 rows"):
             call()
     assert torch.equal(case.x, x)
+    assert torch.equal(case.mix, mix)
     assert case.cursor.tolist() == [0, 2, 1]
+
+
+def test_weights_that_do_not_fit_are_refused():
+    case = Batch(3, 9, table([ALL | L.APG]), guided=True, weighed=True)
+    run, mix = bind(case), case.mix.clone()
+    for F, F_uncond in ((case.F, None), (None, case.F), (case.F.double(), case.F), (case.F, case.F_uncond[1:])):
+        with pytest.raises(TypeError):
+            run.weigh(F, F_uncond)
+    with pytest.raises(TypeError, match="F_uncond needs"):
+        bind(case, net_in=case.net_in[:3]).weigh(case.F, case.F_uncond)
+    with pytest.raises(TypeError, match="this machine has no mix"):
+        bind(case, mix=None).weigh(case.F, case.F_uncond)
+    assert torch.equal(case.mix, mix)
+    run.weigh(case.F, case.F_uncond)
+    assert not torch.equal(case.mix, mix)
+
+
+def test_a_library_of_older_sources_is_explained(monkeypatch):
+    monkeypatch.setattr(rb.importlib, "import_module", lambda *_: SimpleNamespace(Step=None))
+    module, why = rb._load.__wrapped__("cpu")
+    assert module is None
+    assert why == "the native library was built from older sources: build it again"
 
 
 def test_instruction_sets_are_named():

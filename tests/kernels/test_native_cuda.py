@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.row_batches import ALL, BF16, F16, F32, Batch, assert_equal_bits, bits, table
+from support.machines import KINDS, check_poisoned, kind_name, methods_batch, poisoned, weigh, weighed_rows
+from support.row_batches import ALL, BF16, F16, F32, STORES, WRITTEN, Batch, assert_equal_bits, bits, table
 
 import restart_bindings
 import restart_kernels as rk
@@ -33,6 +34,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "bindings" / "csrc" / "cuda"
 CMAKE = (SOURCES / "cuda.cmake").read_text(encoding="utf-8")
 DTYPES = [F32, BF16, F16]
+WIDE = (ALL & ~L.STORE_H) | L.READ_H2 | L.READ_H3 | L.STORE_H3 | L.PASTE | L.APG
+WIDEST = dict(registers=3, noises=2, paste=True, weighed=True)
 BUDGET = 86  # SASS instructions an H200 issues for each element while it moves its 14 bytes
 
 
@@ -64,6 +67,7 @@ def twin_path(scheme):
         "-shared",
         "-fPIC",
         f"-I{scheme}",
+        f"-I{SOURCES.parent}",
     ]
     source = str(SOURCES / "host_twin.cpp")
     done = subprocess.run([compiler, *options, source, "-o", str(library)], capture_output=True, text=True, check=False)
@@ -74,7 +78,7 @@ def twin_path(scheme):
 @pytest.fixture(scope="module")
 def twin(twin_path):
     library = ctypes.CDLL(str(twin_path))
-    for name in ("twin_row", "twin_advance", "twin_normal"):
+    for name in ("twin_row", "twin_weigh", "twin_advance", "twin_normal"):
         getattr(library, name).restype = ctypes.c_char_p
     return library
 
@@ -91,24 +95,52 @@ def run_row(twin, m, F, F_uncond):
     """Run a row of a machine on the twin, in place; return the name of the kernel that ran."""
     batch = m.x.shape[0]
     dtypes = (DTYPES.index(m.net_in.dtype if F is None else F.dtype), DTYPES.index(m.net_in.dtype))
-    pointers = (m.x, m.h, F, F_uncond, m.net_in, m.coef, m.code, m.cursor, m.seeds, m.first_bad)
+    pointers = (m.x, m.h, m.h2, m.h3, F, F_uncond, m.net_in, m.coef, m.code, m.cursor, m.seeds, m.first_bad)
     name = twin.twin_row(
-        *map(address, pointers),
+        *map(address, (*pointers, m.known, m.mask, m.mix)),
         int64(batch),
         int64(m.x.numel() // batch),
         len(m.coef),
         int(m.cursor.shape[0] > 1),
         *dtypes,
-        m.guided,
+        1 + m.guided,
+        m.noises,
     )
     return name.decode()
 
 
-def assert_row_equal(twin, case, kernel=""):
-    names = ("x", "h", "net_in", "first_bad")
-    m = case.machine(**{name: getattr(case, name).clone() for name in names})
+def run_weigh(twin, m, F, F_uncond):
+    """Run `weigh` of a machine on the twin, in place; return the name of the kernel that ran."""
+    batch = m.x.shape[0]
+    name = twin.twin_weigh(
+        *map(address, (m.mix, F, F_uncond, m.coef, m.code, m.cursor)),
+        int64(batch),
+        int64(m.x.numel() // batch),
+        len(m.coef),
+        int(m.cursor.shape[0] > 1),
+        DTYPES.index(F.dtype),
+    )
+    return name.decode()
+
+
+def row_of_the_twin(twin, case, kernel=""):
+    """Return what the row writes, by WRITTEN, on a copy of the batch; the twin runs the kernel of this name."""
+    own = {name: getattr(case, name) for name in WRITTEN}
+    m = case.machine(**{name: None if t is None else t.clone() for name, t in own.items()})
     assert kernel in run_row(twin, m, case.F, case.F_uncond)
-    assert_equal_bits((m.x, m.h, m.net_in, m.first_bad), case.run_row("reference"))
+    return tuple(getattr(m, name) for name in WRITTEN if own[name] is not None)
+
+
+def assert_row_equal(twin, case, kernel=""):
+    assert_equal_bits(row_of_the_twin(twin, case, kernel), case.run_row("reference"))
+
+
+def assert_weights_equal(twin, case, kernel=""):
+    m = case.machine(mix=case.mix.clone())
+    assert kernel in run_weigh(twin, m, case.F, case.F_uncond)
+    assert torch.equal(bits(m.mix), bits(weigh(case, "reference")))
+    others = ~weighed_rows(case)
+    assert torch.equal(m.mix[others].view(torch.int32), case.mix[others].view(torch.int32))
 
 
 @pytest.mark.parametrize("seed, draw, stream", [(0, 0, 0), (2**63 - 1, 2**32 - 1, 2), (2**32, 7, 1)])
@@ -168,14 +200,80 @@ def test_rows_of_the_twin_with_one_two_and_four_counters_a_thread(twin, batch, n
 @pytest.mark.parametrize("guided", [False, True])
 def test_every_combination_of_flags_in_the_twin(twin, numel, guided):
     """Sample b is at row b, and every register its row does not read is full of NaN."""
-    n = 64
-    rows = table(list(range(n)), s=torch.where(torch.arange(n) % 3 == 0, 0.0, 0.5))
+    n = 128
+    flags = [f | guide for guide in (0, L.GUIDE) for f in range(64)]
+    rows = table(flags, s=torch.where(torch.arange(n) % 3 == 0, 0.0, 0.5))
     case = Batch(n, numel, rows, BF16, BF16, guided, cursor=range(n))
-    for b in range(n):
-        for bit, register in ((L.READ_X, case.x), (L.READ_H, case.h), (L.READ_F, case.F), (L.READ_F, case.F_uncond)):
-            if register is not None and not b & bit:
+    for b, flag in enumerate(flags):
+        reads = [(L.READ_X, case.x), (L.READ_H, case.h), (L.READ_F, case.F), (L.READ_F | L.GUIDE, case.F_uncond)]
+        for read, register in reads:
+            if register is not None and flag & read != read:
                 register[b] = torch.nan
     assert_row_equal(twin, case)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=kind_name)
+def test_every_kind_of_machine_in_the_twin(twin, kind):
+    """By vectors and by elements, with NaN in whatever a row must not read; a kind has wide kernels only if it must."""
+    wide = kind["registers"] > 1 or kind["noises"] == 2 or kind["paste"] or kind["weighed"]
+    for numel, dtypes, kernel in ((40, (BF16, BF16), "Vectors"), (37, (BF16, F32), "Elements")):
+        case = poisoned(kind, numel, *dtypes, seed=numel)
+        found = row_of_the_twin(twin, case, ("Wide" if wide else "Row") + kernel)
+        check_poisoned(case, found)
+        assert_equal_bits(found, case.run_row("reference"))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("batch, numel, quads", [(1, 2**18, 1), (1, 2**19, 2), (86, 12288, 2)])
+def test_wide_rows_of_the_twin_have_at_most_two_counters_a_thread(twin, batch, numel, quads, dtype):
+    case = Batch(batch, numel, table([WIDE], s=0.5, s2=0.25), dtype, dtype, guided=True, **WIDEST)
+    case.x[-1, -1] = torch.nan
+    assert_row_equal(twin, case, f"ELi{quads}E" if dtype != F32 else f"WideVectorsIfLi{quads}E")
+
+
+def test_both_halves_are_written_without_an_unconditional_output_in_the_twin(twin):
+    for kind in ({}, WIDEST):
+        for numel in (8, 9):
+            case = Batch(3, numel, table([WIDE if kind else ALL]), guided=True, **kind)
+            case.F_uncond = None
+            assert_row_equal(twin, case)
+
+
+@pytest.mark.parametrize("numel", [8, 9])
+def test_registers_that_a_table_does_not_use_change_no_bit_in_the_twin(twin, numel):
+    zeros = torch.tensor([0.0, -0.0, 0.0, -0.0] * 3)[:numel]
+    found = []
+    for registers in (1, 2, 3):
+        case = Batch(2, numel, table([ALL]), registers=registers)
+        case.x[:], case.h[:], case.F[:] = zeros, -zeros, zeros
+        found.append(row_of_the_twin(twin, case)[:4])
+    assert_equal_bits(found[1], found[0])
+    assert_equal_bits(found[2], found[0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("numel", [1, 3, 4, 63, 1023, 1024, 1028, 3072, 4096, 4100, 5001, 12288])
+def test_weights_of_the_twin(twin, numel, dtype):
+    name = {F32: "If", BF16: "INS0_8BFloat16", F16: "INS0_7Float16"}[dtype]
+    kernel = f"Vectors{name}" if numel % 4 == 0 else "Elements"
+    assert_weights_equal(twin, methods_batch(numel, dtype, seed=numel), kernel)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weights_of_outputs_that_are_not_aligned_in_the_twin(twin, dtype):
+    for name in ("F", "F_uncond"):
+        case = methods_batch(2048, dtype)
+        t = getattr(case, name)
+        setattr(case, name, torch.empty(t.numel() + 1, dtype=t.dtype)[1:].view_as(t).copy_(t))
+        assert_weights_equal(twin, case, "Elements")
+
+
+def test_weights_with_one_cursor_in_the_twin(twin):
+    for cursor in ([0], [1], [-1], [2]):
+        case = Batch(3, 100, table([ALL | L.RESCALE, ALL]), guided=True, cursor=cursor, weighed=True)
+        m = case.machine(mix=case.mix.clone())
+        run_weigh(twin, m, case.F, case.F_uncond)
+        assert torch.equal(m.mix, weigh(case, "reference") if cursor == [0] else case.mix)
 
 
 def test_mixed_and_idle_cursors_in_the_twin(twin):
@@ -183,16 +281,26 @@ def test_mixed_and_idle_cursors_in_the_twin(twin):
     for numel in (8, 9):
         assert_row_equal(twin, Batch(6, numel, rows, BF16, F16, guided=True, cursor=[2, -1, 0, 1, 0, -7]))
         assert_row_equal(twin, Batch(6, numel, rows, cursor=[1]))
+        wide = table([WIDE, WIDE & ~L.READ_H3], s=0.5, s2=0.25)
+        case = Batch(5, numel, wide, BF16, F16, True, [1, -1, 0, -3, 0], **WIDEST)
+        for name in ("x", "h", "h2", "h3", "F", "F_uncond", "net_in", "known", "mask", "mix"):
+            getattr(case, name)[1::5] = torch.nan
+            getattr(case, name)[3::5] = torch.nan
+        assert_row_equal(twin, case)
 
 
 def test_a_cursor_beyond_the_table_touches_nothing(twin):
     """On a GPU it cannot be an error unless the host waits for it, so it is idle."""
-    case = Batch(2, 8, table([ALL, ALL]), cursor=[2, 2**31 - 1])
-    before = [t.clone() for t in (case.x, case.h, case.net_in, case.first_bad, case.cursor)]
-    run_row(twin, case.machine(), case.F, None)
-    twin.twin_advance(address(case.coef), address(case.code), address(case.cursor), None, int64(2), 2)
-    for a, b in zip((case.x, case.h, case.net_in, case.first_bad, case.cursor), before, strict=True):
-        assert torch.equal(a, b)
+    for kind in ({}, WIDEST):
+        case = Batch(2, 8, table([WIDE, WIDE]), guided=True, cursor=[2, 2**31 - 1], **kind)
+        names = [name for name in (*WRITTEN, "cursor", "mix") if getattr(case, name) is not None]
+        before = [getattr(case, name).clone() for name in names]
+        run_row(twin, case.machine(), case.F, case.F_uncond)
+        twin.twin_advance(address(case.coef), address(case.code), address(case.cursor), None, int64(2), 2)
+        if kind:
+            run_weigh(twin, case.machine(), case.F, case.F_uncond)
+        for name, tensor in zip(names, before, strict=True):
+            assert torch.equal(getattr(case, name), tensor), name
 
 
 @pytest.mark.parametrize("guided", [False, True])
@@ -227,16 +335,17 @@ def test_bad_values_in_the_twin(twin, numel, bad, element):
 
 
 def test_addresses_that_are_not_aligned_take_the_other_kernel(twin):
-    for name in ("x", "h", "F", "net_in"):
-        case = Batch(2, 64, table([ALL]), BF16, BF16)
-        t = getattr(case, name)
-        setattr(case, name, torch.empty(t.numel() + 1, dtype=t.dtype)[1:].view_as(t).copy_(t))
-        before = getattr(case, name).clone()
-        expected = case.run_row("reference")
-        assert "RowElements" in run_row(twin, case.machine(), case.F, None)
-        found = (case.x, case.h, case.net_in, case.first_bad)
-        assert_equal_bits(found, expected)
-        assert name == "F" or not torch.equal(before, getattr(case, name))
+    plain, wide = ("x", "h", "F", "net_in"), ("h2", "h3", "known", "mask", "F_uncond")
+    for kind, flags, kernel, names in (({}, ALL, "Row", plain), (WIDEST, WIDE, "Wide", plain + wide)):
+        for name in names:
+            case = Batch(2, 64, table([flags], s=0.5, s2=0.25), BF16, BF16, bool(kind), **kind)
+            t = getattr(case, name)
+            setattr(case, name, torch.empty(t.numel() + 1, dtype=t.dtype)[1:].view_as(t).copy_(t))
+            before, expected = getattr(case, name).clone(), case.run_row("reference")
+            assert f"{kernel}Elements" in run_row(twin, case.machine(), case.F, case.F_uncond)
+            assert_equal_bits([t for n in WRITTEN if (t := getattr(case, n)) is not None], expected)
+            unwritten = name in ("F", "F_uncond", "known", "mask") or (kind and name in ("h", "h2"))
+            assert torch.equal(before, getattr(case, name)) == bool(unwritten), name
 
 
 @pytest.mark.parametrize("batch", [65535, 65536, 2 * 65535 + 1])
@@ -314,6 +423,7 @@ def guarded(dtype, *shape):
     return ctypes.c_void_p(start + first), np.frombuffer(area, dtype, count, first)
 
 i64 = ctypes.c_int64
+FLAGS = [int(flags) for flags in sys.argv[3:]]
 for numel in (1, 3, 4, 63, 64, 255, 257, 2**19 + 4, 2**20 + 4, 2**20 + 1):
     for batch in (1, 3):
         if batch * numel > 2**21:
@@ -322,16 +432,27 @@ for numel in (1, 3, 4, 63, 64, 255, 257, 2**19 + 4, 2**20 + 4, 2**20 + 1):
             for guided in (0, 1):
                 n = batch * numel
                 kinds = [np.float32 if d == 0 else np.uint16 for d in dtypes]
-                x, h = (guarded(np.float32, n) for _ in range(2))
+                x, h, h2, h3, known, mask = (guarded(np.float32, n) for _ in range(6))
                 F, F_uncond = (guarded(kinds[0], n) for _ in range(2))
-                net = guarded(kinds[1], (1 + guided) * n)
-                coef, code, cursor = guarded(np.float32, 12), guarded(np.int32, 4), guarded(np.int32, batch)
+                net, mix = guarded(kinds[1], (1 + guided) * n), guarded(np.float32, 2 * batch)
+                coef, code, cursor = guarded(np.float32, 20), guarded(np.int32, 4), guarded(np.int32, batch)
                 seeds, first_bad = guarded(np.int64, batch), guarded(np.int32, batch)
                 coef[1][:] = 1
-                code[1][0] = 63
-                tensors = (x, h, F, F_uncond if guided else (None,), net, coef, code, cursor, seeds, first_bad)
-                twin.twin_row(*[t[0] for t in tensors], i64(batch), i64(numel), 1, 1, *dtypes, guided)
-                assert x[1].all() and h[1][-1] != 7 and net[1].all()
+                if not guided:
+                    F_uncond = (None,)
+                for wide in (0, 1):
+                    code[1][0] = FLAGS[wide]
+                    others = (h2, h3) if wide else ((None,), (None,))
+                    pasted = (known, mask, mix) if wide else ((None,),) * 3
+                    tensors = (x, h, *others, F, F_uncond, net, coef, code, cursor, seeds, first_bad, *pasted)
+                    sizes = (i64(batch), i64(numel), 1, 1)
+                    twin.twin_row(*[t[0] for t in tensors], *sizes, *dtypes, 1 + guided, 1 + wide)
+                    assert x[1].all() and net[1].all()
+                if guided:
+                    assert h[1].all() and h2[1].all() and h3[1].all()
+                    weighed = (mix, F, F_uncond, coef, code, cursor)
+                    twin.twin_weigh(*[t[0] for t in weighed], *sizes, dtypes[0])
+                    assert not np.isnan(mix[1]).any() and mix[1].any()
                 c_noise = guarded(np.float32, batch)
                 twin.twin_advance(coef[0], code[0], cursor[0], c_noise[0], i64(batch), 1)
                 assert (cursor[1] == 1).all() and (c_noise[1] == 1).all()
@@ -346,7 +467,8 @@ def test_the_twin_touches_nothing_beyond_its_tensors(twin_path):
     if not sys.platform.startswith("linux"):
         pytest.skip("guard pages by mprotect")
     for mode in ("within", "beyond"):  # the second shows that the guard works
-        command = [sys.executable, "-c", GUARDED, str(twin_path), mode]
+        flags = (ALL, ALL | WIDE | sum(STORES))
+        command = [sys.executable, "-c", GUARDED, str(twin_path), mode, *map(str, flags)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.stdout.startswith("inside") or mode == "beyond", done.stderr
         assert (done.returncode == 0) == (mode == "within"), done.stderr
@@ -377,11 +499,19 @@ def output(*command, cwd=None):
 
 
 def kernel_name(mangled):
-    """Return a short name: `row-float-4`, `row-BFloat16-4-guided`, `row-any`, `normal-4`, `normal-any`, `advance`."""
+    """Return a short name: `row-float-4`, `row-BFloat16-4-guided`, `row-any`, `wide-float-2`, `wide-any`,
+    `weigh-float`, `weigh-any`, `normal-4`, `normal-any`, `advance`.
+    """
     if m := re.search(r"RowVectorsI(f|NS0_\d+(\w+?)E)Lb([01])ELi(\d)E", mangled):
         return f"row-{m[2] or 'float'}-{m[4]}" + "-guided" * int(m[3])
     if m := re.search(r"RowElementsILb([01])E", mangled):
         return "row-any" + "-guided" * int(m[1])
+    if m := re.search(r"WideVectorsI(f|NS0_\d+(\w+?)E)Li(\d)E", mangled):
+        return f"wide-{m[2] or 'float'}-{m[3]}"
+    if "WideElements" in mangled:
+        return "wide-any"
+    if m := re.search(r"WeighINS0_(8Elements|7VectorsI(f|NS0_\d+(\w+?)E))", mangled):
+        return f"weigh-{'any' if m[1] == '8Elements' else m[3] or 'float'}"
     if m := re.search(r"NormalILi(\d)ENS0_(8Elements|7Vectors)", mangled):
         return "normal-any" if "Elements" in m[2] else f"normal-{m[1]}"
     assert "Advance" in mangled
@@ -428,7 +558,16 @@ def hot(blocks):
 
 
 ROWS = [f"row-{t}-{q}{g}" for t in ("float", "BFloat16", "Float16") for q in (1, 2, 4) for g in ("", "-guided")]
-NAMES = [*ROWS, "row-any", "row-any-guided", "normal-1", "normal-2", "normal-4", "normal-any", "advance"]
+WIDE_ROWS = [f"wide-{t}-{q}" for t in ("float", "BFloat16", "Float16") for q in (1, 2)]
+WEIGHS = [f"weigh-{t}" for t in ("float", "BFloat16", "Float16", "any")]
+NORMALS = ["normal-1", "normal-2", "normal-4", "normal-any"]
+KERNELS = [*ROWS, "row-any", "row-any-guided", *WIDE_ROWS, "wide-any", *WEIGHS, *NORMALS, "advance"]
+
+
+def quads_of(name):
+    """Return how many counters a thread owns, times how often it draws their normals: a wide row has three terms."""
+    quads = int(digits[0]) if (digits := re.findall(r"-(\d)", name)) else 1
+    return quads * (3 if "wide" in name else 0 if "weigh" in name or name == "advance" else 1)
 
 
 @pytest.mark.slow
@@ -437,22 +576,25 @@ def test_the_object_holds_every_architecture_and_ptx(compiled, code):
     elves = output(tool("cuobjdump"), "--list-elf", str(out))
     assert sorted(set(re.findall(r"sm_(\d+)", elves))) == sorted(architectures)
     assert f"sm_{architectures[-1]}" in output(tool("cuobjdump"), "--list-ptx", str(out))
-    assert set(code) == {(name, a) for name in NAMES for a in architectures}
+    assert set(code) == {(name, a) for name in KERNELS for a in architectures}
 
 
 @pytest.mark.slow
-def test_nothing_spills_nothing_is_shared(compiled, code):
+def test_nothing_spills_and_only_the_weights_use_shared_memory(compiled, code):
     out, architectures = compiled
     usage = output(tool("cuobjdump"), "-res-usage", str(out))
     rows = re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", usage)
-    assert len(rows) == len(NAMES) * len(architectures)
+    assert len(rows) == len(KERNELS) * len(architectures)
     for mangled, registers, stack, shared, local in rows:
         name = kernel_name(mangled)
-        assert (int(stack), int(local), int(shared)) == (0, 0, 0), name
+        assert (int(stack), int(local)) == (0, 0), name
+        reserved = 1024 if "weigh" in name and int(shared) > 5120 else 0  # by the system, since sm_90
+        assert int(shared) == (5 * 256 * 4 if "weigh" in name else 0) + reserved, (name, shared)
         assert int(registers) <= 128, (name, registers)
-    for name, blocks in code.items():
+    for (name, _), blocks in code.items():
         found = Counter(opcode.split(".")[0] for opcode in hot(blocks))
-        assert not {"LDL", "STL", "LDS", "STS", "BAR", "ATOMS"} & set(found), name
+        assert not {"LDL", "STL", "ATOMS"} & set(found), name
+        assert bool({"LDS", "STS", "BAR"} & set(found)) == ("weigh" in name), name
 
 
 @pytest.mark.slow
@@ -464,9 +606,11 @@ def test_no_product_is_contracted(compiled):
     text = ptx.read_text(encoding="utf-8")
     assert aot.contracted(text) == []
     fmas = len(re.findall(r"fma\.rn\.f32", text))
-    quads = sum(1 if "any" in name else int(name.split("-")[-2 if "guided" in name else -1]) for name in NAMES[:-1])
+    quads = sum(map(quads_of, KERNELS))
     assert fmas == 4 * quads, "the two exact ones of each pair of words"
-    assert len(re.findall(r"sqrt\.rn\.f32", text)) == 2 * quads
+    roots, divisions = (len(re.findall(rf"{op}\.rn\.f32", text)) for op in ("sqrt", "div"))
+    assert roots == 2 * quads + 2 * len(WEIGHS)
+    assert divisions == len(re.findall(r"\bdiv\.\w+", text)) == 7 * len(WEIGHS)
 
 
 @pytest.mark.slow
@@ -475,9 +619,9 @@ def test_fused_instructions_are_the_exact_ones_and_those_of_the_root(code):
     of its slow path, which the scheme takes only where u = 1 and so r = 0.
     """
     for (name, architecture), blocks in code.items():
-        if name == "advance":
+        if "weigh" in name or name == "advance":  # the weights have roots and divisions of their own, counted in PTX
             continue
-        pairs = 2 * (1 if "any" in name else int(re.search(r"-(\d)", name)[1]))
+        pairs = 2 * quads_of(name)
         found = Counter(opcode.split(".")[0] for opcode in hot(blocks))
         assert found["FFMA"] == 4 * pairs, (name, architecture)
         assert (found["MUFU"], found["CALL"]) == (pairs, pairs), (name, architecture)
@@ -489,16 +633,20 @@ def test_fused_instructions_are_the_exact_ones_and_those_of_the_root(code):
 @pytest.mark.slow
 def test_vectors_move_in_full_width(code):
     """Four elements an access: 128 bits of float32, 64 of a 16-bit type. Besides, the row and the seed are read."""
-    for name in ROWS:
-        quads, network = int(name.split("-")[2]), 2 if "guided" in name else 1
+    for name in ROWS + WIDE_ROWS:
+        quads, wide = int(name.split("-")[2]), "wide" in name
+        network = 2 if wide or "guided" in name else 1
+        # Wide: x, h, h2, h3, known and mask are read, the first four written.
+        loads, stores, scalars = (6, 4, 23) if wide else (2, 2, 11 + (network == 2))
         for (_, architecture), blocks in ((key, b) for key, b in code.items() if key[0] == name):
             found = Counter((o[:3], ".128" in o, ".64" in o) for o in hot(blocks) if o[:3] in ("LDG", "STG"))
-            wide, half = (2 + network, 0) if "float" in name else (2, network)
-            assert found["LDG", True, False] == found["STG", True, False] == wide * quads, (name, architecture)
+            full, half = (network, 0) if "float" in name else (0, network)
+            assert found["LDG", True, False] == (loads + full) * quads, (name, architecture)
+            assert found["STG", True, False] == (stores + full) * quads, (name, architecture)
             assert found["LDG", False, True] == half * quads + 1, (name, architecture)
             assert found["STG", False, True] == half * quads, (name, architecture)
             assert found["STG", False, False] == 0, (name, architecture)
-            assert found["LDG", False, False] == 11 + (network == 2), (name, architecture)
+            assert found["LDG", False, False] == scalars, (name, architecture)
 
 
 @pytest.mark.slow
@@ -510,6 +658,9 @@ def test_instructions_per_element_stay_below_the_issue_limit(code):
         if re.search(r"-4", name):
             longest = aot.path_lengths(blocks)[0] / 16
             assert longest <= (BUDGET if "guided" in name else 78), (name, architecture, longest)
+        if re.search(r"wide-\w+-2", name):  # the same, with three noise terms, and the 40 bytes of such a row
+            longest = aot.path_lengths(blocks)[0] / 8
+            assert longest <= BUDGET * 40 / 14, (name, architecture, longest)
 
 
 # --- the module, without a GPU ---------------------------------------------------------------------------------
@@ -541,13 +692,22 @@ class Pretended:
         return 2, self.device
 
 
+NAMES = ("x", "h", "net_in", "coef", "code", "cursor", "seeds", "first_bad", "h2", "h3", "known", "mask", "mix")
+
+
+def pretended(case):
+    """Return the arguments of the module for a batch whose tensors claim to be on a GPU."""
+    return {name: Pretended(getattr(case, name)) for name in NAMES} | {"noises": case.noises}
+
+
 def test_the_module_refuses_what_does_not_fit(module):
-    case = Batch(2, 9, table([ALL]))
-    names = ("x", "h", "net_in", "coef", "code", "cursor", "seeds", "first_bad")
-    good = {name: Pretended(getattr(case, name)) for name in names}
+    case = Batch(2, 9, table([ALL]), guided=True, **WIDEST)
+    good = pretended(case)
     bad = {
         "x": Pretended(case.x.double()),
         "h": Pretended(case.h[:, :-1].contiguous()),
+        "h2": Pretended(case.h2.bfloat16()),
+        "h3": Pretended(case.h3, device=1),
         "net_in": Pretended(case.net_in.long()),
         "coef": Pretended(case.coef[:, :11].contiguous()),
         "code": Pretended(case.code.long()),
@@ -555,18 +715,36 @@ def test_the_module_refuses_what_does_not_fit(module):
         "seeds": Pretended(case.seeds, device=1),
         "first_bad": Pretended(case.first_bad[:1]),
         "c_noise": Pretended(torch.zeros(2)),
+        "known": Pretended(case.known[:1]),
+        "mask": Pretended(case.mask.half()),
+        "mix": Pretended(case.mix[:, 0].contiguous()),
     }
     for name, value in bad.items():
         with pytest.raises(TypeError, match=name):
-            module.Step(**(good | {name: value}))
+            module.BoundMachine(**(good | {name: value}))
     with pytest.raises(TypeError, match="x is on the wrong device"):
-        module.Step(**(good | {"x": case.x}))
-    bound = module.Step(**good)
-    for F in (case.F, Pretended(case.F[:1]), Pretended(case.F.long()), Pretended(case.F, device=1)):
-        with pytest.raises(TypeError, match=r"\bF\b"):
-            bound.step(F, None, 0)
-    with pytest.raises(TypeError, match="F_uncond"):
-        bound.step(Pretended(case.F), Pretended(case.F), 0)
+        module.BoundMachine(**(good | {"x": case.x}))
+    for absent, text in (("h", "first ones"), ("h2", "first ones"), ("known", "go together"), ("mask", "go together")):
+        with pytest.raises(ValueError, match=text):
+            module.BoundMachine(**(good | {absent: None}))
+    with pytest.raises(ValueError, match="noises must be 1 or 2"):
+        module.BoundMachine(**(good | {"noises": 3}))
+    bound = module.BoundMachine(**good)
+    F = Pretended(case.F)
+    for wrong in (case.F, Pretended(case.F[:1]), Pretended(case.F.long()), Pretended(case.F, device=1)):
+        for call in (bound.run_row, bound.weigh):
+            with pytest.raises(TypeError, match=r"\bF\b"):
+                call(wrong, F, 0)
+            with pytest.raises(TypeError, match="F_uncond"):
+                call(F, wrong, 0)
+    with pytest.raises(TypeError):
+        bound.weigh(F, None, 0)
+    one_half = module.BoundMachine(**(good | {"net_in": Pretended(case.net_in[:2])}))
+    for call in (one_half.run_row, one_half.weigh):
+        with pytest.raises(TypeError, match="F_uncond needs a net_in of twice the size of x"):
+            call(F, F, 0)
+    with pytest.raises(TypeError, match="this machine has no mix"):
+        module.BoundMachine(**(good | {"mix": None})).weigh(F, F, 0)
     with pytest.raises(TypeError, match="out"):
         module.normal(Pretended(torch.zeros(3)), Pretended(case.seeds), 0, 0, 0)
 
@@ -575,11 +753,11 @@ def test_what_cuda_reports_is_an_error(module):
     """Without a GPU every launch fails with an error."""
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    case = Batch(2, 9, table([ALL]))
-    names = ("x", "h", "net_in", "coef", "code", "cursor", "seeds", "first_bad")
-    bound = module.Step(**{name: Pretended(getattr(case, name)) for name in names})
+    case = Batch(2, 9, table([ALL]), guided=True, **WIDEST)
+    bound = module.BoundMachine(**pretended(case))
     for call in (
-        lambda: bound.step(Pretended(case.F), None, 0),
+        lambda: bound.run_row(Pretended(case.F), None, 0),
+        lambda: bound.weigh(Pretended(case.F), Pretended(case.F_uncond), 0),
         lambda: bound.advance(0),
         lambda: module.normal(Pretended(case.x), Pretended(case.seeds), 0, 0, 0),
     ):
@@ -617,6 +795,36 @@ def test_native_triton_and_reference_are_equal_on_a_gpu(gpu, batch, numel, F_dty
         assert_equal_bits(found, case.run_row(other))
     z = rk.normal(case.seeds, 3, numel, backend="native")
     assert torch.equal(z.cpu(), rk.normal(case.seeds.cpu(), 3, numel, backend="reference"))
+
+
+@pytest.mark.parametrize(
+    "numel, dtypes", [(37, (BF16, F32)), (2048, (F32, F32)), (40, (BF16, BF16)), (301, (F16, F16))]
+)
+def test_every_kind_of_machine_on_a_gpu(gpu, numel, dtypes):
+    for kind in KINDS:
+        case = poisoned(kind, numel, *dtypes, seed=numel, device=gpu)
+        found = case.run_row("native")
+        check_poisoned(case, found)
+        assert_equal_bits(found, case.run_row("reference"))
+
+
+@pytest.mark.parametrize("batch, numel", [(1, 2**19), (86, 12288), (65537, 8), (3, 2**20 + 1)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_wide_rows_on_a_gpu(gpu, batch, numel, dtype):
+    rows = table([WIDE], s=0.5, s2=0.25, device=gpu)
+    case = Batch(batch, numel, rows, dtype, dtype, guided=True, device=gpu, **WIDEST)
+    case.x[-1, -1] = torch.inf
+    assert_equal_bits(case.run_row("native"), case.run_row("reference"))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("numel", [1, 3, 1024, 3072, 4100, 5001, 196_608])
+def test_weights_on_a_gpu(gpu, numel, dtype):
+    """Of native, of Triton, and of the reference on the CPU: all the same bits."""
+    on_cpu = weigh(methods_batch(numel, dtype, seed=numel), "reference")
+    case = methods_batch(numel, dtype, seed=numel, device=gpu)
+    for backend in rk.available_backends(gpu):
+        assert torch.equal(bits(weigh(case, backend)).cpu(), bits(on_cpu)), backend
 
 
 def test_native_in_a_captured_graph(gpu):

@@ -1,7 +1,7 @@
 // The kernels on the host: the same grid, threads, addresses and arithmetic as on a GPU, one thread after the other.
 // For tests on machines without a GPU (tests/kernels/test_native_cuda.py); not installed.
 //
-//     g++ -std=c++17 -O1 -ffp-contract=off -shared -fPIC -I <folder of restart_scheme.h> host_twin.cpp
+//     g++ -std=c++17 -O1 -ffp-contract=off -shared -fPIC -I .. -I <folder of restart_scheme.h> host_twin.cpp
 #include <typeinfo>
 
 #include "launch.h"

@@ -47,10 +47,12 @@ struct Wide {
   uint32_t draw2, draw_k;
 };
 
+template <bool GUIDED>
 RESTART_HD Row read_row(const RowArgs& a, int32_t row) {
   const float* c = a.coef + static_cast<int64_t>(row) * layout::NUM_COEF;
   const int32_t* code = a.code + static_cast<int64_t>(row) * layout::NUM_CODE;
-  const int32_t flags = code[layout::FLAGS] & a.served;
+  int32_t flags = code[layout::FLAGS] & a.served;
+  if (GUIDED && !(flags & layout::READ_F)) flags &= ~layout::GUIDE;  // an unread F is +0, whatever the weights
   return {c[layout::Y_X], c[layout::Y_H], c[layout::Y_F],  c[layout::S], c[layout::G_X], c[layout::G_H],
           c[layout::G_F], c[layout::C_IN], c[layout::W],   flags,        static_cast<uint32_t>(code[layout::DRAW])};
 }
@@ -97,12 +99,11 @@ template <int QUADS, bool GUIDED, bool WIDE, class Register, class Output, class
 RESTART_HD void row_thread(const RowArgs& a, Place at, Register register_, Output output, Input input) {
   const int32_t at_row = a.cursor[at.sample * a.cursor_stride];
   if (idle(at_row, a.rows)) return;
-  const Row r = read_row(a, at_row);
+  const Row r = read_row<GUIDED>(a, at_row);
   Wide wide{};
   if constexpr (WIDE) wide = read_wide(a, at_row, at.sample, r.flags);
   const int64_t base = at.sample * a.numel + static_cast<int64_t>(at.quad) * 4;
   const int left = elements_left(a.numel, at.quad);
-  constexpr int32_t GUIDED_F = layout::READ_F | layout::GUIDE;
 
   // The loads are issued before the noise is computed, which hides their latency. An unread register is +0.
   typename Register::Packed xs[QUADS], hs[QUADS], h2s[QUADS], h3s[QUADS], ks[QUADS], Ms[QUADS];
@@ -114,8 +115,7 @@ RESTART_HD void row_thread(const RowArgs& a, Place at, Register register_, Outpu
     xs[j] = flags & layout::READ_X ? register_.load(a.x, base + i, count) : Register::zeros();
     hs[j] = flags & layout::READ_H ? register_.load(a.h, base + i, count) : Register::zeros();
     Fs[j] = flags & layout::READ_F ? output.load(a.F, base + i, count) : Output::zeros();
-    if (GUIDED)
-      Fs_uncond[j] = (flags & GUIDED_F) == GUIDED_F ? output.load(a.F_uncond, base + i, count) : Output::zeros();
+    if (GUIDED) Fs_uncond[j] = flags & layout::GUIDE ? output.load(a.F_uncond, base + i, count) : Output::zeros();
     if constexpr (WIDE) {
       h2s[j] = flags & layout::READ_H2 ? register_.load(a.h2, base + i, count) : Register::zeros();
       h3s[j] = flags & layout::READ_H3 ? register_.load(a.h3, base + i, count) : Register::zeros();
