@@ -90,14 +90,15 @@ def mixed(s: Sums, w: Tensor, p: Tensor, q: Tensor, flags: Tensor, n: int) -> Te
     """Return (α_c, α_u) of each sample [B, 2], by the method in its flags."""
     v = 1 - w
     zero, one = torch.zeros_like(w), torch.ones_like(w)
-    v_c, v_u, v_cu = s.cc - s.sc * s.sc / n, s.uu - s.su * s.su / n, s.cu - s.sc * s.su / n
+    count = torch.full_like(w, n)  # a tensor, since on a GPU torch divides by a number with its reciprocal
+    v_c, v_u, v_cu = s.cc - s.sc * s.sc / count, s.uu - s.su * s.su / count, s.cu - s.sc * s.su / count
     var = (w * w * v_c + v * v * v_u) + 2 * (w * v) * v_cu
-    f = p * torch.where(var > 0, torch.sqrt(v_c.clamp(min=0) / var), one) + (1 - p)
+    f = p * torch.where(var > 0, _root(v_c.clamp(min=0) / var), one) + (1 - p)
     rescale = torch.stack((f * w, f * v), 1)
 
     star = torch.stack((w, torch.where(s.uu > 0, s.cu / s.uu, zero) * v), 1)
 
-    d = torch.sqrt(((s.cc - 2 * s.cu) + s.uu).clamp(min=0))
+    d = _root(((s.cc - 2 * s.cu) + s.uu).clamp(min=0))
     k = torch.where((q > 0) & (d > q), q / d, one)
     along = torch.where(s.cc > 0, k * ((s.cc - s.cu) / s.cc), zero)
     apg = torch.stack((1 - v * (k - (1 - p) * along), v * k), 1)
@@ -106,3 +107,8 @@ def mixed(s: Sums, w: Tensor, p: Tensor, q: Tensor, flags: Tensor, n: int) -> Te
         return ((flags & bit) != 0)[:, None]
 
     return torch.where(has(L.RESCALE), rescale, torch.where(has(L.ZERO_STAR), star, apg))
+
+
+def _root(v: Tensor) -> Tensor:
+    """Return the root of float32 `v`, correctly rounded as from float64; torch's own on a CPU errs in the last bit."""
+    return v.double().sqrt().to(v.dtype)
