@@ -71,7 +71,9 @@ class Machine:
         for name in ("h", "h2", "h3", "known", "mask"):
             tensor = getattr(self, name)
             if tensor is not None:
-                require(tensor.shape == x.shape and tensor.dtype == x.dtype, name, tensor, "of the shape and dtype of x")
+                require(
+                    tensor.shape == x.shape and tensor.dtype == x.dtype, name, tensor, "of the shape and dtype of x"
+                )
         there = [register is not None for register in (self.h, self.h2, self.h3)]
         if there != sorted(there, reverse=True):
             raise KernelError("the history registers must be the first ones: h before h2 before h3")
