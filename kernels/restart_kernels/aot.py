@@ -44,6 +44,8 @@ TAIL = "row-fp16-tail"  # only on request: sizes that no vector divides; it need
 PIXELS = "pixels"  # only on request: 3 channels
 ADVANCE = "advance"  # only on request: a few instructions per sample
 WEIGH = ("weigh-fp32", "weigh-bf16")  # only on request: the weights of two outputs
+ROW = "row-DTYPE[-R0|-R2|-R3][-noises2][-halves|-guided|-guided-weighed][-paste] with DTYPE fp32 or bf16"
+ALLOWED = f"{', '.join(('all', 'normal', *WEIGH, PIXELS, ADVANCE, TAIL))}, and {ROW}"
 COLD = ("CALL", "RED", "ATOM")  # opcodes of blocks that finite numbers never enter
 
 
@@ -187,9 +189,7 @@ def contracted(ptx: str) -> list[str]:
     are correctly rounded where they name it (`div.rn`, `sqrt.rn`); their approximations do not.
     """
     exact = {_hex(c.U_SCALE), _hex(c.LN2_HI * 2.0**-23)}
-    lines = re.findall(
-        r"^\s*((?:@\S+\s+)?(?:mul|add|sub|fma|div|rcp|r?sqrt)\.\S*f32\b[^;]*);", ptx, flags=re.MULTILINE
-    )
+    lines = re.findall(r"^\s*((?:@\S+\s+)?(?:mul|add|sub|fma|div|rcp|r?sqrt)\.\S*f32\b[^;]*);", ptx, flags=re.MULTILINE)
     constants = dict(re.findall(r"mov\.(?:b32|f32)\s+(%\w+), (0f[0-9A-F]{8});", ptx))
     found = []
     for line in lines:
@@ -281,16 +281,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m restart_kernels.aot", description=summary)
     parser.add_argument("--arch", type=int, action="append", help="compute capability, e.g. 90; repeatable")
     parser.add_argument(
-        "--variant", action="append", metavar="NAME", help="a kernel, or all; repeatable; default: " + ", ".join(NAMES)
+        "--variant", action="append", metavar="NAME", help=f"{ALLOWED}; repeatable; default: {', '.join(NAMES)}"
     )
     parser.add_argument("--json", action="store_true", help="full reports as JSON instead of the table")
     options = parser.parse_args(arguments)
     names = list(options.variant or NAMES)
     if "all" in names:
         names = machines()
-    known = {*NAMES, *machines(), TAIL, PIXELS, ADVANCE}
-    if unknown := set(names) - known:
-        parser.error(f"no variant is named {', '.join(sorted(unknown))}; they are all, {', '.join(sorted(known))}")
+    if unknown := set(names) - {*NAMES, *machines(), TAIL, PIXELS, ADVANCE}:
+        parser.error(f"no variant is named {', '.join(sorted(unknown))}; they are {ALLOWED}")
     if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
         parser.error("unset TRITON_INTERPRET: Triton's interpreter and its compiler cannot share a process")
     reports = [report(name, arch) for arch in options.arch or [80, 90] for name in names]
