@@ -1,19 +1,26 @@
 """Compile every kernel ahead of time, without a GPU, and report what came out.
 
-    python -m restart_kernels.aot --arch 80 --arch 90 [--variant row-bf16] [--json]
+    python -m restart_kernels.aot --arch 80 --arch 90 [--variant row-bf16] [--variant all] [--json]
+
+A variant of the row is named by its network's dtype and by what its machine has beyond one history register and one
+noise term: `row-bf16-R3-noises2-guided-paste`. With `guided` net_in has two halves and the call an F_uncond, with
+`halves` it has none; `weighed` has mix. `all` is every combination.
 
 For each variant: registers, spills, shared memory, barriers, SASS instructions per element, widths of the memory
 accesses, and whether any product was contracted into an fma it must not be in. Besides the whole code two paths are
 counted: the longest that a row can take (noise, h stored) and the shortest (neither). Both leave out the blocks that
-finite numbers never enter (the slow path of the square root, the atomic of first_bad).
+finite numbers never enter (the slow paths of roots and divisions, the atomic of first_bad). Where there is a loop they
+make one turn of it, and the turn is counted alone too.
 
 The budget of a row: at 14 bytes per element an H200 moves 343e9 elements a second and issues 86 instructions for each,
-an H100 124. Needs triton with its bundled nvdisasm and cuobjdump, and TRITON_INTERPRET unset.
+an H100 124. What a row reads or stores beyond that adds 25 instructions to it for each 4 bytes, and a second draw takes
+45. Needs triton with its bundled nvdisasm and cuobjdump, and TRITON_INTERPRET unset.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -23,7 +30,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .backends import triton as launch
 from .errors import KernelError
@@ -36,52 +43,113 @@ NAMES = ("row-fp32", "row-bf16", "row-fp32-guided", "row-bf16-guided", "normal")
 TAIL = "row-fp16-tail"  # only on request: sizes that no vector divides; it need only compile
 PIXELS = "pixels"  # only on request: 3 channels
 ADVANCE = "advance"  # only on request: a few instructions per sample
+WEIGH = ("weigh-fp32", "weigh-bf16")  # only on request: the weights of two outputs
+ROW = "row-DTYPE[-R0|-R2|-R3][-noises2][-halves|-guided|-guided-weighed][-paste] with DTYPE fp32 or bf16"
+ALLOWED = f"{', '.join(('all', 'normal', *WEIGH, PIXELS, ADVANCE, TAIL))}, and {ROW}"
 COLD = ("CALL", "RED", "ATOM")  # opcodes of blocks that finite numbers never enter
 
 
-def variant(name: str) -> tuple[Any, dict[str, str], dict[str, Any]]:
-    """Return kernel, argument types and constants of one of NAMES, or of TAIL, PIXELS or ADVANCE."""
+def machines() -> list[str]:
+    """Return the names of the rows of every machine, and of `weigh`: what `--variant all` compiles."""
+    own = ((f"R{r}" for r in range(4)), ("", "noises2"), ("", "halves", "guided", "guided-weighed"), ("", "paste"))
+    names = []
+    for dtype, *parts in itertools.product(("fp32", "bf16"), *own):
+        names.append("-".join(part for part in ("row", dtype, *parts) if part not in ("", "R1")))
+    return [*names, *WEIGH]
+
+
+class Variant(NamedTuple):
+    """A kernel, the types of its arguments, its constants, and how it is launched.
+
+    Attributes:
+        kernel: the kernel.
+        types: of the arguments that are not constants.
+        constants: the compile-time arguments; None is a tensor that the machine does not have.
+        options: of the compiler.
+        elements: what a program works on, in one turn of its loop if it has one.
+        aligned: whether the sizes are multiples of 16.
+    """
+
+    kernel: Any
+    types: dict[str, str]
+    constants: dict[str, Any]
+    options: dict[str, Any]
+    elements: int
+    aligned: bool = True
+
+
+def variant(name: str) -> Variant:
+    """Return one of NAMES, of `machines()`, or TAIL, PIXELS or ADVANCE."""
     from .philox.triton import normal_kernel
     from .pixels.triton import pixels_kernel
-    from .row.triton import advance_kernel, row_kernel
+    from .row.triton import advance_kernel
+    from .row.weights_triton import ACCUMULATORS, PASSES, weigh_kernel
 
     config = launch.configure(NUMEL, BATCH)
-    block = config.constants
+    block, elements = config.constants, 4 * config.quads
+    kind, *rest = name.split("-")
     if name == ADVANCE:
         types = {"coef_ptr": "*fp32", "code_ptr": "*i32", "cursor_ptr": "*i32", "c_noise_ptr": "*fp32", "n": "i32"}
-        return advance_kernel, types, {"GIVE": True, "BLOCK": launch.ADVANCE_BLOCK}
+        constants = {"GIVE": True, "BLOCK": launch.ADVANCE_BLOCK}
+        return Variant(advance_kernel, types, constants, launch.options(1), launch.ADVANCE_BLOCK)
+    if kind == "weigh":
+        types = {"mix_ptr": "*fp32", "E": "i32"} | dict.fromkeys(("F_ptr", "F_uncond_ptr"), f"*{rest[0]}")
+        types |= {pointer: f"*{POINTERS[pointer]}" for pointer in ("coef_ptr", "code_ptr", "cursor_ptr")}
+        options = launch.options(launch.WEIGH_WARPS)
+        return Variant(weigh_kernel, types, {"CURSOR_STRIDE": 0}, options, PASSES * ACCUMULATORS.value)
     if name == "normal":
         types = {"out_ptr": "*fp32", "seeds_ptr": "*i64", "draw": "i32", "stream": "i32", "E": "i32"}
-        return normal_kernel, types, block
+        return Variant(normal_kernel, types, block, launch.options(config.warps), elements)
     if name == PIXELS:
         types = {"out_ptr": "*u8", "x_ptr": "*fp32", "E": "i32", "AREA": "i32"}
-        return pixels_kernel, types, {"C": 3, **block}
-    _, dtype, *form = name.split("-")
-    types = {"x_ptr": "*fp32", "h_ptr": "*fp32", "E": "i32", "half": "i32"}
+        return Variant(pixels_kernel, types, {"C": 3, **block}, launch.options(config.warps), elements)
+    return _row_variant(rest[0], set(rest[1:]), config)
+
+
+def _row_variant(dtype: str, has: set[str], config: launch.Config) -> Variant:
+    """Return the row of the machine that `has` these."""
+    from .row.triton import row_kernel
+
+    registers = next((r for r in range(4) if f"R{r}" in has), 1)
+    absent = ["h_ptr", "h2_ptr", "h3_ptr"][registers:]
+    absent += [] if "guided" in has else ["F_uncond_ptr"]
+    absent += [] if "paste" in has else ["known_ptr", "mask_ptr"]
+    absent += [] if "weighed" in has else ["mix_ptr"]
+    types = dict.fromkeys(("x_ptr", "h_ptr", "h2_ptr", "h3_ptr", "known_ptr", "mask_ptr", "mix_ptr"), "*fp32")
     types |= dict.fromkeys(("F_ptr", "F_uncond_ptr", "net_ptr"), f"*{dtype}")
-    types |= {pointer: f"*{t}" for pointer, t in POINTERS.items()}
-    if name == TAIL:
-        block |= {"EVEN": False, "BATCH_AXIS": 0, "E": 1}
-    constants = {"CURSOR_STRIDE": int(name == TAIL), "GUIDED": form == ["guided"], "INTERPRETED": False}
-    return row_kernel, types, {**block, **constants}
+    types |= {pointer: f"*{t}" for pointer, t in POINTERS.items()} | {"E": "i32", "half": "i32"}
+    constants = {
+        **config.constants,
+        **dict.fromkeys(absent),
+        "CURSOR_STRIDE": int("tail" in has),
+        "HALVES": bool({"guided", "halves"} & has),
+        "NOISES": 2 if "noises2" in has else 1,
+        "INTERPRETED": False,
+    }
+    if "tail" in has:
+        constants |= {"EVEN": False, "BATCH_AXIS": 0, "E": 1}
+    types = {name: t for name, t in types.items() if name not in constants}
+    options = launch.row_options(config.warps, registers, constants["NOISES"])
+    return Variant(row_kernel, types, constants, options, 4 * config.quads, aligned="tail" not in has)
 
 
-def compile_variant(kernel: Any, types: dict[str, str], constants: dict[str, Any], arch: int) -> Any:
+def compile_variant(v: Variant, arch: int) -> Any:
     """Return the compiled kernel, with the options and the alignment that a launch on a GPU would have."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    names = kernel.arg_names
-    signature = {name: "constexpr" if name in constants else types[name] for name in names}
-    aligned = [name for name in types if types[name].startswith("*") or (name in ("E", "half") and constants["EVEN"])]
+    names = v.kernel.arg_names
+    signature = {name: "constexpr" if name in v.constants else v.types[name] for name in names}
+    aligned = [name for name, t in v.types.items() if t.startswith("*") or (name in ("E", "half") and v.aligned)]
     attrs = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
-    source = ASTSource(kernel, signature=signature, constexprs=constants, attrs=attrs)
-    options = launch.options(launch.configure(NUMEL, BATCH).warps)
-    return compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    source = ASTSource(v.kernel, signature=signature, constexprs=v.constants, attrs=attrs)
+    return compile(source, target=GPUTarget("cuda", arch, 32), options=v.options)
 
 
-def report(name: str, kernel: Any, constants: dict[str, Any], arch: int) -> dict[str, Any]:
+def report(name: str, arch: int) -> dict[str, Any]:
     """Return what the machine code of one variant is made of."""
+    v = variant(name)
+    kernel = compile_variant(v, arch)
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(kernel.asm["cubin"])
@@ -91,8 +159,7 @@ def report(name: str, kernel: Any, constants: dict[str, Any], arch: int) -> dict
     blocks = basic_blocks(sass)
     opcodes = Counter(_opcode(line).split(".")[0] for _, lines in blocks for line in lines)
     longest, shortest = path_lengths(blocks)
-    elements = constants["BLOCK"] if name == ADVANCE else 4 * constants["QUADS"]
-    per_thread = elements / (32 * kernel.metadata.num_warps)
+    per_thread = v.elements / (32 * v.options["num_warps"])
     return {
         "variant": name,
         "arch": arch,
@@ -107,6 +174,7 @@ def report(name: str, kernel: Any, constants: dict[str, Any], arch: int) -> dict
         "per_element": round((sum(opcodes.values()) - opcodes["NOP"]) / per_thread, 1),
         "longest_path": round(longest / per_thread, 1),
         "shortest_path": round(shortest / per_thread, 1),
+        "loop": round(longest_loop(blocks) / per_thread, 1),
         "opcodes": dict(opcodes.most_common()),
         "accesses": dict(Counter(re.findall(r"\b((?:ld|st|red|atom)\.[\w.]*global[\w.]*)", ptx))),
         "contracted": contracted(ptx),
@@ -117,10 +185,11 @@ def contracted(ptx: str) -> list[str]:
     """Return the float32 operations in which a rounding may be missing or approximate; must be empty.
 
     PTX never fuses operations that name their rounding (`mul.rn`), so only operations that do not, and explicit fmas,
-    can be at fault. The scheme has two fmas, whose products are exact: fp32(w)·2⁻³² and e·LN2_HI.
+    can be at fault. The scheme has two fmas, whose products are exact: fp32(w)·2⁻³² and e·LN2_HI. Divisions and roots
+    are correctly rounded where they name it (`div.rn`, `sqrt.rn`); their approximations do not.
     """
     exact = {_hex(c.U_SCALE), _hex(c.LN2_HI * 2.0**-23)}
-    lines = re.findall(r"^\s*((?:@\S+\s+)?(?:mul|add|sub|fma|sqrt)\.\S*f32\b[^;]*);", ptx, flags=re.MULTILINE)
+    lines = re.findall(r"^\s*((?:@\S+\s+)?(?:mul|add|sub|fma|div|rcp|r?sqrt)\.\S*f32\b[^;]*);", ptx, flags=re.MULTILINE)
     constants = dict(re.findall(r"mov\.(?:b32|f32)\s+(%\w+), (0f[0-9A-F]{8});", ptx))
     found = []
     for line in lines:
@@ -144,11 +213,14 @@ def basic_blocks(sass: str) -> list[tuple[str, list[str]]]:
 
 
 def path_lengths(blocks: list[tuple[str, list[str]]]) -> tuple[int, int]:
-    """Return the instructions on the longest and on the shortest path from the entry to an EXIT past cold blocks."""
+    """Return the instructions on the longest and on the shortest path from the entry to an EXIT past cold blocks.
+
+    A branch backwards is not taken: a loop is one turn.
+    """
     index = {label: i for i, (label, _) in enumerate(blocks) if label}
     longest: dict[int, int] = {}
     shortest: dict[int, int] = {}
-    for i in range(len(blocks) - 1, -1, -1):  # the kernels have no loop: every branch goes forward
+    for i in range(len(blocks) - 1, -1, -1):
         lines = blocks[i][1]
         last = lines[-1] if lines else ""
         opcode, conditional = _opcode(last), last.startswith("@")
@@ -165,6 +237,17 @@ def path_lengths(blocks: list[tuple[str, list[str]]]) -> tuple[int, int]:
             longest[i] = size + max([longest[j] for j in ways], default=0)
             shortest[i] = size + (0 if ends else min(shortest[j] for j in ways))
     return longest[0], shortest[0]
+
+
+def longest_loop(blocks: list[tuple[str, list[str]]]) -> int:
+    """Return the instructions in one turn of the longest loop, 0 without one; a block that only repeats is padding."""
+    index = {label: i for i, (label, _) in enumerate(blocks) if label}
+    turns = [0]
+    for i, (_, lines) in enumerate(blocks):
+        if lines and lines[-1].startswith("@") and _opcode(lines[-1]).startswith("BRA"):
+            start = index[_find(r"\((\.\w+)\)", lines[-1])]
+            turns.append(sum(_opcode(line) != "NOP" for _, body in blocks[start : i + 1] for line in body))
+    return max(turns)
 
 
 def _opcode(line: str) -> str:
@@ -198,20 +281,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m restart_kernels.aot", description=summary)
     parser.add_argument("--arch", type=int, action="append", help="compute capability, e.g. 90; repeatable")
     parser.add_argument(
-        "--variant", choices=(*NAMES, TAIL, PIXELS, ADVANCE), action="append", help="default: all; repeatable"
+        "--variant", action="append", metavar="NAME", help=f"{ALLOWED}; repeatable; default: {', '.join(NAMES)}"
     )
     parser.add_argument("--json", action="store_true", help="full reports as JSON instead of the table")
     options = parser.parse_args(arguments)
+    names = list(options.variant or NAMES)
+    if "all" in names:
+        names = machines()
+    if unknown := set(names) - {*NAMES, *machines(), TAIL, PIXELS, ADVANCE}:
+        parser.error(f"no variant is named {', '.join(sorted(unknown))}; they are {ALLOWED}")
     if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
         parser.error("unset TRITON_INTERPRET: Triton's interpreter and its compiler cannot share a process")
-    reports = []
-    for arch in options.arch or [80, 90]:
-        for name in options.variant or NAMES:
-            kernel, types, constants = variant(name)
-            compiled = compile_variant(kernel, types, constants, arch)
-            reports.append(report(name, compiled, constants, arch))
+    reports = [report(name, arch) for arch in options.arch or [80, 90] for name in names]
     if options.json:
-        print(json.dumps(reports, indent=1))
+        print("[\n" + ",\n".join(json.dumps(row) for row in reports) + "\n]")
         return 0
     columns = ["variant", "arch", "registers", "spills", "shared", "barriers", "branches"]
     columns += ["elements_per_thread", "per_element", "longest_path", "shortest_path"]

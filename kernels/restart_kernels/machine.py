@@ -130,7 +130,7 @@ class Machine:
             return
         good = F_uncond.numel() == F.numel() and F_uncond.dtype == F.dtype
         require(good, "F_uncond", F_uncond, "of the size and dtype of F, the conditional output")
-        require(self.guided, "net_in", self.net_in, "twice the size of x when there is an F_uncond")
+        require(self.guided or not x.numel(), "net_in", self.net_in, "twice the size of x when there is an F_uncond")
         _require_place(F_uncond, x.device)
 
 

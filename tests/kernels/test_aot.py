@@ -14,26 +14,37 @@ import restart_kernels
 from restart_kernels import aot
 
 BUDGET = 86  # instructions an H200 issues for each element while it moves its 14 bytes in 4.8 TB/s
+# Each constant of the row at each of its values, and all of them at once.
+MACHINES = (
+    "row-bf16-R0-halves",
+    "row-fp32-R2",
+    "row-bf16-R3-guided",
+    "row-fp32-noises2",
+    "row-bf16-paste",
+    "row-fp32-guided-weighed",
+    "row-bf16-R3-noises2-guided-weighed-paste",
+)
 
 
-@pytest.fixture(scope="module")
-def reports():
-    """Return the reports of `python -m restart_kernels.aot --json`, from processes without the interpreter."""
+def compiled(*options):
+    """Return the reports of `python -m restart_kernels.aot --json`, from a process without the interpreter."""
     triton = pytest.importorskip("triton")
     if not (Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm").exists():
         pytest.skip("this triton has no CUDA tools")
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     root = Path(restart_kernels.__file__).parents[2]
     environment["PYTHONPATH"] = os.pathsep.join(str(root / folder) for folder in ("kernels", "bindings"))
-    rows = []
-    for options in (
-        ["--arch", "90", "--arch", "80"],
-        ["--arch", "80", "--variant", aot.TAIL, "--variant", aot.PIXELS, "--variant", aot.ADVANCE],
-    ):
-        command = [sys.executable, "-m", "restart_kernels.aot", "--json", *options]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        rows += json.loads(done.stdout)
+    command = [sys.executable, "-m", "restart_kernels.aot", "--json", *options]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def reports():
+    """Return the reports of the default variants; the three on request are checked here."""
+    rows = compiled("--arch", "90", "--arch", "80")
+    rows += compiled("--arch", "80", "--variant", aot.TAIL, "--variant", aot.PIXELS, "--variant", aot.ADVANCE)
     advance, pixels, tail = rows.pop(), rows.pop(), rows.pop()
     assert (advance["variant"], advance["spills"], advance["shared"]) == (aot.ADVANCE, 0, 0)
     # three channels: every sample is read once, 16 bytes are written at once, nothing goes through shared memory
@@ -95,6 +106,50 @@ def test_memory_moves_in_full_vectors(reports):
         assert not scalar_stores
 
 
+def test_the_row_of_every_machine_stays_in_registers():
+    """No spill, no shared memory, nothing contracted, whatever the machine has; and what its rows cost at most.
+
+    Beyond a row of one register and one noise term these are 52 instructions for each further draw, of which PASTE has
+    one, and four for the two products and the two sums of each further register.
+    """
+    rows = {row["variant"]: row for row in compiled("--arch", "90", *(f"--variant={name}" for name in MACHINES))}
+    assert tuple(rows) == MACHINES
+    for name, row in rows.items():
+        assert (row["spills"], row["stack"], row["shared"], row["barriers"]) == (0, 0, 0, 0), name
+        assert row["contracted"] == [], name
+        assert row["registers"] <= 168, "12 warps per SM need at most 168"
+        draws = 1 + ("noises2" in name) + ("paste" in name)
+        registers = next((r for r in range(4) if f"R{r}" in name), 1)
+        assert row["longest_path"] <= 80 + 52 * (draws - 1) + 4 * max(registers - 1, 0), name
+        assert row["shortest_path"] <= 30, name
+        assert all(".v" in access for access in row["accesses"] if access.startswith("st")), name
+
+
+def test_the_weights_stay_in_registers_and_read_in_full_vectors():
+    """Five sums of two outputs: of 16 elements 48 products and 80 sums at least, in one turn of the loop."""
+    for row in compiled("--arch", "90", *(f"--variant={name}" for name in aot.WEIGH)):
+        quads = row["elements_per_thread"] / 4
+        assert (row["spills"], row["stack"], row["contracted"]) == (0, 0, [])
+        assert row["shared"] <= 128
+        assert row["registers"] <= 64, "4 programs of 8 warps fit on a multiprocessor"
+        assert 8 <= row["loop"] <= 14
+        wide = "ld.global.v4.b32" if "fp32" in row["variant"] else "ld.global.v2.b32"
+        assert row["accesses"][wide] == 2 * (quads + 1)  # unrolled, and the passes that are left over
+
+
+def test_the_names_of_all_machines():
+    names = aot.machines()
+    assert len(set(names)) == len(names) == 2 * 4 * 2 * 4 * 2 + len(aot.WEIGH)
+    assert {*MACHINES, *aot.WEIGH, *aot.NAMES} - {"normal"} <= set(names)
+
+
+def test_a_variant_that_does_not_exist_is_refused(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        aot.main(["--variant", "row-bf16-R4"])
+    assert stopped.value.code == 2
+    assert "no variant is named row-bf16-R4; they are all, normal," in capsys.readouterr().err
+
+
 def test_no_product_is_contracted(reports):
     for row in reports.values():
         assert row["contracted"] == []
@@ -107,6 +162,9 @@ def test_the_contraction_check_sees_contractions():
     assert len(aot.contracted("\tmul.f32 \t%f1, %f2, %f3;\n")) == 1
     assert len(aot.contracted("\tsqrt.approx.ftz.f32 \t%f1, %f2;\n")) == 1
     assert len(aot.contracted("\tadd.ftz.f32 \t%f1, %f2, %f3;\n")) == 1
+    assert aot.contracted("\tdiv.rn.f32 \t%f1, %f2, %f3;\n\tsqrt.rn.f32 \t%f1, %f2;\n") == []
+    for approximate in ("div.full.f32", "div.approx.f32", "rcp.approx.ftz.f32", "rsqrt.approx.f32"):
+        assert len(aot.contracted(f"\t{approximate} \t%f1, %f2, %f3;\n")) == 1
     assert len(aot.contracted("\t@%p1 fma.rn.f32 \t%f3, %f1, %f4, %f2;\n")) == 1
 
 
@@ -118,6 +176,27 @@ def test_paths_are_counted_through_branches():
         f"{line}:" if line.startswith(".L") else f"        /*{i:04x}*/    {line} ;" for i, line in enumerate(lines)
     )
     assert aot.path_lengths(aot.basic_blocks(text)) == (8, 5)
+
+
+def test_a_loop_is_one_turn():
+    """Entry of 1, a loop of 3 that is taken once, a tail of 1 + exit; a block that only repeats is padding."""
+    lines = [
+        "MOV R1, R2",
+        ".L_x_1",
+        "FADD R1, R2, R3",
+        "NOP",
+        "FADD R1, R2, R3",
+        "@P0 BRA `(.L_x_1)",
+        "FMUL R1, R2, R3",
+    ]
+    lines += ["EXIT", ".L_x_2", "BRA `(.L_x_2)"]
+    text = "\n".join(
+        f"{line}:" if line.startswith(".L") else f"        /*{i:04x}*/    {line} ;" for i, line in enumerate(lines)
+    )
+    blocks = aot.basic_blocks(text)
+    assert aot.path_lengths(blocks) == (6, 6)
+    assert aot.longest_loop(blocks) == 3
+    assert aot.longest_loop(blocks[:1]) == 0
 
 
 def test_the_interpreter_is_refused(monkeypatch, capsys):

@@ -10,7 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.row_batches import ALL, BF16, F16, F32, Batch, assert_equal_bits, bits, stated, table
+from support.row_batches import (
+    ALL,
+    BF16,
+    F16,
+    F32,
+    METHODS,
+    READS,
+    REGISTERS,
+    STORES,
+    Batch,
+    assert_equal_bits,
+    bits,
+    stated,
+    table,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import restart_kernels as rk
@@ -49,17 +63,12 @@ def test_equals_its_statement_for_every_dtype(backend, device, F_dtype, net_dtyp
 @pytest.mark.parametrize("guided", [False, True])
 def test_every_combination_of_flags_in_one_batch(backend, device, guided):
     """Sample b is at row b, and every register its row does not read is full of NaN."""
-    flags = list(range(64)) if guided else list(range(0, 64, 3))
+    flags = [flag | L.GUIDE for flag in range(64)] if guided else list(range(0, 64, 3))
     n = len(flags)
     s = torch.where(torch.arange(n) % 3 == 0, 0.0, 0.5)
     rows = table(flags, s=s, device=device)
     case = Batch(n, 5, rows, BF16, BF16, guided, cursor=range(n), device=device)
-    for b, flag in enumerate(flags):
-        unread = [(L.READ_X, case.x), (L.READ_H, case.h), (L.READ_F, case.F)]
-        unread += [(L.READ_F, case.F_uncond)] if guided else []
-        for bit, register in unread:
-            if not flag & bit:
-                register[b] = torch.nan
+    case.poison()
     found = case.run_row(backend)
     assert_equal_bits(found, stated(case))
     x, h, net_in, first_bad = found
@@ -68,6 +77,210 @@ def test_every_combination_of_flags_in_one_batch(backend, device, guided):
         assert x[b].isfinite().all() == bool(flag & (L.READ_X | L.STORE_X))
         assert h[b].isfinite().all() == bool(flag & (L.READ_H | L.STORE_H))
         assert net_in[b::n].isfinite().all()
+
+
+# What a machine has for guidance: F alone, two halves of net_in and F alone, F_uncond, and F_uncond with mix.
+FORMS = {
+    "plain": {},
+    "halves": {"guided": True},
+    "guided": {"guided": True},
+    "weighed": {"guided": True, "weighed": True},
+}
+
+
+def rows_of_all_kinds(count, registers, seed, device):
+    """Return a table of random rows for a machine: any bits, at most one store of the history and one method."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def one_of(values):
+        return values[torch.randint(len(values), (), generator=generator)]
+
+    any_of = (L.READ_X, L.READ_F, L.STORE_X, L.STORE_NET, L.GUIDE, L.PASTE, *READS[:registers])
+    flags = [
+        sum(bit * one_of((0, 1)) for bit in any_of) + one_of((0, *STORES[:registers])) + one_of((0, *METHODS))
+        for _ in range(count)
+    ]
+    k = torch.arange(count)
+    s, s2 = torch.where(k % 3 == 0, 0.0, 0.5), torch.where(k % 2 == 0, 0.0, 0.75)
+    coef, code = table(flags, seed, s, device, s2)
+    coef[k % 4 == 1, L.S_K] = 0
+    return coef, code
+
+
+@pytest.mark.parametrize("registers", range(4))
+@pytest.mark.parametrize("noises", [1, 2])
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_of_all_kinds_on_every_machine(backend, device, registers, noises, form):
+    """In one batch, idle samples among them; NaN is in all that a sample does not read."""
+    for paste in (False, True):
+        seed = 8 * registers + 4 * noises + 2 * len(form) + paste
+        rows = rows_of_all_kinds(8, registers, seed, device)
+        F_dtype, net_dtype = ((F32, BF16), (BF16, F16), (F16, F32))[seed % 3]
+        case = Batch(
+            10,
+            (63, 128)[registers % 2],
+            rows,
+            F_dtype,
+            net_dtype,
+            cursor=[-1, *range(8), -3],
+            seed=seed,
+            device=device,
+            registers=registers,
+            noises=noises,
+            paste=paste,
+            **FORMS[form],
+        )
+        if form == "halves":
+            case.F_uncond = None
+        case.poison()
+        found = case.run_row(backend)
+        assert_equal_bits(found, stated(case))
+        after = case.by_name(found)
+        assert (after["first_bad"] == L.NEVER).all()
+        touched = {"x": L.READ_X | L.STORE_X} | {n: r | s for n, r, s in zip(REGISTERS, READS, STORES, strict=True)}
+        for name in ("x", *REGISTERS[:registers]):
+            for b, flags in enumerate(rows[1][:, L.FLAGS].tolist(), start=1):
+                assert after[name][b].isfinite().all() == bool(flags & touched[name]), (name, b)
+            assert after[name][[0, -1]].isnan().all()
+
+
+def test_every_combination_of_the_history(backend, device):
+    """All reads with all stores of three registers; each has NaN where it is not read."""
+    flags = [
+        L.READ_X | L.READ_F | L.STORE_NET | sum(bit for k, bit in enumerate(READS) if reads >> k & 1) | store
+        for reads in range(8)
+        for store in (0, *STORES)
+    ]
+    n = len(flags)
+    case = Batch(n, 5, table(flags, s=0.0, device=device), cursor=range(n), device=device, registers=3)
+    case.poison()
+    _, h, _, first_bad, h2, h3 = found = case.run_row(backend)
+    assert_equal_bits(found, stated(case))
+    assert (first_bad == L.NEVER).all()
+    for register, read, store in zip((h, h2, h3), READS, STORES, strict=True):
+        assert register.isfinite().all(1).tolist() == [bool(flag & (read | store)) for flag in flags]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_g_reads_the_registers_before_they_are_overwritten(backend, device, number):
+    """A row can swap x with each of the history registers."""
+    rows = table([L.READ_X | READS[number] | L.STORE_X | STORES[number]], s=0.0, device=device)
+    rows[0][:] = -0.0
+    rows[0][0, [(L.Y_H, L.Y_H2, L.Y_H3)[number], L.G_X]] = 1.0
+    case = Batch(2, 9, rows, device=device, registers=3)
+    x, h, _, _, h2, h3 = case.run_row(backend)
+    register = REGISTERS[number]
+    assert torch.equal(x, getattr(case, register))
+    assert torch.equal((h, h2, h3)[number], case.x)
+
+
+@pytest.mark.parametrize("reads_h", [False, True])
+def test_a_register_that_no_row_reads_changes_no_bit(backend, device, reads_h):
+    """Signed zeros included: a table runs with the same bits on every machine that has what it reads and stores."""
+    flags = L.READ_X | L.READ_F | L.STORE_X | L.STORE_NET | (L.READ_H | L.STORE_H if reads_h else 0)
+    coef, code = table([flags] * 8, s=0.0, device=device)
+    for r in range(8):  # all signs of the terms of y and g
+        signs = torch.tensor([1.0 - 2 * (r >> k & 1) for k in range(3)], device=device)
+        coef[r, [L.Y_X, L.Y_H, L.Y_F]] = coef[r, [L.G_X, L.G_H, L.G_F]] = signs
+    zeros = torch.tensor([0.0, -0.0], device=device)
+    results = []
+    for registers in range(int(reads_h), 4):
+        case = Batch(8, 9, (coef, code), cursor=range(8), device=device, registers=registers)
+        case.x[:, :8], case.F[:, :8] = zeros.repeat_interleave(4), zeros.repeat_interleave(2).repeat(2)
+        if reads_h:
+            case.h[:, :8] = zeros.repeat(4)
+        case.poison()
+        found = case.run_row(backend)
+        assert_equal_bits(found, stated(case))
+        found = case.by_name(found)
+        results.append([found[name] for name in ("x", "net_in", *(["h"] if reads_h else []))])
+    for other in results[1:]:
+        assert_equal_bits(other, results[0])
+    assert results[0][0][:, :8].signbit().any()
+
+
+@pytest.mark.parametrize("free", [0.0, 1.0])
+def test_a_mask_of_1_is_y_and_a_mask_of_0_is_the_known_image(backend, device, free):
+    flags = L.READ_X | L.READ_F | L.STORE_X | L.STORE_NET
+    coef, code = table([flags | L.PASTE, flags], device=device)
+    coef[0, [L.K, L.S_K]] = torch.tensor([1.0, 0.0], device=device)
+    coef[1, : L.K], code[1, L.DRAW] = coef[0, : L.K], code[0, L.DRAW]
+    case = Batch(3, 63, (coef, code), device=device, paste=True)
+    case.mask[:] = free
+    x, _, net_in, _ = case.run_row(backend)
+    expected = case.known
+    if free:
+        case.cursor[:] = 1
+        expected = case.run_row(backend)[0]
+    assert torch.equal(x, expected)
+    assert torch.equal(net_in, coef[0, L.C_IN] * expected)
+
+
+def test_a_known_image_gets_the_noise_of_its_own_draw(backend, device):
+    """Where nothing is free x ← K·k + S_K·ε(DRAW_K), whatever y is, but a y that is not finite is found there too."""
+    coef, code = table([L.READ_X | L.STORE_X | L.PASTE], s=[0.5], device=device)
+    case = Batch(2, 63, (coef, code), device=device, paste=True)
+    case.mask.zero_()
+    eps = rk.normal(case.seeds, code[0, L.DRAW_K].item(), 63, backend="reference")
+    assert torch.equal(case.run_row(backend)[0], coef[0, L.K] * case.known + coef[0, L.S_K] * eps)
+    case.x[1, 7] = torch.nan
+    assert case.run_row(backend)[3].tolist() == [L.NEVER, 0]
+
+
+def test_a_second_noise_term_with_std_0_is_not_drawn(backend, device):
+    """And a machine with one noise term does not look at it; −0 stays −0."""
+    flags = L.READ_X | L.STORE_X
+    coef, code = table([flags, flags], s=[0.5, 0.0], device=device, s2=0.0)
+    coef[:, [L.Y_X, L.Y_H, L.Y_F]] = torch.tensor([1.0, -1.0, -1.0], device=device)
+    one = Batch(2, 63, (coef, code), cursor=[0, 1], device=device, noises=1)
+    two = Batch(2, 63, (coef, code), cursor=[0, 1], device=device, noises=2)
+    one.x[:, :9], two.x[:, :9] = -0.0, -0.0
+    expected = one.run_row(backend)
+    assert expected[0][1, :9].signbit().all()
+    assert_equal_bits(two.run_row(backend), expected)
+    coef[:, L.S2] = 3.0
+    assert_equal_bits(one.run_row(backend), expected)
+
+
+def test_two_noise_terms_of_one_draw_are_two_terms(backend, device):
+    """Each is rounded and added on its own: (y + S·ε) + S2·ε. The second may stand alone."""
+    coef, code = table([L.READ_X | L.STORE_X] * 2, s=[0.3, 0.0], device=device, s2=[0.7, 0.7])
+    code[:, L.DRAW2] = code[0, L.DRAW]
+    case = Batch(2, 63, (coef, code), cursor=[0, 1], device=device, noises=2)
+    found = case.run_row(backend)
+    assert_equal_bits(found, stated(case))
+    eps = rk.normal(case.seeds, code[0, L.DRAW].item(), 63, backend="reference")
+    y = coef[:, L.Y_X, None] * case.x + coef[:, L.Y_H, None] * 0.0 + coef[:, L.Y_F, None] * 0.0
+    y[0] = y[0] + coef[0, L.S] * eps[0]
+    assert torch.equal(found[0], y + coef[:, L.S2, None] * eps)
+
+
+def test_a_row_without_guide_takes_the_first_output(backend, device):
+    """F_uncond may be full of NaN there, or absent: the bits are those of no F_uncond, and both halves are written."""
+    rows = table([ALL & ~L.GUIDE], device=device)
+    case = Batch(3, 63, rows, BF16, BF16, guided=True, device=device)
+    case.F_uncond[:] = torch.nan
+    with_nan = case.run_row(backend)
+    case.F_uncond = None
+    assert_equal_bits(case.run_row(backend), with_nan)
+    plain = Batch(3, 63, rows, BF16, BF16, device=device)
+    for name in ("x", "h", "F"):
+        setattr(plain, name, getattr(case, name))
+    x, h, net_in, first_bad = plain.run_row(backend)
+    assert_equal_bits(with_nan, (x, h, net_in.repeat(2, 1), first_bad))
+
+
+def test_a_row_with_guide_takes_the_only_output_as_it_is(backend, device):
+    rows = table([ALL, ALL & ~L.GUIDE, ALL | L.APG], device=device)
+    rows[0][1:], rows[1][1:, L.DRAW] = rows[0][0], 0
+    case = Batch(3, 63, rows, guided=True, device=device, weighed=True)
+    case.F_uncond = None
+    results = []
+    for row in range(3):
+        case.cursor[:] = row
+        results.append(case.run_row(backend))
+    for other in results[1:]:
+        assert_equal_bits(other, results[0])
 
 
 def test_mixed_cursors_and_idle_samples(backend, device):
@@ -217,6 +430,7 @@ class NoTorchOps(TorchDispatchMode):
 def test_the_launch_runs_no_tensor_operation(device, monkeypatch):
     """So it allocates nothing and waits for nothing. It also forbids contraction."""
     module = pytest.importorskip("restart_kernels.row.triton")
+    weights_module = pytest.importorskip("restart_kernels.row.weights_triton")
     launched = []
 
     class Recorder:
@@ -224,31 +438,35 @@ def test_the_launch_runs_no_tensor_operation(device, monkeypatch):
             return lambda *args, **options: launched.append((grid, args, options))
 
     monkeypatch.setattr(module, "row_kernel", Recorder())
-    case = Batch(3, 9, table([ALL]), guided=True)
+    case = Batch(3, 9, table([ALL]), guided=True, weighed=True)
     monkeypatch.setattr(module, "advance_kernel", Recorder())
+    monkeypatch.setattr(weights_module, "weigh_kernel", Recorder())
     bound = rk.bind(case.machine(), "triton")
     with NoTorchOps():
+        bound.weigh(case.F, case.F_uncond)
         bound.run_row(case.F, case.F_uncond)
         bound.advance()
-    (grid, args, options), (advance_grid, _, _) = launched
-    assert grid == (1, 3)
-    assert advance_grid == (1,)
-    assert options["enable_fp_fusion"] is False
+    (weigh_grid, weigh_args, weigh_options), (grid, args, options), (advance_grid, _, _) = launched
+    assert (weigh_grid, grid, advance_grid) == ((3,), (1, 3), (1,))
+    assert options["enable_fp_fusion"] is weigh_options["enable_fp_fusion"] is False
     assert args[0].data_ptr() == case.x.data_ptr()
+    assert weigh_args[2].data_ptr() == case.mix.data_ptr()
 
 
 def test_no_sync_and_no_allocation_on_the_gpu(device):
     if device.type != "cuda":
         pytest.skip("syncs and allocations of a GPU")
-    case = Batch(3, 3072, table([ALL], device=device), BF16, BF16, guided=True, device=device)
+    case = Batch(3, 3072, table([ALL | L.APG], device=device), BF16, BF16, guided=True, device=device, weighed=True)
     for name in rk.available_backends(device):
         bound = rk.bind(case.machine(), name)
+        bound.weigh(case.F, case.F_uncond)
         bound.run_row(case.F, case.F_uncond)
         bound.advance()
         case.cursor.zero_()
         before = torch.cuda.memory_stats()["allocation.all.allocated"]
         torch.cuda.set_sync_debug_mode("error")
         try:
+            bound.weigh(case.F, case.F_uncond)
             bound.run_row(case.F, case.F_uncond)
             bound.advance()
         finally:
@@ -362,6 +580,17 @@ BAD_ARGUMENTS = {
     "F_uncond": lambda c: {"F_uncond": c.F.to(BF16), "net_in": c.net_in.repeat(2, 1)},
     "net_in": lambda c: {"F_uncond": c.F},
     "c_noise": lambda c: {"c_noise": c.x[0, :2].contiguous()},
+    "h2": lambda c: {"h2": c.x[:, :-1].contiguous()},
+    "h3": lambda c: {"h2": c.x.clone(), "h3": c.x.to(BF16)},
+    "h before h2": lambda c: {"h": None, "h2": c.x.clone()},
+    "h2 before h3": lambda c: {"h3": c.x.clone()},
+    "known": lambda c: {"known": c.x.long(), "mask": c.x.clone()},
+    "mask": lambda c: {"known": c.x.clone(), "mask": c.x[:1].clone()},
+    "known and mask": lambda c: {"known": c.x.clone()},
+    "mask go together": lambda c: {"mask": c.x.clone()},
+    "mix": lambda c: {"mix": torch.zeros(2, 3)},
+    "mix must be": lambda c: {"mix": torch.zeros(2, 2, dtype=torch.float64)},
+    "noises": lambda c: {"noises": 3},
     "coef": lambda c: {"coef": c.coef[:, :10].contiguous()},
     "code": lambda c: {"code": c.code.long()},
     "cursor": lambda c: {"cursor": c.cursor.long()},

@@ -107,6 +107,28 @@ class Batch:
             rk.bind(machine, backend).run_row(self.F, self.F_uncond)
         return tuple(getattr(machine, name) for name in WRITTEN if own[name] is not None)
 
+    def by_name(self, found):
+        """Return a result of `run_row` by the names of its tensors."""
+        return dict(zip((name for name in WRITTEN if getattr(self, name) is not None), found, strict=True))
+
+    def weigh(self, backend):
+        """Return mix after `weigh` on this backend; the batch itself is left as it is."""
+        machine = self.machine(mix=self.mix.clone())
+        rk.bind(machine, backend).weigh(self.F, self.F_uncond)
+        return machine.mix
+
+    def poison(self):
+        """Fill with NaN all that the row of a sample does not read, and all of an idle sample."""
+        for b, row in enumerate(self.cursor.expand(len(self.x)).tolist()):
+            flags = self.code[row, L.FLAGS].item() if row >= 0 else 0
+            guided = flags & L.READ_F and flags & L.GUIDE
+            read = {"x": flags & L.READ_X, "F": flags & L.READ_F, "F_uncond": guided}
+            read |= {name: flags & bit for name, bit in zip(REGISTERS, READS, strict=True)}
+            read |= {"known": flags & L.PASTE, "mask": flags & L.PASTE, "mix": guided and flags & sum(METHODS)}
+            for name, bit in read.items():
+                if not bit and getattr(self, name) is not None:
+                    getattr(self, name)[b] = torch.nan
+
 
 def bits(x):
     """Return the bit pattern, with one pattern for all NaNs: their payload is not part of the scheme."""
@@ -173,3 +195,42 @@ def stated(batch, dtype=np.float32):
         if flags & L.STORE_NET:
             net_in[b :: len(x)] = torch.from_numpy(c[L.C_IN] * y).to(net_in.dtype)
     return tuple(t for t in new.values() if t is not None)
+
+
+def stated_weights(batch, dtype=np.float32):
+    """Return the weights that `weigh` writes to mix, in numpy, sample by sample; every operation is rounded."""
+    mix = batch.mix.clone().cpu()
+    n = batch.x.shape[1]
+    for b, row in enumerate(batch.cursor.cpu().expand(len(mix)).tolist()):
+        flags = batch.code[row, L.FLAGS].item() if row >= 0 else 0
+        if not (flags & L.GUIDE and flags & sum(METHODS)):
+            continue
+        c, u = (f[b].cpu().double().numpy().astype(dtype) for f in (batch.F, batch.F_uncond))
+        w, p, q = batch.coef[row, [L.W, L.P, L.Q]].cpu().numpy().astype(dtype)
+        v, one, count = 1 - w, dtype(1), dtype(n)
+        with np.errstate(all="ignore"):
+            cc, uu, cu, sc, su = (_sum(f) for f in (c * c, u * u, c * u, c, u))
+            if flags & L.RESCALE:
+                v_c, v_u, v_cu = cc - sc * sc / count, uu - su * su / count, cu - sc * su / count
+                var = (w * w * v_c + v * v * v_u) + 2 * (w * v) * v_cu
+                f = p * (np.sqrt(np.maximum(v_c, 0) / var) if var > 0 else one) + (1 - p)
+                found = f * w, f * v
+            elif flags & L.ZERO_STAR:
+                found = w, (cu / uu if uu > 0 else 0 * one) * v
+            else:
+                d = np.sqrt(np.maximum((cc - 2 * cu) + uu, 0))
+                k = q / d if q > 0 and d > q else one
+                along = k * ((cc - cu) / cc) if cc > 0 else 0 * one
+                found = 1 - v * (k - (1 - p) * along), v * k
+        mix[b] = torch.from_numpy(np.array(found))
+    return mix
+
+
+def _sum(v):
+    """Return the sum of v: element i goes to accumulator i mod 1024, in order, and then neighbours are added."""
+    total = np.zeros(1024, v.dtype)
+    for i in range(0, len(v), 1024):
+        total[: len(v) - i] += v[i : i + 1024]
+    while len(total) > 1:
+        total = np.array([total[k] + total[k + 1] for k in range(0, len(total), 2)])
+    return total[0]

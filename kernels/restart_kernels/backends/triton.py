@@ -22,7 +22,9 @@ from .base import Backend
 
 QUAD = 4  # elements of one Philox counter
 ADVANCE_BLOCK = 128  # cursors that one program moves
+WEIGH_WARPS = 8  # of a program that weighs one sample: four accumulators of each sum in a thread
 GRID_Y = 65535  # CUDA's limit on the second grid axis
+NUMEL_END = 2**31 - 2**12  # kernels count elements in 32 bits, and a loop over a sample goes up to 2**12 past its end
 
 
 class Config(NamedTuple):
@@ -68,7 +70,7 @@ def configure(numel: int, batch: int) -> Config:
     blocks = -(-quads // block)
     batch_axis = 1 if batch <= GRID_Y else 0
     grid = (blocks, batch) if batch_axis else (batch, blocks)
-    if numel >= 2**31 or grid[1] > GRID_Y:
+    if numel >= NUMEL_END or grid[1] > GRID_Y:
         raise KernelError(f"{batch} samples of {numel} elements are beyond the launch grid; use backend='reference'")
     return Config(block, warps, grid, batch_axis, numel % (QUAD * block) == 0)
 
@@ -76,6 +78,15 @@ def configure(numel: int, batch: int) -> Config:
 def options(warps: int) -> dict[str, Any]:
     """Return the compiler's options for a kernel. Contraction is off: a fused multiply-add would change bits."""
     return {"num_warps": warps, "enable_fp_fusion": False}
+
+
+def row_options(warps: int, registers: int, noises: int) -> dict[str, Any]:
+    """Return the options for the row of a machine with so many history registers and noise terms.
+
+    The compiler aims at 128 hardware registers for a thread. With two history registers and two noise terms it would
+    spill one or two values to get there, so it may take 168, with which 12 warps fit on a multiprocessor.
+    """
+    return options(warps) | ({"maxnreg": 168} if registers >= 2 and noises == 2 else {})
 
 
 @cache
@@ -94,40 +105,53 @@ def interpreted() -> bool:
 
 
 class _Bound:
-    """A machine bound to the Triton kernels; the arguments of both launches are made once."""
+    """A machine bound to the Triton kernels; the arguments of all launches are made once."""
 
     def __init__(self, machine: Machine) -> None:
         from ..row import triton as kernels
+        from ..row import weights_triton
 
         m = self.machine = machine
         batch, cursors = m.x.shape[0], m.cursor.shape[0]
         self.numel = m.x.numel() // batch
         config = configure(self.numel, batch)
+        stride = {"CURSOR_STRIDE": 0 if cursors == 1 else 1}
         self.row = kernels.row_kernel[config.grid]
         self.row_options = {
-            "CURSOR_STRIDE": 0 if cursors == 1 else 1,
-            "GUIDED": m.guided,
+            **stride,
+            "HALVES": m.guided,
+            "NOISES": m.noises,
             "INTERPRETED": m.x.device.type == "cpu",
             **config.constants,
-            **options(config.warps),
+            **row_options(config.warps, len(m.history), m.noises),
         }
         self.next = kernels.advance_kernel[(-(-cursors // ADVANCE_BLOCK),)]
         self.next_options = {"GIVE": m.c_noise is not None, "BLOCK": ADVANCE_BLOCK, **options(1)}
+        self.weights = weights_triton.weigh_kernel[(batch,)]
+        self.weights_options = {**stride, **options(WEIGH_WARPS)}
 
     def run_row(self, F: Tensor | None, F_uncond: Tensor | None = None) -> None:
         m = self.machine
-        # A row that reads no F needs no F: any pointer of a float type will do.
-        F = m.net_in if F is None else F
-        F_uncond = F if F_uncond is None else F_uncond
+        if F is None:
+            # A row that reads no F needs no F: any pointer of a float type will do. Under guidance for both, so that
+            # the kernel of guided rows serves this one too.
+            F, F_uncond = m.net_in, m.net_in if m.guided else None
+        registers = (m.x, m.h, m.h2, m.h3)
         table = (m.coef, m.code, m.cursor, m.seeds, m.first_bad)
+        sizes = (self.numel, m.x.numel())
         with _device_of(m.x):
-            self.row(m.x, m.h, F, F_uncond, m.net_in, *table, self.numel, m.x.numel(), **self.row_options)
+            self.row(*registers, F, F_uncond, m.net_in, m.known, m.mask, m.mix, *table, *sizes, **self.row_options)
 
     def advance(self) -> None:
         m = self.machine
         c_noise = m.cursor if m.c_noise is None else m.c_noise
         with _device_of(m.x):
             self.next(m.coef, m.code, m.cursor, c_noise, m.cursor.shape[0], **self.next_options)
+
+    def weigh(self, F: Tensor, F_uncond: Tensor) -> None:
+        m = self.machine
+        with _device_of(m.x):
+            self.weights(F, F_uncond, m.mix, m.coef, m.code, m.cursor, self.numel, **self.weights_options)
 
 
 class Triton:

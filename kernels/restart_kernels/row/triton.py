@@ -1,10 +1,13 @@
 """The fused row in Triton: one launch, one pass over memory.
 
 A program owns 4·QUADS consecutive elements of one sample. All of them are at the same row, so everything that depends
-on the row (what is read, what is stored, whether there is noise) is uniform: memory is masked by a scalar and the noise
-sits behind a real branch. Tiles are [QUADS, 4] with the four columns of a Philox counter in one thread: float32 moves
-in 128-bit accesses, 16-bit types in 64-bit ones, and no layout ever changes, so there is no shared memory and no
-barrier. `python -m restart_kernels.aot` prints the figures.
+on the row (what is read, what is stored, whether there is noise, guidance or a known image) is uniform: memory is
+masked by a scalar, and what takes many instructions sits behind a real branch. Tiles are [QUADS, 4] with the four
+columns of a Philox counter in one thread: float32 moves in 128-bit accesses, 16-bit types in 64-bit ones, and no layout
+ever changes, so there is no shared memory and no barrier. `python -m restart_kernels.aot` prints the figures.
+
+What a machine does not have is None, and is not compiled: history registers (R is the number of those that are there),
+F_uncond, the known image with its mask, mix.
 
 Mirrors `reference.py` bit for bit: every product and sum is rounded (launched with enable_fp_fusion=False).
 """
@@ -18,13 +21,19 @@ from .. import layout as L
 from ..philox.coefficients import STREAM_NORMAL
 from ..philox.triton import normal_tile
 
-READ_X, READ_H, READ_F = tl.constexpr(L.READ_X), tl.constexpr(L.READ_H), tl.constexpr(L.READ_F)
-STORE_X, STORE_H = tl.constexpr(L.STORE_X), tl.constexpr(L.STORE_H)
-STORE_NET, END = tl.constexpr(L.STORE_NET), tl.constexpr(L.END)
+READ_X, READ_F = tl.constexpr(L.READ_X), tl.constexpr(L.READ_F)
+READ_H, READ_H2, READ_H3 = tl.constexpr(L.READ_H), tl.constexpr(L.READ_H2), tl.constexpr(L.READ_H3)
+STORE_X, STORE_NET, END = tl.constexpr(L.STORE_X), tl.constexpr(L.STORE_NET), tl.constexpr(L.END)
+STORE_H, STORE_H2, STORE_H3 = tl.constexpr(L.STORE_H), tl.constexpr(L.STORE_H2), tl.constexpr(L.STORE_H3)
+STORE_ANY = tl.constexpr(L.STORE_H | L.STORE_H2 | L.STORE_H3)
+GUIDED_F = tl.constexpr(L.READ_F | L.GUIDE)  # both bits: F is read, and it is guided
+METHODS = tl.constexpr(L.RESCALE | L.ZERO_STAR | L.APG)
+PASTE = tl.constexpr(L.PASTE)
 NUM_COEF, NUM_CODE = tl.constexpr(L.NUM_COEF), tl.constexpr(L.NUM_CODE)
-FLAGS, DRAW = tl.constexpr(L.FLAGS), tl.constexpr(L.DRAW)
-Y_X, Y_H, Y_F, S = tl.constexpr(L.Y_X), tl.constexpr(L.Y_H), tl.constexpr(L.Y_F), tl.constexpr(L.S)
-G_X, G_H, G_F = tl.constexpr(L.G_X), tl.constexpr(L.G_H), tl.constexpr(L.G_F)
+FLAGS, DRAW, DRAW2, DRAW_K = (tl.constexpr(column) for column in (L.FLAGS, L.DRAW, L.DRAW2, L.DRAW_K))
+Y_X, Y_H, Y_H2, Y_H3, Y_F = (tl.constexpr(column) for column in (L.Y_X, L.Y_H, L.Y_H2, L.Y_H3, L.Y_F))
+G_X, G_H, G_H2, G_H3, G_F = (tl.constexpr(column) for column in (L.G_X, L.G_H, L.G_H2, L.G_H3, L.G_F))
+S, S2, K, S_K = tl.constexpr(L.S), tl.constexpr(L.S2), tl.constexpr(L.K), tl.constexpr(L.S_K)
 C_IN, W, C_NOISE = tl.constexpr(L.C_IN), tl.constexpr(L.W), tl.constexpr(L.C_NOISE)
 IDLE = tl.constexpr(L.IDLE)
 NOISE = tl.constexpr(STREAM_NORMAL)
@@ -39,21 +48,36 @@ def _to_bfloat16(x):
 
 
 @triton.jit
+def _noise(std, draw, seed_ptr, quads):
+    """Return std·ε of the counters `quads` [Q, 1], float32 [Q, 4]."""
+    seed = tl.load(seed_ptr)
+    k0 = seed.to(tl.uint32)
+    k1 = (seed >> 32).to(tl.uint32)
+    return std * normal_tile(quads, draw.to(tl.uint32), tl.cast(NOISE, tl.uint32), k0, k1)
+
+
+@triton.jit
 def row_kernel(
     x_ptr,
     h_ptr,
+    h2_ptr,
+    h3_ptr,
     F_ptr,
     F_uncond_ptr,
     net_ptr,
+    known_ptr,
+    mask_ptr,
+    mix_ptr,
     coef_ptr,
     code_ptr,
     cursor_ptr,
     seeds_ptr,
     first_bad_ptr,
     E,  # elements per sample, below 2**31
-    half,  # B·E: where the unconditional half of net_in begins
+    half,  # B·E: where the second half of net_in begins
     CURSOR_STRIDE: tl.constexpr,
-    GUIDED: tl.constexpr,
+    HALVES: tl.constexpr,  # net_in has two, and both are written; F_uncond may still be None
+    NOISES: tl.constexpr,
     QUADS: tl.constexpr,
     BATCH_AXIS: tl.constexpr,
     EVEN: tl.constexpr,  # E is a multiple of 4·QUADS: no tail, 4 instructions per element less
@@ -80,33 +104,68 @@ def row_kernel(
     base = b.to(tl.int64) * E + first.to(tl.int64) * 4
     local = tl.arange(0, QUADS)[:, None]
     i = local * 4 + tl.arange(0, 4)[None, :]
+    quads = (first + local).to(tl.uint32)
     # Flags as a [1, 1] tile: the interpreter makes integers of a scalar comparison that is broadcast.
     bits = flags + tl.zeros([1, 1], tl.int32)
     inside = bits >= 0 if EVEN else i < E - first * 4
 
     # The loads are issued before the noise is computed, which hides their latency.
-    read_F = inside & ((bits & READ_F) != 0)
     x = tl.load(x_ptr + base + i, mask=inside & ((bits & READ_X) != 0), other=0.0)
-    h = tl.load(h_ptr + base + i, mask=inside & ((bits & READ_H) != 0), other=0.0)
-    F = tl.load(F_ptr + base + i, mask=read_F, other=0.0).to(tl.float32)
-    if GUIDED:
-        F_uncond = tl.load(F_uncond_ptr + base + i, mask=read_F, other=0.0).to(tl.float32)
-        F = F_uncond + tl.load(c + W, mask=live, other=0.0) * (F - F_uncond)
+    h = tl.zeros([QUADS, 4], tl.float32)  # a machine without registers adds the first term all the same
+    if h_ptr is not None:
+        h = tl.load(h_ptr + base + i, mask=inside & ((bits & READ_H) != 0), other=0.0)
+    if h2_ptr is not None:
+        h2 = tl.load(h2_ptr + base + i, mask=inside & ((bits & READ_H2) != 0), other=0.0)
+    if h3_ptr is not None:
+        h3 = tl.load(h3_ptr + base + i, mask=inside & ((bits & READ_H3) != 0), other=0.0)
+    F = tl.load(F_ptr + base + i, mask=inside & ((bits & READ_F) != 0), other=0.0).to(tl.float32)
+    if F_uncond_ptr is not None:
+        guided = (bits & GUIDED_F) == GUIDED_F
+        F_uncond = tl.load(F_uncond_ptr + base + i, mask=inside & guided, other=0.0).to(tl.float32)
+        if (flags & GUIDED_F) == GUIDED_F:
+            if mix_ptr is not None and flags & METHODS:
+                F = tl.load(mix_ptr + 2 * b) * F + tl.load(mix_ptr + 2 * b + 1) * F_uncond
+            else:
+                F = F_uncond + tl.load(c + W) * (F - F_uncond)
 
     if s != 0:
-        seed = tl.load(seeds_ptr + b)
-        k0 = seed.to(tl.uint32)
-        k1 = (seed >> 32).to(tl.uint32)
-        quads = (first + local).to(tl.uint32)
-        noise = s * normal_tile(quads, draw.to(tl.uint32), tl.cast(NOISE, tl.uint32), k0, k1)
+        noise = _noise(s, draw, seeds_ptr + b, quads)
     else:
         # -0, since y + (-0) is y also where y is -0; by its bits, since tl.full of 3.6 makes +0 of -0.0.
         noise = tl.full([QUADS, 4], -(1 << 31), tl.int32).to(tl.float32, bitcast=True)
-    y = ((y_x * x + y_h * h) + y_F * F) + noise
 
-    if flags & STORE_H:
-        g = (tl.load(c + G_X) * x + tl.load(c + G_H) * h) + tl.load(c + G_F) * F
-        tl.store(h_ptr + base + i, g, mask=inside)
+    y = y_x * x + y_h * h
+    if h2_ptr is not None:
+        y += tl.load(c + Y_H2, mask=live, other=0.0) * h2
+    if h3_ptr is not None:
+        y += tl.load(c + Y_H3, mask=live, other=0.0) * h3
+    y = (y + y_F * F) + noise
+    if h_ptr is not None and flags & STORE_ANY:
+        g = tl.load(c + G_X) * x + tl.load(c + G_H) * h
+        if h2_ptr is not None:
+            g += tl.load(c + G_H2) * h2
+        if h3_ptr is not None:
+            g += tl.load(c + G_H3) * h3
+        g += tl.load(c + G_F) * F
+        slot = h_ptr  # a row stores at most one of them
+        if h2_ptr is not None:
+            slot = tl.where((flags & STORE_H2) != 0, h2_ptr, slot)
+        if h3_ptr is not None:
+            slot = tl.where((flags & STORE_H3) != 0, h3_ptr, slot)
+        tl.store(slot + base + i, g, mask=inside)
+    # After g: x, the history and F need not be kept while there is more noise to make.
+    if NOISES == 2:
+        s2 = tl.load(c + S2, mask=live, other=0.0)
+        if s2 != 0:
+            y += _noise(s2, tl.load(code + DRAW2), seeds_ptr + b, quads)
+    if known_ptr is not None and flags & PASTE:
+        M = tl.load(mask_ptr + base + i, mask=inside, other=0.0)
+        known = tl.load(c + K) * tl.load(known_ptr + base + i, mask=inside, other=0.0)
+        s_k = tl.load(c + S_K)
+        if s_k != 0:
+            known += _noise(s_k, tl.load(code + DRAW_K), seeds_ptr + b, quads)
+        y = M * y + (1.0 - M) * known
+
     tl.store(x_ptr + base + i, y, mask=inside & ((bits & STORE_X) != 0))
     net = c_in * y
     if INTERPRETED and net_ptr.dtype.element_ty == tl.bfloat16:
@@ -115,7 +174,7 @@ def row_kernel(
         net = net.to(net_ptr.dtype.element_ty)
     store_net = inside & ((bits & STORE_NET) != 0)
     tl.store(net_ptr + base + i, net, mask=store_net)
-    if GUIDED:
+    if HALVES:
         tl.store(net_ptr + half + base + i, net, mask=store_net)
 
     # Largest |y| of each counter, NaN if there is one: one instruction per element where a test of each takes four.
