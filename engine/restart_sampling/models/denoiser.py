@@ -129,7 +129,7 @@ class Denoiser:
             label_dim,
             name=name or str(getattr(fn, "__name__", "function")),
             augmented_dim=augmented_dim,
-            conditions=conditions or {},
+            conditions={} if conditions is None else conditions,
         )
 
     def __repr__(self) -> str:
