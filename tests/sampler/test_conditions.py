@@ -669,4 +669,6 @@ def test_samples_of_any_shape(shape, device):
     assert row.x.shape == row.D.shape == (2, *shape)
     graph = with_graph(rs.Sampler(denoiser, plans[0], 2, device=device), "trajectory", make_capture(device))
     assert torch.equal(graph.run(range(3), conditions=given), x)
+    found = rs.parity(denoiser, plans[0], seeds=range(3), conditions=given, dtype="bf16", device=device)
+    assert 0 < found.changed < 1 and found.psnr > 20
     assert repr(denoiser) and denoiser(x, 0.5, mean=given["mean"]).shape == x.shape
