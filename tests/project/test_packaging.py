@@ -23,6 +23,7 @@ PUBLIC = [
     "BackendError",
     "Batch",
     "CheckpointError",
+    "Condition",
     "ConfigError",
     "Denoiser",
     "NonFiniteError",

@@ -326,6 +326,18 @@ def test_padding_is_told_the_null(device):
     assert evaluation.conditions.others["mean"].tolist() == [1, 1, 1, -3]
 
 
+def test_a_smaller_batch_is_told_nothing_of_the_batch_before(device):
+    """Where the second half begins depends on the lanes, so conditional rows of one batch are null rows of the next."""
+    plan = rs.Plan.build(**PLAN, guidance_scale=3.0)
+    given, labels = values(5, device=device), [2, 1, 2, 1, 2]
+    want = lone(kinds(), [plan], 5, given, labels, device)
+    for seeds in (range(100, 103), [(100 + i, plan) for i in range(3)]):
+        sampler = rs.Sampler(kinds(), plan, 5, device=device)
+        sampler.run(range(5), labels, conditions=given)
+        found = sampler.run(seeds, labels[:3], conditions=rows(given, slice(0, 3)))
+        assert torch.equal(found, want[:3])
+
+
 def test_guidance_needs_a_null_of_every_condition():
     called = []
 
@@ -657,4 +669,6 @@ def test_samples_of_any_shape(shape, device):
     assert row.x.shape == row.D.shape == (2, *shape)
     graph = with_graph(rs.Sampler(denoiser, plans[0], 2, device=device), "trajectory", make_capture(device))
     assert torch.equal(graph.run(range(3), conditions=given), x)
+    found = rs.parity(denoiser, plans[0], seeds=range(3), conditions=given, dtype="bf16", device=device)
+    assert 0 < found.changed < 1 and found.psnr > 20
     assert repr(denoiser) and denoiser(x, 0.5, mean=given["mean"]).shape == x.shape

@@ -38,6 +38,11 @@ def denoiser(classes=True):
     return rs.Denoiser(base.network, base.parameterization, SHAPE, base.label_dim, classes=names)
 
 
+def conditional():
+    conditions = {"note": rs.Condition((2,)), "kind": rs.Condition((), torch.int64)}
+    return rs.Denoiser.from_function(lambda x, sigma, note, kind: x * 0.5, SHAPE, conditions=conditions)
+
+
 PLAN = rs.Plan.build(steps=2)
 
 
@@ -457,15 +462,24 @@ CALLS = {
         f"sample.{name}": (
             lambda v, name=name: rs.sample(**{"denoiser": denoiser(), "plan": PLAN, "seeds": [0], name: v})
         )
-        for name in ("seeds", "class_labels", "latents", "callback", "progress")
+        for name in ("seeds", "class_labels", "conditions", "latents", "callback", "progress")
     },
+    **{
+        f"condition.{name}": (lambda v, name=name: rs.Condition(**{"shape": (2,), name: v}))
+        for name in ("shape", "dtype", "null", "shared", "default")
+    },
+    "value": lambda v: rs.sample(conditional(), PLAN, [0], conditions={"note": v, "kind": 1}),
+    "id": lambda v: rs.sample(conditional(), PLAN, [0], conditions={"note": 0.0, "kind": v}),
+    "own_value": lambda v: rs.sample(conditional(), PLAN, [(0, PLAN, {"note": v, "kind": 1})]),
+    "own_class": lambda v: rs.sample(denoiser(), PLAN, [(0, PLAN, {"class_labels": v})]),
+    "triples": lambda v: rs.sample(denoiser(), PLAN, [(0, PLAN, v)]),
     **{
         f"normal.{name}": (lambda v, name=name: rs.noise.normal(**{"seeds": [0], "shape": (2,), name: v}))
         for name in ("seeds", "draw", "shape", "device", "backend")
     },
     **{
         f"function.{name}": (lambda v, name=name: rs.Denoiser.from_function(**{"fn": len, "shape": (2,), name: v}))
-        for name in ("fn", "shape", "sigma_min", "sigma_max", "label_dim", "process", "augmented_dim")
+        for name in ("fn", "shape", "sigma_min", "sigma_max", "label_dim", "process", "augmented_dim", "conditions")
     },
     **{
         f"parity.{name}": (lambda v, name=name: rs.parity(denoiser(), PLAN, **{"seeds": [0], "dtype": "fp32", name: v}))

@@ -205,6 +205,30 @@ def test_the_border_is_contiguous(unet, memory_format, device):
     assert network.memory_format == memory_format
 
 
+@pytest.mark.parametrize("shape", [(7,), (5, 16), (2, 3, 4, 5)])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_samples_that_are_no_images_are_contiguous(shape, dtype, device):
+    """Channels last is a layout of images alone."""
+
+    class Field(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            weight = torch.ones(1, 2, 3, 3).to(memory_format=torch.channels_last)
+            self.weight = torch.nn.Parameter(weight)
+
+        def forward(self, net_in, c_noise, class_labels=None):
+            assert net_in.is_contiguous()
+            return net_in * 0.5
+
+    denoiser = rs.Denoiser(Field().to(device), edm(0.5), shape)
+    net_in = torch.randn(2, *shape, device=device)
+    for asked in ("auto", "channels_last"):
+        network = prepare(denoiser, device=device, dtype=dtype, compile="off", memory_format=asked)
+        assert network.memory_format == "contiguous"
+        assert network(net_in.to(network.net_dtype), torch.zeros(1, device=device)).shape == net_in.shape
+        assert any("no images" in note for note in network.notes) == (asked == "channels_last")
+
+
 def test_auto_keeps_the_layout_of_the_file(device):
     """On the CPU; on CUDA only fp32 does."""
     denoiser = tiny(device)

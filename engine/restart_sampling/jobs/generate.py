@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from ..common.checks import integer
-from ..common.errors import RestartValueError
+from ..common.errors import OutputError, RestartValueError
 from ..common.terminal import plain_console
 from ..common.version import __version__
 from ..models.denoiser import Denoiser
@@ -119,6 +119,11 @@ def run_job(
     batch = integer("batch_size", batch, 1, error=RestartValueError)
     shard_size = Shards(seeds, shard_size).size
     label = None if label is None else integer("label", label, 0, error=RestartValueError)
+    if pixels == "uint8" and len(denoiser.shape) != 3:
+        raise OutputError(
+            f"8-bit pixels are of images (C, H, W), and samples of {denoiser.name!r} are {denoiser.shape}; give "
+            "pixels='float32' (--pixels float32) and a format that holds floats"
+        )
     by: Workers
     if in_this_process(workers, address):
         most = max(1, min(batch, len(seeds)))  # no lanes beyond the number of samples

@@ -206,7 +206,7 @@ def _header(file: IO[bytes], job: str) -> dict[str, Any] | None:
             and header["dtype"] in DTYPES
             and isinstance(header["labels"], bool)
             and all(map(is_count, (*shape, *bad)))
-            and len(shape) == 4
+            and len(shape) > 1
             and all(shape[1:])  # so that no header names more seeds than the file has bytes
             and len(_seeds(header)) == shape[0]
         )

@@ -47,6 +47,8 @@ class Sheets:
 
 def _pictures(images: np.ndarray) -> np.ndarray | None:
     """Return pixels uint8 [n, H, W, C] with 1 or 3 channels, or None if the samples are no pictures."""
+    if images.ndim != 4:  # neither [n, H, W, C] nor float32 [n, C, H, W]
+        return None
     if images.dtype != np.uint8:
         images = (images * 127.5 + 128).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
     return images if len(images) and images.shape[-1] in (1, 3) else None

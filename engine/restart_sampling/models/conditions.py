@@ -58,7 +58,7 @@ class Condition:
     def __post_init__(self) -> None:
         put = partial(object.__setattr__, self)
         put("shape", _sizes(self.shape))
-        if self.dtype not in DTYPES:
+        if not isinstance(self.dtype, torch.dtype) or self.dtype not in DTYPES:
             raise RestartTypeError(
                 f"dtype of a condition must be torch.{either(map(_short, DTYPES))}, got {shown(self.dtype)}"
             )

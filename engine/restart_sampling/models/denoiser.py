@@ -132,7 +132,7 @@ class Denoiser:
             label_dim,
             name=name or str(getattr(fn, "__name__", "function")),
             augmented_dim=augmented_dim,
-            conditions=conditions or {},
+            conditions={} if conditions is None else conditions,
         )
 
     def guided_by(self, other: Denoiser, *, null: bool = False) -> Denoiser:

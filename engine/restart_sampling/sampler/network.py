@@ -55,6 +55,7 @@ def prepare(
         dtype: "fp32", "tf32", "bf16" or "fp16". Only modules are cast; a plain function gets net_in in that dtype.
         compile: "on", "off", or "auto": modules on CUDA. A plain function is compiled under "on" only.
         memory_format: "channels_last", "contiguous", or "auto": channels_last on CUDA unless fp32, otherwise as loaded.
+            Samples that are no images (C, H, W) are contiguous.
 
     Raises:
         BackendError: an unknown name, a device that is not there, or a module that cannot be copied.
@@ -65,7 +66,8 @@ def prepare(
         ("memory_format", memory_format, MEMORY_FORMATS),
     ):
         choice(name, value, allowed, error=BackendError)
-    return PreparedNetwork(denoiser.network, check_device(device), dtype, compile, memory_format)
+    images = len(denoiser.shape) == 3
+    return PreparedNetwork(denoiser.network, check_device(device), dtype, compile, memory_format, images)
 
 
 class PreparedNetwork:
@@ -79,14 +81,20 @@ class PreparedNetwork:
     """
 
     def __init__(
-        self, network: NetworkFunction, device: torch.device, dtype: str, compile: str, memory_format: str
+        self,
+        network: NetworkFunction,
+        device: torch.device,
+        dtype: str,
+        compile: str,
+        memory_format: str,
+        images: bool = True,
     ) -> None:
         network = getattr(network, "_orig_mod", network)  # a module that was compiled by the caller
         self.device, self.dtype, self.net_dtype = device, dtype, DTYPES[dtype]
         self._stateless = bool(getattr(network, "concurrent", False))
         self._notes: list[str] = []
         self._precision = self._choose_precision()
-        self.memory_format = self._choose_memory_format(network, memory_format)
+        self.memory_format = self._choose_memory_format(network, memory_format, images)
         self.module: nn.Module | None = None
         if isinstance(network, nn.Module):
             network = self.module = inference_copy(network, device, self.net_dtype, self.memory_format)
@@ -169,10 +177,11 @@ class PreparedNetwork:
             return "ieee"
         return "tf32"
 
-    def _choose_memory_format(self, network: NetworkFunction, asked: str) -> str:
-        if not isinstance(network, nn.Module):
+    def _choose_memory_format(self, network: NetworkFunction, asked: str, images: bool) -> str:
+        if not images or not isinstance(network, nn.Module):
             if asked == "channels_last":
-                self._notes.append("memory_format: a plain function gets contiguous tensors")
+                what = "a plain function gets" if images else "samples that are no images (C, H, W) are"
+                self._notes.append(f"memory_format: {what} contiguous tensors")
             return "contiguous"
         if asked != "auto":
             return asked

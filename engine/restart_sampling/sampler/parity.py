@@ -62,8 +62,8 @@ class Parity:
         samples: how many were drawn.
         failures: how many of them became NaN or infinite in either run, and are left out below.
         image_rms, image_max: difference of the finished samples, in their own units ([−1, 1] for images).
-        psnr: in dB at 8 bits, infinite if the 8-bit images are equal.
-        changed: share of 8-bit values (one per pixel and channel) that differ.
+        psnr: in dB at 8 bits for values in [−1, 1], infinite if the 8-bit values are equal.
+        changed: share of 8-bit values (one per element) that differ.
         notes: notes of the network.
     """
 
@@ -218,7 +218,8 @@ def _compare(x: Tensor, y: Tensor) -> tuple[float, float, float, float]:
     from ..common.images import to_uint8
 
     difference = (x - y).double()
-    error = to_uint8(x).astype(float) - to_uint8(y)
+    values = (to_uint8(samples.reshape(len(samples), -1, 1, 1)) for samples in (x, y))  # of any shape
+    error = next(values).astype(float) - next(values)
     mse = float((error**2).mean())
     psnr = 10 * math.log10(255**2 / mse) if mse else math.inf
     rms, largest = difference.square().mean().sqrt().item(), difference.abs().max().item()
