@@ -48,7 +48,7 @@ def cli(house, *words, cwd=None):
 
 @pytest.mark.parametrize("command", ["plan", "generate", "profile"])
 def test_it_is_in_the_help_of_commands(house, command):
-    assert re.search(r"dpm\+\+2m or ab2", cli(house, command, "--help"))
+    assert re.search(r"dpm\+\+2m, flow-grpo, cps or ab2", cli(house, command, "--help"))
 
 
 def test_tune_searches_it_unless_told_otherwise(house):
@@ -113,9 +113,9 @@ def test_a_solver_says_what_others_ask_of_it(solver: Solver):
 
 
 def test_what_is_found_by_tracing():
-    assert [name for name, s in SOLVERS.items() if s.noisy] == ["ddpm"]
+    assert [name for name, s in SOLVERS.items() if s.noisy] == ["ddpm", "flow-grpo", "cps"]
     assert [name for name, s in SOLVERS.items() if s.multistep] == ["dpm++2m"]
-    assert [name for name, s in SOLVERS.items() if s.family == "sde"] == ["edm-stochastic", "ddpm"]
+    assert [name for name, s in SOLVERS.items() if s.family == "sde"] == ["edm-stochastic", "ddpm", "flow-grpo", "cps"]
 
 
 @pytest.mark.parametrize(

@@ -34,14 +34,15 @@ def step(name, s, x=1.3, **position):
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_s_equal_to_t_is_the_identity(name):
-    update, _ = step(name, T)
+    # cps with eta = 1 draws all noise anew; without noise it is Euler like the others.
+    update, _ = step(name, T, eta=0.0 if name == "cps" else 1.0, process=SOLVERS[name].processes[0])
     assert update.x == pytest.approx(1.3, abs=1e-14)
     assert update.noise == 0
 
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_s_0_is_one_euler_step_which_returns_D(name):
-    update, calls = step(name, 0.0)
+    update, calls = step(name, 0.0, process=SOLVERS[name].processes[0])
     assert update.x == pytest.approx(D(1.3, T), abs=1e-14)
     assert (update.noise, calls) == (0, 1)
 
@@ -82,3 +83,36 @@ def test_a_rise_to_the_same_level_is_the_identity(process):
 def test_pure_noise_of_a_flow():
     assert alpha("flow", 1.0) == 0
     assert log_snr("flow", 1.0) == -math.inf
+
+
+def flow_grpo(x, v, t, s, eta):
+    """The mean and std of Flow-GRPO's step as its paper and code write it (arXiv 2505.05470, eq. 12)."""
+    dt, g = s - t, eta * math.sqrt(t / (1 - (t if t < 1 else s)))
+    drift = v + g * g / (2 * t) * (x + (1 - t) * v)
+    return x + drift * dt, g * math.sqrt(-dt)
+
+
+@pytest.mark.parametrize("t, s", [(1.0, 0.9), (0.7, 0.4), (0.2, 0.1)])
+def test_flow_grpo_is_the_step_of_its_paper(t, s):
+    counted = Counted()
+    update = SOLVERS["flow-grpo"].step(1.3, t, s, counted, Position(remaining=9, process="flow", eta=0.7))
+    mean, std = flow_grpo(1.3, (1.3 - D(1.3, t)) / t, t, s, 0.7)
+    assert (update.x, update.noise) == pytest.approx((mean, std), abs=1e-13)
+
+
+def test_eta_0_of_the_solvers_of_flows_is_euler():
+    expected = euler.step(1.3, T, 0.2, D, Position(process="flow")).x
+    for name in ("flow-grpo", "cps"):
+        update, _ = step(name, 0.2, eta=0.0, process="flow")
+        assert (update.x, update.noise) == (pytest.approx(expected, abs=1e-14), 0)
+
+
+@pytest.mark.parametrize("eta", [0.3, 0.7, 1.0])
+def test_cps_keeps_the_coefficients_of_the_level(eta):
+    """x₀ has weight 1 − s, and the predicted and the fresh noise together s (arXiv 2509.05952)."""
+    x0, eps = 0.4, -1.1
+    s, x = 0.2, (1 - T) * x0 + T * eps
+    update = SOLVERS["cps"].step(x, T, s, lambda z, level: x0, Position(process="flow", eta=eta))
+    weight = (update.x - (1 - s) * x0) / eps
+    assert update.noise == pytest.approx(s * math.sin(eta * math.pi / 2))
+    assert weight * weight + update.noise**2 == pytest.approx(s * s)
