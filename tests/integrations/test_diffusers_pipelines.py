@@ -12,6 +12,8 @@ pytest.importorskip("transformers")
 
 import diffusers
 from support import diffusers_pipelines as tiny
+from support.replays import with_graph
+from support.tape import TapeCapture
 
 import restart_sampling as rs
 from restart_sampling.common.errors import RestartError
@@ -279,8 +281,8 @@ def test_without_a_negative_prompt(sd):
     assert draw(sd, **texts, plan=plan_without_guidance(PLAN), seeds=SEEDS).isfinite().all()
     denoiser = denoiser_of(sd, **texts, guided=False)
     assert rs.Sampler(denoiser, plain, 2).run(SEEDS).isfinite().all()
-    with pytest.raises(rs.NonFiniteError):  # a guided plan cannot use what was not given
-        rs.Sampler(denoiser, PLAN, 2).run(SEEDS)
+    with pytest.raises(RestartError, match="needs a null of every condition, and 'prompt_embeds'"):
+        rs.Sampler(denoiser, PLAN, 2)  # a guided plan cannot use what was not given
 
 
 def plan_without_guidance(plan: rs.Plan) -> rs.Plan:
@@ -340,6 +342,61 @@ def test_in_half_precision(sd):
     sd.unet.to(torch.bfloat16)
     got = draw(sd, **tiny.embeddings(2), plan=PLAN, seeds=SEEDS, decode=False)
     assert got.dtype == torch.float32 and close(got, want, 0.1) and not torch.equal(got, want)
+
+
+@pytest.mark.parametrize("mode", ["run", "mixed", "graph"])
+@pytest.mark.parametrize("name", ["stable_diffusion", "stable_diffusion_xl", "stable_diffusion_3", "flux"])
+def test_prompts_are_conditions_of_any_number(name, mode):
+    """A pipeline loaded with one prompt draws others, as one loaded with them does; graphs need no new capture."""
+    pipe, flow = getattr(tiny, name)(), name in ("stable_diffusion_3", "flux")
+    texts, size = tiny.embeddings(5, pooled=name != "stable_diffusion"), dict(height=16, width=16) if flow else {}
+    if name == "flux":
+        texts = {k: v for k, v in texts.items() if not k.startswith("negative")}
+    guided = {} if name == "flux" else dict(guidance_scale=3.0)
+    plan = rs.Plan.build(steps=4, schedule="flow" if flow else "edm", **guided)
+    denoiser = denoiser_of(pipe, **{k: v[:1] for k, v in texts.items()}, **size)
+    assert denoiser.label_dim == 1 and "class_labels" not in denoiser.conditions
+    order = [3, 1, 4, 0, 2]
+    want = rs.Sampler(denoiser_of(pipe, **texts, **size), plan, 2).run(range(5), order)
+    given = {k: v[order] for k, v in texts.items() if not k.startswith("negative")}
+    seeds = [(i, plan) for i in range(5)] if mode == "mixed" else range(5)
+    sampler, capture = rs.Sampler(denoiser, plan, 2), TapeCapture()
+    if mode == "graph":
+        with_graph(sampler, "loop", capture)
+    sampler.run(seeds)
+    recorded = len(capture.recorded)
+    assert close(sampler.run(seeds, conditions=given), want, 1e-4)
+    assert (recorded > 0) == (mode == "graph") and len(capture.recorded) == recorded
+    triples = [(i, plan, {k: v[i] for k, v in given.items()}) for i in range(5)]
+    assert close(sampler.run(triples), want, 1e-4)
+    assert sampler.executor.note == ""
+    shapes = {tuple(v.shape[1:]) for v in texts.values()}
+    assert not [t.shape for t in sampler.network.tensors() if t.shape[1:] in shapes and t.ndim == 3]
+
+
+def test_sizes_and_distilled_guidance_are_conditions():
+    """Each sample may have its own; by default all have those of the pipeline."""
+    pipe, plan = tiny.stable_diffusion_xl(), rs.Plan.build(steps=3, guidance_scale=2.0)
+    sampler = rs.Sampler(denoiser_of(pipe, **tiny.embeddings(1, pooled=True)), plan, 4)
+    assert sampler.denoiser.conditions["time_ids"].constant.tolist() == [16, 16, 0, 0, 16, 16]
+    usual = sampler.run([0, 0])
+    ids = torch.tensor([[16.0, 16, 0, 0, 16, 16], [64, 64, 8, 8, 16, 16]])
+    found = sampler.run([0, 0], conditions={"time_ids": ids})
+    assert close(found[0], usual[0], 1e-5) and not close(found[1], usual[1], 1e-2)
+    pipe, plan = tiny.flux(), rs.Plan.build(steps=3, schedule="flow")
+    texts = {k: v for k, v in tiny.embeddings(1, pooled=True).items() if not k.startswith("negative")}
+    size = dict(height=16, width=16)
+    sampler = rs.Sampler(denoiser_of(pipe, **texts, **size), plan, 4)
+    other = rs.Sampler(denoiser_of(pipe, **texts, **size, distilled_guidance=7.0), plan, 4)
+    found = sampler.run([0, 0], conditions={"guidance": [3.5, 7.0]})
+    assert close(found[0], sampler.run([0, 0])[0], 1e-5) and close(found[1], other.run([0, 0])[1], 1e-5)
+    assert not close(found[0], found[1], 1e-3)
+
+
+def test_prompts_of_another_length_are_refused(sd):
+    sampler = rs.Sampler(denoiser_of(sd, **tiny.embeddings(1)), PLAN, 2)
+    with pytest.raises(RestartError, match=r"'prompt_embeds' must be float32 \[2, 5, 16\].*got float32 \[2, 9, 16\]"):
+        sampler.run([0, 1], conditions={"prompt_embeds": torch.zeros(2, 9, 16)})
 
 
 def test_rs_load_takes_a_pipeline(sd):

@@ -1,4 +1,8 @@
-"""What a pipeline's network is told besides the noise level: tables of embeddings, encoded by the pipeline or given."""
+"""What a pipeline's network is told besides the level: the embeddings of prompts, encoded by the pipeline or given.
+
+They are conditions: a run may give each sample embeddings of its own, and otherwise its class picks those of a prompt
+that the pipeline was loaded with. The null is the negative prompt.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +15,20 @@ from torch import Tensor
 
 from ...common.checks import shown
 from ...common.errors import ConfigError
+from ...models.conditions import Condition
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Tables with the negative prompt in row 0 and P prompts after it.
+    """The embeddings of P prompts as conditions, whose defaults are theirs by class.
 
     Attributes:
-        embeds: [P + 1, S, D]. pooled: [P + 1, E] or None.
-        guided: whether row 0 may be used; it is NaN if not.
+        embeds: [S, D]. pooled: [E] or None.
+        guided: whether there is a negative prompt.
     """
 
-    embeds: Tensor
-    pooled: Tensor | None
+    embeds: Condition
+    pooled: Condition | None
     guided: bool
 
 
@@ -39,10 +44,10 @@ def conditioning_of(
     guided: bool = True,
     like: Tensor,
 ) -> Conditioning:
-    """Return the tables for prompts or embeddings, on the device and in the dtype of `like`.
+    """Return the conditions for prompts or embeddings, on the device and in the dtype of `like`.
 
-    Prompts go through `pipe.encode_prompt`. One negative prompt serves all prompts. Without guidance the negative rows
-    are NaN, so that a guided plan that used them would fail visibly.
+    Prompts go through `pipe.encode_prompt`. One negative prompt serves all prompts. Without guidance there is no null,
+    and plans with guidance are refused.
 
     Raises:
         ConfigError: arguments that are missing, contradict each other or do not fit together.
@@ -60,12 +65,15 @@ def conditioning_of(
         )
     elif negative_prompt is not None:
         raise ConfigError("with prompt_embeds, give negative_prompt_embeds instead of negative_prompt")
-    embeds = _table("prompt_embeds", prompt_embeds, negative_prompt_embeds, guided, like, 3)
+    embeds = _condition("prompt_embeds", prompt_embeds, negative_prompt_embeds, guided, like, 3)
     pooled = None
     if pooled_prompt_embeds is not None:
-        pooled = _table("pooled_prompt_embeds", pooled_prompt_embeds, negative_pooled_prompt_embeds, guided, like, 2)
-        if len(pooled) != len(embeds):
-            raise ConfigError(f"{len(embeds) - 1} prompt_embeds and {len(pooled) - 1} pooled_prompt_embeds were given")
+        pooled = _condition(
+            "pooled_prompt_embeds", pooled_prompt_embeds, negative_pooled_prompt_embeds, guided, like, 2
+        )
+        counts = [len(given) for given in (prompt_embeds, pooled_prompt_embeds) if given is not None]
+        if len(set(counts)) > 1:
+            raise ConfigError(f"{counts[0]} prompt_embeds and {counts[1]} pooled_prompt_embeds were given")
     return Conditioning(embeds, pooled, guided)
 
 
@@ -89,20 +97,20 @@ def _encoded(pipe: Any, prompt: Any, negative: str | None, guided: bool) -> tupl
     return result if len(result) == 4 else (*result, None, None)
 
 
-def _table(name: str, prompts: Any, negative: Tensor | None, guided: bool, like: Tensor, ndim: int) -> Tensor:
-    """Return the table of `prompts`, a tensor with one row per prompt, with the negative row before them."""
+def _condition(name: str, prompts: Any, negative: Tensor | None, guided: bool, like: Tensor, ndim: int) -> Condition:
+    """Return the condition whose default is `prompts`, a tensor with one row per prompt, and whose null `negative`."""
     if not isinstance(prompts, Tensor) or prompts.ndim != ndim:
         given = tuple(prompts.shape) if isinstance(prompts, Tensor) else shown(prompts)
         raise ConfigError(f"{name} must have {ndim} dimensions, one row per prompt, got {given}")
-    if not guided:
-        first = torch.full_like(prompts[:1], float("nan"))
-    elif negative is None:
+    null = None
+    if guided and negative is None:
         raise ConfigError(f"guidance needs negative_{name}; give it, or set guided=False")
-    else:
-        first = negative[:1]
-        if negative.shape[1:] != prompts.shape[1:] or not torch.equal(negative, first.expand_as(negative)):
+    if guided and negative is not None:
+        null = negative[0]
+        if negative.shape[1:] != prompts.shape[1:] or not torch.equal(negative, null.expand_as(negative)):
             raise ConfigError(
                 f"negative_{name} must be one row of the shape of {name}'s, the same for all prompts, got "
                 f"{tuple(negative.shape)}"
             )
-    return torch.cat([first.to(prompts), prompts]).detach().to(like.device, like.dtype)
+        null = null.to(like)
+    return Condition(tuple(prompts.shape[1:]), like.dtype, null=null, default=prompts.to(like))

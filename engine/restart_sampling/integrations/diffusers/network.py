@@ -1,18 +1,17 @@
-r"""The networks of pipelines as F(net_in, c_noise, labels), what `rs.Denoiser` runs.
+r"""The networks of pipelines as F(net_in, c_noise, class_labels, **conditions), what `rs.Denoiser` runs.
 
-Conditioning goes by class label: a denoiser made for P prompts has P classes, class p being prompt p, and the label of
-zeros, which the engine gives to the second half of a guided batch, is the negative prompt. The embeddings are a table
-in the network, row 0 the negative prompt and row p + 1 prompt p, and a batch picks its rows by index. So conditioning
-depends on the sample alone, not on its place in a batch, and a captured or compiled network needs nothing new for
-another sample.
+Prompts are conditions: each sample has embeddings of its own, given by a run or picked by its class from the prompts
+that the pipeline was loaded with, and the null of guidance is the negative prompt. The conditions are named as the
+pipelines' arguments are. Nothing depends on the number of prompts, and a captured or compiled network needs nothing new
+for another one.
 
 | network | told | F |
 |---|---|---|
 | UNet2DModel | timestep | as predicted |
-| UNet2DConditionModel | timestep, text embeddings; SDXL: pooled embeddings, sizes | as predicted |
+| UNet2DConditionModel | timestep, prompt_embeds; SDXL: pooled_prompt_embeds, time_ids | as predicted |
 | DiTTransformer2DModel | timestep, class | the first half of the channels; the second is a learned variance |
-| SD3Transformer2DModel | 1000·t, text and pooled embeddings | ε − x₀ |
-| FluxTransformer2DModel | t, text and pooled embeddings, positions, distilled guidance | ε − x₀, on 2 × 2 patches |
+| SD3Transformer2DModel | 1000·t, prompt_embeds and pooled_prompt_embeds | ε − x₀ |
+| FluxTransformer2DModel | t, the same, positions, distilled guidance | ε − x₀, on 2 × 2 patches |
 """
 
 from __future__ import annotations
@@ -23,24 +22,15 @@ import torch
 from torch import Tensor, nn
 
 from ...common.errors import BackendError, ConfigError
+from ...models.conditions import SAME, Condition
 from .conditioning import Conditioning
 
 Shape = tuple[int, int, int]
+Conditions = dict[str, Condition]
 IN_PLACE = "put RestartScheduler into the pipeline instead"  # what to do with a network that does not run here
 
 
-def rows_of(labels: Tensor | None, batch: int, device: torch.device) -> Tensor:
-    """Return int64 [batch], the rows of the embedding table: 0 for labels of zeros, p + 1 for the one-hot label p.
-
-    Without labels there is one prompt: row 1.
-    """
-    if labels is None:
-        return torch.ones(batch, dtype=torch.int64, device=device)
-    numbers = torch.arange(1, labels.shape[1] + 1, device=labels.device, dtype=torch.float32)
-    return (labels.to(torch.float32) * numbers).sum(dim=1).round().to(torch.int64)
-
-
-def _pooled(pipe: Any, known: Conditioning) -> Tensor:
+def _pooled(pipe: Any, known: Conditioning) -> Condition:
     if known.pooled is None:
         raise ConfigError(f"{type(pipe).__name__} needs pooled_prompt_embeds besides prompt_embeds")
     return known.pooled
@@ -55,7 +45,7 @@ class PipelineNetwork(nn.Module):
         told_t: whether a network of a flow-matching model is told t itself, not the model's timestep.
         patch: the side of the patches that the pipeline packs latents into.
         distilled: whether guidance is distilled into it, so that it has no negative prompt.
-        label_dim: classes of the denoiser.
+        label_dim: classes that the network itself is told.
     """
 
     takes_text: ClassVar[bool] = False
@@ -70,11 +60,11 @@ class PipelineNetwork(nn.Module):
         self.net = net
 
     @classmethod
-    def of(cls, pipe: Any, net: Any, shape: Shape, known: Any, guidance: float) -> PipelineNetwork:
-        """Return the network `net` of `pipe` for latents of `shape` (C, H, W).
+    def of(cls, pipe: Any, net: Any, shape: Shape, known: Any, guidance: float) -> tuple[PipelineNetwork, Conditions]:
+        """Return the network `net` of `pipe` for latents of `shape` (C, H, W), and the conditions that it is told.
 
         Args:
-            known: the tables of embeddings, a `Conditioning`; None for a network that takes no text.
+            known: the embeddings, a `Conditioning`; None for a network that takes no text.
             guidance: the guidance scale that a network into which guidance is distilled is told.
 
         Raises:
@@ -87,53 +77,51 @@ class Unconditional(PipelineNetwork):
     """UNet2DModel."""
 
     @classmethod
-    def of(cls, pipe: Any, net: Any, shape: Shape, known: Any, guidance: float) -> Unconditional:
+    def of(cls, pipe: Any, net: Any, shape: Shape, known: Any, guidance: float) -> tuple[Unconditional, Conditions]:
         if net.config.get("class_embed_type") or net.config.get("num_class_embeds"):
             raise BackendError(f"a UNet2DModel with classes does not run here; {IN_PLACE}")
-        return cls(net)
+        return cls(net), {}
 
-    def forward(self, net_in: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None = None) -> Tensor:
         return self.net(net_in, c_noise.expand(len(net_in)), return_dict=False)[0]
 
 
 class TextUNet(PipelineNetwork):
-    """UNet2DConditionModel; `embeds` [P + 1, S, D], for SDXL also `pooled` [P + 1, E] and `time_ids` [1, 6]."""
+    """UNet2DConditionModel: prompt_embeds [S, D], for SDXL also pooled_prompt_embeds [E] and time_ids [6].
+
+    time_ids are the original size, the crop and the target size, by default those of the image; both halves of guidance
+    have them alike, as in the pipeline.
+    """
 
     takes_text = True
-    embeds: Tensor
-    pooled: Tensor | None
-    time_ids: Tensor | None
-
-    def __init__(
-        self, net: nn.Module, embeds: Tensor, pooled: Tensor | None = None, time_ids: Tensor | None = None
-    ) -> None:
-        super().__init__(net)
-        self.label_dim = len(embeds) - 1
-        self.register_buffer("embeds", embeds, persistent=False)
-        self.register_buffer("pooled", pooled, persistent=False)
-        self.register_buffer("time_ids", time_ids, persistent=False)
 
     @classmethod
-    def of(cls, pipe: Any, net: Any, shape: Shape, known: Any, guidance: float) -> TextUNet:
+    def of(cls, pipe: Any, net: Any, shape: Shape, known: Any, guidance: float) -> tuple[TextUNet, Conditions]:
         _check_unet(net.config)
-        if net.config.addition_embed_type is None:
-            return cls(net, known.embeds)
-        pooled = _pooled(pipe, known)
-        factor = pipe.vae_scale_factor
-        size = (shape[1] * factor, shape[2] * factor)
-        ids = torch.tensor([[*size, 0, 0, *size]]).to(known.embeds)  # original size, crop, target size
-        return cls(net, known.embeds, pooled, ids)
+        told = {"prompt_embeds": known.embeds}
+        if net.config.addition_embed_type is not None:
+            size = [side * pipe.vae_scale_factor for side in shape[1:]]
+            ids = torch.tensor([*size, 0.0, 0.0, *size])
+            told |= {"pooled_prompt_embeds": _pooled(pipe, known), "time_ids": Condition((6,), null=SAME, default=ids)}
+        return cls(net), told
 
-    def forward(self, net_in: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        n = len(net_in)
-        rows = rows_of(labels, n, net_in.device)
+    def forward(
+        self,
+        net_in: Tensor,
+        c_noise: Tensor,
+        class_labels: Tensor | None = None,
+        *,
+        prompt_embeds: Tensor,
+        pooled_prompt_embeds: Tensor | None = None,
+        time_ids: Tensor | None = None,
+    ) -> Tensor:
         added: dict[str, Any] | None = None
-        if self.pooled is not None and self.time_ids is not None:
-            added = {"text_embeds": self.pooled[rows], "time_ids": self.time_ids.expand(n, -1)}
+        if pooled_prompt_embeds is not None and time_ids is not None:
+            added = {"text_embeds": pooled_prompt_embeds.to(net_in.dtype), "time_ids": time_ids.to(net_in.dtype)}
         return self.net(
             net_in,
-            c_noise.expand(n),
-            encoder_hidden_states=self.embeds[rows],
+            c_noise.expand(len(net_in)),
+            encoder_hidden_states=prompt_embeds.to(net_in.dtype),
             added_cond_kwargs=added,
             return_dict=False,
         )[0]
@@ -156,7 +144,7 @@ def _check_unet(c: Any) -> None:
 
 
 class ClassTransformer(PipelineNetwork):
-    """DiTTransformer2DModel; the class after the last one is the empty one of guidance."""
+    """DiTTransformer2DModel; the class after the last one is the empty one of guidance, told by a row of zeros."""
 
     def __init__(self, net: nn.Module, classes: int, channels: int) -> None:
         super().__init__(net)
@@ -164,42 +152,38 @@ class ClassTransformer(PipelineNetwork):
         self.channels = channels
 
     @classmethod
-    def of(cls, pipe: Any, net: Any, shape: Shape, known: Any, guidance: float) -> ClassTransformer:
-        return cls(net, int(net.config.num_embeds_ada_norm), shape[0])
+    def of(cls, pipe: Any, net: Any, shape: Shape, known: Any, guidance: float) -> tuple[ClassTransformer, Conditions]:
+        return cls(net, int(net.config.num_embeds_ada_norm), shape[0]), {}
 
-    def forward(self, net_in: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        n = len(net_in)
-        rows = rows_of(labels, n, net_in.device)
-        number = torch.where(rows > 0, rows - 1, self.classes)
-        F = self.net(net_in, timestep=c_noise.expand(n), class_labels=number, return_dict=False)[0]
-        return F[:, : self.channels]
+    def forward(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor) -> Tensor:
+        number = torch.where(class_labels.any(dim=1), class_labels.argmax(dim=1), self.classes)
+        timestep = c_noise.expand(len(net_in))
+        return self.net(net_in, timestep=timestep, class_labels=number, return_dict=False)[0][:, : self.channels]
 
 
 class TextTransformer(PipelineNetwork):
-    """SD3Transformer2DModel; `embeds` [P + 1, S, D], `pooled` [P + 1, E]."""
+    """SD3Transformer2DModel: prompt_embeds [S, D], pooled_prompt_embeds [E]."""
 
     takes_text = flow = True
-    embeds: Tensor
-    pooled: Tensor
-
-    def __init__(self, net: nn.Module, embeds: Tensor, pooled: Tensor) -> None:
-        super().__init__(net)
-        self.label_dim = len(embeds) - 1
-        self.register_buffer("embeds", embeds, persistent=False)
-        self.register_buffer("pooled", pooled, persistent=False)
 
     @classmethod
-    def of(cls, pipe: Any, net: Any, shape: Shape, known: Any, guidance: float) -> TextTransformer:
-        return cls(net, known.embeds, _pooled(pipe, known))
+    def of(cls, pipe: Any, net: Any, shape: Shape, known: Any, guidance: float) -> tuple[TextTransformer, Conditions]:
+        return cls(net), {"prompt_embeds": known.embeds, "pooled_prompt_embeds": _pooled(pipe, known)}
 
-    def forward(self, net_in: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        n = len(net_in)
-        rows = rows_of(labels, n, net_in.device)
+    def forward(
+        self,
+        net_in: Tensor,
+        c_noise: Tensor,
+        class_labels: Tensor | None = None,
+        *,
+        prompt_embeds: Tensor,
+        pooled_prompt_embeds: Tensor,
+    ) -> Tensor:
         return self.net(
             hidden_states=net_in,
-            timestep=c_noise.expand(n),
-            encoder_hidden_states=self.embeds[rows],
-            pooled_projections=self.pooled[rows],
+            timestep=c_noise.expand(len(net_in)),
+            encoder_hidden_states=prompt_embeds.to(net_in.dtype),
+            pooled_projections=pooled_prompt_embeds.to(net_in.dtype),
             return_dict=False,
         )[0]
 
@@ -207,52 +191,49 @@ class TextTransformer(PipelineNetwork):
 class PackedTransformer(PipelineNetwork):
     """FluxTransformer2DModel on latents [B, C, H, W], which it takes as [B, H/2·W/2, 4C].
 
-    `guidance` is its distilled scale, None for a network without one.
+    It is told prompt_embeds [S, D], pooled_prompt_embeds [E] and, if it knows one, its distilled guidance, a number.
     """
 
     takes_text = flow = told_t = distilled = True
     patch = 2
-    embeds: Tensor
-    pooled: Tensor
-    guidance: Tensor | None
 
-    def __init__(
-        self, net: nn.Module, embeds: Tensor, pooled: Tensor, height: int, width: int, guidance: float | None
-    ) -> None:
+    def __init__(self, net: nn.Module, height: int, width: int, tokens: int, like: Tensor) -> None:
         super().__init__(net)
-        self.label_dim = len(embeds) - 1
         self.height, self.width = height // 2, width // 2
-        self.register_buffer("embeds", embeds, persistent=False)
-        self.register_buffer("pooled", pooled, persistent=False)
-        self.register_buffer(
-            "guidance", None if guidance is None else torch.tensor([guidance], device=embeds.device), persistent=False
-        )
-        places = torch.zeros(self.height, self.width, 3, device=embeds.device)
-        places[..., 1] += torch.arange(self.height, device=embeds.device)[:, None]
-        places[..., 2] += torch.arange(self.width, device=embeds.device)
-        self.register_buffer("img_ids", places.view(-1, 3).to(embeds.dtype), persistent=False)
-        self.register_buffer("txt_ids", torch.zeros(embeds.shape[1], 3).to(embeds), persistent=False)
+        places = torch.zeros(self.height, self.width, 3, device=like.device)
+        places[..., 1] += torch.arange(self.height, device=like.device)[:, None]
+        places[..., 2] += torch.arange(self.width, device=like.device)
+        self.register_buffer("img_ids", places.view(-1, 3).to(like.dtype), persistent=False)
+        self.register_buffer("txt_ids", torch.zeros(tokens, 3).to(like), persistent=False)
 
     @classmethod
-    def of(cls, pipe: Any, net: Any, shape: Shape, known: Any, guidance: float) -> PackedTransformer:
-        pooled = _pooled(pipe, known)
+    def of(cls, pipe: Any, net: Any, shape: Shape, known: Any, guidance: float) -> tuple[PackedTransformer, Conditions]:
+        told = {"prompt_embeds": known.embeds, "pooled_prompt_embeds": _pooled(pipe, known)}
         if known.guided:
             raise BackendError("Flux is guided by its distilled guidance only here; true_cfg_scale is not supported")
-        told = guidance if net.config.guidance_embeds else None
-        return cls(net, known.embeds, pooled, shape[1], shape[2], told)
+        if net.config.guidance_embeds:
+            told["guidance"] = Condition((), null=SAME, default=float(guidance))
+        return cls(net, shape[1], shape[2], known.embeds.shape[0], next(net.parameters())), told
 
-    def forward(self, net_in: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        net_in: Tensor,
+        c_noise: Tensor,
+        class_labels: Tensor | None = None,
+        *,
+        prompt_embeds: Tensor,
+        pooled_prompt_embeds: Tensor,
+        guidance: Tensor | None = None,
+    ) -> Tensor:
         n, C = net_in.shape[:2]
         h, w = self.height, self.width
-        rows = rows_of(labels, n, net_in.device)
         packed = net_in.view(n, C, h, 2, w, 2).permute(0, 2, 4, 1, 3, 5).reshape(n, h * w, 4 * C)
-        guidance = None if self.guidance is None else self.guidance.expand(n)
         F = self.net(
             hidden_states=packed,
             timestep=c_noise.expand(n).to(net_in.dtype),
             guidance=guidance,
-            pooled_projections=self.pooled[rows],
-            encoder_hidden_states=self.embeds[rows],
+            pooled_projections=pooled_prompt_embeds.to(net_in.dtype),
+            encoder_hidden_states=prompt_embeds.to(net_in.dtype),
             txt_ids=self.txt_ids,
             img_ids=self.img_ids,
             return_dict=False,

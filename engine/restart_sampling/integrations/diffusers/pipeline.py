@@ -51,7 +51,8 @@ def denoiser_of(
         distilled_guidance: Flux's own guidance_scale.
         **conditioning: for text models: prompt or prompt_embeds [P, S, D] (and pooled_prompt_embeds [P, E]),
             negative_prompt or negative_prompt_embeds, guided=False for a network without guidance. Class p of the
-            denoiser is prompt p.
+            denoiser is prompt p; other prompts are conditions of a run, prompt_embeds [n, S, D] (and
+            pooled_prompt_embeds [n, E]), any number of them. The negative prompt is their null.
 
     Raises:
         BackendError: the pipeline, or a part of it, does not run here.
@@ -71,9 +72,9 @@ def denoiser_of(
         if wrapper.distilled:
             conditioning = {"guided": False, **conditioning}
         known = conditioning_of(pipe, like=next(net.parameters()), **conditioning)
-    network = wrapper.of(pipe, net, shape, known, distilled_guidance)
-    info = {"pipeline": type(pipe).__name__, "network": type(net).__name__}
-    return Denoiser(network, parameterization_of(pipe), shape, network.label_dim, name=type(pipe).__name__, info=info)
+    network, told = wrapper.of(pipe, net, shape, known, distilled_guidance)
+    name, info = type(pipe).__name__, {"pipeline": type(pipe).__name__, "network": type(net).__name__}
+    return Denoiser(network, parameterization_of(pipe), shape, network.label_dim, name=name, info=info, conditions=told)
 
 
 def draw(
