@@ -1,4 +1,4 @@
-"""The native CUDA kernels under compute-sanitizer: step, advance and normals at awkward sizes.
+"""The native CUDA kernels under compute-sanitizer: row, weights, advance and normals at awkward sizes.
 
     python benchmarks/gpu/sanitize.py                 # memcheck, initcheck, racecheck and synccheck, in turn
     python benchmarks/gpu/sanitize.py --tool memcheck
@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,21 +44,21 @@ def same(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a.cpu().nan_to_num(7), b.nan_to_num(7))
 
 
-def check(batch: int, numel: int, dtypes: tuple[torch.dtype, ...], guided: bool) -> None:
-    """Run two steps, two advances and a draw; AssertionError unless the GPU equals the reference on the CPU."""
-    import restart_kernels as rk
+def machine_of(batch: int, numel: int, net_dtype: torch.dtype, guided: bool, wide: bool) -> dict[str, Any]:
+    """Return the fields of a machine with two rows; a wide one has everything that a machine can have."""
     from restart_kernels import layout as L
 
-    F_dtype, net_dtype = dtypes
+    row = L.READ_X | L.READ_H | L.READ_F | L.GUIDE | L.STORE_X | L.STORE_H | L.STORE_NET
+    if wide:
+        row = (row & ~L.STORE_H) | L.READ_H2 | L.READ_H3 | L.STORE_H3 | L.PASTE | L.RESCALE
     coef = torch.zeros(2, L.NUM_COEF)
-    coef[:, :10] = torch.linspace(-1, 1, 20).view(2, 10)
-    code = torch.tensor([[63, 1, 0, 0], [63 & ~L.READ_H | L.END, 2, 0, 0]], dtype=torch.int32)
-    x, h, F, F_uncond = (torch.randn(batch, numel) for _ in range(4))
+    coef[:, : L.NUM_COEF - 1] = torch.linspace(-1, 1, 2 * L.NUM_COEF - 2).view(2, -1)
+    code = torch.tensor([[row, 1, 11, 21], [row & ~L.READ_H | L.END, 2, 12, 22]], dtype=torch.int32)
+    x = torch.randn(batch, numel)
     x[-1, -1] = torch.inf
-    F, F_uncond = F.to(F_dtype), F_uncond.to(F_dtype)
-    tensors = {
+    fields: dict[str, Any] = {
         "x": x,
-        "h": h,
+        "h": torch.randn(batch, numel),
         "net_in": torch.zeros((1 + guided) * batch, numel, dtype=net_dtype),
         "coef": coef,
         "code": code,
@@ -66,15 +67,30 @@ def check(batch: int, numel: int, dtypes: tuple[torch.dtype, ...], guided: bool)
         "first_bad": torch.full((batch,), L.NEVER, dtype=torch.int32),
         "c_noise": torch.zeros(batch),
     }
-    on_gpu = rk.Machine(**{name: t.cuda() for name, t in tensors.items()})
-    on_cpu = rk.Machine(**tensors)
+    if wide:
+        fields |= {name: torch.randn(batch, numel) for name in ("h2", "h3", "known")}
+        fields |= {"mask": torch.rand(batch, numel), "mix": torch.zeros(batch, 2), "noises": 2}
+    return fields
+
+
+def check(batch: int, numel: int, dtypes: tuple[torch.dtype, ...], guided: bool, wide: bool) -> None:
+    """Run two rows, their weights, two advances and a draw; AssertionError unless the GPU equals the reference."""
+    import restart_kernels as rk
+
+    F_dtype, net_dtype = dtypes
+    fields = machine_of(batch, numel, net_dtype, guided, wide)
+    F, F_uncond = (torch.randn(batch, numel).to(F_dtype) for _ in range(2))
+    tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
+    on_gpu = rk.Machine(**(fields | {name: t.cuda() for name, t in tensors.items()}))
+    on_cpu = rk.Machine(**fields)
     for machine, backend in ((on_gpu, "native"), (on_cpu, "reference")):
-        stepper = rk.bind(machine, backend)
-        outputs = [F, F_uncond] if guided else [F]
-        outputs = [t.to(machine.x.device) for t in outputs]
+        bound = rk.bind(machine, backend)
+        outputs = [t.to(machine.x.device) for t in ([F, F_uncond] if guided else [F])]
         for _ in range(2):
-            stepper.run_row(*outputs)
-            stepper.advance()
+            if wide and guided:
+                bound.weigh(*outputs)
+            bound.run_row(*outputs)
+            bound.advance()
     for name in tensors:
         assert same(getattr(on_gpu, name), getattr(on_cpu, name)), name
     z = rk.normal(on_gpu.seeds, 5, numel, backend="native")
@@ -82,14 +98,16 @@ def check(batch: int, numel: int, dtypes: tuple[torch.dtype, ...], guided: bool)
 
 
 def payload() -> None:
-    """Check every size, dtype and kind of guidance."""
-    for (batch, numel), dtypes, guided in itertools.product(SIZES, DTYPES, (False, True)):
+    """Check every size, dtype and kind of machine."""
+    kinds = list(itertools.product(SIZES, DTYPES, (False, True), (False, True)))
+    for (batch, numel), dtypes, guided, wide in kinds:
         try:
-            check(batch, numel, dtypes, guided)
+            check(batch, numel, dtypes, guided, wide)
         except AssertionError as error:
-            raise SystemExit(f"{error} differs: batch {batch}, numel {numel}, {dtypes}, guided {guided}") from error
+            where = f"batch {batch}, numel {numel}, {dtypes}, guided {guided}, wide {wide}"
+            raise SystemExit(f"{error} differs: {where}") from error
     torch.cuda.synchronize()
-    print(f"{len(SIZES) * len(DTYPES) * 2} machines equal the reference")
+    print(f"{len(kinds)} machines equal the reference")
 
 
 def main() -> int:

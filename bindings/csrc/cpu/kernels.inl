@@ -1,5 +1,5 @@
-// The kernels for vectors of WIDTH floats: normals.inl, row.inl and weigh.inl, on what is here. Every product and sum is
-// rounded on its own (-ffp-contract=off).
+// The kernels for vectors of WIDTH floats: normals.inl, row.inl and weigh.inl, on what is here. Every product and sum
+// is rounded on its own (-ffp-contract=off).
 //
 // The file of each instruction set includes this once, inside its own namespace, after it has defined WIDTH and
 //   UNITS                vectors of WIDTH / 2 counters that are computed side by side, as many as the registers hold

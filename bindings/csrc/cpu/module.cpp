@@ -40,8 +40,8 @@ public:
     BoundMachine(nb::handle x, nb::handle h, nb::handle net_in, nb::handle coef, nb::handle code, nb::handle cursor,
                  nb::handle seeds, nb::handle first_bad, nb::handle c_noise, nb::object threads, nb::handle h2,
                  nb::handle h3, nb::handle known, nb::handle mask, nb::handle mix, std::int32_t noises)
-        : threads_(std::move(threads)), keep_(nb::make_tuple(x, h, net_in, coef, code, cursor, seeds, first_bad, c_noise,
-                                                             h2, h3, known, mask, mix)) {
+        : threads_(std::move(threads)),
+          keep_(nb::make_tuple(x, h, net_in, coef, code, cursor, seeds, first_bad, c_noise, h2, h3, known, mask, mix)) {
         const Tensor X = tensor(x, "x", Dtype::float32, -1, CPU);
         const Tensor net = tensor(net_in, "net_in", Dtype::other, -1, CPU);
         const Tensor s = tensor(seeds, "seeds", Dtype::int64, -1, CPU);
@@ -191,7 +191,8 @@ NB_MODULE(_native_cpu, m) {
     nb::set_leak_warnings(false);  // a sampler in a global variable lives to the end
     nb::class_<BoundMachine>(m, "BoundMachine")
         .def(nb::init<nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle,
-                      nb::handle, nb::object, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, std::int32_t>(),
+                      nb::handle, nb::object, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle,
+                      std::int32_t>(),
              nb::arg("x"), nb::arg("h").none(), nb::arg("net_in"), nb::arg("coef"), nb::arg("code"), nb::arg("cursor"),
              nb::arg("seeds"), nb::arg("first_bad"), nb::arg("c_noise").none(), nb::arg("threads"), nb::kw_only(),
              nb::arg("h2").none() = nb::none(), nb::arg("h3").none() = nb::none(),

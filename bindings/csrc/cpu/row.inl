@@ -77,7 +77,8 @@ INLINE void paste(F32 (&y)[VECTORS], const WideRow &row, const WidePlace &at, co
 // a register that the row does not read or store is not touched. `bad` becomes NaN where y is not finite, and stays
 // NaN. NOISY and READ_H are those of a row that is not wide.
 template <bool NOISY, bool READ_H, class At>
-INLINE void row_block(F32 (&bad)[VECTORS], const typename At::OfRow &row, const At &at, const float *noise, std::int64_t count) {
+INLINE void row_block(F32 (&bad)[VECTORS], const typename At::OfRow &row, const At &at, const float *noise,
+                      std::int64_t count) {
     const float *c = row.c;
     const std::int32_t flags = row.flags;
     F32 x[VECTORS] = {}, h[VECTORS] = {}, h2[VECTORS], h3[VECTORS], F[VECTORS] = {}, y[VECTORS];
@@ -155,8 +156,8 @@ INLINE void row_block(F32 (&bad)[VECTORS], const typename At::OfRow &row, const 
 
 // Runs the row on the last elements of a sample, fewer than a block, through a block in local memory.
 template <bool NOISY, bool READ_H, class At>
-__attribute__((noinline)) void row_tail(F32 (&bad)[VECTORS], const typename At::OfRow &row, const At &at, const float *noise,
-                                        std::int64_t count) {
+__attribute__((noinline)) void row_tail(F32 (&bad)[VECTORS], const typename At::OfRow &row, const At &at,
+                                        const float *noise, std::int64_t count) {
     alignas(64) float x[ELEMENTS] = {}, h[ELEMENTS] = {}, F[ELEMENTS] = {}, F_uncond[ELEMENTS] = {}, net[ELEMENTS];
     alignas(64) float wide[At::WIDE ? 4 : 1][ELEMENTS];
     const std::int64_t n = count * 4, n_F = count * size_of(row.F_type), n_net = count * size_of(row.net_type);

@@ -1,5 +1,5 @@
-// The weights of two outputs, by five sums over a whole sample. Mirrors restart_kernels/row/weights.py bit for bit: each
-// sum has 1024 accumulators, and element i is added to accumulator i mod 1024.
+// The weights of two outputs, by five sums over a whole sample. Mirrors restart_kernels/row/weights.py bit for bit:
+// each sum has 1024 accumulators, and element i is added to accumulator i mod 1024.
 
 constexpr std::int64_t ACCUMULATORS = 1024, SUMS = 5;
 constexpr std::int64_t CHUNKS = 4;  // of 1024 elements that are added while their accumulators are in registers

@@ -1,4 +1,5 @@
-// The kernels on the GPU: kernels.h, row.h and weigh.h have the work of a thread, launch.h chooses the kernel and the number of threads.
+// The kernels on the GPU: kernels.h, row.h and weigh.h have the work of a thread, launch.h chooses the kernel and the
+// number of threads.
 #include <cuda_runtime_api.h>
 
 #include <string>

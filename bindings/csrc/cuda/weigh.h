@@ -1,9 +1,10 @@
 // The weights of two outputs, by five sums over a sample: a block for each sample. Mirrors
 // restart_kernels/row/weights.py bit for bit.
 //
-// A sum has 1024 accumulators, and element i is added to accumulator i mod 1024: thread t owns accumulators 4t … 4t + 3,
-// which are one counter's elements. Then neighbours are added: the first two steps in the thread, the others through
-// shared memory. The kernel is written in phases with a barrier after each, so that the host twin can run it.
+// A sum has 1024 accumulators, and element i is added to accumulator i mod 1024: thread t owns accumulators 4t to
+// 4t + 3, the elements of one counter in every 256. Then neighbours are added: the first two steps in the thread, the
+// others through shared memory. The kernel is written in phases with a barrier between them, so that the host twin can
+// run it.
 #pragma once
 
 #include "kernels.h"
