@@ -210,7 +210,7 @@ def test_names_stand_beside_their_points_and_not_on_each_other():
     for points, width, label in zip(series, [40, 40, 60], found, strict=False):
         box = labels._box(points[label.point], width, 12, *labels.POSITIONS[label.position], 7 * label.ring)
         assert box[0] >= 0 and box[1] >= 0 and box[2] <= 200 and box[3] <= 100
-        assert all(labels._overlap(box, other) == 0 for other in boxes)
+        assert labels._shared(labels._boxes([box]), labels._boxes(boxes)) == 0
         boxes.append(box)
     assert found[3] is None
     crowd = labels.place([[(5.0, 5.0)], [(5.0, 5.0)]], [300, 300], 12, (10, 10))

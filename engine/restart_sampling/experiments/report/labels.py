@@ -6,9 +6,11 @@ It works in pixels and knows no plotting library; the pictures of plotly and of 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
+
+import numpy as np
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]  # left, bottom, right, top
@@ -62,27 +64,29 @@ def place(
         bars: error bars, each from one end to the other.
         rings: distances from the point to try, in gaps.
     """
-    markers = [_square(point, gap) for some in series for point in some]
+    markers = _boxes(_square(point, gap) for some in series for point in some)
     drawn = [*bars, *(pair for some in series for pair in pairwise(some))]
-    lines = [_square(point, gap / 2) for a, b in drawn for point in _along(a, b, gap)]
+    lines = _boxes(_square(point, gap / 2) for a, b in drawn for point in _along(a, b, gap))
     written: list[Box] = []
     found: list[Label | None] = [None] * len(series)
     for n in sorted(range(len(series)), key=lambda n: len(series[n])):  # single points have the fewest places
-        best: tuple[float, Label, Box] | None = None
+        if not series[n]:
+            continue
         last = len(series[n]) - 1
-        for order, k in enumerate((last, *range(last)) if series[n] else ()):
-            for ring, (turn, (position, (dx, dy))) in product(rings, enumerate(POSITIONS.items())):
-                box = _box(series[n][k], widths[n], height, dx, dy, gap * ring)
-                names = sum(_overlap(box, other) for other in written)
-                outside = box[0] < 0 or box[1] < 0 or box[2] > size[0] or box[3] > size[1]
-                score = 4 * names + 2 * sum(_overlap(box, p) for p in markers) + sum(_overlap(box, p) for p in lines)
-                score += 1e4 * outside + 2 * order + 0.1 * turn + 0.4 * gap * (ring - 1)
-                if best is None or score < best[0]:
-                    clear = names < 0.02 * widths[n] * height and not outside
-                    best = score, Label(k, position, clear, ring), box
-        if best is not None:
-            found[n] = best[1]
-            written.append(best[2])
+        tried = list(product(enumerate((last, *range(last))), rings, enumerate(POSITIONS.items())))
+        boxes = _boxes(
+            _box(series[n][k], widths[n], height, dx, dy, gap * ring) for (_, k), ring, (_, (_, (dx, dy))) in tried
+        )
+        names = _shared(boxes, _boxes(written))
+        outside = ((boxes[:, :2] < 0) | (boxes[:, 2:] > size)).any(1)
+        score = 4 * names + 2 * _shared(boxes, markers) + _shared(boxes, lines) + 1e4 * outside
+        score += [2 * order + 0.1 * turn + 0.4 * gap * (ring - 1) for (order, _), ring, (turn, _) in tried]
+        best = int(score.argmin())
+        (_, k), ring, (_, (position, _)) = tried[best]
+        clear = bool(names[best] < 0.02 * widths[n] * height and not outside[best])
+        found[n] = Label(k, position, clear, ring)
+        left, bottom, right, top = boxes[best].tolist()
+        written.append((left, bottom, right, top))
     return found
 
 
@@ -104,6 +108,12 @@ def _box(at: Point, width: float, height: float, dx: int, dy: int, gap: float) -
     return x, y, x + width, y + height
 
 
-def _overlap(a: Box, b: Box) -> float:
-    """Return the area that two boxes share."""
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+def _boxes(some: Iterable[Box]) -> np.ndarray:
+    """Return boxes as float64 [n, 4]."""
+    return np.array(list(some), dtype=np.float64).reshape(-1, 4)
+
+
+def _shared(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the area float64 [n] that each of `boxes`, [n, 4], shares with the `others`, [m, 4], added up."""
+    sides = np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - np.maximum(boxes[:, None, :2], others[None, :, :2])
+    return sides.clip(0).prod(2).sum(1)
