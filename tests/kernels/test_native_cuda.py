@@ -21,7 +21,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.machines import KINDS, check_poisoned, kind_name, methods_batch, poisoned, weigh, weighed_rows
+from support.machines import (
+    KINDS,
+    asking_for_everything,
+    check_poisoned,
+    kind_name,
+    methods_batch,
+    poisoned,
+    weigh,
+    weighed_rows,
+)
 from support.row_batches import ALL, BF16, F16, F32, STORES, WRITTEN, Batch, assert_equal_bits, bits, table
 
 import restart_bindings
@@ -221,6 +230,13 @@ def test_every_kind_of_machine_in_the_twin(twin, kind):
         found = row_of_the_twin(twin, case, ("Wide" if wide else "Row") + kernel)
         check_poisoned(case, found)
         assert_equal_bits(found, case.run_row("reference"))
+
+
+def test_what_a_machine_does_not_have_is_not_looked_at_in_the_twin(twin):
+    for kind in KINDS[::5]:
+        for numel, dtypes in ((40, (BF16, BF16)), (37, (BF16, F16))):
+            for case in asking_for_everything(kind, numel, *dtypes):
+                assert_row_equal(twin, case)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -65,6 +65,19 @@ def poisoned(kind, numel, F_dtype=BF16, net_dtype=F16, seed=0, device="cpu"):
     return case
 
 
+def asking_for_everything(kind, numel, F_dtype=BF16, net_dtype=F16):
+    """Yield batches of this kind at a row with every flag, with all outputs, without F_uncond, and without F.
+
+    What the machine does not have must not be looked at. A row stores one history register, so there are three rows.
+    """
+    flags = L.READ_X | L.READ_F | sum(READS) | L.PASTE | L.GUIDE | L.APG | L.STORE_X | L.STORE_NET
+    for store, absent in itertools.product(STORES, ((), ("F_uncond",), ("F", "F_uncond"))):
+        case = Batch(2, numel, table([flags | store], 0, 0.5, s2=0.25), F_dtype, net_dtype, **kind)
+        for name in absent:
+            setattr(case, name, None)
+        yield case
+
+
 def check_poisoned(case, result):
     """Raise AssertionError unless NaN stayed where it was: what `Batch.run_row` returned for a poisoned batch."""
     names = [name for name in ("x", "h", "net_in", "first_bad", "h2", "h3") if getattr(case, name) is not None]
