@@ -92,6 +92,20 @@ class Condition:
         """The default that is one for all, [*shape]; None where there is none or another one."""
         return self.default if isinstance(self.default, Tensor) and self.table is None else None
 
+    def picked(self, labels: Tensor | None) -> Tensor | None:
+        """Return the rows of the table [B, *shape] that one-hot rows [B, classes] pick, and nulls for rows of zeros.
+
+        Without labels a table of one row is that row. None where there is no such row, or no null.
+        """
+        table, null = self.table, self.null
+        if table is None or labels is None:
+            return table[0] if table is not None and len(table) == 1 else None
+        labels = labels.to(table.device)
+        rows, told = table[labels.argmax(1)], labels.any(1)
+        if isinstance(null, Tensor):
+            return torch.where(told.view(-1, *[1] * len(self.shape)), rows, null.to(rows))
+        return rows if isinstance(null, str) or bool(told.all()) else None
+
     def widened(self) -> Condition:
         """Return the condition as a network of float64 is given it."""
         return replace(self, dtype=torch.float64) if self.dtype in FLOATS else self
