@@ -89,6 +89,10 @@ WRONG = {
         lambda: rs.Denoiser.from_function(fn, SHAPE, conditions={CLASS: rs.Condition((3,), torch.int64)}),
         "'class_labels' must be float32",
     ),
+    "class_default": (
+        lambda: rs.Denoiser.from_function(fn, SHAPE, conditions={CLASS: rs.Condition((3,), default=1.0)}),
+        "without a default",
+    ),
 }
 
 
