@@ -638,6 +638,11 @@ def test_other_refusals():
     assert "kind was given twice" in refused({"kind": 1}, seeds=[(*PAIR, GOOD | {"low": LOW[0]})])
     assert "condition 'low' must be float32 [1, 4], got float32 [4]" in refused(seeds=[(*PAIR, {"low": LOW[0, 0]})])
     assert "all integers or all" in refused(GOOD, seeds=[(*PAIR, LOW)])
+    own = [(*PAIR, {"low": LOW[0], "kind": kind}) for kind in (1, 2**40)]
+    assert "given as int64 [2], holds integers outside of int32" in refused(seeds=own)
+    own = [(*PAIR, {"low": low, "kind": 1}) for low in (LOW[0], [[1, 2, 3, math.inf]], LOW[0].double())]
+    assert "given as float32 [3, 1, 4], holds NaN or infinite values" in refused(seeds=own)
+    assert "'kind' must be int32 [], got float64 []" in refused(seeds=[(*PAIR, {"low": LOW[0], "kind": 0.5})])
 
 
 def test_a_condition_on_another_device():

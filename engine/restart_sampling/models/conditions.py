@@ -92,11 +92,27 @@ class Condition:
         """The default that is one for all, [*shape]; None where there is none or another one."""
         return self.default if isinstance(self.default, Tensor) and self.table is None else None
 
+    def picked(self, labels: Tensor | None) -> Tensor | None:
+        """Return the rows of the table [B, *shape] that one-hot rows [B, classes] pick, and nulls for rows of zeros.
+
+        Without labels a table of one row is that row. None where there is no such row, or no null.
+        """
+        table, null = self.table, self.null
+        if table is None or labels is None:
+            return table[0] if table is not None and len(table) == 1 else None
+        labels = labels.to(table.device)
+        rows, told = table[labels.argmax(1)], labels.any(1)
+        if isinstance(null, Tensor):
+            return torch.where(told.view(-1, *[1] * len(self.shape)), rows, null.to(rows))
+        return rows if isinstance(null, str) or bool(told.all()) else None
+
     def widened(self) -> Condition:
         """Return the condition as a network of float64 is given it."""
         return replace(self, dtype=torch.float64) if self.dtype in FLOATS else self
 
-    def read(self, name: str, value: Any, n: int | None, device: torch.device | None = None) -> Tensor:
+    def read(
+        self, name: str, value: Any, n: int | None, device: torch.device | None = None, *, unread: bool = False
+    ) -> Tensor:
         """Return the values of n samples as a tensor [n, *shape] of this dtype, checked; a view where one serves all.
 
         Args:
@@ -104,6 +120,7 @@ class Condition:
             value: [n, *shape], or [*shape] for all: a tensor, an array, or numbers in lists.
             n: None for one value alone, [*shape] or [1, *shape], which is returned as [*shape].
             device: where it must be, if it is a tensor, and where it goes, if it is none.
+            unread: leave its numbers unchecked, for values that are read again with others: looking waits for a GPU.
 
         Raises:
             RestartTypeError, RestartValueError: one sentence with the name, what was declared and what was given.
@@ -127,7 +144,10 @@ class Condition:
                     f"{found.device}; move it there"
                 )
             found = found.to(device)
-        found = self._converted(f"condition {name!r}, declared {self}, given as {given},", found)
+        if not unread:
+            found = self._converted(f"condition {name!r}, declared {self}, given as {given},", found)
+        elif self.dtype in FLOATS:
+            found = found.to(self.dtype)
         return found.reshape(self.shape) if n is None else found.expand(n, *self.shape)
 
     def _wanted(self, n: int | None) -> str:
@@ -177,8 +197,11 @@ def declared(conditions: Any, label_dim: int) -> tuple[dict[str, Condition], int
     counts = {name: len(spec.table) for name, spec in conditions.items() if spec.table is not None}
     if CLASS in conditions:
         spec = conditions[CLASS]
-        if len(spec.shape) != 1 or spec.dtype not in (torch.float32, torch.float64) or spec.shared:
-            raise RestartValueError(f"condition {CLASS!r} must be float32 [classes] for each sample, got {spec!r}")
+        wide = spec.dtype in (torch.float32, torch.float64)
+        if len(spec.shape) != 1 or not wide or spec.shared or spec.default is not None:
+            raise RestartValueError(
+                f"condition {CLASS!r} must be float32 [classes] for each sample, without a default, got {spec!r}"
+            )
         counts[CLASS] = spec.shape[0]
     for name, count in counts.items():
         label_dim = label_dim or count

@@ -220,11 +220,8 @@ class Denoiser:
         found: dict[str, Tensor] = {}
         for name, spec in self.conditions.items():
             value = given.get(name)
-            if value is None and spec.table is not None:  # of one class there is nothing to choose
-                rows = None if class_labels is None else class_labels.argmax(1).to(spec.table.device)
-                value = spec.table[rows] if rows is not None else spec.table[0] if len(spec.table) == 1 else None
-            elif value is None:
-                value = spec.constant
+            if value is None:
+                value = spec.constant if spec.table is None else spec.picked(class_labels)
             if name != CLASS and value is None:
                 raise missing(self.name, name, spec)
             if name != CLASS and value is not None:

@@ -175,8 +175,8 @@ def _stacked(denoiser: Denoiser, name: str, spec: Condition, values: Sequence[An
             if spec.constant is None:
                 raise RestartValueError(f"condition {name!r} of {denoiser.name!r} is missing for sample {i}")
             value = spec.constant.to(device)
-        rows.append(spec.read(name, value, None, device))
-    return torch.stack(rows)
+        rows.append(spec.read(name, value, None, device, unread=True))
+    return torch.stack(rows)  # which is read as a whole
 
 
 def _rows(value: Tensor, places: slice | Tensor) -> Tensor:

@@ -64,11 +64,10 @@ def of_samples(denoiser: Denoiser, seeds: Tensor, values: Sequence[Any]) -> Any:
     """Return what `read` takes, from one class or row [classes] for each sample; None is drawn from its seed."""
     if not denoiser.label_dim:
         return values
-    drawn = [seeds[i : i + 1] if value is None else None for i, value in enumerate(values)]
-    found = [
-        value if seed is None else int(labels_of_seeds(seed, denoiser.label_dim))
-        for seed, value in zip(drawn, values, strict=True)
-    ]
+    found = list(values)
+    if any(value is None for value in values):
+        drawn = labels_of_seeds(seeds, denoiser.label_dim).tolist()
+        found = [own if value is None else value for own, value in zip(drawn, values, strict=True)]
     if not any(map(_is_row, found)):
         return found
     rows = []

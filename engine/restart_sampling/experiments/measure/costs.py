@@ -27,6 +27,7 @@ from restart_kernels import get_backend
 
 from ...common.devices import made_current
 from ...common.torch_profiler import torch_profiler
+from ...models.conditions import CLASS, placeholders
 from ...models.denoiser import Denoiser
 from ...sampler.executors import Observer
 from .candidate import Candidate, Runner
@@ -133,11 +134,11 @@ def _cpu_launches(runner: Runner, batch: int, labels: Tensor | None) -> float:
 
 
 def _cuda_launches(runner: Runner, batch: int, labels: Tensor | None) -> float:
-    inputs = _network_inputs(runner, batch)
+    inputs, told = _network_inputs(runner, batch)
     device = inputs[0].device
     with made_current(device):
         drawn = _kernels(lambda: runner.draw(range(batch), labels), device)
-        alone = _kernels(lambda: runner.network(*inputs), device)
+        alone = _kernels(lambda: runner.network(*inputs, **told), device)
     return drawn / runner.nfe - alone
 
 
@@ -156,8 +157,8 @@ def _kernels(work: Callable[[], object], device: torch.device) -> int:
 def network_alone(runner: Runner, device: torch.device, calls: int = 20) -> float:
     """Return the seconds of one network call on CUDA, replayed from a graph or launched, as the runner does it."""
     batch = runner.sampler.batch_size if isinstance(runner, EngineRunner) else getattr(runner, "batch_size", 1)
-    inputs = _network_inputs(runner, batch)
-    run: Callable[[], object] = lambda: runner.network(*inputs)  # noqa: E731
+    inputs, told = _network_inputs(runner, batch)
+    run: Callable[[], object] = lambda: runner.network(*inputs, **told)  # noqa: E731
     with torch.inference_mode(), made_current(device):
         for _ in range(3):
             run()
@@ -175,14 +176,14 @@ def network_alone(runner: Runner, device: torch.device, calls: int = 20) -> floa
     return (time.perf_counter() - started) / calls
 
 
-def _network_inputs(runner: Runner, batch: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return inputs of the shapes and dtypes that the runner gives to the network."""
+def _network_inputs(runner: Runner, batch: int) -> tuple[tuple[Tensor, Tensor, Tensor | None], dict[str, Tensor]]:
+    """Return inputs of the shapes and dtypes that the runner gives to the network: in order, and by name."""
     owner: Any = runner.sampler if isinstance(runner, EngineRunner) else runner
     denoiser: Denoiser = owner.denoiser
     with torch.inference_mode():
         net_in = torch.randn(batch, *denoiser.shape, device=denoiser.device).to(owner.net_dtype)
-        hot = torch.zeros(batch, denoiser.label_dim, device=denoiser.device) if denoiser.label_dim else None
-        return net_in, torch.zeros(1, device=denoiser.device), hot
+        told = placeholders(denoiser.conditions, batch, denoiser.device)
+        return (net_in, torch.zeros(1, device=denoiser.device), told.pop(CLASS, None)), told
 
 
 def _seconds(work: Callable[[], object]) -> float:

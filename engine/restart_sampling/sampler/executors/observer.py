@@ -77,9 +77,9 @@ class _ObservedNetwork:
     def __init__(self, network: Any, observer: Observer) -> None:
         self.network, self.observer = network, observer
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: Any, **conditions: Any) -> Any:
         self.observer.before("network", None)
-        F = self.network(*arguments)
+        F = self.network(*arguments, **conditions)
         self.observer.after("network", None, F)
         return F
 

@@ -89,6 +89,10 @@ WRONG = {
         lambda: rs.Denoiser.from_function(fn, SHAPE, conditions={CLASS: rs.Condition((3,), torch.int64)}),
         "'class_labels' must be float32",
     ),
+    "class_default": (
+        lambda: rs.Denoiser.from_function(fn, SHAPE, conditions={CLASS: rs.Condition((3,), default=1.0)}),
+        "without a default",
+    ),
 }
 
 
@@ -150,6 +154,22 @@ def test_a_denoiser_is_called_with_its_conditions():
         denoiser(x, 2.0, means=mean)
     with pytest.raises(rs.RestartError, match="'D' has no condition 'class_labels'"):
         denoiser(x, 2.0, torch.eye(4), mean=mean)
+
+
+def test_one_hot_rows_pick_from_a_table_and_rows_of_zeros_pick_the_null():
+    table, hot = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[0.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
+    for null, second in ((5.0, [5, 5]), ("same", [1, 2])):
+        found = rs.Condition((2,), null=null, default=table).picked(hot)
+        assert found.tolist() == [[3, 4], second, [1, 2]]
+    without = rs.Condition((2,), default=table)
+    assert without.picked(hot[::2]).tolist() == [[3, 4], [1, 2]]
+    assert without.picked(hot) is None and without.picked(None) is None and rs.Condition((2,)).picked(hot) is None
+    assert rs.Condition((2,), default=table[:1]).picked(None).tolist() == [1, 2]
+    denoiser = rs.Denoiser.from_function(lambda x, sigma, c: x * c[:, :1, None], SHAPE, conditions={"c": without})
+    x = torch.ones(2, *SHAPE)
+    assert denoiser(x, 1.0, hot[::2])[:, 0, 0].tolist() == [3, 1]
+    with pytest.raises(rs.RestartError, match="'c' of '<lambda>' is missing"):
+        denoiser(x, 1.0)
 
 
 def test_placeholders_are_values_that_the_network_takes():
