@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.children import python
 
 import restart_kernels
 from restart_kernels import aot
@@ -30,8 +29,7 @@ def reports():
         ["--arch", "90", "--arch", "80"],
         ["--arch", "80", "--variant", aot.TAIL, "--variant", aot.PIXELS, "--variant", aot.ADVANCE],
     ):
-        command = [sys.executable, "-m", "restart_kernels.aot", "--json", *options]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = python("-m", "restart_kernels.aot", "--json", *options, env=environment)
         assert done.returncode == 0, done.stderr
         rows += json.loads(done.stdout)
     advance, pixels, tail = rows.pop(), rows.pop(), rows.pop()
