@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 
@@ -23,14 +24,11 @@ class Form:
     D: tuple[float, ...] = ()
 
     def __add__(self, other: Form) -> Form:
-        n = max(len(self.D), len(other.D))
-        left, right = (f.D + (0.0,) * (n - len(f.D)) for f in (self, other))
-        return Form(
-            self.x + other.x, self.previous + other.previous, tuple(a + b for a, b in zip(left, right, strict=True))
-        )
+        D = [a + b for a, b in zip_longest(self.D, other.D, fillvalue=0.0)]
+        return Form(self.x + other.x, self.previous + other.previous, tuple(D))
 
     def __mul__(self, scale: float) -> Form:
-        return Form(self.x * scale, self.previous * scale, tuple(d * scale for d in self.D))
+        return Form(self.x * scale, self.previous * scale, tuple([d * scale for d in self.D]))
 
     __rmul__ = __mul__
 
