@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 from support import problems
+from support.children import python
 from support.edm_denoisers import SHAPE, denoiser
 
 import restart_sampling as rs
@@ -276,9 +276,7 @@ def test_the_registry_imports_no_library():
         "libraries = ('diffusers', 'optuna', 'plotly', 'torchmetrics', 'sklearn', 'torchvision'); "
         "print([m for m in libraries if m in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=_environment()
-    )
+    done = python("-c", script, env=_environment())
     assert done.stdout.strip() == "[]"
 
 

@@ -297,7 +297,7 @@ def test_claims_stand_on_top():
     assert "as good as" not in Page(make_page(made_rows()[:3])).text
 
 
-def test_pairs_are_a_table_of_the_quality_section():
+def test_pairs_are_a_table_of_the_quality_section(whole):
     found = pairs_table(made_rows())
     assert (
         found.columns[0] == "Restart"
@@ -306,7 +306,7 @@ def test_pairs_are_a_table_of_the_quality_section():
         * len([r for r in made_rows() if r["kind"] == "pooled" and r["family"] == "restart" and r["by"] == "engine"])
         - 5
     )  # dpm3 was not drawn without Restart
-    page = Page(make_page(made_rows()))
+    page = Page(whole)
     assert [list(found.columns), *map(list, found.cells)] in page.tables
     assert pairs_table([]).cells == ()
 

@@ -7,6 +7,7 @@ import math
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,12 @@ def points(n, where, seed=0):
 
 def settings(**other):
     return {"model_sha256": "abc", "n": 8, "features": "mean", **other}
+
+
+@cache
+def begun(where, *budgets):
+    """The plans to begin with in a space."""
+    return starts.starts(where, budgets, Known().key)
 
 
 def digests(trials):
@@ -191,7 +198,7 @@ def test_bad_spaces(bad, says):
 
 def test_starts_are_different_and_fit():
     where, known = Space(max_nfe=70), Known()
-    found = starts.starts(where, [20, 43, 63], known.key)
+    found = begun(where, 20, 43, 63)
     plans = [rs.Plan.build(**start.options) for start in found]
     assert len({known.key(plan) for plan in plans}) == len(plans) > 10
     assert all(8 <= plan.nfe <= 70 for plan in plans)
@@ -209,7 +216,7 @@ def test_starts_carry_the_presets_to_other_solvers_and_budgets():
     more.
     """
     where, known = Space(solvers=("dpm++2m", "heun"), max_nfe=63), Known()
-    plans = [rs.Plan.build(**start.options) for start in starts.starts(where, [43, 63], known.key)]
+    plans = [rs.Plan.build(**start.options) for start in begun(where, 43, 63)]
     wanted = (
         {"solver": "dpm++2m", "restart_solver": "heun", "restart": [3, 5, 0.06, 0.3]},  # cifar10-vp-55, its own repeats
         {"solver": "dpm++2m", "restart_solver": "heun", "restart": [3, 6, 0.06, 0.3]},  # 18 + 4 K ≤ 43
@@ -221,7 +228,7 @@ def test_starts_carry_the_presets_to_other_solvers_and_budgets():
     for options in wanted:
         assert known.key(rs.Plan.build(steps=18, **options)) in keys, options
     alone = Space(solvers=("dpm++2m",), max_nfe=63)  # Heun is not searched, so not inside intervals either
-    assert not [s for s in starts.starts(alone, [63], known.key) if s.options.get("restart_solver") == "heun"]
+    assert not [s for s in begun(alone, 63) if s.options.get("restart_solver") == "heun"]
 
 
 # The search
@@ -230,7 +237,7 @@ def test_starts_carry_the_presets_to_other_solvers_and_budgets():
 def test_the_search_finds_the_known_best():
     """No start is within 3 octaves of [2, 8], and a plan within 1.5 is found, at every budget that has room for one."""
     where, known = Space(solvers=("heun",), levels=1, max_nfe=63), Known()
-    found, begin = study.open_study(None, settings()), starts.starts(where, [43], known.key)[:6]
+    found, begin = study.open_study(None, settings()), begun(where, 43)[:6]
     assert min(worth(rs.Plan.build(**s.options)) - 4 / math.sqrt(rs.Plan.build(**s.options).nfe) for s in begin) > 3
     study.enqueue(found, begin, 6)
     assert study.search(found, where, known, 70) == "done"
@@ -305,7 +312,7 @@ def test_a_search_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypatch):
             study.search(found, where, known, count, seed=3, budgets=(20, 43))
         return known, digests(study.finished(found))
 
-    begin = starts.starts(where, [20], Known().key)
+    begin = begun(where, 20)
     whole, one = searched(tmp_path / "whole.db", 9)
     parts, other = searched(tmp_path / "parts.db", 4, 8, 9)
     assert one == other
@@ -329,7 +336,7 @@ def test_ctrl_c_loses_the_trial_in_flight_alone(tmp_path):
 def test_a_killed_process_loses_the_trial_in_flight_alone(tmp_path):
     """What SIGKILL leaves behind: a trial that runs for ever, of a start that was queued."""
     where, known = Space(levels=1, max_nfe=50), Known()
-    begin = starts.starts(where, [43], known.key)
+    begin = begun(where, 43)
     found = study.open_study(tmp_path / "s.db", settings())
     study.enqueue(found, begin, 2)
     found.ask()
@@ -450,7 +457,7 @@ def test_the_front_is_what_no_other_beats():
 def test_tuned_rows(tmp_path):
     where, known = Space(solvers=("heun",), levels=1, max_nfe=63), Known()
     found = study.open_study(None, settings())
-    study.enqueue(found, starts.starts(where, [12, 43], known.key), 10)
+    study.enqueue(found, begun(where, 12, 43), 10)
     study.search(found, where, known, 25)
     path, lines = tmp_path / "tune.jsonl", []
 
@@ -486,7 +493,7 @@ def test_fresh_seeds_in_blocks(tmp_path):
     """A thousand seeds are a distance; their mean and standard deviation are reported, and the wins block by block."""
     where, known = Space(solvers=("heun",), levels=1, max_nfe=63), Known()
     found = study.open_study(None, settings())
-    study.enqueue(found, starts.starts(where, [12, 43], known.key), 10)
+    study.enqueue(found, begun(where, 12, 43), 10)
     study.search(found, where, known, 25)
     (row,) = confirm.confirm(found, where, known, [43], COMMON, tmp_path / "tune.jsonl", n=3000, first_seed=1000)
     plan, heun = rs.Plan.build(**row["config"]), rs.Plan.build(steps=22)
@@ -520,7 +527,7 @@ def test_the_final_is_on_other_seeds(tmp_path):
     """
     where, known = Space(solvers=("heun",), levels=1, max_nfe=63), Known()
     found = study.open_study(None, settings())
-    study.enqueue(found, starts.starts(where, [12, 43], known.key), 10)
+    study.enqueue(found, begun(where, 12, 43), 10)
     study.search(found, where, known, 12)
     best = pareto.lowest(study.complete(found), 63, 3)
     assert best[0] is pareto.best_for(study.complete(found), 63)
@@ -586,7 +593,7 @@ def search_with_rows(tmp_path, trials=22):
     """Return (study, rows, space) of a search with starts, random plans, plans given up and one that failed."""
     where, known = Space(solvers=("heun", "dpm++2m"), max_nfe=43), Known()
     found = study.open_study(tmp_path / "s.db", settings())
-    study.enqueue(found, starts.starts(where, [43], known.key), 5)
+    study.enqueue(found, begun(where, 43), 5)
 
     def value(plan, far=lambda first: False):
         known.plans.append(plan)
@@ -618,7 +625,7 @@ def test_a_search_is_made_again_from_its_rows(tmp_path):
         assert set(mine.params) == set(theirs.params)
         again = rs.Plan.build(**space.options_of(mine.params, where))
         assert again.digest == theirs.user_attrs["plan"]
-    assert study.enqueue(new, starts.starts(where, [43], Known().key), 5) == 0  # they were tried
+    assert study.enqueue(new, begun(where, 43), 5) == 0  # they were tried
     known = Known()
     study.search(new, where, known, len(written) + 3)
     assert len(known.plans) == 3
@@ -686,8 +693,8 @@ def rows_of_a_search(tmp_path_factory):
     return written, where
 
 
-def test_rows_that_do_not_compare_are_no_trials(tmp_path):
-    _, written, where = search_with_rows(tmp_path, 8)
+def test_rows_that_do_not_compare_are_no_trials(rows_of_a_search):
+    written, where = rows_of_a_search
     common = {**COMMON, "classes": None, "features": None, "reference": None}
 
     def restored(rows, common=common, where=where):

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+
+from support.children import python
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "adding-a-format.md").read_text()
@@ -66,12 +66,6 @@ def test_the_format_of_the_page(tmp_path):
     shutil.copytree(ROOT / "engine" / "restart_sampling", package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "jobs" / "formats" / "safetensors.py").write_text(FORMAT)
     paths = [str(tmp_path / "engine"), str(ROOT / "kernels"), str(ROOT / "bindings")]
-    done = subprocess.run(
-        [sys.executable, "-c", COMMANDS],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {"PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
+    done = python("-c", COMMANDS, cwd=tmp_path, env=os.environ | environment)
     assert done.returncode == 0, done.stderr

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.children import python
 
 import restart_kernels
 from restart_kernels import aot
@@ -34,8 +33,7 @@ def compiled(*options):
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     root = Path(restart_kernels.__file__).parents[2]
     environment["PYTHONPATH"] = os.pathsep.join(str(root / folder) for folder in ("kernels", "bindings"))
-    command = [sys.executable, "-m", "restart_kernels.aot", "--json", *options]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = python("-m", "restart_kernels.aot", "--json", *options, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from support.children import python
 
 import restart_kernels as rk
 from restart_kernels.dispatch import BACKENDS
@@ -66,8 +65,7 @@ def run(kernels, *arguments, code=0):
     """Run Python on the copy and return what it prints; `code` is the exit code that is expected."""
     roots = (ROOT / "engine", kernels, ROOT / "bindings", ROOT / "tests", ROOT / "benchmarks")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, roots)), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, *arguments]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = python(*arguments, env=environment, cwd=ROOT)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.children import python
 
 import restart_kernels as rk
 from restart_bindings.moved import keep_old_names
@@ -138,13 +139,8 @@ def test_a_script_sees_the_warning_without_any_option(tmp_path):
     script = tmp_path / "mine.py"
     script.write_text("import torch\nfrom restart_kernels.launch import configure\n")
     root = Path(rk.__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        env={"PYTHONPATH": f"{root / 'kernels'}:{root / 'bindings'}", "PATH": ""},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = python(script, env={"PYTHONPATH": f"{root / 'kernels'}:{root / 'bindings'}", "PATH": ""})
+    assert done.returncode == 0, done.stderr
     assert "mine.py:2: DeprecationWarning: restart_kernels.launch is" in done.stderr
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.children import python
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "adding-a-model.md").read_text()
@@ -29,12 +28,10 @@ def run(tmp_path_factory):
     shutil.copytree(ROOT / "engine" / "restart_sampling", package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "models" / "families" / "trigflow.py").write_text(FAMILY)
     paths = [str(folder / "engine"), str(ROOT / "kernels"), str(ROOT / "bindings")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": ""}
 
     def run(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
-        )
+        done = python(*arguments, cwd=folder, env=environment)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

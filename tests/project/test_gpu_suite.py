@@ -6,11 +6,11 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.children import python
 
 HERE = Path(__file__).parents[2] / "benchmarks" / "gpu"
 sys.path.append(str(HERE))  # the suite's files are scripts
@@ -24,9 +24,7 @@ def call(*arguments, out=None):
     environment = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "OUT")}
     environment |= {"OUT": str(out)} if out else {}
     environment |= {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, str(HERE / "run.py"), *arguments], env=environment, capture_output=True, text=True, check=False
-    )
+    return python(HERE / "run.py", *arguments, env=environment)
 
 
 def test_the_stages_are_listed():

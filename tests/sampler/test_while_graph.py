@@ -9,7 +9,6 @@ import inspect
 import json
 import os
 import re
-import subprocess
 import sys
 import types
 from enum import IntEnum
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.children import python
 
 import restart_sampling as rs
 from restart_sampling.sampler.executors import while_graph
@@ -53,7 +53,7 @@ def test_the_condition_compiles_without_a_gpu():
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     root = Path(rs.__file__).parents[2]
     environment["PYTHONPATH"] = os.pathsep.join(str(root / name) for name in ("engine", "kernels", "bindings"))
-    done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=False)
+    done = python("-c", COMPILE, env=environment)
     assert done.returncode == 0, done.stderr
     for report in map(json.loads, done.stdout.splitlines()):
         assert report["names"] == ["handle_ptr", "cursor_ptr", "n", "BLOCK"]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.children import python
 
 from restart_sampling.solvers import SOLVERS
 from restart_sampling.solvers.trace import Position, Solver, Tracer, X
@@ -31,13 +30,12 @@ def house(tmp_path_factory):
         "COLUMNS": "250",
         "NO_COLOR": "1",
         "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "",  # so that one command compiles the copy, and not each
     }
 
 
 def run(house, *words, cwd=None):
-    done = subprocess.run(
-        [sys.executable, *words], env=house, cwd=cwd, capture_output=True, text=True, check=False, timeout=300
-    )
+    done = python(*words, env=house, cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -77,8 +75,7 @@ def test_it_is_a_candidate_of_bench_and_draws(house):
         "ode Adams–Bashforth 2 22 True",
         "restart Adams–Bashforth 2 + Restart 22 True",
     ]
-    words = [sys.executable, "-m", "restart_sampling", "bench", "--samplers", "nothing", "--nfe", "12"]
-    done = subprocess.run(words, env=house, capture_output=True, text=True, check=False)
+    done = python("-m", "restart_sampling", "bench", "--samplers", "nothing", "--nfe", "12", env=house)
     assert done.returncode == 2
     assert "dpm++2m, ab2, euler+restart" in done.stdout + done.stderr
 
@@ -139,11 +136,5 @@ def test_a_file_that_cannot_be_a_solver_is_named(house, tmp_path, text, says):
     file.write_text(f"from .euler import step\nfrom .trace import Solver\n\nSOLVER = {text}\n")
     paths = [str(tmp_path / "engine"), *house["PYTHONPATH"].split(os.pathsep)[1:]]
     environment = house | {"PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(
-        [sys.executable, "-c", "import restart_sampling.solvers"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-c", "import restart_sampling.solvers", env=environment)
     assert f"ConfigError: {says}" in done.stderr

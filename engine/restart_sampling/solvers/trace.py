@@ -17,7 +17,7 @@ from typing import Any
 
 
 def _sum(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(left + right for left, right in zip_longest(a, b, fillvalue=0.0))
+    return tuple([left + right for left, right in zip_longest(a, b, fillvalue=0.0)]) if a or b else ()
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Form:
         )
 
     def __mul__(self, scale: float) -> Form:
-        history, D, noise = (tuple(a * scale for a in part) for part in (self.history, self.D, self.noise))
+        history, D, noise = [tuple([a * scale for a in part]) for part in (self.history, self.D, self.noise)]
         return Form(self.x * scale, history, D, noise)
 
     __rmul__ = __mul__

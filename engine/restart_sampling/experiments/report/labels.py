@@ -78,7 +78,7 @@ def place(
             _box(series[n][k], widths[n], height, dx, dy, gap * ring) for (_, k), ring, (_, (_, (dx, dy))) in tried
         )
         names = _shared(boxes, _boxes(written))
-        outside = ((boxes[:, :2] < 0) | (boxes[:, 2:] > size)).any(1)
+        outside = np.minimum(boxes[:, :2], np.asarray(size) - boxes[:, 2:]).min(1) < 0
         score = 4 * names + 2 * _shared(boxes, markers) + _shared(boxes, lines) + 1e4 * outside
         score += [2 * order + 0.1 * turn + 0.4 * gap * (ring - 1) for (order, _), ring, (turn, _) in tried]
         best = int(score.argmin())

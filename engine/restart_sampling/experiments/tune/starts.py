@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from ...common.errors import ConfigError
 from ...plan.plan import Plan
-from ...plan.presets import Preset, presets
+from ...plan.presets import Preset, find, presets
 from ..measure.engine import plan_for
 from .space import Options, Params, Refused, Space, build, options_of, params_of
 
@@ -77,7 +78,7 @@ def fitting(space: Space, budget: int, accepts: Callable[[Plan], Any]) -> list[t
     for preset in presets():
         if preset.nfe > budget or preset.tuned:
             continue
-        plan = Plan.build(**preset.plan_options)
+        plan = _plan_of(preset.name)
         if plan.config.guided or plan.config.schedule != "edm":
             continue
         try:
@@ -107,7 +108,7 @@ def _candidates(space: Space, budgets: Sequence[int]) -> Iterator[tuple[str, Pla
                 yield f"{'Restart by rule' if jumping else 'Heun'}, {budget} NFE", plan, ""
     for preset in presets():
         if preset.nfe <= space.max_nfe:
-            yield (f"preset {preset.name}", Plan.build(**preset.plan_options), "" if preset.tuned else preset.name)
+            yield (f"preset {preset.name}", _plan_of(preset.name), "" if preset.tuned else preset.name)
     yield from _transplants((None,), space, budgets)
     for preset in sorted(presets(), key=lambda p: p.nfe):
         several = str(preset.plan_options.get("restart", "")).count("[") > 1
@@ -151,9 +152,15 @@ def _transplants(
             yield f"{preset.name} by {solver}", Plan.build(**{**preset.plan_options, "solver": solver}), ""
 
 
+@cache
+def _plan_of(name: str) -> Plan:
+    """Return the plan of a preset, which never changes; every list of starts asks for it many times."""
+    return Plan.build(**find(name).plan_options)
+
+
 def _jumps_once(preset: Preset) -> bool:
     """Return whether the preset has one interval, on EDM's grid and without guidance."""
-    plan = Plan.build(**preset.plan_options)
+    plan = _plan_of(preset.name)
     return len(plan.intervals) == 1 and plan.config.schedule == "edm" and not plan.config.guided
 
 
@@ -168,7 +175,7 @@ def _filled(options: Options, budget: int, space: Space) -> Plan | None:
 
 def _scaled(preset: Preset, space: Space) -> Plan | None:
     """Return a multi-level preset with its lowest `space.levels` intervals, repeats lowered until it fits."""
-    whole = Plan.build(**preset.plan_options)
+    whole = _plan_of(preset.name)
     intervals = sorted((i.asked for i in whole.intervals), key=lambda i: -i.t_min)[-space.levels :]
     if not space.levels:
         return None
