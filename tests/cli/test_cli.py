@@ -248,7 +248,50 @@ def test_restart_from_a_file(tmp_path, capsys):
     assert "no.json" in err
 
 
+GUIDED = {
+    "none": ([], 35, ["35 NFE · Heun"]),
+    "everywhere": (["--guidance-scale", "2"], 70, ["guidance scale 2: every evaluation runs the network on 2 inputs"]),
+    "interval": (["--guidance-scale", "2", "--guidance-interval", "0.2,5"], 45, ["while 0.2 ≤ sigma ≤ 5: 10 of 35"]),
+    "no_upper_limit": (["--guidance-scale", "2", "--guidance-interval", "5, inf"], 50, ["while 5 ≤ sigma ≤ inf"]),
+    "rescale": (["--guidance-scale", "2", "--guidance-rescale", "0.7"], 70, ["guidance rescale 0.7"]),
+    "cfg++": (["--guidance-scale", "0.6", "--guidance", "cfg++", "--solver", "euler"], 36, ["CFG++"]),
+    "zero-star": (["--guidance-scale", "2", "--guidance", "zero-star", "--zero-init", "2"], 66, ["zero_init 2"]),
+    "apg": (
+        ["--guidance-scale", "2", "--guidance", "apg", "--apg-eta", "-0.5", "--apg-norm", "3"],
+        70,
+        ["the parallel part has weight -0.5", "clipped to norm 3"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_options_of_guidance(name, capsys):
+    options, calls, said = GUIDED[name]
+    code, out, _ = run(["plan", *options], capsys)
+    assert code == 0
+    assert all(words in out for words in said)
+    found = json.loads(run(["plan", *options, "--json"], capsys)[1])
+    assert found["network_calls"] == calls
+
+
+def test_options_of_noise(capsys):
+    """With eta = 0 no step of ddpm has noise; with a window the steps inside it do."""
+
+    def noisy(*options):
+        rows = json.loads(run(["plan", "--solver", "ddpm", "--steps", "8", "--json", *options], capsys)[1])["rows"]
+        return [row["index"] for row in rows if row["noise"]]
+
+    assert noisy() == [*range(7)]
+    assert noisy("--eta", "0") == []
+    assert noisy("--eta-window", "2,5", "--eta", "0.5") == [2, 3, 4]
+
+
 BAD = {
+    "guidance": (["plan", "--guidance", "cfg+"], "guidance must be one of cfg, cfg++, zero-star, apg"),
+    "guidance_interval": (["plan", "--guidance-interval", "5"], "two numbers with a comma between them, got '5'"),
+    "guidance_order": (["plan", "--guidance-interval", "5,1"], "0 ≤ low < high, got (5.0, 1.0)"),
+    "eta_window": (["plan", "--eta-window", "0,1.5"], "two integers with a comma between them, got '0,1.5'"),
+    "eta_window_end": (["plan", "--eta-window", "0,19"], "its end must be an integer ≤ 18"),
     "steps": (["plan", "--steps", "1"], "steps must be an integer ≥ 2, got 1"),
     "solver": (["plan", "--solver", "huen"], "did you mean 'heun'"),
     "preset": (["plan", "--preset", "imagenet64-edm-632"], "imagenet64-edm-623"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shlex
@@ -17,14 +18,17 @@ from support import commands
 from support.problems import gaussian
 
 import restart_sampling as rs
+from restart_sampling.cli.options import PlanOptions
 from restart_sampling.common.errors import ConfigError, NonFiniteError, OutputError, RestartValueError
 from restart_sampling.common.images import to_uint8
 from restart_sampling.experiments.measure import rows
+from restart_sampling.experiments.report import tables
 from restart_sampling.experiments.report.front import front
-from restart_sampling.experiments.tune import confirm, pareto, plan_text, restore, space, starts, study
+from restart_sampling.experiments.tune import confirm, display, pareto, plan_text, restore, space, starts, study
 from restart_sampling.experiments.tune.objective import Objective, Value
 from restart_sampling.experiments.tune.space import Refused, Space
 from restart_sampling.jobs.lock import FolderLock
+from restart_sampling.plan.options import PlanConfig
 from restart_sampling.plan.presets import find
 
 optuna = pytest.importorskip("optuna")
@@ -723,6 +727,11 @@ def test_command_lines_and_python_give_the_plan_back(monkeypatch):
         rs.preset("imagenet64-edm-39"),
         rs.preset("cifar10-edm-sde-35"),
         rs.Plan.build(),
+        rs.Plan.build(solver="ddpm", eta=0.5, eta_window=(2, 7), restart="repaint:j=3,r=2"),
+        rs.Plan.build(guidance_scale=2.0, guidance_interval=(0.2, 5.0), guidance_rescale=0.7),
+        rs.Plan.build(guidance_scale=3.5, guidance_interval=(0.2, None), guidance="apg", apg_eta=-0.5, apg_norm=2.5),
+        rs.Plan.build(guidance_scale=3.5, guidance="zero-star", zero_init=2, restart="[3, 2, 0.06, 0.30]"),
+        rs.Plan.build(guidance_scale=0.6, guidance="cfg++", solver="euler"),
     ]
     for point in points(20, EVERYTHING, seed=5):
         try:
@@ -738,6 +747,46 @@ def test_command_lines_and_python_give_the_plan_back(monkeypatch):
         assert found.digest == plan.digest
         assert (given["model"], given["dtype"]) == ("my model.pkl", "bf16")
         assert eval(plan_text.python(plan), {"rs": rs, "inf": math.inf}).digest == plan.digest
+
+
+def test_every_option_of_a_plan_has_a_flag_or_is_known_to_have_none():
+    """So that a new option is not forgotten here; --restart is written apart."""
+    flags = {name for _, name in plan_text.FLAGS} | {"restart"}
+    every = {field.name for field in dataclasses.fields(PlanConfig)}
+    assert every - flags == {"restart_schedule", "schedule_options", "sigmas"}
+    here = {name: flag for flag, name in plan_text.FLAGS} | {"restart": "--restart", "preset": "--preset"}
+    assert {field.name for field in dataclasses.fields(PlanOptions)} == here.keys()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"guidance_scale": 2.0},
+        {"guidance_scale": 0.5, "guidance": "cfg++", "solver": "euler"},
+        {"eta": 0.0, "solver": "ddpm"},
+        {"eta_window": (0, 3), "solver": "ddpm"},
+        {"restart": "repaint:j=2,r=2"},
+    ],
+    ids=str,
+)
+def test_what_the_space_does_not_have_is_no_point_of_it(options):
+    """A plan of a user would otherwise be searched without what it asks for."""
+    here = space.Space(solvers=("heun", "euler", "ddpm"))
+    plain = {name: value for name, value in options.items() if name == "solver"}
+    assert space.params_of(rs.Plan.build(**plain), here)
+    assert space.params_of(rs.Plan.build(**options), here) is None
+    with pytest.raises(ConfigError, match="outside what is searched"):
+        starts.given([options], here, lambda plan: plan.digest)
+
+
+def test_plans_in_words_say_their_noise_and_guidance():
+    options = {"guidance_scale": 2.0, "guidance_interval": [0.2, 5.0], "guidance": "apg", "apg_norm": 2.5}
+    plan = rs.Plan.build(steps=9, solver="ddpm", eta=0.5, eta_window=(1, 4), **options)
+    words = "eta 0.5, noise in steps 1–3, guidance 2 (apg, norm 2.5) at sigma 0.2–5"
+    row = {"kind": "tuned", "budget": 9, "nfe": 9, "fd": 1.0, "n": 9, "config": plan.config.to_dict(), "restart": ""}
+    assert f"ddpm, 9 points, {words} |" in tables.tuned_table([row])
+    assert display._words(plan) == f"ddpm, 9 points, {words}"
+    assert display._words(rs.Plan.build(steps=9)) == "heun, 9 points"
 
 
 def test_pictures(tmp_path):

@@ -21,6 +21,7 @@ import typer
 
 from ..common.checks import either
 from ..common.errors import ConfigError, RestartValueError
+from ..plan.guidance import METHODS
 from ..plan.plan import Plan
 from ..plan.presets import find
 from ..solvers import SOLVERS
@@ -59,7 +60,37 @@ class PlanOptions:
         str | None,
         typer.Option(help="Intervals that snap to one grid point: both, last (official code), first or error."),
     ] = None
+    eta: Annotated[float | None, typer.Option(help="Noise of ancestral solvers (eta); 0 is DDIM. Default 1.")] = None
+    eta_window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B", help="Steps A ≤ i < B of the main grid that have noise, from 0; in the others eta is 0."
+        ),
+    ] = None
     guidance_scale: Annotated[float | None, typer.Option(help="Scale w of classifier-free guidance; 1 is off.")] = None
+    guidance: Annotated[
+        str | None, typer.Option(help=f"Method of guidance: {either(METHODS)}. Default {METHODS[0]}.")
+    ] = None
+    guidance_interval: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH",
+            help="Noise levels (sigma) where guidance acts; elsewhere an evaluation is one network call. HIGH can be inf.",
+        ),
+    ] = None
+    guidance_rescale: Annotated[
+        float | None, typer.Option(help="Guidance rescale, the share phi from 0 to 1; with --guidance cfg.")
+    ] = None
+    apg_eta: Annotated[
+        float | None,
+        typer.Option(help="Weight of the part of the guidance along the conditional output; with --guidance apg."),
+    ] = None
+    apg_norm: Annotated[
+        float | None, typer.Option(help="Norm that the guidance is clipped to, 0 for never; with --guidance apg.")
+    ] = None
+    zero_init: Annotated[
+        int | None, typer.Option(help="First evaluations that leave out the network; with --guidance zero-star.")
+    ] = None
 
     def plan(self, fallback: str | None = None) -> Plan:
         """Return the plan: that of the preset with the other options on top; without any option, that of `fallback`."""
@@ -67,6 +98,9 @@ class PlanOptions:
         preset = options.pop("preset", None)
         if "restart" in options:
             options["restart"] = restart_text(options["restart"])
+        for name, kind, example in (("eta_window", int, "0,4"), ("guidance_interval", float, "0.2,5")):
+            if name in options:
+                options[name] = pair(f"--{name.replace('_', '-')}", options[name], kind, example)
         if preset is None and not options:
             preset = fallback
         base = dict(find(preset).plan_options) if preset is not None else {}
@@ -162,6 +196,18 @@ def restart_text(text: str) -> str:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the Restart configuration {path}: {error}") from error
+
+
+def pair(option: str, text: str, kind: Callable[[str], Any], example: str) -> tuple[Any, Any]:
+    """Return the two numbers of a text such as "0.2,5", each read by `kind`. Raises RestartValueError."""
+    try:
+        first, second = (kind(part) for part in text.split(","))
+    except ValueError:
+        raise RestartValueError(
+            f"{option} must be two {'integers' if kind is int else 'numbers'} with a comma between them, got {text!r}; "
+            f"for example {example}"
+        ) from None
+    return first, second
 
 
 def names(text: str) -> list[str]:

@@ -19,8 +19,7 @@ def plan(
     built = chosen.plan()
     if as_json:
         rows = [vars(row) for row in built.rows]
-        typer.echo(
-            json.dumps({"nfe": built.nfe, "plan": built.config.to_dict(), "notes": built.notes, "rows": rows}, indent=1)
-        )
+        counts = {"nfe": built.nfe, "network_calls": built.network_calls}
+        typer.echo(json.dumps({**counts, "plan": built.config.to_dict(), "notes": built.notes, "rows": rows}, indent=1))
     else:
         typer.echo(built.explain(), nl=False)

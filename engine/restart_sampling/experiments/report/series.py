@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...common.checks import is_number
 from ...common.errors import RestartError
 from ...plan.notation import RestartConfig
-from .style import family_of, maker_rank, rank
+from .style import family_of, maker_rank, number, rank
 
 Row = Mapping[str, Any]
 
@@ -38,6 +39,38 @@ def intervals_of(row: Row) -> str:
     except RestartError:
         return str(text)
     return " ".join(f"[{i.N}, {i.K}, {i.t_min:g}, {i.t_max:g}]" for i in found)
+
+
+def options_of(config: Mapping[str, Any]) -> str:
+    """Return the noise and the guidance of a plan in words, "" if both are the defaults.
+
+    >>> options_of({"eta": 0.5, "guidance_scale": 2.0, "guidance_interval": [0.2, None], "guidance": "apg"})
+    'eta 0.5, guidance 2 (apg) from sigma 0.2 on'
+    """
+    words = []
+    if config.get("eta", 1.0) != 1.0:
+        words.append(f"eta {number(config['eta'])}")
+    first, end = _two(config.get("eta_window"))
+    if is_number(end):
+        words.append(f"noise in steps {number(first)}–{number(end - 1)}")
+    method = str(config.get("guidance", "cfg"))
+    if config.get("guidance_scale", 1.0) != 1.0 or method == "cfg++":
+        own = {"apg_eta": "eta", "apg_norm": "norm", "zero_init": "zero_init", "guidance_rescale": "rescale"}
+        parts = [method] * (method != "cfg") + [
+            f"{word} {number(config[k])}" for k, word in own.items() if config.get(k)
+        ]
+        text = f"guidance {number(config.get('guidance_scale', 1.0))}" + f" ({', '.join(parts)})" * bool(parts)
+        low, high = _two(config.get("guidance_interval"))
+        if high is not None:
+            text += f" at sigma {number(low)}–{number(high)}"
+        elif low:
+            text += f" from sigma {number(low)} on"
+        words.append(text)
+    return ", ".join(words)
+
+
+def _two(value: Any) -> tuple[Any, Any]:
+    return (value[0], value[1]) if isinstance(value, (list, tuple)) and len(value) == 2 else (None, None)
 
 
 def where_of(row: Row) -> str:

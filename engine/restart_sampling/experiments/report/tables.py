@@ -9,7 +9,7 @@ from ..measure import claims
 from .columns import ENVIRONMENT, PAIRS, Column, Table, field, table
 from .points import CANDIDATE, Key, is_train, key_of, latest
 from .select import EVALUATED, SPEED_GROUP, Group, Row, groups, quality_groups, quality_points, speed_rows, train_row
-from .series import intervals_of, title_of
+from .series import intervals_of, options_of, title_of
 from .style import family_of, maker_rank, number, rank
 
 Points = dict[Key, Row]  # by candidate
@@ -193,13 +193,14 @@ def tuned_table(rows: Iterable[Row]) -> str:
 
 
 def _found(row: Row) -> str:
-    """Return the plan of a row in words: solver, points, intervals and the solver inside them."""
+    """Return the plan of a row in words: solver, points, intervals and the solver inside them, noise and guidance."""
     config = row.get("config") or {}
     text = f"{config.get('solver', '?')}, {number(config.get('steps'))} points"
     intervals, inside = intervals_of(row), config.get("restart_solver")
     if intervals:
         text += f", {intervals}" + f" with {inside}" * bool(inside)
-    return text
+    more = options_of(config)
+    return text + f", {more}" * bool(more)
 
 
 def _fd(row: Row, name: str = "fd", spread: str = "std") -> str:

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from ...common.terminal import say, text_column
 from ...plan.plan import Plan
+from ..report.series import options_of
 from .confirm import spread
 from .pareto import best_for
 from .plan_text import command, python
@@ -64,7 +65,9 @@ def _words(plan: Any) -> str:
     config = plan.config
     intervals = ", ".join(f"[{i.N}, {i.K}, {i.asked.t_min:g}, {i.asked.t_max:g}]" for i in plan.intervals)
     inside = f" with {config.restart_solver}" * bool(config.restart_solver)
-    return f"{config.solver}, {config.steps} points" + (f", Restart {intervals}{inside}" if intervals else "")
+    more = options_of(config.to_dict())
+    text = f"{config.solver}, {config.steps} points" + (f", Restart {intervals}{inside}" if intervals else "")
+    return text + f", {more}" * bool(more)
 
 
 def trials_text(study: Study, why: str) -> str:

@@ -23,7 +23,15 @@ FLAGS = (  # flags of `generate`, each with its option of Plan.build
     ("--sigma-max", "sigma_max"),
     ("--schedule", "schedule"),
     ("--on-collision", "on_collision"),
+    ("--eta", "eta"),
+    ("--eta-window", "eta_window"),
     ("--guidance-scale", "guidance_scale"),
+    ("--guidance", "guidance"),
+    ("--guidance-interval", "guidance_interval"),
+    ("--guidance-rescale", "guidance_rescale"),
+    ("--apg-eta", "apg_eta"),
+    ("--apg-norm", "apg_norm"),
+    ("--zero-init", "zero_init"),
 )
 
 
@@ -34,7 +42,7 @@ def options(plan: Plan) -> Row:
     if plan.config.restart.intervals:
         intervals = [[i.N, i.K, i.t_min, i.t_max] for i in plan.config.restart.intervals]
         found["restart"] = intervals[0] if len(intervals) == 1 else intervals
-    else:
+    elif plan.config.restart.resampling is None:
         found.pop("restart", None)
     return found
 
@@ -45,7 +53,7 @@ def command(plan: Plan, model: str, dtype: str = "fp32") -> str:
     words = ["restart-sampling", "generate", "--model", model]
     for flag, name in FLAGS:
         if name in given:
-            words += [flag, str(given.pop(name))]
+            words += [flag, _word(given.pop(name))]
     if "restart" in given:
         words += ["--restart", str(given.pop("restart"))]
     if given:
@@ -53,6 +61,13 @@ def command(plan: Plan, model: str, dtype: str = "fp32") -> str:
     if dtype != "fp32":
         words += ["--dtype", dtype]
     return shlex.join(words)
+
+
+def _word(value: Any) -> str:
+    """Return the value of an option as a command line has it; two numbers as "0.2,5", with "inf" for no limit."""
+    if isinstance(value, (list, tuple)):
+        return ",".join("inf" if part is None else str(part) for part in value)
+    return str(value)
 
 
 def python(plan: Plan) -> str:

@@ -165,6 +165,8 @@ def params_of(plan: Plan, space: Space) -> Params | None:
     Inverse of :func:`options_of`.
     """
     config = plan.config
+    if config.guided or config.restart.resampling is not None or (config.eta, config.eta_window) != (1.0, None):
+        return None
     levels = sorted(plan.intervals, key=lambda i: (-i.t_min, -i.asked.t_max))
     noisy = bool(levels) or get_solver(config.solver).family == "sde"
     main = plan.nfe - sum(i.nfe for i in levels)
