@@ -1,6 +1,7 @@
 """A plan run literally: its solver steps in float64 tensors, one after the other, with the edits of a run.
 
-No table, no register and no backend is involved; noise comes from the scheme. D is what `Denoiser.from_function` takes.
+No table, no register and no backend is involved; noise comes from the scheme. D is what `Denoiser.from_function` takes,
+or, with `coefficients`, a raw network in float64.
 """
 
 from __future__ import annotations
@@ -35,11 +36,26 @@ def weigh(c, u, w, config):
     return F
 
 
-def run(plan, D, seeds, shape, *, D_u=None, weights=None, latents=None, start=None, known=None, mask=None, fresh=False):
-    """The samples of `plan`, float64 [B, *shape], and how often D and D_u were called.
+def run(
+    plan,
+    D,
+    seeds,
+    shape,
+    *,
+    D_u=None,
+    weights=None,
+    latents=None,
+    start=None,
+    known=None,
+    mask=None,
+    fresh=False,
+    coefficients=None,
+):
+    """The samples of `plan`, float64 [B, *shape], and how often D and D_u were called for what the samples depend on.
 
     Args:
         D, D_u: D(x [B, *shape], sigma) → D, and the unconditional one under guidance.
+        coefficients: σ → c_skip, c_out, c_in, c_noise, of a `Parameterization`; D and D_u are then F(net_in, c_noise).
         weights: W of each row, from `restart_sampling.plan.guidance`; `plan` must then be the plan as it runs.
         latents, start: what the run begins with instead of draw 0. known, mask: [B, *shape] each.
         fresh: a draw of its own for the known image in each row, from 2³⁰ + row on, and none in the first latent.
@@ -53,18 +69,23 @@ def run(plan, D, seeds, shape, *, D_u=None, weights=None, latents=None, start=No
         noise = draw(2**30 + after if fresh else 0)
         return mask * x + (1 - mask) * (alpha(process, level) * known + level * noise)
 
-    def denoised(z, level):
+    def denoised(z, level, counts):
         nonlocal row
         w = 1.0 if weights is None else float(weights[row])
+        c_skip, c_out, c_in, c_noise = (0.0, 1.0, 1.0, level) if coefficients is None else map(float, coefficients(level))
         row += 1
         if row <= plan.config.zero_init:
-            return torch.zeros_like(z)
-        calls[0] += 1
-        found = D(z, level)
-        if w == 1:
-            return found
-        calls[1] += 1
-        return weigh(found, D_u(z, level), w, plan.config)
+            return c_skip * z
+        calls[0] += counts
+        F = D(c_in * z, c_noise)
+        if w != 1:
+            calls[1] += counts
+            F = weigh(F, D_u(c_in * z, c_noise), w, plan.config)
+        return c_skip * z + c_out * F
+
+    def matters(step, k):
+        forms = (*(stage.z for stage in step.stages), step.result, *step.keep)
+        return any(list(form.D)[k : k + 1] not in ([], [0.0]) for form in forms)
 
     levels = [stage.level for step in plan.steps for stage in step.stages] + [plan.steps[-1].s]
     x = plan.initial_noise * (draw(0) if latents is None else latents.double())
@@ -84,7 +105,7 @@ def run(plan, D, seeds, shape, *, D_u=None, weights=None, latents=None, start=No
         found, shared = [], [draw(number) for number in step.draws]
         for k, stage in enumerate(step.stages):
             z = x if k == 0 else paste(value(stage.z, found, shared), stage.level, row)
-            found.append(denoised(z, stage.level))
+            found.append(denoised(z, stage.level, matters(step, k)))
         kept = [value(form, found, shared) for form in step.keep]
         new = value(step.result, found, shared)
         if step.noise:

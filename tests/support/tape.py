@@ -55,6 +55,9 @@ class TapedMachine:
     def advance(self):
         self._call(self.bound.advance)
 
+    def weigh(self, *args):
+        self._call(self.bound.weigh, *args)
+
 
 class TapeCapture:
     """The graph executor's capture, on tapes. `recorded` holds (number of evaluations, entries) of each."""

@@ -55,9 +55,20 @@ def silent(plan: Plan) -> np.ndarray:
     return np.arange(plan.nfe) < plan.config.zero_init
 
 
+def unread(plan: Plan) -> np.ndarray:
+    """Return which rows have an output that nothing uses, bool [NFE]: those before a jump of a flow to pure noise."""
+    found = []
+    for step in plan.steps:
+        for k in range(len(step.stages)):
+            forms = (*(stage.z for stage in step.stages[k + 1 :]), step.result, *step.keep)
+            found.append(not any(form.D[k : k + 1] != () and form.D[k] for form in forms))
+    return np.array(found, dtype=bool)
+
+
 def kinds(plan: Plan) -> np.ndarray:
     """Return what each row asks of the network, int8 [NFE]: NONE, ONE, or BOTH where guidance acts."""
-    return np.where(silent(plan), NONE, np.where(weights(plan) != 1, BOTH, ONE)).astype(np.int8)
+    none = silent(plan) | unread(plan)
+    return np.where(none, NONE, np.where(weights(plan) != 1, BOTH, ONE)).astype(np.int8)
 
 
 def _plus_plus(plan: Plan) -> np.ndarray:
