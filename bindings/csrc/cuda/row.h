@@ -125,7 +125,7 @@ RESTART_HD void row_thread(const RowArgs& a, Place at, Register register_, Outpu
   }
 
   const bool noisy = r.s != 0.0f;
-  const uint64_t seed = static_cast<uint64_t>(a.seeds[at.sample]);
+  const uint64_t seed = noisy || WIDE ? static_cast<uint64_t>(a.seeds[at.sample]) : 0;
   float noise[QUADS][4];
   if (noisy) {
     RESTART_UNROLL
