@@ -446,11 +446,13 @@ def test_the_launch_runs_no_tensor_operation(device, monkeypatch):
         bound.weigh(case.F, case.F_uncond)
         bound.run_row(case.F, case.F_uncond)
         bound.advance()
-    (weigh_grid, weigh_args, weigh_options), (grid, args, options), (advance_grid, _, _) = launched
+        bound.run_row(None)
+    (weigh_grid, weigh_args, weigh_options), (grid, args, options), (advance_grid, _, _), (_, without, _) = launched
     assert (weigh_grid, grid, advance_grid) == ((3,), (1, 3), (1,))
     assert options["enable_fp_fusion"] is weigh_options["enable_fp_fusion"] is False
     assert args[0].data_ptr() == case.x.data_ptr()
     assert weigh_args[2].data_ptr() == case.mix.data_ptr()
+    assert [a is None for a in without] == [a is None for a in args], "a row without F needs no kernel of its own"
 
 
 def test_no_sync_and_no_allocation_on_the_gpu(device):
