@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from support.children import python
 
 import restart_sampling as rs
 from restart_kernels import layout
@@ -254,7 +255,7 @@ def test_the_job_runs_in_a_process_of_its_own(tmp_path):
     """What nsys and ncu would start."""
     command = p.job_command(sys.executable, dict(steps=2, batch=1, device="cpu", out=tmp_path / "none", tool="job"))
     paths = os.pathsep.join(sys.path)
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)
+    done = python(*command[1:], env={**os.environ, "PYTHONPATH": paths})
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert not (tmp_path / "none").exists()

@@ -6,7 +6,6 @@ import io
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from support import killing
+from support.children import python
 
 import restart_sampling as rs
 from restart_sampling.common.errors import BackendError, OutputError, RestartValueError
@@ -247,13 +247,8 @@ def test_torchrun(tmp_path):
     command = ["generate", "--steps", "2", "--seeds", "0-39", "--shard-size", "8", "--format", "wds", "--out"]
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     for name, start in (("many", ["-m", "torch.distributed.run", "--nproc-per-node", "3"]), ("one", [])):
-        subprocess.run(
-            [sys.executable, *start, str(script), *command, str(tmp_path / name)],
-            env=environment,
-            check=True,
-            capture_output=True,
-            timeout=240,
-        )
+        done = python(*start, script, *command, tmp_path / name, env=environment, timeout=240)
+        assert done.returncode == 0, done.stderr
     assert killing.tree(tmp_path / "many") == killing.tree(tmp_path / "one")
     assert len(Manifest.read(tmp_path / "many").paths()) == 3
     assert complete(tmp_path / "many")
