@@ -13,9 +13,9 @@ import restart_sampling as rs
 from restart_sampling.experiments.measure.engine import plan_for
 from restart_sampling.models import parameterization
 from restart_sampling.sampler.table import bind
-from restart_sampling.solvers import SOLVERS as ALL
+from restart_sampling.solvers.registry import handling
 
-SOLVERS = list(ALL)
+SOLVERS = handling("ve")
 PRESETS = ["cifar10-edm-43", "cifar10-vp-519", "imagenet64-edm-623"]
 
 

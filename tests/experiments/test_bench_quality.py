@@ -193,7 +193,7 @@ def test_a_file_that_is_no_torchscript(tmp_path):
 class Counting:
     """A runner that counts what it draws."""
 
-    nfe, plan, key, network = 7, None, "made-up-7-fp32", None
+    nfe, network_calls, plan, key, network = 7, 7, None, "made-up-7-fp32", None
 
     def __init__(self, bad=()):
         self.drawn, self.bad = [], bad

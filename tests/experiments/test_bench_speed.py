@@ -8,12 +8,14 @@ import subprocess
 import pytest
 import torch
 from support import problems
-from support.edm_denoisers import denoiser
+from support.edm_denoisers import SHAPE, denoiser
 
 import restart_sampling as rs
 from restart_sampling.common.errors import BackendError, ConfigError
-from restart_sampling.experiments.measure import against, costs, memory, rows, samplers, speed, timing
-from restart_sampling.sampler.executors import observed_network
+from restart_sampling.experiments.measure import against, costs, engine, memory, rows, samplers, speed, tables, timing
+from restart_sampling.experiments.measure.candidate import fields
+from restart_sampling.sampler.executors import Observer, observed_network
+from restart_sampling.solvers.registry import SOLVERS, handling
 
 FIELDS = {
     "kind",
@@ -22,6 +24,7 @@ FIELDS = {
     "family",
     "by",
     "nfe",
+    "network_calls",
     "nfe_asked",
     "plan",
     "config",
@@ -97,6 +100,86 @@ def test_rows_have_every_field_and_go_to_the_file(tmp_path):
     assert json.loads(restart["restart"]) == {"0": [3, 1, 0.06, 0.3]}
     assert (loop["plan"], loop["config"], loop["restart"]) == ("", {}, "")
     assert any("9 evaluations" in line for line in heard)
+
+
+class Calls(Observer):
+    """Counts the samples that a network is given: a call for a sample is one, or two where guidance acts."""
+
+    parts = ("network",)
+
+    def __init__(self):
+        self.samples = 0
+
+    def after(self, part, evaluation, F=None):
+        self.samples += len(F)
+
+
+@pytest.mark.parametrize(
+    "options, calls",
+    [
+        ({}, 5),
+        ({"guidance_scale": 2.0}, 10),
+        ({"guidance_scale": 2.0, "guidance_interval": (0.2, 5.0)}, 7),
+        ({"guidance_scale": 2.0, "guidance": "zero-star", "zero_init": 1}, 8),
+    ],
+    ids=str,
+)
+def test_rows_state_the_network_calls_that_are_made(options, calls):
+    """Beside the evaluations: two where guidance acts, none where the network is left out."""
+    den = denoiser(problems.gaussian(), label_dim=3)
+    runner = engine.EngineRunner(den, rs.Plan.build(steps=3, **options), 4, "fp32")
+    with runner.observed(counted := Calls()):
+        runner.draw(range(4))
+    row = fields(samplers.find("heun"), runner, den, "exact", kind="speed", nfe=9, batch=4, dtype="fp32")
+    assert (row["nfe"], row["network_calls"]) == (5, calls)
+    assert counted.samples == 4 * calls
+    assert rows.calls_of(row) == (None if calls == 5 else calls)
+
+
+@pytest.mark.parametrize("name", ["torch/heun-fp64", "diffusers/heun"])
+def test_other_makers_guide_nothing(name):
+    runner = samplers.find(name).runner(denoiser(problems.gaussian()), 9)
+    assert runner.network_calls == runner.nfe == 9
+
+
+def test_tables_show_network_calls_where_they_differ(monkeypatch):
+    """And rows of before they were counted are still read."""
+    found = measured(("heun", "euler"), 9, monkeypatch, {"heun": 1.0, "euler": 1.0, "torch/heun-fp64": 2.0})
+
+    def columns(rows):
+        (table,) = tables.tables(rows, "")
+        return {str(column.header): list(column.cells) for column in table.columns}
+
+    old = [{name: value for name, value in row.items() if name != "network_calls"} for row in found]
+    assert "network calls" not in columns(found)
+    assert columns(old) == columns(found)
+    guided = [{**row, "network_calls": 14} if row["sampler"] == "heun" else row for row in found]
+    assert list(columns(guided))[:3] == ["sampler", "NFE", "network calls"]
+    assert columns(guided)["network calls"] == ["", "14"]  # of euler, of heun
+
+
+def test_a_flow_is_measured_with_the_solvers_that_handle_it(monkeypatch):
+    """On the grid of flows, without plain loops and libraries, whose state is another."""
+    flow = rs.Denoiser.from_function(lambda x, t: 0.3 * x, SHAPE, sigma_min=0.0, sigma_max=1.0, process="flow")
+    names = {candidate.name.removesuffix("+restart") for candidate in samplers.candidates("flow")}
+    assert names == set(handling("flow"))
+    monkeypatch.setattr(costs, "of", lambda *given: {})
+    work = samplers.work(["cps", "heun+restart", "ode"], [11], "flow")
+    found = speed.measure(flow, "flow", work, batch=2, rounds=1)
+    assert {"cps", "heun+restart", "euler", "heun"} <= {row["sampler"] for row in found}
+    assert {row["config"]["schedule"] for row in found} == {"flow"}
+    assert all(row["ratio"] is None for row in found)
+    with pytest.raises(ConfigError, match="'torch' is not known"):
+        samplers.select("torch", process="flow")
+
+
+def test_no_candidate_of_a_network_has_a_solver_that_does_not_handle_it():
+    names = {c.name.removesuffix("+restart") for c in samplers.candidates() if c.by == "engine"}
+    alone = {name for name in names if not name.startswith("preset:")}
+    assert alone == set(handling("ve")) < set(SOLVERS)
+    assert {"flow-grpo", "cps"} <= set(SOLVERS) - alone
+    with pytest.raises(ConfigError, match="sampler 'cps' is not known"):
+        samplers.find("cps")
 
 
 def test_rates_and_ratios_are_those_of_the_seconds(monkeypatch):

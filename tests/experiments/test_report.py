@@ -19,6 +19,7 @@ from support.report_rows import KINDS, made_rows
 import restart_sampling as rs
 from restart_sampling.experiments.measure import agreement, claims
 from restart_sampling.experiments.report import make_page, pairs_table, quality_table, select, speed_table, tuned_table
+from restart_sampling.experiments.report.export import csv_text, latex_text
 from restart_sampling.experiments.report.front import front
 from restart_sampling.experiments.report.page import TEMPLATES, Live
 
@@ -334,6 +335,24 @@ def test_markdown_tables_for_the_readme():
     assert (quality_table([]), speed_table([]), tuned_table([])) == ("", "", "")
     broken = [{**r, "title": "a|b\n<c>"} for r in rows if r["kind"] == "pooled"]
     assert "| a\\|b &lt;c> |" in quality_table(broken)
+
+
+def test_network_calls_are_a_column_where_they_are_not_the_nfe():
+    rows = made_rows()
+    same = [{**row, "network_calls": row["nfe"]} if "nfe" in row else row for row in rows]
+    assert quality_table(same) == quality_table(rows)  # rows of before have none
+    assert speed_table(same) == speed_table(rows)
+    guided = [
+        {**row, "network_calls": 49} if (row.get("sampler"), row.get("nfe")) == ("heun", 35) else row for row in same
+    ]
+    for table in (quality_table(guided), speed_table(guided)):
+        lines = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()]
+        place = lines[0].index("network calls")
+        assert lines[0][place - 1] == "NFE"
+        assert {line[place] for line in lines[2:]} == {"–", "49"}
+        assert all(line[place - 1] == "35" for line in lines[2:] if line[place] == "49")
+    assert "network_calls" in csv_text(guided).splitlines()[0]
+    assert "& 35 & 49 &" in latex_text(guided)
 
 
 def test_the_strip_has_an_arrow_at_every_jump_and_a_column_for_every_step():

@@ -30,6 +30,7 @@ from restart_sampling.experiments.tune.space import Refused, Space
 from restart_sampling.jobs.lock import FolderLock
 from restart_sampling.plan.options import PlanConfig
 from restart_sampling.plan.presets import find
+from restart_sampling.solvers.registry import accurate, handling
 
 optuna = pytest.importorskip("optuna")
 pytest.importorskip("plotly")
@@ -756,6 +757,12 @@ def test_every_option_of_a_plan_has_a_flag_or_is_known_to_have_none():
     assert every - flags == {"restart_schedule", "schedule_options", "sigmas"}
     here = {name: flag for flag, name in plan_text.FLAGS} | {"restart": "--restart", "preset": "--preset"}
     assert {field.name for field in dataclasses.fields(PlanOptions)} == here.keys()
+
+
+def test_solvers_that_do_not_handle_the_grid_are_refused():
+    with pytest.raises(ConfigError, match="solver 'cps' does not handle it; use euler, heun"):
+        Space(solvers=("heun", "cps"))
+    assert set(accurate()) <= set(handling("ve"))
 
 
 @pytest.mark.parametrize(

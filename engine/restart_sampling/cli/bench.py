@@ -96,16 +96,17 @@ def bench(
     if not (n or rounds or quick or against is not None):
         raise RestartValueError("--rounds 0 without --n measures nothing; give --rounds for speed, --n for quality")
     asked = budgets("--nfe", str(nfe), 1, "9,18,35")
-    work = registry.work(names(samplers), asked)
     if restart is not None:
         restart = restart_text(restart)
         RestartConfig.parse(restart)  # a mistake in it shows before anything is loaded
     dtype, device = dtype or "fp32", str(select_device(device))
     console = plain_console(stderr=True, soft_wrap=True)
     denoiser = load_model(model, device)
+    process = denoiser.parameterization.process
+    work = registry.work(names(samplers), asked, process)
     try:
         if against is not None:
-            _against(against, model, work, batch, dtype, device, max(1, rounds), out, restart, console)
+            _against(against, model, process, work, batch, dtype, device, max(1, rounds), out, restart, console)
             return
         evaluators: list[Any] = []
         if n or quick:
@@ -135,7 +136,7 @@ def bench(
             )
         if quick and not n:
             n, block, batch = QUICK_IMAGES, QUICK_IMAGES // 2, QUICK_IMAGES // 2
-            work = [(registry.find(QUICK_SAMPLER), asked[0])]
+            work = [(registry.find(QUICK_SAMPLER, process), asked[0])]
         if evaluators:
             from ..experiments.measure.quality import measure
 
@@ -169,6 +170,7 @@ def bench(
 def _against(
     revision: str,
     model: str,
+    process: str,
     work: Sequence[tuple[Any, int]],
     batch: int,
     dtype: str,
@@ -189,7 +191,7 @@ def _against(
 
     plans = {}
     for candidate, budget in work:
-        plan = plan_of(candidate, budget, restart) if candidate.by == "engine" else None
+        plan = plan_of(candidate, budget, restart, process) if candidate.by == "engine" else None
         if plan is not None:
             plans[candidate.name, plan.digest] = plan
     if not plans:

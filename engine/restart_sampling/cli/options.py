@@ -75,7 +75,7 @@ class PlanOptions:
         str | None,
         typer.Option(
             metavar="LOW,HIGH",
-            help="Noise levels (sigma) where guidance acts; elsewhere an evaluation is one network call. HIGH can be inf.",
+            help="Noise levels (sigma) where guidance acts, HIGH may be inf; other evaluations are one network call.",
         ),
     ] = None
     guidance_rescale: Annotated[

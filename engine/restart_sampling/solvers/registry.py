@@ -33,8 +33,11 @@ def handling(process: str) -> tuple[str, ...]:
 
 
 def accurate() -> tuple[str, ...]:
-    """Return the names of the ODE solvers of order 2 and higher, among which `tune` searches unless told otherwise."""
-    return tuple(name for name, solver in SOLVERS.items() if solver.family == "ode" and solver.order >= 2)
+    """Return the names of the ODE solvers of order 2 and higher, among which `tune` searches unless told otherwise.
+
+    It searches plans on EDM's grid, so they handle "ve".
+    """
+    return tuple(name for name in handling("ve") if SOLVERS[name].family == "ode" and SOLVERS[name].order >= 2)
 
 
 def get_solver(name: str) -> Solver:

@@ -153,6 +153,7 @@ def _compare(sides: dict[str, Revision], name: str, plan: Plan, rounds: int, say
     return {
         "sampler": name,
         "nfe": plan.nfe,
+        "network_calls": plan.network_calls,
         "plan": plan.digest,
         "ratio": round(ratio, 4),
         "ratio_q1": round(q1, 4),

@@ -30,11 +30,13 @@ class Runner(Protocol):
 
     Attributes:
         nfe: network evaluations per sample that really run, at most the budget.
+        network_calls: network calls for these, two where guidance acts.
         plan: the engine's plan as asked for; None for other makers.
         key: names what is drawn; equal keys draw equal samples.
     """
 
     nfe: int
+    network_calls: int
     plan: Plan | None
     key: str
 
@@ -120,6 +122,7 @@ def fields(
         "by": candidate.by,
         "source": candidate.source,
         "nfe": runner.nfe,
+        "network_calls": runner.network_calls,
         "nfe_asked": nfe,
         "key": runner.key,
         "plan": plan.digest if plan else "",

@@ -28,7 +28,8 @@ class EagerRunner:
 
     def __init__(self, denoiser: Denoiser, nfe: int, key: str, batch_size: int, dtype: str) -> None:
         loops.sigma_data_of(denoiser)  # raises for any other preconditioning
-        self.denoiser, self.nfe, self.key, self.batch_size = denoiser, nfe, key, batch_size
+        self.denoiser, self.key, self.batch_size = denoiser, key, batch_size
+        self.nfe = self.network_calls = nfe  # none of them guides
         self.device = denoiser.device
         prepared: PreparedNetwork = prepare(denoiser, device=self.device, dtype=dtype)
         self.network: Any = prepared

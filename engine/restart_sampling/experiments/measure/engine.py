@@ -10,6 +10,8 @@ What a budget of evaluations buys:
 
 A solver runs with the options of its `study` at every number of steps. So the stochastic sampler has the churn of the
 Restart paper's "Improved SDE" on CIFAR-10, and its Restart form churns on the main grid and not inside the interval.
+
+Candidates are those whose solver handles the network's process; on a flow the grid is that of flows.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from ...plan.presets import presets as published
 from ...sampler.executors import Observer
 from ...sampler.sampler import Sampler, describe_failures
 from ...solvers import SOLVERS, Solver
+from ...solvers.registry import handling
 from .candidate import Candidate, Runner
 
 INTERVAL = (3, 0.06, 0.30)  # N, t_min, t_max
@@ -42,11 +45,10 @@ RESTART = "with Restart, arXiv 2306.14878, Algorithm 2"
 Options = tuple[tuple[str, Any], ...]
 
 
-def candidates() -> tuple[Candidate, ...]:
-    """Return the candidates of the solvers: each alone, then each with Restart."""
-    alone = [
-        Candidate(k.name, k.family, "engine", k.label, k.source, partial(_make, k, False)) for k in SOLVERS.values()
-    ]
+def candidates(process: str = "ve") -> tuple[Candidate, ...]:
+    """Return the candidates of the solvers that handle a process: each alone, then each with Restart."""
+    solvers = [SOLVERS[name] for name in handling(process)]
+    alone = [Candidate(k.name, k.family, "engine", k.label, k.source, partial(_make, k, False)) for k in solvers]
     jumping = [
         Candidate(
             f"{k.name}+restart",
@@ -56,7 +58,7 @@ def candidates() -> tuple[Candidate, ...]:
             f"{k.source}; {RESTART}",
             partial(_make, k, True),
         )
-        for k in SOLVERS.values()
+        for k in solvers
     ]
     return (*alone, *jumping)
 
@@ -86,7 +88,7 @@ class EngineRunner:
     def __init__(self, denoiser: Denoiser, plan: Plan, batch_size: int, dtype: str) -> None:
         self.plan: Plan | None = plan
         self.sampler = Sampler(denoiser, plan, batch_size, dtype=dtype)
-        self.nfe = self.sampler.plan.nfe
+        self.nfe, self.network_calls = self.sampler.plan.nfe, self.sampler.plan.network_calls
         self.key = f"{plan.digest}-{dtype}"
 
     @property
@@ -121,7 +123,7 @@ class EngineRunner:
 def _make(
     solver: Solver, jumping: bool, denoiser: Denoiser, nfe: int, batch_size: int, dtype: str, restart: Any
 ) -> Runner | None:
-    plan = plan_for(solver.name, nfe, jumping, restart, solver.study)
+    plan = plan_for(solver.name, nfe, jumping, restart, _options(solver, denoiser.parameterization.process))
     return None if plan is None else EngineRunner(denoiser, plan, batch_size, dtype)
 
 
@@ -133,15 +135,20 @@ def _make_preset(
     return EngineRunner(denoiser, plan, batch_size, dtype) if plan.nfe <= nfe else None
 
 
-def plan_of(candidate: Candidate, nfe: int, restart: Any = None) -> Plan | None:
-    """Return the plan that a candidate of the engine runs at a budget, or None if none fits."""
+def plan_of(candidate: Candidate, nfe: int, restart: Any = None, process: str = "ve") -> Plan | None:
+    """Return the plan that a candidate of the engine runs at a budget on a process, or None if none fits."""
     solver = SOLVERS.get(candidate.name.removesuffix("+restart"))
     if solver is None:
         preset = next(p for p in published() if candidate.name == f"preset:{p.name}")
         plan = Plan.build(**preset.plan_options)
         return plan if plan.nfe <= nfe else None
     jumping = candidate.family == "restart"
-    return plan_for(solver.name, nfe, jumping, restart if jumping else None, solver.study)
+    return plan_for(solver.name, nfe, jumping, restart if jumping else None, _options(solver, process))
+
+
+def _options(solver: Solver, process: str) -> Options:
+    """Return what a solver is studied with, on the grid of a process: EDM's, or that of flows."""
+    return solver.study if process == "ve" else (*solver.study, ("schedule", process))
 
 
 def plan_for(solver: str, nfe: int, jumping: bool = False, restart: Any = None, options: Options = ()) -> Plan | None:

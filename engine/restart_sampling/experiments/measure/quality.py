@@ -110,7 +110,16 @@ def training_rows(
     They have 0 NFE and are the same in every run. `like` is a row of another sampler, which says what is measured on.
     """
     row = like | {"sampler": "train set", "title": "Training set", "family": "data", "by": "data", "source": ""}
-    row |= {"nfe": 0, "nfe_asked": 0, "key": "train-set", "plan": "", "config": {}, "restart": "", "n": block}
+    row |= {
+        "nfe": 0,
+        "network_calls": 0,
+        "nfe_asked": 0,
+        "key": "train-set",
+        "plan": "",
+        "config": {},
+        "restart": "",
+        "n": block,
+    }
     row |= {"features": evaluator.features, "reference": evaluator.reference}
     images, labels = training_set
     rows = []

@@ -78,6 +78,15 @@ def find(rows: Iterable[Row], **keys: Any) -> list[Row]:
     return [row for row in rows if same(row, keys, keys)]
 
 
+def calls_of(row: Mapping[str, Any]) -> int | None:
+    """Return the network calls of a row per sample where they are not its evaluations, else None.
+
+    Rows of before calls were counted have none.
+    """
+    calls = row.get("network_calls")
+    return None if None in (calls, row.get("nfe")) or calls == row["nfe"] else int(calls or 0)
+
+
 def ranking(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return the distance by which quality rows are ranked: "fd_balanced" if all rows have it, else "fd"."""
     return "fd_balanced" if all(row.get("fd_balanced") is not None for row in rows) else "fd"

@@ -1,4 +1,4 @@
-r"""The list of all candidates, and how a benchmark asks for them by name.
+r"""The list of all candidates for networks of a process, "ve" or "flow", and how a benchmark asks for them by name.
 
 Names are `heun`, `heun+restart`, `preset:cifar10-edm-43`, `torch/restart-fp64`, `diffusers/heun`. :func:`select` also
 takes a family (ode, sde, restart), a maker (engine, torch, diffusers), a glob, and "all", which is every candidate that
@@ -16,25 +16,27 @@ from . import engine, libraries, plain
 from .candidate import FAMILIES, MAKERS, Candidate
 
 
-def candidates() -> tuple[Candidate, ...]:
-    """Return all candidates, presets last.
+def candidates(process: str = "ve") -> tuple[Candidate, ...]:
+    """Return all candidates for networks of a process, presets last; plain loops, libraries and presets are of "ve".
 
     Those of a library that is not installed are among them; their runners say what to install.
     """
+    if process != "ve":
+        return engine.candidates(process)
     return (*engine.candidates(), *plain.candidates(), *libraries.candidates(), *engine.presets())
 
 
-def find(name: str) -> Candidate:
+def find(name: str, process: str = "ve") -> Candidate:
     """Return the candidate called `name`. Raises ConfigError, which names the closest one."""
-    table = {candidate.name: candidate for candidate in candidates()}
+    table = {candidate.name: candidate for candidate in candidates(process)}
     if name in table:
         return table[name]
     raise ConfigError(f"sampler {name!r} is not known{did_you_mean(name, table, _choices(table))}")
 
 
-def select(*names: str) -> tuple[Candidate, ...]:
+def select(*names: str, process: str = "ve") -> tuple[Candidate, ...]:
     """Return the candidates that any of `names` stands for, each once, in the order of :func:`candidates`."""
-    every = candidates()
+    every = candidates(process)
     known = [candidate.name for candidate in every]
     groups = ["all", "presets", *FAMILIES, *MAKERS]
     chosen: set[str] = set()
@@ -49,11 +51,11 @@ def select(*names: str) -> tuple[Candidate, ...]:
     return tuple(candidate for candidate in every if candidate.name in chosen)
 
 
-def work(names: Sequence[str], budgets: Sequence[int]) -> list[tuple[Candidate, int]]:
-    """Return (candidate, budget) pairs, each once and ordered by budget.
+def work(names: Sequence[str], budgets: Sequence[int], process: str = "ve") -> list[tuple[Candidate, int]]:
+    """Return (candidate, budget) pairs for networks of a process, each once and ordered by budget.
 
-    Every name is paired with every budget, and `NAME@NFE` with that budget alone. Raises ConfigError for an unknown
-    name or a budget that is not a number ≥ 1.
+    Every name is paired with every budget, and `NAME@NFE` with that budget alone. Raises ConfigError for a name of no
+    such candidate or a budget that is not a number ≥ 1.
     """
     asked: dict[int, list[str]] = {}
     for name in names:
@@ -68,7 +70,7 @@ def work(names: Sequence[str], budgets: Sequence[int]) -> list[tuple[Candidate, 
                 f"{name!r} asks for a budget that is no number ≥ 1; write for example {plain_name or 'heun'}@35"
             )
     order = [*budgets, *sorted(nfe for nfe in asked if nfe not in budgets)]
-    return [(candidate, nfe) for nfe in order if nfe in asked for candidate in select(*asked[nfe])]
+    return [(candidate, nfe) for nfe in order if nfe in asked for candidate in select(*asked[nfe], process=process)]
 
 
 def _matches(candidate: Candidate, name: str) -> bool:

@@ -6,7 +6,7 @@ minutes. Rows of one rotation have the same `rotation`, and only those are compa
 
 samples_per_s       with its quartiles _q1 and _q3.
 ratio               evaluations per second over those of the plain float64 loop at this budget: Restart's for the
-                    restart family, EDM's stochastic one for sde, Heun's for ode.
+                    restart family, EDM's stochastic one for sde, Heun's for ode; None on a flow, which has none.
 ms_per_evaluation   of a batch.
 ms_outside_network  the part of it outside the network. On a CPU every network call is timed; if a batch is cut into
                     slices, the slowest one counts. On CUDA it is the rest beside the network alone, which is run as the
@@ -34,7 +34,7 @@ from . import costs
 from .candidate import Candidate, Runner, fields
 from .costs import build, labels_for, synchronize
 from .rows import Row, append, environment
-from .samplers import find
+from .samplers import candidates
 from .timing import interleaved, quartiles, ratios
 
 BASELINES = {"ode": "torch/heun-fp64", "sde": "torch/edm-stochastic-fp64", "restart": "torch/restart-fp64"}
@@ -133,9 +133,11 @@ def _rotation(
     """Yield the rows of candidates that run in one rotation."""
     named = {f"{candidate.name}@{nfe}": (candidate, nfe) for candidate, nfe in chosen}
     bases = {name: f"{BASELINES[candidate.family]}@{nfe}" for name, (candidate, nfe) in named.items()}
+    loops = {candidate.name: candidate for candidate in candidates(denoiser.parameterization.process)}
     for name in bases.values():
         loop, _, nfe_ = name.rpartition("@")
-        named.setdefault(name, (find(loop), int(nfe_)))
+        if loop in loops:
+            named.setdefault(name, (loops[loop], int(nfe_)))
     variants: dict[str, Variant] = {}
     for name, (candidate, nfe) in named.items():
         try:

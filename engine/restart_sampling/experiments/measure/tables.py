@@ -6,11 +6,12 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .rows import Row, ranking
+from .rows import Row, calls_of, ranking
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+CALLS = "network calls"
 SPEED = ("samples/s", "q1–q3", "× plain loop", "ms outside", "launches")
 Lines = dict[tuple[int, str], dict[str, str]]  # (NFE, sampler) → column → text
 
@@ -35,15 +36,20 @@ def tables(rows: Sequence[Row], title: str) -> Iterator[Table]:
         mine = [row for row in rows if row["kind"] in ("quality", "pooled") and row["features"] == features]
         _distances(lines, mine, metric, means[-1], pooled[-1])
     quality = [(*means, "blocks", *pooled)] if len(extractors) < 2 else [(*means, "blocks"), tuple(pooled)]
+    for row in rows:
+        if calls_of(row) is not None and (row["nfe"], row["sampler"]) in lines:
+            lines[row["nfe"], row["sampler"]][CALLS] = str(calls_of(row))
     for names in (SPEED, *quality):
         shown = [name for name in names if any(line.get(name) for line in lines.values())]
         if not shown:
             continue
+        there = [line for line in lines.values() if any(name in line for name in shown)]
+        shown = [CALLS] * any(CALLS in line for line in there) + shown
         table = Table(title=title)
         for column in ("sampler", "NFE", *shown):
             table.add_column(column, justify="left" if column == "sampler" else "right", no_wrap=True)
         for (nfe, sampler), line in sorted(lines.items()):
-            if any(name in line for name in shown):
+            if line in there:
                 table.add_row(sampler, str(nfe), *(line.get(name, "") for name in shown))
         yield table
 

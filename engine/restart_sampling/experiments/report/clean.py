@@ -52,6 +52,7 @@ TEXT = (
 )
 WHOLE = (
     "nfe",
+    "network_calls",
     "nfe_asked",
     "batch",
     "n",

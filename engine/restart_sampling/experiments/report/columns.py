@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..measure.rows import calls_of
 from .points import is_train
 from .select import Row
 from .series import intervals_of, title_of
 from .style import family_of, number
 
 Column = tuple[str, Callable[[Any], Any]]  # a title, and what stands there for a row
+CALLS: Column = ("network calls", calls_of)  # only where they are not the NFE
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ QUALITY: tuple[Column, ...] = (
     ("family", lambda row: "" if is_train(row) else family_of(row)),
     ("by", field("by")),
     ("NFE", field("nfe")),
+    CALLS,
     ("restart [N, K, t_min, t_max]", intervals_of),
     ("n", field("n")),
     ("blocks", field("blocks")),
@@ -81,6 +84,7 @@ SPEED: tuple[Column, ...] = (
     ("sampler", title_of),
     ("by", field("by")),
     ("NFE", field("nfe")),
+    CALLS,
     ("budget", field("nfe_asked")),
     ("samples/s", field("samples_per_s")),
     ("q1", field("samples_per_s_q1")),
@@ -100,6 +104,7 @@ AT_QUALITY: tuple[Column, ...] = (
     ("sampler", title_of),
     ("by", field("by")),
     ("NFE", field("nfe")),
+    CALLS,
     ("FD", plus_minus("fd", "std")),
     ("samples/s", field("samples_per_s")),
     ("q1", field("samples_per_s_q1")),

@@ -14,7 +14,7 @@ from typing import Any
 
 from . import select
 from .clean import cleaned
-from .columns import AT_QUALITY, Column, Table, field, plus_minus, table
+from .columns import AT_QUALITY, CALLS, Column, Table, field, plus_minus, table
 from .series import intervals_of, title_of
 from .style import family_of, number
 from .tables import pairs_table
@@ -31,6 +31,7 @@ COLUMNS = (
     "family",
     "by",
     "nfe",
+    "network_calls",
     "nfe_asked",
     "restart",
     "plan",
@@ -73,6 +74,7 @@ QUALITY: tuple[Column, ...] = (
     ("sampler", title_of),
     ("restart", intervals_of),
     ("NFE", field("nfe")),
+    CALLS,
     ("FD", plus_minus("fd", "std")),
     ("right class", field("accuracy")),
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..measure import claims
-from .columns import ENVIRONMENT, PAIRS, Column, Table, field, table
+from .columns import CALLS, ENVIRONMENT, PAIRS, Column, Table, field, table
 from .points import CANDIDATE, Key, is_train, key_of, latest
 from .select import EVALUATED, SPEED_GROUP, Group, Row, groups, quality_groups, quality_points, speed_rows, train_row
 from .series import intervals_of, options_of, title_of
@@ -59,6 +59,7 @@ def quality_table(rows: Iterable[Row], by: str | None = None) -> str:
         ("sampler", title_of),
         ("restart [N, K, t_min, t_max]", intervals_of),
         ("NFE", field("nfe")),
+        CALLS,
         (str(first["basis"]).removeprefix("mean "), lambda row: None if more and is_train(row) else _fd(row)),
         ("over all its blocks", lambda row: _fd(whole(row)) if more else None),
         ("as drawn", lambda row: _fd(whole(row), "fd_drawn", "std_drawn")),
@@ -88,6 +89,7 @@ def features_table(rows: Iterable[Row]) -> Table:
         ("sampler", title_of),
         ("by", field("by")),
         ("NFE", field("nfe")),
+        CALLS,
         ("restart [N, K, t_min, t_max]", intervals_of),
         (f"{first.get('features')} (blocks)", _looked_up(_own_points(rows, found[0]))),
         *((f"{name} (blocks)", _looked_up(points)) for name, points in further.items()),
@@ -158,6 +160,7 @@ def speed_table(rows: Iterable[Row], batch: int | None = None) -> str:
     columns: list[Column] = [
         ("sampler", title_of),
         ("NFE", field("nfe")),
+        CALLS,
         ("samples/s (quartiles)", _rate),
         ("ratio to the fp64 loop", lambda row: _times(row.get("ratio"))),
         ("outside the network", _outside),

@@ -27,12 +27,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ...common.checks import either
 from ...common.errors import ConfigError
 from ...plan.notation import snap
 from ...plan.plan import Plan
 from ...plan.schedule import get_schedule
 from ...solvers import get_solver
-from ...solvers.registry import accurate
+from ...solvers.registry import accurate, handling
 from ..measure.engine import plan_for
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # of EDM's grid
@@ -82,7 +83,11 @@ class Space:
         if not self.solvers:
             raise ConfigError("the search needs at least one solver, for example heun")
         for name in self.solvers:
-            get_solver(name)
+            if "ve" not in get_solver(name).processes:
+                raise ConfigError(
+                    f"plans are searched on EDM's grid, and solver {name!r} does not handle it; use "
+                    f"{either(handling('ve'))}"
+                )
         if not 1 <= self.min_nfe <= self.max_nfe:
             raise ConfigError(f"min_nfe must be in 1 .. {self.max_nfe} (max_nfe), got {self.min_nfe}")
         if self.max_nfe < 5:
