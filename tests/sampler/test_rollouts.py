@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -62,7 +63,7 @@ def test_states_means_and_probabilities_are_those_of_the_steps(solver, eta):
     assert found.rows == tuple(range(N))
     grid = made.plan.grid
     draw = 0
-    for k, (t, s) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
+    for k, (t, s) in enumerate(pairwise(grid)):
         mean, std = step(solver, fn, found.latents[:, k].double(), t, s, eta)
         assert float(found.stds[k]) == pytest.approx(std, rel=1e-9, abs=1e-12)
         assert torch.allclose(found.means[:, k].double(), mean, atol=2e-5 * max(1.0, t))

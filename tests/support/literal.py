@@ -70,7 +70,9 @@ def run(
     def denoised(z, level, counts):
         nonlocal row
         w = 1.0 if weights is None else float(weights[row])
-        c_skip, c_out, c_in, c_noise = (0.0, 1.0, 1.0, level) if coefficients is None else map(float, coefficients(level))
+        c_skip, c_out, c_in, c_noise = (
+            (0.0, 1.0, 1.0, level) if coefficients is None else map(float, coefficients(level))
+        )
         row += 1
         if row <= plan.config.zero_init:
             return c_skip * z

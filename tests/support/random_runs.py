@@ -115,7 +115,8 @@ def plan_options(rng, process, guided):
         options |= dict(solver=rng.choice(VE_SOLVERS), rho=rng.choice([3.0, 7.0]))
         options["schedule"] = rng.choice(["edm", "edm", "exponential", "vp", "ve", "iddpm", "sd"])
     else:
-        options |= dict(solver=rng.choice(FLOW_SOLVERS), schedule="flow", schedule_options={"shift": rng.choice([1, 3])})
+        shift = {"shift": rng.choice([1, 3])}
+        options |= dict(solver=rng.choice(FLOW_SOLVERS), schedule="flow", schedule_options=shift)
     if rng.random() < 0.15:
         options = {name: value for name, value in options.items() if name not in ("steps", "sigma_min", "sigma_max")}
         options["sigmas"] = sorted({rng.uniform(low, high) for _ in range(steps)}, reverse=True)
