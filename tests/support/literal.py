@@ -10,9 +10,9 @@ import restart_sampling as rs
 from restart_sampling.solvers.process import alpha
 
 
-def normals(seeds, shape):
-    """draw → the scheme's normals of `seeds`, float64 [B, *shape]."""
-    return lambda draw: rs.noise.normal(seeds, draw, shape).double()
+def normals(seeds, shape, dtype=torch.float64):
+    """draw → the scheme's normals of `seeds`, [B, *shape]."""
+    return lambda draw: rs.noise.normal(seeds, draw, shape).to(dtype)
 
 
 def weigh(c, u, w, config):
@@ -48,17 +48,19 @@ def run(
     mask=None,
     fresh=False,
     coefficients=None,
+    dtype=torch.float64,
 ):
-    """The samples of `plan`, float64 [B, *shape], and how often D and D_u were called for what the samples depend on.
+    """The samples of `plan`, [B, *shape], and how often D and D_u were called for what the samples depend on.
 
     Args:
         D, D_u: D(x [B, *shape], sigma) → D, and the unconditional one under guidance.
         coefficients: σ → c_skip, c_out, c_in, c_noise, of a `Parameterization`; D and D_u are then F(net_in, c_noise).
         weights: W of each row, from `restart_sampling.plan.guidance`; `plan` must then be the plan as it runs.
         latents, start: what the run begins with instead of draw 0. known, mask: [B, *shape] each.
+        dtype: float32 shows what rounding makes of a plan.
         fresh: a draw of its own for the known image in each row, from 2³⁰ + row on, and none in the first latent.
     """
-    draw, process = normals(seeds, shape), plan.process
+    draw, process = normals(seeds, shape, dtype), plan.process
     calls, row = [0, 0], 0
 
     def paste(x, level, after):
@@ -88,7 +90,7 @@ def run(
         return any(list(form.D)[k : k + 1] not in ([], [0.0]) for form in forms)
 
     levels = [stage.level for step in plan.steps for stage in step.stages] + [plan.steps[-1].s]
-    x = plan.initial_noise * (draw(0) if latents is None else latents.double())
+    x = plan.initial_noise * (draw(0) if latents is None else latents.to(dtype))
     if start is not None:
         x = alpha(process, plan.steps[0].t) * start + plan.initial_noise * draw(0)
     x, history = paste(x, levels[0], 0), []

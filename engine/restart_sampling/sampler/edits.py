@@ -77,7 +77,8 @@ class Asked:
             tensors["known"] = image("known", self.known, n, shape, device)
             tensors["mask"] = mask(self.mask, n, shape, device)
         begin = WHOLE if self.start is None else (self.strength, self.sigma)
-        return Edits(Form(start, self.paste if pastes else None), begin, tensors)
+        soft = pastes and bool(((tensors["mask"] != 0) & (tensors["mask"] != 1)).any())
+        return Edits(Form(start, self.paste if pastes else None, soft), begin, tensors)
 
 
 def asked(edits: dict[str, Any], what: str) -> Asked:

@@ -16,6 +16,10 @@ the first register that is free is used, and g is the need that depends most on 
 evaluations that is the known part of its result, so its last row is y = h + Y_F·F and does not read x: Heun moves 24
 bytes per element and step with a bf16 network instead of 28. A solver for which no way works is refused.
 
+A soft mask changes the state after a row (row/reference.py): what the network sees is then no combination of anything,
+and D_k depends on it through c_skip. So each pasted state is a coordinate of its own, P_1 … P_S, which x has if the row
+stores it. With a hard mask that makes no difference: under the mask everything is overwritten.
+
 No solver is special-cased, and nothing here knows a noise level.
 """
 
@@ -75,9 +79,14 @@ class Refused(Exception):
 
 
 class Lowering:
-    """Lowers the steps of one plan, in order: what a step leaves in the registers is what the next one finds."""
+    """Lowers the steps of one plan, in order: what a step leaves in the registers is what the next one finds.
 
-    def __init__(self) -> None:
+    Args:
+        pasted: whether rows paste a known image by a soft mask.
+    """
+
+    def __init__(self, pasted: bool = False) -> None:
+        self.pasted = pasted
         # The history of the next step: its forms as combinations of (x, h, h2, h3).
         self._kept: tuple[Vector, ...] = ()
 
@@ -91,8 +100,9 @@ class Lowering:
             ConfigError: the step needs what no row can compute.
         """
         S, M = len(step.stages), len(step.draws)
-        basis = np.eye(1 + R + S + M)
-        F, noise = basis[1 + R : 1 + R + S], basis[1 + R + S :]
+        seen = S if self.pasted else 0  # coordinates of pasted states
+        basis = np.eye(1 + R + S + seen + M)
+        F, P, noise = np.split(basis[1 + R :], (S, S + seen))
         history = [sum((a * e for a, e in zip(kept, basis, strict=False)), 0 * basis[0]) for kept in self._kept]
         D: list[Vector] = []
 
@@ -106,11 +116,11 @@ class Lowering:
         z: list[Vector] = []
         for k, stage in enumerate(step.stages):
             z.append(vector(stage.z))
-            D.append(c.c_skip[k] * z[k] + c.c_out[k] * F[k])
+            D.append(c.c_skip[k] * (P[k - 1] if self.pasted and k else z[k]) + c.c_out[k] * F[k])
         targets, keep = [*z[1:], vector(step.result)], [vector(form) for form in step.keep]
         used = [any(kept[1 + j] for kept in self._kept) for j in range(R)]
         state = State(basis[0], tuple(basis[1 + j] if used[j] else None for j in range(R)))
-        search = _Search(targets, keep, S, M, bool(step.noise))
+        search = _Search(targets, list(P) if self.pasted else targets, keep, M, bool(step.noise))
         found = search.run(state, 0)
         if found is None:
             raise ConfigError(search.reason)
@@ -122,9 +132,10 @@ class Lowering:
 class _Search:
     """The search for the rows of one step."""
 
-    def __init__(self, targets: list[Vector], keep: list[Vector], S: int, M: int, fresh: bool) -> None:
-        self.targets, self.keep, self.S, self.M, self.fresh = targets, keep, S, M, fresh
-        self.draws = slice(1 + R + S, None)
+    def __init__(self, targets: list[Vector], stored: list[Vector], keep: list[Vector], M: int, fresh: bool) -> None:
+        self.targets, self.keep, self.S, self.M, self.fresh = targets, keep, len(targets), M, fresh
+        self.stored = stored  # what x holds after each row that stores it
+        self.draws = slice(len(targets[0]) - M, None)
         self.reason = ""
 
     def run(self, state: State, k: int) -> tuple[list[Lowered], State] | None:
@@ -141,7 +152,7 @@ class _Search:
             return None
         needs = self._needs(k)
         for store_x in (True,) if last else (False, True):
-            x = target if store_x else state.x
+            x = self.stored[k] if store_x else state.x
             for g, slot in self._stores(State(x, state.history), needs, k):
                 after = state.history if g is None else (*state.history[:slot], g, *state.history[slot + 1 :])
                 end = State(x, after)
@@ -170,7 +181,9 @@ class _Search:
 
         The draws of stages and result are left out, since a row can make them again; of what is kept they are not.
         """
-        known = np.arange(1 + R + self.S + self.M) < 2 + R + k
+        known = np.zeros(len(self.targets[0]), dtype=bool)
+        known[: 2 + R + k] = True
+        known[1 + R + self.S : min(2 + R + self.S + k, self.draws.start)] = True  # P_1 … P_{k + 1}
         later = [np.where(known, v, 0.0) for v in self.targets[k + 1 :]]
         with_noise = known.copy()
         with_noise[self.draws] = True
@@ -194,7 +207,7 @@ class _Search:
         if not last:
             yield None, 0
         for v in wanted:
-            for part in (v, *self._without_a_draw(v, state.x)):
+            for part in (v, *self._without_a_draw(v, state.x), *self._without_pasted(v)):
                 for slot in range(R):
                     yield part if last else self._without_noise(part), slot
         if last:
@@ -206,11 +219,19 @@ class _Search:
         g[self.draws] = 0.0
         return g
 
+    def _without_pasted(self, v: Vector) -> Iterator[Vector]:
+        """Yield v without pasted states, if it has any: this row cannot read yet what x will hold."""
+        pasted = slice(1 + R + self.S, self.draws.start)
+        if v[pasted].any():
+            g = v.copy()
+            g[pasted] = 0.0
+            yield g
+
     def _without_a_draw(self, v: Vector, x: Vector) -> Iterator[Vector]:
         """Yield v − κ·x with κ such that one of the draws in both is gone: x, once stored, brings its own."""
         target = self.targets[-1]
         for m in range(self.M):
-            i = 1 + R + self.S + m
+            i = self.draws.start + m
             if x[i] and target[i]:
                 yield v - target[i] / x[i] * x
 
@@ -218,7 +239,7 @@ class _Search:
         """Whether v, its draws apart where it is no kept form, is a combination of the registers."""
         registers = [state.x, *(state.history[j] for j in state.live)]
         noisy = bool(np.abs(v[self.draws]).max(initial=0.0))
-        rows = slice(None) if noisy else slice(0, 1 + R + self.S)
+        rows = slice(None) if noisy else slice(0, self.draws.start)
         A = np.array(registers)[:, rows].T
         return _residual(A, v[rows]) <= TOLERANCE * max(float(np.abs(v).max()), 1e-300)
 

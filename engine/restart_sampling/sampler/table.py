@@ -62,10 +62,12 @@ class Form(NamedTuple):
             image, which gets draw 0 as the noise of the first level.
         paste: None, or which noise the known image gets: "initial", draw 0 again, so that each level has the same; or
             "fresh", a draw of its own for each row (the first latent is then left as it is, as in RePaint).
+        soft: whether masks have values between 0 and 1, see lowering.py.
     """
 
     start: str = "noise"
     paste: str | None = None
+    soft: bool = False
 
 
 PLAIN = Form()
@@ -169,7 +171,7 @@ def bind(plan: Plan, parameterization: Parameterization, form: Form = PLAIN) -> 
     coef[:, UNREAD] = -0.0
     _begin(plan, form, coef[0], code[0])
     config, at = plan.config, 1
-    lowering = Lowering()
+    lowering = Lowering(form.soft)
     for step in plan.steps:
         stop = at + len(step.stages)
         part = Coefficients(*(c[at - 1 : stop - 1] for c in coefficients))
@@ -177,7 +179,10 @@ def bind(plan: Plan, parameterization: Parameterization, form: Form = PLAIN) -> 
             write_step(lowering, step, part, coef[at:stop], code[at:stop])
         except ConfigError as error:
             solver = config.solver if step.interval is None else config.restart_solver or config.solver
-            raise ConfigError(f"solver {solver!r}, step from sigma {step.t:.5g} to {step.s:.5g}: {error}") from None
+            mask = ", or give a mask of 0 and 1 alone" if form.soft else ""
+            raise ConfigError(
+                f"solver {solver!r}, step from sigma {step.t:.5g} to {step.s:.5g}: {error}{mask}"
+            ) from None
         at = stop
     coef[:-1, layout.C_IN] = coefficients.c_in
     coef[:-1, layout.C_NOISE] = coefficients.c_noise
