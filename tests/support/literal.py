@@ -6,6 +6,8 @@ or, with `coefficients`, a raw network in float64.
 
 from __future__ import annotations
 
+import torch
+
 import restart_sampling as rs
 from restart_sampling.solvers.process import alpha
 
