@@ -75,6 +75,21 @@ def test_ray_draws_what_one_process_draws(cluster, want, tmp_path):
 
 
 @pytest.mark.slow
+def test_ray_begins_with_the_images_of_the_seeds(cluster, tmp_path):
+    """A file that each actor reads, an array that it is sent."""
+    every, known = np.random.default_rng(0).random((2, 80, 1, 8, 8), np.float32)
+    np.save(tmp_path / "every.npy", every)
+    mask = np.eye(8, dtype=np.float32) / 2
+    edits = {"start": tmp_path / "every.npy", "strength": 0.8, "known": known[0], "mask": mask, "paste": "fresh"}
+    run_job(killing.denoiser(), PLAN, "0-79", tmp_path / "one", **JOB, **edits)
+    run_job(killing.denoiser(), PLAN, "0-79", tmp_path / "two", workers=2, load=killing.denoiser, **JOB, **edits)
+    assert killing.tree(tmp_path / "two") == killing.tree(tmp_path / "one")
+    one, two = (Definition.read(tmp_path / name).record for name in ("one", "two"))
+    assert {name: one[name] for name in ("nfe", "edits")} == {name: two[name] for name in ("nfe", "edits")}
+    assert complete(tmp_path / "two")
+
+
+@pytest.mark.slow
 def test_a_killed_actor_is_replaced(cluster, want, tmp_path):
     """One of two workers is killed when a few shards are there: the job ends all the same, with the same bytes."""
     killed, at_work = [], []

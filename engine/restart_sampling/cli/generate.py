@@ -19,7 +19,7 @@ from ..jobs.formats.registry import DEFAULT, FORMATS, VERSION, holding
 from ..jobs.shards import DEFAULT_SIZE
 from ..jobs.workers import worker
 from ..plan.plan import Plan
-from .options import Batch, EngineOptions, PlanOptions, batch_size, given, with_options
+from .options import Batch, EditOptions, EngineOptions, PlanOptions, batch_size, given, with_options
 
 RUN = {
     "model": "fashion-mnist",
@@ -78,6 +78,7 @@ def generate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start anew, in place of an earlier run in the folder.")
     ] = False,
+    edits: EditOptions,
     engine: EngineOptions,
     repeat: Annotated[
         Path | None, typer.Option(help="Do again what this run.json records; its folder may be given.")
@@ -91,16 +92,18 @@ def generate(
     options = {"model": model, "seeds": seeds, "class_": class_, "batch": batch} | vars(engine)
     layout = {"format": format, "pixels": pixels, "shard_size": shard_size, "format_version": None}
     if repeat is None:
-        run, kind = RUN, LAYOUT
+        run, kind = RUN | {"edits": edits.edits(), "sha256": {}}, LAYOUT
         plan = asked.plan(fallback="fashion-mnist-22")
     else:
         said = given(asked) | {name: value for name, value in options.items() if value is not None and name != "model"}
+        said |= {name: value for name, value in given(edits).items() if name not in edits.images()}
         if said:
             raise ConfigError(
-                f"--repeat takes everything from {repeat} (but --model may say where the weights are now); leave out "
+                f"--repeat takes everything from {repeat} (but --model may say where the weights are now, and --start, "
+                f"--known and --mask where its images are); leave out "
                 f"--{next(iter(said)).rstrip('_').replace('_', '-')}"
             )
-        plan, run, kind = _recorded(repeat / "run.json" if repeat.is_dir() else repeat, model)
+        plan, run, kind = _recorded(repeat / "run.json" if repeat.is_dir() else repeat, model, edits.images())
     run = run | {name: value for name, value in options.items() if value is not None}
     kind = kind | {name: value for name, value in layout.items() if value is not None}
     _draw(plan, run, out, workers=workers, address=address, overwrite=overwrite, sheets=sheets, preview=preview, **kind)
@@ -111,14 +114,14 @@ def repeat_into(folder: Path, model: str | None = None) -> None:
     generate(repeat=folder / "run.json", out=folder, model=model)
 
 
-def _recorded(path: Path, model: str | None) -> tuple[Plan, dict[str, Any], dict[str, Any]]:
+def _recorded(path: Path, model: str | None, images: dict[str, Path]) -> tuple[Plan, dict[str, Any], dict[str, Any]]:
     """Return the plan, the options and the layout of the files that a run.json records."""
     from ..jobs.repeat import recorded
 
-    found = recorded(path, model)
+    found = recorded(path, model, images)
     if worker().world > 1 and str(found.options["device"]).startswith("cuda"):
         found.options["device"] = "cuda"  # the GPU that is recorded was that of one worker
-    return found.plan, found.options, found.layout
+    return found.plan, found.options | {"edits": found.edits, "sha256": found.sha256}, found.layout
 
 
 def _draw(plan: Plan, run: dict[str, Any], out: Path, *, workers: int, address: str | None, **options: Any) -> None:
@@ -143,6 +146,7 @@ def _draw(plan: Plan, run: dict[str, Any], out: Path, *, workers: int, address: 
             f"the weights of {run['model']!r} are not those of the recorded run (sha256 {recorded[:12]}…), "
             f"so its images cannot be repeated; give the file with --model if it has moved"
         )
+    edits = run["edits"] | _images(run, denoiser.shape)
     label = _class_number(run["class_"], denoiser)
     batch = batch_size(run["batch"], denoiser, plan, len(seeds), device, run["dtype"])
     chosen = {name: run[name] for name in ("backend", "graph", "compile", "dtype")} | {"device": device}
@@ -166,6 +170,7 @@ def _draw(plan: Plan, run: dict[str, Any], out: Path, *, workers: int, address: 
                 address=address,
                 load=partial(load_model, _absolute(run["model"])),
                 command=shlex.join(["restart-sampling", *sys.argv[1:]]),
+                **edits,
                 **options,
             )
         except RestartError as error:
@@ -177,6 +182,24 @@ def _draw(plan: Plan, run: dict[str, Any], out: Path, *, workers: int, address: 
         raise typer.Exit(stop.signal)
     if failures:
         raise typer.Exit(1)
+
+
+def _images(run: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return the images of a run, read. Raises ConfigError for one that is not that of the recorded run."""
+    from ..jobs.images import read_images
+
+    found = {
+        name: read_images(name, run["edits"][name], shape)
+        for name in ("start", "known", "mask")
+        if name in run["edits"]
+    }
+    for name, images in found.items():
+        if images.sha256 != run["sha256"].get(name, images.sha256):
+            raise ConfigError(
+                f"{images} does not have the pixels of the recorded run (sha256 {run['sha256'][name][:12]}…), so it "
+                f"cannot be repeated; give the file with --{name} if it has moved"
+            )
+    return found
 
 
 def _absolute(model: str) -> str:

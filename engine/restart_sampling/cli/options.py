@@ -111,6 +111,42 @@ class PlanOptions:
 
 
 @dataclass(frozen=True)
+class EditOptions:
+    """What samples begin with instead of noise, and what they keep; None stands for options that were not given."""
+
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            help="Image that the samples begin with: a picture or .npy [C, H, W] for all, or a folder, .npy or .npz "
+            "with one for each seed in order."
+        ),
+    ] = None
+    strength: Annotated[
+        float | None, typer.Option(help="Share of the main grid's steps that a run from --start makes, up to 1.")
+    ] = None
+    start_sigma: Annotated[
+        float | None, typer.Option(help="Noise level that a run from --start begins at, instead of --strength.")
+    ] = None
+    known: Annotated[
+        Path | None, typer.Option(help="Image that the samples keep where --mask is black; given as --start is.")
+    ] = None
+    mask: Annotated[
+        Path | None, typer.Option(help="Where the samples are free, white, and where they are --known, black.")
+    ] = None
+    paste: Annotated[
+        str | None, typer.Option(help="Noise of the known image: initial, always that of the seed's first, or fresh.")
+    ] = None
+
+    def images(self) -> dict[str, Path]:
+        """Return the images that were given, by name."""
+        return {name: path for name, path in given(self).items() if name in ("start", "known", "mask")}
+
+    def edits(self) -> dict[str, Any]:
+        """Return what was given, as `run_job` takes it."""
+        return {"sigma" if name == "start_sigma" else name: value for name, value in given(self).items()}
+
+
+@dataclass(frozen=True)
 class EngineOptions:
     """How the samples are drawn; None stands for options that were not given."""
 

@@ -12,7 +12,10 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from .errors import OutputError
-from .files import write_atomically
+from .files import NPZ_DAMAGE, write_atomically
+
+ENCODINGS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # what a picture may be, whatever its name says
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,6 +27,32 @@ def to_uint8(x: Tensor) -> np.ndarray:
     import restart_kernels as kernels
 
     return kernels.pixels(x).cpu().numpy()
+
+
+def read_picture(read: Callable[[], bytes], what: str) -> np.ndarray:
+    """Return a picture as uint8 [H, W, C], C = 1 for grey and 3 for colour.
+
+    Args:
+        read: returns the file's content.
+        what: names the picture in errors.
+
+    Raises:
+        OutputError: it is no picture, transparent, or of more than 8 bits a channel.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(read()), formats=ENCODINGS) as image:
+            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                raise OutputError(f"{what} is transparent; put it on a background first")
+            if image.mode.startswith(("I", "F")):
+                raise OutputError(f"{what} has more than 8 bits a channel; convert it to 8 bits first")
+            array = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+    except OutputError:
+        raise
+    except (*NPZ_DAMAGE, Image.DecompressionBombError) as error:
+        raise OutputError(f"{what} is not a picture that can be read: {error or type(error).__name__}") from error
+    return array[..., None] if array.ndim == 2 else array
 
 
 def to_pil(image: np.ndarray) -> Image:

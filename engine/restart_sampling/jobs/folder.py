@@ -20,7 +20,7 @@ from .lock import WORKERS, FolderLock, held
 from .manifest import Line, Manifest
 from .parts import FOLDER as PARTS
 from .parts import Parts, part_files
-from .record import SAMPLES, checked, seal, short
+from .record import SAMPLES, checked, edited, seal, short
 from .shards import Shard, check_number
 
 SUBFOLDERS_FROM = 10_000  # seeds: above it, a format with a file for each seed puts them into subfolders
@@ -220,6 +220,7 @@ def _merge(there: Definition, record: dict[str, Any]) -> dict[str, Any]:
         for value in [record.get(name)]
         if there.record.get(name) != value
     ]
+    differ += edited(there.record, record)
     if differ:
         raise OutputError(
             f"the folder holds another job: {'; '.join(_details(there, record, differ))}; choose another folder, or "
@@ -228,6 +229,11 @@ def _merge(there: Definition, record: dict[str, Any]) -> dict[str, Any]:
     old, new = there.seeds, parse_seeds(record["seeds"])
     if old == new:
         return there.record
+    if each := record.get("edits", {}).get("each"):
+        raise OutputError(
+            f"{' and '.join(each)} has an image for each seed in their order, so the seeds of the run must stay "
+            f"{short(str(old))}, and these are {short(str(new))}"
+        )
     gone = next((seed for part in old.parts for seed in (part[0], part[-1]) if seed not in new), None)
     if gone is not None:
         raise OutputError(

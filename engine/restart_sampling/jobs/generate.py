@@ -22,6 +22,7 @@ from ..models.registry import BUNDLED
 from ..plan.plan import Plan
 from ..sampler.noise import SCHEME
 from ..sampler.seeds import Seeds, parse_seeds
+from .edits import Edits
 from .folder import JobFolder
 from .formats.registry import DEFAULT, VERSION
 from .local_worker import LocalWorker
@@ -83,6 +84,12 @@ def run_job(
     command: str | None = None,
     keep_seconds: float = KEEP_SECONDS,
     format_version: int = VERSION,
+    start: Any = None,
+    strength: float | None = None,
+    sigma: float | None = None,
+    known: Any = None,
+    mask: Any = None,
+    paste: str | None = None,
 ) -> list[int]:
     """Draw a job into `out`, or go on with it; return the seeds that have no image because they are not finite.
 
@@ -107,6 +114,9 @@ def run_job(
         keep_seconds: least seconds between two saves of an unfinished shard: what a kill may cost besides the batch in
             flight.
         format_version: an earlier one writes files as they were then, see `formats.base.Format.version`.
+        start, known, mask: images that the samples begin with, keep, and keep them by, as of `Sampler.run`: files,
+            arrays or tensors, one for all or one for each seed in order, see images.py.
+        strength, sigma, paste: where a run from `start` begins, and the noise of the known image, as of `Sampler.run`.
 
     Raises:
         OutputError: the folder holds another job or cannot be used (nothing was drawn), or a write failed (what is
@@ -124,12 +134,14 @@ def run_job(
             f"8-bit pixels are of images (C, H, W), and samples of {denoiser.name!r} are {denoiser.shape}; give "
             "pixels='float32' (--pixels float32) and a format that holds floats"
         )
+    given = {"start": start, "strength": strength, "sigma": sigma, "known": known, "mask": mask, "paste": paste}
+    edits = Edits.read(given, seeds, denoiser.shape)
     by: Workers
     if in_this_process(workers, address):
         most = max(1, min(batch, len(seeds)))  # no lanes beyond the number of samples
-        by = LocalWorker(denoiser, plan, most, chosen, label, pixels, display, keep_seconds)
+        by = LocalWorker(denoiser, plan, most, chosen, label, pixels, display, keep_seconds, edits)
     else:
-        by = RayWorkers(denoiser, plan, batch, chosen, label, load, workers, address, keep_seconds)
+        by = RayWorkers(denoiser, plan, batch, chosen, label, load, workers, address, keep_seconds, edits=edits)
     record = {
         "program": f"restart-sampling {__version__}",
         "command": command,
@@ -155,6 +167,7 @@ def run_job(
         "shard_size": shard_size,
         "noise": SCHEME,
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        **({} if edits is None else edits.record()),
     }
     per_sample = denoiser.numel * (4 if pixels == "float32" else 1)
     folder = JobFolder(out, record, overwrite, worker.rank, worker.world, per_sample)

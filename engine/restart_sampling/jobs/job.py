@@ -32,6 +32,7 @@ from .record import seeds_of, shards_of, short
 from .shards import Shards
 
 # What makes two runs the same job. Everything else (batch, device, backend, workers) changes no noise.
+# The edits do too, see `Definition.identity`.
 SAME = ("model_sha256", "plan", "class", "dtype", "format", "pixels", "shard_size", "noise")
 
 
@@ -92,7 +93,10 @@ class Definition:
     @property
     def identity(self) -> str:
         """A digest of what makes two runs the same job."""
-        text = json.dumps([self.record.get(name) for name in SAME], sort_keys=True)
+        same = [self.record.get(name) for name in SAME]
+        if "edits" in self.record:
+            same.append(self.record["edits"])
+        text = json.dumps(same, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def saved(self, folder: Path, manifest: Manifest, *, nonfinite: bool = False) -> dict[int, set[int]]:

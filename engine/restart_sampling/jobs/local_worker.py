@@ -7,6 +7,7 @@ from typing import Any
 
 from ..models.denoiser import Denoiser
 from ..plan.plan import Plan
+from .edits import Edits
 from .folder import JobFolder
 from .formats.base import ShardData, Written
 from .manifest import Line
@@ -21,12 +22,12 @@ class LocalWorker:
     """Draws this worker's shards in this process.
 
     Args:
-        denoiser, plan, batch, options, label, pixels: as `SamplerSource` takes them.
+        denoiser, plan, batch, options, label, pixels, edits: as `SamplerSource` takes them.
         display: what progress and failures are shown on.
         keep_seconds: least seconds between two saves of an unfinished shard.
 
     Attributes:
-        plan: the plan as the denoiser's network runs it.
+        plan: the plan as the denoiser's network runs it, from the start image on if there is one.
         device: the device.
         ran: how it runs, in words.
     """
@@ -41,11 +42,12 @@ class LocalWorker:
         pixels: str,
         display: Display,
         keep_seconds: float,
+        edits: Edits | None = None,
     ) -> None:
-        self.source = SamplerSource(denoiser, plan, batch, options, label, pixels, display.event, display.row)
+        self.source = SamplerSource(denoiser, plan, batch, options, label, pixels, display.event, display.row, edits)
         self.digest, self.keep_seconds = plan.digest, keep_seconds
         # The sampler itself is not stored here: one that did not fit into memory must be free to go.
-        self.plan, self.device = self.source.sampler.plan, str(self.source.sampler.device)
+        self.plan, self.device = self.source.runs, str(self.source.sampler.device)
         self.ran = self.source.sampler.describe()
 
     def draw(self, folder: JobFolder, display: Display, stop: Stop, sheets: Sheets) -> Result:

@@ -12,6 +12,7 @@ import numpy as np
 from ..common.devices import select_device
 from ..models.denoiser import Denoiser
 from ..plan.plan import Plan
+from .edits import Edits
 from .formats.base import ShardData, Written
 from .job import Definition
 from .lock import WORKERS, worker_lock
@@ -36,6 +37,7 @@ class Engine:
         folder: the job's folder.
         threads: of PyTorch, in an actor on a CPU.
         keep_seconds: least seconds between two saves of an unfinished shard.
+        edits: of the job; images from files are pickled by their paths.
     """
 
     load: Callable[[], Denoiser]
@@ -46,6 +48,7 @@ class Engine:
     label: int | None = None
     threads: int = 1
     keep_seconds: float = KEEP_SECONDS
+    edits: Edits | None = None
 
 
 class StopFile(Stop):
@@ -79,7 +82,9 @@ class Actor:
         else:
             torch.set_num_threads(engine.threads)
         pixels = self.definition.record["pixels"]
-        self.source = SamplerSource(engine.load(), self.plan, engine.batch, options, engine.label, pixels)
+        self.source = SamplerSource(
+            engine.load(), self.plan, engine.batch, options, engine.label, pixels, edits=engine.edits
+        )
         self.tag = f"w{self.lock.path.name}"
         self.drawing = self.lock.path.with_name(self.lock.path.name + DRAWING)
         self.stop = StopFile(self.folder)

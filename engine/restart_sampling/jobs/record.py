@@ -6,7 +6,13 @@ result. So every entry has a type and bounds (`ENTRIES`), and two digests stand 
     plan_digest   of "plan"
     job_digest    of the entries in SEALED, so of everything that decides what is drawn and where it is
 
-Entries that decide nothing about the samples (batch, device, path of the model) may be edited. Older folders have no
+A job that begins with images or keeps some (edits.py) has two entries more, and "edits" is then sealed too:
+
+    edits         the SHA-256 of each image's pixels, strength, sigma, paste, and "each": the images of which there is
+                  one for each seed
+    edit_files    where the images were
+
+Entries that decide nothing about the samples (batch, device, paths) may be edited. Older folders have no
 job_digest, and are checked by everything else. The weights are not sealed: they are compared with the model itself.
 """
 
@@ -19,7 +25,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..common.checks import is_count
+from ..common.checks import is_count, is_number
 from ..common.errors import OutputError, RestartError
 from ..common.strict_json import loads
 from ..sampler.seeds import Seeds, parse_seeds
@@ -28,7 +34,9 @@ from .shards import LARGEST, Shards, check_number
 SAMPLES = "samples"  # the folder of the samples in a job's folder
 SEALED = ("plan", "nfe", "seeds", "class", "dtype", "format", "pixels", "shard_size", "samples", "subfolders", "noise")
 MAX_BYTES = 256 << 20  # of run.json; a million single seeds need 20 MB
-REQUIRED = object()
+REQUIRED, LEFT_OUT = object(), object()  # an entry that must be there, and one that may be missing
+IMAGES = ("start", "known", "mask")
+OPTIONS = ("strength", "sigma", "paste")
 
 
 class Entry(NamedTuple):
@@ -37,7 +45,7 @@ class Entry(NamedTuple):
     Attributes:
         fits: whether a value may stand there.
         allowed: what may stand there, in words.
-        default: the value of an entry that is missing, or REQUIRED.
+        default: the value of an entry that is missing, REQUIRED, or LEFT_OUT where it then stays missing.
     """
 
     fits: Callable[[Any], bool]
@@ -64,6 +72,24 @@ def _digits(count: int) -> Entry:
     return Entry(fits, f"{count} hexadecimal digits")
 
 
+def _edits(value: Any) -> bool:
+    if not isinstance(value, dict) or not value or not set(value) <= {*IMAGES, *OPTIONS, "each"}:
+        return False
+    numbers = [value[name] for name in ("strength", "sigma") if name in value]
+    each = value.get("each", [])
+    return (
+        all(_digits(64).fits(value[name]) for name in IMAGES if name in value)
+        and all(is_number(number) and number > 0 for number in numbers)
+        and value.get("paste", "initial") in ("initial", "fresh")
+        and isinstance(each, list)
+        and all(name in IMAGES and name in value for name in each)
+    )
+
+
+def _files(value: Any) -> bool:
+    return isinstance(value, dict) and all(name in IMAGES and _text(path) for name, path in value.items())
+
+
 TEXT = Entry(_text, "text of 1 to 4096 characters")
 ENTRIES = {
     "model": TEXT,
@@ -77,6 +103,8 @@ ENTRIES = {
     ),
     "seeds": Entry(lambda value: isinstance(value, str), "text"),
     "class": _optional(TEXT),
+    "edits": Entry(_edits, "an object of SHA-256, strength, sigma, paste and each", LEFT_OUT),
+    "edit_files": Entry(_files, "an object of paths", LEFT_OUT),
     "batch": _integer(1, LARGEST),
     "device": _optional(TEXT),
     "dtype": TEXT,
@@ -124,25 +152,50 @@ def checked(record: Any) -> dict[str, Any]:
         if name not in record:
             if entry.default is REQUIRED:
                 raise ValueError(f"the entry {name!r} is missing")
-            complete[name] = entry.default
+            if entry.default is not LEFT_OUT:
+                complete[name] = entry.default
         elif not entry.fits(record[name]):
             raise ValueError(f"{name!r} must be {entry.allowed}, got {_shown(record[name])}")
     if digest(record["plan"]) != record["plan_digest"]:
         raise ValueError("'plan' is not the plan that 'plan_digest' names, so one of them was changed")
     if complete["job_digest"] not in (None, seal(complete)["job_digest"]):
-        raise ValueError(f"'job_digest' is that of other values: one of {', '.join(SEALED)} was changed")
+        raise ValueError(f"'job_digest' is that of other values: one of {', '.join(_sealed(complete))} was changed")
     check_number(seeds_of(record), record["shard_size"])
     return complete
 
 
 def seal(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return `record` with the digest of what it says."""
-    return {**record, "job_digest": digest({name: record[name] for name in SEALED})}
+    return {**record, "job_digest": digest({name: record[name] for name in _sealed(record)})}
+
+
+def _sealed(record: Mapping[str, Any]) -> tuple[str, ...]:
+    return (*SEALED, "edits") if "edits" in record else SEALED
 
 
 def digest(value: Any) -> str:
     """Return twelve hexadecimal digits that name a JSON value; for the options of a plan they are `Plan.digest`."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def edited(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Return in which edits two records differ, each in words; an image that differs is named by its file."""
+    old, new = there.get("edits", {}), here.get("edits", {})
+    found = []
+    for name in (*IMAGES, *OPTIONS, "each"):
+        if old.get(name) != new.get(name):
+            file = here.get("edit_files", {}).get(name)
+            a, b = (_edit(name, edits.get(name)) for edits in (old, new))
+            found.append(f"{name}{f' {file}' if file else ''} is {a} there and {b} here")
+    return found
+
+
+def _edit(name: str, value: Any) -> str:
+    if value is None:
+        return "not given"
+    if name in IMAGES:
+        return f"the image with SHA-256 {value[:12]}…"
+    return f"for {' and '.join(value)}" if isinstance(value, list) else str(value)
 
 
 def seeds_of(record: Mapping[str, Any]) -> Seeds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from ..common.errors import ConfigError
 from ..models.registry import BUNDLED
 from ..plan.plan import Plan
 from ..sampler.noise import SCHEME
-from .record import read
+from .record import IMAGES, read
 
+# What a run may be repeated with, beside its edits.
 OPTIONS = ("seeds", "batch", "dtype", "backend", "device", "graph", "compile", "model_sha256")
 LAYOUT = ("format", "pixels", "shard_size", "format_version")
 
@@ -25,19 +27,28 @@ class Recorded:
         options: model, seeds, class_, batch, dtype, backend, device, graph, compile and model_sha256.
         plan: the plan.
         layout: format, pixels, shard_size and format_version of the files.
+        edits: start, known and mask as paths of their images, strength, sigma and paste, as far as the run has them.
+        sha256: of the pixels of the images, by name.
     """
 
     options: dict[str, Any]
     plan: Plan
     layout: dict[str, Any]
+    edits: dict[str, Any]
+    sha256: dict[str, str]
 
 
-def recorded(path: Path, model: str | None = None) -> Recorded:
-    """Return the run that a run.json records; `model` replaces the path of its weights.
+def recorded(path: Path, model: str | None = None, images: Mapping[str, Path] | None = None) -> Recorded:
+    """Return the run that a run.json records.
+
+    Args:
+        path: of run.json.
+        model: replaces the path of its weights.
+        images: replace the paths of its images, by name.
 
     Raises:
         OutputError: the file cannot be read, or is not as a run wrote it.
-        ConfigError: it records another noise scheme, a plan that cannot be run, or no model that is found.
+        ConfigError: it records another noise scheme, a plan that cannot be run, or no model or image that is found.
     """
     record = read(path)
     if record["noise"] != SCHEME:
@@ -50,7 +61,24 @@ def recorded(path: Path, model: str | None = None) -> Recorded:
         plan = Plan.build(**record["plan"])
     except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"the plan in {path} cannot be run: {str(error)[:300]}") from error
-    return Recorded(options, plan, {name: record[name] for name in LAYOUT})
+    edits = dict(record.get("edits", {}))
+    edits.pop("each", None)
+    sha256 = {name: edits[name] for name in IMAGES if name in edits}
+    for name in images or {}:
+        if name not in sha256:
+            raise ConfigError(f"the run of {path} has no {name} image; leave out --{name}")
+    edits |= {name: _image(name, record, path, (images or {}).get(name)) for name in sha256}
+    return Recorded(options, plan, {name: record[name] for name in LAYOUT}, edits, sha256)
+
+
+def _image(name: str, record: dict[str, Any], path: Path, given: Path | None) -> str:
+    """Return where an image of a record is: the path that was given, else where it was."""
+    where = record.get("edit_files", {}).get(name) if given is None else str(given)
+    if where is None:
+        raise ConfigError(f"the {name} image of {path} came from no file; give it with --{name}")
+    if given is None and not os.path.exists(where):
+        raise ConfigError(f"the {name} image of {path} is not at {where}; say with --{name} where it is now")
+    return str(where)
 
 
 def _model(record: dict[str, Any], path: Path) -> str:

@@ -23,6 +23,7 @@ from ..plan.plan import Plan
 from ..sampler.sampler import Progress, Sampler
 from ..sampler.seeds import Seeds
 from .collect import Drawn
+from .edits import Edits
 from .pixels import HostRing
 
 SMALLEST = 8
@@ -39,6 +40,10 @@ class SamplerSource:
         pixels: "uint8" or "float32".
         note: called with (event, details) when something was done about a failure.
         callback: called by the sampler after every evaluation, for progress within a batch.
+        edits: of the job: what its samples begin with and keep.
+
+    Attributes:
+        runs: the plan as it runs.
     """
 
     def __init__(
@@ -51,13 +56,15 @@ class SamplerSource:
         pixels: str = "uint8",
         note: Callable[[str, dict[str, Any]], None] = lambda event, details: None,
         callback: Callable[[Progress], None] | None = None,
+        edits: Edits | None = None,
     ) -> None:
-        self.denoiser, self.plan, self.label, self.pixels = denoiser, plan, label, pixels
+        self.denoiser, self.plan, self.label, self.pixels, self.edits = denoiser, plan, label, pixels, edits
         self.options, self.note, self.callback = options, note, callback
         batch = integer("batch_size", batch, 1, error=RestartValueError)
         self.ring = HostRing(pixels)
         self.batch = batch
         self.sampler = self._make(batch)
+        self.runs = self.sampler.plan if edits is None else edits.plan(self.sampler)
         self.device, self.dtype = str(self.sampler.device), str(options.get("dtype", "fp32"))
         self._careful: Sampler | None = None
 
@@ -126,7 +133,8 @@ class SamplerSource:
         missing = SMALLEST - n if sampler.device.type == "cpu" else 0
         if missing > 0:
             seeds = torch.cat([seeds, seeds[-1:].expand(missing)])
-        parts = list(sampler.iterate(seeds, self.label, callback=callback))
+        edits = {} if self.edits is None else self.edits.of(seeds.numpy())
+        parts = list(sampler.iterate(seeds, self.label, callback=callback, **edits))
         order = torch.cat([part.index for part in parts]).argsort()
         x = torch.cat([part.x for part in parts])[order.to(parts[0].x.device)][:n]
         found = [part.labels for part in parts if part.labels is not None]

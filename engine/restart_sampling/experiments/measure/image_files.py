@@ -17,7 +17,7 @@ import math
 import re
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,12 +27,10 @@ from PIL import Image
 
 from ...common.errors import OutputError
 from ...common.files import NPZ_DAMAGE
-from ...common.images import to_uint8
+from ...common.images import PICTURES, read_picture, to_uint8
 
 ROWS = 500  # of a Parquet file, read at once
 LARGEST = 256 << 20  # bytes of one image
-ENCODINGS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # what a picture may be, whatever its name says
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 # What the readers of archives and pictures raise for files that are damaged or something else.
 DAMAGE = (*NPZ_DAMAGE, tarfile.TarError, Image.DecompressionBombError)
 Sample = tuple[np.ndarray, int | None]  # uint8 [H, W, C], class
@@ -41,7 +39,7 @@ Sample = tuple[np.ndarray, int | None]  # uint8 [H, W, C], class
 def samples(file: Path, kind: str) -> Iterator[Sample]:
     """Yield the samples of a file; `kind` is png, npz, wds or parquet. Raises OutputError if it cannot be read."""
     if kind == "png":
-        yield _picture(file.read_bytes, str(file)), None
+        yield read_picture(file.read_bytes, str(file)), None
         return
     try:
         yield from {"npz": _npz, "wds": _wds, "parquet": _parquet}[kind](file)
@@ -159,7 +157,7 @@ def _sample(members: dict[str, bytes], what: str) -> Sample:
     suffix = next((suffix for suffix in members if suffix != "cls"), None)
     if suffix is None:
         raise OutputError(f"{what} has a class and no image")
-    return _picture(lambda: members[suffix], what), label
+    return read_picture(lambda: members[suffix], what), label
 
 
 def _array(content: bytes, what: str) -> np.ndarray:
@@ -199,25 +197,9 @@ def _parquet(file: Path) -> Iterator[Sample]:
                         content = value.get("bytes") if isinstance(value, dict) else value
                         if not isinstance(content, bytes):
                             raise OutputError(f"{file}: its images are not in the file itself but {str(value)[:60]}")
-                        yield _picture(lambda content=content: content, str(file)), label  # type: ignore[misc]
+                        yield read_picture(lambda content=content: content, str(file)), label  # type: ignore[misc]
     except pa.ArrowException as error:
         raise OutputError(f"{file} is not a Parquet file that can be read: {error}") from error
-
-
-def _picture(read: Callable[[], bytes], what: str) -> np.ndarray:
-    """Return a picture as uint8 [H, W, C], C = 1 for grey and 3 for colour. Raises OutputError."""
-    try:
-        with Image.open(io.BytesIO(read()), formats=ENCODINGS) as image:
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                raise OutputError(f"{what} is transparent; put it on a background first")
-            if image.mode.startswith(("I", "F")):
-                raise OutputError(f"{what} has more than 8 bits a channel; convert it to 8 bits first")
-            array = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-    except OutputError:
-        raise
-    except DAMAGE as error:
-        raise OutputError(f"{what} is not a picture that can be read: {_reason(error)}") from error
-    return array[..., None] if array.ndim == 2 else array
 
 
 def _bytes(image: np.ndarray, what: Any) -> np.ndarray:

@@ -25,11 +25,12 @@ import torch
 from torch import Tensor
 
 from ...common.errors import OutputError
+from ...common.images import PICTURES
 from ...jobs.job import Definition
 from ...sampler import noise
 from .. import datasets
 from . import shipped
-from .image_files import PICTURES, Sample, samples
+from .image_files import Sample, samples
 
 BATCH = 500
 KINDS = {".npz": "npz", ".tar": "wds", ".parquet": "parquet"}
