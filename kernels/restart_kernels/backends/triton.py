@@ -91,8 +91,8 @@ def row_options(warps: int, registers: int, noises: int) -> dict[str, Any]:
 def weigh_options() -> dict[str, Any]:
     """Return the options for weighing, with 8 warps for a sample: four accumulators of each sum in a thread.
 
-    Of itself the compiler would save registers and issue the loads of a turn one pass after the other. With 80, of which
-    it takes 72, they go out together, and 3 samples fit on a multiprocessor.
+    Of itself the compiler would save registers and issue the loads of a turn one pass after the other. With 80 allowed,
+    of which it takes 72, they go out together, and 3 samples fit on a multiprocessor.
     """
     return options(8) | {"maxnreg": 80}
 
