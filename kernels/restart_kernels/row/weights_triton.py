@@ -1,8 +1,8 @@
 """The weights of two outputs in Triton: one launch, one program for each sample.
 
 A program whose row has no method stops at once. The others hold the accumulators as tiles: [1024, 2, 2] for c², u², c
-and u, and [1024] for c·u. Element i of a pass is accumulator i, so a pass is one addition to each tile, and four passes
-are unrolled: their loads are issued together, which hides the latency of three.
+and u, and [1024] for c·u. A pass adds 1024 elements, one to each accumulator; what is masked beyond the end of a sample
+adds +0. Four passes are one turn of the loop: their loads are issued together, which hides the latency of three.
 
 The tree adds over an axis of two elements, whose sum does not depend on how `tl.sum` orders it. With 8 warps a thread
 holds four neighbours, and a warp the 32 next to each other, so two levels are additions within a thread, five are
@@ -22,8 +22,7 @@ from . import weights
 
 ACCUMULATORS = tl.constexpr(weights.ACCUMULATORS)
 LEVELS = tl.constexpr(weights.ACCUMULATORS.bit_length() - 1)
-PASSES = 4  # that one turn of the loop makes
-UNROLLED = tl.constexpr(PASSES)
+PASSES = tl.constexpr(4)  # that one turn of the loop makes
 METHODS, GUIDE = tl.constexpr(weights.METHODS), tl.constexpr(L.GUIDE)
 RESCALE, ZERO_STAR = tl.constexpr(L.RESCALE), tl.constexpr(L.ZERO_STAR)
 NUM_COEF, NUM_CODE, FLAGS = tl.constexpr(L.NUM_COEF), tl.constexpr(L.NUM_CODE), tl.constexpr(L.FLAGS)
@@ -41,13 +40,16 @@ def weigh_kernel(F_ptr, F_uncond_ptr, mix_ptr, coef_ptr, code_ptr, cursor_ptr, E
         j = tl.arange(0, ACCUMULATORS)
         tile = tl.zeros([ACCUMULATORS, 2, 2], tl.float32)
         cross = tl.zeros([ACCUMULATORS], tl.float32)
-        for start in tl.range(0, E, ACCUMULATORS, loop_unroll_factor=UNROLLED):
-            inside = j < E - start
-            c = tl.load(F_ptr + base + start + j, mask=inside, other=0.0).to(tl.float32)
-            u = tl.load(F_uncond_ptr + base + start + j, mask=inside, other=0.0).to(tl.float32)
-            both = tl.join(c, u)
-            tile += tl.join(both * both, both)
-            cross += c * u
+        start = 0
+        while start < E:  # not tl.range: with numpy 2.4 the interpreter of 3.6 cannot count with it
+            for _ in tl.static_range(PASSES):
+                inside = j < E - start
+                c = tl.load(F_ptr + base + start + j, mask=inside, other=0.0).to(tl.float32)
+                u = tl.load(F_uncond_ptr + base + start + j, mask=inside, other=0.0).to(tl.float32)
+                both = tl.join(c, u)
+                tile += tl.join(both * both, both)
+                cross += c * u
+                start += ACCUMULATORS
         for level in tl.static_range(LEVELS):
             tile = tl.sum(tl.reshape(tile, [ACCUMULATORS >> (level + 1), 2, 2, 2]), axis=1)
             cross = tl.sum(tl.reshape(cross, [ACCUMULATORS >> (level + 1), 2]), axis=1)
