@@ -46,6 +46,9 @@ def test_repaint_goes_on_among_the_points_that_are_left():
     plan = rs.Plan.build(steps=12, solver="ddpm", restart="repaint:j=3,r=2")
     begun = beginning(plan, strength=0.5)
     assert [(i.t_min, i.t_max) for i in begun.intervals] == [(i.t_min, i.t_max) for i in plan.intervals[-1:]]
+    short = beginning(plan, strength=0.25)
+    assert not short.intervals and "jumps of 3 points are left out of a run of 3 steps" in short.notes[-1]
+    assert [step.s for step in short.steps] == list(plan.grid[-3:])
 
 
 @pytest.mark.parametrize(

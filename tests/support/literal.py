@@ -51,6 +51,7 @@ def run(
     fresh=False,
     coefficients=None,
     dtype=torch.float64,
+    draw=None,
 ):
     """The samples of `plan`, [B, *shape], and how often D and D_u were called for what the samples depend on.
 
@@ -60,9 +61,10 @@ def run(
         weights: W of each row, from `restart_sampling.plan.guidance`; `plan` must then be the plan as it runs.
         latents, start: what the run begins with instead of draw 0. known, mask: [B, *shape] each.
         dtype: float32 shows what rounding makes of a plan.
+        draw: number → normals [B, *shape] instead of those of the seeds.
         fresh: a draw of its own for the known image in each row, from 2³⁰ + row on, and none in the first latent.
     """
-    draw, process = normals(seeds, shape, dtype), plan.process
+    draw, process = draw or normals(seeds, shape, dtype), plan.process
     calls, row = [0, 0], 0
 
     def paste(x, level, after):

@@ -72,8 +72,12 @@ def tail(plan: Plan, m: int) -> tuple[Plan, tuple[str, ...]]:
     options = {
         name: value for name, value in config.to_dict().items() if name not in ("steps", "sigma_min", "sigma_max")
     }
-    if config.restart.resampling is None:
+    resampling = config.restart.resampling
+    if resampling is None:
         options["restart"] = RestartConfig(tuple(RestartInterval(i.N, i.K, i.t_min, i.t_max) for i in kept))
+    elif resampling[1] > 1 and resampling[0] >= N - m:
+        options["restart"] = None
+        left_out = (f"repaint: jumps of {resampling[0]} points are left out of a run of {N - m} steps",)
     else:
         left_out = ()  # the intervals of RePaint are made anew on the points that are left
     if config.s_churn:

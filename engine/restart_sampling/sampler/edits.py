@@ -60,9 +60,13 @@ class Asked:
             raise RestartValueError("latents and start were given; a run begins with one of them")
         if self.start is None and (self.strength is not None or self.sigma is not None):
             raise RestartValueError("strength and sigma say where a run from a given image begins; give start as well")
+        if self.start is not None and self.strength is None and self.sigma is None:
+            raise RestartValueError("a run from a given image needs one of strength and sigma, got neither")
         if (self.known is None) != (self.mask is None):
             raise RestartValueError("known and mask go together: the image, and where it is free (1) or kept (0)")
         pastes = self.known is not None
+        if not pastes and self.paste != "initial":
+            raise RestartValueError("paste says which noise a known image gets; give known and mask as well")
         if pastes and self.latents is not None and self.paste == "initial":
             raise RestartValueError(
                 "with latents the initial noise is not the seed's, so the known image cannot have it; use paste='fresh'"
@@ -115,7 +119,7 @@ def mask(given: Any, n: int, shape: tuple[int, ...], device: torch.device) -> Te
     """Return the mask of n samples [n, *shape], from any shape that stretches to [*shape] or, in front, to n."""
     wanted = f"mask must be numbers in [0, 1] of a shape that stretches to {list(shape)} or {[n, *shape]}"
     value = as_tensor(wanted, given)
-    value = value.to(torch.float32) if value.dtype == torch.bool else _floats(wanted, value)
+    value = value.detach() if value.is_floating_point() else value.to(torch.float32)  # bool, or integers 0 and 1
     try:
         found = value.expand(n, *shape) if value.ndim > len(shape) else value.expand(shape).expand(n, *shape)
     except RuntimeError:

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..common.errors import RestartValueError
+from ..common.errors import RestartTypeError, RestartValueError
 from ..plan.plan import Plan
+from ..plan.start import beginning
+from . import inputs
 from .results import TracedRow
 
 if TYPE_CHECKING:
@@ -92,6 +94,9 @@ def rollout(sampler: Watched, seeds: Any, window: Iterable[int] | None, run: dic
     """Draw samples and return their rollout, see `Sampler.rollout`; `run` goes to `Sampler.trace`."""
     plan = sampler.plan
     check(plan)
+    seeds = _of_one_plan(sampler, seeds, run)
+    if run.get("start") is not None:
+        plan = beginning(plan, run.get("strength"), run.get("sigma"))
     first, end = (0, plan.nfe) if window is None else _window(window, plan.nfe)
     wanted = [*range(first, min(end + 1, plan.nfe))]
     found: dict[int, list[TracedRow]] = {row: [] for row in wanted}
@@ -144,6 +149,24 @@ def check(plan: Plan) -> None:
                 f"a rollout needs steps of one evaluation without history, and {plan.config.solver!r} has others; use "
                 "euler, ddpm, flow-grpo or cps"
             )
+
+
+def _of_one_plan(sampler: Watched, seeds: Any, run: dict[str, Any]) -> Tensor:
+    """Return the seeds int64 [B], or raise for a run whose steps have no mean a·x + b·D and one std each."""
+    numbers, plans, _ = inputs.split(seeds)
+    if plans is not None:
+        raise RestartTypeError("a rollout is of one plan; give seeds without plans, and conditions=")
+    if not len(numbers):
+        raise RestartValueError("a rollout needs a seed or more, got none")
+    if sampler.denoiser.augmented_dim is not None:
+        raise RestartValueError(
+            "the noise of a PFGM++ network has a size for each sample; a rollout needs one std a step"
+        )
+    if run.get("known") is not None:
+        raise RestartValueError("a known image changes the state after each step; a rollout is of runs without one")
+    if "rows" in run:
+        raise RestartTypeError("Sampler.rollout has no argument 'rows'; window=(first, end) are the rows it returns")
+    return numbers
 
 
 def _window(window: Iterable[int], nfe: int) -> tuple[int, int]:

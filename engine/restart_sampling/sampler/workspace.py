@@ -55,7 +55,8 @@ class Workspace:
     """What a sampler makes once; the arguments are those of `Sampler`.
 
     Attributes:
-        network: F, as the executors call it.
+        network: F, as the executors call it; `guide` is that of the other network of autoguidance, or None.
+        networks: one or both of them.
         net_dtype: dtype of the network's input.
         executor: what launches evaluations; slices of a batch have one of their own.
         pads: whether a batch smaller than batch_size is padded with idle lanes to the next larger bucket.
@@ -112,7 +113,8 @@ class Workspace:
         if isinstance(batch_size, str) and batch_size == "auto":
             batch_size = choose_batch(denoiser, LARGEST, self.device, dtype=DTYPES[dtype], guided=guided)
         self.batch_size = integer("batch_size", batch_size, 1, also=" or 'auto'", error=RestartValueError)
-        self.pads = self.executor.pads or getattr(self.network, "compiled", False)
+        self.networks = (self.network,) if self.guide is None else (self.network, self.guide)
+        self.pads = self.executor.pads or any(getattr(network, "compiled", False) for network in self.networks)
         self.observers = Observers()
         self.turns = Turns()
         self.program = Program(self.device, register_dtype)
@@ -137,7 +139,8 @@ class Workspace:
             slow = restart_kernels.why_not(restart_kernels.fastest_backend(self.device), self.device) or ""
         if slow:
             slow = f"the update of each row runs on the slow {self.backend} backend: {slow}"
-        notes = (slow, *getattr(self.network, "notes", ()), self.executor.note, forked.note())
+        networks = dict.fromkeys(note for network in self.networks for note in getattr(network, "notes", ()))
+        notes = (slow, *networks, self.executor.note, forked.note())
         return tuple(note for note in notes if note)
 
     def observed(self, observer: Observer) -> AbstractContextManager[None]:
@@ -192,7 +195,7 @@ class Workspace:
         """Return the evaluation of n lanes, with a cursor for each or one for all."""
         key = (n, per_sample)
         if key not in self._evaluations:
-            for network in (self.network, self.guide):
+            for network in self.networks:
                 if isinstance(network, PreparedNetwork):
                     network.expect(n)
                     if self.needs.guided and self.guide is None:
@@ -217,8 +220,9 @@ class Workspace:
         return self.batch_size if self.batch_invariant else bucket(n, self.batch_size)
 
     def slices(self, n: int) -> Slices | None:
-        """Return the batch of n samples in slices, one for a thread; None if the network cannot run in several."""
-        if self.device.type != "cpu" or self.pads or not getattr(self.network, "concurrent", False):
+        """Return the batch of n samples in slices, one for a thread; None if a network cannot run in several."""
+        concurrent = all(getattr(network, "concurrent", False) for network in self.networks)
+        if self.device.type != "cpu" or self.pads or not concurrent:
             return None
         parts = threads.count(n, torch.get_num_threads())
         if parts == 1 and not self.batch_invariant:

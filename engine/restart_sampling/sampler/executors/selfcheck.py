@@ -64,13 +64,17 @@ class SelfCheck:
 def begin(evaluation: Evaluation, entry: Entry, start: int = 0) -> None:
     """Put samples of seeds 0 … n − 1 and class 0 before row `start` of the plan, with every register known.
 
-    Other conditions have their defaults or nulls; shared ones stay as they are.
+    Other conditions have their defaults or nulls; shared ones stay as they are. Of a known image half is mixed in, so
+    that it does not hide what the network returned.
     """
     m = evaluation.machine
     seeds = torch.arange(evaluation.n, device=m.x.device)
     for name in REGISTERS:
         if (register := getattr(m, name)) is not None:
             register.zero_()
+    if m.known is not None and m.mask is not None:
+        m.known.zero_()
+        m.mask.fill_(0.5)
     evaluation.conditions.fill_for_nothing()
     evaluation.load(entry, seeds)
     if start:
@@ -80,13 +84,14 @@ def begin(evaluation: Evaluation, entry: Entry, start: int = 0) -> None:
 
 
 def addresses(evaluation: Evaluation) -> tuple[int, ...]:
-    """Return the addresses of all tensors that a captured graph refers to, the network's own among them."""
+    """Return the addresses of all tensors that a captured graph refers to, those of the networks among them."""
     tensors: list[Tensor] = [*evaluation.machine.tensors, *evaluation.conditions.tensors]
-    network: Any = evaluation.network
-    if isinstance(network, nn.Module):
-        tensors += [*network.parameters(), *network.buffers()]
-    elif hasattr(network, "tensors"):
-        tensors += network.tensors()
+    networks: tuple[Any, ...] = (evaluation.network, evaluation.guide)
+    for network in networks:
+        if isinstance(network, nn.Module):
+            tensors += [*network.parameters(), *network.buffers()]
+        elif hasattr(network, "tensors"):
+            tensors += network.tensors()
     return tuple(t.data_ptr() for t in tensors)
 
 
