@@ -1,6 +1,6 @@
 """Random runs: plans, guidance, conditions, starts and masks against the literal loop in float64, or one clear refusal.
 
-More of them: `python benchmarks/random_plans.py`, or `pytest tests/sampler/test_random_plans.py --trials 10`.
+More of them: `python benchmarks/random_plans.py`, or `pytest tests/sampler/test_random_runs.py --trials 10`.
 """
 
 from __future__ import annotations
