@@ -154,7 +154,7 @@ def machines() -> str:
     shared, most = sum(row["shared"] for row in of_rows), max(row["registers"] for row in of_rows)
     about = prose(
         f"A machine is compiled for what it has. In its {len(rows)} kernels on two targets there are {spilled} spills",
-        f"and {contracted} contracted products, the rows use {shared} bytes of shared memory, and no row takes more than",
+        f"and {contracted} contracted products, rows use {shared} bytes of shared memory, and none takes more than",
         f"{most} registers of a thread. The table has registers, then SASS per element on the longest and on the",
         f"shortest path through a row, on sm_{target}, by the network's dtype and R, the history registers of the",
         "machine. The longest draws all noise, stores a history register and pastes; the shortest does none of that,",
