@@ -83,7 +83,7 @@ def test_a_file_dropped_in_is_found_and_used(kernels):
 @pytest.fixture
 def suite(kernels):
     """The command of docs/adding-a-backend.md, on the copy."""
-    page = (ROOT / "docs" / "adding-a-backend.md").read_text(encoding="utf-8").replace("\\\n", "")
+    page = (ROOT / "docs" / "adding-a-backend.md").read_text(encoding="utf-8")
     (options,) = re.findall(r"^    python -m (pytest tests/kernels/test_row\.py .*) -k NAME$", page, flags=re.MULTILINE)
     paths = f"pythonpath=engine {kernels} bindings tests benchmarks"
     return ("-m", *options.split(), "-k", "toy", "-q", "-o", paths, "-p", "no:cacheprovider")
