@@ -150,20 +150,21 @@ def machines() -> str:
             lines.append(line)
     spilled = sum(row["spills"] + row["stack"] for row in rows)
     contracted = sum(len(row["contracted"]) for row in rows)
-    row_kernels = [row for row in rows if row["variant"].startswith("row")]
-    weigh = [cells[f"weigh-{dtype}"] for dtype in ("fp32", "bf16")]
+    of_rows = [row for row in rows if row["variant"].startswith("row")]
+    shared, most = sum(row["shared"] for row in of_rows), max(row["registers"] for row in of_rows)
     about = prose(
-        f"A machine is compiled for what it has. In its {len(rows)} kernels on two targets there are {spilled} spills and",
-        f"{contracted} contracted products, the rows use {sum(row['shared'] for row in row_kernels)} bytes of shared",
-        f"memory, and no row takes more than {max(row['registers'] for row in row_kernels)} registers of a thread. The",
-        f"table has registers, then SASS per element on the longest and on the shortest path through a row, on sm_{target},",
-        "by the network's dtype and R, the history registers of the machine. The longest draws all noise, stores a",
-        "history register and pastes; the shortest does none of that, whatever the machine has.",
+        f"A machine is compiled for what it has. In its {len(rows)} kernels on two targets there are {spilled} spills",
+        f"and {contracted} contracted products, rows use {shared} bytes of shared memory, and none takes more than",
+        f"{most} registers of a thread. The table has registers, then SASS per element on the longest and on the",
+        f"shortest path through a row, on sm_{target}, by the network's dtype and R, the history registers of the",
+        "machine. The longest draws all noise, stores a history register and pastes; the shortest does none of that,",
+        "whatever the machine has.",
     )
+    wide, narrow = cells["weigh-fp32"], cells["weigh-bf16"]
     last = prose(
         "The weights of two outputs are a kernel with one program of 8 warps for a sample:",
-        f"{weigh[0]['registers']} registers and {weigh[0]['loop']:.1f} instructions for each element of float32 outputs,",
-        f"{weigh[1]['registers']} and {weigh[1]['loop']:.1f} of bfloat16 ones, {weigh[0]['shared']} bytes of shared memory.",
+        f"{wide['registers']} registers and {wide['loop']:.1f} instructions for each element of float32 outputs,",
+        f"{narrow['registers']} and {narrow['loop']:.1f} of bfloat16 ones, {wide['shared']} bytes of shared memory.",
     )
     return f"{about}\n\n{table(['network', 'R', *kinds], lines)}\n\n{last}"
 

@@ -23,11 +23,11 @@ from support.row_batches import (
     WRITTEN,
     Batch,
     assert_equal_bits,
+    rows_of_all_kinds,
     stated,
     stated_weights,
     table,
 )
-from test_row import rows_of_all_kinds
 
 import restart_kernels
 from restart_kernels import layout as L

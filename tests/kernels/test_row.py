@@ -15,13 +15,13 @@ from support.row_batches import (
     BF16,
     F16,
     F32,
-    METHODS,
     READS,
     REGISTERS,
     STORES,
     Batch,
     assert_equal_bits,
     bits,
+    rows_of_all_kinds,
     stated,
     table,
 )
@@ -86,25 +86,6 @@ FORMS = {
     "guided": {"guided": True},
     "weighed": {"guided": True, "weighed": True},
 }
-
-
-def rows_of_all_kinds(count, registers, seed, device):
-    """Return a table of random rows for a machine: any bits, at most one store of the history and one method."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def one_of(values):
-        return values[torch.randint(len(values), (), generator=generator)]
-
-    any_of = (L.READ_X, L.READ_F, L.STORE_X, L.STORE_NET, L.GUIDE, L.PASTE, *READS[:registers])
-    flags = [
-        sum(bit * one_of((0, 1)) for bit in any_of) + one_of((0, *STORES[:registers])) + one_of((0, *METHODS))
-        for _ in range(count)
-    ]
-    k = torch.arange(count)
-    s, s2 = torch.where(k % 3 == 0, 0.0, 0.5), torch.where(k % 2 == 0, 0.0, 0.75)
-    coef, code = table(flags, seed, s, device, s2)
-    coef[k % 4 == 1, L.S_K] = 0
-    return coef, code
 
 
 @pytest.mark.parametrize("registers", range(4))
