@@ -96,6 +96,32 @@ def mixed() -> str:
     )
 
 
+def guidance() -> str:
+    rows = load("guidance_interval_cpu.json")
+    first, some = rows[0], next(row for row in rows if row["interval"])
+    low, high = some["interval"]
+    about = prose(
+        f"The bundled class-conditional model, DPM-Solver++(2M) with {first['nfe']} evaluations, guidance",
+        f"{first['scale']:g}, batch {first['batch']}, {first['threads']} thread of {first['cpu']}; the interval is sigma",
+        f"{low:g} to {high:g}. Predicted is what the network calls say: those of guidance everywhere over those of the",
+        "row. Measured is the ratio of times, taken within each of the",
+        f"{first['rounds']} rounds in which the three take turns in one process",
+        f"(`benchmarks/guidance_interval_cpu.py`); other processes were at work in {first['disturbed']} of them, so only",
+        "ratios are shown.",
+    )
+    lines = [
+        (
+            row["guidance"],
+            f"{row['network_calls']} ({row['calls_counted']:g})",
+            f"{row['predicted']:.2f}",
+            "1" if row is first else f"{row['ratio']:.2f} ({row['ratio_q1']:.2f} – {row['ratio_q3']:.2f})",
+        )
+        for row in rows
+    ]
+    columns = ["guidance", "network calls (counted)", "times as fast, predicted", "measured (quartiles)"]
+    return f"{about}\n\n{table(columns, lines)}"
+
+
 def step() -> str:
     found = load("step_cpu.json")
     about = prose(
