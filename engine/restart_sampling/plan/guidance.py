@@ -72,9 +72,13 @@ def kinds(plan: Plan) -> np.ndarray:
 
 
 def _plus_plus(plan: Plan) -> np.ndarray:
-    """Return W of each row for CFG++. The result of a step may be scaled by a jump: then so is α_s."""
+    """Return W of each row for CFG++. The result of a step may be scaled by a jump: then so is α_s.
+
+    It is 1 before a jump to pure noise, where b = α_s = 0.
+    """
     w, process = plan.config.guidance_scale, plan.process
-    return np.array([w * alpha(process, step.lift_to) / step.result.D[0] for step in plan.steps])
+    b = [step.result.D[0] for step in plan.steps]
+    return np.array([w * alpha(process, s.lift_to) / b_i if b_i else 1.0 for s, b_i in zip(plan.steps, b, strict=True)])
 
 
 def check_method(method: str, scale: float, rescale: float, zero_init: int, solvers: tuple[Solver, ...]) -> None:
