@@ -103,8 +103,8 @@ def guidance() -> str:
     about = prose(
         f"The bundled class-conditional model, DPM-Solver++(2M) with {first['nfe']} evaluations, guidance",
         f"{first['scale']:g}, batch {first['batch']}, {first['threads']} thread of {first['cpu']}; the interval is",
-        f"sigma {low:g} to {high:g}. Predicted is what the network calls say: those of guidance everywhere over those of",
-        "the row. Measured is the ratio of times, taken within each of the",
+        f"sigma {low:g} to {high:g}. Predicted is what the network calls say: those of guidance everywhere over those",
+        "of the row. Measured is the ratio of times, taken within each of the",
         f"{first['rounds']} rounds in which the three take turns in one process",
         f"(`benchmarks/guidance_interval_cpu.py`); other processes were at work in {first['disturbed']} of them, so",
         "only ratios are shown.",
