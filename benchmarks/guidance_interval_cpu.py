@@ -115,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--rounds", type=int, default=41)
     options = parser.parse_args()
     batch, rounds = (2, 2) if options.quick else (options.batch, options.rounds)
     with threads(1):  # threads that wait for a core which others took would be timed too

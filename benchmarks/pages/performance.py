@@ -102,12 +102,12 @@ def guidance() -> str:
     low, high = some["interval"]
     about = prose(
         f"The bundled class-conditional model, DPM-Solver++(2M) with {first['nfe']} evaluations, guidance",
-        f"{first['scale']:g}, batch {first['batch']}, {first['threads']} thread of {first['cpu']}; the interval is sigma",
-        f"{low:g} to {high:g}. Predicted is what the network calls say: those of guidance everywhere over those of the",
-        "row. Measured is the ratio of times, taken within each of the",
+        f"{first['scale']:g}, batch {first['batch']}, {first['threads']} thread of {first['cpu']}; the interval is",
+        f"sigma {low:g} to {high:g}. Predicted is what the network calls say: those of guidance everywhere over those",
+        "of the row. Measured is the ratio of times, taken within each of the",
         f"{first['rounds']} rounds in which the three take turns in one process",
-        f"(`benchmarks/guidance_interval_cpu.py`). Other processes took part of the core in {first['disturbed']} of them,",
-        "so only ratios are shown; those of CPU time leave out what others had.",
+        f"(`benchmarks/guidance_interval_cpu.py`). Other processes were at work in {first['disturbed']} of them, so",
+        "only ratios are shown; those of CPU time leave out what others had.",
     )
     lines = [
         (
