@@ -105,6 +105,7 @@ report: $(FULL)  ## all committed rows as one HTML page, report.html
 bench-cpu: $(FULL)  ## the sampler's own cost and images per second on this CPU, against plain PyTorch loops; docs/performance.md
 	$(BIN)/python benchmarks/overhead_cpu.py
 	$(BIN)/python benchmarks/images_per_second_cpu.py
+	$(BIN)/python benchmarks/guidance_interval_cpu.py
 	$(BIN)/python benchmarks/readme.py
 
 clean:

@@ -3,7 +3,8 @@ r"""Guidance in an interval of levels beside guidance everywhere and none, on th
 An evaluation where guidance acts is two network calls, any other one. So before anything is timed the plans say how the
 times must compare: as their network calls do. Then an observer counts the calls that are made, and the three take turns
 in one process; ratios are taken within a round, and their median and quartiles are over the rounds. Seconds are not
-comparable between machines, nor between minutes of a machine that others use; ratios are.
+comparable between machines, nor between minutes of a machine that others use; ratios are. Ratios of CPU time, on one
+thread, leave out the time in which others had the core.
 
     python benchmarks/guidance_interval_cpu.py             # writes results/guidance_interval_cpu.json
     python benchmarks/guidance_interval_cpu.py --quick     # two rounds of two samples, writes nothing
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 
 from rich.console import Console
 from rich.table import Table
@@ -45,6 +47,19 @@ class Calls(Observer):
         self.samples += 0 if F is None else len(F)
 
 
+class Timed:
+    """Draws a batch, and keeps the CPU seconds of each run."""
+
+    def __init__(self, sampler: rs.Sampler, n: int) -> None:
+        self.sampler, self.n = sampler, n
+        self.cpu: list[float] = []
+
+    def __call__(self) -> None:
+        started = time.process_time()
+        self.sampler.run(range(self.n))
+        self.cpu.append(time.process_time() - started)
+
+
 def counted(sampler: rs.Sampler, n: int) -> float:
     """Return the network calls of a sample that a run of n samples makes."""
     with sampler.observed(calls := Calls()):
@@ -63,10 +78,12 @@ def measure(batch: int, rounds: int) -> list[dict[str, object]]:
     for way in samplers:
         print(f"{way}: {calls[way]} network calls, so {predicted[way]:.2f} times as fast as guidance {BASE}")
     made = {way: counted(sampler, batch) for way, sampler in samplers.items()}
-    seconds = interleaved({way: lambda s=s: s.run(range(batch)) for way, s in samplers.items()}, rounds, warm=1)
+    timed = {way: Timed(sampler, batch) for way, sampler in samplers.items()}
+    seconds = interleaved(timed, rounds, warm=1)
     rows = []
     for way, sampler in samplers.items():
         q1, ratio, q3 = ratios(seconds[BASE], seconds[way])
+        cpu_q1, cpu, cpu_q3 = ratios(timed[BASE].cpu[1:], timed[way].cpu[1:])
         rows.append(
             {
                 "benchmark": "guidance_interval_cpu",
@@ -81,6 +98,9 @@ def measure(batch: int, rounds: int) -> list[dict[str, object]]:
                 "ratio": round(ratio, 4),
                 "ratio_q1": round(q1, 4),
                 "ratio_q3": round(q3, 4),
+                "cpu_ratio": round(cpu, 4),
+                "cpu_ratio_q1": round(cpu_q1, 4),
+                "cpu_ratio_q3": round(cpu_q3, 4),
                 "seconds": round(quartiles(seconds[way])[1], 4),
                 "batch": batch,
                 "rounds": rounds,
@@ -95,18 +115,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--rounds", type=int, default=41)
     options = parser.parse_args()
     batch, rounds = (2, 2) if options.quick else (options.batch, options.rounds)
     with threads(1):  # threads that wait for a core which others took would be timed too
         rows = measure(batch, rounds)
     table = Table(title=f"guidance {SCALE:g}, dpm++2m, batch {batch}, {rounds} rounds")
-    for column in ("guidance", "NFE", "network calls", "counted", "predicted", "measured (quartiles)"):
+    for column in ("guidance", "NFE", "network calls", "counted", "predicted", "measured", "CPU time"):
         table.add_column(column, justify="left" if column == "guidance" else "right")
     for row in rows:
-        spread = f"{row['ratio']:.3f} ({row['ratio_q1']:.3f} – {row['ratio_q3']:.3f})"
+        spreads = (f"{row[n]:.3f} ({row[f'{n}_q1']:.3f} – {row[f'{n}_q3']:.3f})" for n in ("ratio", "cpu_ratio"))
         counts = (f"{row[name]:g}" for name in ("nfe", "network_calls", "calls_counted"))
-        table.add_row(str(row["guidance"]), *counts, f"{row['predicted']:.3f}", spread)
+        table.add_row(str(row["guidance"]), *counts, f"{row['predicted']:.3f}", *spreads)
     Console().print(table)
     print(noise_report(rows))
     if not options.quick:

@@ -106,19 +106,24 @@ def guidance() -> str:
         f"sigma {low:g} to {high:g}. Predicted is what the network calls say: those of guidance everywhere over those",
         "of the row. Measured is the ratio of times, taken within each of the",
         f"{first['rounds']} rounds in which the three take turns in one process",
+<<<<<<< HEAD
         f"(`benchmarks/guidance_interval_cpu.py`); other processes were at work in {first['disturbed']} of them, so",
         "only ratios are shown.",
+=======
+        f"(`benchmarks/guidance_interval_cpu.py`). Other processes were at work in {first['disturbed']} of them, so",
+        "only ratios are shown; those of CPU time leave out what others had.",
+>>>>>>> m-jobs
     )
     lines = [
         (
             row["guidance"],
             f"{row['network_calls']} ({row['calls_counted']:g})",
             f"{row['predicted']:.2f}",
-            "1" if row is first else f"{row['ratio']:.2f} ({row['ratio_q1']:.2f} – {row['ratio_q3']:.2f})",
+            *(f"{row[n]:.2f} ({row[f'{n}_q1']:.2f} – {row[f'{n}_q3']:.2f})" for n in ("ratio", "cpu_ratio")),
         )
         for row in rows
     ]
-    columns = ["guidance", "network calls (counted)", "times as fast, predicted", "measured (quartiles)"]
+    columns = ["guidance", "network calls (counted)", "times as fast, predicted", "measured (quartiles)", "by CPU time"]
     return f"{about}\n\n{table(columns, lines)}"
 
 
