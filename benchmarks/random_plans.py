@@ -44,13 +44,15 @@ def main() -> int:
             counts["refused"] += 1
             continue
         counts["ran"] += 1
-        worst = max(worst, found)
+        counts["judged_by_float32"] += found.by_float32
+        worst = max(worst, 0.0 if found.by_float32 else found.error)
     row = {
         "first": arguments.first,
         "cases": arguments.n,
         "ran": counts["ran"],
         "refused": counts["refused"],
         "largest_error": float(f"{worst:.2g}"),
+        "judged_by_float32": counts["judged_by_float32"],
         "tolerance": random_runs.TOLERANCE,
         "seconds": round(time.perf_counter() - start, 1),
     }

@@ -8,16 +8,20 @@ import contextlib
 
 import pytest
 import torch
+from support import sheet
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import restart_sampling as rs
 from restart_sampling.models import build_network
+from restart_sampling.models.parameterization import edm
 from restart_sampling.sampler.executors import Conditions, Evaluation, Lanes, Needs
 from restart_sampling.sampler.executors.selfcheck import begin
 from restart_sampling.sampler.program import Program
-from restart_sampling.sampler.table import bind
+from restart_sampling.sampler.table import Form, bind
+from restart_sampling.solvers import registry
+from restart_sampling.solvers.trace import Solver
 
 aten = torch.ops.aten
 CUDA = torch.device("cuda", 0)
@@ -177,6 +181,66 @@ def test_samples_move_to_fewer_lanes_without_the_host(guidance):
             begin(wide, entry, start=3)
             narrow.put(wide.taken(torch.empty(1, dtype=torch.int64, device=CUDA)))
         assert devices.calls > 10
+        assert devices.mixed == []
+
+
+def elementwise(net_in, c_noise, labels=None, *, mean, bias):
+    return torch.tanh(net_in + mean.view(-1, 1, 1, 1) + bias)
+
+
+KINDS = {
+    "three registers": (dict(solver="unipc-3"), Form()),
+    "two draws, start": (dict(solver="seeds_3"), Form("image")),
+    "soft paste": (dict(restart="repaint:j=2,r=2"), Form("noise", "initial", True)),
+    "guidance in a part, paste": (dict(guidance_scale=2.0, guidance_interval=(0.2, 5.0)), Form("latents", "fresh")),
+    "apg, paste": (dict(guidance_scale=2.0, guidance="apg", apg_norm=1.0), Form("image", "fresh")),
+    "zero-star": (dict(guidance_scale=2.0, guidance="zero-star", zero_init=2), Form()),
+    "rescale, two draws": (dict(guidance_scale=2.0, guidance_rescale=0.5, solver="seeds_3"), Form()),
+    "guide": (dict(guidance_scale=2.0, guide=True), Form()),
+}
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_machine_stays_on_the_gpu(name, per_sample, monkeypatch):
+    """Long histories, shared draws, pastes, methods of guidance, a guide and conditions: no host read in any of them.
+
+    Samples start in some lanes and move to fewer ones with all their registers.
+    """
+    for solver in ("unipc-3", "seeds_3"):
+        monkeypatch.setitem(registry._BY_ANY_NAME, solver, Solver(solver, sheet.GOLDEN[solver][0], 2, solver, "a page"))
+    options, form = KINDS[name]
+    options = dict(options)
+    guide = elementwise if options.pop("guide", False) else None
+    conditions = {"mean": rs.Condition((), null=0.0), "bias": rs.Condition((3, 8, 8), shared=True, default=0.0)}
+    denoiser = rs.Denoiser(elementwise, edm(0.5), (3, 8, 8), conditions=conditions)
+    plan = rs.Plan.build(**{"steps": 5, **options})
+    table = bind(plan, denoiser.parameterization, form)
+    with fake_cuda():
+        program = Program(CUDA, torch.float32)
+        (entry,) = program.add(table)
+        buffers = Conditions(denoiser.conditions, CUDA)
+        needs = Needs().with_tables([table])
+        assert needs.pasted == (form.paste is not None)
+        lanes = Lanes.make(3, denoiser.shape, buffers, needs, CUDA, torch.bfloat16, torch.float32)
+        arguments = dict(per_sample=per_sample, guide=guide)
+        evaluation = Evaluation(elementwise, program, lanes, 3, "reference", **arguments)
+
+        def on_gpu(*shape, dtype=torch.float32):
+            return torch.empty(*shape, dtype=dtype, device=CUDA)
+
+        given = {"x": on_gpu(2, 3, 8, 8)} if form.start != "noise" else {}
+        if form.paste is not None:
+            given |= {"known": on_gpu(2, 3, 8, 8), "mask": on_gpu(2, 3, 8, 8)}
+        seeds, told = on_gpu(2, dtype=torch.int64), {"mean": on_gpu(2)}
+        with Devices() as devices:
+            evaluation.load(entry, seeds, told, given)
+            for kind in sorted(set(table.kinds.tolist())):
+                evaluation(kind)
+            if per_sample:
+                narrow = Evaluation(elementwise, program, lanes, 1, "reference", **arguments)
+                narrow.put(evaluation.taken(on_gpu(1, dtype=torch.int64)))
+        assert devices.calls > 50
         assert devices.mixed == []
 
 

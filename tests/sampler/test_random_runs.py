@@ -13,8 +13,8 @@ from support import literal, random_runs
 def test_random_runs_are_the_literal_loop_or_refused(trials, one_thread):
     first, n = trials.start(0), trials.count(150)
     found = [random_runs.check(seed) for seed in range(first, first + n)]
-    ran = [error for error in found if error != "refused"]
-    assert len(ran) > n / 2 and max(ran) <= random_runs.TOLERANCE
+    ran = [one for one in found if one != "refused"]
+    assert len(ran) > n / 2 and sum(one.by_float32 for one in ran) < n / 50
 
 
 def ran(seeds=range(40)):
