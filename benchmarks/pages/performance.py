@@ -146,13 +146,53 @@ def step() -> str:
 def aot() -> str:
     lines = []
     for row in load("aot.json"):
-        without = f"{row['shortest_path']:.1f}" if row["variant"].startswith("step") else "–"
+        without = f"{row['shortest_path']:.1f}" if row["variant"].startswith("row") else "–"
         instructions = f"{row['longest_path']:.1f} / {without}"
         lines.append(
             (row["variant"], f"sm_{row['arch']}", row["registers"], row["spills"], row["shared"], instructions)
         )
     columns = ["kernel", "target", "registers", "spills", "shared bytes", "SASS per element, with noise / without"]
     return table(columns, lines)
+
+
+def machines() -> str:
+    rows = load("aot_machine.json")
+    target = 90
+    cells = {row["variant"]: row for row in rows if row["arch"] == target}
+    kinds = {
+        "plain": "",
+        "two noise terms": "-noises2",
+        "guided": "-guided",
+        "known image": "-paste",
+        "all, and weights": "-noises2-guided-weighed-paste",
+    }
+    lines = []
+    for dtype in ("fp32", "bf16"):
+        for r in range(4):
+            line: list[object] = [dtype, r]
+            for kind in kinds.values():
+                row = cells[f"row-{dtype}{'' if r == 1 else f'-R{r}'}{kind}"]
+                line.append(f"{row['registers']}: {row['longest_path']:.0f} / {row['shortest_path']:.0f}")
+            lines.append(line)
+    spilled = sum(row["spills"] + row["stack"] for row in rows)
+    contracted = sum(len(row["contracted"]) for row in rows)
+    of_rows = [row for row in rows if row["variant"].startswith("row")]
+    shared, most = sum(row["shared"] for row in of_rows), max(row["registers"] for row in of_rows)
+    about = prose(
+        f"A machine is compiled for what it has. In its {len(rows)} kernels on two targets there are {spilled} spills",
+        f"and {contracted} contracted products, rows use {shared} bytes of shared memory, and none takes more than",
+        f"{most} registers of a thread. The table has registers, then SASS per element on the longest and on the",
+        f"shortest path through a row, on sm_{target}, by the network's dtype and R, the history registers of the",
+        "machine. The longest draws all noise, stores a history register and pastes; the shortest does none of that,",
+        "whatever the machine has.",
+    )
+    wide, narrow = cells["weigh-fp32"], cells["weigh-bf16"]
+    last = prose(
+        "The weights of two outputs are a kernel with one program of 8 warps for a sample:",
+        f"{wide['registers']} registers and {wide['loop']:.1f} instructions for each element of float32 outputs,",
+        f"{narrow['registers']} and {narrow['loop']:.1f} of bfloat16 ones, {wide['shared']} bytes of shared memory.",
+    )
+    return f"{about}\n\n{table(['network', 'R', *kinds], lines)}\n\n{last}"
 
 
 def ranges() -> str:
