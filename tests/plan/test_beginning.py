@@ -6,6 +6,7 @@ import pytest
 
 import restart_sampling as rs
 from restart_sampling.common.errors import ConfigError
+from restart_sampling.plan.limits import stop_at_last_level
 from restart_sampling.plan.start import beginning
 
 PLAN = rs.Plan.build(steps=18, restart="[3, 2, 0.06, 0.30], [4, 1, 1.09, 14.61]")
@@ -67,3 +68,13 @@ def test_repaint_goes_on_among_the_points_that_are_left():
 def test_bad_starts(given, reason):
     with pytest.raises(ConfigError, match=reason):
         beginning(PLAN, **given)
+
+
+def test_a_plan_that_stops_at_its_last_level_has_a_step_less():
+    plan = stop_at_last_level(rs.Plan.build(steps=4))
+    assert beginning(plan, strength=0.5).nfe == 2
+    for given in (dict(strength=0.25), dict(sigma=0.002)):
+        with pytest.raises(ConfigError, match=r"no step"):
+            beginning(plan, **given)
+    begun = beginning(plan, sigma=plan.grid[2] * 1.01)
+    assert (begun.steps[0].t, begun.steps[-1].s) == plan.grid[2:4]

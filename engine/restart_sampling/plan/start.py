@@ -36,20 +36,22 @@ def beginning(plan: Plan, strength: float | None = None, sigma: float | None = N
 def point(plan: Plan, strength: float | None, sigma: float | None) -> int:
     """Return the point of the main grid at which the run begins, from 0."""
     N = len(plan.grid) - 1
+    end = N if plan.steps[-1].s == 0 else N - 1  # where the plan ends: some stop at the last level above 0
     if strength is not None:
         s = real("strength", strength, 0.0, 1.0, open_low=True)
-        if int(N * s) == 0:
+        if N - int(N * s) >= end:
             raise ConfigError(
-                f"strength = {s:g} of {N} steps leaves no step to run; raise strength to {1 / N:.3g} or more, or use "
-                "more steps"
+                f"strength = {s:g} of {N} steps leaves no step to run; raise strength to {(N + 1 - end) / N:.3g} or "
+                "more, or use more steps"
             )
         return N - int(N * s)
     assert sigma is not None
     level = real("sigma", sigma, 0.0, open_low=True)
     m = snap(plan.grid, level)
-    if m == N:
+    if m >= end:
         raise ConfigError(
-            f"sigma = {level:g} is nearest to 0, where no step is left to run; the lowest level is {plan.grid[-2]:g}"
+            f"sigma = {level:g} is nearest to {plan.grid[m]:g}, where no step is left to run; the lowest level is "
+            f"{plan.grid[end - 1]:g}"
         )
     return m
 
