@@ -90,7 +90,7 @@ def variant(name: str) -> Variant:
     kind, *rest = name.split("-")
     if name == ADVANCE:
         types = {"coef_ptr": "*fp32", "code_ptr": "*i32", "cursor_ptr": "*i32", "c_noise_ptr": "*fp32", "n": "i32"}
-        constants = {"GIVE": True, "BLOCK": launch.ADVANCE_BLOCK}
+        constants = {"GIVE": 1, "BLOCK": launch.ADVANCE_BLOCK}
         return Variant(advance_kernel, types, constants, launch.options(1), launch.ADVANCE_BLOCK)
     if kind == "weigh":
         types = {"mix_ptr": "*fp32", "E": "i32"} | dict.fromkeys(("F_ptr", "F_uncond_ptr"), f"*{rest[0]}")

@@ -37,7 +37,8 @@ class Machine:
             untouched.
         seeds: int64 [B], the noise key of each sample.
         first_bad: int32 [B], min-reduced with the row when a value of the sample's y is not finite.
-        c_noise: what `advance` gives the network, as many entries as cursor, in the dtype of coef; None if unused.
+        c_noise: what `advance` gives the network, as many entries as cursor, or twice as many for both halves of
+            net_in, in the dtype of coef; None if unused.
         known, mask: the known image and its mask for rows with PASTE, both of the shape and dtype of x: where the mask
             is 1 the state stays free, where it is 0 it is the known image. None where no row pastes.
         mix: the weights [B, 2] of the two outputs, in the dtype of x, which `weigh` writes and rows with RESCALE,
@@ -94,8 +95,9 @@ class Machine:
         good = self.first_bad.dtype == torch.int32 and self.first_bad.shape == (batch,)
         require(good, "first_bad", self.first_bad, "int32 [B]")
         if self.c_noise is not None:
-            good = self.c_noise.dtype == coef.dtype and self.c_noise.shape == cursor.shape
-            require(good, "c_noise", self.c_noise, "of the shape of cursor and the dtype of coef")
+            good = self.c_noise.dtype == coef.dtype and self.c_noise.dim() == 1
+            good = good and len(self.c_noise) in (len(cursor), 2 * len(cursor))
+            require(good, "c_noise", self.c_noise, "of the length of cursor, or twice that, and of the dtype of coef")
         if self.mix is not None:
             good = self.mix.dtype == x.dtype and self.mix.shape == (batch, 2)
             require(good, "mix", self.mix, "[B, 2] in the dtype of x")
@@ -182,8 +184,8 @@ class BoundMachine:
     def advance(self) -> None:
         """Move every cursor to its next row, and give the network the c_noise of the evaluation that is next.
 
-        For each entry: c_noise ← coef[cursor, C_NOISE], then cursor ← cursor + 1, or IDLE after a row with END. Idle
-        entries stay as they are. One launch, no host sync.
+        For each entry: c_noise ← coef[cursor, C_NOISE], in both halves if it has two, then cursor ← cursor + 1, or IDLE
+        after a row with END. Idle entries stay as they are. One launch, no host sync.
         """
         self._bound.advance()
 

@@ -571,7 +571,7 @@ BAD_ARGUMENTS = {
     "F": lambda c: {"F": c.F.long()},
     "F_uncond": lambda c: {"F_uncond": c.F.to(BF16), "net_in": c.net_in.repeat(2, 1)},
     "net_in": lambda c: {"F_uncond": c.F},
-    "c_noise": lambda c: {"c_noise": c.x[0, :2].contiguous()},
+    "c_noise": lambda c: {"c_noise": c.x[0, :3].contiguous()},
     "h2": lambda c: {"h2": c.x[:, :-1].contiguous()},
     "h3": lambda c: {"h2": c.x.clone(), "h3": c.x.to(BF16)},
     "h before h2": lambda c: {"h": None, "h2": c.x.clone()},
@@ -604,21 +604,22 @@ def test_arguments_that_do_not_fit_are_refused(named):
     assert all(torch.equal(getattr(case, name), before[name]) for name in names)
 
 
+@pytest.mark.parametrize("halves", [1, 2])
 @pytest.mark.parametrize("shared", [True, False])
-def test_advance_moves_the_cursor_and_hands_out_c_noise(backend, device, shared):
-    """Rows 0, 1, 2 of one plan and 3, 4 of another; 2 and 4 are last. Idle samples stay as they are."""
+def test_advance_moves_the_cursor_and_hands_out_c_noise(backend, device, shared, halves):
+    """Rows 0, 1, 2 of one plan and 3, 4 of another; 2 and 4 are last. Idle samples stay as they are, in both halves."""
     if backend == "masked":
         pytest.skip("advance has one form in the reference")
     last = ALL | L.END
     coef, code = table([ALL, ALL, last, ALL, last], device=device)
     cursor = [1] if shared else [0, L.IDLE, 2, 3, 4, *[1] * 200]
     case = Batch(1 if shared else len(cursor), 9, (coef, code), cursor=cursor, device=device)
-    c_noise = torch.full((len(cursor),), 7.0, device=device)
+    c_noise = torch.full((halves * len(cursor),), 7.0, device=device)
     bound = rk.bind(case.machine(c_noise=c_noise), backend)
     bound.advance()
     after = {0: 1, L.IDLE: L.IDLE, 1: 2, 2: L.IDLE, 3: 4, 4: L.IDLE}
     assert case.cursor.tolist() == [after[row] for row in cursor]
-    given = [coef[row, L.C_NOISE].item() if row >= 0 else 7.0 for row in cursor]
+    given = halves * [coef[row, L.C_NOISE].item() if row >= 0 else 7.0 for row in cursor]
     assert c_noise.tolist() == given
     rk.bind(case.machine(), backend).advance()  # without c_noise only the cursor moves
     assert case.cursor.tolist() == [after[after[row]] for row in cursor]

@@ -148,7 +148,6 @@ def test_so_it_is_in_mixed_batches(name, device):
         assert launches_of(evaluation, kind) == [*weighs, "run_row", "advance"]
 
 
-@pytest.mark.xfail(strict=True, reason="c_noise of the second half is a copy of its own: advance writes one half")
 @torch.inference_mode()
 def test_so_it_is_in_mixed_batches_with_both_halves(device):
     sampler, _, _ = make("guidance", device)

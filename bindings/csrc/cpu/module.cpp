@@ -76,7 +76,13 @@ public:
         a_.cursor_stride = at.numel == 1 ? 0 : 1;
         a_.seeds = pointer<std::int64_t>(s);
         a_.first_bad = pointer<std::int32_t>(tensor(first_bad, "first_bad", Dtype::int32, a_.batch, CPU));
-        c_noise_ = optional(c_noise, "c_noise", cursors_);
+        if (!c_noise.is_none()) {
+            const Tensor given = tensor(c_noise, "c_noise", Dtype::float32, -1, CPU);
+            if (given.numel != cursors_ && given.numel != 2 * cursors_)
+                throw nb::type_error("c_noise has neither as many entries as cursor nor twice as many");
+            c_noise_ = pointer<float>(given);
+            if (given.numel == 2 * cursors_) c_noise_2_ = c_noise_ + cursors_;
+        }
     }
 
     void run_row(nb::handle F, nb::handle F_uncond) {
@@ -107,7 +113,9 @@ public:
         for (std::int64_t b = 0; b < cursors_; ++b) {
             const std::int32_t row = cursor_[b];
             if (row < 0) continue;
-            if (c_noise_) c_noise_[b] = coef_[row * std::int64_t{layout::NUM_COEF} + layout::C_NOISE];
+            const float c_noise = coef_[row * std::int64_t{layout::NUM_COEF} + layout::C_NOISE];
+            if (c_noise_) c_noise_[b] = c_noise;
+            if (c_noise_2_) c_noise_2_[b] = c_noise;
             const std::int32_t flags = a_.code[row * std::int64_t{layout::NUM_CODE} + layout::FLAGS];
             cursor_[b] = flags & layout::END ? layout::IDLE : row + 1;
         }
@@ -143,7 +151,7 @@ private:
     RowArgs a_{};
     const float *coef_ = nullptr;
     std::int32_t *cursor_ = nullptr;
-    float *c_noise_ = nullptr, *mix_ = nullptr;
+    float *c_noise_ = nullptr, *c_noise_2_ = nullptr, *mix_ = nullptr;  // the second for the other half of net_in
     bool weighs_ = false;
     std::int64_t rows_ = 0, cursors_ = 0;
     nb::object threads_;

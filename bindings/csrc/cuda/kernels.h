@@ -18,6 +18,7 @@ struct AdvanceArgs {
   float* c_noise;  // null if unused
   int64_t batch, numel;  // 1, and 4 per cursor: a thread's counter is then a cursor
   int32_t rows;
+  float* c_noise_2 = nullptr;  // for the other half of net_in
 };
 
 struct NormalArgs {
@@ -59,7 +60,9 @@ struct Advance {
     if (elements_left(a.numel, at.quad) <= 0) return;
     const int32_t row = a.cursor[at.quad];
     if (idle(row, a.rows)) return;
-    if (a.c_noise) a.c_noise[at.quad] = a.coef[static_cast<int64_t>(row) * layout::NUM_COEF + layout::C_NOISE];
+    const float c_noise = a.coef[static_cast<int64_t>(row) * layout::NUM_COEF + layout::C_NOISE];
+    if (a.c_noise) a.c_noise[at.quad] = c_noise;
+    if (a.c_noise_2) a.c_noise_2[at.quad] = c_noise;
     const bool ends = (a.code[static_cast<int64_t>(row) * layout::NUM_CODE + layout::FLAGS] & layout::END) != 0;
     a.cursor[at.quad] = ends ? layout::IDLE : row + 1;
   }

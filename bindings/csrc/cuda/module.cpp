@@ -61,8 +61,14 @@ class BoundMachine {
     row_.cursor_stride = at.numel == 1 ? 0 : 1;
     row_.seeds = static_cast<const int64_t*>(keys.data);
     row_.first_bad = static_cast<int32_t*>(here(first_bad, "first_bad", Dtype::int32, row_.batch).data);
-    float* noise = optional(c_noise, "c_noise", at.numel);
-    advance_ = {row_.coef, row_.code, row_.cursor, noise, 1, 4 * at.numel, row_.rows};
+    advance_ = {row_.coef, row_.code, row_.cursor, nullptr, 1, 4 * at.numel, row_.rows};
+    if (!c_noise.is_none()) {
+      const Tensor given = here(c_noise, "c_noise", Dtype::float32, -1);
+      if (given.numel != at.numel && given.numel != 2 * at.numel)
+        throw nb::type_error("c_noise has neither as many entries as cursor nor twice as many");
+      advance_.c_noise = static_cast<float*>(given.data);
+      if (given.numel == 2 * at.numel) advance_.c_noise_2 = advance_.c_noise + at.numel;
+    }
   }
 
   void run_row(nb::handle F, nb::handle F_uncond, uint64_t stream) {

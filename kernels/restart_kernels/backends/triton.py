@@ -134,7 +134,11 @@ class _Bound:
             **row_options(config.warps, len(m.history), m.noises),
         }
         self.next = kernels.advance_kernel[(-(-cursors // ADVANCE_BLOCK),)]
-        self.next_options = {"GIVE": m.c_noise is not None, "BLOCK": ADVANCE_BLOCK, **options(1)}
+        self.next_options = {
+            "GIVE": 0 if m.c_noise is None else len(m.c_noise) // cursors,
+            "BLOCK": ADVANCE_BLOCK,
+            **options(1),
+        }
         self.weights = weights_triton.weigh_kernel[(batch,)]
         self.weights_options = {**stride, **weigh_options()}
 

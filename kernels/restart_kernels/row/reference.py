@@ -88,7 +88,8 @@ def advance(m: Machine) -> None:
     """Write c_noise of the next evaluation and move every cursor one row on. See `BoundMachine.advance`."""
     live, row = m.cursor >= 0, m.cursor.clamp(min=0).to(torch.int64)
     if m.c_noise is not None:
-        m.c_noise.copy_(torch.where(live, m.coef[row, L.C_NOISE], m.c_noise))
+        for half in m.c_noise.split(len(row)):
+            half.copy_(torch.where(live, m.coef[row, L.C_NOISE], half))
     ends = (m.code[row, L.FLAGS] & L.END) != 0
     m.cursor.copy_(torch.where(live, torch.where(ends, L.IDLE, m.cursor + 1), m.cursor))
 

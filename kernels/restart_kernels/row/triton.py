@@ -193,11 +193,17 @@ def row_kernel(
 # n is 1 for a batch with one cursor, and a specialised 1 would be a kernel of its own.
 @triton.jit(do_not_specialize=["n"])
 def advance_kernel(coef_ptr, code_ptr, cursor_ptr, c_noise_ptr, n, GIVE: tl.constexpr, BLOCK: tl.constexpr):
-    """Move every live cursor one row on, or to IDLE after a row with END; write c_noise of the next evaluation."""
+    """Move every live cursor one row on, or to IDLE after a row with END; write c_noise of the next evaluation.
+
+    GIVE is how often it is written: not at all, once, or for both halves.
+    """
     b = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     row = tl.load(cursor_ptr + b, mask=b < n, other=IDLE)
     live = row >= 0
     flags = tl.load(code_ptr + row * NUM_CODE + FLAGS, mask=live, other=0)
     if GIVE:
-        tl.store(c_noise_ptr + b, tl.load(coef_ptr + row * NUM_COEF + C_NOISE, mask=live, other=0.0), mask=live)
+        c_noise = tl.load(coef_ptr + row * NUM_COEF + C_NOISE, mask=live, other=0.0)
+        tl.store(c_noise_ptr + b, c_noise, mask=live)
+        if GIVE == 2:
+            tl.store(c_noise_ptr + n + b, c_noise, mask=live)
     tl.store(cursor_ptr + b, tl.where((flags & END) != 0, IDLE, row + 1), mask=live)

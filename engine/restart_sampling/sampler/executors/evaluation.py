@@ -25,7 +25,7 @@ from .observer import Observer, Observers
 Network = Callable[..., Tensor]
 Given = tuple[Tensor, Tensor, "Tensor | None", dict[str, Tensor]]
 # Of the machine, with a cursor for each sample.
-PER_SAMPLE = ("x", "h", "h2", "h3", "known", "mask", "mix", "seeds", "first_bad", "cursor", "c_noise")
+PER_SAMPLE = ("x", "h", "h2", "h3", "known", "mask", "mix", "seeds", "first_bad", "cursor")
 
 
 class Evaluation:
@@ -65,6 +65,8 @@ class Evaluation:
         def own(whole: Tensor | None) -> Tensor | None:
             return None if whole is None else whole[:n]
 
+        # Both halves of the network's input are at the same level.
+        self.c_noise = lanes.c_noise[: copies * n] if per_sample else lanes.c_noise[:1]
         self.machine = restart_kernels.Machine(
             lanes.x[:n],
             own(lanes.h),
@@ -74,7 +76,7 @@ class Evaluation:
             lanes.cursor[:cursors],
             lanes.seeds[:n],
             lanes.first_bad[:n],
-            lanes.c_noise[:cursors],
+            self.c_noise,
             own(lanes.h2),
             own(lanes.h3),
             own(lanes.known),
@@ -82,7 +84,6 @@ class Evaluation:
             own(lanes.mix),
             lanes.noises,
         )
-        self.c_noise = lanes.c_noise[: copies * n] if per_sample else lanes.c_noise[:1]
         self.conditions = lanes.conditions.of(n)
         # What the network is given of the first half of its input, of the second, and of both.
         self._first, self._second, self._both = (self._given(*rows) for rows in ((0, n), (n, 2 * n), (0, copies * n)))
@@ -98,8 +99,6 @@ class Evaluation:
     def __call__(self, kind: int | None = None) -> None:
         """Launch one evaluation of a kind; default: `self.kind`."""
         kind = self.kind if kind is None else kind
-        if kind == BOTH and self.per_sample and self.guide is None:  # both halves of the input are at the same level
-            self.c_noise[self.n :].copy_(self.c_noise[: self.n])
         outputs: tuple[Tensor, ...] = ()
         if kind != NONE and self.observers.network:
             outputs = self._observed(self.observers.network, "network", self.call_network, kind)
@@ -241,7 +240,8 @@ class Evaluation:
 
     def _doubled(self) -> dict[str, Tensor]:
         """Return the tensors that hold each sample twice under guidance, by name."""
-        return {"net_in": self.machine.net_in} | {f"condition {name}": t for name, t in self.conditions.own.items()}
+        told = {"net_in": self.machine.net_in, "c_noise": self.c_noise}
+        return told | {f"condition {name}": t for name, t in self.conditions.own.items()}
 
     @cached_property
     def _starter(self) -> restart_kernels.BoundMachine:
