@@ -2,6 +2,7 @@ r"""A denoiser: a raw network F, its parameterization, and the shape of its samp
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -175,9 +176,11 @@ class Denoiser:
     def weights_sha256(self) -> str:
         """Return the SHA-256 of the network's tensors as they are in memory, hex; "" for a plain function.
 
-        It is the one that `restart-sampling models inspect` prints of the tensors in a file.
+        It is the one that `restart-sampling models inspect` prints of the tensors in a file; with a guide, that of the
+        two together.
         """
-        return tensors_sha256(self.network.state_dict()) if isinstance(self.network, torch.nn.Module) else ""
+        own = tensors_sha256(self.network.state_dict()) if isinstance(self.network, torch.nn.Module) else ""
+        return own if self.guide is None else hashlib.sha256(f"{own} {self.guide.weights_sha256()}".encode()).hexdigest()
 
     def to(self, device: str | torch.device) -> Denoiser:
         """Move the network to `device`, in place as for any module, and return this denoiser. Raises BackendError."""
