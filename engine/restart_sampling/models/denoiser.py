@@ -180,7 +180,9 @@ class Denoiser:
         two together.
         """
         own = tensors_sha256(self.network.state_dict()) if isinstance(self.network, torch.nn.Module) else ""
-        return own if self.guide is None else hashlib.sha256(f"{own} {self.guide.weights_sha256()}".encode()).hexdigest()
+        if self.guide is None:
+            return own
+        return hashlib.sha256(f"{own} {self.guide.weights_sha256()}".encode()).hexdigest()
 
     def to(self, device: str | torch.device) -> Denoiser:
         """Move the network to `device`, in place as for any module, and return this denoiser. Raises BackendError."""
