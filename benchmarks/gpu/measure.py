@@ -24,7 +24,13 @@ from restart_sampling.common.torch_profiler import torch_profiler
 # Many times the L2 of any card. Filling it takes a third of a millisecond at 3 TB/s: the host, which needs up to a
 # tenth of one to launch a Triton kernel from Python, is then always ahead, and what is timed is the kernel alone.
 FLUSH_BYTES = 1 << 30
-SAMPLER_KERNELS = ("row_kernel", "step_kernel", "advance_kernel", "restart::")  # step_kernel: its name before 0.1
+SAMPLER_KERNELS = (
+    "row_kernel",
+    "step_kernel",
+    "weigh_kernel",
+    "advance_kernel",
+    "restart::",
+)  # step_kernel: its name before 0.1
 
 
 def stage_options(description: str) -> tuple[argparse.Namespace, torch.device]:

@@ -221,7 +221,7 @@ def test_several_evaluators_share_the_images(tmp_path, monkeypatch):
     """Images are drawn once; each evaluator has the rows that it has alone, and a second run measures nothing."""
 
     class Runner:
-        nfe, plan, key, network = 7, None, "made-up-7-fp32", None
+        nfe, network_calls, plan, key, network = 7, 7, None, "made-up-7-fp32", None
         drawn = 0
 
         def draw(self, seeds, class_labels=None):

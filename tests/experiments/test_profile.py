@@ -177,7 +177,7 @@ def test_the_commands_of_nsys_and_ncu():
         "--nvtx-include",
         "restart_sampling@profile/",
         "-k",
-        "regex:^(row_kernel|advance_kernel|run)$",
+        "regex:^(row_kernel|weigh_kernel|advance_kernel|run|run_block)$",
         "--launch-count",
         "10",
         "--graph-profiling",
@@ -212,7 +212,7 @@ def test_the_commands_of_nsys_and_ncu():
         "--profile-from-start",
         "off",
         "-k",
-        "regex:^(row_kernel|advance_kernel|run)$",
+        "regex:^(row_kernel|weigh_kernel|advance_kernel|run|run_block)$",
         "--launch-count",
         "10",
         "--graph-profiling",
@@ -241,14 +241,15 @@ def test_the_commands_of_nsys_and_ncu():
 
 def test_kernels_have_the_names_that_are_looked_for():
     """In the Triton sources and the CUDA C++ ones."""
-    from restart_kernels.row import triton
+    from restart_kernels.row import triton, weights_triton
 
     root = Path(__file__).parents[2]
     assert {"row_kernel", "advance_kernel"} <= set(vars(triton))
-    sources = [(root / "bindings/csrc/cuda" / name).read_text() for name in ("gpu.cu", "kernels.h")]
+    assert "weigh_kernel" in vars(weights_triton)
+    sources = [(root / "bindings/csrc/cuda" / name).read_text() for name in ("gpu.cu", "kernels.h", "row.h", "weigh.h")]
     assert re.search(r"__global__[^{;]*\brun\(", sources[0])
-    for name in ("RowVectors", "RowElements", "Advance"):
-        assert re.search(rf"struct {name}\b", sources[1])
+    for name in ("RowVectors", "RowElements", "Advance", "Weigh"):
+        assert re.search(rf"struct {name}\b", "".join(sources[1:]))
 
 
 def test_the_job_runs_in_a_process_of_its_own(tmp_path):

@@ -38,9 +38,10 @@ def nsys_stats_command(nsys: str, report: Path) -> list[str]:
 def ncu_command(ncu: str, out: Path, job: Sequence[str], launches: int = 10, nvtx: bool = True) -> list[str]:
     """Return the command that measures the package's first `launches` kernels after the job's mark, also in graphs.
 
-    The mark is as for `nsys_command`. `run` is the name of the CUDA C++ kernels without namespace and template
-    arguments, which is how ncu compares.
+    The mark is as for `nsys_command`. `run` and `run_block` are the names of the CUDA C++ kernels without namespace
+    and template arguments, which is how ncu compares.
     """
     window = "--nvtx --nvtx-include restart_sampling@profile/" if nvtx else "--profile-from-start off"
-    options = f"{window} -k regex:^(row_kernel|advance_kernel|run)$ --launch-count {launches} --graph-profiling node"
+    kernels = "regex:^(row_kernel|weigh_kernel|advance_kernel|run|run_block)$"
+    options = f"{window} -k {kernels} --launch-count {launches} --graph-profiling node"
     return [ncu, *options.split(), "--set", "full", "-o", str(out), "-f", *job]

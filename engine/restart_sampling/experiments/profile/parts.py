@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from .traces import Event
 
 PARTS = ("network", "step", "advance", "other")
-STEP = re.compile(r"\b(row|step)_kernel|restart::cuda::(Row|Step)(Vectors|Elements)")  # step, Step: before 0.2
+STEP = re.compile(r"\b(row|step|weigh)_kernel|restart::cuda::(Row|Step|Wide|Weigh)")  # step, Step: before 0.2
 ADVANCE = re.compile(r"\badvance_kernel|\bcondition_kernel|restart::cuda::Advance")
 GPU = ("kernel", "gpu_memcpy", "gpu_memset")
 
