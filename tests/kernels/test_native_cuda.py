@@ -730,7 +730,7 @@ def test_the_module_refuses_what_does_not_fit(module):
         "cursor": Pretended(torch.zeros(3, dtype=torch.int32)),
         "seeds": Pretended(case.seeds, device=1),
         "first_bad": Pretended(case.first_bad[:1]),
-        "c_noise": Pretended(torch.zeros(2)),
+        "c_noise": Pretended(torch.zeros(3)),
         "known": Pretended(case.known[:1]),
         "mask": Pretended(case.mask.half()),
         "mix": Pretended(case.mix[:, 0].contiguous()),
