@@ -80,10 +80,10 @@ def draw_machine(axes: Any) -> None:
     arrow((22, 32), (35, 32), ODE)
     axes.text(28.5, 34, "row i", ha="center", va="bottom", color=ODE)
 
-    box(35, 24, 43, 16, "fused step\n$y = Y_X x + Y_H h + Y_F F + S\\,ε$")
+    box(35, 24, 43, 16, "fused step\n$y = Y_X x + Σ\\,Y_H h + Y_F F + S\\,ε$")
     box(43, 49, 27, 9, "network F")
     box(37, 3, 15, 9, "x")
-    box(61, 3, 15, 9, "h")
+    box(61, 3, 15, 9, "h, h2, h3")
     box(86, 26, 13, 12, "ε(seed,\ndraw)", NOISE)
     arrow((47, 49), (47, 40))
     axes.text(45.5, 44.5, "F", ha="right", va="center")
