@@ -19,7 +19,7 @@ from restart_sampling.models.parameterization import edm
 from restart_sampling.sampler.executors import Conditions, Evaluation, Lanes, Needs
 from restart_sampling.sampler.executors.selfcheck import begin
 from restart_sampling.sampler.program import Program
-from restart_sampling.sampler.table import Form, bind
+from restart_sampling.sampler.table import Variant, bind
 from restart_sampling.solvers import registry
 from restart_sampling.solvers.trace import Solver
 
@@ -189,14 +189,14 @@ def elementwise(net_in, c_noise, labels=None, *, mean, bias):
 
 
 KINDS = {
-    "three registers": (dict(solver="unipc-3"), Form()),
-    "two draws, start": (dict(solver="seeds_3"), Form("image")),
-    "soft paste": (dict(restart="repaint:j=2,r=2"), Form("noise", "initial", True)),
-    "guidance in a part, paste": (dict(guidance_scale=2.0, guidance_interval=(0.2, 5.0)), Form("latents", "fresh")),
-    "apg, paste": (dict(guidance_scale=2.0, guidance="apg", apg_norm=1.0), Form("image", "fresh")),
-    "zero-star": (dict(guidance_scale=2.0, guidance="zero-star", zero_init=2), Form()),
-    "rescale, two draws": (dict(guidance_scale=2.0, guidance_rescale=0.5, solver="seeds_3"), Form()),
-    "guide": (dict(guidance_scale=2.0, guide=True), Form()),
+    "three registers": (dict(solver="unipc-3"), Variant()),
+    "two draws, start": (dict(solver="seeds_3"), Variant("image")),
+    "soft paste": (dict(restart="repaint:j=2,r=2"), Variant("noise", "initial", True)),
+    "guidance in a part, paste": (dict(guidance_scale=2.0, guidance_interval=(0.2, 5.0)), Variant("latents", "fresh")),
+    "apg, paste": (dict(guidance_scale=2.0, guidance="apg", apg_norm=1.0), Variant("image", "fresh")),
+    "zero-star": (dict(guidance_scale=2.0, guidance="zero-star", zero_init=2), Variant()),
+    "rescale, two draws": (dict(guidance_scale=2.0, guidance_rescale=0.5, solver="seeds_3"), Variant()),
+    "guide": (dict(guidance_scale=2.0, guide=True), Variant()),
 }
 
 
@@ -209,19 +209,19 @@ def test_every_kind_of_machine_stays_on_the_gpu(name, per_sample, monkeypatch):
     """
     for solver in ("unipc-3", "seeds_3"):
         monkeypatch.setitem(registry._BY_ANY_NAME, solver, Solver(solver, sheet.GOLDEN[solver][0], 2, solver, "a page"))
-    options, form = KINDS[name]
+    options, variant = KINDS[name]
     options = dict(options)
     guide = elementwise if options.pop("guide", False) else None
     conditions = {"mean": rs.Condition((), null=0.0), "bias": rs.Condition((3, 8, 8), shared=True, default=0.0)}
     denoiser = rs.Denoiser(elementwise, edm(0.5), (3, 8, 8), conditions=conditions)
     plan = rs.Plan.build(**{"steps": 5, **options})
-    table = bind(plan, denoiser.parameterization, form)
+    table = bind(plan, denoiser.parameterization, variant)
     with fake_cuda():
         program = Program(CUDA, torch.float32)
         (entry,) = program.add(table)
         buffers = Conditions(denoiser.conditions, CUDA)
         needs = Needs().with_tables([table])
-        assert needs.pasted == (form.paste is not None)
+        assert needs.pasted == (variant.paste is not None)
         lanes = Lanes.make(3, denoiser.shape, buffers, needs, CUDA, torch.bfloat16, torch.float32)
         arguments = dict(per_sample=per_sample, guide=guide)
         evaluation = Evaluation(elementwise, program, lanes, 3, "reference", **arguments)
@@ -229,8 +229,8 @@ def test_every_kind_of_machine_stays_on_the_gpu(name, per_sample, monkeypatch):
         def on_gpu(*shape, dtype=torch.float32):
             return torch.empty(*shape, dtype=dtype, device=CUDA)
 
-        given = {"x": on_gpu(2, 3, 8, 8)} if form.start != "noise" else {}
-        if form.paste is not None:
+        given = {"x": on_gpu(2, 3, 8, 8)} if variant.start != "noise" else {}
+        if variant.paste is not None:
             given |= {"known": on_gpu(2, 3, 8, 8), "mask": on_gpu(2, 3, 8, 8)}
         seeds, told = on_gpu(2, dtype=torch.int64), {"mean": on_gpu(2)}
         with Devices() as devices:

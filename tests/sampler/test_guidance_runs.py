@@ -20,6 +20,7 @@ import restart_sampling as rs
 from restart_sampling.models.parameterization import edm, iddpm, vp
 from restart_sampling.plan import guidance
 from restart_sampling.sampler.executors.graph import MODES
+from restart_sampling.sampler.table import bind
 
 SHAPE = (2, 3, 4)
 SEEDS = [1, 2**33, 7, 40, 3]
@@ -494,3 +495,21 @@ def test_a_method_costs_one_launch_where_guidance_acts(name, device):
     want = dict(run_row=plan.nfe + 1, advance=plan.nfe + 1, weigh=twice if name else 0)
     assert {call: launches.calls.count(call) for call in want} == want and 0 < twice < plan.nfe
     assert len(launches.calls) == sum(want.values())
+
+
+def test_a_trace_has_a_row_that_leaves_out_the_network(device):
+    """F counts as 0 there: with a network that is D, D is 0."""
+    plan = plan_of(guidance="zero-star", zero_init=2, restart=None)
+    sampler = rs.Sampler(counting().to(device), plan, N, device=device)
+    rows = list(sampler.trace(SEEDS, conditions={"mean": MEAN.to(device)}))
+    assert [bool((row.D == 0).all()) for row in rows] == [True, True, *[False] * (plan.nfe - 2)]
+    assert [row.row for row in rows] == list(range(plan.nfe))
+
+
+@pytest.mark.parametrize("name", INTERVALS)
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpm3", "dpm++2m"])
+@pytest.mark.parametrize("levels", [edm(), vp()], ids=["edm", "vp"])
+def test_the_table_asks_what_the_plan_says(name, solver, levels):
+    """The plan counts by weights and forms, the table by what its rows read."""
+    table = bind(plan_of(solver=solver, **INTERVALS[name]), levels)
+    assert (table.kinds == guidance.kinds(table.plan)).all()

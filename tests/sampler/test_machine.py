@@ -13,11 +13,12 @@ from support import sheet
 
 import restart_kernels as rk
 from restart_kernels import layout as L
+from restart_kernels.registers import HISTORY
 from restart_sampling.common.errors import ConfigError
 from restart_sampling.models import parameterization
 from restart_sampling.plan.trajectory import Trajectory
 from restart_sampling.sampler.lowering import Lowering
-from restart_sampling.sampler.table import HISTORY, UNREAD, write_step
+from restart_sampling.sampler.table import UNREAD, write_step
 from restart_sampling.solvers.trace import Solver, Update
 
 NETWORKS = {

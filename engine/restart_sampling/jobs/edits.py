@@ -87,7 +87,7 @@ class Edits:
         """
         edits = asked(self.of(self.seeds[:1].numpy()), "a job").read(1, sampler.denoiser.shape, torch.device("cpu"))
         if sampler.denoiser.augmented_dim is not None:
-            pfgmpp.check(edits.form)
+            pfgmpp.check(edits.variant)
         return sampler.workspace.bind(sampler.plan, edits).plan
 
     def record(self) -> dict[str, Any]:

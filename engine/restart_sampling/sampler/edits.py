@@ -13,7 +13,7 @@ from ..common.errors import RestartTypeError, RestartValueError
 from ..models.conditions import as_tensor
 from .inputs import check_names
 from .program import WHOLE, Begin
-from .table import PASTES, PLAIN, Form
+from .table import PASTES, PLAIN, Variant
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class Edits:
     """The edits of a request, checked.
 
     Attributes:
-        form: how the tables of its plans are made.
+        variant: how the tables of its plans are made.
         begin: (strength, sigma), where they begin.
         tensors: what goes into the lanes, [n, *shape] by the name of its register: x, known, mask.
     """
 
-    form: Form = PLAIN
+    variant: Variant = PLAIN
     begin: Begin = WHOLE
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
@@ -82,7 +82,7 @@ class Asked:
             tensors["mask"] = mask(self.mask, n, shape, device)
         begin = WHOLE if self.start is None else (self.strength, self.sigma)
         soft = pastes and bool(((tensors["mask"] != 0) & (tensors["mask"] != 1)).any())
-        return Edits(Form(start, self.paste if pastes else None, soft), begin, tensors)
+        return Edits(Variant(start, self.paste if pastes else None, soft), begin, tensors)
 
 
 def asked(edits: dict[str, Any], what: str) -> Asked:

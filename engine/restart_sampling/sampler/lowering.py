@@ -40,6 +40,10 @@ Vector = np.ndarray
 R = 3  # history registers of the largest machine
 TOLERANCE = 1e-10  # of a residual, relative to the vector; a plan's coefficients are good to about 1e-15
 TERMS = 2  # noise terms of a row
+TOO_MUCH = (
+    f"needs more than x, {R} kept combinations of earlier evaluations and the newest one; combine earlier evaluations, "
+    "or keep fewer"
+)
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ class Lowering:
         if found is None:
             raise ConfigError(search.reason)
         rows, end = found
-        self._kept = tuple(_over_registers(v, end, S) for v in keep)
+        self._kept = tuple(_over_registers(v, end) for v in keep)
         return rows
 
 
@@ -170,10 +174,7 @@ class _Search:
                 rest = self.run(end, k + 1)
                 if rest is not None:
                     return [row, *rest[0]], rest[1]
-        self.reason = self.reason or (
-            f"what follows evaluation {k} needs more than x, {R} kept combinations of earlier evaluations and the "
-            "newest one; combine earlier evaluations, or keep fewer"
-        )
+        self.reason = self.reason or f"what follows evaluation {k} {TOO_MUCH}"
         return None
 
     def _needs(self, k: int) -> list[Vector]:
@@ -274,10 +275,7 @@ class _Search:
                 tail = rest[self.draws]
                 noise = {m: float(a) for m, a in enumerate(tail) if abs(a) > TOLERANCE * scale}
                 return Combination(x, tuple(history), float(rest[F]), noise)
-        raise Refused(
-            f"needs more than x, {R} kept combinations of earlier evaluations and the newest one; combine earlier "
-            "evaluations, or keep fewer"
-        )
+        raise Refused(TOO_MUCH)
 
 
 def _weights(registers: Sequence[Vector], v: Vector, old: np.ndarray) -> list[float]:
@@ -297,7 +295,7 @@ def _residual(A: np.ndarray, v: Vector) -> float:
     return float(np.abs(v - A @ weights).max())
 
 
-def _over_registers(v: Vector, end: State, S: int) -> Vector:
+def _over_registers(v: Vector, end: State) -> Vector:
     """Return a kept form as a combination of (x, h, h2, h3) at the end of a step: of one register if that is it."""
     result = np.zeros(1 + R)
     for j, h in enumerate(end.history):

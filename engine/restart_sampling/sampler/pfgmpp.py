@@ -35,7 +35,7 @@ from restart_kernels.philox.coefficients import STREAM_PFGM
 
 from ..common.errors import ConfigError, RestartValueError
 from .noise import seed_tensor
-from .table import Form, Table
+from .table import Table, Variant
 
 _SCALE = 2.0**36  # a square of a normal is below 46: 2²¹ of them fit in 63 bits
 LARGEST_D = 2**21
@@ -91,11 +91,11 @@ def tables(bound: Sequence[Table], seeds: torch.Tensor, D: int) -> list[Table]:
     return [table for table in result if table is not None]
 
 
-def check(form: Form) -> None:
+def check(variant: Variant) -> None:
     """Raise RestartValueError for a run that begins or pastes as a PFGM++ network cannot."""
-    if form.start == "latents":
+    if variant.start == "latents":
         raise RestartValueError("latents are not taken with a PFGM++ network")
-    if form.paste is not None:
+    if variant.paste is not None:
         raise RestartValueError("a known image is not pasted with a PFGM++ network, whose noise has another law")
 
 

@@ -17,7 +17,7 @@ from ..models.parameterization import Parameterization
 from ..plan.plan import Plan
 from ..plan.segments import Span, spans
 from ..plan.start import beginning
-from .table import PLAIN, Form, Table, bind
+from .table import PLAIN, Table, Variant, bind
 
 CACHED = 256  # bound plans, of some 20 kB each
 Begin = tuple[float | None, float | None]
@@ -43,23 +43,23 @@ class Tables:
     def __init__(self, parameterization: Parameterization) -> None:
         self.parameterization = parameterization
         # By the plan's id, which stays its own while the plan is held here.
-        self._tables: OrderedDict[tuple[int, Form, Begin], tuple[Plan, Table]] = OrderedDict()
+        self._tables: OrderedDict[tuple[int, Variant, Begin], tuple[Plan, Table]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._tables)
 
-    def get(self, plan: Plan, form: Form = PLAIN, begin: Begin = WHOLE) -> Table:
-        """Return the table of `plan` for a form of the run, bound on first need.
+    def get(self, plan: Plan, variant: Variant = PLAIN, begin: Begin = WHOLE) -> Table:
+        """Return the table of `plan` for a variant of the run, bound on first need.
 
         Args:
             begin: (strength, sigma), where the plan begins, see plan/start.py; (None, None) for the whole plan.
         """
-        key = (id(plan), form, begin)
+        key = (id(plan), variant, begin)
         if key not in self._tables:
             part = plan
             if begin != WHOLE:
                 part = beginning(self.get(plan).plan, *begin)
-            self._tables[key] = (plan, bind(part, self.parameterization, form))
+            self._tables[key] = (plan, bind(part, self.parameterization, variant))
             while len(self._tables) > CACHED:
                 self._tables.popitem(last=False)
         self._tables.move_to_end(key)

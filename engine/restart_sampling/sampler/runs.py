@@ -83,7 +83,7 @@ class Run:
             yield from self._one_plan()
             return
         if denoiser.augmented_dim is not None:
-            pfgmpp.check(self.edits.form)
+            pfgmpp.check(self.edits.variant)
         yield from self._mixed([self.table] * self.total if plans is None else [bound[id(p)] for p in plans])
 
     def _one_plan(self) -> Iterator[Batch | TracedRow]:

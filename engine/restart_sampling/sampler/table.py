@@ -12,7 +12,7 @@ evaluation after it, and the guidance weight w of the one before it.
 
 What a row asks of the network is its kind: NONE, where it does not read F; ONE output; or BOTH outputs of guidance.
 
-A table is made for a `Form` of the run: the start (from noise, from given latents, or from a given image) changes row
+A plan has a table for each `Variant` of a run: the start (from noise, from given latents, or from an image) changes row
 0, and a known image pastes every row, so that the network's next input is at that image where the mask says so:
 
     y ← M·y + (1 − M)·(α·image + σ·ε)       at the level of the next evaluation; the image itself at the end
@@ -28,6 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from restart_kernels import layout
+from restart_kernels.registers import HISTORY, METHODS
 
 from ..common.errors import ConfigError
 from ..models.parameterization import Coefficients, Parameterization
@@ -38,12 +39,6 @@ from ..plan.trajectory import Step
 from ..solvers.process import alpha
 from .lowering import Lowered, Lowering
 
-# For each history register its columns and flags.
-HISTORY = (
-    (layout.Y_H, layout.G_H, layout.READ_H, layout.STORE_H),
-    (layout.Y_H2, layout.G_H2, layout.READ_H2, layout.STORE_H2),
-    (layout.Y_H3, layout.G_H3, layout.READ_H3, layout.STORE_H3),
-)
 NOISE = ((layout.S, layout.DRAW), (layout.S2, layout.DRAW2))
 UNREAD = [layout.Y_H2, layout.G_H2, layout.Y_H3, layout.G_H3]  # −0 where the register is not read, see layout.py
 
@@ -51,10 +46,9 @@ UNREAD = [layout.Y_H2, layout.G_H2, layout.Y_H3, layout.G_H3]  # −0 where the 
 STARTS = ("noise", "latents", "image")
 PASTES = ("initial", "fresh")
 PASTE_DRAWS = 2**30  # the noise of pasted rows has draws from here on, where no trajectory comes
-METHODS = layout.RESCALE | layout.ZERO_STAR | layout.APG
 
 
-class Form(NamedTuple):
+class Variant(NamedTuple):
     """How a run begins and what it pastes.
 
     Attributes:
@@ -70,7 +64,7 @@ class Form(NamedTuple):
     soft: bool = False
 
 
-PLAIN = Form()
+PLAIN = Variant()
 
 
 @dataclass(frozen=True)
@@ -82,14 +76,14 @@ class Table:
         coef: float64 [NFE + 1, NUM_COEF], see restart_kernels.layout.
         code: int32 [NFE + 1, NUM_CODE], likewise.
         sigma: float64 [NFE + 1], the level of the evaluation before each row; for row 0 the first level.
-        form: how the run begins and what it pastes.
+        variant: how the run begins and what it pastes.
     """
 
     plan: Plan
     coef: np.ndarray
     code: np.ndarray
     sigma: np.ndarray
-    form: Form = PLAIN
+    variant: Variant = PLAIN
 
     @property
     def nfe(self) -> int:
@@ -135,7 +129,7 @@ class Table:
     @property
     def pasted(self) -> bool:
         """Whether its rows paste a known image."""
-        return self.form.paste is not None
+        return self.variant.paste is not None
 
     @property
     def network_calls(self) -> int:
@@ -143,8 +137,8 @@ class Table:
         return int(self.kinds.sum())
 
 
-def bind(plan: Plan, parameterization: Parameterization, form: Form = PLAIN) -> Table:
-    """Return `plan` folded onto a network's parameterization, for a form of the run.
+def bind(plan: Plan, parameterization: Parameterization, variant: Variant = PLAIN) -> Table:
+    """Return `plan` folded onto a network's parameterization, for a variant of the run.
 
     Raises:
         ConfigError: the plan samples another process than the network's, or needs levels that the network does not
@@ -169,9 +163,9 @@ def bind(plan: Plan, parameterization: Parameterization, form: Form = PLAIN) -> 
     coef = np.zeros((len(sigma), layout.NUM_COEF))
     code = np.zeros((len(sigma), layout.NUM_CODE), dtype=np.int32)
     coef[:, UNREAD] = -0.0
-    _begin(plan, form, coef[0], code[0])
+    _begin(plan, variant, coef[0], code[0])
     config, at = plan.config, 1
-    lowering = Lowering(form.soft)
+    lowering = Lowering(variant.soft)
     for step in plan.steps:
         stop = at + len(step.stages)
         part = Coefficients(*(c[at - 1 : stop - 1] for c in coefficients))
@@ -179,7 +173,7 @@ def bind(plan: Plan, parameterization: Parameterization, form: Form = PLAIN) -> 
             write_step(lowering, step, part, coef[at:stop], code[at:stop])
         except ConfigError as error:
             solver = config.solver if step.interval is None else config.restart_solver or config.solver
-            mask = ", or give a mask of 0 and 1 alone" if form.soft else ""
+            mask = ", or give a mask of 0 and 1 alone" if variant.soft else ""
             raise ConfigError(
                 f"solver {solver!r}, step from sigma {step.t:.5g} to {step.s:.5g}: {error}{mask}"
             ) from None
@@ -190,18 +184,18 @@ def bind(plan: Plan, parameterization: Parameterization, form: Form = PLAIN) -> 
     code[-1, layout.FLAGS] |= layout.END
     coef[1:, layout.W] = weights(plan)
     _guide(plan.config, coef[1:], code[1:])
-    if form.paste is not None:
-        _paste(plan, form.paste, sigma, coef, code)
-    return Table(plan, coef, code, sigma, form)
+    if variant.paste is not None:
+        _paste(plan, variant.paste, sigma, coef, code)
+    return Table(plan, coef, code, sigma, variant)
 
 
-def _begin(plan: Plan, form: Form, coef: np.ndarray, code: np.ndarray) -> None:
+def _begin(plan: Plan, variant: Variant, coef: np.ndarray, code: np.ndarray) -> None:
     """Write row 0, which makes the first state."""
     code[layout.FLAGS] = layout.STORE_X
-    if form.start != "latents":
+    if variant.start != "latents":
         coef[layout.S] = plan.initial_noise
-    if form.start != "noise":
-        coef[layout.Y_X] = plan.initial_noise if form.start == "latents" else alpha(plan.process, plan.steps[0].t)
+    if variant.start != "noise":
+        coef[layout.Y_X] = plan.initial_noise if variant.start == "latents" else alpha(plan.process, plan.steps[0].t)
         code[layout.FLAGS] |= layout.READ_X
 
 

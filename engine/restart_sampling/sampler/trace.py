@@ -21,6 +21,7 @@ from torch import Tensor
 
 import restart_kernels
 from restart_kernels import layout
+from restart_kernels.registers import METHODS
 from restart_kernels.row import weights
 
 from ..models.denoiser import Denoiser
@@ -181,7 +182,7 @@ def _guided(F: Tensor, second: Tensor, table: Table, row: int) -> Tensor:
     """Return the guided output of a row of the table, in float64."""
     flags = int(table.code[row, layout.FLAGS])
     w, p, q = (torch.full((len(F),), float(table.coef[row, i])).to(F) for i in (layout.W, layout.P, layout.Q))
-    if not flags & weights.METHODS:
+    if not flags & METHODS:
         return second + float(table.coef[row, layout.W]) * (F - second)
     sums = weights.sums(F.flatten(1), second.flatten(1))
     mix = weights.mixed(sums, w, p, q, torch.full_like(w, flags, dtype=torch.int32), F[0].numel())

@@ -159,7 +159,7 @@ class Workspace:
         """Return the plan's table for this network, with the edits of a run."""
         if check_plan(plan).config.guided:
             check_guidance(self.denoiser, plan.config.guidance_scale)
-        return self.tables.get(plan, edits.form, edits.begin)
+        return self.tables.get(plan, edits.variant, edits.begin)
 
     def entries(self, *tables: Table) -> list[Entry]:
         """Return the places of the tables in the program, and let go of buffers that do not fit them."""

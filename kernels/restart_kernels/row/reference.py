@@ -48,16 +48,10 @@ from torch import Tensor
 from .. import layout as L
 from ..machine import Machine
 from ..philox.reference import normal
-from .weights import METHODS
+from ..registers import HISTORY, METHODS
 
 WRITTEN = ("x", "h", "h2", "h3", "first_bad")
 PER_SAMPLE = (*WRITTEN, "seeds", "known", "mask", "mix")
-# For each history register its columns and flags.
-HISTORY = (
-    (L.Y_H, L.G_H, L.READ_H, L.STORE_H),
-    (L.Y_H2, L.G_H2, L.READ_H2, L.STORE_H2),
-    (L.Y_H3, L.G_H3, L.READ_H3, L.STORE_H3),
-)
 
 
 def run_row(m: Machine, F: Tensor | None, F_uncond: Tensor | None = None) -> None:

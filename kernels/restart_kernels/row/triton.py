@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 
 from .. import layout as L
+from .. import registers
 from ..philox.coefficients import STREAM_NORMAL
 from ..philox.triton import normal_tile
 
@@ -29,7 +30,7 @@ STORE_H, STORE_H2, STORE_H3 = tl.constexpr(L.STORE_H), tl.constexpr(L.STORE_H2),
 STORES1, STORES2 = tl.constexpr(L.STORE_H), tl.constexpr(L.STORE_H | L.STORE_H2)
 STORES3 = tl.constexpr(L.STORE_H | L.STORE_H2 | L.STORE_H3)
 GUIDED_F = tl.constexpr(L.READ_F | L.GUIDE)  # both bits: F is read, and it is guided
-METHODS = tl.constexpr(L.RESCALE | L.ZERO_STAR | L.APG)
+METHODS = tl.constexpr(registers.METHODS)
 PASTE = tl.constexpr(L.PASTE)
 NUM_COEF, NUM_CODE = tl.constexpr(L.NUM_COEF), tl.constexpr(L.NUM_CODE)
 FLAGS, DRAW, DRAW2, DRAW_K = (tl.constexpr(column) for column in (L.FLAGS, L.DRAW, L.DRAW2, L.DRAW_K))

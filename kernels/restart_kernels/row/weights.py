@@ -39,9 +39,9 @@ from torch import Tensor
 
 from .. import layout as L
 from ..machine import Machine
+from ..registers import METHODS
 
 ACCUMULATORS = 1024
-METHODS = L.RESCALE | L.ZERO_STAR | L.APG
 
 
 class Sums(NamedTuple):

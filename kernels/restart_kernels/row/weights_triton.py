@@ -18,12 +18,13 @@ import triton
 import triton.language as tl
 
 from .. import layout as L
+from .. import registers
 from . import weights
 
 ACCUMULATORS = tl.constexpr(weights.ACCUMULATORS)
 LEVELS = tl.constexpr(weights.ACCUMULATORS.bit_length() - 1)
 PASSES = tl.constexpr(4)  # that one turn of the loop makes
-METHODS, GUIDE = tl.constexpr(weights.METHODS), tl.constexpr(L.GUIDE)
+METHODS, GUIDE = tl.constexpr(registers.METHODS), tl.constexpr(L.GUIDE)
 RESCALE, ZERO_STAR = tl.constexpr(L.RESCALE), tl.constexpr(L.ZERO_STAR)
 NUM_COEF, NUM_CODE, FLAGS = tl.constexpr(L.NUM_COEF), tl.constexpr(L.NUM_CODE), tl.constexpr(L.FLAGS)
 W, P, Q = tl.constexpr(L.W), tl.constexpr(L.P), tl.constexpr(L.Q)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from restart_kernels import layout
+from restart_kernels.registers import HISTORY
 
-from ...sampler.table import HISTORY, Table
+from ...sampler.table import Table
 
 
 def step_bytes(table: Table, net_itemsize: int, F_itemsize: int) -> list[int]:

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from restart_kernels import layout
+from restart_kernels.registers import HISTORY
 
 from ...models.parameterization import Parameterization
 from ...plan.plan import Plan
-from ...sampler.table import HISTORY, bind
+from ...sampler.table import bind
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from .lanes import Lanes
 from .observer import Observer, Observers
 
 Network = Callable[..., Tensor]
-Given = tuple[Tensor, Tensor, "Tensor | None", dict[str, Tensor]]
+Arguments = tuple[Tensor, Tensor, "Tensor | None", dict[str, Tensor]]
 # Of the machine, with a cursor for each sample.
 PER_SAMPLE = ("x", "h", "h2", "h3", "known", "mask", "mix", "seeds", "first_bad", "cursor")
 
@@ -118,11 +118,11 @@ class Evaluation:
             return self._called(self.network, self._first), self._called(self.guide, self._second)
         return (self._called(self.network, self._both if kind == BOTH else self._first),)
 
-    def _called(self, network: Network, given: Given) -> Tensor:
+    def _called(self, network: Network, given: Arguments) -> Tensor:
         net_in, c_noise, labels, others = given
         return network(net_in, c_noise, labels, **others)
 
-    def _given(self, start: int, stop: int) -> Given:
+    def _given(self, start: int, stop: int) -> Arguments:
         """Return what the network is given of some rows of its input."""
         labels, others = self.conditions.half(start, stop)
         c_noise = self.c_noise[: stop - start] if self.per_sample else self.c_noise
