@@ -173,3 +173,16 @@ def test_a_step_beyond_the_machine_is_refused():
     for step, reason in ((five_kept, "keep fewer"), (three_draws, "more than 2 draws")):
         with pytest.raises(ConfigError, match=reason):
             table(trajectory(step).steps(), NETWORKS["edm"])
+
+
+@pytest.mark.parametrize("name", ["dpmpp_sde", "seeds_3", "dpmpp_2m_sde"])
+def test_s_noise_is_a_factor_of_shared_and_of_fresh_noise(name):
+    def noise(s_noise):
+        path = Trajectory(10.0, "ve", s_noise, 1.0)
+        path.backward(sheet.LEVELS, Solver("x", sheet.GOLDEN[name][0], 1, "x", "a paper"), lambda t: 0.0)
+        steps = path.steps()
+        forms = [form for step in steps for form in (*(stage.z for stage in step.stages), step.result)]
+        return np.array([*(a for form in forms for a in form.noise), *(step.noise for step in steps)])
+
+    assert noise(1.0).any()
+    assert noise(1.3) == pytest.approx(1.3 * noise(1.0), rel=1e-12)

@@ -14,7 +14,7 @@ from restart_kernels import layout
 from restart_sampling.models import parameterization
 from restart_sampling.plan.schedule import sd_sigmas
 from restart_sampling.sampler import reference
-from restart_sampling.sampler.table import bind
+from restart_sampling.sampler.table import Variant, bind
 from restart_sampling.solvers.registry import handling
 
 SHAPE = (1, 3, 5)
@@ -152,3 +152,22 @@ def test_a_step_that_needs_another_register_is_refused():
         bind(plan, parameterization.ve(0.001, 100.0))
     few = dataclasses.replace(plan, steps=(dataclasses.replace(step, stages=stages[:4], result=forms[4]),))
     assert bind(few, parameterization.ve(0.001, 100.0)).registers == 2
+
+
+def test_the_key_of_a_table_is_that_of_before_and_has_all_that_is_new():
+    """The first is the digest that the layout of 12 columns had; images that are kept by it stay valid."""
+    levels = parameterization.edm()
+    assert bind(rs.preset("fashion-mnist-22"), levels).key == "4541f7fcc442"
+    recipes = [
+        dict(),
+        dict(guidance="apg"),
+        dict(guidance="apg", apg_eta=0.5),
+        dict(guidance="apg", apg_norm=2.0),
+        dict(guidance_rescale=0.5),
+        dict(guidance_rescale=0.7),
+        dict(guidance="zero-star"),
+    ]
+    plans = [rs.Plan.build(steps=5, guidance_scale=2.0, **recipe) for recipe in recipes]
+    pasted = [bind(plans[0], levels, Variant(paste=noise)) for noise in ("initial", "fresh")]
+    keys = {table.key for table in (*(bind(plan, levels) for plan in plans), *pasted)}
+    assert len(keys) == len(recipes) + 2
