@@ -550,3 +550,16 @@ def test_another_name_is_refused_where_edits_are_passed_on():
     for call in (sampler.iterate, sampler.trace):
         with pytest.raises(rs.RestartError, match=r"no argument 'masks'.*mask"):
             next(iter(call(SEEDS, masks=FREE)))
+
+
+def test_each_run_of_a_sampler_begins_where_it_is_asked():
+    """Tables are kept; a run with another strength, level or image is another run."""
+    den = rs.Denoiser.from_function(lambda x, sigma: x / (1 + sigma.view(-1, 1, 1) ** 2), (2, 3))
+    plan, image = rs.Plan.build(steps=10), torch.ones(2, 3)
+    sampler = rs.Sampler(den, plan, batch_size=2)
+    asked = [dict(strength=0.3), dict(strength=0.8), dict(sigma=1.0), dict(strength=0.3)]
+    found = [sampler.run(range(2), start=image, **begin) for begin in asked]
+    for x, begin in zip(found, asked, strict=True):
+        assert torch.equal(x, rs.Sampler(den, plan, batch_size=2).run(range(2), start=image, **begin))
+    assert torch.equal(found[0], found[3]) and not torch.equal(found[0], found[1])
+    assert torch.equal(sampler.run(range(2)), rs.Sampler(den, plan, batch_size=2).run(range(2)))
