@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import math
-from typing import TYPE_CHECKING
-
-from ..solvers import get_solver
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..solvers import Solver
     from .options import PlanConfig
     from .plan import Plan
     from .trajectory import Step
@@ -27,7 +26,7 @@ def explain(plan: Plan, width: int = 100) -> str:
     from ..common.terminal import plain_console
 
     config = plan.config
-    solver = get_solver(config.solver)
+    solver, restart_solver = config.solvers
     grid = "given" if config.sigmas else config.schedule
     calls = f" · {plan.network_calls} network calls" if plan.network_calls != plan.nfe else ""
     head = f"{plan.nfe} NFE{calls} · {solver.title} · {grid} grid, {len(plan.grid) - 1} points"
@@ -77,7 +76,7 @@ def explain(plan: Plan, width: int = 100) -> str:
                 str(i.nfe),
             )
         out.print(table)
-    for line in _options(plan):
+    for line in (*_solver_options(solver, restart_solver), *_options(plan)):
         out.print(line, soft_wrap=True)
     for note in plan.notes:
         out.print(f"note: {note}", soft_wrap=True)
@@ -117,8 +116,6 @@ def _options(plan: Plan) -> list[str]:
         )
     if config.s_noise != 1 and plan.draws:
         lines.append(f"S_noise {config.s_noise:g} on every injected noise")
-    if config.restart_solver and config.restart_solver != config.solver:
-        lines.append(f"inside intervals: {get_solver(config.restart_solver).title}")
     if config.guided:
         low, high = config.guidance_interval
         where = "" if (low, high) == (0, math.inf) else f" while {low:g} ≤ sigma ≤ {high:g}"
@@ -130,6 +127,24 @@ def _options(plan: Plan) -> list[str]:
     if config.zero_init:
         lines.append(f"zero_init {config.zero_init}: the first evaluations leave out the network")
     return lines
+
+
+def _solver_options(solver: Solver, inside: Solver) -> list[str]:
+    """Return what the solvers are set to, and which one runs inside intervals if it is another one."""
+    lines = [f"options of {solver.name}: {_settings(solver)}"] if solver.options else []
+    if inside is not solver:
+        lines.append(f"inside intervals: {inside.title}" + f" with {_settings(inside)}" * bool(inside.options))
+    return lines
+
+
+def _settings(solver: Solver) -> str:
+    return ", ".join(f"{option.name} {_shown(solver.settings[option.name])}" for option in solver.options)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " / ".join(f"{v:g}" for v in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _method(config: PlanConfig) -> list[str]:

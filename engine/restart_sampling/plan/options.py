@@ -10,7 +10,7 @@ from typing import Any
 from ..common.checks import choice, did_you_mean, either, integer, is_integer, real, scalar, shown
 from ..common.errors import ConfigError
 from ..solvers import get_solver
-from ..solvers.registry import SOLVERS, handling
+from ..solvers.registry import handling
 from ..solvers.trace import Solver
 from . import guidance
 from .limits import inside
@@ -42,6 +42,8 @@ class PlanConfig:
         eta_window: (a, b): eta is 0 but for steps a ≤ i < b of the main grid; None: eta everywhere.
         sigmas: the main grid itself, one level or more, descending, with or without a final 0; replaces steps,
             sigma_min, sigma_max and rho.
+        solver_options, restart_solver_options: those of the solvers that are not at their defaults.
+        network_sigmas: the levels that the network is told, one for each of `sigmas`; empty: the same ones.
     """
 
     steps: int = 18
@@ -70,6 +72,18 @@ class PlanConfig:
     apg_norm: float = field(default=0.0, metadata=LATER)
     zero_init: int = field(default=0, metadata=LATER)
     eta_window: tuple[int, int] | None = field(default=None, metadata=LATER)
+    solver_options: tuple[tuple[str, Any], ...] = field(default=(), metadata=LATER)
+    restart_solver_options: tuple[tuple[str, Any], ...] = field(default=(), metadata=LATER)
+    network_sigmas: tuple[float, ...] = field(default=(), metadata=LATER)
+
+    @property
+    def solvers(self) -> tuple[Solver, Solver]:
+        """The solver of the main grid and that of the intervals, with their options: one object if they are alike."""
+        main = get_solver(self.solver, self.solver_options)
+        if self.restart_solver is None:
+            return main, main
+        inside = get_solver(self.restart_solver, self.restart_solver_options)
+        return main, main if inside == main else inside
 
     @property
     def process(self) -> str:
@@ -79,7 +93,7 @@ class PlanConfig:
     @property
     def family(self) -> str:
         """What kind of sampler it is: "restart", "sde" or "ode", see :func:`family`."""
-        return family(self.solver, self.s_churn, self.restart.jumps)
+        return family(self.solvers[0].spec, self.s_churn, self.restart.jumps)
 
     @property
     def guided(self) -> bool:
@@ -99,6 +113,8 @@ class PlanConfig:
         values["sigmas"] = _grid(values.get("sigmas", ()))
         if steps is not None:
             steps = _steps(steps, values["sigmas"])
+        if values.get("network_sigmas") is not None:
+            values["network_sigmas"] = _network_levels(values["network_sigmas"], values["sigmas"])
         if values["sigmas"]:
             if steps not in (None, len(values["sigmas"])):
                 raise ConfigError(f"steps = {steps} was given with {len(values['sigmas'])} sigmas; leave out steps")
@@ -127,11 +143,12 @@ class PlanConfig:
 def family(solver: str, s_churn: float = 0.0, jumps: bool = False) -> str:
     """Return the family of a sampler: "restart" if it jumps, "sde" if it injects noise otherwise, else "ode".
 
-    Limiting case: the stochastic sampler of EDM with S_churn = 0 is Heun, an ODE solver.
+    `solver` is a name, with options or without. Limiting case: the stochastic sampler of EDM with S_churn = 0 is Heun,
+    an ODE solver.
     """
     if jumps:
         return "restart"
-    return "sde" if s_churn > 0 or (solver in SOLVERS and SOLVERS[solver].noisy) else "ode"
+    return "sde" if s_churn > 0 or get_solver(solver).noisy else "ode"
 
 
 def _grid(sigmas: Any) -> tuple[float, ...]:
@@ -175,15 +192,21 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     """Check the range of every option, and refuse inconsistent combinations."""
     levels = values["sigmas"]
     values["steps"] = _steps(values["steps"], levels)
-    solver = get_solver(values.get("solver", "heun"))
-    values["solver"] = solver.name
-    restart_solver = get_solver(values["restart_solver"]) if "restart_solver" in values else solver
+    solver = get_solver(values.get("solver", "heun"), _options(values.get("solver_options", ()), "solver_options"))
+    values["solver"], values["solver_options"] = solver.name, solver.chosen
+    restart_solver = solver
+    given = _options(values.pop("restart_solver_options", ()), "restart_solver_options")
     if "restart_solver" in values:
-        values["restart_solver"] = restart_solver.name
+        restart_solver = get_solver(values["restart_solver"], given)
+        values["restart_solver"], values["restart_solver_options"] = restart_solver.name, restart_solver.chosen
+    elif given:
+        raise ConfigError(
+            "restart_solver_options were given without restart_solver; name the solver inside intervals too"
+        )
     if "restart_schedule" in values:
         values["restart_schedule"] = get_schedule(values["restart_schedule"]).name
     values["rho"] = real("rho", values.get("rho", 7.0), 0.0, open_low=True)
-    values["schedule_options"] = _options(values.get("schedule_options", ()))
+    values["schedule_options"] = _options(values.get("schedule_options", ()), "schedule_options", "{'shift': 3.0}")
     name = values.get("schedule", "edm")
     schedule = get_schedule(name, rho=values["rho"], **dict(values["schedule_options"]))
     values["schedule"] = schedule.name
@@ -242,23 +265,32 @@ def _guidance_interval(given: Any) -> tuple[float, float]:
     return low, high
 
 
-def _options(given: Any) -> tuple[tuple[str, Any], ...]:
-    """Return the options of a schedule as sorted pairs, with NumPy and PyTorch numbers as Python numbers."""
+def _network_levels(given: Any, sigmas: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the levels that the network is told, one for each of `sigmas`."""
+    levels = tuple(real("each of network_sigmas", t, 0.0) for t in given)
+    levels = levels[:-1] if levels and levels[-1] == 0 else levels
+    if len(levels) != len(sigmas) or 0 in levels:
+        raise ConfigError(
+            f"network_sigmas has a positive level for each of sigmas, got {len(levels)} for {len(sigmas)} sigmas; the "
+            "final 0 may be left out"
+        )
+    return () if levels == sigmas else levels
+
+
+def _options(given: Any, name: str, example: str = "{'order': 2}") -> tuple[tuple[str, Any], ...]:
+    """Return the options of a schedule or solver as sorted pairs, NumPy and PyTorch numbers as Python numbers."""
     try:
         pairs = dict(given).items()
-        if not all(isinstance(name, str) for name, _ in pairs):
+        if not all(isinstance(key, str) for key, _ in pairs):
             raise TypeError
-        return tuple(sorted((name, scalar(value)) for name, value in pairs))
+        return tuple(sorted((key, scalar(value)) for key, value in pairs))
     except (TypeError, ValueError):
-        raise ConfigError(f"schedule_options must be a dict such as {{'shift': 3.0}}, got {shown(given)}") from None
+        raise ConfigError(f"{name} must be a dict such as {example}, got {shown(given)}") from None
 
 
 def _check_combination(values: dict[str, Any], solvers: tuple[Solver, Solver], process: str) -> None:
-    for solver, churn in zip(solvers, ("s_churn", "restart_gamma"), strict=True):
+    for solver in solvers:
         if process not in solver.processes:
             raise ConfigError(
                 f"solver {solver.name!r} does not handle {process!r} states; use {either(handling(process))}"
             )
-        if values[churn] > 0 and (solver.noisy or solver.multistep):
-            kind = "injects its own noise" if solver.noisy else "keeps a history"
-            raise ConfigError(f"{churn} cannot be combined with solver {solver.name!r}, which {kind}; set {churn} to 0")

@@ -42,7 +42,7 @@ class Row:
 
     Attributes:
         index: from 0.
-        sigma: the level of the evaluation.
+        sigma: the level that the network is told, which is that of the state but for learned schedules.
         stage: which evaluation of its step, from 0.
         t, s: the levels the step begins and ends at.
         interval, iteration: the Restart interval and which of its K iterations, from 0; None and 0 on the main grid.
@@ -110,6 +110,9 @@ class Plan:
         apg_norm: float = 0.0,
         zero_init: int = 0,
         eta_window: tuple[int, int] | None = None,
+        solver_options: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),
+        restart_solver_options: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),
+        network_sigmas: Any = (),
         **unknown: Any,
     ) -> Plan:
         """Compile a plan.
@@ -117,7 +120,7 @@ class Plan:
         Args:
             steps: N_main, points of the main grid without the final 0; ≥ 2. Default 18, or what the Restart line says.
                 One step alone is `sigmas=[sigma_max]`.
-            solver: a name or alias of solvers/, such as euler, heun or dpm++2m.
+            solver: a name or alias of solvers/, such as euler, heun or dpm++2m, with options as in "unipc:order=2".
             sigma_min, sigma_max: ends of the main grid; default: the schedule's own, 0.002 and 80 for edm.
             rho: exponent of the EDM/Karras grid.
             restart: intervals in any format that `RestartConfig.parse` reads.
@@ -139,6 +142,9 @@ class Plan:
                 is clipped to (0: never), for "apg".
             zero_init: the first evaluations, which leave out the network, for "zero-star".
             eta_window: (a, b): eta is 0 but for steps a ≤ i < b of the main grid, as rollouts for training use it.
+            solver_options, restart_solver_options: options of the solvers, on top of those in their names.
+            network_sigmas: with `sigmas`, the levels that the network is told instead of them, as LD3 learns them
+                (arXiv 2405.15506).
 
         Raises:
             ConfigError: the plan cannot run as written; the message says what to change.
@@ -181,7 +187,7 @@ class Plan:
             for k, stage in enumerate(step.stages):
                 last = k == len(step.stages) - 1
                 noise, draw = (step.noise, step.draw) if last else (0.0, 0)
-                at = (stage.level, k, step.t, step.s, step.interval, step.iteration)
+                at = (stage.network, k, step.t, step.s, step.interval, step.iteration)
                 rows.append(Row(len(rows), *at, noise, draw))
         return tuple(rows)
 

@@ -25,6 +25,7 @@ Limiting cases: no interval or K = 0 is the plain solver; S_churn = 0 and restar
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -32,7 +33,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ..common.errors import ConfigError
-from ..solvers import get_solver
 from ..solvers.edm_stochastic import gamma
 from . import rounding
 from .intervals import Interval, place
@@ -46,7 +46,7 @@ def algorithm_2(
     config: PlanConfig, grid: tuple[float, ...], intervals: list[Interval], round_sigma: Round | None
 ) -> Trajectory:
     """Run Algorithm 2 on `grid` (with its final 0) and record it."""
-    solver, restart_solver = get_solver(config.solver), get_solver(config.restart_solver or config.solver)
+    solver, restart_solver = config.solvers
 
     def churn(t: float) -> float:
         return gamma(t, config.s_churn, config.s_min, config.s_max, config.steps) if config.s_churn else 0.0
@@ -57,17 +57,32 @@ def algorithm_2(
     N = len(grid) - 1
     first, end = config.eta_window or (0, N)
     restart_eta = config.eta if config.eta_window is None else 0.0
-    x = Trajectory(grid[0], config.process, config.s_noise, config.eta, round_sigma)
+    x = Trajectory(grid[0], config.process, config.s_noise, config.eta, round_sigma, network_levels(config))
     for i, (t, s) in enumerate(pairwise(grid)):
         eta = config.eta if first <= i < end else 0.0
-        x.backward((t, s), solver, churn, remaining=N - i, eta=eta)  # line 3
+        after = (*grid, 0.0)[i + 2]
+        x.backward((t, s), solver, churn, eta=eta, remaining=N - i, first=grid[0], after=after, index=i)  # line 3
         for j in (j for j in intervals if j.index == i + 1):
             for k in range(j.K):
                 x.forward(j.t_min, j.t_max)  # line 6: the jump
                 x.forget()  # the history of a multistep solver
-                place = {"interval": j.number, "iteration": k}
+                place = {"interval": j.number, "iteration": k, "index": i}
                 x.backward(j.levels, restart_solver, restart_churn, eta=restart_eta, **place)  # lines 7 and 8
     return x
+
+
+def network_levels(config: PlanConfig) -> Callable[[float], float] | None:
+    """Return level of the state → level that the network is told, None where they are the same.
+
+    `network_sigmas` has one for each level of the main grid; between two of them the network's is interpolated in ln σ,
+    and outside it keeps the ratio of the nearest one.
+    """
+    if not config.network_sigmas:
+        return None
+    known = np.log(np.array(config.sigmas[::-1]))
+    ratio = np.log(np.array(config.network_sigmas[::-1])) - known
+    exact = dict(zip(config.sigmas, config.network_sigmas, strict=True))
+    return lambda t: exact.get(t) or t * float(np.exp(np.interp(np.log(t), known, ratio)))
 
 
 class Compiled(NamedTuple):

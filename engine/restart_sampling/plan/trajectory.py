@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -54,9 +55,19 @@ class Trajectory:
         s_noise: factor on the std of every injected noise.
         eta: noise of ancestral solvers; 0 is DDIM.
         round_sigma: rounds levels to those the network was trained on.
+        network_levels: level of the state → level that the network is told; None: the same.
     """
 
-    def __init__(self, t_0: float, process: str, s_noise: float, eta: float, round_sigma: Round | None = None) -> None:
+    def __init__(
+        self,
+        t_0: float,
+        process: str,
+        s_noise: float,
+        eta: float,
+        round_sigma: Round | None = None,
+        network_levels: Churn | None = None,
+    ) -> None:
+        self.network_levels = network_levels
         self.process, self.s_noise, self.eta, self.round_sigma = process, s_noise, eta, round_sigma
         self.initial_noise = t_0
         self.dropped = 0  # steps of zero length
@@ -64,6 +75,8 @@ class Trajectory:
         self._scale, self._variance = 1.0, 0.0  # noise that waits for the next evaluation
         self._kept = 0  # how many forms the step before kept
         self._levels: tuple[float, ...] = ()  # where the steps that the history comes from began, the latest first
+        self._note: Any = None  # of the step before
+        self._solver: Solver | None = None  # of the step before
 
     def forward(self, t: float, t_up: float) -> None:
         """Raise the state from level t to level t_up ≥ t by fresh noise; t_up = t is the identity."""
@@ -72,7 +85,7 @@ class Trajectory:
 
     def forget(self) -> None:
         """Drop the history of a multistep solver, which a jump makes worthless."""
-        self._kept, self._levels = 0, ()
+        self._kept, self._levels, self._note = 0, (), None
 
     def backward(
         self,
@@ -82,6 +95,9 @@ class Trajectory:
         *,
         remaining: int | None = None,
         eta: float | None = None,
+        first: float | None = None,
+        after: float = 0.0,
+        index: int = 0,
         interval: int | None = None,
         iteration: int = 0,
     ) -> None:
@@ -91,25 +107,55 @@ class Trajectory:
             churn: level t → γ ≥ 0; the step then starts at t̂ = t(1 + γ).
             eta: noise of ancestral solvers on this leg; default: that of the trajectory.
             remaining: steps to the end of the whole leg, where `levels` are only its beginning.
+            first: the first level of the whole leg; default: of `levels`.
+            after: the level of the leg after `levels`, 0 for none.
+            index: the number of the first step on the main grid.
+
+        A step from another solver, or from a level that churn raised, begins without a history.
         """
         remaining = len(levels) - 1 if remaining is None else remaining
-        eta = self.eta if eta is None else eta
+        eta, first = self.eta if eta is None else eta, levels[0] if first is None else first
+        if solver is not self._solver:
+            self.forget()
+        self._solver = solver
         for k, (t, s) in enumerate(pairwise(levels)):
             if t <= s:
                 self.dropped += 1
                 continue
             t_hat = self._churned(t, churn(t))
+            if t_hat > t:
+                self.forget()
             self.forward(t, t_hat)
             self._inject(t_hat)
             history = tuple(Form(history=unit(j)) for j in range(self._kept))
-            position = Position(remaining - k, interval is not None, history, self._levels, eta, self.process)
+            position = Position(
+                remaining=remaining - k,
+                restart=interval is not None,
+                history=history,
+                levels=self._levels,
+                eta=eta,
+                process=self.process,
+                options=solver.settings,
+                note=self._note,
+                first=first,
+                after=(*levels, after)[k + 2],
+                index=index + (k if interval is None else 0),
+            )
             D = Tracer()
             new = solver.step(X, t_hat, s, D, position)
             self._kept, self._levels = len(new.keep), (t_hat, *self._levels)[: len(new.keep)]
-            stages = tuple(Stage(stage.level, self._scaled(stage.z)) for stage in D.stages)
+            self._note = new.note
+            stages = tuple(replace(stage, z=self._scaled(stage.z), asked=self._asked(stage)) for stage in D.stages)
             result, keep = self._scaled(new.x), tuple(map(self._scaled, new.keep))
             noise, draws = new.noise * self.s_noise, (0,) * D.draws
             self._steps.append(Step(t_hat, s, stages, result, noise, 0, s, keep, draws, interval, iteration))
+
+    def _asked(self, stage: Stage) -> float | None:
+        """Return the level that the network is told at a stage, None for that of the state."""
+        if stage.asked is not None or self.network_levels is None:
+            return stage.asked
+        level = self.network_levels(stage.level)
+        return None if level == stage.level else level
 
     def _scaled(self, form: Form) -> Form:
         """Return a form with S_noise on its noise."""

@@ -185,7 +185,7 @@ def bind(plan: Plan, parameterization: Parameterization, variant: Variant = PLAI
     coef[1:, layout.W] = weights(plan)
     _guide(plan.config, coef[1:], code[1:])
     if variant.paste is not None:
-        _paste(plan, variant.paste, sigma, coef, code)
+        _paste(plan, variant.paste, coef, code)
     return Table(plan, coef, code, sigma, variant)
 
 
@@ -214,9 +214,9 @@ def _guide(config: PlanConfig, coef: np.ndarray, code: np.ndarray) -> None:
     code[acts, layout.FLAGS] |= flag
 
 
-def _paste(plan: Plan, noise: str, sigma: np.ndarray, coef: np.ndarray, code: np.ndarray) -> None:
-    """Make every row paste the known image at the level where the network is asked next."""
-    levels = np.array([*sigma[1:], plan.steps[-1].s])
+def _paste(plan: Plan, noise: str, coef: np.ndarray, code: np.ndarray) -> None:
+    """Make every row paste the known image at the level of the state that the network sees next."""
+    levels = np.array([*(stage.level for step in plan.steps for stage in step.stages), plan.steps[-1].s])
     rows = slice(1 if noise == "fresh" else 0, None)
     coef[rows, layout.K] = [alpha(plan.process, level) for level in levels[rows]]
     coef[rows, layout.S_K] = levels[rows]

@@ -31,6 +31,6 @@ SOLVER = Solver(
     title="DDPM ancestral",
     label="DDPM",
     source="DDPM, arXiv 2006.11239, Algorithm 2; ancestral sampling on EDM's grid",
-    aliases=("ancestral", "euler-ancestral"),
+    aliases=("ancestral",),
     rank=4,
 )

@@ -34,6 +34,7 @@ SOLVER = Solver(
     title="DPM-Solver-2 (single-step)",
     label="DPM-Solver-2",
     source="DPM-Solver, arXiv 2206.00927, Algorithm 1",
-    aliases=("dpm-solver-2",),
+    processes=("ve", "flow"),
+    aliases=("dpm-solver-2", "dpm_2"),
     rank=5,
 )

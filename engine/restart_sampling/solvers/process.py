@@ -6,6 +6,9 @@ r"""The two states that are walked, x_t = α(t)·x₀ + σ(t)·ε.
 | flow    | 1 − t | t    | flow matching, rectified flow |
 
 Limiting cases: t_up = t lifts nothing; t = 0 has λ = +∞; t = 1 of a flow is pure noise, λ = −∞.
+
+Solvers that interpolate in λ need a number there: :func:`lam` takes the λ of 1 − 1e-6, at which all but a millionth of
+the state is noise. Coefficients of x are exact at t = 1 all the same.
 """
 
 from __future__ import annotations
@@ -36,3 +39,13 @@ def log_snr(process: str, t: float) -> float:
     if t == 0:
         return math.inf
     return math.log(a / t) if a > 0 else -math.inf
+
+
+def lam(process: str, t: float) -> float:
+    """Return λ(t) = ln(α/σ) as a number that can be calculated with: that of 1 − 1e-6 for the pure noise of a flow."""
+    return log_snr(process, min(t, 1 - 1e-6) if process == "flow" else t)
+
+
+def level(process: str, lam: float) -> float:
+    """Return the t at which λ(t) is `lam`: e^(−λ) for ve, 1/(1 + e^λ) for a flow."""
+    return 1.0 / (1.0 + math.exp(lam)) if process == "flow" else math.exp(-lam)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..common.checks import did_you_mean, shown
 from ..common.errors import ConfigError
 from ..common.scan import records
+from .option import Pairs, split
 from .trace import Solver
 
 
@@ -14,7 +17,7 @@ def _found() -> list[Solver]:
     owner: dict[str, str] = {}
     found = records(str(__package__), [str(Path(__file__).parent)], "SOLVER", Solver)
     for file, solver in found.items():
-        for name in (solver.name, *solver.aliases):
+        for name in (solver.name, *(split(alias)[0] for alias in solver.aliases)):
             if name in owner:
                 raise ConfigError(
                     f"solvers/{file}.py: the name {name!r} is that of solvers/{owner[name]}.py; choose another"
@@ -24,7 +27,10 @@ def _found() -> list[Solver]:
 
 
 SOLVERS: dict[str, Solver] = {solver.name: solver for solver in _found()}
-_BY_ANY_NAME = {name: s for s in SOLVERS.values() for name in (s.name, *s.aliases)}
+_BY_ANY_NAME = dict(SOLVERS)
+for _solver in SOLVERS.values():
+    for _alias, _options in map(split, _solver.aliases):
+        _BY_ANY_NAME[_alias] = _solver.using(_options)
 
 
 def handling(process: str) -> tuple[str, ...]:
@@ -40,9 +46,19 @@ def accurate() -> tuple[str, ...]:
     return tuple(name for name in handling("ve") if SOLVERS[name].family == "ode" and SOLVERS[name].order >= 2)
 
 
-def get_solver(name: str) -> Solver:
-    """Return the solver called `name`, or with that alias; ConfigError lists the choices."""
-    if isinstance(name, str) and name in _BY_ANY_NAME:
-        return _BY_ANY_NAME[name]
+def get_solver(name: str, options: Mapping[str, Any] | Pairs = ()) -> Solver:
+    """Return the solver called `name`, or with that alias, with these options on top of those that the name has.
+
+    Args:
+        name: a name, or a name with options such as "unipc:order=2", see option.py.
+
+    Raises:
+        ConfigError: the solver is not known (lists the choices), or it cannot have an option.
+    """
+    if isinstance(name, str):
+        plain, own = split(name)
+        if plain in _BY_ANY_NAME:
+            chosen = {**own, **dict(options)}
+            return _BY_ANY_NAME[plain].using(chosen) if chosen else _BY_ANY_NAME[plain]
     hint = did_you_mean(name, _BY_ANY_NAME)
     raise ConfigError(f"solver {shown(name)} is not known; choose one of {', '.join(SOLVERS)}{hint}")

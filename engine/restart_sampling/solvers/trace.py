@@ -10,10 +10,14 @@ tensors.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import zip_longest
+from types import MappingProxyType
 from typing import Any
+
+from .option import Option, read_options, written
 
 
 def _sum(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, ...]:
@@ -57,10 +61,19 @@ def unit(place: int) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Stage:
-    """One network evaluation: D_k = D(z; level)."""
+    """One network evaluation: D_k = D(z; level).
+
+    `asked` is the level that the network is told where that is not the state's (LD3, AdaSDE), else None.
+    """
 
     level: float
     z: Form
+    asked: float | None = None
+
+    @property
+    def network(self) -> float:
+        """The level that the network is told."""
+        return self.level if self.asked is None else self.asked
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,11 @@ class Position:
             form of each step, the latest first, has kept history[j] at levels[j].
         eta: scale of the noise of ancestral sampling.
         process: the state, see process.py.
+        options: every option of the solver, by name.
+        note: what the step before noted for this one; None at the start and after every jump.
+        first: the level at which this leg began: the main grid, or an interval.
+        after: the level after s on this leg; 0 where s is its last.
+        index: the number of this step on the main grid, from 0; inside an interval that of the step before it.
     """
 
     remaining: int = 1
@@ -83,6 +101,11 @@ class Position:
     levels: tuple[float, ...] = ()
     eta: float = 1.0
     process: str = "ve"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    note: Any = None
+    first: float = math.inf
+    after: float = 0.0
+    index: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,11 +116,13 @@ class Update:
         x: the new state.
         noise: std of fresh noise to add to it, in which no stage has a part (noise that stages share is `D.draw()`).
         keep: what the next step needs of this one and of those before it: D's or slopes.
+        note: a plain value that the next step finds as `position.note`.
     """
 
     x: Form
     noise: float = 0.0
     keep: tuple[Form, ...] = ()
+    note: Any = None
 
 
 @dataclass
@@ -107,8 +132,9 @@ class Tracer:
     stages: list[Stage] = field(default_factory=list)
     draws: int = 0
 
-    def __call__(self, z: Form, level: float) -> Form:
-        self.stages.append(Stage(level, z))
+    def __call__(self, z: Form, level: float, asked: float | None = None) -> Form:
+        """Return D(z; level), one network evaluation; the network is told the level `asked` if it is given."""
+        self.stages.append(Stage(level, z, asked))
         return Form(D=unit(len(self.stages) - 1))
 
     def draw(self) -> Form:
@@ -125,12 +151,13 @@ class Solver:
     """A solver: its step function and everything else that anyone asks of it.
 
     Attributes:
-        name: as `--solver` has it. aliases: other names for it.
+        name: as `--solver` has it. aliases: other names for it; "name:option=value" is one that stands for options too.
         step: one step of it, see the module docstring.
-        order: convergence order of the deterministic part.
+        order: convergence order of the deterministic part, with the default options.
         title: for `Plan.explain`. label: for tables and pictures; default: the title.
         source: the paper with its arXiv number or DOI, and the equation or algorithm.
         processes: the states that it handles, see process.py.
+        options: its options. chosen: those that differ from the defaults, see :meth:`using`.
         study: plan options with which studies of samplers run it.
         rank: its place in lists; a solver without one comes after those that have one, by name.
         evaluations: the most network evaluations that one step takes.
@@ -149,8 +176,10 @@ class Solver:
     label: str = ""
     processes: tuple[str, ...] = ("ve",)
     aliases: tuple[str, ...] = ()
+    options: tuple[Option, ...] = ()
     study: tuple[tuple[str, Any], ...] = ()
     rank: float = math.inf
+    chosen: tuple[tuple[str, Any], ...] = ()
     evaluations: int = field(init=False)
     noisy: bool = field(init=False)
     multistep: bool = field(init=False)
@@ -158,7 +187,8 @@ class Solver:
 
     def __post_init__(self) -> None:
         D = Tracer()
-        update = self.step(X, 0.9, 0.5, D, Position(remaining=9, process=self.processes[0]))
+        at = Position(remaining=9, process=self.processes[0], options=self.settings, first=0.9, after=0.3)
+        update = self.step(X, 0.9, 0.5, D, at)
         noisy = update.noise > 0 or D.draws > 0
         sde = noisy or dict(self.study).get("s_churn", 0.0) > 0
         found = {
@@ -170,3 +200,18 @@ class Solver:
         }
         for name, value in found.items():
             object.__setattr__(self, name, value)
+
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """Every option with its value."""
+        return MappingProxyType({option.name: option.default for option in self.options} | dict(self.chosen))
+
+    @property
+    def spec(self) -> str:
+        """The name with the options that were chosen, as `--solver` reads it: "unipc:order=2"."""
+        return written(self.name, self.chosen)
+
+    def using(self, given: Mapping[str, Any]) -> Solver:
+        """Return the solver with these options on top of those it has. ConfigError for one it cannot have."""
+        chosen = read_options(self.name, self.options, dict(self.chosen) | dict(given))
+        return self if chosen == self.chosen else replace(self, chosen=chosen)
