@@ -20,6 +20,9 @@ A soft mask changes the state after a row (row/reference.py): what the network s
 and D_k depends on it through c_skip. So each pasted state is a coordinate of its own, P_1 … P_S, which x has if the row
 stores it. With a hard mask that makes no difference: under the mask everything is overwritten.
 
+The noise that is added on arrival is in x and in nothing else. It has a coordinate as well, so that what is kept for the
+next step is never written as a combination of x that would bring it along.
+
 No solver is special-cased, and nothing here knows a noise level.
 """
 
@@ -105,8 +108,8 @@ class Lowering:
         """
         S, M = len(step.stages), len(step.draws)
         seen = S if self.pasted else 0  # coordinates of pasted states
-        basis = np.eye(1 + R + S + seen + M)
-        F, P, noise = np.split(basis[1 + R :], (S, S + seen))
+        basis = np.eye(1 + R + S + seen + 1 + M)
+        F, P, (fresh,), noise = np.split(basis[1 + R :], (S, S + seen, S + seen + 1))
         history = [sum((a * e for a, e in zip(kept, basis, strict=False)), 0 * basis[0]) for kept in self._kept]
         D: list[Vector] = []
 
@@ -124,7 +127,9 @@ class Lowering:
         targets, keep = [*z[1:], vector(step.result)], [vector(form) for form in step.keep]
         used = [any(kept[1 + j] for kept in self._kept) for j in range(R)]
         state = State(basis[0], tuple(basis[1 + j] if used[j] else None for j in range(R)))
-        search = _Search(targets, list(P) if self.pasted else targets, keep, M, bool(step.noise))
+        stored = list(P) if self.pasted else [*targets]
+        stored[-1] = stored[-1] + fresh * bool(step.noise)
+        search = _Search(targets, stored, keep, M, bool(step.noise))
         found = search.run(state, 0)
         if found is None:
             raise ConfigError(search.reason)

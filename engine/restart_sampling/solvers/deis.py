@@ -29,21 +29,18 @@ BETA_MIN = TOP - BETA_D / 2
 
 def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     """Return the state at level s after one evaluation at t, and slopes for the next step."""
-    process, D_0 = position.process, D(x, t)
+    D_0, order, tab = D(x, t), position.options["order"], position.options["variant"] == "tab"
     if s == 0:
         return Update(D_0)
-    n = position.options["order"]
-    kept: tuple[Form, ...]
-    if position.options["variant"] == "tab":
-        kept = ((x - D_0) / t, *position.history[: n - 1])
-        return Update(x + combined(_tab(t, s, (t, *position.levels)[: len(kept)]), kept), keep=kept[: n - 1])
-    kept = ((x - alpha(process, t) * D_0) / t, *position.history[: n - 1])
-    start, a = lam(process, t), alpha(process, s)
-    h, v = lam(process, s) - start, [lam(process, at) - start for at in (t, *position.levels)[: len(kept)]]
-    # ∫ l_j dρ is the integral of integrals.py with c = −1.
-    w = [s * b for b in exponential(-1.0, h, v)]
-    ratio = (s / t) * math.exp(h)  # α_s/α_t
-    return Update(ratio * x + combined(w, kept), keep=kept[: n - 1]) if a else Update(combined(w, kept))
+    lowered = position.options["lower_final"] and not position.restart
+    n = min(order, max(1, position.remaining - 1)) if lowered else order
+    e = (x - (1.0 if tab else alpha(position.process, t)) * D_0) / t
+    used, levels = (e, *position.history)[:n], (t, *position.levels)[:n]
+    v = [lam(position.process, level) - lam(position.process, t) for level in (s, *levels[: len(used)])]
+    # ∫ l_j dρ is σ_s times the integral of integrals.py with c = −1.
+    w = _tab(t, s, levels[: len(used)]) if tab else [s * b for b in exponential(-1.0, v[0], v[1:])]
+    ratio = 1.0 if tab else (s / t) * math.exp(v[0])  # α_s/α_t
+    return Update(ratio * x + combined(w, used), keep=(e, *position.history)[: order - 1])
 
 
 def _tab(t: float, s: float, levels: tuple[float, ...]) -> list[float]:
@@ -71,6 +68,7 @@ SOLVER = Solver(
     aliases=("tab-deis", "DEISMultistepScheduler:order=2,variant=log-rho"),
     options=(
         Option("order", 3, "values that a step uses", (2, 3, 4)),
+        Option("lower_final", False, "lower the order on the last steps above 0"),
         Option("variant", "tab", "what the polynomial is in", ("tab", "log-rho")),
     ),
     rank=23,

@@ -36,14 +36,16 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     e = (x - alpha(process, t) * D_0) / t
     r = [(a - b) / h for a, b in pairwise(lams[1:])]
     slopes = [(a - b) / r_j for a, b, r_j in zip((e, *position.history), position.history, r, strict=False)]
-    change, order = math.expm1(h) * e, 2 if options["sde"] else options["order"]
-    if slopes and (len(slopes) == 1 or order == 2):
+    order = min(options["order"], 2) if options["sde"] else options["order"]
+    now = min(order, max(1, position.remaining - 1)) if options["lower_final"] and not position.restart else order
+    change, slopes = math.expm1(h) * e, slopes[: now - 1]
+    if len(slopes) == 1:
         change = change + 0.5 * math.expm1(h) * slopes[0]
     elif slopes:
         bend = (slopes[0] - slopes[1]) / (r[0] + r[1])
         kappa = 2.0 if options["variant"] == "third-order" else 1.0
-        # ψ₂(h) = φ₂(−h) and ψ₃(h) = −φ₃(−h) of integrals.py, up to signs.
-        change = change + phi2(-h) * (slopes[0] + r[0] * bend) - kappa * phi3(-h) * bend
+        # ψ₂ = −φ₂(−h) and ψ₃ = φ₃(−h) of integrals.py.
+        change = change - phi2(-h) * (slopes[0] + r[0] * bend) + kappa * phi3(-h) * bend
     ratio = (s / t) * math.exp(h)  # α_s/α_t
     noisy = options["sde"] and position.eta > 0
     if noisy and position.eta != 1:
@@ -65,6 +67,7 @@ SOLVER = Solver(
     options=(
         Option("order", 2, "values that a step uses", (1, 2, 3)),
         Option("variant", "third-order", "weight of the last term of order 3", ("third-order", "diffusers")),
+        Option("lower_final", False, "lower the order on the last steps above 0"),
         Option("sde", False, "add noise, for eta = 1"),
     ),
     rank=33,
