@@ -13,9 +13,7 @@ Limiting cases: with one earlier value it is 2M, with none Euler; s = 0 is D.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
-from .integrals import leap, phi2, phi3
+from .integrals import differences, leap, phi2, phi3
 from .option import Option
 from .process import lam
 from .trace import Form, Position, Solver, Tracer, Update
@@ -31,14 +29,12 @@ def stochastic(x: Form, t: float, s: float, D: Tracer, position: Position, eta: 
     to_s = leap(position.process, t, s, eta)
     z, new = to_s.c * to_s.h, to_s.x * x + to_s.first * D_0
     lams = [lam(position.process, at) for at in (t, *position.levels)]
-    r = [(a - b) / to_s.h for a, b in pairwise(lams)]
-    slopes = [(a - b) / r_j for a, b, r_j in zip((D_0, *position.history), position.history, r, strict=False)]
-    if len(slopes) == 1:
-        new = new + to_s.alpha * phi2(z) * slopes[0]
-    elif slopes:
-        bend = (slopes[0] - slopes[1]) / (r[0] + r[1])
+    slope, bend, r = differences((D_0, *position.history), lams, to_s.h)
+    if slope is not None:
+        new = new + to_s.alpha * phi2(z) * slope
+    if bend is not None:
         kappa = 2.0 if position.options["variant"] == "third-order" else 1.0
-        new = new + to_s.alpha * (phi2(z) * (slopes[0] + r[0] * bend) - kappa * phi3(z) * bend)
+        new = new + to_s.alpha * (phi2(z) * r - kappa * phi3(z)) * bend
     return Update(new, to_s.std, keep=(D_0, *position.history[:1]))
 
 

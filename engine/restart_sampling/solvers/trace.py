@@ -107,6 +107,13 @@ class Position:
     after: float = 0.0
     index: int = 0
 
+    def lowered(self, order: int, left: int = 0) -> int:
+        """Return the order for the last steps of the main grid: at most the steps up to the one of order 1.
+
+        `left` counts the steps of order 1 after that one. Inside an interval orders are not lowered.
+        """
+        return order if self.restart else min(order, max(1, self.remaining - left))
+
 
 @dataclass(frozen=True)
 class Update:
