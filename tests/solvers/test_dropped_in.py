@@ -112,15 +112,22 @@ def test_a_solver_says_what_others_ask_of_it(solver: Solver):
             assert len(D.stages) == solver.evaluations
 
 
-NOISY = """euler-ancestral dpm2-ancestral dpm++2s-ancestral dpm++sde dpm++2m-sde dpm++3m-sde sa-solver seeds2 seeds3 er-sde
-    lcm tcd ddpm flow-grpo cps"""
-MULTISTEP = """dpm++2m dpm++2m-sde dpm++3m dpm++3m-sde sa-solver unipc lms ab2 ipndm deis gradient-estimation res-multistep
-    er-sde dpm-solver"""
-OTHER_NAMES = """dpm_2 dpm_2_ancestral dpmpp_2s_ancestral dpmpp_sde dpmpp_2m dpmpp_2m_sde dpmpp_3m_sde euler_ancestral uni_pc
-    uni_pc_bh2 ipndm ipndm_v deis lms res_multistep res_multistep_ancestral gradient_estimation seeds_2 seeds_3 ddim
-    exp_heun_2_x0 exp_heun_2_x0_sde sa_solver sa_solver_pece er_sde heunpp2 lcm ddpm
-    UniPCMultistepScheduler DEISMultistepScheduler SASolverScheduler LMSDiscreteScheduler LCMScheduler TCDScheduler
-    IPNDMScheduler DPMSolverSDEScheduler KDPM2AncestralDiscreteScheduler EulerAncestralDiscreteScheduler"""
+NOISY = """
+    euler-ancestral dpm2-ancestral dpm++2s-ancestral dpm++sde dpm++2m-sde dpm++3m-sde sa-solver seeds2 seeds3
+    er-sde lcm tcd ddpm flow-grpo cps
+"""
+MULTISTEP = """
+    dpm++2m dpm++2m-sde dpm++3m dpm++3m-sde sa-solver unipc lms ab2 ipndm deis gradient-estimation
+    res-multistep er-sde dpm-solver
+"""
+OTHER_NAMES = """
+    dpm_2 dpm_2_ancestral dpmpp_2s_ancestral dpmpp_sde dpmpp_2m dpmpp_2m_sde dpmpp_3m_sde euler_ancestral
+    uni_pc uni_pc_bh2 ipndm ipndm_v deis lms res_multistep res_multistep_ancestral gradient_estimation seeds_2
+    seeds_3 ddim exp_heun_2_x0 exp_heun_2_x0_sde sa_solver sa_solver_pece er_sde heunpp2 lcm ddpm
+    UniPCMultistepScheduler DEISMultistepScheduler SASolverScheduler LMSDiscreteScheduler LCMScheduler
+    TCDScheduler IPNDMScheduler DPMSolverSDEScheduler KDPM2AncestralDiscreteScheduler
+    EulerAncestralDiscreteScheduler
+"""
 
 
 def test_what_is_found_by_tracing():
