@@ -43,9 +43,9 @@ FLOW = {
 }
 VARIANTS = (
     "unipc:order=2", "unipc:variant=bh1", "sa-solver:pece=true", "sa-solver:corrector=0",
-    "sa-solver:tau_max=3,tau_min=0.2", "seeds2:weights=phi2", "exp-heun:sde=true", "res-multistep:sde=true", "dpm++2m-sde:variant=heun",
-    "lms:order=2",
-    "deis:order=2,variant=log-rho", "dpm-solver:order=3", "er-sde:variant=published", "lms:to_zero=k-diffusion",
+    "sa-solver:tau_max=3,tau_min=0.2", "seeds2:weights=phi2", "exp-heun:sde=true", "res-multistep:sde=true",
+    "dpm++2m-sde:variant=heun", "lms:order=2", "deis:order=2,variant=log-rho", "dpm-solver:order=3",
+    "er-sde:variant=published", "lms:to_zero=k-diffusion",
 )  # fmt: skip
 VE_SOLVERS = ("heun", "dpm++2m", *handling("ve"), *VARIANTS)
 FLOW_SOLVERS = (*handling("flow"), *VARIANTS)
