@@ -1,11 +1,11 @@
 r"""Search the best ODE sampler, SDE sampler and Restart for budgets of evaluations, each family with the same trials.
 
 For every budget the three families take turns. A trial of a family is a point of its space: a solver with its options,
-the exponent rho of the grid, and the noise (eta, churn, S_noise) or the Restart intervals; the main grid has the most points
-that the budget pays for. The first trials of a budget are random points, each with the next solver of the list, so that none
-is left out; the others change one to three coordinates of the family's best point so far, of this budget or a smaller one.
-The distance of a point is that of `tune`: on one extractor, the same seeds for all, classes weighted alike. Seeds and
-extractor have no part in what benchmarks/compare_samplers.py measures.
+the exponent rho of the grid, and the noise (eta, churn, S_noise) or the Restart intervals; the main grid has the most
+points that the budget pays for. The first trials of a budget are random points, each with the next solver of the list,
+so that none is left out; the others change one to three coordinates of the family's best point so far, of this budget
+or a smaller one. The distance of a point is that of `tune`: on one extractor, the same seeds for all, classes weighted
+alike. Seeds and extractor have no part in what benchmarks/compare_samplers.py measures.
 
     python benchmarks/search_samplers.py          # about half an hour on 2 cores; goes on where the rows end
 """
@@ -34,14 +34,16 @@ RANDOM = 0.5  # share of the trials of a budget that are random points
 IMAGES, FIRST_SEED = 300, 3_000_000
 FAMILIES = ("ode", "sde", "restart")
 ODE = (
-    "unipc:order=2", "dpm++2m", "deis", "ipndm:order=2", "dpm++3m", "unipc", "lms:order=3", "res-multistep", "exp-heun",
-    "heun", "deis:order=2,variant=log-rho", "ipndm:order=3", "dpm-solver", "unipc:order=1", "lms:order=2", "dpm2", "dpm3",
-    "gradient-estimation", "ipndm", "euler", "deis:order=3,variant=log-rho", "unipc:variant=bh1", "lms", "heunpp2",
+    "unipc:order=2", "dpm++2m", "deis", "ipndm:order=2", "dpm++3m", "unipc", "lms:order=3", "res-multistep",
+    "exp-heun", "heun", "deis:order=2,variant=log-rho", "ipndm:order=3", "dpm-solver", "unipc:order=1",
+    "lms:order=2", "dpm2", "dpm3", "gradient-estimation", "ipndm", "euler", "deis:order=3,variant=log-rho",
+    "unipc:variant=bh1", "lms", "heunpp2",
 )  # fmt: skip
 SDE = (
-    "dpm++2m-sde", "sa-solver", "edm-stochastic", "er-sde", "seeds2", "dpm++3m-sde", "sa-solver:predictor=2,corrector=2",
-    "euler-ancestral", "dpm++2m-sde:variant=heun", "dpm++sde", "edm-stochastic", "er-sde:order=2", "exp-heun:sde=true",
-    "dpm++2s-ancestral", "seeds3", "res-multistep:sde=true", "dpm2-ancestral", "dpm++3m-sde:variant=k-diffusion",
+    "dpm++2m-sde", "sa-solver", "edm-stochastic", "er-sde", "seeds2", "dpm++3m-sde",
+    "sa-solver:predictor=2,corrector=2", "euler-ancestral", "dpm++2m-sde:variant=heun", "dpm++sde",
+    "edm-stochastic", "er-sde:order=2", "exp-heun:sde=true", "dpm++2s-ancestral", "seeds3",
+    "res-multistep:sde=true", "dpm2-ancestral", "dpm++3m-sde:variant=k-diffusion",
 )  # fmt: skip
 RESTART = ("dpm++2m", "unipc:order=2", "dpm++2m", "deis", "dpm++3m", "heun", "unipc", "ipndm:order=2")
 # What is known to be good is among the first trials: the churn of the Restart paper, levels at higher noise.
@@ -71,7 +73,8 @@ def coordinates(family: str) -> dict[str, tuple[Any, ...]]:
     if family == "sde":
         return {
             "solver": SDE, "rho": RHO, "eta": (0.1, 0.2, 0.35, 0.5, 0.7, 1.0), "s_noise": (1.0, 1.0, 1.003, 1.007),
-            "s_churn": (2.0, 5.0, 10.0, 20.0, 40.0, 80.0), "window": ((0.0, 80.0), (0.01, 1.0), (0.05, 5.0), (0.05, 50.0)),
+            "s_churn": (2.0, 5.0, 10.0, 20.0, 40.0, 80.0),
+            "window": ((0.0, 80.0), (0.01, 1.0), (0.05, 5.0), (0.05, 50.0)),
         }  # fmt: skip
     found: dict[str, tuple[Any, ...]] = {
         "solver": RESTART, "rho": RHO, "restart_solver": (None, None, "heun"), "s_noise": (1.0, 1.0, 1.003),
