@@ -49,7 +49,7 @@ def searched() -> list[Row]:
 
 def candidate_of(row: Row, plan: Plan) -> Candidate:
     """Return the plan of a row of the search as a candidate; its name is family:digest."""
-    solver, inside = plan.config.solvers
+    solver = plan.config.solvers[0]
     title = solver.label + " + Restart" * bool(plan.intervals)
     return Candidate(f"{row['family']}:{row['plan']}", row["family"], "engine", title, solver.source, partial(_none))
 

@@ -15,7 +15,7 @@ import math
 from ..common.errors import ConfigError
 from .integrals import differences, phi2, phi3
 from .option import Option
-from .process import alpha, lam
+from .process import lam, signal
 from .trace import Form, Position, Solver, Tracer, Update
 
 
@@ -31,7 +31,7 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     order = min(o["order"], 2) if o["sde"] else o["order"]
     now = position.lowered(order, 1) if o["lower_final"] else order
     end, *lams = (lam(process, at) for at in (s, t, *position.levels))
-    h, e = end - lams[0], (x - alpha(process, t) * D_0) / t
+    h, e = end - lams[0], (x - signal(process, t) * D_0) / t
     slope, bend, r = differences((e, *position.history)[:now], lams, h)
     change = math.expm1(h) * e
     if slope is not None and bend is not None:  # ψ₂ = −φ₂(−h) and ψ₃ = φ₃(−h) of integrals.py
