@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import did_you_mean, shown
+from ..common.checks import choice, did_you_mean, shown
 from ..common.errors import ConfigError
 from .levels import sd_sigmas as sd_sigmas
 from .schedules.edm import karras as karras
@@ -26,12 +26,13 @@ from .schedules.exponential import exponential as exponential
 from .schedules.flow import flow as flow
 from .schedules.iddpm import iddpm as iddpm
 from .schedules.registry import BY_ANY_NAME, RULES
-from .schedules.rule import checked, positive, with_ends
+from .schedules.rule import FLOW_ENDS, checked, positive, with_ends
 from .schedules.sd import SPACINGS as SPACINGS
 from .schedules.sd import sd as sd
 from .schedules.ve import ve as ve
 from .schedules.vp import vp as vp
 
+PROCESSES = ("ve", "flow")
 SCHEDULES: tuple[str, ...] = tuple(RULES)
 
 
@@ -58,7 +59,7 @@ def get_schedule(name: str, rho: float = 7.0, **options: Any) -> Schedule:
     Args:
         rho: exponent of the edm grid, and of Karras segments.
         **options: the grid's own, such as shift, and `segment`, the rule inside Restart intervals: "karras" (default),
-            "own", or "timestep" (sd's own).
+            "own", or "timestep" (sd's own). With process="flow" a grid that can walks the times of a flow.
 
     Raises:
         ConfigError: unknown name or option (the closest match is named), rho not positive and finite.
@@ -83,14 +84,17 @@ def get_schedule(name: str, rho: float = 7.0, **options: Any) -> Schedule:
         raise ConfigError(
             f"segment {shown(inside)} is not known for schedule {rule.name!r}; choose one of {', '.join(rules)}"
         )
+    process = choice("process", options.pop("process", rule.process), PROCESSES) if rule.flows else rule.process
+    if rule.asks_process:
+        options["process"] = process
+    ends = rule.ends(**options) if callable(rule.ends) else FLOW_ENDS if process == "flow" else rule.ends
     if rule.uses_rho:
         options["rho"] = rho
     grid = partial(rule.function, **options)
     inner: Callable[[int, float, float], np.ndarray] = partial(karras, rho=rho)
     if inside != "karras":
         inner = grid if rule.segment is None else partial(rule.segment, **options)
-    ends = rule.ends(**options) if callable(rule.ends) else rule.ends
-    return Schedule(rule.name, grid, partial(_segment, inner), rule.process, *ends)
+    return Schedule(rule.name, grid, partial(_segment, inner), process, *ends)
 
 
 def _segment(rule: Callable[[int, float, float], np.ndarray], t_min: float, t_max: float, N: int) -> np.ndarray:

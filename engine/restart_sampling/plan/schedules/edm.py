@@ -25,7 +25,8 @@ SCHEDULE = Rule(
     karras,
     title="even in σ^(1/ρ)",
     source="EDM, arXiv 2206.00364, eq. 5",
-    aliases=("karras",),
+    aliases=("karras", "get_sigmas_karras", "use_karras_sigmas"),
+    flows=True,
     uses_rho=True,
     rank=0,
 )

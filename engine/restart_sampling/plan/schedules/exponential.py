@@ -15,4 +15,12 @@ def exponential(n: int, sigma_min: float, sigma_max: float) -> np.ndarray:
     return with_ends(np.exp(np.linspace(math.log(high), math.log(low), n)), low, high)
 
 
-SCHEDULE = Rule("exponential", exponential, title="even in ln σ", source="Score SDE, arXiv 2011.13456", rank=1)
+SCHEDULE = Rule(
+    "exponential",
+    exponential,
+    title="even in ln σ",
+    source="Score SDE, arXiv 2011.13456",
+    aliases=("get_sigmas_exponential", "use_exponential_sigmas"),
+    flows=True,
+    rank=1,
+)

@@ -31,6 +31,7 @@ class Rule:
         ends: (sigma_min, sigma_max) unless others are given; or what finds them from the options.
         segment: (N, t_min, t_max, **options) → levels inside an interval by this rule, if it is not `function`.
         segments: names of further rules for the inside of intervals that `segment` stands for.
+        flows: whether it also walks flows, by its option process="flow".
         uses_rho: whether the exponent of the plan is one of its arguments.
         rank: its place in lists; a rule without one comes after those that have one, by name.
         options: its options with their defaults, found in the signature of `function`.
@@ -45,6 +46,7 @@ class Rule:
     ends: tuple[float, float] | Callable[..., tuple[float, float]] = (0.002, 80.0)
     segment: Grid | None = None
     segments: tuple[str, ...] = ()
+    flows: bool = False
     uses_rho: bool = False
     rank: float = math.inf
     options: Mapping[str, Any] = field(init=False)
@@ -52,7 +54,23 @@ class Rule:
     def __post_init__(self) -> None:
         arguments = list(inspect.signature(self.function).parameters.values())[OWN_ARGUMENTS:]
         options = {a.name: a.default for a in arguments if not (self.uses_rho and a.name == "rho")}
+        if self.flows:
+            options["process"] = self.process
         object.__setattr__(self, "options", MappingProxyType(options))
+
+    @property
+    def asks_process(self) -> bool:
+        """Whether the process is an argument of the function."""
+        return "process" in inspect.signature(self.function).parameters
+
+
+def open_segment(function: Grid) -> Grid:
+    """Return the rule of intervals for a grid whose last level is above its lower end: one point less, and the end."""
+
+    def segment(N: int, t_min: float, t_max: float, **options: Any) -> np.ndarray:
+        return np.append(function(N - 1, t_min, t_max, **options), t_min)
+
+    return segment
 
 
 def with_ends(levels: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -56,6 +56,7 @@ SCHEDULE = Rule(
     vp,
     title="even in the time of VP",
     source="EDM, arXiv 2206.00364, Table 1, VP",
+    aliases=("get_sigmas_vp",),
     ends=(float(vp_sigma(1e-3)), float(vp_sigma(1.0))),
     rank=2,
 )
