@@ -1,7 +1,6 @@
 r"""DPM-Solver, multistep, in the noise prediction (DPM-Solver, arXiv 2206.00927; `dpmsolver` of diffusers).
 
 With e = (x − α·D)/σ, h = λ_s − λ_t, and a₀, b = bend, r₀ the divided differences of e as in integrals.py
-
     order 2:  x' = (α_s/α_t)·x − s(e^h − 1)·(e + a₀/2)
     order 3:  x' = (α_s/α_t)·x − s·[(e^h − 1)·e + ψ₂·(a₀ + r₀·b) + κψ₃·b],  ψ₂ = (e^h − 1)/h − 1, ψ₃ = ψ₂/h − ½.
 

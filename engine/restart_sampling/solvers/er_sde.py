@@ -1,7 +1,6 @@
 r"""ER-SDE-Solver, for the reverse SDE with noise of any scale n(ρ) (arXiv 2309.06169, Algorithm 3 and eq. 25).
 
 With ρ = σ/α, n(v) = v·(e^(v^0.3) + 10), r = n(ρ_s)/n(ρ_t), Δ = ρ_s − ρ_t and divided differences D', D'' of D in ρ
-
     x' = α_s·[r·x/α_t + (1 − r)·D + (Δ + n(ρ_s)·I₀)·D' + (Δ²/2 + n(ρ_s)·I₁)·D'' + √(ρ_s² − r²ρ_t²)·ε],
     I₀ = ∫ dv/n(v),  I₁ = ∫ (v − ρ_t)/n(v) dv  from ρ_s to ρ_t.
 
@@ -34,8 +33,8 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     r, change, a = float(n(rho_s) / n(rho_t)), rho_s - rho_t, alpha(process, s)
     published = position.options["variant"] == "published"
     points, width = (left_sum if published else quadrature)(rho_s, rho_t)
-    new = (a * r * rho_t / t) * x + a * (1 - r) * D_0
     slope, half, gap = differences((D_0, *position.history), (rho_t, *older), 1.0)  # D' and D''/2
+    new = (a * r * rho_t / t) * x + a * (1 - r) * D_0
     first, second = (float(n(rho_s) * np.sum(width * f / n(points))) for f in (1.0, points - rho_t))
     if slope is not None:
         new = new + a * (change + first) * slope
