@@ -5,8 +5,9 @@ With e = (x − α·D)/σ, h = λ_s − λ_t, r = h_last/h, and a₀, a₁ the d
     order 2:  x' = (α_s/α_t)·x − s(e^h − 1)·[e + (e − e₁)/(2r)]
     order 3:  x' = (α_s/α_t)·x − s(e^h − 1)·e − sψ₂·(a₀ + r₀/(r₀ + r₁)·(a₀ − a₁)) − κsψ₃/(r₀ + r₁)·(a₀ − a₁),
 
-ψ₂ = (e^h − 1)/h − 1, ψ₃ = ψ₂/h − ½. κ = 2 is third order; diffusers has κ = 1, the variant "diffusers". With `sde` the
-bracket of order 2 is doubled and s·√(e^(2h) − 1)·ε is added (`sde-dpmsolver`), for which η is 0 or 1.
+ψ₂ = (e^h − 1)/h − 1, ψ₃ = ψ₂/h − ½. κ = 2 is third order; diffusers has κ = 1, the variant "diffusers". With
+`second="heun"` order 2 has sψ₂·(e − e₁)/r for its last term, which is exact for an e that is linear in λ. With `sde`
+the change of order 2 is doubled and s·√(e^(2h) − 1)·ε is added (`sde-dpmsolver`), for which η is 0 or 1.
 
 The noise form has no step to 0 but Euler's, which returns D.
 
@@ -40,7 +41,7 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     now = min(order, max(1, position.remaining - 1)) if options["lower_final"] and not position.restart else order
     change, slopes = math.expm1(h) * e, slopes[: now - 1]
     if len(slopes) == 1:
-        change = change + 0.5 * math.expm1(h) * slopes[0]
+        change = change + (0.5 * math.expm1(h) if options["second"] == "midpoint" else -phi2(-h)) * slopes[0]
     elif slopes:
         bend = (slopes[0] - slopes[1]) / (r[0] + r[1])
         kappa = 2.0 if options["variant"] == "third-order" else 1.0
@@ -67,6 +68,7 @@ SOLVER = Solver(
     options=(
         Option("order", 2, "values that a step uses", (1, 2, 3)),
         Option("variant", "third-order", "weight of the last term of order 3", ("third-order", "diffusers")),
+        Option("second", "midpoint", "how the second order is reached", ("midpoint", "heun")),
         Option("lower_final", False, "lower the order on the last steps above 0"),
         Option("sde", False, "add noise, for eta = 1"),
     ),

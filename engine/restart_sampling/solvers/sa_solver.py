@@ -4,8 +4,9 @@ With η = τ², the SDE of integrals.py is integrated with D a polynomial in λ 
 at the new level is known, again through `corrector` values of which that is one, with the same noise. As in unipc.py a
 step corrects the state that it begins with. With `pece` the corrected state is evaluated once more, at twice the cost.
 
-There is noise in steps that arrive in [tau_min, tau_max]. `simple` takes the authors' simplified weights for 2 values,
-as diffusers does. Orders are lower at the start and on the last steps of the main grid.
+There is noise in steps that arrive in [tau_min, tau_max], or that begin there (`tau_at="start"`, as in diffusers).
+`simple` takes the authors' simplified weights for 2 values, as diffusers does. Orders are lower at the start and on the
+last steps of the main grid.
 
 Limiting cases: η = 0 is an Adams predictor-corrector of the ODE; a fresh history is the first-order SDE step; s = 0 is
 D.
@@ -35,7 +36,7 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     if s == 0:
         return Update(D_0)
     n = min(o["predictor"], len(history) + 1, max(1, left - 1))
-    eta = position.eta if o["tau_min"] <= s <= o["tau_max"] else 0.0
+    eta = position.eta if o["tau_min"] <= (s if o["tau_at"] == "arrival" else t) <= o["tau_max"] else 0.0
     kept = (D_0, *history[: max(o["predictor"], o["corrector"] - 1) - 1])
     w = _weights(process, t, s, (t, *position.levels)[:n], eta, o["simple"])
     to_s = leap(process, t, s, eta)
@@ -67,8 +68,9 @@ SOLVER = Solver(
         Option("corrector", 4, "values of D that the corrector uses, 0 for none", (0, 1, 2, 3, 4)),
         Option("pece", False, "evaluate the corrected state again"),
         Option("simple", False, "the simplified weights of two values"),
-        Option("tau_min", 0.0, "lowest level at which a step arrives with noise", low=0.0),
-        Option("tau_max", float("inf"), "highest level at which a step arrives with noise", low=0.0),
+        Option("tau_min", 0.0, "lowest level at which there is noise", low=0.0),
+        Option("tau_max", float("inf"), "highest level at which there is noise", low=0.0),
+        Option("tau_at", "arrival", "which end of a step decides", ("arrival", "start")),
     ),
     rank=18,
 )
