@@ -13,7 +13,7 @@ from restart_kernels import layout
 from restart_sampling.common.errors import ConfigError
 from restart_sampling.models import parameterization
 from restart_sampling.sampler.table import bind
-from restart_sampling.solvers.registry import handling
+from restart_sampling.solvers.registry import SOLVERS, handling
 
 EDM = parameterization.edm()
 
@@ -34,8 +34,8 @@ def test_nfe_of_each_solver(solver, nfe):
 @pytest.mark.parametrize("solver", handling("ve"))
 def test_restart_on_top_of_any_solver(solver):
     plan = rs.Plan.build(steps=18, solver=solver, restart=[4, 3, 0.14, 0.30])
-    per_step = {"dpm3": 3, "heun": 2, "edm-stochastic": 2, "dpm2": 2}.get(solver, 1)
-    assert plan.nfe == rs.Plan.build(steps=18, solver=solver).nfe + 3 * 3 * per_step
+    per_interval = 3 * SOLVERS[solver].evaluations - (solver == "heunpp2")  # its last slope lies beyond the interval
+    assert plan.nfe == rs.Plan.build(steps=18, solver=solver).nfe + 3 * per_interval
     assert bind(plan, EDM).nfe == plan.nfe == len(plan.rows)
 
 
@@ -120,8 +120,20 @@ BAD = {
     "absurd_K": (dict(restart=[3, 10**9, 0.14, 0.30]), "evaluations|steps"),
     "many_rows": (dict(restart=[3, 10**6, 0.14, 0.30]), "lower K"),
     "collision": (dict(on_collision="later"), "on_collision must be one of"),
-    "churn_with_ddpm": (dict(solver="ddpm", s_churn=1.0), "s_churn cannot be combined"),
-    "churn_with_2m": (dict(solver="dpm++2m", s_churn=1.0), "s_churn cannot be combined"),
+    "solver_option": (
+        dict(solver="unipc", solver_options={"ordr": 2}),
+        "no option 'ordr'; its options are order.* mean 'order'",
+    ),
+    "order": (dict(solver="unipc:order=5"), "order of solver 'unipc' must be 1, 2 or 3, got 5"),
+    "no_options": (dict(solver="heun:order=2"), "solver 'heun' has no option 'order'; it has none"),
+    "how_options_are_written": (dict(solver="unipc:2"), "name:option=value,option=value, as in unipc:order=2"),
+    "options_of_no_solver": (dict(restart_solver_options={"order": 2}), "without restart_solver"),
+    "eta": (dict(solver="dpm++2m-sde", eta=1.5), "eta must be a finite number ≥ 0 and ≤ 1, got 1.5"),
+    "eta_of_the_noise_form": (dict(solver="dpm-solver:sde=true", eta=0.5), "must be 0 or 1, got 0.5"),
+    "network_sigmas": (
+        dict(sigmas=[3, 2, 1], network_sigmas=[3, 2]),
+        "a positive level for each of sigmas, got 2 for 3",
+    ),
     "flow_solver": (dict(solver="dpm3", schedule="flow"), "does not handle 'flow'"),
     "guidance": (dict(guidance_scale=-1.0), "guidance_scale"),
     "guidance_interval": (dict(guidance_interval=(3.0, 0.5)), "0 ≤ low < high"),

@@ -122,8 +122,11 @@ def test_rows_are_finite_and_flags_follow_the_coefficients():
             for flag, y, g in ((layout.READ_X, 0, 4), (layout.READ_H, 1, 5), (layout.READ_F, 2, 6)):
                 assert bool(flags & flag) == bool(coef[y] or coef[g])
             assert bool(flags & layout.STORE_NET) == (row < table.nfe)
-        draws = table.code[table.coef[:, layout.S] != 0, layout.DRAW]
-        assert draws.tolist() == list(range(len(draws)))
+        terms = ((layout.S, layout.DRAW), (layout.S2, layout.DRAW2))
+        used = [number for std, draw in terms for number in table.code[table.coef[:, std] != 0, draw].tolist()]
+        assert sorted(set(used)) == list(range(table.plan.draws + 1))
+        shared = sum(number > 0 for step in table.plan.steps for number in step.draws)
+        assert len(set(used)) <= len(used) <= len(set(used)) + 2 * shared
 
 
 def test_h_is_never_read_before_it_is_written():

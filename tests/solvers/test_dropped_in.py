@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.children import python
 
-from restart_sampling.solvers import SOLVERS
+from restart_sampling.solvers import SOLVERS, get_solver
 from restart_sampling.solvers.trace import Position, Solver, Tracer, X
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +23,7 @@ def house(tmp_path_factory):
     folder = tmp_path_factory.mktemp("house")
     shutil.copytree(ROOT / "engine", folder / "engine", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     code = re.search(r"```python\n(.*?)```", PAGE.read_text(), flags=re.S)
-    (folder / "engine" / "restart_sampling" / "solvers" / "ab2.py").write_text(code[1])
+    (folder / "engine" / "restart_sampling" / "solvers" / "ab2_log.py").write_text(code[1])
     paths = [folder / "engine", *(ROOT / name for name in ("kernels", "bindings", "tests", "benchmarks"))]
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(map(str, paths)),
@@ -46,23 +46,24 @@ def cli(house, *words, cwd=None):
 
 @pytest.mark.parametrize("command", ["plan", "generate", "profile"])
 def test_it_is_in_the_help_of_commands(house, command):
-    assert re.search(r"dpm\+\+2m, flow-grpo, cps or ab2", cli(house, command, "--help"))
+    assert re.search(r"lcm, tcd, ab2-log, dpm-solver or er-sde", cli(house, command, "--help"))
 
 
 def test_tune_searches_it_unless_told_otherwise(house):
-    assert re.search(r"default: heun,dpm2,dpm3,dpm\+\+2m,ab2", cli(house, "tune", "--help"))
+    assert re.search(r"default: heun,dpm2,[^ ]*,ab2-log\b", cli(house, "tune", "--help"))
 
 
 def test_it_makes_plans_with_restart(house):
-    said = cli(house, "plan", "--solver", "ab2", "--steps", "12", "--restart", "[3, 2, 0.06, 0.30]")
-    assert "16 NFE · Adams–Bashforth 2" in said
+    said = cli(house, "plan", "--solver", "ab2-log:weight=0.4", "--steps", "12", "--restart", "[3, 2, 0.06, 0.30]")
+    assert "16 NFE · Adams–Bashforth 2 in ln σ" in said
+    assert "options of ab2-log: weight 0.4" in said
 
 
 DRAW = """
 import torch, restart_sampling as rs
 from restart_sampling.experiments.measure.samplers import find
 den = rs.Denoiser.from_function(lambda x, sigma: x / (1 + sigma.view(-1, 1, 1, 1) ** 2), shape=(1, 4, 4))
-for name in ("ab2", "ab2+restart"):
+for name in ("ab2-log", "ab2-log+restart"):
     candidate = find(name)
     runner = candidate.make(den, 22, 4, "fp32", None)
     x, _ = runner.draw(range(4))
@@ -72,25 +73,26 @@ for name in ("ab2", "ab2+restart"):
 
 def test_it_is_a_candidate_of_bench_and_draws(house):
     assert run(house, "-c", DRAW).splitlines() == [
-        "ode Adams–Bashforth 2 22 True",
-        "restart Adams–Bashforth 2 + Restart 22 True",
+        "ode Adams–Bashforth 2 in ln σ 22 True",
+        "restart Adams–Bashforth 2 in ln σ + Restart 22 True",
     ]
     done = python("-m", "restart_sampling", "bench", "--samplers", "nothing", "--nfe", "12", env=house)
     assert done.returncode == 2
-    assert "dpm++2m, ab2, euler+restart" in done.stdout + done.stderr
+    assert "tcd, ab2-log, dpm-solver, er-sde, euler+restart" in done.stdout + done.stderr
 
 
 def test_it_is_in_the_table_of_the_documentation(house):
     said = run(house, "-c", "from pages import adding_a_solver; print(adding_a_solver.solvers())")
-    assert "| `ab2` | – | Adams–Bashforth 2 | ODE | 2 | 1 | ve, flow | Adams–Bashforth" in said
+    row = "| `ab2-log` | – | Adams–Bashforth 2 in ln σ | `weight` 0.5 | ODE | 2 | 1 | ve, flow | Adams–Bashforth"
+    assert row in said
 
 
 def test_it_passes_the_tests_of_solvers_and_has_its_order(house):
     paths = house["PYTHONPATH"].replace(os.pathsep, " ")
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", f"pythonpath={paths}"]
-    said = run(house, *words, "tests/solvers/test_orders.py", "-k", "ab2", cwd=ROOT)
+    said = run(house, *words, "tests/solvers/test_orders.py", "-k", "ab2-log", cwd=ROOT)
     assert "test_error_slope_equals_the_order" in run(
-        house, *words, "--collect-only", "tests/solvers/test_orders.py", "-k", "ab2", cwd=ROOT
+        house, *words, "--collect-only", "tests/solvers/test_orders.py", "-k", "ab2-log", cwd=ROOT
     )
     assert re.search(r"\d+ passed", said)
     assert "failed" not in said
@@ -105,14 +107,50 @@ def test_a_solver_says_what_others_ask_of_it(solver: Solver):
     for process in solver.processes:
         for t, s in ((0.9, 0.5), (0.5, 0.49), (0.3, 1e-3)):
             D = Tracer()
-            solver.step(X, t, s, D, Position(remaining=9, process=process))
+            at = Position(remaining=9, process=process, options=solver.settings, first=0.95, after=s / 2)
+            solver.step(X, t, s, D, at)
             assert len(D.stages) == solver.evaluations
 
 
+NOISY = """
+    euler-ancestral dpm2-ancestral dpm++2s-ancestral dpm++sde dpm++2m-sde dpm++3m-sde sa-solver seeds2 seeds3
+    er-sde lcm tcd ddpm flow-grpo cps
+"""
+MULTISTEP = """
+    dpm++2m dpm++2m-sde dpm++3m dpm++3m-sde sa-solver unipc lms ab2 ipndm deis gradient-estimation
+    res-multistep er-sde dpm-solver
+"""
+OTHER_NAMES = """
+    dpm_2 dpm_2_ancestral dpmpp_2s_ancestral dpmpp_sde dpmpp_2m dpmpp_2m_sde dpmpp_3m_sde euler_ancestral
+    uni_pc uni_pc_bh2 ipndm ipndm_v deis lms res_multistep res_multistep_ancestral gradient_estimation seeds_2
+    seeds_3 ddim exp_heun_2_x0 exp_heun_2_x0_sde sa_solver sa_solver_pece er_sde heunpp2 lcm ddpm
+    UniPCMultistepScheduler DEISMultistepScheduler SASolverScheduler LMSDiscreteScheduler LCMScheduler
+    TCDScheduler IPNDMScheduler DPMSolverSDEScheduler KDPM2AncestralDiscreteScheduler
+    EulerAncestralDiscreteScheduler
+"""
+
+
 def test_what_is_found_by_tracing():
-    assert [name for name, s in SOLVERS.items() if s.noisy] == ["ddpm", "flow-grpo", "cps"]
-    assert [name for name, s in SOLVERS.items() if s.multistep] == ["dpm++2m"]
-    assert [name for name, s in SOLVERS.items() if s.family == "sde"] == ["edm-stochastic", "ddpm", "flow-grpo", "cps"]
+    noisy = set(NOISY.split())
+    assert {name for name, s in SOLVERS.items() if s.noisy} == noisy
+    assert {name for name, s in SOLVERS.items() if s.multistep} == set(MULTISTEP.split())
+    assert {name for name, s in SOLVERS.items() if s.family == "sde"} == {"edm-stochastic", *noisy}
+
+
+def test_options_are_found_by_name_alias_and_value():
+    assert get_solver("unipc:order=2") == get_solver("unipc", {"order": 2}) == get_solver("unipc", (("order", 2),))
+    assert get_solver("unipc:order=3,variant=bh2") == SOLVERS["unipc"]  # the defaults are nothing that was chosen
+    assert get_solver("uni_pc:order=2").spec == "unipc:order=2,variant=bh1"
+    assert get_solver("dpmpp_2m_sde_heun").settings["variant"] == "heun"
+    assert get_solver("exp_heun_2_x0_sde").noisy
+    assert not get_solver("exp_heun_2_x0").noisy
+    assert get_solver("sa_solver_pece").evaluations == 2
+    assert not get_solver("lms:order=1").multistep
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES.split())
+def test_names_of_other_libraries(name):
+    assert get_solver(get_solver(name).spec) == get_solver(name)
 
 
 @pytest.mark.parametrize(
@@ -120,19 +158,19 @@ def test_what_is_found_by_tracing():
     [
         (
             'Solver("heun", step, 2, "x", "y")',
-            "solvers/heun.py: the name 'heun' is that of solvers/ab2.py; choose another",
+            "solvers/heun.py: the name 'heun' is that of solvers/ab2_log.py; choose another",
         ),
         (
             'Solver("x", step, 2, "x", "y", aliases=("ddim",))',
-            "solvers/euler.py: the name 'ddim' is that of solvers/ab2.py",
+            "solvers/euler.py: the name 'ddim' is that of solvers/ab2_log.py",
         ),
-        ('"ab2"', "solvers/ab2.py: SOLVER must be a Solver, got a str"),
+        ('"ab2"', "solvers/ab2_log.py: SOLVER must be a Solver, got a str"),
     ],
 )
 def test_a_file_that_cannot_be_a_solver_is_named(house, tmp_path, text, says):
     """The files are read in the order of their names."""
     shutil.copytree(Path(house["PYTHONPATH"].split(os.pathsep)[0]), tmp_path / "engine", symlinks=True)
-    file = tmp_path / "engine" / "restart_sampling" / "solvers" / "ab2.py"
+    file = tmp_path / "engine" / "restart_sampling" / "solvers" / "ab2_log.py"
     file.write_text(f"from .euler import step\nfrom .trace import Solver\n\nSOLVER = {text}\n")
     paths = [str(tmp_path / "engine"), *house["PYTHONPATH"].split(os.pathsep)[1:]]
     environment = house | {"PYTHONPATH": os.pathsep.join(paths)}

@@ -26,18 +26,30 @@ class Counted:
         self.calls += 1
         return D(z, level)
 
+    def draw(self):
+        return 0.0
+
 
 def step(name, s, x=1.3, **position):
     counted = Counted()
-    return SOLVERS[name].step(x, T, s, counted, Position(remaining=9, **position)), counted.calls
+    solver = SOLVERS[name]
+    at = Position(remaining=9, options=solver.settings, first=1.0, **position)
+    return solver.step(x, T, s, counted, at), counted.calls
 
 
+ANEW = {"cps", "tcd", "lcm"}  # these draw all noise anew
+
+
+@pytest.mark.parametrize("process", ["ve", "flow"])
 @pytest.mark.parametrize("name", SOLVERS)
-def test_s_equal_to_t_is_the_identity(name):
-    # cps with eta = 1 draws all noise anew; without noise it is Euler like the others.
-    update, _ = step(name, T, eta=0.0 if name == "cps" else 1.0, process=SOLVERS[name].processes[0])
-    assert update.x == pytest.approx(1.3, abs=1e-14)
-    assert update.noise == 0
+def test_s_near_t_is_the_identity(name, process):
+    """A step of no length changes nothing: the state by as much as the step is long, the noise by its root."""
+    if process not in SOLVERS[name].processes:
+        assert process != SOLVERS[name].processes[0]
+        return
+    update, _ = step(name, T * (1 - 1e-10), eta=0.0 if name in ANEW else 1.0, process=process)
+    assert update.x == pytest.approx(D(1.3, T) * (1 - T) ** (process == "flow") if name == "lcm" else 1.3, abs=1e-7)
+    assert update.noise == pytest.approx(T if name == "lcm" else 0, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", SOLVERS)

@@ -16,6 +16,8 @@ from restart_sampling.solvers.registry import SOLVERS
 SHAPE = (2, 3)
 RANGE = dict(sigma_min=0.5, sigma_max=5.0)
 DETERMINISTIC = [name for name, solver in SOLVERS.items() if not solver.noisy]
+# A multistep solver of a higher order begins with steps of a low one; its slope is in test_slopes.py.
+WITH_OWN_START = [name for name in DETERMINISTIC if not (SOLVERS[name].multistep and SOLVERS[name].order > 2)]
 
 
 def final_state(plan: rs.Plan, data) -> torch.Tensor:
@@ -32,7 +34,7 @@ def exact_state() -> torch.Tensor:
     return final_state(rs.Plan.build(steps=1025, solver="dpm3", **RANGE), problems.mixture(SHAPE, c=0.8))
 
 
-@pytest.mark.parametrize("name", DETERMINISTIC)
+@pytest.mark.parametrize("name", WITH_OWN_START)
 def test_error_slope_equals_the_order(name):
     data = problems.mixture(SHAPE, c=0.8)
     # The last step, from sigma_min to 0, is one Euler step in every run: only what happens above sigma_min converges.

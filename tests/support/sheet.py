@@ -1,7 +1,7 @@
 """A tiny problem on which the samplers of other libraries were run in float64 (support/golden.py).
 
-Data 0.3·N(−1, ¼²) + 0.7·N(0.6, ¼²) with its exact denoiser, levels 10, 4, 1.6, 0.7, 0.3, 0.1, 0, a start at x = 9, and given
-draws.
+Data 0.3·N(−1, ¼²) + 0.7·N(0.6, ¼²) with its exact denoiser, levels 10, 4, 1.6, 0.7, 0.3, 0.1, 0, a start at x = 9, and
+given draws.
 """
 
 from __future__ import annotations

@@ -268,6 +268,8 @@ def _guidance_interval(given: Any) -> tuple[float, float]:
 def _network_levels(given: Any, sigmas: tuple[float, ...]) -> tuple[float, ...]:
     """Return the levels that the network is told, one for each of `sigmas`."""
     levels = tuple(real("each of network_sigmas", t, 0.0) for t in given)
+    if not levels:
+        return ()
     levels = levels[:-1] if levels and levels[-1] == 0 else levels
     if len(levels) != len(sigmas) or 0 in levels:
         raise ConfigError(

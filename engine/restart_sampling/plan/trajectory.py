@@ -21,6 +21,7 @@ from ..solvers.trace import Form, Position, Solver, Stage, Tracer, X, unit
 
 Round = Callable[[np.ndarray], np.ndarray]
 Churn = Callable[[float], float]
+NEAR = 1e-4  # of the length of a step in ln t
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ class Trajectory:
             after: the level of the leg after `levels`, 0 for none.
             index: the number of the first step on the main grid.
 
-        A step from another solver, or from a level that churn raised, begins without a history.
+        A step begins without a history if it is of another solver, if churn raised its level, and if an earlier level
+        is NEAR the next one: extrapolating from there would multiply every rounding error.
         """
         remaining = len(levels) - 1 if remaining is None else remaining
         eta, first = self.eta if eta is None else eta, levels[0] if first is None else first
@@ -123,7 +125,7 @@ class Trajectory:
                 self.dropped += 1
                 continue
             t_hat = self._churned(t, churn(t))
-            if t_hat > t:
+            if t_hat > t or self._too_near(t_hat, s):
                 self.forget()
             self.forward(t, t_hat)
             self._inject(t_hat)
@@ -149,6 +151,11 @@ class Trajectory:
             result, keep = self._scaled(new.x), tuple(map(self._scaled, new.keep))
             noise, draws = new.noise * self.s_noise, (0,) * D.draws
             self._steps.append(Step(t_hat, s, stages, result, noise, 0, s, keep, draws, interval, iteration))
+
+    def _too_near(self, t: float, s: float) -> bool:
+        """Whether two levels of the history are so near to each other that a step from t to s cannot use it."""
+        least = NEAR * math.log(t / s) if s > 0 else 0.0
+        return any(math.log(above / below) < least for below, above in pairwise((t, *self._levels)))
 
     def _asked(self, stage: Stage) -> float | None:
         """Return the level that the network is told at a stage, None for that of the state."""

@@ -20,8 +20,8 @@ A soft mask changes the state after a row (row/reference.py): what the network s
 and D_k depends on it through c_skip. So each pasted state is a coordinate of its own, P_1 … P_S, which x has if the row
 stores it. With a hard mask that makes no difference: under the mask everything is overwritten.
 
-The noise that is added on arrival is in x and in nothing else. It has a coordinate as well, so that what is kept for the
-next step is never written as a combination of x that would bring it along.
+The noise that is added on arrival is in x and in nothing else. It has a coordinate as well, so that what is kept for
+the next step is never written as a combination of x that would bring it along.
 
 No solver is special-cased, and nothing here knows a noise level.
 """

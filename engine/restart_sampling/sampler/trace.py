@@ -116,7 +116,8 @@ class Trace:
         elif not table.kinds[row]:
             F = torch.zeros_like(F)
         c_skip, c_out, *_ = map(float, self.denoiser.parameterization.coefficients(sigma))
-        stds = [float(entry.table.coef[after, layout.S]) for entry in group.entries]
+        fresh = bool(table.plan.rows[row].noise)  # not the noise of a stage, which later rows share
+        stds = [float(entry.table.coef[after, layout.S]) * fresh for entry in group.entries]
         each = self.denoiser.augmented_dim is not None  # PFGM++
         return TracedRow(
             row,

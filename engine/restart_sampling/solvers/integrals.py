@@ -14,8 +14,11 @@ Limiting cases: one level is Euler's step in this form; s = t is the identity.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+from operator import add
 
 import numpy as np
 
@@ -40,6 +43,18 @@ class Leap:
         start = lam(self.process, self.t)
         w = exponential(self.c, self.h, [lam(self.process, level) - start for level in levels])
         return [self.alpha * a for a in w]
+
+    def halved(self, half: float, levels: Sequence[float]) -> list[float]:
+        """Return the weights of D at two levels where the difference of both values has a simplified weight.
+
+        Args:
+            half: that weight for a difference over one whole step, before it is divided by the distance of the levels.
+            levels: t and an earlier level, or s and t: the newer one first.
+        """
+        start = lam(self.process, self.t)
+        newer, older = (lam(self.process, level) - start for level in levels)
+        share = self.alpha * half * self.h / (newer - older)
+        return [self.first + share, -share] if newer == 0 else [share, self.first - share]
 
     @property
     def first(self) -> float:
@@ -96,9 +111,41 @@ def polynomial(t: float, s: float, levels: Sequence[float]) -> list[float]:
     return [float((s - t) * w) for w in np.linalg.solve(np.vander(v, increasing=True).T, right)]
 
 
+def polynomial_in(
+    clock: Callable[[np.ndarray], np.ndarray], t: float, s: float, levels: Sequence[float]
+) -> list[float]:
+    """Return ∫_t^s l_j(clock(σ)) dσ, l_j the Lagrange polynomials of the clock's values at `levels`."""
+    (sigma, weight), nodes = quadrature(t, s), clock(np.array(levels))
+    tau = clock(sigma)
+    values = [np.prod([(tau - b) / (a - b) for b in nodes if b != a], axis=0) for a in nodes]
+    return [float(np.sum(weight * value)) for value in values]
+
+
+def quadrature(a: float, b: float, n: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Return points v and weights w with Σ w·f(v) ≈ ∫_a^b f dv, by Gauss–Legendre in ln v."""
+    u, weight = np.polynomial.legendre.leggauss(n)
+    half = math.log(b / a) / 2
+    points = a * np.exp(half * (u + 1))
+    return points, half * weight * points
+
+
+def left_sum(a: float, b: float, n: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """Return points v and weights w of the sum of n points from a on, without b: as crude as some authors' code."""
+    return a + (b - a) / n * np.arange(n), np.full(n, (b - a) / n)
+
+
+def differences(forms: Sequence[Form], lams: Sequence[float], h: float) -> tuple[Form | None, Form | None, float]:
+    """Return (a₀, bend, r₀) of values at `lams`, the latest first, with steps in units of h; None for too few values.
+
+    a₀ = (y₀ − y₁)/r₀, a₁ = (y₁ − y₂)/r₁ with r the steps, and bend = (a₀ − a₁)/(r₀ + r₁).
+    """
+    r = [(a - b) / h for a, b in pairwise(lams[: len(forms)])]
+    slopes = [(a - b) / r_j for (a, b), r_j in zip(pairwise(forms), r, strict=True)]
+    bend = (slopes[0] - slopes[1]) / (r[0] + r[1]) if len(slopes) > 1 else None
+    return (slopes[0] if slopes else None), bend, (r[0] if r else 0.0)
+
+
 def combined(weights: Sequence[float], forms: Sequence[Form]) -> Form:
-    """Return Σ w_j·form_j."""
-    total = Form()
-    for w, form in zip(weights, forms, strict=True):
-        total = total + w * form
-    return total
+    """Return Σ w_j·form_j; of nothing the form 0."""
+    terms = [w * form for w, form in zip(weights, forms, strict=True)]
+    return reduce(add, terms) if terms else Form()

@@ -52,7 +52,7 @@ class Option:
             value = self._number(what, value)
         if self.choices:
             if value not in self.choices or isinstance(value, bool):
-                raise ConfigError(f"{what} must be {either(map(str, self.choices))}, got {shown(given)}")
+                raise ConfigError(f"{what} must be {either(map(str, self.choices))}, got {shown(value)}")
             return type(self.default)(value)
         if isinstance(self.default, int):
             low, high = (int(end) if math.isfinite(end) else None for end in (self.low, self.high))

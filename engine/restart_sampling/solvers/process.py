@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 
 def alpha(process: str, t: float) -> float:
     """Return the scale of the signal, α(t)."""
@@ -39,6 +41,16 @@ def log_snr(process: str, t: float) -> float:
     if t == 0:
         return math.inf
     return math.log(a / t) if a > 0 else -math.inf
+
+
+EPSILON, _TOP, _BOTTOM = 1e-3, math.log1p(80.0**2), math.log1p(0.002**2)
+BETA_D = 2 * (_TOP - _BOTTOM / EPSILON) / (1 - EPSILON)
+BETA_MIN = _TOP - BETA_D / 2
+
+
+def vp_time(sigma: np.ndarray) -> np.ndarray:
+    """Return τ with β_d·τ²/2 + β_min·τ = ln(1 + σ²), EDM's VP process with σ(1e-3) = 0.002 and σ(1) = 80."""
+    return (np.sqrt(BETA_MIN**2 + 2 * BETA_D * np.log1p(sigma**2)) - BETA_MIN) / BETA_D
 
 
 def lam(process: str, t: float) -> float:

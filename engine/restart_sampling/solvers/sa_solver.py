@@ -1,33 +1,25 @@
 r"""SA-Solver, a stochastic Adams predictor and corrector (arXiv 2309.05019, Algorithm 1).
 
 With η = τ², the SDE of integrals.py is integrated with D a polynomial in λ through its last `predictor` values; when D
-at the new level is known, again through `corrector` values of which that is one, with the same noise. As in unipc.py a
-step corrects the state that it begins with. With `pece` the corrected state is evaluated once more, at twice the cost.
-
-There is noise in steps that arrive in [tau_min, tau_max], or that begin there (`tau_at="start"`, as in diffusers).
-`simple` takes the authors' simplified weights for 2 values, as diffusers does. Orders are lower at the start and on the
-last steps of the main grid.
-
-Limiting cases: η = 0 is an Adams predictor-corrector of the ODE; a fresh history is the first-order SDE step; s = 0 is
-D.
+at the new level is known, again through `corrector` values with that one, and the same noise. As in unipc.py a step
+corrects the state that it begins with. `pece` evaluates the corrected state once more, at twice the cost. There is
+noise in steps that arrive in [tau_min, tau_max] (or begin there, `tau_at`). `simple` takes the authors' weights of 2.
+Limiting cases: η = 0 is the ODE's; a fresh history is the first-order SDE step; s = 0 is D.
 """
 
 from __future__ import annotations
 
 from .integrals import combined, leap
 from .option import Option
-from .process import lam
 from .trace import Form, Position, Solver, Tracer, Update
 
 
 def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     """Return the mean at level s after one or two evaluations at t, the std of the noise, and D's for the next step."""
-    o, history, process = position.options, position.history, position.process
-    left = 99 if position.restart else position.remaining
-    D_0 = D(x, t)
+    o, history, process, D_0 = position.options, position.history, position.process, D(x, t)
     if history and o["corrector"]:
         predicted, eta = position.note
-        n = min(o["corrector"], len(history) + 1, left)
+        n = min(position.lowered(o["corrector"]), len(history) + 1)
         if n > 1 or o["pece"]:
             w = _weights(process, position.levels[0], t, (t, *position.levels)[:n], eta, o["simple"])
             b = _weights(process, position.levels[0], t, position.levels[:predicted], eta, o["simple"])
@@ -35,24 +27,16 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
             D_0 = D(x, t) if o["pece"] else D_0
     if s == 0:
         return Update(D_0)
-    n = min(o["predictor"], len(history) + 1, max(1, left - 1))
-    eta = position.eta if o["tau_min"] <= (s if o["tau_at"] == "arrival" else t) <= o["tau_max"] else 0.0
+    n = min(position.lowered(o["predictor"], 1), len(history) + 1)
+    eta = position.eta * (o["tau_min"] <= (s if o["tau_at"] == "arrival" else t) <= o["tau_max"])
     kept = (D_0, *history[: max(o["predictor"], o["corrector"] - 1) - 1])
-    w = _weights(process, t, s, (t, *position.levels)[:n], eta, o["simple"])
-    to_s = leap(process, t, s, eta)
+    w, to_s = _weights(process, t, s, (t, *position.levels)[:n], eta, o["simple"]), leap(process, t, s, eta)
     return Update(to_s.x * x + combined(w, kept[:n]), to_s.std, keep=kept, note=(n, eta))
 
 
 def _weights(process: str, t: float, s: float, levels: tuple[float, ...], eta: float, simple: bool) -> list[float]:
-    """Return the weights of D at `levels` in the step from t to s."""
     to_s = leap(process, t, s, eta)
-    if not (simple and len(levels) == 2):
-        return to_s.weights(levels)
-    half = to_s.alpha * to_s.c * to_s.h / 2
-    if levels[0] == s:  # the corrector
-        return [half, to_s.first - half]
-    half *= to_s.h / (lam(process, t) - lam(process, levels[1]))
-    return [to_s.first + half, -half]
+    return to_s.halved(to_s.c * to_s.h / 2, levels) if simple and len(levels) == 2 else to_s.weights(levels)
 
 
 SOLVER = Solver(

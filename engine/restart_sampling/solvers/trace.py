@@ -107,6 +107,13 @@ class Position:
     after: float = 0.0
     index: int = 0
 
+    def lowered(self, order: int, left: int = 0) -> int:
+        """Return the order for the last steps of the main grid: at most the steps up to the one of order 1.
+
+        `left` counts the steps of order 1 after that one. Inside an interval orders are not lowered.
+        """
+        return order if self.restart else min(order, max(1, self.remaining - left))
+
 
 @dataclass(frozen=True)
 class Update:
@@ -186,14 +193,19 @@ class Solver:
     family: str = field(init=False)
 
     def __post_init__(self) -> None:
-        D = Tracer()
-        at = Position(remaining=9, process=self.processes[0], options=self.settings, first=0.9, after=0.3)
-        update = self.step(X, 0.9, 0.5, D, at)
+        at = Position(remaining=9, process=self.processes[0], options=self.settings, first=0.9, after=0.4)
+        D, evaluations = Tracer(), 0
+        for t, s in ((0.9, 0.7), (0.7, 0.5), (0.5, 0.4)):  # with a history a step may do more
+            D = Tracer()
+            update = self.step(X, t, s, D, at)
+            kept = tuple(Form(history=unit(j)) for j in range(len(update.keep)))
+            at = replace(at, history=kept, levels=(t, *at.levels)[: len(kept)], note=update.note, after=0.3)
+            evaluations = max(evaluations, len(D.stages))
         noisy = update.noise > 0 or D.draws > 0
         sde = noisy or dict(self.study).get("s_churn", 0.0) > 0
         found = {
             "label": self.label or self.title,
-            "evaluations": len(D.stages),
+            "evaluations": evaluations,
             "noisy": noisy,
             "multistep": bool(update.keep),
             "family": "sde" if sde else "ode",
