@@ -3,7 +3,7 @@ r"""What is searched: a plan as a few independent numbers, and back.
 | parameter | range | what it becomes |
 |---|---|---|
 | solver | as asked | of the main walk; a name, or one with options such as unipc:order=2, which are then fixed |
-| solver.option | its choices or its range | the options of that solver, but for those that would make it another family |
+| solver.option | its choices or its range | options of that solver, but for those that make it another family |
 | main | 4 .. max_nfe, log | evaluations of the main walk; N_main is the most points they pay for |
 | rho | 4 .. 10, by ½ | exponent of the grid |
 | levels | least_levels .. levels | number of Restart intervals; for each k: |
@@ -293,7 +293,8 @@ def _name_in(space: Space, solver: Solver) -> str | None:
     settings = set(solver.chosen)
     fixed = {name: set(get_solver(name).chosen) for name in space.solvers if get_solver(name).name == solver.name}
     free = {name: {option.name for option in _searched(get_solver(name))} for name in fixed}
-    fits = [name for name in fixed if fixed[name] <= settings <= fixed[name] | {p for p in settings if p[0] in free[name]}]
+    rest = {name: {option for option, _ in settings - fixed[name]} for name in fixed}
+    fits = [name for name in fixed if fixed[name] <= settings and rest[name] <= free[name]]
     return max(fits, key=lambda name: len(fixed[name]), default=None)
 
 

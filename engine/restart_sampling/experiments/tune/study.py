@@ -216,7 +216,9 @@ def _next(budgets: Sequence[int], before: Sequence[FrozenTrial]) -> int:
     return max(budgets, key=lambda budget: (owed[budget] - had.count(budget)) * math.sqrt(budget))
 
 
-def _point_for(budget: int, budgets: Sequence[int], before: Sequence[FrozenTrial], space: Space, sampler: Any) -> Params:
+def _point_for(
+    budget: int, budgets: Sequence[int], before: Sequence[FrozenTrial], space: Space, sampler: Any
+) -> Params:
     """Return the first of ASKED points of :func:`_point_within` whose plan is a trial of this budget, or the last."""
     point: Params = {}
     for _ in range(ASKED):
