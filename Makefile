@@ -99,13 +99,8 @@ tune: $(FULL)  ## search the plans of the bundled model for three budgets; goes 
 		--final-n 2000 --confirm-n 3000 --storage tune/tune.db --out benchmarks/results
 	$(BIN)/python benchmarks/readme.py
 
-FAMILY := $(BIN)/restart-sampling tune --budget 5,8,12,18,27,43,63,127 --trials 40 --n 500 --levels 3 --first-seed 5000000
-FAMILY := $(FAMILY) --no-confirm --features fashion-mnist-patches --family
-
 compare: $(FULL)  ## the best ODE, SDE and Restart at equal evaluations, each found by as many trials; hours on 2 cores, goes on
-	for family in restart sde ode; do \
-		$(FAMILY) $$family --storage tune/$$family/tune.db --out benchmarks/results/search/$$family || exit 1; \
-	done
+	$(BIN)/python benchmarks/search_samplers.py
 	$(BIN)/python benchmarks/comparison.py --blocks 3
 	$(BIN)/python benchmarks/readme.py
 

@@ -1,9 +1,9 @@
-r"""The best of each family at equal evaluations: what three searches found, measured on seeds of its own.
+r"""The best of each family at equal evaluations: what a search found, measured on seeds of its own.
 
-    make compare                                 # the searches, then this
+    make compare                                 # the search, then this
     python benchmarks/comparison.py --blocks 3   # resumable; appends to results/comparison.jsonl, draws the picture
 
-`tune --family` searches ODE solvers, SDE solvers and Restart with the same number of trials and one extractor. For
+`search_samplers.py` searches ODE solvers, SDE solvers and Restart with as many trials each and one extractor. For
 every budget the plan with the lowest distance of at most that many evaluations is drawn again here, and all shipped
 extractors measure the same images. One block of everything comes first, then the second.
 """
@@ -35,17 +35,17 @@ KNOWN = ("kind", "family", "budget", "key", "model_sha256", "dtype", "n", "first
 
 
 def searches(folder: Path) -> dict[str, list[Row]]:
-    """Return the trials of each family's search that have a distance. All must have drawn as many plans.
+    """Return the trials of each family, which must be as many for each.
 
     Raises:
-        SystemExit: a search is missing, or one has more trials than another.
+        SystemExit: the search is missing, or one family has more trials than another.
     """
-    trials = {family: find(read(folder / family / "tune.jsonl"), kind="trial") for family in FAMILIES}
+    rows = read(folder / "families.jsonl")
+    trials = {family: find(rows, family=family) for family in FAMILIES}
     counts = {family: len(rows) for family, rows in trials.items()}
-    if not all(counts.values()):
-        raise SystemExit(f"searches are missing in {folder}: {counts}; run make compare")
-    least = min(counts.values())
-    return {family: [row for row in rows[:least] if row["fd"] is not None] for family, rows in trials.items()}
+    if len(set(counts.values())) > 1 or not all(counts.values()):
+        raise SystemExit(f"the search in {folder} has not ended: {counts}; run make compare")
+    return trials
 
 
 def winners(trials: dict[str, list[Row]]) -> dict[tuple[str, int], Row]:
@@ -53,7 +53,7 @@ def winners(trials: dict[str, list[Row]]) -> dict[tuple[str, int], Row]:
     found = {}
     for family, rows in trials.items():
         for budget in BUDGETS:
-            fits = [row for row in rows if row["nfe"] <= budget]
+            fits = [row for row in rows if row["nfe"] <= budget and row["fd"] is not None]
             if fits:
                 found[family, budget] = min(fits, key=lambda row: (row["fd"], row["nfe"], row["trial"]))
     return found
@@ -63,7 +63,7 @@ def measure(out: Path, blocks: int, minutes: float, only: set[str], searched: Pa
     """Append the rows that are missing, block by block, the smallest budgets first; start no block after `minutes`."""
     trials = searches(searched)
     chosen = winners(trials)
-    count = min(len(find(read(searched / family / "tune.jsonl"), kind="trial")) for family in FAMILIES)
+    count = len(trials[FAMILIES[0]])
     denoiser, evaluators = rs.load(MODEL), evaluators_for(MODEL, "all")
     cache, path = image_cache.default_folder(), out / comparison.FILE
     common = {"kind": comparison.KIND, "by": "engine", "model": MODEL, "dtype": DTYPE, "batch": BATCH, "n": BLOCK}
@@ -76,14 +76,14 @@ def measure(out: Path, blocks: int, minutes: float, only: set[str], searched: Pa
         for (family, budget), trial in sorted(chosen.items(), key=lambda item: (item[0][1], item[0][0])):
             if only and f"{family}@{budget}" not in only:
                 continue
-            plan = rs.Plan.build(**trial["config"])
+            plan = rs.Plan.build(**trial["options"])
             runner = EngineRunner(denoiser, plan, BATCH, DTYPE)
             row = common | {
                 "family": family,
                 "budget": budget,
                 "nfe": runner.nfe,
                 "key": runner.key,
-                "config": trial["config"],
+                "config": trial["options"],
             }
             row |= {"sampler": plan.config.solvers[0].spec, "title": title(plan), "plan": plan.digest}
             row |= {
