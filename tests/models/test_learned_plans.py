@@ -122,7 +122,7 @@ def test_ada_sde_is_options_of_its_solver(tmp_path, monkeypatch, form):
     plan = rs.Plan.from_file(written(tmp_path, ada_sde(**form), "network-snapshot-000020.pkl"))
     assert not (tmp_path / "ran.txt").exists()
     options = dict(plan.config.solver_options)
-    assert plan.config.solver == "ada-sde" and options["afs"] is True and options["w"] == (1.0, 1.0, 1.0)
+    assert plan.config.solver == "ada-sde" and plan.config.family == "sde" and options["w"] == (1.0, 1.0, 1.0)
     assert options["r"] == pytest.approx([sigmoid(v) for (v,) in RAW["r"]], rel=1e-6)
     assert options["c"] == pytest.approx([1 + 0.05 * (2 * sigmoid(v) - 1) for (v,) in RAW["scale_dir"]], rel=1e-6)
     assert options["a"] == pytest.approx([1 + 0.2 * (2 * sigmoid(v) - 1) for (v,) in RAW["scale_time"]], rel=1e-6)
@@ -132,15 +132,15 @@ def test_ada_sde_is_options_of_its_solver(tmp_path, monkeypatch, form):
         steps=4, schedule="vp", schedule_options={"beta_d": None, "beta_min": None}, sigma_min=0.002, sigma_max=80.0
     )
     assert plan.grid == vp.grid
-    assert plan.nfe == 6  # 1 + 2 + 2 with the first evaluation left out, and the step to 0
+    assert plan.nfe == 7  # two in each of the three steps, and that to 0
     assert rs.Plan.from_json(plan.to_json()).digest == plan.digest
 
 
 def test_options_of_the_training_are_read_beside_it(tmp_path):
-    said = {"AMED_kwargs": {"scale_dir": 0.1, "scale_time": 0.3, "gamma": 0.05, "afs": False, "schedule_rho": 1}}
+    said = {"AMED_kwargs": {"scale_dir": 0.1, "scale_time": 0.3, "gamma": 0.05, "afs": True, "schedule_rho": 1}}
     (tmp_path / "training_options.json").write_text(json.dumps(said))
     options = read(written(tmp_path, ada_sde()))["solver_options"]
-    assert options["afs"] is False and options["gamma"][0] == pytest.approx(2e-4 + (0.05 - 2e-4) * 0.6)
+    assert options["gamma"][0] == pytest.approx(2e-4 + (0.05 - 2e-4) * 0.6)
     assert options["c"][0] == pytest.approx(1 + 0.1 * math.tanh(0.25))
     (tmp_path / "training_options.json").write_text('{"schedule_type": "polynomial"}')
     with pytest.raises(CheckpointError, match="the schedule 'polynomial' is not read, only time_uniform"):

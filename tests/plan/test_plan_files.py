@@ -138,7 +138,7 @@ def test_damaged_records_name_their_file(tmp_path, text, message):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(ConfigError, match="none.json: cannot be read"):
+    with pytest.raises(ConfigError, match=r"none\.json: cannot be read"):
         rs.Plan.from_file(tmp_path / "none.json")
     with pytest.raises(ConfigError, match="cannot be read"):
         rs.Plan.from_file(tmp_path)

@@ -10,8 +10,9 @@ AdaSDE (arXiv 2510.23285) writes `network-snapshot-*.pkl`, an object of EDM's pe
     c = 1 + κ_d·tanh(scale_dir/2)    a = 1 + κ_t·tanh(scale_time/2)
     γ = γ_min + (γ_max − γ_min)·sigmoid((gamma + 2 ln 1.5)/2), γ_min = 2e-4
 
-κ_d, κ_t, γ_max and the grid are options of its training: those in `training_options.json` beside the file, or else the
-published ones, 0.05, 0.2, 0.02 and levels even in the time of VP. They become `sigmas` and options of "ada-sde".
+κ_d, κ_t, γ_max and the ends of the grid are options of its training: those in `training_options.json` beside the file, or else the
+published ones, 0.05, 0.2, 0.02 and levels even in the time of VP. They become `sigmas` and options of "ada-sde". A
+plan makes the first evaluation, which AFS leaves out, and goes on to 0: two evaluations more.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from .pickles.values import Record, mapping
 MOST = 10_000  # numbers of a tensor
 CODES = {"float32": "f", "float64": "d", "float16": "e"}
 GAMMA_MIN = 2e-4
-PUBLISHED = {"scale_dir": 0.05, "scale_time": 0.2, "gamma": 0.02, "sigma_min": 0.002, "sigma_max": 80.0, "afs": True}
+PUBLISHED = {"scale_dir": 0.05, "scale_time": 0.2, "gamma": 0.02, "sigma_min": 0.002, "sigma_max": 80.0}
 PARAMETERS = ("r", "scale_dir", "scale_time", "weight_s", "gamma")
 
 
@@ -103,7 +104,6 @@ def parameters(raw: dict[str, list[list[float]]], training: dict[str, Any]) -> d
         "c": [1 + kappa_d * math.tanh(v / 2) for v in flat["scale_dir"]],
         "a": [1 + kappa_t * math.tanh(v / 2) for v in flat["scale_time"]],
         "gamma": [GAMMA_MIN + (gamma_max - GAMMA_MIN) * _sigmoid((v + 2 * math.log(1.5)) / 2) for v in flat["gamma"]],
-        "afs": training["afs"],
     }
     sigmas = vp(steps + 1, training["sigma_min"], training["sigma_max"], None, None)
     return {"sigmas": sigmas.tolist(), "solver": "ada-sde", "solver_options": options}
@@ -133,7 +133,6 @@ def _training(path: Path) -> dict[str, Any]:
                 raise CheckpointError(f"{file}: the schedule {str(value)[:40]!r} is not read, only time_uniform")
             elif name == "schedule_rho" and value != 1:
                 raise CheckpointError(f"{file}: schedule_rho must be 1, got {str(value)[:40]}")
-    found["afs"] = bool(found["afs"])
     return found
 
 
