@@ -10,9 +10,9 @@ AdaSDE (arXiv 2510.23285) writes `network-snapshot-*.pkl`, an object of EDM's pe
     c = 1 + κ_d·tanh(scale_dir/2)    a = 1 + κ_t·tanh(scale_time/2)
     γ = γ_min + (γ_max − γ_min)·sigmoid((gamma + 2 ln 1.5)/2), γ_min = 2e-4
 
-κ_d, κ_t, γ_max and the ends of the grid are options of its training: those in `training_options.json` beside the file, or else the
-published ones, 0.05, 0.2, 0.02 and levels even in the time of VP. They become `sigmas` and options of "ada-sde". A
-plan makes the first evaluation, which AFS leaves out, and goes on to 0: two evaluations more.
+κ_d, κ_t, γ_max and the ends of the grid are options of its training: those in `training_options.json` beside the file,
+or else the published 0.05, 0.2, 0.02, and 0.002 .. 80. The levels are even in the time of VP. All become `sigmas` and
+options of "ada-sde". A plan makes the first evaluation, which AFS leaves out, and goes on to 0: two evaluations more.
 """
 
 from __future__ import annotations
