@@ -26,26 +26,19 @@ PLAIN = {"r": 0.5, "w": 1.0, "c": 1.0, "a": 1.0}
 def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     """Return the state at level s after two evaluations, or one; t is t̂, see `lift`."""
     i, o = position.index, position.options
-    if s == 0 or position.restart or not _learned(o, i):
+    learned = max(len(o[name]) for name in (*PLAIN, "gamma"))  # steps; 0: every step is plain
+    if s == 0 or position.restart or 0 < learned <= i:
         return Update((s / t) * x + (1 - s / t) * D(x, t))
     r, w, c, a = (o[name][i] if i < len(o[name]) else plain for name, plain in PLAIN.items())
     d = (x - D(x, t)) / t
     m = s**r * t ** (1 - r)
     x_m = x + (m - t) * d
-    D_m = D(x_m, m, asked=a * m if a != 1 else None)
-    return Update(x + (w * c * (s - t) / m) * (x_m - D_m))
+    return Update(x + (w * c * (s - t) / m) * (x_m - D(x_m, m, asked=a * m if a != 1 else None)))
 
 
 def lift(o: Mapping[str, Any], i: int) -> float:
     """Return γ_i."""
-    gamma = o["gamma"]
-    return gamma[i] if i < len(gamma) else 0.0
-
-
-def _learned(o: Mapping[str, Any], i: int) -> bool:
-    """Whether step i has values of its own, or no step has any."""
-    most = max(len(o[name]) for name in (*PLAIN, "gamma"))
-    return most == 0 or i < most
+    return o["gamma"][i] if i < len(o["gamma"]) else 0.0
 
 
 SOLVER = Solver(
@@ -63,4 +56,5 @@ SOLVER = Solver(
         Option("a", (), "factor on the level that the network is told, for each step", low=0.0, per_step=True),
         Option("gamma", (), "γ, for each step", low=0.0, per_step=True),
     ),
+    rank=29.5,
 )
