@@ -289,6 +289,17 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def specs(text: str) -> list[str]:
+    """Return the solvers of a list that is separated by commas; the options of one, unipc:order=2,variant=bh1, are too."""
+    found: list[str] = []
+    for part in names(text):
+        if "=" in part and ":" not in part and found:
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    return found
+
+
 def budgets(option: str, text: str, least: int, example: str) -> list[int]:
     """Return the budgets of evaluations in a list that is separated by commas, each once. Raises RestartValueError."""
     parts = names(text)
