@@ -53,6 +53,11 @@ def vp_time(sigma: np.ndarray) -> np.ndarray:
     return (np.sqrt(BETA_MIN**2 + 2 * BETA_D * np.log1p(sigma**2)) - BETA_MIN) / BETA_D
 
 
+def finite_alpha(process: str, t: float) -> float:
+    """Return the α(t) that goes with :func:`lam`, above 0: that of 1 − 1e-6 for the pure noise of a flow."""
+    return alpha(process, min(t, 1 - 1e-6) if process == "flow" else t)
+
+
 def lam(process: str, t: float) -> float:
     """Return λ(t) = ln(α/σ) as a number that can be calculated with: that of 1 − 1e-6 for the pure noise of a flow."""
     return log_snr(process, min(t, 1 - 1e-6) if process == "flow" else t)
