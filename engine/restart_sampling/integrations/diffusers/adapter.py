@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import SchedulerMixin
+from diffusers import ConfigMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
@@ -71,7 +71,7 @@ class TapeScheduler:
         Raises:
             ConfigError: the config is of a model of another kind, or asks for levels that are not supported.
         """
-        if isinstance(config, SchedulerMixin):
+        if isinstance(config, ConfigMixin):
             config = {**config.config, "_class_name": type(config).__name__}
         if isinstance(config, dict):
             name = kwargs.get("solver")
