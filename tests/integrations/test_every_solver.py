@@ -68,13 +68,13 @@ def close(found, want):
     assert (found - want).abs().max() <= 1e-5 * want.abs().max()
 
 
-@pytest.mark.parametrize("restart", [True, False], ids=["restart", "plain"])
+@pytest.mark.parametrize("mode", ["plain", "restart", "later"])
 @pytest.mark.parametrize("spec, process", CASES)
-def test_in_diffusers(spec, process, restart):
+def test_in_diffusers(spec, process, mode):
     pytest.importorskip("diffusers")
     from restart_sampling.integrations.diffusers import FlowMatchRestartScheduler, RestartScheduler
 
-    options = dict(solver=spec, restart=RESTART[process] if restart else None, steps_are="main", eta=0.8)
+    options = dict(solver=spec, restart=RESTART[process] if mode != "plain" else None, steps_are="main", eta=0.8)
     options |= dict(eta=1.0) if "sde=true" in spec and "dpm-solver" in spec else {}
     if process == "ve":
         betas = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
@@ -82,6 +82,10 @@ def test_in_diffusers(spec, process, restart):
     else:
         s = FlowMatchRestartScheduler(shift=2.0, seeds=SEEDS, **options)
     s.set_timesteps(6)
+    timesteps = s.timesteps
+    if mode == "later":  # as image-to-image pipelines ask
+        timesteps = s.timesteps[2:]
+        s.set_begin_index(2)
     log_levels, calls = torch.from_numpy(sd_sigmas()).log(), 0
 
     def F(z, t):
@@ -94,9 +98,9 @@ def test_in_diffusers(spec, process, restart):
         return (x - D(x, sigma)) / sigma
 
     x = latents() * s.init_noise_sigma
-    for t in s.timesteps:
+    for t in timesteps:
         x, calls = s.step(F(s.scale_model_input(x, t), t), t, x, return_dict=False)[0], calls + 1
-    assert calls == s.plan.nfe == len(s.timesteps)
+    assert calls == s.plan.nfe == len(timesteps)
     network = rs.Denoiser(lambda z, c_noise, _: F(z, c_noise[0]), s.parameterization, SHAPE)
     close(x, rs.Sampler(network, s.plan, len(SEEDS)).run(SEEDS, latents=latents()))
 
