@@ -102,7 +102,7 @@ def best_of_each() -> str:
     counts = sorted({len(seeds) for cell in found.cells.values() for seeds in cell.distances.values()})
     blocks = f"{counts[0]} to {counts[-1]}" if counts[0] != counts[-1] else str(counts[0])
     about = prose(
-        f"`make compare` drew {trials} plans of each family, ODE solvers, SDE solvers and Restart, among all solvers",
+        f"`make compare` drew {trials} plans of each family, ODE solvers, SDE solvers and Restart, of all solvers",
         f"with their options, and chose one for every budget by {found.tuned_on}. Each was drawn again on seeds that",
         f"no search drew, {blocks} blocks of {found.n:,} images. A cell is Restart's distance less the other's over the",
         "same blocks, mean ± standard error, lower is better; a win or a loss is beyond",
