@@ -24,6 +24,8 @@ from ..common.errors import ConfigError, RestartValueError
 from ..plan.guidance import METHODS
 from ..plan.plan import Plan
 from ..plan.presets import find
+from ..plan.schedule import SCHEDULES
+from ..plan.schedules.registry import option_of
 from ..solvers import SOLVERS
 
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")]
@@ -55,7 +57,13 @@ class PlanOptions:
     sigma_min: Annotated[float | None, typer.Option(help="Lower end of the main grid.")] = None
     sigma_max: Annotated[float | None, typer.Option(help="Upper end of the main grid.")] = None
     rho: Annotated[float | None, typer.Option(help="Exponent of the EDM grid.")] = None
-    schedule: Annotated[str | None, typer.Option(help="edm, exponential, vp, ve, iddpm, sd or flow.")] = None
+    schedule: Annotated[str | None, typer.Option(help=f"The main grid: {either(SCHEDULES)}.")] = None
+    schedule_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="Option of the main grid, such as shift=3; may be given several times."
+        ),
+    ] = None
     on_collision: Annotated[
         str | None,
         typer.Option(help="Intervals that snap to one grid point: both, last (official code), first or error."),
@@ -104,6 +112,12 @@ class PlanOptions:
         if preset is None and not options:
             preset = fallback
         base = dict(find(preset).plan_options) if preset is not None else {}
+        if options.get("schedule", base.get("schedule")) != base.get("schedule"):
+            base.pop("schedule_options", None)
+        if "schedule_option" in options:
+            name = options.get("schedule", base.get("schedule", "edm"))
+            told = dict(option_of(name, text) for text in options.pop("schedule_option"))
+            options["schedule_options"] = {**dict(base.get("schedule_options", ())), **told}
         if options.get("restart", "").strip().lower() == "none":
             options.pop("restart")
             base.pop("restart", None)
@@ -167,7 +181,7 @@ class EngineOptions:
 
 def given(group: Any) -> dict[str, Any]:
     """Return the options of a group that were given, by name."""
-    return {name: value for name, value in vars(group).items() if value is not None}
+    return {name: value for name, value in vars(group).items() if value is not None and value != []}
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

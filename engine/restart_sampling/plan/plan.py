@@ -127,7 +127,7 @@ class Plan:
             s_noise: factor on the std of every injected noise.
             s_churn, s_min, s_max: EDM's churn on the main grid.
             restart_gamma: churn inside Restart intervals, while s_min ≤ t ≤ s_max.
-            schedule, schedule_options: the main grid: edm, exponential, vp, ve, iddpm, sd or flow, and its options.
+            schedule, schedule_options: the main grid, a name of plan/schedules such as edm or ays, and its options.
             restart_solver, restart_schedule: solver and grid inside intervals; default: those of the main grid.
             on_collision: which intervals run where several snap to one grid point: "both" (all, in the given order),
                 "last" (as the official code does), "first", or "error".

@@ -22,6 +22,6 @@ SOLVER = Solver(
     source="DPM-Solver++, arXiv 2211.01095, as a parabola in λ",
     processes=("ve", "flow"),
     aliases=("dpmpp_3m_sde:variant=k-diffusion",),
-    options=(dpmpp_3m.VARIANT,),
+    options=dpmpp_3m.OPTIONS,
     rank=15,
 )

@@ -17,10 +17,22 @@ import math
 
 import numpy as np
 
+from ..common.errors import ConfigError
+
 
 def alpha(process: str, t: float) -> float:
     """Return the scale of the signal, α(t)."""
     return 1.0 - t if process == "flow" else 1.0
+
+
+def signal(process: str, t: float) -> float:
+    """Return α(t) for a solver in the noise form, which divides by it. Raises ConfigError for pure noise."""
+    if alpha(process, t) == 0:
+        raise ConfigError(
+            "a solver of the noise form cannot start at t = 1 of a flow, where the state holds no signal; begin below, "
+            "for example with sigma_max=0.999, or choose one that predicts D, such as dpm++2m"
+        )
+    return alpha(process, t)
 
 
 def rise(process: str, t: float, t_up: float, s_noise: float = 1.0) -> tuple[float, float]:

@@ -3,7 +3,7 @@ r"""SA-Solver, a stochastic Adams predictor and corrector (arXiv 2309.05019, Alg
 With η = τ², the SDE of integrals.py is integrated with D a polynomial in λ through its last `predictor` values; when D
 at the new level is known, again through `corrector` values with that one, and the same noise. As in unipc.py a step
 corrects the state that it begins with. `pece` evaluates the corrected state once more, at twice the cost. There is
-noise in steps that arrive in [tau_min, tau_max]. `simple` takes the authors' weights for 2 values, as diffusers does.
+noise in steps that arrive in [tau_min, tau_max] (or begin there, `tau_at`). `simple` takes the authors' weights of 2.
 Limiting cases: η = 0 is the ODE's; a fresh history is the first-order SDE step; s = 0 is D.
 """
 
@@ -28,7 +28,7 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     if s == 0:
         return Update(D_0)
     n = min(position.lowered(o["predictor"], 1), len(history) + 1)
-    eta = position.eta * (o["tau_min"] <= s <= o["tau_max"])
+    eta = position.eta * (o["tau_min"] <= (s if o["tau_at"] == "arrival" else t) <= o["tau_max"])
     kept = (D_0, *history[: max(o["predictor"], o["corrector"] - 1) - 1])
     w, to_s = _weights(process, t, s, (t, *position.levels)[:n], eta, o["simple"]), leap(process, t, s, eta)
     return Update(to_s.x * x + combined(w, kept[:n]), to_s.std, keep=kept, note=(n, eta))
@@ -52,8 +52,9 @@ SOLVER = Solver(
         Option("corrector", 4, "values of D that the corrector uses, 0 for none", (0, 1, 2, 3, 4)),
         Option("pece", False, "evaluate the corrected state again"),
         Option("simple", False, "the simplified weights of two values"),
-        Option("tau_min", 0.0, "lowest level at which a step arrives with noise", low=0.0),
-        Option("tau_max", float("inf"), "highest level at which a step arrives with noise", low=0.0),
+        Option("tau_min", 0.0, "lowest level at which there is noise", low=0.0),
+        Option("tau_max", float("inf"), "highest level at which there is noise", low=0.0),
+        Option("tau_at", "arrival", "which end of a step decides", ("arrival", "start")),
     ),
     rank=18,
 )

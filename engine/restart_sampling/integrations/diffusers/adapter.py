@@ -27,8 +27,10 @@ from .begin import Timesteps, first_point
 from .budget import fit
 from .errors import SchedulerError
 from .keys import read
+from .kinds import refuse_other_kinds
 from .noise import noise_like
 from .order import check_input, check_order
+from .solvers import FROM_CONFIG, SAID_BY_SOLVER, is_scheduler, solver_of
 from .tape import Registers, Tape
 
 
@@ -62,16 +64,26 @@ class TapeScheduler:
     def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
         """Return the scheduler of a model, from the config of any scheduler for it; keys.py says what each key does.
 
+        With solver="config" the solver is that of the config's scheduler, or of the one that is named, see solvers.py.
+
         Raises:
             ConfigError: the config is of a model of another kind, or asks for levels that are not supported.
         """
         if isinstance(config, dict):
+            name = kwargs.get("solver")
+            if name == FROM_CONFIG or is_scheduler(name):
+                refuse_other_kinds({**config, **kwargs}, cls, cls.kind)
+                chosen = solver_of({**config, **kwargs}, None if name == FROM_CONFIG else name)
+                # What now runs as a solver is no key that remains to be followed.
+                config = {k: v for k, v in config.items() if k not in SAID_BY_SOLVER}
+                kwargs = {"eta": chosen.eta, **kwargs, "solver": chosen.solver}
             config = read(config, cls, cls.kind, kwargs)
         return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)  # type: ignore[misc]
 
     def _reset(self) -> None:
         self._tape: Tape | None = None
         self._registers = Registers()
+        self._drawn: dict[int, Tensor] = {}  # noise of a generator that a later row has again
         self._whole: Tape | None = None
         self._tails: dict[int, tuple[Tape, Tensor]] = {}
         self._row = self._begin = self._asked = 0
@@ -223,7 +235,11 @@ class TapeScheduler:
         D = self._denoised(model_output, sample, k) if return_dict else None
 
         def noise(draw: int) -> Tensor:
-            return noise_like(sample, draw, self._seeds, generator)
+            found = self._drawn.pop(draw, None)
+            found = noise_like(sample, draw, self._seeds, generator) if found is None else found
+            if self._seeds is None and tape.last_use[draw] > k:  # a generator would not give it again
+                self._drawn[draw] = found
+            return found
 
         out = self._registers.advance(tape, k, model_output, sample, noise)
         self._row, self._input = k + 1, None
@@ -260,6 +276,7 @@ class TapeScheduler:
         """Begin a run of `tape`, whose timesteps are `values`."""
         self._tape, self._values_now, self._host_values = tape, values, tape.timestep.tolist()
         self._registers, self._row, self._input = Registers(), 0, None
+        self._drawn = {}
         self._started = False
         self._c_in = self.parameterization.coefficients(tape.sigma).c_in
         self.sigmas = torch.tensor([*tape.sigma.tolist(), tape.plan.steps[-1].s], dtype=torch.float32)
@@ -271,6 +288,7 @@ class TapeScheduler:
             "solver": c.solver or "heun",
             "restart_solver": c.restart_solver,
             "s_noise": c.s_noise,
+            "eta": c.eta,
             "restart": c.restart if restart is None else restart,
         }
 

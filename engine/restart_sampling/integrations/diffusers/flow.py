@@ -39,7 +39,7 @@ from ...plan.notation import restart_of
 from ...plan.plan import Plan
 from .adapter import TapeScheduler
 from .keys import refuse_keys
-from .options import STEPS_ARE, jsonable, without_repeats
+from .options import STEPS_ARE, check_solvers, jsonable, without_repeats
 
 SHIFT_TYPES = ("exponential", "linear")
 
@@ -55,9 +55,11 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
             known, and refused when set: these grids are not supported.
         restart: intervals in any format `RestartConfig.parse` reads, with levels t in (0, 1]; None for none.
             `restart_list` is another name of it.
-        solver: "heun" (default), "euler" or "dpm++2m".
+        solver: of the main grid, any that handles flows, as in "unipc:order=2"; default: heun. In `from_config` also
+            "config", or the name of a scheduler of diffusers (solvers.py).
         restart_solver: inside intervals; default: that of the main grid.
         s_noise: factor on the std of every injected noise.
+        eta: scale of the noise of stochastic solvers; 0 is none.
         steps_are: "nfe": num_inference_steps is the number of network calls; "main": it is N_main.
         seeds: noise of jumps from seeds, see `set_seeds`. These pipelines pass no generator to the scheduler, so
             without seeds the jumps draw from torch's global generator.
@@ -103,6 +105,7 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         use_flow_sigmas: bool = False,
         flow_shift: float = 1.0,
         restart_list: Any = None,
+        eta: float = 1.0,
     ) -> None:
         restart = restart_of(restart, restart_list, None)
         self.register_to_config(restart=jsonable(restart), restart_list=None)
@@ -111,6 +114,7 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
                 "restart='auto' is the paper's recipe for Stable Diffusion; there is none for flow models: "
                 "give intervals"
             )
+        check_solvers(solver, restart_solver)
         choice("steps_are", steps_are, STEPS_ARE)
         choice("time_shift_type", time_shift_type, SHIFT_TYPES)
         refuse_keys(self.config, type(self), self.kind)

@@ -6,6 +6,8 @@ from typing import Any
 
 from ...common.errors import ConfigError
 from ...plan.notation import RestartConfig, RestartInterval
+from ...solvers import get_solver
+from .solvers import FROM_CONFIG
 
 STEPS_ARE = ("nfe", "main")
 
@@ -32,3 +34,12 @@ def jsonable(restart: Any) -> Any:
     if isinstance(restart, (list, tuple, dict)) and parsed.steps is None:
         return [[i.N, i.K, i.t_min, i.t_max] for i in parsed.intervals]
     raise ConfigError(f"restart cannot be kept in a scheduler's config: {restart!r}; give it as text")
+
+
+def check_solvers(*names: str | None) -> None:
+    """Raise ConfigError for a solver that is not known; None is the default."""
+    for name in names:
+        if name == FROM_CONFIG:
+            raise ConfigError("solver='config' is the solver of a config: it is read by from_config alone")
+        if name is not None:
+            get_solver(name)

@@ -35,7 +35,7 @@ from .budget import DEFAULT_GUIDANCE, automatic, nearest_published
 from .grids import FLAGS, GRIDS, ended_at, main_grid
 from .keys import refuse_keys
 from .kinds import refuse_other_kinds
-from .options import STEPS_ARE, jsonable, without_repeats
+from .options import STEPS_ARE, check_solvers, jsonable, without_repeats
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 STATES = ("vp", "ve")
@@ -54,13 +54,16 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
             schedulers; they come from the model's config (keys.py says what is done with each).
         restart: intervals in any format `RestartConfig.parse` reads, None for none, or "auto" (module docstring).
             `restart_list` is another name of it.
-        solver: solver of the main grid; default: heun, with restart="auto" euler (DDIM).
+        solver: solver of the main grid, any of the engine's, as in "unipc:order=2"; default: heun, with restart="auto"
+            euler (DDIM). In `from_config` also "config", or the name of a scheduler of diffusers (solvers.py).
         restart_solver: solver inside intervals; default: that of the main grid, with restart="auto" heun.
-        grid: "model" (the model's own timesteps, by timestep_spacing), "karras", "exponential" or "beta"; default: what
+        grid: "model" (the model's own timesteps, by timestep_spacing), or a rule of plan/schedules between two levels,
+            such as "karras", "exponential", "beta" (of diffusers) or "ays"; default: what
             use_karras_sigmas and the like say.
         sigma_min, sigma_max: ends of a grid that is not the model's; default: the model's levels. An end outside of
             those is moved to them, with a warning.
         s_noise: factor on the std of every injected noise.
+        eta: scale of the noise of stochastic solvers; 0 is none.
         steps_are: "nfe": num_inference_steps is the number of network calls (the two halves of guidance in one batch
             count as one call); "main": it is N_main, and intervals come on top.
         state: "vp": the sample between two calls is what the network gets, unit scale; "ve": it is x₀ + σε, as with
@@ -111,6 +114,7 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         seeds: list[int] | None = None,
         initial_noise: str = "unit",
         restart_list: Any = None,
+        eta: float = 1.0,
     ) -> None:
         restart = restart_of(restart, restart_list, "auto")
         self.register_to_config(restart=jsonable(restart), restart_list=None)
@@ -128,6 +132,7 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
             ("interpolation_type", interpolation_type, INTERPOLATIONS),
         ):
             choice(name, value, allowed)
+        check_solvers(solver, restart_solver)
         if rescale_betas_zero_snr and prediction_type == "epsilon":
             raise ConfigError(
                 "rescale_betas_zero_snr needs a model that predicts v or the sample: at zero signal epsilon tells "

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,12 @@ class Tape:
 
     def __len__(self) -> int:
         return len(self.flags)
+
+    @cached_property
+    def last_use(self) -> dict[int, int]:
+        """The last row that has each draw. Solvers may share one between rows."""
+        terms = zip(self.coef[:, [layout.S, layout.S2]].tolist(), self.draws, strict=True)
+        return {draw: k for k, (stds, draws) in enumerate(terms) for std, draw in zip(stds, draws, strict=True) if std}
 
     def timesteps(self, device: Any) -> Tensor:
         """Return what the network is told, float32 [n] on `device`."""
