@@ -99,14 +99,11 @@ tune: $(FULL)  ## search the plans of the bundled model for three budgets; goes 
 		--final-n 2000 --confirm-n 3000 --storage tune/tune.db --out benchmarks/results
 	$(BIN)/python benchmarks/readme.py
 
-FAMILY := $(BIN)/restart-sampling tune --budget 5,8,12,18,27,43,63,127 --trials 32 --n 256 --levels 3 --first-seed 5000000
-FAMILY := $(FAMILY) --no-confirm --features fashion-mnist-patches --family
-
 compare: $(FULL)  ## the best ODE, SDE and Restart at equal evaluations, each found by as many trials; hours on 2 cores, goes on
-	for family in restart sde ode; do \
-		$(FAMILY) $$family --storage tune/$$family/tune.db --out benchmarks/results/search/$$family || exit 1; \
-	done
-	$(BIN)/python benchmarks/comparison.py --blocks 3
+	$(BIN)/python benchmarks/search_samplers.py
+	$(BIN)/python benchmarks/compare_samplers.py --blocks 3
+	$(BIN)/python benchmarks/compare_samplers.py --blocks 10 --most 30
+	$(BIN)/python benchmarks/comparison.py
 	$(BIN)/python benchmarks/readme.py
 
 report: $(FULL)  ## all committed rows as one HTML page, report.html

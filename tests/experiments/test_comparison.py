@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-import json
 import math
-import sys
 from pathlib import Path
 
+import compare_samplers
+import comparison as script
 import pytest
 
 from restart_sampling.experiments.measure import comparison
+from restart_sampling.experiments.measure.rows import read
 from restart_sampling.experiments.report.clean import cleaned
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -129,30 +130,50 @@ def test_the_picture_and_the_tables():
     assert len(shown.plans(found).cells) == 5
 
 
-def test_the_winner_is_the_lowest_of_at_most_that_many_evaluations(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    sys.modules.pop("comparison", None)
-    import comparison as script
-
-    def trial(number, nfe, fd):
-        return {"kind": "trial", "trial": number, "nfe": nfe, "fd": fd}
-
-    trials = [trial(0, 12, 0.9), trial(1, 18, 1.0), trial(2, 27, 0.5), trial(3, 40, None)]
-    for family in script.FAMILIES:
-        path = tmp_path / family / "tune.jsonl"
-        path.parent.mkdir()
-        more = [trial(4, 5, 0.1)] if family == "ode" else []  # beyond what the others have drawn: it does not count
-        path.write_text("".join(json.dumps(one) + "\n" for one in [*trials, *more]))
-    found = script.winners(script.searches(tmp_path))
-    assert ("restart", 8) not in found
-    assert {budget: row["trial"] for (family, budget), row in found.items() if family == "ode"} == {
-        12: 0,
-        18: 0,
-        27: 2,
-        43: 2,
-        63: 2,
-        127: 2,
+def searched(family, budget, trial, fd, nfe, plan, **options):
+    return {
+        "family": family,
+        "budget": budget,
+        "trial": trial,
+        "fd": fd,
+        "nfe": nfe,
+        "plan": plan,
+        "features": "tuner",
+        "options": {"steps": 9, **options},
     }
-    (tmp_path / "sde" / "tune.jsonl").unlink()
-    with pytest.raises(SystemExit, match="missing"):
-        script.searches(tmp_path)
+
+
+def measured(sampler, family, seed, distance):
+    one = row(family, 12, seed, "one", distance, sampler=sampler)
+    return {name: value for name, value in one.items() if name not in ("kind", "budget", "tuned_on", "trials", "title")}
+
+
+def test_rows_are_made_of_the_search_and_of_what_was_measured():
+    """The best of at most a budget stands in it, so a plan may stand in several; nothing that lost stands anywhere."""
+    trials = [
+        *(searched(family, 12, 0, 0.5, 12, f"a-{family}") for family in ("ode", "sde")),
+        *(searched(family, 20, 0, 0.6, 20, f"b-{family}", solver="unipc:order=2") for family in ("ode", "sde")),
+        searched("restart", 12, 0, 0.9, 12, "a", restart="[3, 1, 0.3, 1]", restart_solver="heun"),
+        searched("restart", 20, 0, 0.4, 20, "b"),
+    ]
+    rows = [measured(f"restart:{plan}", "restart", 7, 1.0) for plan in ("a", "b", "lost")]
+    rows += [measured("ode:a-ode", "ode", 7, 2.0), measured("train set", "data", 0, 0.1)]
+    found = list(script.assembled(trials, rows))
+    cells_ = [(one["family"], one["budget"], one["title"]) for one in found]
+    assert cells_ == [
+        ("data", 0, "Training set"),
+        ("ode", 12, "Heun"),
+        ("restart", 12, "Heun"),
+        ("ode", 20, "Heun"),
+        ("restart", 20, "Heun"),
+    ]
+    assert {one["trials"] for one in found} == {2}
+    assert {one["tuned_on"] for one in found} == {"tuner"}
+    with pytest.raises(ValueError, match="as many"):
+        list(script.assembled([*trials, searched("sde", 20, 1, 0.1, 20, "c")], rows))
+
+
+def test_the_committed_rows_are_those_of_the_search_and_the_measurement():
+    committed = read(BENCHMARKS / "results" / "comparison.jsonl")
+    made_now = list(script.assembled(compare_samplers.searched(), read(compare_samplers.OUT / compare_samplers.FILE)))
+    assert committed == made_now
