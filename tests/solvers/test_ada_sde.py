@@ -14,6 +14,7 @@ import restart_sampling as rs
 from restart_sampling.plan.start import beginning
 from restart_sampling.plan.trajectory import Trajectory
 from restart_sampling.solvers import get_solver
+from restart_sampling.solvers.registry import accurate
 from restart_sampling.solvers.trace import Update
 
 OPTIONS = {
@@ -78,3 +79,9 @@ def test_a_solver_that_first_asks_elsewhere_is_refused():
     wrong = replace(get_solver("euler"), step=lambda x, t, s, D, position: Update(D(0.5 * x, t)))
     with pytest.raises(rs.ConfigError, match="solver 'euler' must make its first evaluation at the state it is given"):
         Trajectory(1.0, "ve", 1.0, 1.0).backward((1.0, 0.5), wrong, lambda t: 0.0)
+
+
+def test_a_search_does_not_try_it():
+    """Without learned values it is dpm2 once more."""
+    assert get_solver("ada-sde").learned and not get_solver("dpm2").learned
+    assert "dpm2" in accurate() and "ada-sde" not in accurate()

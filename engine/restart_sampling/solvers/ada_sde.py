@@ -8,8 +8,7 @@ told another one:
 
 The authors can leave out the evaluation at the first level (AFS); here it is always made. r, w, c, a and γ have one
 value for each step of the main grid; steps beyond them, the one to 0 and those inside intervals are Euler's. The noise
-that raises the first level is part of the initial latent. Limiting case: without values, r = ½ and γ = 0 with
-w = c = a = 1 is `dpm2`.
+that raises the first level is part of the initial latent. Limiting case: without any values it is `dpm2`, everywhere.
 """
 
 from __future__ import annotations
@@ -26,14 +25,15 @@ PLAIN = {"r": 0.5, "w": 1.0, "c": 1.0, "a": 1.0}
 def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     """Return the state at level s after two evaluations, or one; t is t̂, see `lift`."""
     i, o = position.index, position.options
-    learned = max(len(o[name]) for name in (*PLAIN, "gamma"))  # steps; 0: every step is plain
-    if s == 0 or position.restart or 0 < learned <= i:
+    learned = max(len(o[name]) for name in (*PLAIN, "gamma"))
+    if s == 0 or (learned and (position.restart or i >= learned)):
         return Update((s / t) * x + (1 - s / t) * D(x, t))
     r, w, c, a = (o[name][i] if i < len(o[name]) else plain for name, plain in PLAIN.items())
     d = (x - D(x, t)) / t
     m = s**r * t ** (1 - r)
     x_m = x + (m - t) * d
-    return Update(x + (w * c * (s - t) / m) * (x_m - D(x_m, m, asked=a * m if a != 1 else None)))
+    D_m = D(x_m, m) if a == 1 else D(x_m, m, asked=a * m)
+    return Update(x + (w * c * (s - t) / m) * (x_m - D_m))
 
 
 def lift(o: Mapping[str, Any], i: int) -> float:

@@ -41,9 +41,10 @@ def handling(process: str) -> tuple[str, ...]:
 def accurate() -> tuple[str, ...]:
     """Return the names of the ODE solvers of order 2 and higher, among which `tune` searches unless told otherwise.
 
-    It searches plans on EDM's grid, so they handle "ve".
+    It searches plans on EDM's grid, so they handle "ve", and nothing that was learned.
     """
-    return tuple(name for name in handling("ve") if SOLVERS[name].family == "ode" and SOLVERS[name].order >= 2)
+    found = [SOLVERS[name] for name in handling("ve")]
+    return tuple(s.name for s in found if s.family == "ode" and s.order >= 2 and not s.learned)
 
 
 def get_solver(name: str, options: Mapping[str, Any] | Pairs = ()) -> Solver:

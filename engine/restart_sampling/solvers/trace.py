@@ -223,6 +223,11 @@ class Solver:
         return MappingProxyType({option.name: option.default for option in self.options} | dict(self.chosen))
 
     @property
+    def learned(self) -> bool:
+        """Whether its options hold what was learned for each step; without them it is another solver."""
+        return any(option.per_step for option in self.options)
+
+    @property
     def spec(self) -> str:
         """The name with the options that were chosen, as `--solver` reads it: "unipc:order=2"."""
         return written(self.name, self.chosen)

@@ -132,7 +132,7 @@ def of_family(family: str) -> tuple[str, ...]:
     """
     if family == "restart":
         return accurate()
-    solvers = [SOLVERS[name] for name in handling("ve")]
+    solvers = [SOLVERS[name] for name in handling("ve") if not SOLVERS[name].learned]
     every = [solver.using(chosen) for solver in solvers for chosen in ({}, *_switches(solver))]
     found = tuple(solver.spec for solver in every if solver.family == family)
     if not found:
