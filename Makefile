@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 FULL := $(VENV)/.installed-full
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint aot gpu gpu-tests gpu-kernels gpu-images quality speed tune report synthetic bench-cpu clean
+.PHONY: demo test lint aot gpu gpu-tests gpu-kernels gpu-images quality speed tune compare report synthetic bench-cpu clean
 
 NATIVE := CMakeLists.txt $(shell find bindings/csrc -type f)
 
@@ -97,6 +97,11 @@ tune: $(FULL)  ## search the plans of the bundled model for three budgets; goes 
 	$(SEARCH) --features fashion-mnist-patches --storage tune/search-patches.db
 	$(BIN)/restart-sampling tune --features fashion-mnist-classifier --budget 20,43,63 --trials 110 --n 500 --max-nfe 63 --solver dpm++2m,heun \
 		--final-n 2000 --confirm-n 3000 --storage tune/tune.db --out benchmarks/results
+	$(BIN)/python benchmarks/readme.py
+
+compare: $(FULL)  ## the best ODE, SDE and Restart at equal evaluations, each found by as many trials; hours on 2 cores, goes on
+	$(BIN)/python benchmarks/search_samplers.py
+	$(BIN)/python benchmarks/comparison.py --blocks 3
 	$(BIN)/python benchmarks/readme.py
 
 report: $(FULL)  ## all committed rows as one HTML page, report.html

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import extractors
 
-from restart_sampling.experiments.measure import agreement, shipped
+from restart_sampling.experiments.measure import agreement, comparison, shipped
 from restart_sampling.experiments.measure.rows import find, read
+from restart_sampling.experiments.report import comparison as shown
 from restart_sampling.experiments.report import pairs_table, quality_table, tuned_table
 from restart_sampling.experiments.report.series import intervals_of
 
@@ -90,6 +91,27 @@ def summary() -> str:
     if not below_all:
         lines += ["", prose("No plan that was tried is measurably below the SDE by all of them.")]
     return "\n".join(lines)
+
+
+def best_of_each() -> str:
+    """The comparison of the families at equal evaluations, in sentences, a picture and two tables."""
+    found = comparison.comparison(read(RESULTS / comparison.FILE))
+    if found is None:
+        return prose("It was not measured yet; `make compare` does.")
+    trials = found.trials
+    counts = sorted({len(seeds) for cell in found.cells.values() for seeds in cell.distances.values()})
+    blocks = f"{counts[0]} to {counts[-1]}" if counts[0] != counts[-1] else str(counts[0])
+    about = prose(
+        f"`make compare` drew {trials} plans of each family, ODE solvers, SDE solvers and Restart, among all solvers",
+        f"with their options, and chose one for every budget by {found.tuned_on}. Each was drawn again on seeds that",
+        f"no search drew, {blocks} blocks of {found.n:,} images. A cell is Restart's distance less the other's over the",
+        "same blocks, mean ± standard error, lower is better; a win or a loss is beyond",
+        f"{comparison.BEYOND:g} standard errors.",
+    )
+    picture = "![The best of each family along the evaluations](../benchmarks/results/comparison.png)"
+    said = [prose(sentence, bullet="* ") for sentence in comparison.sentences(found)]
+    tables = [shown.table(found).markdown(), shown.plans(found).markdown()]
+    return "\n\n".join([about, "\n".join(said), picture, *tables])
 
 
 def machines() -> str:

@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from support import sheet
 from support.allocations import Allocations
 from support.replays import with_graph
 from support.tape import Tape, TapedMachine, make_capture
@@ -18,8 +17,6 @@ from restart_sampling.plan.guidance import BOTH, NONE, ONE
 from restart_sampling.plan.segments import spans
 from restart_sampling.sampler.edits import Asked
 from restart_sampling.sampler.executors.graph import MODES
-from restart_sampling.solvers import registry
-from restart_sampling.solvers.trace import Solver
 
 SHAPE = (2, 3, 4)
 N = 3
@@ -39,29 +36,21 @@ INSIDE = dict(guidance_scale=2.0, guidance_interval=(0.2, 2.0))
 CASES = {
     "plain": (dict(), {}, 1, 1),
     "restart": (dict(restart=[3, 2, 0.1, 0.5]), {}, 1, 1),
-    "two registers": (dict(solver="unipc-2"), {}, 2, 1),
-    "three registers": (dict(solver="unipc-3"), {}, 3, 1),
-    "two draws": (dict(solver="seeds_3"), {}, 1, 2),
+    "two registers": (dict(solver="unipc:order=2"), {}, 2, 1),
+    "three registers": (dict(solver="unipc"), {}, 3, 1),
+    "two draws": (dict(solver="seeds3"), {}, 1, 2),
     "start": (dict(), IMAGE, 1, 1),
     "paste": (dict(restart="repaint:j=2,r=2"), EDIT, 1, 1),
     "paste fresh, from an image": (dict(solver="ddpm"), {**EDIT, **IMAGE, "paste": "fresh"}, 1, 1),
-    "paste, two draws": (dict(solver="dpmpp_sde"), {**EDIT, "mask": torch.ones(SHAPE)}, 1, 2),
+    "paste, two draws": (dict(solver="dpm++sde"), {**EDIT, "mask": torch.ones(SHAPE)}, 1, 2),
     "guidance": (INSIDE, {}, 1, 1),
-    "guidance, three registers, paste": (INSIDE | dict(solver="unipc-3"), {**EDIT, "mask": torch.ones(SHAPE)}, 3, 1),
+    "guidance, three registers, paste": (INSIDE | dict(solver="unipc"), {**EDIT, "mask": torch.ones(SHAPE)}, 3, 1),
     "rescale": (INSIDE | dict(guidance_rescale=0.5), {}, 1, 1),
     "zero-star": (INSIDE | dict(guidance="zero-star", zero_init=2), {}, 1, 1),
-    "apg, two draws": (INSIDE | dict(guidance="apg", apg_norm=1.0, solver="seeds_3"), {}, 1, 2),
+    "apg, two draws": (INSIDE | dict(guidance="apg", apg_norm=1.0, solver="seeds3"), {}, 1, 2),
     "guide": (INSIDE | dict(guide=True), {}, 1, 1),
     "guide, apg, paste": (INSIDE | dict(guide=True, guidance="apg"), EDIT, 1, 1),
 }
-
-
-@pytest.fixture(autouse=True)
-def longer_solvers(monkeypatch):
-    """Solvers with two and three registers and with two draws, by the names of support/sheet.py."""
-    for name in ("unipc-2", "unipc-3", "seeds_3", "dpmpp_sde"):
-        solver = Solver(name, sheet.GOLDEN[name][0], 2, name, "tests/support/sheet.py")
-        monkeypatch.setitem(registry._BY_ANY_NAME, name, solver)
 
 
 def make(name, device, batch_size=N):

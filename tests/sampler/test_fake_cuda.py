@@ -8,7 +8,6 @@ import contextlib
 
 import pytest
 import torch
-from support import sheet
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,8 +19,6 @@ from restart_sampling.sampler.executors import Conditions, Evaluation, Lanes, Ne
 from restart_sampling.sampler.executors.selfcheck import begin
 from restart_sampling.sampler.program import Program
 from restart_sampling.sampler.table import Variant, bind
-from restart_sampling.solvers import registry
-from restart_sampling.solvers.trace import Solver
 
 aten = torch.ops.aten
 CUDA = torch.device("cuda", 0)
@@ -189,13 +186,13 @@ def elementwise(net_in, c_noise, labels=None, *, mean, bias):
 
 
 KINDS = {
-    "three registers": (dict(solver="unipc-3"), Variant()),
-    "two draws, start": (dict(solver="seeds_3"), Variant("image")),
+    "three registers": (dict(solver="unipc"), Variant()),
+    "two draws, start": (dict(solver="seeds3"), Variant("image")),
     "soft paste": (dict(restart="repaint:j=2,r=2"), Variant("noise", "initial", True)),
     "guidance in a part, paste": (dict(guidance_scale=2.0, guidance_interval=(0.2, 5.0)), Variant("latents", "fresh")),
     "apg, paste": (dict(guidance_scale=2.0, guidance="apg", apg_norm=1.0), Variant("image", "fresh")),
     "zero-star": (dict(guidance_scale=2.0, guidance="zero-star", zero_init=2), Variant()),
-    "rescale, two draws": (dict(guidance_scale=2.0, guidance_rescale=0.5, solver="seeds_3"), Variant()),
+    "rescale, two draws": (dict(guidance_scale=2.0, guidance_rescale=0.5, solver="seeds3"), Variant()),
     "guide": (dict(guidance_scale=2.0, guide=True), Variant()),
 }
 
@@ -207,8 +204,6 @@ def test_every_kind_of_machine_stays_on_the_gpu(name, per_sample, monkeypatch):
 
     Samples start in some lanes and move to fewer ones with all their registers.
     """
-    for solver in ("unipc-3", "seeds_3"):
-        monkeypatch.setitem(registry._BY_ANY_NAME, solver, Solver(solver, sheet.GOLDEN[solver][0], 2, solver, "a page"))
     options, variant = KINDS[name]
     options = dict(options)
     guide = elementwise if options.pop("guide", False) else None

@@ -155,3 +155,11 @@ def test_another_solver_begins_without_the_history_of_the_one_before():
     path.backward((10.0, 4.0, 1.6), get_solver("dpm++2m"), lambda t: 0.0, remaining=6)
     path.backward((1.6, 0.7), get_solver("lms"), lambda t: 0.0)  # it keeps slopes, the other one D
     assert not any(path.steps()[-1].result.history)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_no_row_sums_terms_that_cancel(spec):
+    """Of the ways to keep what later rows need, one is taken in which rounding errors do not grow."""
+    coef = rows.program(spec, golden.VE, EDM).coef[1:]
+    columns = [L.Y_X, L.G_X, L.Y_H, L.G_H, L.Y_H2, L.G_H2, L.Y_H3, L.G_H3]
+    assert np.abs(coef[:, columns]).max() <= 5

@@ -130,6 +130,14 @@ OTHER_NAMES = """
 """
 
 
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_solver_is_a_short_file(name):
+    (file,) = [
+        f for f in (ROOT / "engine" / "restart_sampling" / "solvers").glob("*.py") if f'    "{name}",' in f.read_text()
+    ]
+    assert len(file.read_text().splitlines()) <= 60
+
+
 def test_what_is_found_by_tracing():
     noisy = set(NOISY.split())
     assert {name for name, s in SOLVERS.items() if s.noisy} == noisy

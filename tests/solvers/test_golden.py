@@ -7,7 +7,8 @@ import pytest
 from support import golden, rows, sheet
 
 from restart_sampling.models import parameterization
-from restart_sampling.solvers import SOLVERS
+from restart_sampling.solvers import SOLVERS, deis
+from restart_sampling.solvers.process import BETA_D, BETA_MIN
 
 CASES = [(g, process) for g in golden.GOLDEN for process in ("ve", "flow") if getattr(g, process) is not None]
 NETWORKS = {
@@ -33,6 +34,27 @@ def test_a_solver_gives_the_published_result(g, process, network):
     program = rows.program(g.solver, levels, net, process=process, eta=g.eta, stop=g.stop)
     found = program.run(sheet.denoiser_of(process), golden.STARTS[process], g.draws)
     assert found == pytest.approx(getattr(g, process), abs=g.within)
+
+
+def test_deis_is_that_of_diff_sampler_but_for_its_sum(monkeypatch):
+    """diff-sampler adds 10,000 points in VP time where deis.py has the integral; with its sum the results are equal."""
+
+    def added(clock, t, s, levels):
+        if len(levels) == 1:
+            return [s - t]
+        (first, last), nodes, n = clock(np.array([t, s])), clock(np.array(levels)), 10_000
+        tau = np.linspace(first, last, n)
+        growth = np.exp(BETA_D * tau**2 / 2 + BETA_MIN * tau)  # 1 + σ²
+        rate = (BETA_D * tau + BETA_MIN) * growth / (2 * np.sqrt(growth - 1))  # dσ/dτ
+        l_j = [np.prod([(tau - b) / (a - b) for b in nodes if b != a], axis=0) for a in nodes]
+        return [float(np.sum(rate * value)) * (last - first) / n for value in l_j]
+
+    monkeypatch.setattr(deis, "polynomial_in", added)
+    for process, published in (("ve", 0.7280037248), ("flow", 0.7424726572)):
+        (network, *_) = NETWORKS[process].values()
+        program = rows.program("deis", golden.LEVELS[process], network, process=process)
+        found = program.run(sheet.denoiser_of(process), golden.STARTS[process], ())
+        assert found == pytest.approx(published, abs=2e-10)
 
 
 def test_every_solver_of_other_libraries_has_a_result():

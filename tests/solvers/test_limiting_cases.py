@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
+from support import rows
 
-from restart_sampling.solvers import SOLVERS, edm_stochastic, euler
+from restart_sampling.common.errors import ConfigError
+from restart_sampling.plan.plan import Plan
+from restart_sampling.plan.trajectory import Trajectory
+from restart_sampling.solvers import SOLVERS, edm_stochastic, euler, get_solver
 from restart_sampling.solvers.process import alpha, log_snr, rise
 from restart_sampling.solvers.trace import Position
 
@@ -128,3 +132,34 @@ def test_cps_keeps_the_coefficients_of_the_level(eta):
     weight = (update.x - (1 - s) * x0) / eps
     assert update.noise == pytest.approx(s * math.sin(eta * math.pi / 2))
     assert weight * weight + update.noise**2 == pytest.approx(s * s)
+
+
+@pytest.mark.parametrize("process, first", [("ve", 10.0), ("flow", 1.0), ("flow", 0.95)])
+@pytest.mark.parametrize("name", [*SOLVERS, "unipc:order=2", "deis:order=2,variant=log-rho", "dpm-solver:order=3"])
+def test_a_constant_denoiser_gives_a_straight_line(name, process, first):
+    """Where D is c at every level the ODE is x = α·c + t·e, from pure noise too; eta is 0. Restart jumps are on top."""
+    solver = get_solver(name)
+    if process not in solver.processes:
+        return
+    noise_form = name.startswith("dpm-solver") or "log-rho" in name
+    levels, c, x = (first, 0.7 * first, 0.4 * first, 0.2 * first), 0.3, 1.7
+    path = Trajectory(first, process, 1.0, 0.0)
+    try:
+        path.backward(levels, solver, lambda t: 0.0, remaining=9)
+    except ConfigError as error:
+        assert (noise_form, first) == (True, 1.0)
+        assert "cannot start at t = 1 of a flow" in str(error)
+        return
+    if name == "lcm":  # it draws anew whatever eta is
+        return
+    a = alpha(process, first)
+    e = (x - a * c) / first
+    for t, state in zip(levels[1:], rows.literal(path.steps(), lambda z, level: c, x, lambda number: 0.0), strict=True):
+        assert state == pytest.approx(alpha(process, t) * c + t * e, abs=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["unipc:variant=bh1", "sa-solver:predictor=2,corrector=2,simple=true"])
+def test_weights_that_have_no_limit_are_refused(solver):
+    with pytest.raises(ConfigError, match="a step from t = 1 of a flow is infinitely long in λ"):
+        Plan.build(steps=6, schedule="flow", solver=solver)
+    assert Plan.build(steps=6, schedule="flow", solver=solver, sigma_max=0.999).nfe == 6

@@ -20,6 +20,7 @@ from restart_sampling.plan import guidance
 from restart_sampling.plan.start import beginning
 from restart_sampling.sampler.executors.graph import MODES
 from restart_sampling.sampler.table import bind
+from restart_sampling.solvers.registry import handling
 
 from . import literal
 from .replays import with_graph
@@ -40,8 +41,14 @@ FLOW = {
     "flow": parameterization.flow(),
     "denoiser": rs.Denoiser.from_function(lambda x, sigma: x, (1,), process="flow").parameterization,
 }
-VE_SOLVERS = ("euler", "heun", "heun", "edm-stochastic", "ddpm", "dpm2", "dpm3", "dpm++2m")
-FLOW_SOLVERS = ("euler", "heun", "dpm++2m", "cps", "flow-grpo")
+VARIANTS = (
+    "unipc:order=2", "unipc:variant=bh1", "sa-solver:pece=true", "sa-solver:corrector=0",
+    "sa-solver:tau_max=3,tau_min=0.2", "seeds2:weights=phi2", "exp-heun:sde=true", "res-multistep:sde=true",
+    "dpm++2m-sde:variant=heun", "lms:order=2", "deis:order=2,variant=log-rho", "dpm-solver:order=3",
+    "er-sde:variant=published", "lms:to_zero=k-diffusion",
+)  # fmt: skip
+VE_SOLVERS = ("heun", "dpm++2m", *handling("ve"), *VARIANTS)
+FLOW_SOLVERS = (*handling("flow"), *VARIANTS)
 
 
 class Net:
@@ -126,14 +133,13 @@ def plan_options(rng, process, guided, numel):
     if rng.random() < 0.15:
         options = {name: value for name, value in options.items() if name not in ("steps", "sigma_min", "sigma_max")}
         options["sigmas"] = sorted({rng.uniform(low, high) for _ in range(steps)}, reverse=True)
-    plain = options["solver"] in ("euler", "heun", "edm-stochastic", "dpm2")
     if rng.random() < 0.6:
         options["restart"] = restart(rng, low, high, steps)
         if rng.random() < 0.2:
             options["restart_solver"] = rng.choice(VE_SOLVERS if process == "ve" else FLOW_SOLVERS)
-        if rng.random() < (0.2 if plain else 0.02):
+        if rng.random() < 0.1:
             options["restart_gamma"] = 0.1
-    if options["solver"] == "edm-stochastic" or rng.random() < (0.1 if plain else 0.02):
+    if options["solver"] == "edm-stochastic" or rng.random() < 0.1:
         options["s_churn"] = rng.choice([1.0, 10.0])
     if rng.random() < 0.2:
         options["s_noise"] = rng.choice([0.0, 1.01])

@@ -24,6 +24,8 @@ from ..common.errors import ConfigError, RestartValueError
 from ..plan.guidance import METHODS
 from ..plan.plan import Plan
 from ..plan.presets import find
+from ..plan.schedule import SCHEDULES
+from ..plan.schedules.registry import option_of
 from ..solvers import SOLVERS
 
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if there is one.")]
@@ -38,6 +40,12 @@ class PlanOptions:
     """The options of a plan; None stands for those that were not given."""
 
     preset: Annotated[str | None, typer.Option(help="A named configuration; see `restart-sampling presets`.")] = None
+    plan_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan", help="A plan file, or a schedule learned by LD3, AdaSDE or GITS; other options go on top of it."
+        ),
+    ] = None
     steps: Annotated[int | None, typer.Option(help="Points of the main grid (N_main). Default 18.")] = None
     solver: Annotated[str | None, typer.Option(help=f"{either(SOLVERS)}.")] = None
     restart: Annotated[
@@ -55,7 +63,13 @@ class PlanOptions:
     sigma_min: Annotated[float | None, typer.Option(help="Lower end of the main grid.")] = None
     sigma_max: Annotated[float | None, typer.Option(help="Upper end of the main grid.")] = None
     rho: Annotated[float | None, typer.Option(help="Exponent of the EDM grid.")] = None
-    schedule: Annotated[str | None, typer.Option(help="edm, exponential, vp, ve, iddpm, sd or flow.")] = None
+    schedule: Annotated[str | None, typer.Option(help=f"The main grid: {either(SCHEDULES)}.")] = None
+    schedule_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="Option of the main grid, such as shift=3; may be given several times."
+        ),
+    ] = None
     on_collision: Annotated[
         str | None,
         typer.Option(help="Intervals that snap to one grid point: both, last (official code), first or error."),
@@ -93,17 +107,32 @@ class PlanOptions:
     ] = None
 
     def plan(self, fallback: str | None = None) -> Plan:
-        """Return the plan: that of the preset with the other options on top; without any option, that of `fallback`."""
+        """Return the plan: that of the preset or file, with the other options on top.
+
+        Without any option it is that of `fallback`.
+        """
         options = given(self)
-        preset = options.pop("preset", None)
+        preset, file = options.pop("preset", None), options.pop("plan_file", None)
+        if preset is not None and file is not None:
+            raise RestartValueError("--plan and --preset are two plans to begin with; give one of them")
         if "restart" in options:
             options["restart"] = restart_text(options["restart"])
         for name, kind, example in (("eta_window", int, "0,4"), ("guidance_interval", float, "0.2,5")):
             if name in options:
                 options[name] = pair(f"--{name.replace('_', '-')}", options[name], kind, example)
-        if preset is None and not options:
+        if preset is None and file is None and not options:
             preset = fallback
         base = dict(find(preset).plan_options) if preset is not None else {}
+        if file is not None:
+            base = Plan.from_file(file).config.to_dict()
+            refuse_other_levels(file, base, options)
+        for name in ("schedule", "solver", "restart_solver"):
+            if options.get(name, base.get(name)) != base.get(name):
+                base.pop(f"{name}_options", None)
+        if "schedule_option" in options:
+            name = options.get("schedule", base.get("schedule", "edm"))
+            told = dict(option_of(name, text) for text in options.pop("schedule_option"))
+            options["schedule_options"] = {**dict(base.get("schedule_options", ())), **told}
         if options.get("restart", "").strip().lower() == "none":
             options.pop("restart")
             base.pop("restart", None)
@@ -167,7 +196,7 @@ class EngineOptions:
 
 def given(group: Any) -> dict[str, Any]:
     """Return the options of a group that were given, by name."""
-    return {name: value for name, value in vars(group).items() if value is not None}
+    return {name: value for name, value in vars(group).items() if value is not None and value != []}
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -223,6 +252,15 @@ def batch_size(asked: Any, denoiser: Any, plan: Plan, total: int, device: Any, d
         raise RestartValueError(f"--batch must be a number ≥ 1 or auto, got {asked!r}") from None
 
 
+def refuse_other_levels(file: Path, base: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Raise RestartValueError for options that would choose other levels than those that a file lists."""
+    for name in ("steps", "schedule", "schedule_option", "sigma_min", "sigma_max"):
+        if base.get("sigmas") and name in options:
+            raise RestartValueError(
+                f"--{name.replace('_', '-')} cannot go on top of {file}, which lists its levels one by one"
+            )
+
+
 def restart_text(text: str) -> str:
     """Return a Restart configuration as `--restart` gives it: itself, or the content of @FILE."""
     if not text.startswith("@"):
@@ -249,6 +287,17 @@ def pair(option: str, text: str, kind: Callable[[str], Any], example: str) -> tu
 def names(text: str) -> list[str]:
     """Return the names of a list that is separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def specs(text: str) -> list[str]:
+    """Return the solvers of a list that is separated by commas; the options of one, unipc:order=2,variant=bh1, are too."""
+    found: list[str] = []
+    for part in names(text):
+        if "=" in part and ":" not in part and found:
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    return found
 
 
 def budgets(option: str, text: str, least: int, example: str) -> list[int]:

@@ -13,7 +13,7 @@ import typer
 
 from ..common.errors import RestartValueError
 from ..solvers.registry import accurate
-from .options import Device, Dtype, budgets, check_least, names
+from .options import Device, Dtype, budgets, check_least, specs
 
 
 def tune(
@@ -48,13 +48,29 @@ def tune(
         ),
     ] = None,
     solver: Annotated[
-        str, typer.Option(help="Solvers to try, on the main grid and in intervals, separated by commas.")
-    ] = ",".join(accurate()),
+        str | None,
+        typer.Option(
+            help="Solvers to try, on the main grid and in intervals, separated by commas; an option that is given, as "
+            "in unipc:order=2, is fixed, the others are searched. Default: "
+            + ", ".join(accurate())
+            + ", or every solver of --family."
+        ),
+    ] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            help="Search one family alone, every trial for one of the budgets: ode, sde or restart. The same --trials "
+            "give each family the same number at each budget."
+        ),
+    ] = None,
     levels: Annotated[int, typer.Option(help="Most Restart intervals of a plan.")] = 2,
     max_nfe: Annotated[
         int | None, typer.Option(help="Plans with more evaluations are not drawn. Default 100, or the largest budget.")
     ] = None,
-    min_nfe: Annotated[int, typer.Option(help="Plans with fewer evaluations are not drawn.")] = 8,
+    min_nfe: Annotated[
+        int | None,
+        typer.Option(help="Plans with fewer evaluations are not drawn. Default 8, or what the smallest budget needs."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for rows, plots and the study.")] = Path("tune"),
     storage: Annotated[
         str | None, typer.Option(help="The study: an SQLite file or a database's URL. Default OUT/tune.db.")
@@ -95,7 +111,7 @@ def tune(
     from ..experiments.tune.confirm import BLOCK
     from ..experiments.tune.objective import Objective
     from ..experiments.tune.session import Session
-    from ..experiments.tune.space import space_for
+    from ..experiments.tune.space import LEAST_MAIN, of_family, space_for
     from ..experiments.tune.study import library
     from ..models.registry import load_model
 
@@ -132,12 +148,16 @@ def tune(
     top = max(100, *asked) if max_nfe is None else max_nfe
     if top < max(asked):
         raise RestartValueError(f"--max-nfe {top} is below the largest budget, {max(asked)}; raise it")
+    least = min(8, max(LEAST_MAIN, min(asked) - 2)) if min_nfe is None else min_nfe
+    solvers = tuple(specs(solver)) if solver else of_family(family) if family else accurate()
+    intervals = {"levels": levels}
+    if family:
+        of_family(family)  # a mistake in it shows before anything is loaded
+        intervals = {"levels": levels, "least_levels": 1} if family == "restart" else {"levels": 0}
     dtype, device = dtype or "fp32", str(select_device(device))
     console = plain_console(stderr=True, soft_wrap=True)
     denoiser = load_model(model, device)
-    space = space_for(
-        denoiser.parameterization, solvers=tuple(names(solver)), levels=levels, min_nfe=min_nfe, max_nfe=top
-    )
+    space = space_for(denoiser.parameterization, solvers=solvers, min_nfe=least, max_nfe=top, **intervals)
     own = model == shipped.MODEL and reference is None and features is None
     own_plans = _plans(plans) if plans is not None else []
     evaluator = evaluator_for(model, shipped.TUNER if own else features, reference)
@@ -156,9 +176,10 @@ def tune(
         "features": evaluator.features,
         "reference": evaluator.reference,
         "nfe_asked": top,
+        **({"searched": family} if family else {}),
         "classes": "equal" if evaluator.balanced else "",
     }
-    session = Session(objective, space, asked, common, out, storage, console)
+    session = Session(objective, space, asked, common, out, storage, console, family or "")
     found = session.run(
         trials,
         own_plans,

@@ -17,6 +17,7 @@ from .limits import inside
 from .notation import RestartInterval, snap
 from .options import PlanConfig
 from .schedule import Schedule, get_schedule
+from .schedules.registry import RULES
 from .trajectory import Round
 
 
@@ -60,7 +61,8 @@ def place(config: PlanConfig, grid: Sequence[float], round_sigma: Round | None, 
         return on_grid(grid, *config.restart.resampling)
     schedule = get_schedule(config.schedule, rho=config.rho, **dict(config.schedule_options))
     if config.restart_schedule:
-        schedule = get_schedule(config.restart_schedule, rho=config.rho, segment="own")
+        walk = {"process": "flow"} if config.process == "flow" and RULES[config.restart_schedule].flows else {}
+        schedule = get_schedule(config.restart_schedule, rho=config.rho, segment="own", **walk)
     asked = [(n, i) for n, i in enumerate(config.restart.intervals) if i.K > 0]
     top = max(config.sigma_max, grid[0])
     points = np.asarray(grid)

@@ -28,7 +28,7 @@ class PlanConfig:
     """All options of a plan. `Plan.build(**config.to_dict())` makes the same plan again.
 
     Beyond the arguments of `Plan.build`:
-        schedule: the main grid: edm, exponential, vp, ve, iddpm, sd or flow; `schedule_options` go to it.
+        schedule: the main grid, a name of plan/schedules; `schedule_options` go to it.
         restart_solver, restart_schedule: solver and grid inside intervals; default: those of the main grid.
         on_collision: what to do when intervals snap to one grid point: "both" run in the given order (default), the
             "last" one only (what the official code does), the "first" one only, or "error".

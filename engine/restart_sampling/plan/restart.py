@@ -117,6 +117,9 @@ def compile_plan(config: PlanConfig, round_sigma: Round | None = None) -> Compil
         notes.append(f"{x.dropped} steps of zero length dropped (grid points rounded to the same level)")
     if intervals and config.s_noise == 0:
         notes.append("s_noise = 0: the Restart jumps inject no noise")
+    for churn, solver in zip((config.s_churn, config.restart_gamma * bool(intervals)), config.solvers, strict=True):
+        if churn and solver.multistep:
+            notes.append(f"{solver.name} begins without its history, at first order, in every step that churn lifts")
     if lost := rounding.note(steps):
         notes.append(lost)
     nfe = Counter(step.interval for step in steps for _ in step.stages)

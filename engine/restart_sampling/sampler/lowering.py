@@ -23,6 +23,9 @@ stores it. With a hard mask that makes no difference: under the mask everything 
 The noise that is added on arrival is in x and in nothing else. It has a coordinate as well, so that what is kept for
 the next step is never written as a combination of x that would bring it along.
 
+Rounding errors grow where large terms cancel, so ways in which a combination has terms much larger than their sum are
+tried only if all others fail.
+
 No solver is special-cased, and nothing here knows a noise level.
 """
 
@@ -43,6 +46,7 @@ Vector = np.ndarray
 R = 3  # history registers of the largest machine
 TOLERANCE = 1e-10  # of a residual, relative to the vector; a plan's coefficients are good to about 1e-15
 TERMS = 2  # noise terms of a row
+GROWTH = 8.0  # a combination whose terms are so much larger than their sum is taken only if there is no other way
 TOO_MUCH = (
     f"needs more than x, {R} kept combinations of earlier evaluations and the newest one; combine earlier evaluations, "
     "or keep fewer"
@@ -129,9 +133,12 @@ class Lowering:
         state = State(basis[0], tuple(basis[1 + j] if used[j] else None for j in range(R)))
         stored = list(P) if self.pasted else [*targets]
         stored[-1] = stored[-1] + fresh * bool(step.noise)
-        search = _Search(targets, stored, keep, M, bool(step.noise))
-        found = search.run(state, 0)
-        if found is None:
+        for limit in (GROWTH, np.inf):
+            search = _Search(targets, stored, keep, M, bool(step.noise), limit)
+            found = search.run(state, 0)
+            if found is not None:
+                break
+        else:
             raise ConfigError(search.reason)
         rows, end = found
         self._kept = tuple(_over_registers(v, end) for v in keep)
@@ -141,7 +148,10 @@ class Lowering:
 class _Search:
     """The search for the rows of one step."""
 
-    def __init__(self, targets: list[Vector], stored: list[Vector], keep: list[Vector], M: int, fresh: bool) -> None:
+    def __init__(
+        self, targets: list[Vector], stored: list[Vector], keep: list[Vector], M: int, fresh: bool, limit: float
+    ) -> None:
+        self.limit = limit  # of the growth of rounding errors
         self.targets, self.keep, self.S, self.M, self.fresh = targets, keep, len(targets), M, fresh
         self.stored = stored  # what x holds after each row that stores it
         self.draws = slice(len(targets[0]) - M, None)
@@ -207,7 +217,10 @@ class _Search:
             there = State(0 * state.x, state.history)
             wanted = [v for v in wanted if not self._spanned(v, there)]
         else:
-            wanted = [v for v in wanted if v[outputs].any()]
+            pasted = slice(
+                outputs.stop, self.draws.start
+            )  # a pasted state takes the place of x, so x may be wanted too
+            wanted = [v for v in wanted if v[outputs].any() or v[pasted].any()]
         if not last and wanted:
             yield self._without_noise(wanted[0]), 0
         if not last:
@@ -247,7 +260,7 @@ class _Search:
         noisy = bool(np.abs(v[self.draws]).max(initial=0.0))
         rows = slice(None) if noisy else slice(0, self.draws.start)
         A = np.array(registers)[:, rows].T
-        return _residual(A, v[rows]) <= TOLERANCE * max(float(np.abs(v).max()), 1e-300)
+        return _within(A, v[rows], TOLERANCE, self.limit)
 
     def _combination(self, v: Vector, state: State, k: int) -> Combination:
         """Return v as a combination of registers and F_k with the fewest registers; Refused if there is none."""
@@ -273,6 +286,8 @@ class _Search:
                     rest = rest - w * r if w else rest
                 if np.abs(rest[old]).max(initial=0.0) > TOLERANCE * scale:
                     continue
+                if sum(abs(w) * np.abs(r).max() for w, r in zip(weights, registers, strict=True)) > self.limit * scale:
+                    continue
                 history = [0.0] * R
                 for j, w in zip(chosen, weights, strict=False):
                     history[j] = float(w)
@@ -294,10 +309,12 @@ def _weights(registers: Sequence[Vector], v: Vector, old: np.ndarray) -> list[fl
     return [float(w) for w in np.linalg.lstsq(A.T, v[old], rcond=None)[0]]
 
 
-def _residual(A: np.ndarray, v: Vector) -> float:
-    """Return the largest part of v that no combination of the columns of A has."""
+def _within(A: np.ndarray, v: Vector, tolerance: float, limit: float) -> bool:
+    """Whether v is a combination of the columns of A whose terms are together at most `limit` times as large as v."""
     weights = np.linalg.lstsq(A, v, rcond=None)[0]
-    return float(np.abs(v - A @ weights).max())
+    scale = max(float(np.abs(v).max()), 1e-300)
+    grown = np.abs(weights) @ np.abs(A).max(0)
+    return float(np.abs(v - A @ weights).max()) <= tolerance * scale and grown <= limit * scale
 
 
 def _over_registers(v: Vector, end: State) -> Vector:

@@ -12,8 +12,6 @@ Limiting cases: with one earlier value it is 2M, with none Euler; s = 0 is D.
 
 from __future__ import annotations
 
-import math
-
 from .integrals import differences, leap, phi2, phi3
 from .option import Option
 from .process import lam
@@ -37,7 +35,7 @@ def stochastic(x: Form, t: float, s: float, D: Tracer, position: Position, eta: 
     slope, bend, r = differences((D_0, *position.history)[:order], lams, to_s.h)
     if slope is not None:
         midpoint = bend is None and o["variant"] == "diffusers"
-        new = new + to_s.alpha * (-math.expm1(-z) / 2 if midpoint else phi2(z)) * slope
+        new = new + (to_s.first / 2 if midpoint else to_s.alpha * phi2(z)) * slope
     if bend is not None:
         kappa = 2.0 if o["variant"] == "third-order" else 1.0
         new = new + to_s.alpha * (phi2(z) * r - kappa * phi3(z)) * bend

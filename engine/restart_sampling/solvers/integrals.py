@@ -22,6 +22,7 @@ from operator import add
 
 import numpy as np
 
+from ..common.errors import ConfigError
 from .process import alpha, lam
 from .trace import Form
 
@@ -51,6 +52,11 @@ class Leap:
             half: that weight for a difference over one whole step, before it is divided by the distance of the levels.
             levels: t and an earlier level, or s and t: the newer one first.
         """
+        if self.process == "flow" and self.t == 1 and half > 1:
+            raise ConfigError(
+                "a step from t = 1 of a flow is infinitely long in λ, so weights in proportion to its length do not "
+                "exist; use bh2 of unipc, simple=false of sa-solver, or begin below, for example with sigma_max=0.999"
+            )
         start = lam(self.process, self.t)
         newer, older = (lam(self.process, level) - start for level in levels)
         share = self.alpha * half * self.h / (newer - older)

@@ -108,6 +108,7 @@ NEEDED = {
     "ablation": ("experiment", "value", "nfe", "n"),
     "trial": ("nfe",),
     "tuned": ("budget", "nfe"),
+    "comparison": ("family", "nfe", "n", "features", "first_seed", "fd_balanced", "tuned_on"),
     "against": (),
 }
 POSITIVE = ("n", "fd_block_n", "samples_per_s", "samples_per_s_q1", "samples_per_s_q3", "budget")

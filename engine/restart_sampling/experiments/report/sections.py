@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from . import bars, columns, figures, tables, tuning
+from ..measure import comparison as of_comparison
+from . import bars, columns, comparison, figures, tables, tuning
 from .ablation import ablation
 from .columns import Column, Table
 from .commands import Commands
@@ -109,6 +110,7 @@ class Live:
 def sections(rows: Sequence[Row], live: Live | None, commands: Commands) -> list[Section]:
     """Return the sections of a page, in order. `commands` are named where rows are missing."""
     found = [
+        *_comparison(rows),
         _quality(rows),
         _speed_quality(rows),
         _speed(rows),
@@ -125,6 +127,24 @@ def sections(rows: Sequence[Row], live: Live | None, commands: Commands) -> list
         "": "",
     }
     return [replace(section, command=lines[section.command]) for section in found]
+
+
+def _comparison(rows: Sequence[Row]) -> list[Section]:
+    """Return the section of the best of each family, none if it was not measured."""
+    found = of_comparison.comparison(rows)
+    if found is None:
+        return []
+    lead = (
+        f"The same number of trials, {found.trials}, chose a plan of each family for every budget by the distance on "
+        f"{found.tuned_on}. These are their distances on other seeds and on the features that chose nothing. A win or "
+        f"a loss is a difference beyond {of_comparison.BEYOND:g} standard errors over the same blocks of seeds."
+    )
+    tables_ = (("Restart against the others", comparison.table(found)), ("The plans", comparison.plans(found)))
+    notes = tuple(of_comparison.sentences(found))
+    picture = comparison.shown(found)
+    return [
+        Section("comparison", "The best of each family", lead, (), pictures=(picture,), notes=notes, tables=tables_)
+    ]
 
 
 def _quality(rows: Sequence[Row]) -> Section:

@@ -50,6 +50,10 @@ def options(plan: Plan) -> Row:
 def command(plan: Plan, model: str, dtype: str = "fp32") -> str:
     """Return the plan as a `restart-sampling generate` command line. Raises ConfigError if an option has no flag."""
     given = options(plan)
+    main, inside = plan.config.solvers
+    for name, solver in (("solver", main), ("restart_solver", inside)):
+        if given.pop(f"{name}_options", None):
+            given[name] = solver.spec  # as --solver reads it
     words = ["restart-sampling", "generate", "--model", model]
     for flag, name in FLAGS:
         if name in given:

@@ -17,7 +17,7 @@ from .display import Display, print_plans, trials_text
 from .objective import Objective
 from .restore import restore
 from .space import Space
-from .starts import given, starts
+from .starts import given, of_family, starts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,6 +36,7 @@ class Session:
         out: folder of the rows and pictures.
         storage: the study, as `study.open_study` takes it; by default `out`/tune.db.
         console: what progress is printed on.
+        family: the family that `space` is of, whose search is even over the budgets, see study.py; "" for any.
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class Session:
         out: Path,
         storage: str | None,
         console: Console,
+        family: str = "",
     ) -> None:
         self.objective, self.space, self.budgets, self.common = objective, space, budgets, common
         self.out, self.console = out, console
         self.storage: str | Path = out / "tune.db" if storage is None else storage
         self.path = out / results.FILE
+        self.family = family
         self.stopped = False
 
     def run(
@@ -102,7 +105,10 @@ class Session:
         self.common |= environment(self.objective.denoiser.device)
         results.write_trials(found, self.common, self.path)
         study.enqueue(found, given(plans, self.space, self.objective.key), trials)
-        study.enqueue(found, starts(self.space, self.budgets, self.objective.key), max(1, trials // 3))
+        if self.family:
+            study.enqueue(found, of_family(self.family, self.space, self.budgets, self.objective.key), trials // 2)
+        else:
+            study.enqueue(found, starts(self.space, self.budgets, self.objective.key), max(1, trials // 3))
         return found
 
     def _search(self, found: Any, trials: int, seed: int, minutes: float | None) -> None:
@@ -121,6 +127,7 @@ class Session:
                     trials,
                     seed=seed,
                     budgets=self.budgets,
+                    even=bool(self.family),
                     deadline=deadline,
                     on_trial=on_trial,
                 )

@@ -5,10 +5,16 @@ published presets that fit; those with one interval and as many repeats as a bud
 for long (paper, Table 3); the paper's multi-level ImageNet rows of up to twice the most evaluations, cut to the number
 of levels and with fewer repeats until they fit; for every other solver the presets with one interval and that solver on
 the main grid, and there and in the interval; the other solvers with the rule's interval.
+
+A search of one family (:func:`of_family`) begins with every solver once, on its own main grid, so that nobody is left
+out: ODE solvers at the budgets around 12 evaluations, SDE solvers at those around 27, each with what it is studied
+with. Restart begins with the rule's interval at every budget, and with shapes that a person would try: the paper's
+VP interval, and levels and repeats at higher noise.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +23,7 @@ from typing import Any
 from ...common.errors import ConfigError
 from ...plan.plan import Plan
 from ...plan.presets import Preset, find, presets
+from ...solvers import get_solver
 from ..measure.engine import plan_for
 from .space import Options, Params, Refused, Space, build, options_of, params_of
 
@@ -45,6 +52,54 @@ def starts(space: Space, budgets: Sequence[int], key: Key) -> list[Start]:
         if start is not None and (name not in found or (start.preset and not found[name].preset)):
             found[name] = start  # in the place of the first; a preset gives it its name
     return list(found.values())
+
+
+AROUND = {"ode": 12, "sde": 27}  # evaluations at which a solver of the family is tried first
+SHAPES = (  # of DPM-Solver++(2M), with the points that leave room for them
+    ("[[3, 1, 0.3, 1], [3, 1, 0.06, 0.3]]", (12, 18, 27)),
+    ("[[3, 3, 1, 3], [3, 3, 0.3, 1], [3, 3, 0.06, 0.3]]", (43, 63)),
+    ("[[4, 6, 0.3, 2], [3, 3, 0.06, 0.3]]", (43, 63)),
+    ("[[3, 2, 1, 3], [3, 2, 0.3, 1], [3, 2, 0.06, 0.3]]", (27,)),
+    ("[[3, 1, 1, 3], [3, 1, 0.3, 1], [3, 1, 0.06, 0.3]]", (18, 27)),
+    ("[3, 2, 0.3, 1]", (18,)),
+)
+
+
+def of_family(family: str, space: Space, budgets: Sequence[int], key: Key) -> list[Start]:
+    """Return the plans that a search of one family begins with, see the module docstring."""
+    found: dict[str, Start] = {}
+    for label, plan in _of_restart(budgets) if family == "restart" else _of_solvers(family, space, budgets):
+        try:
+            start = _start(label, plan, "", space, key)
+        except ConfigError:
+            continue
+        if start is not None:
+            found.setdefault(key(build(start.options, space)), start)
+    return list(found.values())
+
+
+def _of_solvers(family: str, space: Space, budgets: Sequence[int]) -> Iterator[tuple[str, Plan]]:
+    """Yield every solver of the space once, in turn at the four budgets nearest to AROUND."""
+    near = sorted(budgets, key=lambda budget: abs(math.log(budget / AROUND[family])))[:4]
+    for place, spec in enumerate(space.solvers):
+        tries = [near[(place + k) % len(near)] for k in range(len(near))]  # the next ones where one is too small
+        plans = (plan_for(spec, budget, options=get_solver(spec).study) for budget in tries)
+        plan = next((plan for plan in plans if plan is not None), None)
+        if plan is not None:
+            yield spec, plan
+
+
+def _of_restart(budgets: Sequence[int]) -> Iterator[tuple[str, Plan]]:
+    """Yield the rule's interval at every budget, then SHAPES."""
+    for budget in budgets:
+        plan = plan_for("dpm++2m", budget, jumping=True)
+        if plan is not None:
+            yield f"dpm++2m + Restart by rule, {budget} NFE", plan
+    for restart, at in SHAPES:
+        for budget in at:
+            plan = plan_for("dpm++2m", budget, True, restart)
+            if budget in budgets and plan is not None:
+                yield f"dpm++2m + {restart}, {budget} NFE", plan
 
 
 def given(plans: Sequence[Any], space: Space, key: Key) -> list[Start]:

@@ -8,6 +8,10 @@ which dearer plans are as bad as refused ones. The two objectives alone favour t
 undominated. Every trial seeds the sampler with the seed of the search and the number of trials before, so a search that
 was interrupted goes on as it would have.
 
+An even search, which compares families, is for one budget in every turn: that which has had the fewest trials of what
+is due to it. A budget is due a share of trials in proportion to 1/√evaluations, and a trial is that of the smallest
+budget that its plan fits. So the same number of trials gives every family the same number at every budget.
+
 States of a trial
     COMPLETE                 drawn and measured, or a copy: its plan draws the same as that of an earlier trial
     PRUNED, attr "refused"   outside the space or not run by the engine; nothing was drawn, so it does not count
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 RANDOM = 12
+ASKED = 40  # points that are looked at for one that is a trial of a budget
 IDLE = 300  # trials in a row that cost nothing (refused or copied) before the space counts as exhausted
 
 
@@ -76,6 +81,7 @@ def search(
     *,
     seed: int = 0,
     budgets: Sequence[int] = (),
+    even: bool = False,
     deadline: float = math.inf,
     on_trial: Callable[[Event], None] = lambda event: None,
 ) -> str:
@@ -83,6 +89,7 @@ def search(
 
     Args:
         budgets: NFE for which a plan is wanted; empty: both objectives alone.
+        even: whether every trial is for a budget, see the module docstring.
         deadline: `time.monotonic()` after which no trial starts.
         on_trial: called after every trial that was drawn.
 
@@ -95,7 +102,7 @@ def search(
         if idle >= IDLE:
             return f"{idle} points in a row gave no new plan: the space is exhausted"
         try:
-            event = _trial(study, space, objective, seed, budgets)
+            event = _trial(study, space, objective, seed, budgets, even)
         except KeyboardInterrupt:
             with contextlib.suppress(KeyboardInterrupt):
                 requeue(study)
@@ -106,15 +113,20 @@ def search(
     return "done"
 
 
-def _trial(study: Study, space: Space, objective: Objective, seed: int, budgets: Sequence[int]) -> Event | None:
+def _trial(
+    study: Study, space: Space, objective: Objective, seed: int, budgets: Sequence[int], even: bool
+) -> Event | None:
     """Make one trial; return None if nothing was drawn."""
     optuna = library()
     state = optuna.trial.TrialState
     before = finished(study)
     own = sum("start" not in t.user_attrs and "drawn" in t.user_attrs for t in before)
-    study.sampler = _sampler(seed, len(before), at_random=own < RANDOM)
+    study.sampler = _sampler(seed, len(before), at_random=own < RANDOM and not even)
     turn = own - RANDOM
-    if budgets and turn >= 0 and turn % 2 == 0 and not study.get_trials(deepcopy=False, states=(state.WAITING,)):
+    waiting = bool(study.get_trials(deepcopy=False, states=(state.WAITING,)))
+    if budgets and even and not waiting:
+        study.enqueue_trial(_point_for(_next(budgets, before), budgets, before, space, study.sampler))
+    elif budgets and turn >= 0 and turn % 2 == 0 and not waiting:
         study.enqueue_trial(_point_within(budgets[turn // 2 % len(budgets)], before, space, study.sampler))
     trial = study.ask()
     params = suggest(trial, space)
@@ -178,6 +190,43 @@ def _point_within(budget: int, before: Sequence[FrozenTrial], space: Space, samp
             )
         )
     return suggest(view.ask(), space)
+
+
+def due(budgets: Sequence[int], trials: int) -> dict[int, int]:
+    """Return how many of `trials` an even search gives each budget, in proportion to 1/√budget.
+
+    >>> due([5, 20, 80], 14)
+    {5: 8, 20: 4, 80: 2}
+    """
+    counts = dict.fromkeys(budgets, 0)
+    for _ in range(trials):
+        counts[min(budgets, key=lambda budget: (counts[budget] + 1) * math.sqrt(budget))] += 1
+    return counts
+
+
+def bin_of(budgets: Sequence[int], nfe: float) -> int | None:
+    """Return the smallest budget that `nfe` evaluations fit, None if there is none."""
+    return min((budget for budget in budgets if nfe <= budget), default=None)
+
+
+def _next(budgets: Sequence[int], before: Sequence[FrozenTrial]) -> int:
+    """Return the budget that an even search goes on with."""
+    had = [bin_of(budgets, t.user_attrs["nfe"]) for t in before if t.user_attrs.get("drawn")]
+    owed = due(budgets, len(had) + 1)
+    return max(budgets, key=lambda budget: (owed[budget] - had.count(budget)) * math.sqrt(budget))
+
+
+def _point_for(
+    budget: int, budgets: Sequence[int], before: Sequence[FrozenTrial], space: Space, sampler: Any
+) -> Params:
+    """Return the first of ASKED points of :func:`_point_within` whose plan is a trial of this budget, or the last."""
+    point: Params = {}
+    for _ in range(ASKED):
+        point = _point_within(budget, before, space, sampler)
+        with contextlib.suppress(ConfigError):
+            if bin_of(budgets, build(options_of(point, space), space).nfe) == budget:
+                break
+    return point
 
 
 def _plan(options: Any, params: Params, space: Space, objective: Objective) -> tuple[Plan, Plan]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...common.checks import real
-from ...common.errors import BackendError, ConfigError
+from ...common.errors import ConfigError
 from ...plan.levels import betas
 from ...plan.schedule import SPACINGS
 
@@ -75,15 +75,6 @@ def spaced(n: int, T: int, spacing: str, steps_offset: int) -> np.ndarray:
     if spacing == "trailing":
         return np.round(T - np.arange(n) * (T / n)) - 1
     raise ConfigError(f"timestep_spacing must be one of {', '.join(SPACINGS)}, got {spacing!r}")
-
-
-def beta_grid(n: int, low: float, high: float) -> np.ndarray:
-    """Return n levels from high to low, at quantiles 1 − i/(n − 1) of the Beta(0.6, 0.6) law (arXiv 2407.12173)."""
-    try:
-        from scipy.stats import beta
-    except ImportError:
-        raise BackendError("beta levels need scipy, which is not installed: pip install scipy") from None
-    return low + (high - low) * beta.ppf(1 - np.linspace(0, 1, n), 0.6, 0.6)
 
 
 def log_linear_grid(n: int, low: float, high: float) -> np.ndarray:

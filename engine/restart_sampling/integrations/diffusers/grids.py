@@ -1,4 +1,8 @@
-"""The main grid of RestartScheduler: the model's own timesteps, or a rule between two levels."""
+"""The main grid of RestartScheduler: the model's own timesteps, or a rule of plan/schedules between two levels.
+
+The names "karras" and "beta" mean what they mean in diffusers. Rules that draw on a model's timesteps draw on Stable
+Diffusion's, so they are refused for a model that has other levels.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,12 @@ from ...common.errors import ConfigError
 from ...plan.levels import sd_sigmas
 from ...plan.limits import inside, stop_at_last_level
 from ...plan.plan import Plan
-from .betas import beta_grid, log_linear_grid, sigma_of, spaced, timesteps_above
+from ...plan.schedule import SCHEDULES
+from ...plan.schedules.registry import BY_ANY_NAME
+from .betas import log_linear_grid, sigma_of, spaced, timesteps_above
 
-GRIDS = ("model", "karras", "exponential", "beta")
+_OTHERS = tuple(name for name in SCHEDULES if name not in ("edm", "exponential", "beta", "ve", "sd", "flow"))
+GRIDS = ("model", "karras", "exponential", "beta", *_OTHERS)
 FLAGS = {  # keys of other schedulers' configs that choose a grid
     "use_karras_sigmas": "karras",
     "use_exponential_sigmas": "exponential",
@@ -40,10 +47,13 @@ def main_grid(config: Any, levels: np.ndarray, n: int, warn: Callable[[str], Non
         low, high = _ends(config, levels, warn)
         if n == 1:
             return {"sigmas": (high,)}
-        if name == "beta":
-            return {"sigmas": beta_grid(n, low, high)}
-        schedule = "edm" if name == "karras" else name
-        return {"steps": n, "schedule": schedule, "sigma_min": low, "sigma_max": high}
+        rule = BY_ANY_NAME[name]
+        if name != "beta" and rule.asks_process and not _is_stable_diffusion(levels):
+            raise ConfigError(
+                f"the grid {name!r} is of Stable Diffusion's levels, and this model has others; use 'model'"
+            )
+        made = {"steps": n, "schedule": rule.name, "sigma_min": low, "sigma_max": high}
+        return made | {"schedule_options": {"variant": "diffusers"}} if name == "beta" else made
     T = timesteps_above(levels, config.lambda_min_clipped)
     if _is_stable_diffusion(levels) and n > 1 and len(levels) == T:
         # The same levels as below, and a schedule that knows the model's timesteps between them.

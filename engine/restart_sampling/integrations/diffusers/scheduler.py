@@ -57,7 +57,8 @@ class RestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
         solver: solver of the main grid, any of the engine's, as in "unipc:order=2"; default: heun, with restart="auto"
             euler (DDIM). In `from_config` also "config", or the name of a scheduler of diffusers (solvers.py).
         restart_solver: solver inside intervals; default: that of the main grid, with restart="auto" heun.
-        grid: "model" (the model's own timesteps, by timestep_spacing), "karras", "exponential" or "beta"; default: what
+        grid: "model" (the model's own timesteps, by timestep_spacing), or a rule of plan/schedules between two levels,
+            such as "karras", "exponential", "beta" (of diffusers) or "ays"; default: what
             use_karras_sigmas and the like say.
         sigma_min, sigma_max: ends of a grid that is not the model's; default: the model's levels. An end outside of
             those is moved to them, with a warning.
