@@ -89,7 +89,7 @@ def summary() -> str:
         ]
     below_all = [v.sampler for v in verdicts() if len(v.said(-1)) == len(shipped.NAMES)]
     if not below_all:
-        lines += ["", prose("No plan that was tried is measurably below the SDE by all of them.")]
+        lines += ["", prose("None of these plans is measurably below that SDE by all of them.")]
     return "\n".join(lines)
 
 
@@ -102,10 +102,10 @@ def best_of_each() -> str:
     counts = sorted({len(seeds) for cell in found.cells.values() for seeds in cell.distances.values()})
     blocks = f"{counts[0]} to {counts[-1]}" if counts[0] != counts[-1] else str(counts[0])
     about = prose(
-        f"`make compare` drew {trials} plans of each family, ODE solvers, SDE solvers and Restart, among all solvers",
-        f"with their options, and chose one for every budget by {found.tuned_on}. Each was drawn again on seeds that",
-        f"no search drew, {blocks} blocks of {found.n:,} images. A cell is Restart's distance less the other's over the",
-        "same blocks, mean ± standard error, lower is better; a win or a loss is beyond",
+        f"`make compare` drew {trials} plans of each family: ODE solvers, SDE solvers, Restart on ODE solvers. For",
+        f"every budget it chose the plan of at most that many evaluations that is lowest by {found.tuned_on}. Each",
+        f"was drawn again on seeds that no search drew, {blocks} blocks of {found.n:,} images. A cell is Restart's",
+        "distance less the other's over the same blocks, mean ± standard error, lower is better; a win or a loss is beyond",
         f"{comparison.BEYOND:g} standard errors.",
     )
     picture = "![The best of each family along the evaluations](../benchmarks/results/comparison.png)"
@@ -173,7 +173,12 @@ def _interval(row: dict[str, Any]) -> str:
 
 
 def claims() -> str:
-    return "\n\n".join(map(prose, agreement.sentences([*all_rows(), *read(RESULTS / "tune.jsonl")])))
+    about = prose(
+        "Of the rows of `make quality` alone, which are the presets, some plans around them and few SDE solvers; the",
+        "families with a search each are compared above:",
+    )
+    said = map(prose, agreement.sentences([*all_rows(), *read(RESULTS / "tune.jsonl")]))
+    return "\n\n".join([about, *said])
 
 
 def pairs() -> str:

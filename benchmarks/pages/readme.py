@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import restart_sampling as rs
-from restart_sampling.experiments.measure.rows import find
+from restart_sampling.experiments.measure import comparison
+from restart_sampling.experiments.measure.rows import find, read
 
-from ._markdown import listed, load, table
+from ._markdown import RESULTS, listed, load, table
 from .quality import SDE, verdicts
 
 PAGE = "README.md"
@@ -44,6 +45,16 @@ def _images() -> tuple[str, str, str]:
 
 
 def _quality() -> tuple[str, str, str]:
+    found = comparison.comparison(read(RESULTS / comparison.FILE))
+    told = {family: comparison.outcome(found, family) for family in ("sde", "ode")} if found is not None else {}
+    if found is not None and all(told.values()):
+        return (
+            "[Fréchet distance](docs/quality.md#the-best-of-each-family-at-equal-evaluations), Restart against the "
+            f"best of other families at equal evaluations, {found.trials} trials each",
+            f"against SDE solvers it {told['sde']}; against ODE solvers it {told['ode']}",
+            f"a model of 1 M parameters on Fashion-MNIST, not FID; a win is one by each of the {len(found.held_out)} "
+            "extractors that chose no plan",
+        )
     every = list(verdicts())
     verdict = max(every, key=lambda v: v.nfe)
     below, level, above = (verdict.said(sign) for sign in (-1, 0, 1))

@@ -973,3 +973,96 @@ def test_the_command_line_starts_without_heavy_libraries():
     code = f"import sys, restart_sampling.cli.app; print({heavy!r} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+# Families
+
+ALL_BUDGETS = (5, 8, 12, 18, 27, 43, 63, 127)
+
+
+def family_space(family):
+    levels = {"levels": 2, "least_levels": 1} if family == "restart" else {"levels": 0}
+    return Space(solvers=space.of_family(family), min_nfe=4, max_nfe=127, **levels)
+
+
+def test_families_are_derived_from_the_registry():
+    """Every solver that handles the grid is in one of the two, and an ODE solver that can add noise in both."""
+    ode, sde = space.of_family("ode"), space.of_family("sde")
+    assert {spec.partition(":")[0] for spec in (*ode, *sde)} == set(handling("ve"))
+    assert {"heun", "unipc", "deis", "res-multistep"} <= set(ode)
+    assert {"edm-stochastic", "sa-solver", "er-sde", "res-multistep:sde=true"} <= set(sde)
+    assert space.of_family("restart") == accurate()
+    with pytest.raises(ConfigError, match="ode, sde and restart"):
+        space.of_family("sdes")
+
+
+@pytest.mark.parametrize("family", ["ode", "sde", "restart"])
+def test_points_of_a_family_are_plans_of_it(family):
+    """And every point is found again from its plan, options of the solver, eta and churn among them."""
+    where, built, optional = family_space(family), 0, set()
+    for point in points(100, where):
+        try:
+            plan = space.build(space.options_of(point, where), where)
+        except Refused:
+            continue
+        built += 1
+        assert plan.config.family == family
+        again = space.params_of(plan, where)
+        assert space.build(space.options_of(again, where), where).digest == plan.digest
+        optional |= {name for name, value in plan.config.solver_options} | ({"eta"} if plan.config.eta != 1 else set())
+    assert built > 25
+    assert {"order"} <= optional
+    assert ("eta" in optional) == (family == "sde")
+
+
+def test_options_that_are_given_are_not_searched():
+    where = Space(solvers=("unipc:order=2",), levels=0)
+    found = points(20, where)
+    assert all("unipc.order" not in point for point in found)
+    assert {point["unipc.variant"] for point in found} == {"bh1", "bh2"}
+    plans = [rs.Plan.build(**space.options_of(point, where)) for point in found]
+    assert all(plan.config.solvers[0].settings["order"] == 2 for plan in plans)
+    assert space.params_of(rs.Plan.build(solver="unipc"), where) is None  # order 3
+    assert space.params_of(rs.Plan.build(solver="unipc:order=2,variant=bh1"), where)["unipc.variant"] == "bh1"
+
+
+@pytest.mark.parametrize("family", ["ode", "sde"])
+def test_a_family_begins_with_every_solver_once(family):
+    where = family_space(family)
+    found = starts.of_family(family, where, ALL_BUDGETS, Known().key)
+    assert [start.params["solver"] for start in found] == list(where.solvers)
+
+
+def test_restart_begins_with_the_shapes_a_person_would_try():
+    where = dataclasses.replace(family_space("restart"), levels=3)
+    found = starts.of_family("restart", where, ALL_BUDGETS, Known().key)
+    plans = [rs.Plan.build(**start.options) for start in found]
+    assert all(plan.config.solver == "dpm++2m" for plan in plans)
+    assert any([i.K for i in plan.intervals] == [6, 3] and plan.nfe == 43 for plan in plans)
+    assert len(found) < 20
+
+
+def test_an_even_search_gives_families_the_same_trials_at_every_budget():
+    counts = {}
+    for family in ("ode", "restart"):
+        known, found = Known(), study.open_study(None, settings())
+        why = study.search(found, family_space(family), known, 16, budgets=(8, 18, 43), even=True)
+        assert why == "done"
+        bins = [study.bin_of((8, 18, 43), plan.nfe) for plan in known.plans]
+        counts[family] = {budget: bins.count(budget) for budget in (8, 18, 43)}
+    assert counts["ode"] == counts["restart"] == study.due((8, 18, 43), 16)
+
+
+def test_a_plan_with_options_is_written_as_a_command():
+    plan = rs.Plan.build(
+        steps=9, solver="unipc:order=2,variant=bh1", restart="[3, 1, 0.3, 1]", restart_solver="deis:order=2"
+    )
+    words = shlex.split(plan_text.command(plan, "m"))
+    assert words[words.index("--solver") + 1] == "unipc:order=2,variant=bh1"
+    assert words[words.index("--restart-solver") + 1] == "deis:order=2"
+
+
+def test_a_mistake_in_the_family_shows_at_once(capsys):
+    code, _, err = run(["tune", "--family", "sdes"], capsys)
+    assert code == 2
+    assert "ode, sde and restart" in err

@@ -249,8 +249,8 @@ def test_a_flow_model_that_says_one_image_is_followed_from_pure_noise(spec, t):
     """With D constant and without noise the state at s is s·ε + (1 − s)·D, or the solver says that it cannot."""
     levels = [t, 0.8, 0.5, 0.2, 0.0]
     if not from_noise(spec):
-        with pytest.raises(ConfigError, match="t = 1 of a flow"):
-            restart_plan(levels, None, solver=spec, process="flow", eta=0.0)
+        with pytest.raises(ConfigError, match=r"t = 1 of a flow|pure noise, t = 1"):
+            restart_plan(levels, None, solver=spec, process="flow")
         return
     if spec.startswith("lcm"):
         pytest.skip("draws its noise anew whatever eta is")

@@ -290,7 +290,7 @@ def names(text: str) -> list[str]:
 
 
 def specs(text: str) -> list[str]:
-    """Return the solvers of a list that is separated by commas; the options of one, unipc:order=2,variant=bh1, are too."""
+    """Return the solvers of a list separated by commas; so are the options of one, unipc:order=2,variant=bh1."""
     found: list[str] = []
     for part in names(text):
         if "=" in part and ":" not in part and found:

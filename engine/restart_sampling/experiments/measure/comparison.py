@@ -161,21 +161,30 @@ def comparison(rows: Iterable[Row]) -> Comparison | None:
     return Comparison(cells, floor, tuned_on, held_out, int(last.get("trials") or 0), int(last["n"]))
 
 
+def outcome(found: Comparison, family: str) -> str:
+    """Return "wins at 27, loses at 5": Restart against a family at equal evaluations, on every held-out extractor.
+
+    It is "" if no cell has two blocks.
+    """
+    signs = {budget: found.verdict(d) for budget in found.budgets if (d := found.against(budget, family))}
+    return ", ".join(
+        f"{phrase} at {_listed([str(budget) for budget, one in signs.items() if one == sign])}"
+        for sign, phrase in ((-1, "wins"), (0, "neither wins nor loses on all"), (1, "loses"))
+        if sign in signs.values()
+    )
+
+
 def sentences(found: Comparison) -> list[str]:
     """Return what the comparison says, in whole sentences."""
     said = []
     for family, title in (("ode", "the best ODE"), ("sde", "the best SDE")):
-        signs = {budget: found.verdict(d) for budget in found.budgets if (d := found.against(budget, family))}
-        parts = [
-            f"{phrase} at {_listed([str(budget) for budget, one in signs.items() if one == sign])}"
-            for sign, phrase in ((-1, "wins"), (0, "neither wins nor loses on all"), (1, "loses"))
-            if sign in signs.values()
-        ]
-        if parts:
+        if told := outcome(found, family):
             said.append(
                 f"On all {len(found.held_out)} sets of features that chose no plan, Restart against {title} of as many "
-                f"evaluations {', '.join(parts)}."
+                f"evaluations {told}."
             )
+    if not said:
+        return ["Each cell has one block of seeds so far, which is too little to tell a win from a tie."]
     for passes, word in ((False, "reaches"), (True, "passes")):
         said.append(_first(found, word, found.first(passes)))
     return said

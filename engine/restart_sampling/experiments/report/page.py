@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..measure import agreement
+from ..measure import agreement, comparison
 from .clean import cleaned, printable
 from .commands import commands_for, models_of
 from .sections import Live as Live
@@ -42,6 +42,7 @@ def make_page(
     from plotly.offline import get_plotlyjs
 
     rows, left_out = cleaned(rows)
+    compared = comparison.comparison(rows)
     again = commands_for(rows, [printable(folder) for folder in folders])
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -55,7 +56,7 @@ def make_page(
         title=printable(title or heading(rows)),
         sections=sections(rows, live, again[0]),
         plotly=get_plotlyjs(),
-        claims=agreement.sentences(rows),
+        claims=comparison.sentences(compared) if compared else agreement.sentences(rows),
         summary=" ".join([_summary(rows), *left_out]),
         environments=environments(rows),
         commands=[line for some in again for line in some.all()],

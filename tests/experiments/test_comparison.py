@@ -1,0 +1,179 @@
+"""The comparison of the families: differences block by block, verdicts, what is said, the picture, the choice."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import compare_samplers
+import comparison as script
+import pytest
+
+from restart_sampling.experiments.measure import comparison
+from restart_sampling.experiments.measure.rows import read
+from restart_sampling.experiments.report.clean import cleaned
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+NAMES = ("one", "two", "tuner")
+
+
+def row(family, budget, seed, features, distance, **other):
+    return {
+        "kind": "comparison",
+        "family": family,
+        "budget": budget,
+        "nfe": budget,
+        "key": f"{family}{budget}",
+        "features": features,
+        "first_seed": seed,
+        "fd_balanced": distance,
+        "model": "m",
+        "n": 1000,
+        "tuned_on": "tuner",
+        "trials": 7,
+        "title": family.title(),
+        "config": {"steps": 9},
+        "restart": "",
+        **other,
+    }
+
+
+def cells(family, budget, values, **other):
+    """Rows of a cell: the value of every block is that of `values`, alike on all features."""
+    return [row(family, budget, k, name, value, **other) for name in NAMES for k, value in enumerate(values)]
+
+
+def made(*rows):
+    return comparison.comparison([one for some in rows for one in some])
+
+
+def test_a_difference_is_the_mean_over_shared_blocks_with_its_standard_error():
+    found = made(cells("restart", 20, [1.0, 2.0, 4.0]), cells("sde", 20, [2.0, 2.5, 5.5, 100.0]))
+    less = found.against(20, "sde")["one"]
+    assert (less.mean, less.blocks) == (pytest.approx(-1.0), 3)  # of −1, −0.5 and −1.5; the fourth block is not shared
+    assert less.error == pytest.approx(0.5 / math.sqrt(3))
+    assert less.sign == -1
+
+
+@pytest.mark.parametrize(
+    ("restart", "verdict"),
+    [([1.0, 1.1, 0.9], -1), ([2.9, 3.1, 3.0], 1), ([1.9, 2.1, 2.05], 0), ([1.0], None)],
+    ids=["win", "loss", "tie", "one block"],
+)
+def test_verdicts(restart, verdict):
+    found = made(cells("restart", 20, restart), cells("sde", 20, [2.0, 2.0, 2.0]))
+    assert found.verdict(found.against(20, "sde")) == verdict
+
+
+def test_a_win_is_one_on_every_extractor_that_chose_no_plan():
+    """The one that chose the plans has no say, and one that ties makes it no win."""
+    rows = cells("restart", 20, [1.0, 1.1, 0.9]) + cells("sde", 20, [2.0, 2.0, 2.0])
+    worse = [
+        one | {"fd_balanced": 9.0} if (one["family"], one["features"]) == ("restart", "tuner") else one for one in rows
+    ]
+    found = comparison.comparison(worse)
+    assert found.held_out == ("one", "two")
+    assert found.verdict(found.against(20, "sde")) == -1
+    tied = [
+        one | {"fd_balanced": 2.0} if (one["family"], one["features"]) == ("restart", "two") else one for one in rows
+    ]
+    found = comparison.comparison(tied)
+    assert found.verdict(found.against(20, "sde")) == 0
+
+
+def test_the_best_sde_is_of_any_budget_and_restart_may_pass_it_with_fewer_evaluations():
+    sde = cells("sde", 20, [3.0, 3.1, 3.0]) + cells("sde", 60, [2.0, 2.1, 2.0])
+    found = made(cells("restart", 20, [2.0, 2.0, 2.05]), cells("restart", 40, [1.0, 1.1, 1.0]), sde)
+    assert found.best_sde("one").budget == 60
+    assert (found.first(passes=False).budget, found.first(passes=True).budget) == (20, 40)
+    said = " ".join(comparison.sentences(found))
+    assert "Restart reaches the best SDE of at most 60 evaluations with 20 evaluations" in said
+    assert "is 0.33 of the SDE's 60" in said
+    assert "is 0.67 of the SDE's 60" in said
+    never = made(cells("restart", 20, [5.0, 5.0, 5.1]), sde)
+    assert never.first(passes=False) is None
+    assert "No Restart plan reaches the best SDE" in " ".join(comparison.sentences(never))
+    assert "loses at 20" in " ".join(comparison.sentences(never))
+
+
+def test_a_cell_is_its_newest_plan_and_has_all_extractors():
+    old, new = cells("restart", 20, [9.0, 9.0]), cells("restart", 20, [1.0, 1.5], key="other")
+    found = made(old, new, cells("sde", 20, [2.0, 2.0]), [row("sde", 60, 0, "one", 0.1)])
+    assert found.cells["restart", 20].mean("one") == 1.25
+    assert ("sde", 60) not in found.cells  # measured by one extractor alone
+    assert made(cells("restart", 20, [1.0])) is None
+
+
+def test_rows_pass_the_report_and_training_images_are_a_floor():
+    rows = cells("restart", 20, [1.0, 1.1]) + cells("sde", 20, [2.0, 2.2]) + cells("data", 0, [0.4, 0.6])
+    usable, left_out = cleaned(rows)
+    assert not left_out
+    found = comparison.comparison(usable)
+    assert found.floor == dict.fromkeys(NAMES, 0.5)
+    assert {family for family, _ in found.cells} == {"restart", "sde"}
+
+
+def test_the_picture_and_the_tables():
+    pytest.importorskip("matplotlib")
+    from restart_sampling.experiments.report import comparison as shown
+
+    both = [f for budget in (5, 20) for f in (cells("restart", budget, [1.0, 1.2]), cells("sde", budget, [2.0, 2.1]))]
+    found = made(*both, cells("ode", 20, [1.1, 1.15]))
+    buffer = io.BytesIO()
+    shown.picture(found, buffer)
+    assert buffer.getvalue().startswith(b"\x89PNG")
+    table = shown.table(found)
+    assert [line[:2] for line in table.cells] == [("5", "best SDE"), ("20", "best ODE"), ("20", "best SDE")]
+    assert table.cells[2][2] == "−0.950 ± 0.050, win"
+    assert table.cells[2][-1] == "win"
+    assert len(shown.plans(found).cells) == 5
+
+
+def searched(family, budget, trial, fd, nfe, plan, **options):
+    return {
+        "family": family,
+        "budget": budget,
+        "trial": trial,
+        "fd": fd,
+        "nfe": nfe,
+        "plan": plan,
+        "features": "tuner",
+        "options": {"steps": 9, **options},
+    }
+
+
+def measured(sampler, family, seed, distance):
+    one = row(family, 12, seed, "one", distance, sampler=sampler)
+    return {name: value for name, value in one.items() if name not in ("kind", "budget", "tuned_on", "trials", "title")}
+
+
+def test_rows_are_made_of_the_search_and_of_what_was_measured():
+    """The best of at most a budget stands in it, so a plan may stand in several; nothing that lost stands anywhere."""
+    trials = [
+        *(searched(family, 12, 0, 0.5, 12, f"a-{family}") for family in ("ode", "sde")),
+        *(searched(family, 20, 0, 0.6, 20, f"b-{family}", solver="unipc:order=2") for family in ("ode", "sde")),
+        searched("restart", 12, 0, 0.9, 12, "a", restart="[3, 1, 0.3, 1]", restart_solver="heun"),
+        searched("restart", 20, 0, 0.4, 20, "b"),
+    ]
+    rows = [measured(f"restart:{plan}", "restart", 7, 1.0) for plan in ("a", "b", "lost")]
+    rows += [measured("ode:a-ode", "ode", 7, 2.0), measured("train set", "data", 0, 0.1)]
+    found = list(script.assembled(trials, rows))
+    cells_ = [(one["family"], one["budget"], one["title"]) for one in found]
+    assert cells_ == [
+        ("data", 0, "Training set"),
+        ("ode", 12, "Heun"),
+        ("restart", 12, "Heun"),
+        ("ode", 20, "Heun"),
+        ("restart", 20, "Heun"),
+    ]
+    assert {one["trials"] for one in found} == {2}
+    assert {one["tuned_on"] for one in found} == {"tuner"}
+    with pytest.raises(ValueError, match="as many"):
+        list(script.assembled([*trials, searched("sde", 20, 1, 0.1, 20, "c")], rows))
+
+
+def test_the_committed_rows_are_those_of_the_search_and_the_measurement():
+    committed = read(BENCHMARKS / "results" / "comparison.jsonl")
+    made_now = list(script.assembled(compare_samplers.searched(), read(compare_samplers.OUT / compare_samplers.FILE)))
+    assert committed == made_now
