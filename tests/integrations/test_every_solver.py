@@ -246,7 +246,7 @@ def test_a_solver_of_another_process_is_refused_with_those_that_handle_it():
 @pytest.mark.parametrize("t", [1.0, 1 - 6e-8])  # and what float32 has below 1
 @pytest.mark.parametrize("spec", [spec for spec, process in CASES if process == "flow" and not spec.startswith("lcm")])
 def test_a_flow_model_that_says_one_image_is_followed_from_pure_noise(spec, t):
-    """With D constant and without noise the state at s is s·ε + (1 − s)·D, or the solver says that it cannot; lcm draws anew."""
+    """With D constant and no noise the state at s is s·ε + (1 − s)·D, or the solver refuses; lcm draws anew."""
     levels = [t, 0.8, 0.5, 0.2, 0.0]
     if not from_noise(spec):
         with pytest.raises(ConfigError, match=r"t = 1 of a flow|pure noise, t = 1"):
