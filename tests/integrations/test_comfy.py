@@ -244,9 +244,23 @@ def test_mistakes_are_told_at_the_node():
     validate = comfyui.RestartSamplerNode.VALIDATE_INPUTS
     assert validate("default") is validate("[3, 2, 0.3, 1]") is True
     assert "N, K, t_min, t_max" in validate("[3, 2, 0.3]")
+    assert validate("none", "unipc", "order=2, variant=bh1") is validate("none", "unipc", "") is True
+    assert "must be 1, 2 or 3" in validate("none", "unipc", "order=7")
+    assert "has no option 'oder'" in validate("none", "unipc", "oder=2")
+    assert "name:option=value" in validate("none", "unipc", "2")
     with pytest.raises(ConfigError, match="must not ascend"):
         node = comfyui.RestartPlanNode()
         node.explain(SIGMAS.flip(0), **defaults(node))
+
+
+def test_options_and_eta_of_the_node_run(comfy):
+    (sampler,) = comfyui.RestartSamplerNode().get_sampler("none", "dpm++2m-sde", 1.0, "steps", 0.5, "variant=heun")
+    model, noise = guider(EPS()), torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(0))
+    found = sampler.sample(model, SIGMAS, {"seed": 4}, lambda *_: None, noise)
+    options = dict(restart=None, solver="dpmpp_2m_sde_heun", eta=0.5, s_noise=1.01, seeds=[4], disable=True)
+    torch.testing.assert_close(found, sample_restart(D, noise * SIGMAS[0], SIGMAS, **options), rtol=0, atol=0)
+    text = comfyui.RestartPlanNode().explain(SIGMAS, "none", "unipc", 1.0, "steps", solver_options="order=2")["result"]
+    assert text == (restart_plan(SIGMAS, None, solver="unipc:order=2").explain(), 20)
 
 
 def test_without_comfyui_one_sentence():

@@ -90,7 +90,7 @@ def test_a_flow_model_gets_the_solver_of_its_scheduler(scheduler, settings, solv
     theirs = getattr(diffusers, scheduler)(**settings)
     ours = FlowMatchRestartScheduler.from_config(theirs, solver="config", steps_are="main")
     assert (get_solver(ours.config.solver).spec, ours.config.eta) == (get_solver(solver).spec, eta)
-    ours.set_timesteps(6)
+    ours.set_timesteps(sigmas=[0.9, 0.5, 0.2])
     assert ours.plan.config.solver == get_solver(solver).name
 
 

@@ -24,11 +24,23 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPE, SEEDS = (1, 4, 4), [3, 8]
 WITH_OPTIONS = {get_solver(alias).spec for s in SOLVERS.values() for alias in s.aliases if ":" in alias}
 SPECS = [*SOLVERS, *sorted(WITH_OPTIONS)]
-FROM_BELOW_1 = {("dpm-solver:sde=true", "flow")}
 CASES = [(spec, process) for spec in SPECS for process in get_solver(spec).processes]
-CASES = [case for case in CASES if case not in FROM_BELOW_1]
 RESTART = {"ve": "[3, 2, 0.5, 2.0]", "flow": "[3, 2, 0.3, 0.6]"}
 GRIDS = {"ve": [10.0, 5.0, 2.2, 1.0, 0.5, 0.2, 0.0], "flow": [1.0, 0.85, 0.6, 0.45, 0.3, 0.1, 0.0]}
+
+
+def from_noise(spec):
+    """Whether a solver has a step from the pure noise of a flow, t = 1."""
+    try:
+        rs.Plan.build(sigmas=GRIDS["flow"], schedule="flow", solver=spec)
+    except ConfigError:
+        return False
+    return True
+
+
+def grid(spec, process):
+    levels = GRIDS[process]
+    return levels if process == "ve" or from_noise(spec) else [0.97, *levels[1:]]
 
 
 def D(x, t, **_):
@@ -81,7 +93,10 @@ def test_in_diffusers(spec, process, mode):
         s = RestartScheduler(**betas, timestep_spacing="linspace", initial_noise="engine", seeds=SEEDS, **options)
     else:
         s = FlowMatchRestartScheduler(shift=2.0, seeds=SEEDS, **options)
-    s.set_timesteps(6)
+    if process == "ve" or from_noise(spec):
+        s.set_timesteps(6)
+    else:
+        s.set_timesteps(sigmas=grid(spec, process))
     timesteps = s.timesteps
     if mode == "later":  # as image-to-image pipelines ask
         timesteps = s.timesteps[2:]
@@ -112,7 +127,7 @@ def test_noise_of_a_generator_is_shared_as_that_of_seeds(spec, process):
     from restart_sampling.integrations.diffusers import adapter
     from restart_sampling.integrations.diffusers.tape import Tape
 
-    plan = restart_plan(GRIDS[process], RESTART[process], solver=spec, process=process, budget="extra")
+    plan = restart_plan(grid(spec, process), RESTART[process], solver=spec, process=process, budget="extra")
     tape = Tape.build(plan, levels_of(process), False)
     asked = []
 
@@ -152,14 +167,14 @@ def test_noise_of_a_generator_is_shared_as_that_of_seeds(spec, process):
 @pytest.mark.parametrize("spec, process", CASES)
 def test_in_k_diffusion(spec, process, restart):
     options = dict(restart=RESTART[process] if restart else None, solver=spec, process=process, budget="extra")
-    plan, calls = restart_plan(GRIDS[process], **options), []
+    plan, calls = restart_plan(grid(spec, process), **options), []
 
     def model(x, sigma):
         calls.append(float(sigma[0]))
         return DENOISERS[process](x, sigma)
 
-    x = latents() * GRIDS[process][0]
-    found = sample_restart(model, x, GRIDS[process], seeds=SEEDS, disable=True, **options)
+    x = latents() * grid(spec, process)[0]
+    found = sample_restart(model, x, grid(spec, process), seeds=SEEDS, disable=True, **options)
     assert len(calls) == plan.nfe
     close(found, engine(plan, process, latents()))
     pairs = []
@@ -188,9 +203,9 @@ def test_in_comfyui(spec, process, monkeypatch):
         return DENOISERS[process](x, sigma)
 
     monkeypatch.setattr(comfy_sampler, "model_sampling", lambda model: sampling)
-    x, extra = latents() * GRIDS[process][0], {"seed": SEEDS[0]}
-    found = comfy_sampler.sample_restart_in_comfyui(model, x, GRIDS[process], extra, disable=True, **made[0])
-    plan = restart_plan(GRIDS[process], RESTART[process], solver=spec, process=process, budget="extra")
+    x, extra = latents() * grid(spec, process)[0], {"seed": SEEDS[0]}
+    found = comfy_sampler.sample_restart_in_comfyui(model, x, grid(spec, process), extra, disable=True, **made[0])
+    plan = restart_plan(grid(spec, process), RESTART[process], solver=spec, process=process, budget="extra")
     want = sample_plan(model, x, plan, extra, seeds=[SEEDS[0], SEEDS[0] + 1], disable=True)
     assert torch.equal(found, want) and torch.isfinite(found).all()
 
@@ -228,21 +243,15 @@ def test_a_solver_of_another_process_is_refused_with_those_that_handle_it():
     assert "cps" in handling("flow") and "cps" not in handling("ve")
 
 
-def test_a_noise_form_with_noise_has_no_step_from_pure_noise():
-    with pytest.raises(ConfigError, match="no step from pure noise"):
-        restart_plan(GRIDS["flow"], None, solver="dpm-solver:sde=true", process="flow")
-    plan = restart_plan([0.9, *GRIDS["flow"][2:]], None, solver="dpm-solver:sde=true", process="flow")
-    found = sample_plan(D_flow, latents() * 0.9, plan, seeds=SEEDS, disable=True)
-    close(found, engine(plan, "flow", latents()))
-
-
 @pytest.mark.parametrize("t", [1.0, 1 - 6e-8])  # and what float32 has below 1
-@pytest.mark.parametrize("spec", [spec for spec in SPECS if "flow" in get_solver(spec).processes])
+@pytest.mark.parametrize("spec", [spec for spec, process in CASES if process == "flow" and not spec.startswith("lcm")])
 def test_a_flow_model_that_says_one_image_is_followed_from_pure_noise(spec, t):
-    """With D constant and without noise the state at s is s·ε + (1 − s)·D, on a step from t = 1 too."""
-    if spec.startswith("lcm"):
-        pytest.skip("draws its noise anew whatever eta is")
-    plan = restart_plan([t, 0.8, 0.5, 0.2, 0.0], None, solver=spec, process="flow", eta=0.0)
-    first = plan.steps[0].result
+    """With D constant and no noise the state at s is s·ε + (1 − s)·D, or the solver refuses; lcm draws anew."""
+    levels = [t, 0.8, 0.5, 0.2, 0.0]
+    if not from_noise(spec):
+        with pytest.raises(ConfigError, match=r"t = 1 of a flow|pure noise, t = 1"):
+            restart_plan(levels, None, solver=spec, process="flow")
+        return
+    first = restart_plan(levels, None, solver=spec, process="flow", eta=0.0).steps[0].result
     assert first.x == pytest.approx(0.8, abs=1e-5)
     assert sum(first.D) == pytest.approx(0.2, abs=1e-5)
