@@ -1007,6 +1007,9 @@ def test_points_of_a_family_are_plans_of_it(family):
         built += 1
         assert plan.config.family == family
         again = space.params_of(plan, where)
+        if again is None:  # an interval that moved to a point of the grid may have left the ranges
+            assert any(not 0.01 <= i.t_min <= 50 or not 1.2 <= i.t_max / i.t_min <= 20 for i in plan.intervals)
+            continue
         assert space.build(space.options_of(again, where), where).digest == plan.digest
         optional |= {name for name, value in plan.config.solver_options} | ({"eta"} if plan.config.eta != 1 else set())
     assert built > 25
@@ -1045,7 +1048,8 @@ def test_an_even_search_gives_families_the_same_trials_at_every_budget():
     counts = {}
     for family in ("ode", "restart"):
         known, found = Known(), study.open_study(None, settings())
-        why = study.search(found, family_space(family), known, 16, budgets=(8, 18, 43), even=True)
+        where = dataclasses.replace(family_space(family), solvers=("heun", "dpm++2m"), max_nfe=43)
+        why = study.search(found, where, known, 16, budgets=(8, 18, 43), even=True)
         assert why == "done"
         bins = [study.bin_of((8, 18, 43), plan.nfe) for plan in known.plans]
         counts[family] = {budget: bins.count(budget) for budget in (8, 18, 43)}
