@@ -177,3 +177,17 @@ def test_the_committed_rows_are_those_of_the_search_and_the_measurement():
     committed = read(BENCHMARKS / "results" / "comparison.jsonl")
     made_now = list(script.assembled(compare_samplers.searched(), read(compare_samplers.OUT / compare_samplers.FILE)))
     assert committed == made_now
+
+
+def test_the_report_shows_the_comparison_and_says_what_it_says():
+    """The claim of other rows is left out there: two claims on one question would be one too many."""
+    for library in ("jinja2", "plotly", "matplotlib"):
+        pytest.importorskip(library)
+    from restart_sampling.experiments.report import make_page
+
+    rows = cells("restart", 20, [1.0, 1.1]) + cells("sde", 20, [2.0, 2.2])
+    page = make_page(rows)
+    assert "The best of each family" in page
+    assert "the best SDE of as many evaluations wins at 20" in page
+    assert "data:image/png;base64" in page
+    assert "No claim is made" not in page
