@@ -187,7 +187,7 @@ def test_against_prints_ratios_and_keeps_them(tmp_path, capsys, monkeypatch):
         ]
 
     monkeypatch.setattr(against, "measure", measure)
-    what = ("--against", "v1", "--samplers", "heun*,torch", "--nfe", "9,10", "--rounds", 3)
+    what = ("--against", "v1", "--samplers", "heun,heun+*,torch", "--nfe", "9,10", "--rounds", 3)
     code, out, err = run(capsys, "bench", *what, "--out", tmp_path)
     assert code == 0, err
     assert [(name, plan.nfe) for name, plan in asked["plans"]] == [("heun", 9), ("heun+restart", 9)]  # 10 buys no more
