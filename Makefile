@@ -101,9 +101,7 @@ tune: $(FULL)  ## search the plans of the bundled model for three budgets; goes 
 
 compare: $(FULL)  ## the best ODE, SDE and Restart at equal evaluations, each found by as many trials; hours on 2 cores, goes on
 	$(BIN)/python benchmarks/search_samplers.py
-	$(BIN)/python benchmarks/compare_samplers.py --blocks 3
-	$(BIN)/python benchmarks/compare_samplers.py --blocks 10 --most 30
-	$(BIN)/python benchmarks/comparison.py
+	$(BIN)/python benchmarks/comparison.py --blocks 3
 	$(BIN)/python benchmarks/readme.py
 
 report: $(FULL)  ## all committed rows as one HTML page, report.html

@@ -1,91 +1,165 @@
-r"""The best of each family at equal evaluations: the rows, the picture and what they say.
+r"""The best of each family at equal evaluations: what a search found, measured on seeds of its own.
 
-    make compare                     # the search, the measurement on fresh seeds, then this
-    python benchmarks/comparison.py  # writes results/comparison.jsonl and results/comparison.png
+    make compare                                 # the search, then this
+    python benchmarks/comparison.py --blocks 3   # resumable; appends to results/comparison.jsonl, draws the picture
 
-search_samplers.py drew as many plans of each family for every budget, and compare_samplers.py measured the best of each
-on seeds of its own by all shipped extractors. A row of comparison.jsonl is one family and budget on one block of seeds
-by one extractor; a plan that is the best for several budgets stands in each of them.
+`search_samplers.py` searches ODE solvers, SDE solvers and Restart with as many trials each and one extractor. For
+every budget the plan with the lowest distance of at most that many evaluations is drawn again here, and all shipped
+extractors measure the same images. One block of everything comes first, then the second.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import compare_samplers
+import numpy as np
+import torch
 
-from restart_sampling.experiments.measure import comparison
-from restart_sampling.experiments.measure.rows import Row, append, find, read
+import restart_sampling as rs
+from restart_sampling.experiments.measure import comparison, image_cache, quality, shipped
+from restart_sampling.experiments.measure.engine import EngineRunner
+from restart_sampling.experiments.measure.evaluator import Evaluator, evaluators_for
+from restart_sampling.experiments.measure.rows import Row, append, environment, find, read
 from restart_sampling.experiments.report.comparison import picture
-from restart_sampling.plan.plan import Plan
 
 RESULTS = Path(__file__).parent / "results"
-KEPT = ("family", "by", "nfe", "key", "plan", "config", "restart", "model", "model_sha256", "dtype", "batch", "n")
-KEPT += ("first_seed", "features", "reference", "fd_balanced", "device", "threads", "torch", "python", "git")
+MODEL, DTYPE, BATCH = "fashion-mnist", "fp32", 64
+BUDGETS = (5, 8, 12, 18, 27, 43, 63, 127)
+FAMILIES = ("restart", "sde", "ode")
+FIRST_SEED, BLOCK = 6_000_000, 1000  # no search draws these seeds
+KNOWN = ("kind", "family", "budget", "key", "model_sha256", "dtype", "n", "first_seed", "features", "reference")
 
 
-def assembled(searched: Sequence[Row], measured: Sequence[Row]) -> Iterator[Row]:
-    """Yield the rows of comparison.jsonl, training images first.
-
-    Args:
-        searched: rows of the search. measured: rows of kind "quality" of the plans that it chose.
+def searches(folder: Path) -> dict[str, list[Row]]:
+    """Return the trials of each family, which must be as many for each.
 
     Raises:
-        ValueError: a family had more trials at a budget than another.
+        SystemExit: the search is missing, or one family has more trials than another.
     """
-    trials = _trials(searched)
-    tuned_on = str(searched[0]["features"])
-    more = {"kind": comparison.KIND, "tuned_on": tuned_on, "trials": sum(trials.values())}
-    known = {(row["sampler"], row["features"], row["first_seed"]): row for row in measured}
-    training = [row for (sampler, *_), row in known.items() if sampler == "train set"]
-    for row in training:
-        yield more | {"budget": 0, "trials_at_budget": 0, "title": "Training set"} | _kept(row)
-    for (budget, family), winner in sorted(compare_samplers.winners(list(searched)).items()):
-        named = {"budget": budget, "trials_at_budget": trials[budget], "title": title(Plan.build(**winner["options"]))}
-        for (sampler, *_), row in known.items():
-            if sampler == f"{family}:{winner['plan']}":
-                yield more | named | _kept(row)
+    rows = read(folder / "families.jsonl")
+    trials = {family: find(rows, family=family) for family in FAMILIES}
+    counts = {family: len(rows) for family, rows in trials.items()}
+    if len(set(counts.values())) > 1 or not all(counts.values()):
+        raise SystemExit(f"the search in {folder} has not ended: {counts}; run make compare")
+    return trials
 
 
-def _trials(searched: Sequence[Row]) -> dict[int, int]:
-    """Return budget → trials of each family, which must be as many."""
-    counts = {
-        budget: {family: len(find(searched, family=family, budget=budget)) for family in ("ode", "sde", "restart")}
-        for budget in sorted({row["budget"] for row in searched})
-    }
-    for budget, of in counts.items():
-        if len(set(of.values())) > 1:
-            raise ValueError(f"the search drew {of} plans for {budget} evaluations; the families must have as many")
-    return {budget: of["ode"] for budget, of in counts.items()}
+def winners(trials: dict[str, list[Row]]) -> dict[tuple[str, int], Row]:
+    """Return for each family and budget the trial of at most that many evaluations with the lowest distance."""
+    found = {}
+    for family, rows in trials.items():
+        for budget in BUDGETS:
+            fits = [row for row in rows if row["nfe"] <= budget and row["fd"] is not None]
+            if fits:
+                found[family, budget] = min(fits, key=lambda row: (row["fd"], row["nfe"], row["trial"]))
+    return found
 
 
-def title(plan: Plan) -> str:
-    """Return a plan's solvers as readers see them."""
+def measure(out: Path, blocks: int, minutes: float, only: set[str], searched: Path) -> None:
+    """Append the rows that are missing, block by block, the smallest budgets first; start no block after `minutes`."""
+    trials = searches(searched)
+    chosen = winners(trials)
+    count = len(trials[FAMILIES[0]])
+    denoiser, evaluators = rs.load(MODEL), evaluators_for(MODEL, "all")
+    cache, path = image_cache.default_folder(), out / comparison.FILE
+    common = {"kind": comparison.KIND, "by": "engine", "model": MODEL, "dtype": DTYPE, "batch": BATCH, "n": BLOCK}
+    common |= {"model_sha256": str(denoiser.info["sha256"])[:12], "tuned_on": shipped.TUNER, "trials": count}
+    known = read(path)
+    for one, row, images, labels in training_blocks(evaluators, common, blocks):
+        _add(path, known, one, row, images, labels)
+    end = time.monotonic() + 60 * minutes
+    for k in range(blocks):
+        for (family, budget), trial in sorted(chosen.items(), key=lambda item: (item[0][1], item[0][0])):
+            if only and f"{family}@{budget}" not in only:
+                continue
+            plan = rs.Plan.build(**trial["options"])
+            runner = EngineRunner(denoiser, plan, BATCH, DTYPE)
+            row = common | {
+                "family": family,
+                "budget": budget,
+                "nfe": runner.nfe,
+                "key": runner.key,
+                "config": trial["options"],
+            }
+            row |= {"sampler": plan.config.solvers[0].spec, "title": title(plan), "plan": plan.digest}
+            row |= {
+                "restart": plan.config.restart.to_json() if plan.intervals else "",
+                "first_seed": FIRST_SEED + k * BLOCK,
+            }
+            missing = [one for one in evaluators if not _known(known, row, one)]
+            if not missing:
+                continue
+            if time.monotonic() > end:
+                print("the time is over; the same command goes on")
+                return
+            images, labels = quality.block_of(denoiser, runner, cache, row["first_seed"], BLOCK, BATCH)
+            assert labels is not None, "the bundled model has classes"
+            said = [f"{_add(path, known, one, row, images, labels):.4f}" for one in missing]
+            print(f"block {k}: {family} ≤ {budget}, {runner.nfe} NFE, {row['title']}: {', '.join(said)}", flush=True)
+
+
+def title(plan: rs.Plan) -> str:
+    """Return a plan's solver as readers see it."""
     main, inside = plan.config.solvers
     name = main.label + (f" ({', '.join(f'{key} = {value}' for key, value in main.chosen)})" if main.chosen else "")
     return name + f", {inside.label} inside" * (inside != main)
 
 
-def _kept(row: Row) -> Row:
-    return {name: row[name] for name in KEPT if name in row}
+def training_blocks(evaluators: list[Evaluator], common: Row, blocks: int) -> Iterator[tuple[Any, Row, Any, Any]]:
+    """Yield blocks of the training set, which a perfect sampler would draw, where the data set is on this machine."""
+    for k in range(blocks):
+        for one in evaluators:
+            if one.training_set is None:
+                continue
+            images, labels = one.training_set
+            some = torch.from_numpy(np.random.default_rng(k).choice(len(images), BLOCK, replace=False))
+            row = common | {
+                "family": "data",
+                "budget": 0,
+                "nfe": 0,
+                "key": "train-set",
+                "config": {},
+                "first_seed": k * BLOCK,
+            }
+            row |= {"sampler": "train set", "title": "Training set", "plan": "", "restart": "", "by": "data"}
+            yield one, row, images[some], labels[some]
+
+
+def _known(rows: list[Row], row: Row, one: Evaluator) -> bool:
+    mine = row | {"features": one.features, "reference": one.reference}
+    return bool(find(rows, **{name: mine[name] for name in KNOWN}))
+
+
+def _add(path: Path, known: list[Row], one: Evaluator, row: Row, images: Any, labels: Any) -> float:
+    """Measure and append a row unless it is known; return its distance."""
+    mine = row | {"features": one.features, "reference": one.reference}
+    if _known(known, row, one):
+        return float(find(known, **{name: mine[name] for name in KNOWN})[-1]["fd_balanced"])
+    mine |= {"fd_balanced": round(one.fd_balanced(images, labels), 6)} | environment()
+    append(path, mine)
+    known.append(mine)
+    return float(mine["fd_balanced"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--blocks", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--only", default="", help="cells such as restart@43,sde@127")
+    parser.add_argument("--searched", type=Path, default=RESULTS / "search")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    out = parser.parse_args().out
-    searched = [json.loads(line) for line in compare_samplers.SEARCH.read_text().splitlines()]
-    rows = list(assembled(searched, read(compare_samplers.OUT / compare_samplers.FILE)))
-    path = out / comparison.FILE
-    path.unlink(missing_ok=True)
-    for row in rows:
-        append(path, row)
-    found = comparison.comparison(rows)
+    parser.add_argument("--plot-only", action="store_true")
+    arguments = parser.parse_args()
+    if not arguments.plot_only:
+        only = {name for name in arguments.only.split(",") if name}
+        measure(arguments.out, arguments.blocks, arguments.minutes, only, arguments.searched)
+    found = comparison.comparison(read(arguments.out / comparison.FILE))
     if found is not None:
-        picture(found, out / "comparison.png")
+        picture(found, arguments.out / "comparison.png")
         print("\n".join(comparison.sentences(found)))
 
 

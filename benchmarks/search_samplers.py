@@ -5,7 +5,7 @@ the exponent rho of the grid, and the noise (eta, churn, S_noise) or the Restart
 points that the budget pays for. The first trials of a budget are random points, each with the next solver of the list,
 so that none is left out; the others change one to three coordinates of the family's best point so far, of this budget
 or a smaller one. The distance of a point is that of `tune`: on one extractor, the same seeds for all, classes weighted
-alike. Seeds and extractor have no part in what benchmarks/compare_samplers.py measures.
+alike. Seeds and extractor have no part in what benchmarks/comparison.py measures.
 
     python benchmarks/search_samplers.py          # about half an hour on 2 cores; goes on where the rows end
 """

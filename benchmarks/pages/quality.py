@@ -103,10 +103,10 @@ def best_of_each() -> str:
     blocks = f"{counts[0]} to {counts[-1]}" if counts[0] != counts[-1] else str(counts[0])
     about = prose(
         f"`make compare` drew {trials} plans of each family: ODE solvers, SDE solvers, Restart on ODE solvers. For",
-        "every budget it chose the plan of at most that many evaluations that is lowest by",
-        f"{found.tuned_on}. Each was drawn again on seeds that no search drew, {blocks} blocks of {found.n:,} images.",
-        "A cell is Restart's distance less the other's over the same blocks, mean ± standard error, lower is better;",
-        f"a win or a loss is beyond {comparison.BEYOND:g} standard errors.",
+        f"every budget it chose the plan of at most that many evaluations that is lowest by {found.tuned_on}. Each",
+        f"was drawn again on seeds that no search drew, {blocks} blocks of {found.n:,} images. A cell is Restart's",
+        "distance less the other's over the same blocks, mean ± standard error, lower is better; a win or a loss is",
+        f"beyond {comparison.BEYOND:g} standard errors.",
     )
     picture = "![The best of each family along the evaluations](../benchmarks/results/comparison.png)"
     said = [prose(sentence, bullet="* ") for sentence in comparison.sentences(found)]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import io
+import json
 import math
 from pathlib import Path
 
-import compare_samplers
 import comparison as script
 import pytest
 
@@ -143,40 +144,38 @@ def searched(family, budget, trial, fd, nfe, plan, **options):
     }
 
 
-def measured(sampler, family, seed, distance):
-    one = row(family, 12, seed, "one", distance, sampler=sampler)
-    return {name: value for name, value in one.items() if name not in ("kind", "budget", "tuned_on", "trials", "title")}
-
-
-def test_rows_are_made_of_the_search_and_of_what_was_measured():
-    """The best of at most a budget stands in it, so a plan may stand in several; nothing that lost stands anywhere."""
+def test_the_best_of_at_most_a_budget_is_chosen(tmp_path):
+    """A plan may be the best of several budgets; one that failed is that of none."""
     trials = [
         *(searched(family, 12, 0, 0.5, 12, f"a-{family}") for family in ("ode", "sde")),
-        *(searched(family, 20, 0, 0.6, 20, f"b-{family}", solver="unipc:order=2") for family in ("ode", "sde")),
-        searched("restart", 12, 0, 0.9, 12, "a", restart="[3, 1, 0.3, 1]", restart_solver="heun"),
-        searched("restart", 20, 0, 0.4, 20, "b"),
+        *(searched(family, 18, 0, 0.6, 18, f"b-{family}") for family in ("ode", "sde")),
+        searched("restart", 12, 0, None, 12, "a"),
+        searched("restart", 18, 0, 0.4, 18, "b"),
     ]
-    rows = [measured(f"restart:{plan}", "restart", 7, 1.0) for plan in ("a", "b", "lost")]
-    rows += [measured("ode:a-ode", "ode", 7, 2.0), measured("train set", "data", 0, 0.1)]
-    found = list(script.assembled(trials, rows))
-    cells_ = [(one["family"], one["budget"], one["title"]) for one in found]
-    assert cells_ == [
-        ("data", 0, "Training set"),
-        ("ode", 12, "Heun"),
-        ("restart", 12, "Heun"),
-        ("ode", 20, "Heun"),
-        ("restart", 20, "Heun"),
-    ]
-    assert {one["trials"] for one in found} == {2}
-    assert {one["tuned_on"] for one in found} == {"tuner"}
-    with pytest.raises(ValueError, match="as many"):
-        list(script.assembled([*trials, searched("sde", 20, 1, 0.1, 20, "c")], rows))
+    path = tmp_path / "families.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in trials))
+    chosen = script.winners(script.searches(tmp_path))
+    assert {cell: one["plan"] for cell, one in chosen.items() if cell[1] in (5, 12, 27)} == {
+        ("ode", 12): "a-ode",
+        ("sde", 12): "a-sde",
+        ("ode", 27): "a-ode",
+        ("sde", 27): "a-sde",
+        ("restart", 27): "b",
+    }
+    path.write_text(path.read_text() + json.dumps(searched("sde", 18, 1, 0.1, 18, "c")) + "\n")
+    with pytest.raises(SystemExit, match="has not ended"):
+        script.searches(tmp_path)
 
 
-def test_the_committed_rows_are_those_of_the_search_and_the_measurement():
-    committed = read(BENCHMARKS / "results" / "comparison.jsonl")
-    made_now = list(script.assembled(compare_samplers.searched(), read(compare_samplers.OUT / compare_samplers.FILE)))
-    assert committed == made_now
+def test_the_committed_rows_are_those_of_the_search():
+    """Every cell was chosen by the committed search, and no extractor is missing for a block of seeds."""
+    rows = [one for one in read(BENCHMARKS / "results" / "comparison.jsonl") if one["family"] != "data"]
+    chosen = script.winners(script.searches(BENCHMARKS / "results" / "search"))
+    assert {(one["family"], one["budget"]): one["plan"] for one in rows} == {
+        c: one["plan"] for c, one in chosen.items()
+    }
+    blocks = collections.Counter((one["family"], one["budget"], one["first_seed"]) for one in rows)
+    assert set(blocks.values()) == {4}
 
 
 def test_the_report_shows_the_comparison_and_says_what_it_says():

@@ -757,6 +757,7 @@ def test_every_option_of_a_plan_has_a_flag_or_is_known_to_have_none():
     in_names = {"solver_options", "restart_solver_options"}  # --solver unipc:order=2
     assert every - flags - in_names == {"restart_schedule", "schedule_options", "sigmas", "network_sigmas"}
     here = {name: flag for flag, name in plan_text.FLAGS} | {"restart": "--restart", "preset": "--preset"}
+    here |= {"plan_file": "--plan", "schedule_option": "--schedule-option"}
     assert {field.name for field in dataclasses.fields(PlanOptions)} == here.keys()
 
 

@@ -40,6 +40,12 @@ class PlanOptions:
     """The options of a plan; None stands for those that were not given."""
 
     preset: Annotated[str | None, typer.Option(help="A named configuration; see `restart-sampling presets`.")] = None
+    plan_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan", help="A plan file, or a schedule learned by LD3, AdaSDE or GITS; other options go on top of it."
+        ),
+    ] = None
     steps: Annotated[int | None, typer.Option(help="Points of the main grid (N_main). Default 18.")] = None
     solver: Annotated[str | None, typer.Option(help=f"{either(SOLVERS)}.")] = None
     restart: Annotated[
@@ -101,19 +107,28 @@ class PlanOptions:
     ] = None
 
     def plan(self, fallback: str | None = None) -> Plan:
-        """Return the plan: that of the preset with the other options on top; without any option, that of `fallback`."""
+        """Return the plan: that of the preset or file, with the other options on top.
+
+        Without any option it is that of `fallback`.
+        """
         options = given(self)
-        preset = options.pop("preset", None)
+        preset, file = options.pop("preset", None), options.pop("plan_file", None)
+        if preset is not None and file is not None:
+            raise RestartValueError("--plan and --preset are two plans to begin with; give one of them")
         if "restart" in options:
             options["restart"] = restart_text(options["restart"])
         for name, kind, example in (("eta_window", int, "0,4"), ("guidance_interval", float, "0.2,5")):
             if name in options:
                 options[name] = pair(f"--{name.replace('_', '-')}", options[name], kind, example)
-        if preset is None and not options:
+        if preset is None and file is None and not options:
             preset = fallback
         base = dict(find(preset).plan_options) if preset is not None else {}
-        if options.get("schedule", base.get("schedule")) != base.get("schedule"):
-            base.pop("schedule_options", None)
+        if file is not None:
+            base = Plan.from_file(file).config.to_dict()
+            refuse_other_levels(file, base, options)
+        for name in ("schedule", "solver", "restart_solver"):
+            if options.get(name, base.get(name)) != base.get(name):
+                base.pop(f"{name}_options", None)
         if "schedule_option" in options:
             name = options.get("schedule", base.get("schedule", "edm"))
             told = dict(option_of(name, text) for text in options.pop("schedule_option"))
@@ -235,6 +250,15 @@ def batch_size(asked: Any, denoiser: Any, plan: Plan, total: int, device: Any, d
         return int(asked)
     except ValueError:
         raise RestartValueError(f"--batch must be a number ≥ 1 or auto, got {asked!r}") from None
+
+
+def refuse_other_levels(file: Path, base: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Raise RestartValueError for options that would choose other levels than those that a file lists."""
+    for name in ("steps", "schedule", "schedule_option", "sigma_min", "sigma_max"):
+        if base.get("sigmas") and name in options:
+            raise RestartValueError(
+                f"--{name.replace('_', '-')} cannot go on top of {file}, which lists its levels one by one"
+            )
 
 
 def restart_text(text: str) -> str:

@@ -24,6 +24,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,6 +153,41 @@ class Plan:
         given = {name: value for name, value in locals().items() if name not in ("cls", "unknown")}
         config = PlanConfig.make(**given, **unknown)
         return cls(config, *compile_plan(config))
+
+    @classmethod
+    def from_json(cls, text: str | Mapping[str, Any]) -> Plan:
+        """Return the plan in the text of a plan file, or in the dict that JSON makes of it.
+
+        Raises:
+            ConfigError: it is no plan file, its version is newer, it has an unknown field, or its digest is wrong.
+        """
+        from .files import read
+
+        return read(text, cls.build)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Plan:
+        """Return the plan in a file; its content says which kind it is.
+
+        It may be a plan file (:meth:`to_json`), a dp_record.txt of GITS with one line, a best_v2.pt of LD3 or a
+        snapshot of AdaSDE. No code in a file is run.
+
+        Raises:
+            ConfigError, CheckpointError: with the path, what is wrong with the file.
+        """
+        from .files import open_plan
+
+        return open_plan(path, cls.build)
+
+    def to_json(self) -> str:
+        """Return the text of a plan file, which :meth:`from_json` reads back to a plan with the same digest.
+
+        Raises:
+            ConfigError: this is not the plan of its recipe, since it was moved to the levels of a network.
+        """
+        from .files import written
+
+        return written(self, self.build(**self.config.to_dict()))
 
     @cached_property
     def nfe(self) -> int:

@@ -87,6 +87,10 @@ def tail(plan: Plan, m: int) -> tuple[Plan, tuple[str, ...]]:
     if config.eta_window is not None:
         a, b = (max(0, i - m) for i in config.eta_window)
         options |= {"eta_window": (a, b)} if b else {"eta_window": None, "eta": 0.0}
+    each = {option.name for option in config.solvers[0].options if option.per_step}
+    if each & dict(config.solver_options).keys():
+        pairs = config.solver_options
+        options["solver_options"] = {name: value[m:] if name in each else value for name, value in pairs}
     if config.zero_init:
         options["zero_init"] = 0  # it is for the first evaluations from pure noise
     later = Plan.build(**{**options, "sigmas": plan.grid[m:-1]})

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..common.errors import ConfigError
 from ..solvers.process import rise
 from ..solvers.trace import Form, Position, Solver, Stage, Tracer, X, unit
 
@@ -124,7 +125,10 @@ class Trajectory:
             if t <= s:
                 self.dropped += 1
                 continue
-            t_hat = self._churned(t, churn(t))
+            gamma = churn(t)
+            if solver.lift is not None and interval is None:
+                gamma = max(gamma, solver.lift(solver.settings, index + k))
+            t_hat = self._churned(t, gamma)
             if t_hat > t or self._too_near(t_hat, s):
                 self.forget()
             self.forward(t, t_hat)
@@ -145,6 +149,8 @@ class Trajectory:
             )
             D = Tracer()
             new = solver.step(X, t_hat, s, D, position)
+            if D.stages and D.stages[0].z != X:
+                raise ConfigError(f"solver {solver.name!r} must make its first evaluation at the state it is given")
             self._kept, self._levels = len(new.keep), (t_hat, *self._levels)[: len(new.keep)]
             self._note = new.note
             stages = tuple(replace(stage, z=self._scaled(stage.z), asked=self._asked(stage)) for stage in D.stages)

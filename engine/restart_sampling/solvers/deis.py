@@ -17,7 +17,7 @@ import math
 
 from .integrals import combined, exponential, polynomial_in
 from .option import Option
-from .process import lam, signal, vp_time
+from .process import finite_alpha, lam, vp_time
 from .trace import Form, Position, Solver, Tracer, Update
 
 
@@ -27,7 +27,7 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     if s == 0:
         return Update(D_0)
     n = position.lowered(order, 1) if position.options["lower_final"] else order
-    e = (x - (1.0 if tab else signal(position.process, t)) * D_0) / t
+    e = (x - (1.0 if tab else finite_alpha(position.process, t)) * D_0) / t
     used, levels = (e, *position.history)[:n], (t, *position.levels)[:n]
     v = [lam(position.process, level) - lam(position.process, t) for level in (s, *levels[: len(used)])]
     ratio = 1.0 if tab else (s / t) * math.exp(v[0])  # α_s/α_t

@@ -15,7 +15,7 @@ import math
 from ..common.errors import ConfigError
 from .integrals import differences, phi2, phi3
 from .option import Option
-from .process import lam, signal
+from .process import alpha, finite_alpha, lam
 from .trace import Form, Position, Solver, Tracer, Update
 
 
@@ -26,12 +26,13 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
         return Update(D_0)
     if o["sde"] and position.eta not in (0, 1):
         raise ConfigError(f"eta of 'dpm-solver' with sde must be 0 or 1, got {position.eta:g}; or use dpm++2m-sde")
+    if o["sde"] and position.eta and alpha(process, t) < finite_alpha(process, t):
+        raise ConfigError("'dpm-solver' with sde has no step from pure noise, t = 1; use dpm++2m-sde")
     order = min(o["order"], 2) if o["sde"] else o["order"]
     now = position.lowered(order, 1) if o["lower_final"] else order
     end, *lams = (lam(process, at) for at in (s, t, *position.levels))
-    h, e = end - lams[0], (x - signal(process, t) * D_0) / t
-    slope, bend, r = differences((e, *position.history)[:now], lams, h)
-    change = math.expm1(h) * e
+    h, e = end - lams[0], (x - finite_alpha(process, t) * D_0) / t
+    change, (slope, bend, r) = math.expm1(h) * e, differences((e, *position.history)[:now], lams, h)
     if slope is not None and bend is not None:  # ψ₂ = −φ₂(−h) and ψ₃ = φ₃(−h) of integrals.py
         change = change - phi2(-h) * (slope + r * bend) + (1 + (o["variant"] == "third-order")) * phi3(-h) * bend
     elif slope is not None:

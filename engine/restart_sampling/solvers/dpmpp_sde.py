@@ -16,7 +16,7 @@ import math
 
 from .ancestral import in_ratio
 from .option import Option
-from .process import alpha, lam, level
+from .process import alpha, finite_alpha, lam, level
 from .trace import Form, Position, Solver, Tracer, Update
 
 
@@ -30,11 +30,11 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     m = level(process, lam(process, t) + r * (lam(process, s) - lam(process, t)))
     rho_t, rho_m, rho_s = (math.exp(-lam(process, at)) for at in (t, m, s))
     dn, up = in_ratio(rho_t, rho_m, position.eta)
-    scale = dn * math.exp(lam(process, t)) / alpha(process, min(t, 1 - 1e-6) if process == "flow" else t)
+    scale = dn * math.exp(lam(process, t)) / finite_alpha(process, t)
     u = alpha(process, m) * (scale * x + (1 - dn / rho_t) * D_0 + up * first)
     D_m = D(u, m)
     dn, up = in_ratio(rho_t, rho_s, position.eta)
-    scale = dn * math.exp(lam(process, t)) / alpha(process, min(t, 1 - 1e-6) if process == "flow" else t)
+    scale = dn * math.exp(lam(process, t)) / finite_alpha(process, t)
     f, kappa = 1 / (2 * r), math.sqrt((t - m) / (t - s))
     mean = scale * x + (1 - dn / rho_t) * ((1 - f) * D_0 + f * D_m) + up * kappa * first
     a = alpha(process, s)

@@ -27,6 +27,7 @@ class Option:
         choices: what it may be, if it is one of a few.
         low, high: range of a number.
         help: what it does, in a few words.
+        per_step: whether it has a number for each step of the main grid.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Option:
     choices: tuple[Any, ...] = ()
     low: float = -math.inf
     high: float = math.inf
+    per_step: bool = False
 
     def read(self, solver: str, given: Any) -> Any:
         """Return a value of the option's type, from itself or from text. ConfigError says what is allowed."""

@@ -17,22 +17,10 @@ import math
 
 import numpy as np
 
-from ..common.errors import ConfigError
-
 
 def alpha(process: str, t: float) -> float:
     """Return the scale of the signal, α(t)."""
     return 1.0 - t if process == "flow" else 1.0
-
-
-def signal(process: str, t: float) -> float:
-    """Return α(t) for a solver in the noise form, which divides by it. Raises ConfigError for pure noise."""
-    if alpha(process, t) == 0:
-        raise ConfigError(
-            "a solver of the noise form cannot start at t = 1 of a flow, where the state holds no signal; begin below, "
-            "for example with sigma_max=0.999, or choose one that predicts D, such as dpm++2m"
-        )
-    return alpha(process, t)
 
 
 def rise(process: str, t: float, t_up: float, s_noise: float = 1.0) -> tuple[float, float]:
@@ -63,6 +51,11 @@ BETA_MIN = _TOP - BETA_D / 2
 def vp_time(sigma: np.ndarray) -> np.ndarray:
     """Return τ with β_d·τ²/2 + β_min·τ = ln(1 + σ²), EDM's VP process with σ(1e-3) = 0.002 and σ(1) = 80."""
     return (np.sqrt(BETA_MIN**2 + 2 * BETA_D * np.log1p(sigma**2)) - BETA_MIN) / BETA_D
+
+
+def finite_alpha(process: str, t: float) -> float:
+    """Return the α(t) that goes with :func:`lam`, above 0: that of 1 − 1e-6 for the pure noise of a flow."""
+    return alpha(process, min(t, 1 - 1e-6) if process == "flow" else t)
 
 
 def lam(process: str, t: float) -> float:

@@ -165,6 +165,8 @@ class Solver:
         source: the paper with its arXiv number or DOI, and the equation or algorithm.
         processes: the states that it handles, see process.py.
         options: its options. chosen: those that differ from the defaults, see :meth:`using`.
+        lift: (options, number of a step on the main grid) → γ ≥ 0: fresh noise raises the state to (1 + γ)t, from where
+            the step function is called; None: never.
         study: plan options with which studies of samplers run it.
         rank: its place in lists; a solver without one comes after those that have one, by name.
         evaluations: the most network evaluations that one step takes.
@@ -185,6 +187,7 @@ class Solver:
     aliases: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
     study: tuple[tuple[str, Any], ...] = ()
+    lift: Callable[[Mapping[str, Any], int], float] | None = None
     rank: float = math.inf
     chosen: tuple[tuple[str, Any], ...] = ()
     evaluations: int = field(init=False)
@@ -201,7 +204,8 @@ class Solver:
             kept = tuple(Form(history=unit(j)) for j in range(len(update.keep)))
             at = replace(at, history=kept, levels=(t, *at.levels)[: len(kept)], note=update.note, after=0.3)
             evaluations = max(evaluations, len(D.stages))
-        noisy = update.noise > 0 or D.draws > 0
+        lifted = self.lift is not None and self.lift(self.settings, 0) > 0
+        noisy = update.noise > 0 or D.draws > 0 or lifted
         sde = noisy or dict(self.study).get("s_churn", 0.0) > 0
         found = {
             "label": self.label or self.title,

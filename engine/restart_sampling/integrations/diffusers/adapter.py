@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers import ConfigMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
@@ -65,10 +66,13 @@ class TapeScheduler:
         """Return the scheduler of a model, from the config of any scheduler for it; keys.py says what each key does.
 
         With solver="config" the solver is that of the config's scheduler, or of the one that is named, see solvers.py.
+        A scheduler may be given instead of its config, which does not always say what class it is of.
 
         Raises:
             ConfigError: the config is of a model of another kind, or asks for levels that are not supported.
         """
+        if isinstance(config, ConfigMixin):
+            config = {**config.config, "_class_name": type(config).__name__}
         if isinstance(config, dict):
             name = kwargs.get("solver")
             if name == FROM_CONFIG or is_scheduler(name):

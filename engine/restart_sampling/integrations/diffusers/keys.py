@@ -89,7 +89,10 @@ KEYS: dict[str, tuple[Honoured | Refused | None, Honoured | Refused | None]] = {
     ),
     "shift_terminal": (NO_EFFECT, Refused((), "levels stretched to a last level are not drawn")),
     "invert_sigmas": (NO_EFFECT, Refused((False,), "levels that rise from data to noise are not walked")),
-    "stochastic_sampling": (NO_EFFECT, Refused((False,), "noise at every step is another sampler's")),
+    "stochastic_sampling": (
+        NO_EFFECT,
+        Refused((False,), "noise at every step is another solver, 'lcm' (solver='config' takes it)"),
+    ),
     # models of another kind
     "timestep_type": (Refused(("discrete",), _EDM), Refused(("discrete",), _EDM)),
     "sigma_data": (Refused((), _EDM), Refused((), _EDM)),
@@ -112,7 +115,7 @@ KEYS |= dict.fromkeys(
         "variance_type",
         # where DDIM's and PNDM's last step ends: a run here ends at 0, as with Euler and DPM-Solver++
         "set_alpha_to_one",
-        # other schedulers' solvers and their noise
+        # other schedulers' solvers and their noise, which solver="config" reads (solvers.py)
         "algorithm_type",
         "solver_order",
         "solver_type",

@@ -1,6 +1,6 @@
 r"""Which solver here does the steps of a diffusers scheduler: `solver="config"` of `from_config`.
 
-    RestartScheduler.from_config(pipe.scheduler.config, solver="config")
+    RestartScheduler.from_config(pipe.scheduler, solver="config")
 
 takes the solver of the scheduler that the config is of, with its settings, or of the one that is named, with the
 config's settings: `solver="UniPCMultistepScheduler"`. The steps are those of that scheduler on the same levels. The
@@ -64,7 +64,10 @@ def solver_of(config: Mapping[str, Any], scheduler: str | None = None) -> Chosen
     """
     name = scheduler or config.get("_class_name")
     if not isinstance(name, str):
-        raise ConfigError("solver='config' needs a config that names its scheduler in _class_name; name a solver")
+        raise ConfigError(
+            "solver='config' needs to know what scheduler the config is of, and it has no _class_name; give the "
+            "scheduler itself to from_config, or name a solver"
+        )
     if name in PLAIN:
         return PLAIN[name]
     if name not in RULES:

@@ -67,6 +67,7 @@ class Options:
     s_noise: float
     process: str
     on_collision: str
+    eta: float
 
     @property
     def per_step(self) -> int:
@@ -81,6 +82,7 @@ class Options:
             schedule=PROCESSES[self.process],
             solver=self.solver,
             s_noise=self.s_noise,
+            eta=self.eta,
             on_collision=self.on_collision,
         )
         return plan if levels.to_zero else stop_at_last_level(plan)
@@ -95,6 +97,7 @@ def restart_plan(
     budget: str = "steps",
     process: str = "ve",
     restart_list: Any = None,
+    eta: float = 1.0,
 ) -> Plan | None:
     """Return the plan that `sample_restart` runs for these sigmas; None if there is no step to make.
 
@@ -102,12 +105,13 @@ def restart_plan(
         sigmas: the host's levels, descending, with or without a final 0; 1-d tensor, array or list.
         restart: intervals in any notation `RestartConfig.parse` reads, "default" (ComfyUI's preset), "a1111" or None.
             Of two that attach to one point, the first runs in ComfyUI's notation, and both in all others.
-        solver: any solver of the engine.
+        solver: any solver of the engine that handles the process, as in "unipc:order=2"; ComfyUI's names are aliases.
         s_noise: factor on the std of every injected noise.
         budget: "steps": no more evaluations than the solver takes on these sigmas without Restart; "extra": intervals
             on top. "a1111" splits the steps by its own rule.
         process: "ve", or "flow" for flow-matching models, where a level is t in (0, 1].
         restart_list: another name of restart.
+        eta: scale of the noise of stochastic solvers; 0 is none.
 
     Raises:
         ConfigError: sigmas, intervals or options that cannot be read.
@@ -116,7 +120,14 @@ def restart_plan(
         RestartWarning: an interval runs differently than asked, or not at all; one warning for all of them.
     """
     plan, said = fit(
-        sigmas, restart, solver=solver, s_noise=s_noise, budget=budget, process=process, restart_list=restart_list
+        sigmas,
+        restart,
+        solver=solver,
+        s_noise=s_noise,
+        budget=budget,
+        process=process,
+        restart_list=restart_list,
+        eta=eta,
     )
     if said:
         warnings.warn("; ".join(said), RestartWarning, stacklevel=2)
@@ -138,6 +149,7 @@ def fit(
     budget: str = "steps",
     process: str = "ve",
     restart_list: Any = None,
+    eta: float = 1.0,
 ) -> tuple[Plan | None, tuple[str, ...]]:
     """Return the plan of `restart_plan`, and its warnings as sentences instead of warning."""
     restart = restart_of(restart, restart_list, "default")
@@ -151,7 +163,7 @@ def fit(
             rounded = (f"sigmas: {given.top:.9g} moved by rounding to 1, where a flow model begins",)
     config = RestartConfig.parse(restart, steps=max(levels.steps, 2))
     rule = "first" if config.source == "comfyui" else "both"
-    options = Options(get_solver(solver).name, s_noise, process, rule)
+    options = Options(get_solver(solver).spec, s_noise, process, rule, eta)
     if levels.steps == 0:
         return None, ()
     said: list[str] = []

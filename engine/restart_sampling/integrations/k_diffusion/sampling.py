@@ -20,12 +20,12 @@ from torch import Tensor
 import restart_kernels
 from restart_kernels import layout
 
-from ...common.errors import BackendError, RestartTypeError, RestartValueError
+from ...common.errors import BackendError, RestartTypeError
 from ...models import parameterization as parameterizations
 from ...plan.plan import Plan
 from ...sampler.table import Table, bind
 from .fit import RestartWarning, fit
-from .noise import NoiseSampler, choose
+from .noise import HostNoise, NoiseSampler, choose, of_shape
 
 Callback = Callable[[dict[str, Any]], None]
 
@@ -47,6 +47,7 @@ def sample_restart(
     process: str = "ve",
     backend: str = "auto",
     restart_list: Any = None,
+    eta: float = 1.0,
 ) -> Tensor:
     """Sample with Restart (arXiv 2306.14878, Algorithm 2), with the signature of k-diffusion samplers.
 
@@ -60,10 +61,12 @@ def sample_restart(
         disable: no progress bar. There is one if tqdm is installed.
         restart, s_noise, solver, budget, process: see `restart_plan`. With budget "steps" there are no more evaluations
             than `solver` takes on these sigmas without Restart.
-        noise_sampler: (sigma, sigma_next) → noise for a jump from sigma up to sigma_next.
+        noise_sampler: (sigma, sigma_next) → noise for a jump from sigma up to sigma_next, or for a step of a stochastic
+            solver or a part of it; noise.py says which.
         seeds: one for each row of x; see noise.py.
         backend: of the fused step: auto, reference, triton or native.
         restart_list: another name of restart, as in other Restart samplers.
+        eta: scale of the noise of stochastic solvers; 0 is none.
 
     Returns:
         The state at the end, in the dtype of x. Registers are float32 (float64 for float64 x).
@@ -79,7 +82,14 @@ def sample_restart(
         RestartWarning: an interval runs differently than asked, or samples became NaN or infinite.
     """
     plan, said = fit(
-        sigmas, restart, solver=solver, s_noise=s_noise, budget=budget, process=process, restart_list=restart_list
+        sigmas,
+        restart,
+        solver=solver,
+        s_noise=s_noise,
+        budget=budget,
+        process=process,
+        restart_list=restart_list,
+        eta=eta,
     )
     if said:
         warnings.warn("; ".join(said), RestartWarning, stacklevel=2)
@@ -114,13 +124,7 @@ def sample_plan(
     noise = choose(x, seeds, noise_sampler, extra_args)
     levels = replace(parameterizations.denoiser(0.0, float("inf")), process=plan.process)
     table = bind(plan, levels)
-    if not isinstance(noise, Tensor):
-        if any(step.draws for step in plan.steps):
-            raise RestartValueError(
-                f"solver {plan.config.solver!r} shares noise between its evaluations, which a noise_sampler "
-                "cannot make; give seeds instead"
-            )
-        table.coef[:, layout.S] = 0.0
+    host = None if isinstance(noise, Tensor) else HostNoise.of(table, noise)
     stepper = _stepper(x, table, noise if isinstance(noise, Tensor) else None, backend)
     state, net_in, F = stepper.machine.x, stepper.machine.net_in, None
     sigma = torch.tensor(table.sigma[1:], dtype=torch.float32).to(x.device)
@@ -136,11 +140,12 @@ def sample_plan(
                 stepper.run_row(F)
                 stepper.advance()
                 k += 1
-            if step.noise and not isinstance(noise, Tensor):
-                pair = (step.s, step.lift_to) if step.lift_to > step.s else (step.t, step.s)
-                fresh = noise(*(torch.tensor(v, dtype=torch.float32, device=x.device) for v in pair))
-                state.add_(_of_shape(fresh, x, "noise_sampler").to(state), alpha=step.noise)
-                net_in.copy_(state)
+                added = None if host is None else host.after(k, x)
+                if added is not None and table.code[k, layout.FLAGS] & layout.STORE_X:
+                    state.add_(added.to(state))
+                    net_in.copy_(state)
+                elif added is not None:
+                    net_in.add_(added.to(net_in))
             tick()
     bad = int((stepper.machine.first_bad != layout.NEVER).sum())
     if bad:  # a warning and no error: the host decides what becomes of the image
@@ -175,14 +180,7 @@ def _stepper(x: Tensor, table: Table, seeds: Tensor | None, backend: str) -> res
 
 
 def _denoised(model: Callable[..., Tensor], x: Tensor, sigma: Tensor, extra_args: dict[str, Any]) -> Tensor:
-    return _of_shape(model(x, sigma, **extra_args), x, "the model").contiguous()
-
-
-def _of_shape(found: Any, x: Tensor, who: str) -> Tensor:
-    if not isinstance(found, Tensor) or found.shape != x.shape:
-        given = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise RestartValueError(f"{who} must return a tensor of the shape of x, {list(x.shape)}, got {given}")
-    return found
+    return of_shape(model(x, sigma, **extra_args), x, "the model").contiguous()
 
 
 @contextmanager
