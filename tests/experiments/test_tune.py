@@ -754,9 +754,10 @@ def test_every_option_of_a_plan_has_a_flag_or_is_known_to_have_none():
     """So that a new option is not forgotten here; --restart is written apart."""
     flags = {name for _, name in plan_text.FLAGS} | {"restart"}
     every = {field.name for field in dataclasses.fields(PlanConfig)}
-    in_names = {"solver_options", "restart_solver_options"}  # --solver unipc:order=2
-    assert every - flags - in_names == {"restart_schedule", "schedule_options", "sigmas", "network_sigmas"}
-    here = {name: flag for flag, name in plan_text.FLAGS} | {"restart": "--restart", "preset": "--preset"}
+    apart = {"solver_options", "restart_solver_options", "schedule_options"}  # in --solver, and by --schedule-option
+    assert every - flags - apart == {"restart_schedule", "sigmas", "network_sigmas"}
+    here = {name: flag for flag, name in plan_text.FLAGS}
+    here |= {"restart": "--restart", "preset": "--preset", "schedule_option": "--schedule-option"}
     here |= {"plan_file": "--plan", "schedule_option": "--schedule-option"}
     assert {field.name for field in dataclasses.fields(PlanOptions)} == here.keys()
 
@@ -1064,6 +1065,12 @@ def test_a_plan_with_options_is_written_as_a_command():
     words = shlex.split(plan_text.command(plan, "m"))
     assert words[words.index("--solver") + 1] == "unipc:order=2,variant=bh1"
     assert words[words.index("--restart-solver") + 1] == "deis:order=2"
+
+
+def test_a_plan_on_another_grid_is_written_as_a_command():
+    plan = rs.Plan.build(steps=9, solver="euler", schedule="flow", schedule_options={"shift": 3.0})
+    words = shlex.split(plan_text.command(plan, "m"))
+    assert words[words.index("--schedule-option") + 1] == "shift=3.0"
 
 
 def test_a_mistake_in_the_family_shows_at_once(capsys):
