@@ -190,3 +190,18 @@ def test_the_report_shows_the_comparison_and_says_what_it_says():
     assert "the best SDE of as many evaluations wins at 20" in page
     assert "data:image/png;base64" in page
     assert "No claim is made" not in page
+
+
+def test_cells_of_one_block_are_said_to_have_too_few():
+    """And nothing is said to be missing where it was only not measured yet."""
+    both = cells("restart", 5, [9.0, 9.1]) + cells("sde", 5, [2.0, 2.2])
+    found = made(both, cells("restart", 20, [1.0]), cells("sde", 20, [1.5]))
+    said = " ".join(comparison.sentences(found))
+    assert "loses at 5, has too few blocks at 20" in said
+    assert "No Restart plan that shares two blocks of seeds with it passes" in said
+
+
+def test_the_best_sde_is_chosen_on_blocks_that_all_of_them_have():
+    """More blocks of easy seeds make no plan better."""
+    found = made(cells("restart", 20, [1.0, 1.0]), cells("sde", 5, [3.0, 3.0, 0.0, 0.0]), cells("sde", 20, [2.0, 2.5]))
+    assert found.best_sde("one").budget == 20

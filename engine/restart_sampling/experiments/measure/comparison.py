@@ -114,9 +114,15 @@ class Comparison:
         return signs[0] if len(set(signs)) == 1 else 0
 
     def best_sde(self, features: str) -> Cell:
-        """Return the SDE cell with the lowest mean by an extractor."""
+        """Return the SDE cell with the lowest mean by an extractor, over the blocks that all SDE cells have."""
         cells = [cell for (family, _), cell in self.cells.items() if family == "sde"]
-        return min(cells, key=lambda cell: (cell.mean(features), cell.nfe))
+        shared = set.intersection(*(set(cell.distances[features]) for cell in cells))
+
+        def mean(cell: Cell) -> float:
+            mine = cell.distances[features]
+            return statistics.fmean(mine[seed] for seed in shared or mine)
+
+        return min(cells, key=lambda cell: (mean(cell), cell.nfe))
 
     def over_sde(self, cell: Cell) -> dict[str, Difference]:
         """Return the differences of a cell to the best SDE of each held-out extractor."""
@@ -167,9 +173,16 @@ def outcome(found: Comparison, family: str) -> str:
     It is "" if no cell has two blocks.
     """
     signs = {budget: found.verdict(d) for budget in found.budgets if (d := found.against(budget, family))}
+    if set(signs.values()) <= {None}:
+        return ""
     return ", ".join(
         f"{phrase} at {_listed([str(budget) for budget, one in signs.items() if one == sign])}"
-        for sign, phrase in ((-1, "wins"), (0, "neither wins nor loses on all"), (1, "loses"))
+        for sign, phrase in (
+            (-1, "wins"),
+            (0, "neither wins nor loses on all"),
+            (1, "loses"),
+            (None, "has too few blocks"),
+        )
         if sign in signs.values()
     )
 
@@ -198,7 +211,10 @@ def _first(found: Comparison, word: str, cell: Cell | None) -> str:
         "passes": f"its distance is lower by more than {BEYOND:g} standard errors on each of these features",
     }[word]
     if cell is None:
-        return f"No Restart plan {word} the best SDE of at most {most} evaluations, in the sense that {how}."
+        every = [found.over_sde(one) for (family, _), one in found.cells.items() if family == "restart"]
+        measured = all(difference.blocks > 1 for some in every for difference in some.values())
+        of = "" if measured else " that shares two blocks of seeds with it"
+        return f"No Restart plan{of} {word} the best SDE of at most {most} evaluations, in the sense that {how}."
     dearest = max(found.best_sde(features).nfe for features in found.held_out)
     return (
         f"Restart {word} the best SDE of at most {most} evaluations with {cell.nfe} evaluations: {how}; that is "
