@@ -114,7 +114,7 @@ def test_quick_covers_every_sampler(tmp_path, capsys, quality, monkeypatch):
     assert code == 0, err
     assert {candidate.name for candidate, _ in asked["work"]} == set(NAMES)
     assert (asked["rounds"], asked["batch"], str(asked["out"])) == (2, 4, "bench-quick")
-    assert (quality["n"], quality["work"]) == (40, [("heun+restart", 9)])
+    assert (quality["n"], quality["work"]) == (40, [("heun+restart", 10)])  # at 9, SEEDS-3 with Restart does not fit
 
 
 def test_mistakes_are_one_line(tmp_path, capsys):
@@ -187,7 +187,7 @@ def test_against_prints_ratios_and_keeps_them(tmp_path, capsys, monkeypatch):
         ]
 
     monkeypatch.setattr(against, "measure", measure)
-    what = ("--against", "v1", "--samplers", "heun*,torch", "--nfe", "9,10", "--rounds", 3)
+    what = ("--against", "v1", "--samplers", "heun,heun+*,torch", "--nfe", "9,10", "--rounds", 3)
     code, out, err = run(capsys, "bench", *what, "--out", tmp_path)
     assert code == 0, err
     assert [(name, plan.nfe) for name, plan in asked["plans"]] == [("heun", 9), ("heun+restart", 9)]  # 10 buys no more

@@ -59,8 +59,8 @@ def test_a_difference_is_the_mean_over_shared_blocks_with_its_standard_error():
 
 @pytest.mark.parametrize(
     ("restart", "verdict"),
-    [([1.0, 1.1, 0.9], -1), ([2.9, 3.1, 3.0], 1), ([1.9, 2.1, 2.05], 0), ([1.0], None)],
-    ids=["win", "loss", "tie", "one block"],
+    [([1.0, 1.1, 0.9], -1), ([2.9, 3.1, 3.0], 1), ([1.9, 2.1, 2.05], 0), ([1.0, 1.1], None)],
+    ids=["win", "loss", "tie", "two blocks"],
 )
 def test_verdicts(restart, verdict):
     found = made(cells("restart", 20, restart), cells("sde", 20, [2.0, 2.0, 2.0]))
@@ -119,14 +119,18 @@ def test_the_picture_and_the_tables():
     pytest.importorskip("matplotlib")
     from restart_sampling.experiments.report import comparison as shown
 
-    both = [f for budget in (5, 20) for f in (cells("restart", budget, [1.0, 1.2]), cells("sde", budget, [2.0, 2.1]))]
+    both = [
+        f
+        for budget in (5, 20)
+        for f in (cells("restart", budget, [1.0, 1.2, 1.1]), cells("sde", budget, [2.0, 2.1, 2.05]))
+    ]
     found = made(*both, cells("ode", 20, [1.1, 1.15]))
     buffer = io.BytesIO()
     shown.picture(found, buffer)
     assert buffer.getvalue().startswith(b"\x89PNG")
     table = shown.table(found)
     assert [line[:2] for line in table.cells] == [("5", "best SDE"), ("20", "best ODE"), ("20", "best SDE")]
-    assert table.cells[2][2] == "−0.950 ± 0.050, win"
+    assert table.cells[2][2] == "−0.950 ± 0.029, win"
     assert table.cells[2][-1] == "win"
     assert len(shown.plans(found).cells) == 5
 
@@ -176,3 +180,32 @@ def test_the_committed_rows_are_those_of_the_search():
     }
     blocks = collections.Counter((one["family"], one["budget"], one["first_seed"]) for one in rows)
     assert set(blocks.values()) == {4}
+
+
+def test_the_report_shows_the_comparison_and_says_what_it_says():
+    """The claim of other rows is left out there: two claims on one question would be one too many."""
+    for library in ("jinja2", "plotly", "matplotlib"):
+        pytest.importorskip(library)
+    from restart_sampling.experiments.report import make_page
+
+    rows = cells("restart", 20, [1.0, 1.1, 1.0]) + cells("sde", 20, [2.0, 2.2, 2.1])
+    page = make_page(rows)
+    assert "The best of each family" in page
+    assert "the best SDE of as many evaluations wins at 20" in page
+    assert "data:image/png;base64" in page
+    assert "No claim is made" not in page
+
+
+def test_cells_of_two_blocks_are_said_to_have_too_few():
+    """And nothing is said to be missing where it was only not measured yet."""
+    both = cells("restart", 5, [9.0, 9.1, 9.0]) + cells("sde", 5, [2.0, 2.2, 2.1])
+    found = made(both, cells("restart", 20, [1.0, 1.1]), cells("sde", 20, [1.5, 1.6]))
+    said = " ".join(comparison.sentences(found))
+    assert "loses at 5, has too few blocks at 20" in said
+    assert "No Restart plan that shares 3 blocks of seeds with it passes" in said
+
+
+def test_the_best_sde_is_chosen_on_blocks_that_all_of_them_have():
+    """More blocks of easy seeds make no plan better."""
+    found = made(cells("restart", 20, [1.0, 1.0]), cells("sde", 5, [3.0, 3.0, 0.0, 0.0]), cells("sde", 20, [2.0, 2.5]))
+    assert found.best_sde("one").budget == 20

@@ -14,7 +14,7 @@ from .options import Device, Dtype, budgets, check_least, names, restart_text
 
 FOLDER, QUICK_FOLDER = Path("bench"), Path("bench-quick")
 FULL: dict[str, Any] = {"nfe": "9,18,35,63,127", "batch": 64, "rounds": 5}
-QUICK: dict[str, Any] = {"nfe": "9", "batch": 4, "rounds": 2}
+QUICK: dict[str, Any] = {"nfe": "10", "batch": 4, "rounds": 2}
 QUICK_IMAGES, QUICK_SAMPLER = 40, "heun+restart"
 
 

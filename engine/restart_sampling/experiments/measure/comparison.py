@@ -3,7 +3,8 @@ r"""The best of each family at each budget, block by block: where Restart wins, 
 A row of kind "comparison" is the plan that a search chose for one family and one budget, measured by one extractor on
 one block of seeds. All plans drew the same blocks, so a difference is the mean over the blocks that both have of their
 differences, and its error is the standard error of that mean. Restart wins where its distance is lower by more than
-BEYOND standard errors, loses where it is higher by more, and ties otherwise. Of one block nothing is said.
+BEYOND standard errors, loses where it is higher by more, and ties otherwise. With fewer than FEWEST blocks nothing is
+said: a standard error of two numbers is mostly luck.
 
 One extractor chose the plans (`tuned_on`); it says how good they are only to itself. The headline asks all of the
 others: Restart wins at a budget if it wins on each of them, and loses if it loses on each.
@@ -24,6 +25,7 @@ from .rows import find
 
 KIND, FILE = "comparison", "comparison.jsonl"
 BEYOND = 2.0  # standard errors
+FEWEST = 3  # blocks
 WORDS = {-1: "win", 0: "tie", 1: "loss", None: "not known"}
 Row = Mapping[str, Any]
 
@@ -38,8 +40,8 @@ class Difference:
 
     @property
     def sign(self) -> int | None:
-        """−1 if it is more than BEYOND standard errors below 0, 1 if above, 0 if neither; None for one block."""
-        if self.blocks < 2:
+        """−1 if it is more than BEYOND standard errors below 0, 1 if above, 0 if neither; None for too few blocks."""
+        if self.blocks < FEWEST:
             return None
         return 0 if abs(self.mean) <= BEYOND * self.error else -1 if self.mean < 0 else 1
 
@@ -114,9 +116,15 @@ class Comparison:
         return signs[0] if len(set(signs)) == 1 else 0
 
     def best_sde(self, features: str) -> Cell:
-        """Return the SDE cell with the lowest mean by an extractor."""
+        """Return the SDE cell with the lowest mean by an extractor, over the blocks that all SDE cells have."""
         cells = [cell for (family, _), cell in self.cells.items() if family == "sde"]
-        return min(cells, key=lambda cell: (cell.mean(features), cell.nfe))
+        shared = set.intersection(*(set(cell.distances[features]) for cell in cells))
+
+        def mean(cell: Cell) -> float:
+            mine = cell.distances[features]
+            return statistics.fmean(mine[seed] for seed in shared or mine)
+
+        return min(cells, key=lambda cell: (mean(cell), cell.nfe))
 
     def over_sde(self, cell: Cell) -> dict[str, Difference]:
         """Return the differences of a cell to the best SDE of each held-out extractor."""
@@ -127,7 +135,7 @@ class Comparison:
         restart = sorted((c for (family, _), c in self.cells.items() if family == "restart"), key=lambda c: c.nfe)
         for cell in restart:
             found = self.over_sde(cell).values()
-            if all(d.sign == -1 if passes else d.blocks > 1 and d.mean <= 0 for d in found):
+            if all(d.sign == -1 if passes else d.blocks >= FEWEST and d.mean <= 0 for d in found):
                 return cell
         return None
 
@@ -164,12 +172,19 @@ def comparison(rows: Iterable[Row]) -> Comparison | None:
 def outcome(found: Comparison, family: str) -> str:
     """Return "wins at 27, loses at 5": Restart against a family at equal evaluations, on every held-out extractor.
 
-    It is "" if no cell has two blocks.
+    It is "" if no cell has FEWEST blocks.
     """
     signs = {budget: found.verdict(d) for budget in found.budgets if (d := found.against(budget, family))}
+    if set(signs.values()) <= {None}:
+        return ""
     return ", ".join(
         f"{phrase} at {_listed([str(budget) for budget, one in signs.items() if one == sign])}"
-        for sign, phrase in ((-1, "wins"), (0, "neither wins nor loses on all"), (1, "loses"))
+        for sign, phrase in (
+            (-1, "wins"),
+            (0, "neither wins nor loses on all"),
+            (1, "loses"),
+            (None, "has too few blocks"),
+        )
         if sign in signs.values()
     )
 
@@ -184,7 +199,7 @@ def sentences(found: Comparison) -> list[str]:
                 f"evaluations {told}."
             )
     if not said:
-        return ["Each cell has one block of seeds so far, which is too little to tell a win from a tie."]
+        return ["No two cells share the three blocks of seeds yet that it takes to tell a win from a tie."]
     for passes, word in ((False, "reaches"), (True, "passes")):
         said.append(_first(found, word, found.first(passes)))
     return said
@@ -198,7 +213,10 @@ def _first(found: Comparison, word: str, cell: Cell | None) -> str:
         "passes": f"its distance is lower by more than {BEYOND:g} standard errors on each of these features",
     }[word]
     if cell is None:
-        return f"No Restart plan {word} the best SDE of at most {most} evaluations, in the sense that {how}."
+        every = [found.over_sde(one) for (family, _), one in found.cells.items() if family == "restart"]
+        measured = all(difference.blocks >= FEWEST for some in every for difference in some.values())
+        of = "" if measured else f" that shares {FEWEST} blocks of seeds with it"
+        return f"No Restart plan{of} {word} the best SDE of at most {most} evaluations, in the sense that {how}."
     dearest = max(found.best_sde(features).nfe for features in found.held_out)
     return (
         f"Restart {word} the best SDE of at most {most} evaluations with {cell.nfe} evaluations: {how}; that is "

@@ -14,7 +14,8 @@ from ..measure.comparison import WORDS, Cell, Comparison, Difference
 from . import canvas
 from .columns import Table
 from .samples import Picture
-from .series import Series, intervals_of
+from .series import Series, intervals_of, options_of
+from .style import number
 
 BEST = {"ode": "best ODE", "sde": "best SDE", "restart": "Restart"}
 HEIGHT = 2.15  # of a panel, in inches
@@ -29,7 +30,8 @@ def picture(found: Comparison, target: Path | BinaryIO) -> None:
         for features, panel in zip(names, panels[:, 0], strict=True):
             _panel(found, features, panel)
         panels[-1, 0].set_xlabel("network evaluations per image")
-        canvas.legend(made, [family for family, _ in found.cells])
+        one_block = any(cell.error(name) is None for cell in found.cells.values() for name in names)
+        canvas.legend(made, [family for family, _ in found.cells], one_block=one_block)
         blocks = sorted({len(cell.distances[names[0]]) for cell in found.cells.values()})
         several = f"{blocks[0]} to {blocks[-1]}" if blocks[0] != blocks[-1] else str(blocks[0])
         caption = (
@@ -108,7 +110,12 @@ def plans(found: Comparison) -> Table:
                 continue
             means = [f"{cell.mean(name):.3f}" for name in names]
             row = cell.row
-            words = f"{row['title']}, {row['config'].get('steps')} points"
+            config = row["config"]
+            words = f"{row['title']}, {config.get('steps')} points" + f", rho {number(config.get('rho'))}" * (
+                "rho" in config
+            )
+            words += f", {options_of(config)}" * bool(options_of(config))
+            words += f", S_churn {number(config.get('s_churn'))}" * bool(config.get("s_churn"))
             words += f", {intervals_of(row)}" * bool(row.get("restart"))
             count = str(len(cell.distances[names[0]]))
             lines.append((str(budget), TITLES[family], words, str(cell.nfe), *means, count))

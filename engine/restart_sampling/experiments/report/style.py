@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...common.checks import is_number
+from ...common.errors import ConfigError
 from ...plan.options import family
 
 
@@ -63,12 +64,15 @@ HOLLOW = "hollow: one block, spread not known"
 
 
 def family_of(row: Mapping[str, Any]) -> str:
-    """Return "ode", "sde" or "restart": as the row says, else by the plan's options."""
+    """Return "ode", "sde" or "restart": as the row says, else by the plan's options, "ode" for an unknown solver."""
     if row.get("family"):
         return str(row["family"])
     config = row.get("config") or {}
     jumps = bool(row.get("restart") or config.get("restart", "{}") not in (None, "", "{}"))
-    return family(str(config.get("solver")), config.get("s_churn") or 0.0, jumps)
+    try:
+        return family(str(config.get("solver")), config.get("s_churn") or 0.0, jumps)
+    except ConfigError:  # rows may be of another version, or of another library, with solvers of its own
+        return "ode"
 
 
 def look(family: str) -> Look:

@@ -58,6 +58,8 @@ def command(plan: Plan, model: str, dtype: str = "fp32") -> str:
     for flag, name in FLAGS:
         if name in given:
             words += [flag, _word(given.pop(name))]
+    for name, value in dict(given.pop("schedule_options", ())).items():
+        words += ["--schedule-option", f"{name}={value}"]
     if "restart" in given:
         words += ["--restart", str(given.pop("restart"))]
     if given:
