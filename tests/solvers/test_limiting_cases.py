@@ -157,3 +157,9 @@ def test_weights_that_have_no_limit_are_refused(solver):
     with pytest.raises(ConfigError, match="a step from t = 1 of a flow is infinitely long in λ"):
         Plan.build(steps=6, schedule="flow", solver=solver)
     assert Plan.build(steps=6, schedule="flow", solver=solver, sigma_max=0.999).nfe == 6
+
+
+@pytest.mark.parametrize("solver", ["dpm++sde", "exp-heun", "seeds2", "seeds3", "unipc", "dpm++2m-sde"])
+def test_levels_of_a_flow_that_are_both_pure_noise_are_refused(solver):
+    with pytest.raises(ConfigError, match=r"levels 1 and 0\.999999999 of a flow cannot be told apart"):
+        Plan.build(sigmas=[1.0, 0.999999999, 0.5], schedule="flow", solver=solver)

@@ -16,7 +16,7 @@ import math
 
 from .ancestral import in_ratio
 from .option import Option
-from .process import alpha, finite_alpha, lam, level
+from .process import alpha, finite_alpha, lam, length, level
 from .trace import Form, Position, Solver, Tracer, Update
 
 
@@ -27,7 +27,7 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     if s == 0:
         return Update(D_0)
     first = D.draw()
-    m = level(process, lam(process, t) + r * (lam(process, s) - lam(process, t)))
+    m = level(process, lam(process, t) + r * length(process, t, s))
     rho_t, rho_m, rho_s = (math.exp(-lam(process, at)) for at in (t, m, s))
     dn, up = in_ratio(rho_t, rho_m, position.eta)
     scale = dn * math.exp(lam(process, t)) / finite_alpha(process, t)

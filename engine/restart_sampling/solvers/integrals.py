@@ -23,7 +23,7 @@ from operator import add
 import numpy as np
 
 from ..common.errors import ConfigError
-from .process import alpha, lam
+from .process import alpha, lam, length
 from .trace import Form
 
 
@@ -70,7 +70,7 @@ class Leap:
 
 def leap(process: str, t: float, s: float, eta: float = 0.0) -> Leap:
     """Return the exact solution from level t to level s > 0 of the SDE of scale η."""
-    h = lam(process, s) - lam(process, t)
+    h = length(process, t, s)
     std = s * math.sqrt(-math.expm1(-2 * eta * h))
     return Leap(process, t, h, 1 + eta, alpha(process, s), (s / t) * math.exp(-eta * h), std)
 

@@ -17,6 +17,8 @@ import math
 
 import numpy as np
 
+from ..common.errors import ConfigError
+
 
 def alpha(process: str, t: float) -> float:
     """Return the scale of the signal, α(t)."""
@@ -66,3 +68,13 @@ def lam(process: str, t: float) -> float:
 def level(process: str, lam: float) -> float:
     """Return the t at which λ(t) is `lam`: e^(−λ) for ve, 1/(1 + e^λ) for a flow."""
     return 1.0 / (1.0 + math.exp(lam)) if process == "flow" else math.exp(-lam)
+
+
+def length(process: str, t: float, s: float) -> float:
+    """Return λ(s) − λ(t) of a step from t to s > 0. Raises ConfigError for two levels of pure noise."""
+    h = lam(process, s) - lam(process, t)
+    if h <= 0:
+        raise ConfigError(
+            f"levels {t:.9g} and {s:.9g} of a flow cannot be told apart in λ, so near to 1; leave one out"
+        )
+    return h

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from .integrals import combined, leap
 from .option import Option
-from .process import lam, level
+from .process import lam, length, level
 from .trace import Form, Position, Solver, Tracer, Update
 
 
@@ -25,7 +25,7 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     if s == 0:
         return Update(D_0)
     first = D.draw()
-    m = s if r == 1 else level(process, lam(process, t) + r * (lam(process, s) - lam(process, t)))
+    m = s if r == 1 else level(process, lam(process, t) + r * length(process, t, s))
     to_m, to_s, rest = (leap(process, *ends, position.eta) for ends in ((t, m), (t, s), (m, s)))
     D_m = D(to_m.x * x + to_m.first * D_0 + to_m.std * first, m)
     f = 1 / (2 * r)

@@ -9,7 +9,7 @@ Limiting cases: η = 0 is an ODE solver of order 3; s = 0 is D.
 from __future__ import annotations
 
 from .integrals import combined, leap
-from .process import lam, level
+from .process import lam, length, level
 from .trace import Form, Position, Solver, Tracer, Update
 
 
@@ -19,7 +19,7 @@ def step(x: Form, t: float, s: float, D: Tracer, position: Position) -> Update:
     D_0 = D(x, t)
     if s == 0:
         return Update(D_0)
-    start, h = lam(process, t), lam(process, s) - lam(process, t)
+    start, h = lam(process, t), length(process, t, s)
     m_1, m_2 = level(process, start + h / 3), level(process, start + 2 * h / 3)
     to_1, to_2, to_s = (leap(process, t, end, eta) for end in (m_1, m_2, s))
     part_2, part_3 = leap(process, m_1, m_2, eta), leap(process, m_2, s, eta)
