@@ -110,10 +110,14 @@ def test_a_step_beyond_the_machine_is_refused():
 
     def three_draws(x, t, s, D, position):
         a, b = D.draw(), D.draw()
-        d = D(x + a + b, t)
+        d = D(D(x, t) + a + b, s)
         return Update(d + 2.0 * a - b, noise=1.0)
 
-    for step, reason in ((five_kept, "keep fewer"), (three_draws, "more than 2 draws")):
+    def elsewhere(x, t, s, D, position):
+        return Update(D(0.5 * x, t))
+
+    refused = (five_kept, "keep fewer"), (three_draws, "more than 2 draws"), (elsewhere, "at the state it is given")
+    for step, reason in refused:
         with pytest.raises(ConfigError, match=reason):
             rows.table(rows.trajectory(Solver("x", step, 1, "x", "a paper"), golden.VE).steps(), EDM)
 
