@@ -110,7 +110,7 @@ def test_a_step_beyond_the_machine_is_refused():
 
     def three_draws(x, t, s, D, position):
         a, b = D.draw(), D.draw()
-        d = D(D(x, t) + a + b, s)
+        d = D(D(x, t) + a + b, t)
         return Update(d + 2.0 * a - b, noise=1.0)
 
     def elsewhere(x, t, s, D, position):
