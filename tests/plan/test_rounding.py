@@ -77,3 +77,10 @@ def test_the_factor_of_heun_is_the_ratio_of_the_levels():
 def test_no_published_plan_is_noted():
     for preset in rs.presets():
         assert not any("rounding errors" in note for note in rs.preset(preset.name).notes), preset.name
+
+
+def test_uneven_steps_of_a_multistep_solver_are_noted():
+    """The weights of what earlier steps kept grow with the ratios of the steps."""
+    levels = [18.9668, 18.7838, 14.1045, 0.27425]
+    assert any("multiplies rounding errors" in note for note in rs.Plan.build(sigmas=levels, solver="dpm++3m").notes)
+    assert not rs.Plan.build(sigmas=levels, solver="euler").notes

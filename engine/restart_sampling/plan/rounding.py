@@ -20,9 +20,12 @@ EPSILON = 2.0**-24
 
 
 def amplification(step: Step) -> float:
-    """Return the largest Σ|w_k| of a step's result and stages, relative to the level it lands on if that is above 1."""
+    """Return the largest Σ|w_k| of a step's result and stages, relative to the level it lands on if that is above 1.
+
+    What earlier steps kept counts as D does: a multistep solver whose steps differ a thousandfold has large weights.
+    """
     forms = (step.result, *(stage.z for stage in step.stages))
-    return max(sum(abs(w) for w in form.D) for form in forms) / max(1.0, step.s)
+    return max(sum(abs(w) for w in (*form.D, *form.history)) for form in forms) / max(1.0, step.s)
 
 
 def note(steps: Sequence[Step]) -> str:
