@@ -79,8 +79,18 @@ def test_no_published_plan_is_noted():
         assert not any("rounding errors" in note for note in rs.preset(preset.name).notes), preset.name
 
 
-def test_uneven_steps_of_a_multistep_solver_are_noted():
-    """The weights of what earlier steps kept grow with the ratios of the steps."""
-    levels = [18.9668, 18.7838, 14.1045, 0.27425]
-    assert any("multiplies rounding errors" in note for note in rs.Plan.build(sigmas=levels, solver="dpm++3m").notes)
-    assert not rs.Plan.build(sigmas=levels, solver="euler").notes
+@pytest.mark.parametrize("solver", ["dpm++2m", "dpm++3m", "lms", "unipc:lower_final=false"])
+def test_a_history_that_would_multiply_rounding_errors_is_dropped(solver):
+    """Steps 200 times as long as the one before keep the history of one level; of two, the product of ratios counts."""
+    levels = [20.0, 20 * 0.985**0.01, 20 * 0.985, 0.9]  # steps in ln t of 1, 100 and 20,000 units
+    plan = rs.Plan.build(sigmas=levels, solver=solver)
+    uses = [any(step.result.history) for step in plan.steps[:3]]
+    assert uses == [False, True, solver == "dpm++2m"]
+    assert max(map(amplification, plan.steps)) < 1000
+
+
+def test_what_a_multistep_solver_keeps_counts():
+    """The weights of earlier outputs are as large as those of the newest one, with the other sign."""
+    plan = rs.Plan.build(sigmas=[20.0, 20 * 0.985**0.01, 20 * 0.985, 0.9], solver="dpm++2m")
+    (step,) = plan.steps[2:3]
+    assert amplification(step) == pytest.approx(abs(step.result.D[0]) + abs(step.result.history[0]))

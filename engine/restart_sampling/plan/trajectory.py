@@ -22,7 +22,7 @@ from ..solvers.trace import Form, Position, Solver, Stage, Tracer, X, unit
 
 Round = Callable[[np.ndarray], np.ndarray]
 Churn = Callable[[float], float]
-NEAR = 1e-4  # of the length of a step in ln t
+NEAR = 1e-3  # 1/rounding.MUCH
 
 
 @dataclass(frozen=True)
@@ -159,9 +159,15 @@ class Trajectory:
             self._steps.append(Step(t_hat, s, stages, result, noise, 0, s, keep, draws, interval, iteration))
 
     def _too_near(self, t: float, s: float) -> bool:
-        """Whether two levels of the history are so near to each other that a step from t to s cannot use it."""
-        least = NEAR * math.log(t / s) if s > 0 else 0.0
-        return any(math.log(above / below) < least for below, above in pairwise((t, *self._levels)))
+        """Whether the levels of the history are so near to each other that a step from t to s cannot use it.
+
+        The weights of earlier outputs grow as the product of the ratios of this step to those before, in ln t; where it
+        is above 1/NEAR, float32 would keep fewer than about four digits (see rounding.py).
+        """
+        if s == 0:
+            return False
+        ratios = [math.log(above / below) / math.log(t / s) for below, above in pairwise((t, *self._levels))]
+        return math.prod(min(1.0, ratio) for ratio in ratios) < NEAR
 
     def _asked(self, stage: Stage) -> float | None:
         """Return the level that the network is told at a stage, None for that of the state."""
