@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .integrations.load import load as load
     from .models.conditions import Condition as Condition
     from .models.denoiser import Denoiser as Denoiser
+    from .models.files.plan_file import load_plan as load_plan
     from .models.parameterization import Parameterization as Parameterization
     from .plan.notation import RestartConfig as RestartConfig
     from .plan.notation import RestartInterval as RestartInterval
@@ -66,6 +67,7 @@ __all__ = [
     "Seeds",
     "__version__",
     "load",
+    "load_plan",
     "noise",
     "parity",
     "parse_seeds",
@@ -99,6 +101,7 @@ __getattr__, __dir__ = lazy(
         "SeedError": "common.errors",
         "Seeds": "sampler.seeds",
         "load": "integrations.load",
+        "load_plan": "models.files.plan_file",
         "parity": "sampler.parity",
         "parse_seeds": "sampler.seeds",
         "presets": "plan.presets",

@@ -7,12 +7,15 @@ import json
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
+from support import problems
 from support.pickle_forge import Call, Emitter, persistent
+from support.steps import run_steps
 
 import restart_sampling as rs
-from restart_sampling.common.errors import CheckpointError
+from restart_sampling.common.errors import CheckpointError, ConfigError
 from restart_sampling.models.files.learned import read
 
 TIMES = [80.0, 9.5, 1.25, 0.002, 75.0, 10.0, 1.5, 0.003]
@@ -36,7 +39,7 @@ def written(tmp_path, content, name="learned.pt"):
 
 
 def test_ld3_is_two_lists_of_levels(tmp_path):
-    plan = rs.Plan.from_file(written(tmp_path, ld3()))
+    plan = rs.load_plan(written(tmp_path, ld3()))
     assert plan.grid == (80.0, 9.5, 1.25, 0.002, 0.0)
     assert plan.config.network_sigmas == (75.0, 10.0, 1.5, 0.003)
     euler = rs.Plan.build(**read(tmp_path / "learned.pt"), solver="euler")
@@ -74,7 +77,7 @@ def test_ld3_in_other_forms(tmp_path):
 def test_other_files_are_refused(tmp_path, content, message):
     file = written(tmp_path, content)
     with pytest.raises(CheckpointError, match=message) as info:
-        rs.Plan.from_file(file)
+        rs.load_plan(file)
     assert str(info.value).startswith(str(file)) and "\n" not in str(info.value)
 
 
@@ -89,7 +92,7 @@ def test_nothing_in_a_file_is_run(tmp_path, monkeypatch, form):
     content = {"best_t_steps": Hostile()}
     file = written(tmp_path, pickle.dumps(content) if form == "pickle" else saved(**content))
     with pytest.raises(CheckpointError, match="refused the global"):
-        rs.Plan.from_file(file)
+        rs.load_plan(file)
     assert not (tmp_path / "ran.txt").exists()
 
 
@@ -119,7 +122,7 @@ def sigmoid(v):
 @pytest.mark.parametrize("form", [{}, {"key": "model"}, {"suffix": "_params"}])
 def test_ada_sde_is_options_of_its_solver(tmp_path, monkeypatch, form):
     monkeypatch.chdir(tmp_path)
-    plan = rs.Plan.from_file(written(tmp_path, ada_sde(**form), "network-snapshot-000020.pkl"))
+    plan = rs.load_plan(written(tmp_path, ada_sde(**form), "network-snapshot-000020.pkl"))
     assert not (tmp_path / "ran.txt").exists()
     options = dict(plan.config.solver_options)
     assert plan.config.solver == "ada-sde" and plan.config.family == "sde" and options["w"] == (1.0, 1.0, 1.0)
@@ -163,4 +166,44 @@ def test_options_of_the_training_are_read_beside_it(tmp_path):
 )
 def test_other_snapshots_are_refused(tmp_path, content, message):
     with pytest.raises(CheckpointError, match=message):
-        rs.Plan.from_file(written(tmp_path, content, "network-snapshot-000020.pkl"))
+        rs.load_plan(written(tmp_path, content, "network-snapshot-000020.pkl"))
+
+
+def test_a_plan_by_itself_says_what_reads_a_pickle(tmp_path):
+    file = written(tmp_path, ld3())
+    with pytest.raises(ConfigError, match=r"learned\.pt: it is a pickle.*read it by rs\.load_plan"):
+        rs.Plan.from_file(file)
+
+
+def test_any_plan_file_is_read_by_load_plan(tmp_path):
+    plan = rs.Plan.build(steps=9, solver="unipc:order=2", restart=[3, 2, 0.14, 0.3])
+    (tmp_path / "p.json").write_text(plan.to_json())
+    assert rs.load_plan(tmp_path / "p.json").digest == plan.digest
+    with pytest.raises(ConfigError, match=r"none\.json: cannot be read"):
+        rs.load_plan(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("solver", ["unipc", "dpm2", "seeds2"])
+def test_the_network_is_told_the_learned_levels_and_the_solver_stands_at_its_own(solver):
+    """In the samples: D is asked at the network's level; midway between two levels, at one interpolated in ln σ."""
+    sigmas, told = [8.0, 3.0, 1.0, 0.3], [7.0, 3.3, 0.9, 0.31]
+    data, shape, seeds = problems.mixture((2, 3)), (2, 3), range(5)
+    plan = rs.Plan.build(sigmas=sigmas, network_sigmas=told, solver=solver)
+    x = rs.Sampler(rs.Denoiser.from_function(data, shape), plan, register_dtype=torch.float64).run(seeds)
+    asked = []
+
+    def D(z, level):
+        asked.append(level)
+        return data(z, torch.full((len(z),), level, dtype=torch.float64))
+
+    _, want = run_steps(plan, D, lambda k: rs.noise.normal(seeds, k, shape).double())
+    assert (x - want).abs().max() <= 1e-12 * want.abs().max()
+    assert asked == [row.sigma for row in plan.rows]
+    assert [level for level in asked if level in told] == told
+    plain = rs.Plan.build(sigmas=sigmas, solver=solver)
+    between = [row.sigma for row in plain.rows if row.sigma not in sigmas]
+    assert len(asked) == len(sigmas) + len(between) and asked != [row.sigma for row in plain.rows]
+    for level, own in zip((a for a in asked if a not in told), between, strict=True):
+        assert math.log(level / own) == pytest.approx(
+            np.interp(math.log(own), np.log(sigmas[::-1]), np.log(told[::-1]) - np.log(sigmas[::-1])), abs=1e-12
+        )

@@ -41,6 +41,7 @@ PUBLIC = [
     "Seeds",
     "__version__",
     "load",
+    "load_plan",
     "noise",
     "parity",
     "parse_seeds",

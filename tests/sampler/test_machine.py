@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from support import golden, rows, sheet
+from support.steps import states
 
 import restart_kernels as rk
 from restart_kernels import layout as L
@@ -139,7 +140,7 @@ def test_what_is_kept_has_no_part_in_the_noise_of_the_arrival():
     for spec in ("sa-solver:pece=true", "sa-solver:pece=true,predictor=2,corrector=3"):
         steps = rows.trajectory(spec, golden.VE).steps()
         program = rows.Program(*rows.table(steps, EDM))
-        *_, want = rows.literal(steps, sheet.denoiser, 9.0, lambda number: draws[number - 1])
+        *_, want = states(steps, sheet.denoiser, 9.0, lambda number: draws[number - 1])
         assert program.run(sheet.denoiser, 9.0, draws) == pytest.approx(want, abs=1e-11)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from support import rows
+from support.steps import states
 
 from restart_sampling.common.errors import ConfigError
 from restart_sampling.plan.plan import Plan
@@ -148,7 +148,7 @@ def test_a_constant_denoiser_gives_a_straight_line(name, process, first):
         return
     a = alpha(process, first)
     e = (x - a * c) / first
-    for t, state in zip(levels[1:], rows.literal(path.steps(), lambda z, level: c, x, lambda number: 0.0), strict=True):
+    for t, state in zip(levels[1:], states(path.steps(), lambda z, level: c, x, lambda number: 0.0), strict=True):
         assert state == pytest.approx(alpha(process, t) * c + t * e, abs=1e-5)
 
 

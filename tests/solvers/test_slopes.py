@@ -11,7 +11,8 @@ import math
 
 import numpy as np
 import pytest
-from support import rows, sheet
+from support import sheet
+from support.steps import states
 
 from restart_sampling.plan.trajectory import Trajectory
 from restart_sampling.solvers import SOLVERS, get_solver
@@ -57,7 +58,7 @@ def exact(process):
 def measured(spec, process, eta=0.0, sizes=(128, 256)):
     D, errors = sheet.denoiser_of(process), []
     for n in sizes:
-        *_, x = rows.literal(steps(spec, levels(process, n), process, eta), D, ENDS[process][2], lambda k: 0.0)
+        *_, x = states(steps(spec, levels(process, n), process, eta), D, ENDS[process][2], lambda k: 0.0)
         errors.append(abs(x - exact(process)))
     return math.log2(errors[0] / errors[1])
 
@@ -146,7 +147,7 @@ def moments(spec, process, n, mean=0.3, std=0.5):
 
     a = scale(grid[0])
     start = vector(0, a * mean) + vector(1, math.sqrt(a * a * std**2 + grid[0] ** 2))
-    *_, x = rows.literal(program, D, start, lambda number: vector(1 + number, 1.0))
+    *_, x = states(program, D, start, lambda number: vector(1 + number, 1.0))
     a = scale(grid[-1])
     return x[0] - a * mean, float((x[1:] ** 2).sum()) - (a * a * std**2 + grid[-1] ** 2)
 

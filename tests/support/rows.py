@@ -96,28 +96,3 @@ def program(solver, levels, network, process="ve", eta=1.0, s_noise=1.0, stop=Fa
     """The rows of one leg of a solver for a network's parameterization; `stop` leaves out the last step."""
     steps = trajectory(solver, levels, process, eta, s_noise).steps()
     return Program(*table(steps[:-1] if stop else steps, network))
-
-
-def literal(steps, denoiser, x, draw):
-    """Yield the state after each step, computed from the steps' forms: no lowering. Numbers or arrays, as x is.
-
-    `draw(number)` is the standard normal of that number.
-    """
-    history = []
-
-    def value(form, D, noise):
-        total = form.x * x
-        for weights, values in ((form.history, history), (form.D, D), (form.noise, noise)):
-            for weight, v in zip(weights, values, strict=False):
-                total = total + weight * v
-        return total
-
-    for step in steps:
-        D, noise = [], [draw(number) if number else 0.0 for number in step.draws]
-        for stage in step.stages:
-            D.append(denoiser(value(stage.z, D, noise), stage.level))
-        new = value(step.result, D, noise)
-        if step.noise:
-            new = new + step.noise * draw(step.draw)
-        history, x = [value(form, D, noise) for form in step.keep], new
-        yield x

@@ -34,21 +34,35 @@ def dpm3_step(D, x, t, s):
     return x - s * (math.exp(h) - 1) * e0 - s / r2 * ((math.exp(h) - 1) / h - 1) * d2
 
 
-def run_steps(plan, D, draw):
-    """The evaluations of a plan's solver steps in float64, (x, sigma, D) each, and the sample. No table is involved."""
-    x, history, evaluations = plan.initial_noise * draw(0), [], []
+def states(steps, D, x, draw):
+    """Yield the state after each solver step, from its forms alone: no table, no lowering. x is a number or an array.
+
+    Args:
+        D: D(x, level). draw: number → the standard normal of that number.
+    """
+    history = []
 
     def value(form, found, shared):
         parts = ((form.history, history), (form.D, found), (form.noise, shared))
-        terms = [(form.x, x), *(pair for weights, tensors in parts for pair in zip(weights, tensors, strict=False))]
-        return sum(weight * tensor for weight, tensor in terms if weight)
+        terms = [(form.x, x), *(pair for weights, values in parts for pair in zip(weights, values, strict=False))]
+        return sum(weight * v for weight, v in terms if weight)
 
-    for step in plan.steps:
-        found, shared = [], [draw(number) for number in step.draws]
+    for step in steps:
+        found, shared = [], [draw(number) if number else 0.0 for number in step.draws]
         for stage in step.stages:
-            z = value(stage.z, found, shared)
-            found.append(D(z, stage.level))
-            evaluations.append((z, stage.level, found[-1]))
+            found.append(D(value(stage.z, found, shared), stage.network))
         result, kept = value(step.result, found, shared), [value(form, found, shared) for form in step.keep]
         x, history = result + (step.noise * draw(step.draw) if step.noise else 0.0), kept
+        yield x
+
+
+def run_steps(plan, D, draw):
+    """The evaluations of a plan's solver steps in float64, (x, sigma, D) each, and the sample."""
+    evaluations = []
+
+    def recorded(z, level):
+        evaluations.append((z, level, D(z, level)))
+        return evaluations[-1][2]
+
+    *_, x = states(plan.steps, recorded, plan.initial_noise * draw(0), draw)
     return evaluations, x

@@ -21,6 +21,7 @@ import typer
 
 from ..common.checks import either
 from ..common.errors import ConfigError, RestartValueError
+from ..models.files.plan_file import load_plan
 from ..plan.guidance import METHODS
 from ..plan.plan import Plan
 from ..plan.presets import find
@@ -124,7 +125,7 @@ class PlanOptions:
             preset = fallback
         base = dict(find(preset).plan_options) if preset is not None else {}
         if file is not None:
-            base = Plan.from_file(file).config.to_dict()
+            base = load_plan(file).config.to_dict()
             refuse_other_levels(file, base, options)
         for name in ("schedule", "solver", "restart_solver"):
             if options.get(name, base.get(name)) != base.get(name):

@@ -6,13 +6,12 @@ r"""Plan files: a plan's recipe as JSON, and other files that a plan can be made
 was written; a file in which they do not agree with the config is refused, and one written by hand may leave them out.
 The notes are for readers.
 
-A file of another kind is told by its content: lines `[indices] [levels]` are a record of GITS's search (arXiv
-2405.11326); a pickle is learned by LD3 or AdaSDE, see models/files/learned.py.
+Lines `[indices] [levels]` are a record of GITS's search (arXiv 2405.11326). What LD3 and AdaSDE have learned is in
+pickles, which `rs.load_plan` reads.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 KEY, VERSION = "restart_sampling_plan", 1
 FIELDS = (KEY, "config", "digest", "nfe", "notes")
 PICKLES = (b"PK\x03\x04", b"\x80")
-# Named here and not imported: a plan knows no room above it, and reading such a file is all that it asks of one.
-LEARNED = "restart_sampling.models.files.learned"
 MOST_BYTES = 2**24
 RECORD = re.compile(r"\s*\[([\d\s,]+)\]\s*\[([^\[\]]+)\]\s*")
 
@@ -81,11 +78,20 @@ def read(given: str | bytes | Mapping[str, Any], build: Callable[..., Plan]) -> 
     return plan
 
 
+def is_pickle(path: str | Path) -> bool:
+    """Whether a file begins as those of LD3 and AdaSDE do; False if it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(4).startswith(PICKLES)
+    except (OSError, ValueError):
+        return False
+
+
 def open_plan(path: str | Path, build: Callable[..., Plan]) -> Plan:
-    """Return the plan in a file: a plan file, a record of GITS, or one learned by LD3 or AdaSDE.
+    """Return the plan in a file: a plan file or a record of GITS.
 
     Raises:
-        ConfigError: with the path, what is wrong with it. CheckpointError: of a pickle.
+        ConfigError: with the path, what is wrong with it.
     """
     path = Path(path).expanduser()
     try:
@@ -95,7 +101,7 @@ def open_plan(path: str | Path, build: Callable[..., Plan]) -> Plan:
         raise ConfigError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     try:
         if content.startswith(PICKLES):
-            return build(**importlib.import_module(LEARNED).read(path))
+            raise ConfigError("it is a pickle, as LD3 and AdaSDE write them; read it by rs.load_plan")
         if len(content) > MOST_BYTES:
             raise ConfigError("it is longer than a plan file can be")
         if content.lstrip().startswith(b"["):

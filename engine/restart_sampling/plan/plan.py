@@ -167,13 +167,12 @@ class Plan:
 
     @classmethod
     def from_file(cls, path: str | Path) -> Plan:
-        """Return the plan in a file; its content says which kind it is.
+        """Return the plan in a file: one of :meth:`to_json`, or a dp_record.txt of GITS with one line.
 
-        It may be a plan file (:meth:`to_json`), a dp_record.txt of GITS with one line, a best_v2.pt of LD3 or a
-        snapshot of AdaSDE. No code in a file is run.
+        `rs.load_plan` also reads what LD3 and AdaSDE have learned.
 
         Raises:
-            ConfigError, CheckpointError: with the path, what is wrong with the file.
+            ConfigError: with the path, what is wrong with the file.
         """
         from .files import open_plan
 
