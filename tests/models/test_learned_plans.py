@@ -15,8 +15,11 @@ from support.pickle_forge import Call, Emitter, persistent
 from support.steps import run_steps
 
 import restart_sampling as rs
+from restart_kernels import layout
 from restart_sampling.common.errors import CheckpointError, ConfigError
 from restart_sampling.models.files.learned import read
+from restart_sampling.models.parameterization import edm
+from restart_sampling.sampler.table import Variant, bind
 
 TIMES = [80.0, 9.5, 1.25, 0.002, 75.0, 10.0, 1.5, 0.003]
 
@@ -207,3 +210,12 @@ def test_the_network_is_told_the_learned_levels_and_the_solver_stands_at_its_own
         assert math.log(level / own) == pytest.approx(
             np.interp(math.log(own), np.log(sigmas[::-1]), np.log(told[::-1]) - np.log(sigmas[::-1])), abs=1e-12
         )
+
+
+def test_a_known_image_is_pasted_at_the_level_of_the_state(tmp_path):
+    """Not at the one that the network is told, which is what c_in and c_noise are for."""
+    sigmas, told = [8.0, 3.0, 1.0, 0.3], [7.0, 3.3, 0.9, 0.31]
+    plan = rs.Plan.build(sigmas=sigmas, network_sigmas=told, solver="unipc")
+    table = bind(plan, edm(), Variant(paste="initial"))
+    assert table.coef[:, layout.S_K].tolist() == [*sigmas, 0.0]
+    assert table.sigma[1:].tolist() == told

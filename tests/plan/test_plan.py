@@ -270,3 +270,17 @@ def test_each_schedule_has_its_own_range(schedule, low, high):
     plan = rs.Plan.build(schedule=schedule, steps=12)
     assert plan.grid[0] == pytest.approx(high, rel=1e-3)
     assert plan.grid[-2] == pytest.approx(low, rel=2e-3)
+
+
+def test_options_of_both_solvers_are_in_the_recipe():
+    """In the digest, in explain(), and in the options that make the plan again."""
+    given = dict(steps=9, solver="unipc:order=2", restart_solver="lms:order=3", restart=[4, 1, 0.14, 0.3])
+    plan = rs.Plan.build(**given)
+    config = plan.config.to_dict()
+    assert (config["solver_options"], config["restart_solver_options"]) == ((("order", 2),), (("order", 3),))
+    again = rs.Plan.build(**config)
+    assert (again.digest, again.steps) == (plan.digest, plan.steps)
+    assert "options of unipc: order 2" in plan.explain() and "inside intervals: Linear multistep" in plan.explain()
+    for name, other in (("solver", "unipc"), ("restart_solver", "lms")):
+        changed = rs.Plan.build(**{**given, name: other})
+        assert changed.digest != plan.digest and changed.steps != plan.steps

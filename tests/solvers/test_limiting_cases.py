@@ -163,3 +163,34 @@ def test_weights_that_have_no_limit_are_refused(solver):
 def test_levels_of_a_flow_that_are_both_pure_noise_are_refused(solver):
     with pytest.raises(ConfigError, match=r"levels 1 and 0\.999999999 of a flow cannot be told apart"):
         Plan.build(sigmas=[1.0, 0.999999999, 0.5], schedule="flow", solver=solver)
+
+
+def histories(solver):
+    """For each step of a plan with one interval: the interval or None, and the weights of what earlier steps kept."""
+    plan = Plan.build(steps=12, solver=solver, restart=[5, 1, 0.3, 2.0])
+    return [(step.interval, step.result.history) for step in plan.steps]
+
+
+def test_slopes_of_an_interval_are_used_by_weights_that_follow_the_steps_alone():
+    """ipndm's weights are those of equal steps, and the main grid has others than the interval."""
+    for solver, goes_on in (("ipndm", False), ("lms", True), ("dpm++3m", True)):
+        steps = histories(solver)
+        after = next(k for k, (interval, _) in enumerate(steps) if k and interval is None and steps[k - 1][0] == 0)
+        assert any(steps[after][1]) == goes_on
+        assert any(steps[after - 1][1]) and any(steps[after + 1][1])
+
+
+def test_the_order_is_lowered_before_0_and_not_at_the_end_of_an_interval():
+    for solver in ("unipc", "sa-solver", "dpm-solver:order=3,lower_final=true"):
+        steps = histories(solver)
+        inside = [weights for interval, weights in steps if interval == 0]
+        assert sum(map(bool, inside[-1])) >= sum(map(bool, inside[-2])) >= 2
+        last, before = steps[-1][1], steps[-2][1]  # to 0, and the step above it
+        assert sum(map(bool, before)) >= sum(map(bool, last))
+
+
+@pytest.mark.parametrize(("left", "want"), [(9, 3), (3, 3), (2, 2), (1, 1)])
+def test_orders_of_the_last_steps(left, want):
+    assert Position(remaining=left).lowered(3) == want
+    assert Position(remaining=left).lowered(3, 1) == max(1, min(3, left - 1))
+    assert Position(remaining=left, restart=True).lowered(3) == 3
