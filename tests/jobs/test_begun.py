@@ -8,8 +8,10 @@ before its modules moved into rooms.
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +62,20 @@ def lines(path):
     return found
 
 
+def headers_as_now():
+    """Whether this Python writes the zip headers that `begun/` has: Pythons before 3.11.4 wrote others, of one length."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive, archive.open("a", "w", force_zip64=True) as member:
+        member.write(b"a")
+    return file.getvalue()[4] == 45  # the version that reading needs
+
+
 def test_a_killed_job_goes_on(resumed):
-    out = resumed("killed", "npz")
-    assert lines(out / "manifest-0.jsonl") == lines(BEGUN / "whole.jsonl")
+    found, want = lines(resumed("killed", "npz") / "manifest-0.jsonl"), lines(BEGUN / "whole.jsonl")
+    assert [{**line, "sha256": 0} for line in found.values()] == [{**line, "sha256": 0} for line in want.values()]
+    assert found[0] == want[0]  # finished before it was killed
+    if headers_as_now():
+        assert found == want
 
 
 def test_a_stopped_job_goes_on(resumed):

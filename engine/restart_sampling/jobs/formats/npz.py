@@ -1,7 +1,8 @@
 """NPZ arrays in the layout of ADM's evaluation: `arr_0` the images, `arr_1` the classes, and `seeds`.
 
 They are not compressed: noise and natural images hardly shrink, and a plain member is read at the speed of the disk.
-Names and times in the archive are fixed, so equal data give equal bytes."""
+Names and times in the archive are fixed, so equal data give equal bytes, on Pythons whose `zipfile` writes the same
+headers: 3.11.4 and later write others than those before, of one length and around the same arrays."""
 
 from __future__ import annotations
 
