@@ -50,8 +50,11 @@ def _quality() -> tuple[str, str, str]:
     if found is not None and all(told.values()):
         return (
             "[Fréchet distance](docs/quality.md#the-best-of-each-family-at-equal-evaluations), Restart against the "
-            f"best of other families at equal evaluations, {found.trials} trials each",
-            f"against SDE solvers it {told['sde']}; against ODE solvers it {told['ode']}",
+            f"best SDE and ODE sampler at equal evaluations, {min(found.budgets)} to {max(found.budgets)}, "
+            f"{found.trials} trials each",
+            f"against the SDE it {told['sde']}; against the ODE it {told['ode']}".replace(
+                "on all", "by all extractors"
+            ),
             f"a model of 1 M parameters on Fashion-MNIST, not FID; a win is one by each of the {len(found.held_out)} "
             "extractors that chose no plan",
         )
