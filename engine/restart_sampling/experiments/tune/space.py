@@ -18,8 +18,7 @@ r"""What is searched: a plan as a few independent numbers, and back.
 
 Evaluations instead of points make a parameter mean the same for every solver, and a ratio cannot put t_max below t_min,
 so that a plan is refused for its NFE alone (almost: the engine has the last word). Intervals run from high to low noise
-whatever
-their order, so they are sorted: two orders are one plan.
+whatever their order, so they are sorted: two orders are one plan.
 
 A family of samplers is a part of the space, see :func:`of_family`: ODE solvers and SDE solvers without an interval, or
 Restart, which has at least one. So each can be given the same number of trials.
