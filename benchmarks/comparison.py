@@ -3,9 +3,9 @@ r"""The best of each family at equal evaluations: what a search found, measured 
     make compare                                 # the search, then this
     python benchmarks/comparison.py --blocks 3   # resumable; appends to results/comparison.jsonl, draws the picture
 
-`search_samplers.py` searches ODE solvers, SDE solvers and Restart with as many trials each and one extractor. For
-every budget the plan with the lowest distance of at most that many evaluations is drawn again here, and all shipped
-extractors measure the same images. One block of everything comes first, then the second.
+`search_samplers.py` searches ODE solvers, SDE solvers and Restart with as many trials each, and draws the best of them
+again. For every budget the plan of at most that many evaluations that was lowest then is drawn here on seeds of its
+own, and all shipped extractors measure the same images. One block of everything comes first, then the second.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import search_samplers
 import torch
+from drawing import Drawer
 
 import restart_sampling as rs
-from restart_sampling.experiments.measure import comparison, image_cache, quality, shipped
+from restart_sampling.experiments.measure import comparison
 from restart_sampling.experiments.measure.engine import EngineRunner
 from restart_sampling.experiments.measure.evaluator import Evaluator, evaluators_for
 from restart_sampling.experiments.measure.rows import Row, append, environment, find, read
 from restart_sampling.experiments.report.comparison import picture
 
 RESULTS = Path(__file__).parent / "results"
-MODEL, DTYPE, BATCH = "fashion-mnist", "fp32", 64
+MODEL, DTYPE, BATCH = "fashion-mnist", "fp32", 50
 BUDGETS = (5, 8, 12, 18, 27, 43, 63, 127)
 FAMILIES = ("restart", "sde", "ode")
 FIRST_SEED, BLOCK = 6_000_000, 1000  # no search draws these seeds
@@ -41,33 +43,35 @@ def searches(folder: Path) -> dict[str, list[Row]]:
         SystemExit: the search is missing, or one family has more trials than another.
     """
     rows = read(folder / "families.jsonl")
-    trials = {family: find(rows, family=family) for family in FAMILIES}
+    trials = {family: [row for row in rows if row["family"] == family and "trial" in row] for family in FAMILIES}
     counts = {family: len(rows) for family, rows in trials.items()}
     if len(set(counts.values())) > 1 or not all(counts.values()):
         raise SystemExit(f"the search in {folder} has not ended: {counts}; run make compare")
     return trials
 
 
-def winners(trials: dict[str, list[Row]]) -> dict[tuple[str, int], Row]:
-    """Return for each family and budget the trial of at most that many evaluations with the lowest distance."""
+def winners(folder: Path) -> dict[tuple[str, int], Row]:
+    """Return for each family and budget the plan of at most that many evaluations that was lowest when drawn again."""
+    again = [row for row in read(folder / "families.jsonl") if "trial" not in row and row["fd"] is not None]
     found = {}
-    for family, rows in trials.items():
+    for family in FAMILIES:
         for budget in BUDGETS:
-            fits = [row for row in rows if row["nfe"] <= budget and row["fd"] is not None]
+            fits = [row for row in again if row["family"] == family and row["nfe"] <= budget]
             if fits:
-                found[family, budget] = min(fits, key=lambda row: (row["fd"], row["nfe"], row["trial"]))
+                found[family, budget] = min(fits, key=lambda row: (row["fd"], row["nfe"], row["plan"]))
     return found
 
 
 def measure(out: Path, blocks: int, minutes: float, only: set[str], searched: Path) -> None:
     """Append the rows that are missing, block by block, the smallest budgets first; start no block after `minutes`."""
     trials = searches(searched)
-    chosen = winners(trials)
+    chosen = winners(searched)
     count = len(trials[FAMILIES[0]])
     denoiser, evaluators = rs.load(MODEL), evaluators_for(MODEL, "all")
-    cache, path = image_cache.default_folder(), out / comparison.FILE
+    drawer, path = Drawer(MODEL, BATCH, DTYPE), out / comparison.FILE
     common = {"kind": comparison.KIND, "by": "engine", "model": MODEL, "dtype": DTYPE, "batch": BATCH, "n": BLOCK}
-    common |= {"model_sha256": str(denoiser.info["sha256"])[:12], "tuned_on": shipped.TUNER, "trials": count}
+    common |= {"model_sha256": str(denoiser.info["sha256"])[:12], "trials": count}
+    common |= {"tuned_on": ", ".join(search_samplers.TUNERS)}
     known = read(path)
     for one, row, images, labels in training_blocks(evaluators, common, blocks):
         _add(path, known, one, row, images, labels)
@@ -96,8 +100,7 @@ def measure(out: Path, blocks: int, minutes: float, only: set[str], searched: Pa
             if time.monotonic() > end:
                 print("the time is over; the same command goes on")
                 return
-            images, labels = quality.block_of(denoiser, runner, cache, row["first_seed"], BLOCK, BATCH)
-            assert labels is not None, "the bundled model has classes"
+            images, labels = drawer.draw(trial["options"], row["first_seed"], BLOCK)
             said = [f"{_add(path, known, one, row, images, labels):.4f}" for one in missing]
             print(f"block {k}: {family} ≤ {budget}, {runner.nfe} NFE, {row['title']}: {', '.join(said)}", flush=True)
 

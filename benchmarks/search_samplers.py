@@ -3,11 +3,16 @@ r"""Search the best ODE sampler, SDE sampler and Restart for budgets of evaluati
 For every budget the three families take turns. A trial of a family is a point of its space: a solver with its options,
 the exponent rho of the grid, and the noise (eta, churn, S_noise) or the Restart intervals; the main grid has the most
 points that the budget pays for. The first trials of a budget are random points, each with the next solver of the list,
-so that none is left out; the others change one to three coordinates of the family's best point so far, of this budget
-or a smaller one. The distance of a point is that of `tune`: on one extractor, the same seeds for all, classes weighted
-alike. Seeds and extractor have no part in what benchmarks/comparison.py measures.
+so that none is left out; the others change one to three coordinates of one of the family's best points so far, of this
+budget or a smaller one. A second round has further trials of the larger budgets, which change points that use more
+than half of the budget: what is best there need not be near what is best with few evaluations. Then the best plans of
+each budget, and of its upper half, are drawn again, on more and other seeds.
 
-    python benchmarks/search_samplers.py          # about half an hour on 2 cores; goes on where the rows end
+The distance of a plan is the geometric mean of two Fréchet distances, classes weighted alike, the same seeds for all:
+by the classifier, which tells plans apart best, and by the features of patches, which see the details that a
+classifier does not. Seeds and extractors have no part in what benchmarks/comparison.py concludes.
+
+    python benchmarks/search_samplers.py          # about 50 minutes on 2 cores; goes on where the rows end
 """
 
 from __future__ import annotations
@@ -19,19 +24,23 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+from drawing import Drawer
 from where import RESULTS
 
 from restart_sampling.common.errors import ConfigError, NonFiniteError
 from restart_sampling.experiments.measure import shipped
-from restart_sampling.experiments.measure.evaluator import evaluator_for
-from restart_sampling.experiments.tune.objective import Objective
-from restart_sampling.models.registry import load_model
+from restart_sampling.experiments.measure.evaluator import Evaluator, evaluator_for
 from restart_sampling.plan.plan import Plan
 
 FILE = RESULTS / "search" / "families.jsonl"
 TRIALS = {5: 14, 8: 14, 12: 12, 18: 12, 27: 10, 43: 6, 63: 4, 127: 3}  # budget → trials of each family
+MORE = {27: 6, 43: 8, 63: 8, 127: 4}  # budget → trials of each family in the second round
 RANDOM = 0.5  # share of the trials of a budget that are random points
-IMAGES, FIRST_SEED = 300, 3_000_000
+IMAGES, FIRST_SEED = 300, 4_000_000
+AGAIN, AGAIN_UPPER = 3, 2  # plans of each budget that are drawn again, and those of its upper half
+AGAIN_IMAGES, AGAIN_SEED = 600, 5_000_000
+TUNERS = (shipped.CLASSIFIER, shipped.TUNER)
 FAMILIES = ("ode", "sde", "restart")
 ODE = (
     "unipc:order=2", "dpm++2m", "deis", "ipndm:order=2", "dpm++3m", "unipc", "lms:order=3", "res-multistep",
@@ -61,7 +70,7 @@ KNOWN: dict[tuple[str, int], tuple[dict[str, Any], ...]] = {
     ),
 }
 RHO = (4.0, 5.0, 6.0, 7.0, 8.0, 10.0)
-T_MIN = (0.04, 0.06, 0.1, 0.14, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 4.0)
+T_MIN = (0.04, 0.06, 0.1, 0.14, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0)
 RATIO = (2.0, 3.0, 4.0, 5.0, 8.0)
 Point = dict[str, Any]
 
@@ -101,7 +110,7 @@ def options(family: str, point: Point, budget: int) -> dict[str, Any] | None:
             found["solver_options"] = tuple(window.items())
     if family == "restart":
         found["s_noise"] = point["s_noise"]
-        if point["restart_solver"]:
+        if point["restart_solver"] and point["restart_solver"] != solver:
             found["restart_solver"] = point["restart_solver"]
         intervals = []
         for k in range(point["levels"]):
@@ -138,9 +147,11 @@ def changed(family: str, point: Point, rng: random.Random) -> Point:
 
 def trials(rows: list[dict[str, Any]]) -> Iterator[tuple[str, int, int, random.Random]]:
     """Yield (family, budget, number, rng) of the trials that have no row, families in turn."""
-    done = {(row["family"], row["budget"], row["trial"]) for row in rows}
-    for budget, n in TRIALS.items():
-        for number in range(n):
+    done = {(row["family"], row["budget"], row["trial"]) for row in rows if "trial" in row}
+    rounds = [(budget, range(n)) for budget, n in TRIALS.items()]
+    rounds += [(budget, range(TRIALS[budget], TRIALS[budget] + n)) for budget, n in MORE.items()]
+    for budget, numbers in rounds:
+        for number in numbers:
             for family in FAMILIES:
                 if (family, budget, number) not in done:
                     yield family, budget, number, random.Random(f"{family} {budget} {number}")
@@ -150,7 +161,9 @@ def point_for(
     family: str, budget: int, number: int, rng: random.Random, rows: list[dict[str, Any]], any_solver: bool
 ) -> Point:
     """Return the point of a trial: random with the next solver of the list, or one of the best so far, changed."""
+    least = budget / 2 if number >= TRIALS[budget] else 0
     own = [row for row in rows if row["family"] == family and row["fd"] is not None and row["point"]]
+    own = [row for row in own if least < row["nfe"] <= budget]
     if number < RANDOM * TRIALS[budget] or not own:
         point = random_point(family, rng)
         if any_solver:
@@ -162,42 +175,71 @@ def point_for(
     return changed(family, rng.choice(best)["point"], rng)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.parse_args()
-    denoiser = load_model("fashion-mnist", "cpu")
-    evaluator = evaluator_for("fashion-mnist", shipped.TUNER, None)
-    objective = Objective(denoiser, evaluator, n=IMAGES, first_seed=FIRST_SEED, batch=150, halving=False)
-    FILE.parent.mkdir(exist_ok=True)
-    rows = [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.exists() else []
-    for row in rows:
-        row["point"] = {k: tuple(v) if isinstance(v, list) else v for k, v in row["point"].items()}
-    for family, budget, number, rng in trials(rows):
-        found, point = None, {}
-        known = KNOWN.get((family, budget), ())[number:]
-        for attempt in range(500):  # points that do not fit, and plans that have a row, are drawn again
-            if known and not attempt:
-                found = _fitted(known[0], budget, least=4)
-            else:
-                point = point_for(family, budget, number, rng, rows, any_solver=attempt > 50)
-                found = options(family, point, budget)
-            key = None if found is None else Plan.build(**found).digest
-            if found is not None and key not in {row["plan"] for row in rows}:
-                break
-        if found is None:
-            continue
+class Search:
+    """The trials so far, and how a plan is measured."""
+
+    def __init__(self) -> None:
+        self.evaluators: list[Evaluator] = [evaluator_for("fashion-mnist", name, None) for name in TUNERS]
+        self.drawer = Drawer("fashion-mnist", batch=50)
+        FILE.parent.mkdir(exist_ok=True)
+        self.rows = [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.exists() else []
+        for row in self.rows:
+            row["point"] = {k: tuple(v) if isinstance(v, list) else v for k, v in row["point"].items()}
+
+    def distances(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+        """Return the distance by each extractor, and "fd", their geometric mean."""
+        found = {one.features: round(one.fd_balanced(images, labels), 5) for one in self.evaluators}
+        return {"fd": round(math.prod(found.values()) ** (1 / len(found)), 5), "fds": found}  # type: ignore[dict-item]
+
+    def add(self, found: dict[str, Any], n: int, first_seed: int, **facts: Any) -> None:
+        """Draw a plan and append its row."""
         plan = Plan.build(**found)
         try:
-            fd = round(objective.value(plan).fd or math.nan, 5)
+            distances: dict[str, Any] = self.distances(*self.drawer.draw(found, first_seed, n))
         except (ConfigError, NonFiniteError) as error:
-            print(family, budget, number, error)
-            fd = None
-        row = {"family": family, "budget": budget, "trial": number, "fd": fd, "nfe": plan.nfe, "plan": plan.digest}
-        row |= {"features": evaluator.features, "n": IMAGES, "first_seed": FIRST_SEED, "options": found, "point": point}
-        rows.append(row)
+            print(facts, error)
+            distances = {"fd": None, "fds": {}}
+        row = {**facts, **distances, "nfe": plan.nfe, "plan": plan.digest, "n": n, "first_seed": first_seed}
+        self.rows.append(row | {"options": found})
         with FILE.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(f"{family} {budget} #{number}: {fd} at {plan.nfe} NFE, {found}", flush=True)
+            file.write(json.dumps(self.rows[-1]) + "\n")
+        print(f"{facts['family']} {facts['budget']}: {row['fd']} at {plan.nfe} NFE, {found}", flush=True)
+
+    def trial(self, family: str, budget: int, number: int, rng: random.Random) -> None:
+        """Draw the trial `number` of a family and budget: a known plan, a random point, or a change of a good one."""
+        known = KNOWN.get((family, budget), ())[number:]
+        drawn = {row["plan"] for row in self.rows}
+        for attempt in range(500):  # points that do not fit, and plans that have a row, are drawn again
+            if known and not attempt:
+                point, found = {}, _fitted(known[0], budget, least=4)
+            else:
+                point = point_for(family, budget, number, rng, self.rows, any_solver=attempt > 50)
+                found = options(family, point, budget)
+            if found is not None and Plan.build(**found).digest not in drawn:
+                self.add(found, IMAGES, FIRST_SEED, family=family, budget=budget, trial=number, point=point)
+                return
+        raise SystemExit(f"no point of {family} fits into {budget} evaluations")
+
+    def again(self, family: str, budget: int) -> None:
+        """Draw the best trials of at most `budget` evaluations on the second seeds, unless they were."""
+        fits = [row for row in self.rows if row["family"] == family and row["nfe"] <= budget and "trial" in row]
+        best = sorted((row for row in fits if row["fd"] is not None), key=lambda row: row["fd"])
+        upper = [row for row in best if row["nfe"] > budget / 2]
+        known = {row["plan"] for row in self.rows if row["first_seed"] == AGAIN_SEED}
+        for row in [*best[:AGAIN], *upper[:AGAIN_UPPER]]:
+            if row["plan"] not in known:
+                known.add(row["plan"])
+                self.add(row["options"], AGAIN_IMAGES, AGAIN_SEED, family=family, budget=budget, point={})
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
+    search = Search()
+    for family, budget, number, rng in trials(search.rows):
+        search.trial(family, budget, number, rng)
+    for budget in TRIALS:
+        for family in FAMILIES:
+            search.again(family, budget)
 
 
 if __name__ == "__main__":

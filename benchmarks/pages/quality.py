@@ -102,11 +102,12 @@ def best_of_each() -> str:
     counts = sorted({len(seeds) for cell in found.cells.values() for seeds in cell.distances.values()})
     blocks = f"{counts[0]} to {counts[-1]}" if counts[0] != counts[-1] else str(counts[0])
     about = prose(
-        f"`make compare` drew {trials} plans of each family: ODE solvers, SDE solvers, Restart on ODE solvers. For",
-        f"every budget it chose the plan of at most that many evaluations that is lowest by {found.tuned_on}. Each",
-        f"was drawn again on seeds that no search drew, {blocks} blocks of {found.n:,} images. A cell is Restart's",
-        "distance less the other's over the same blocks, mean ± standard error, lower is better; a win or a loss is",
-        f"beyond {comparison.BEYOND:g} standard errors.",
+        f"`make compare` drew {trials} plans of each family: ODE solvers, SDE solvers, Restart on ODE solvers, and the",
+        "best of them again. For every budget it chose the plan of at most that many evaluations that was lowest then,",
+        f"by the geometric mean of the distances by {listed(found.tuned_on)}. Each was measured on seeds that no",
+        f"search drew, {blocks} blocks of {found.n:,} images. A cell is Restart's distance less the other's over the",
+        f"same blocks, mean ± standard error, lower is better; a win or a loss is beyond {comparison.BEYOND:g}",
+        "standard errors.",
     )
     picture = "![The best of each family along the evaluations](../benchmarks/results/comparison.png)"
     said = [prose(sentence, bullet="* ") for sentence in comparison.sentences(found)]

@@ -139,26 +139,32 @@ def searched(family, budget, trial, fd, nfe, plan, **options):
     return {
         "family": family,
         "budget": budget,
-        "trial": trial,
+        **({} if trial is None else {"trial": trial}),
         "fd": fd,
         "nfe": nfe,
         "plan": plan,
-        "features": "tuner",
         "options": {"steps": 9, **options},
     }
 
 
 def test_the_best_of_at_most_a_budget_is_chosen(tmp_path):
-    """A plan may be the best of several budgets; one that failed is that of none."""
+    """As drawn again, whatever the trial said. A plan may be the best of several budgets, one that failed of none."""
     trials = [
-        *(searched(family, 12, 0, 0.5, 12, f"a-{family}") for family in ("ode", "sde")),
-        *(searched(family, 18, 0, 0.6, 18, f"b-{family}") for family in ("ode", "sde")),
-        searched("restart", 12, 0, None, 12, "a"),
-        searched("restart", 18, 0, 0.4, 18, "b"),
+        *(searched(family, 12, 0, 0.1, 12, f"a-{family}") for family in ("ode", "sde", "restart")),
+        *(searched(family, 18, 0, 0.2, 18, f"b-{family}") for family in ("ode", "sde", "restart")),
+        *(searched(family, 12, None, 0.5, 12, f"a-{family}") for family in ("ode", "sde")),
+        *(searched(family, 18, None, 0.6, 18, f"b-{family}") for family in ("ode", "sde")),
+        searched("restart", 12, None, None, 12, "a"),
+        searched("restart", 18, None, 0.4, 18, "b"),
     ]
     path = tmp_path / "families.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in trials))
-    chosen = script.winners(script.searches(tmp_path))
+    assert {family: len(rows) for family, rows in script.searches(tmp_path).items()} == {
+        "ode": 2,
+        "sde": 2,
+        "restart": 2,
+    }
+    chosen = script.winners(tmp_path)
     assert {cell: one["plan"] for cell, one in chosen.items() if cell[1] in (5, 12, 27)} == {
         ("ode", 12): "a-ode",
         ("sde", 12): "a-sde",
@@ -174,7 +180,8 @@ def test_the_best_of_at_most_a_budget_is_chosen(tmp_path):
 def test_the_committed_rows_are_those_of_the_search():
     """Every cell was chosen by the committed search, and no extractor is missing for a block of seeds."""
     rows = [one for one in read(BENCHMARKS / "results" / "comparison.jsonl") if one["family"] != "data"]
-    chosen = script.winners(script.searches(BENCHMARKS / "results" / "search"))
+    script.searches(BENCHMARKS / "results" / "search")
+    chosen = script.winners(BENCHMARKS / "results" / "search")
     measured = {
         (one["family"], one["budget"]): one["plan"] for one in rows
     }  # as far as it went, smallest budgets first
@@ -205,6 +212,14 @@ def test_cells_of_two_blocks_are_said_to_have_too_few():
     said = " ".join(comparison.sentences(found))
     assert "loses at 5, has too few blocks at 20" in said
     assert "No Restart plan that shares 3 blocks of seeds with it passes" in said
+
+
+def test_several_extractors_may_have_chosen_the_plans():
+    """All of them are shown, none of them has a say."""
+    both = cells("restart", 20, [1.0, 1.1, 1.0], tuned_on="two, tuner")
+    found = made(both, cells("sde", 20, [2.0, 2.2, 2.1], tuned_on="two, tuner"))
+    assert (found.held_out, found.tuned_on) == (("one",), ("two", "tuner"))
+    assert list(found.against(20, "sde")) == ["one", "two", "tuner"]
 
 
 def test_the_best_sde_is_chosen_on_blocks_that_all_of_them_have():

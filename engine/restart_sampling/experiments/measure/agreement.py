@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from ...plan.presets import presets
 from .claims import Fraction, Key, Row, Table, fraction_of, model_of, most_blocks, table_of
+from .comparison import tuners
 
 BLOCKS, SAMPLES, INDEPENDENT = 3, 1000, 2
 
@@ -50,7 +51,7 @@ def tuned_features(rows: Iterable[Row]) -> set[str]:
     for row in rows:
         if row.get("kind") in ("trial", "tuned") and row.get("features"):
             found.add(str(row["features"]))
-        found.add(str(row.get("tuned_on") or ""))
+        found.update(tuners(row))
         found.add(chosen_on.get(str(row.get("sampler")), ""))
     return found - {""}
 

@@ -6,8 +6,8 @@ differences, and its error is the standard error of that mean. Restart wins wher
 BEYOND standard errors, loses where it is higher by more, and ties otherwise. With fewer than FEWEST blocks nothing is
 said: a standard error of two numbers is mostly luck.
 
-One extractor chose the plans (`tuned_on`); it says how good they are only to itself. The headline asks all of the
-others: Restart wins at a budget if it wins on each of them, and loses if it loses on each.
+Some extractors chose the plans (`tuned_on`); they say how good they are only to themselves. The headline asks all of
+the others: Restart wins at a budget if it wins on each of them, and loses if it loses on each.
 
 Restart reaches the best SDE where its mean is no higher on any of the others, and passes it where it wins on all.
 The best SDE is, for every extractor by itself, the SDE cell with the lowest mean, of whatever budget.
@@ -76,16 +76,21 @@ class Comparison:
 
     Attributes:
         cells: by (family, budget). floor: extractor → mean distance of training images, {} if it was not measured.
-        tuned_on: the extractor that chose the plans. held_out: the others.
+        tuned_on: the extractors that chose the plans. held_out: the others.
         trials: plans that the search of each family drew. n: images of a block.
     """
 
     cells: Mapping[tuple[str, int], Cell]
     floor: Mapping[str, float]
-    tuned_on: str
+    tuned_on: tuple[str, ...]
     held_out: tuple[str, ...]
     trials: int
     n: int
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """All extractors, those that chose no plan first."""
+        return (*self.held_out, *self.tuned_on)
 
     @property
     def budgets(self) -> list[int]:
@@ -106,7 +111,7 @@ class Comparison:
         one, other = self.cells.get(("restart", budget)), self.cells.get((family, budget))
         if one is None or other is None:
             return None
-        return {features: self.difference(one, other, features) for features in (*self.held_out, self.tuned_on)}
+        return {features: self.difference(one, other, features) for features in self.features}
 
     def verdict(self, differences: Mapping[str, Difference]) -> int | None:
         """Return −1 for a win on every held-out extractor, 1 for a loss on each, 0 for neither, None if not known."""
@@ -140,6 +145,11 @@ class Comparison:
         return None
 
 
+def tuners(row: Row) -> tuple[str, ...]:
+    """Return the extractors that chose what a row measured; "tuned_on" lists them with commas."""
+    return tuple(name for name in str(row.get("tuned_on") or "").split(", ") if name)
+
+
 def comparison(rows: Iterable[Row]) -> Comparison | None:
     """Return the comparison of rows of kind "comparison", those of the newest search alone; None if there are none."""
     every = find([dict(row) for row in rows], kind=KIND)
@@ -164,8 +174,8 @@ def comparison(rows: Iterable[Row]) -> Comparison | None:
         if key[0] in ("ode", "sde", "restart")
     }
     floor = {features: statistics.fmean(seeds.values()) for features, seeds in distances.get(("data", 0), {}).items()}
-    tuned_on = str(last["tuned_on"])
-    held_out = tuple(name for name in names if name != tuned_on)
+    tuned_on = tuners(last)
+    held_out = tuple(name for name in names if name not in tuned_on)
     return Comparison(cells, floor, tuned_on, held_out, int(last.get("trials") or 0), int(last["n"]))
 
 

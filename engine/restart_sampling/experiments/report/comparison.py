@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,7 +36,7 @@ def picture(found: Comparison, target: Path | BinaryIO) -> None:
         blocks = sorted({len(cell.distances[names[0]]) for cell in found.cells.values()})
         several = f"{blocks[0]} to {blocks[-1]}" if blocks[0] != blocks[-1] else str(blocks[0])
         caption = (
-            f"At each budget the plan that {found.trials} trials of each family found by {_short(found.tuned_on)}, "
+            f"At each budget the plan that {found.trials} trials of each family found by {_and(found.tuned_on)}, "
             f"measured on other seeds: mean and standard error over {several} blocks of {found.n:,} images, all "
             f"classes alike."
         )
@@ -85,8 +86,9 @@ def shown(found: Comparison) -> Picture:
 
 def table(found: Comparison) -> Table:
     """Return a line for each budget and rival: Restart's distance less the rival's by extractor, and the verdict."""
-    names = (*found.held_out, found.tuned_on)
-    columns = ["budget", "Restart against", *map(_short, found.held_out), f"{_short(found.tuned_on)} (chose the plans)"]
+    names = found.features
+    chose = [f"{_short(name)} (chose the plans)" for name in found.tuned_on]
+    columns = ["budget", "Restart against", *map(_short, found.held_out), *chose]
     lines = []
     for budget in found.budgets:
         for family in ("ode", "sde"):
@@ -101,7 +103,7 @@ def table(found: Comparison) -> Table:
 
 def plans(found: Comparison) -> Table:
     """Return a line for each family and budget: the plan that was found, and its distances."""
-    names = (*found.held_out, found.tuned_on)
+    names = found.features
     lines = []
     for budget in found.budgets:
         for family in ("restart", "sde", "ode"):
@@ -131,3 +133,7 @@ def _told(difference: Difference) -> str:
 
 def _short(features: str) -> str:
     return features.removeprefix("fashion-mnist-")
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(map(_short, names))

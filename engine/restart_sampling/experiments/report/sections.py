@@ -136,8 +136,9 @@ def _comparison(rows: Sequence[Row]) -> list[Section]:
         return []
     lead = (
         f"The same number of trials, {found.trials}, chose a plan of each family for every budget by the distance on "
-        f"{found.tuned_on}. These are their distances on other seeds and on the features that chose nothing. A win or "
-        f"a loss is a difference beyond {of_comparison.BEYOND:g} standard errors over the same blocks of seeds."
+        f"{' and '.join(found.tuned_on)}. These are their distances on other seeds, first on the features that chose "
+        f"nothing. A win or a loss is a difference beyond {of_comparison.BEYOND:g} standard errors over the same "
+        "blocks of seeds."
     )
     tables_ = (("Restart against the others", comparison.table(found)), ("The plans", comparison.plans(found)))
     notes = tuple(of_comparison.sentences(found))
