@@ -62,6 +62,10 @@ class Network(nn.Module):
         return family_of(self.config).parameterization(self)
 
 
+def _widened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.float() for name, tensor in tensors.items()}
+
+
 @dataclass(frozen=True)
 class Pickled:
     """How a family's networks lie in the pickles that the code of their authors writes.
@@ -72,12 +76,14 @@ class Pickled:
         compare: (network, description): raises Refused where a module of the file says of itself that its formulas are
             others.
         sources: known versions of the source text in the files, by its SHA-256.
+        restored: (tensors as the file has them) → float32 tensors.
     """
 
     title: str
     config: Callable[[Found], dict[str, Any]]
     compare: Callable[[nn.Module, Found], None]
     sources: Mapping[str, Source] = field(default_factory=dict)
+    restored: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = _widened
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
     metadata["restart_sampling"] = {"format": 1, "config": {…}, "card": {…}}
 
 The card is free JSON about the weights: name, licence, training, scores. Parameters are stored in float16 by default
-and are float32 in memory; buffers (noise levels, filters) keep float32, since rounding them would change the sampler's
-coefficients.
+and are float32 in memory. Buffers (noise levels, filters) and single numbers (gains) keep float32: they are few, and
+rounding them would change all that they act on.
 
 Reading is strict, because every silent difference becomes a bad sample later: exact names and shapes, floating point,
 finite, and what the family of the network checks. Every failure is a CheckpointError that names the file.
@@ -45,7 +45,7 @@ def save_safetensors(
         raise CheckpointError(f"{path}: dtype must be one of {', '.join(map(str, DTYPES))}; got {dtype}")
     parameters = {name for name, _ in network.named_parameters()}
     tensors = {
-        name: tensor.detach().to("cpu", dtype if name in parameters else torch.float32).contiguous()
+        name: tensor.detach().to("cpu", dtype if name in parameters and tensor.ndim else torch.float32).contiguous()
         for name, tensor in network.state_dict().items()
     }
     refuse(path, f"not finite in {dtype}", [n for n, t in tensors.items() if not torch.isfinite(t).all()])

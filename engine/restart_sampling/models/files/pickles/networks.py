@@ -21,8 +21,6 @@ from ..weights import load_weights
 from .limits import Refused, shown
 from .modules import Found, Module
 
-EDM2 = ("Precond", "UNet")  # class names of EDM2's networks
-
 
 def root_of(found: Found) -> Module:
     """Return the outermost object. Raises Refused if the network is something else."""
@@ -38,8 +36,6 @@ def pickled_by(found: Found) -> Pickled:
     readable = {name: family.pickled for name, family in known().items() if family.pickled is not None}
     if root.class_name in readable:
         return readable[root.class_name]
-    if root.class_name in EDM2:
-        raise Refused("EDM2 networks are not supported, only those of EDM and PFGM++", root.at)
     names = ", ".join(readable)
     raise Refused(f"a network of the class {shown(root.class_name)} is not supported, only {names}", root.at)
 
@@ -56,7 +52,7 @@ def build(found: Found, config: dict[str, Any], source: str) -> Network:
     whole = [n for n, t in found.tensors.items() if not getattr(torch, t.dtype).is_floating_point]
     refuse(source, "not floating point", whole)
     pickled_by(found).compare(network, found)
-    tensors = {name: spec.make().float() for name, spec in found.tensors.items()}
+    tensors = pickled_by(found).restored({name: spec.make() for name, spec in found.tensors.items()})
     load_weights(network, tensors, source, keep=True)
     return network
 
