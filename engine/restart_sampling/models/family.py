@@ -56,6 +56,13 @@ class Network(nn.Module):
         """D of a PFGM++ network, None for diffusion."""
         return None
 
+    def constrain(self) -> None:
+        """Put the weights back where training keeps them, in place; called before every step. Most need nothing."""
+
+    def logvar(self, c_noise: Tensor) -> Tensor | None:
+        """Return the logarithm of the loss's variance at c_noise [N] → [N]; None: most networks do not predict it."""
+        return None
+
     @property
     def parameterization(self) -> Parameterization:
         """c_skip, c_out, c_in, c_noise and the noise levels that this network knows."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..family import Network
 from ..network_input import check_images
 from .config import unet_arguments
-from .layers import MPConv, MPFourier
+from .layers import MPConv, MPFourier, normalize_weights
 from .sampling import SamplingUNet
 from .unet import UNet
 
@@ -47,6 +47,10 @@ class EDM2Network(Network):
             RestartTypeError, RestartValueError: a wrong dtype or shape.
         """
         return call(self.unet, self.shape, self.label_dim, net_in, c_noise, class_labels)
+
+    def constrain(self) -> None:
+        """Normalize all weights in place (arXiv 2312.02696, Algorithm 1)."""
+        normalize_weights(self)
 
     def logvar(self, c_noise: Tensor) -> Tensor:
         """Return the logarithm of the loss's variance at c_noise [N] → [N]; only training asks for it."""

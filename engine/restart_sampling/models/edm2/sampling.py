@@ -50,7 +50,7 @@ class SamplingBlock(nn.Module):
     """A `Block` without its embedding: x [B, in, H, W], its factors c [1 or B, out] → [B, out, H', W']."""
 
     def __init__(self, block: Block, scaled: Tensor | None) -> None:
-        """Take the weights of `block`. `scaled` [in] are the factors of mp_cat's channels before it, if it reads one."""
+        """Take the weights of `block`. `scaled` [in] are the factors of the channels of mp_cat, if it reads one."""
         super().__init__()
         self.decoder, self.mode, self.heads, self.clip_act = block.decoder, block.mode, block.heads, block.clip_act
         self.channels = block.conv_res1.weight.shape[0]
