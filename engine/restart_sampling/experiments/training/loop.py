@@ -168,7 +168,8 @@ def resume(path: Path, device: torch.device) -> Run:
         raise CheckpointError(f"{path}: not a readable training checkpoint ({error})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a training checkpoint of this version (format {FORMAT})")
-    options = Options(**{name: tuple(v) if isinstance(v, list) else v for name, v in content["options"].items()})
+    stored: dict[str, Any] = content["options"]
+    options = Options(**{name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()})
     run = start(content["config"], options, content["data"], device)
     run.network.load_state_dict(content["network"])
     for std, net in run.averages.items():

@@ -55,6 +55,7 @@ class SamplingBlock(nn.Module):
         self.decoder, self.mode, self.heads, self.clip_act = block.decoder, block.mode, block.heads, block.clip_act
         self.channels = block.conv_res1.weight.shape[0]
         of_x, of_y = sum_weights(block.res_balance)
+        self.scaled: Tensor | None
         self.register_buffer("scaled", scaled, persistent=False)
         self.conv_res0 = Weight(block.conv_res0.effective() / SILU)
         self.conv_res1 = Weight(block.conv_res1.effective() * (of_y / SILU))
