@@ -168,8 +168,8 @@ def resume(path: Path, device: torch.device) -> Run:
         raise CheckpointError(f"{path}: not a readable training checkpoint ({error})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a training checkpoint of this version (format {FORMAT})")
-    stored: dict[str, Any] = content["options"]
-    options = Options(**{name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()})
+    lists: dict[str, Any] = {name: tuple(content["options"][name]) for name in ("betas", "ema_stds")}
+    options = Options(**(content["options"] | lists))
     run = start(content["config"], options, content["data"], device)
     run.network.load_state_dict(content["network"])
     for std, net in run.averages.items():

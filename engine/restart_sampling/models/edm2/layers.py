@@ -73,7 +73,7 @@ def resample(x: Tensor, mode: str) -> Tensor:
 
 
 class MPFourier(nn.Module):
-    """√2·cos(t·freqs + phases) of t [N] → [N, channels], in float32 or wider; freqs ~ 2π·N(0, 1), phases ~ 2π·U(0, 1)."""
+    """√2·cos(t·freqs + phases) of t [N] → [N, channels]; freqs ~ 2π·N(0, 1), phases ~ 2π·U(0, 1)."""
 
     keeps_float32 = True
     freqs: Tensor
