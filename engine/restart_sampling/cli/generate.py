@@ -19,7 +19,7 @@ from ..jobs.formats.registry import DEFAULT, FORMATS, VERSION, holding
 from ..jobs.shards import DEFAULT_SIZE
 from ..jobs.workers import worker
 from ..plan.plan import Plan
-from .options import Batch, EditOptions, EngineOptions, PlanOptions, batch_size, given, with_options
+from .options import Batch, DecodeOptions, EditOptions, EngineOptions, PlanOptions, batch_size, given, with_options
 
 RUN = {
     "model": "fashion-mnist",
@@ -79,6 +79,7 @@ def generate(
         bool, typer.Option("--overwrite", help="Start anew, in place of an earlier run in the folder.")
     ] = False,
     edits: EditOptions,
+    decoding: DecodeOptions,
     engine: EngineOptions,
     repeat: Annotated[
         Path | None, typer.Option(help="Do again what this run.json records; its folder may be given.")
@@ -92,18 +93,20 @@ def generate(
     options = {"model": model, "seeds": seeds, "class_": class_, "batch": batch} | vars(engine)
     layout = {"format": format, "pixels": pixels, "shard_size": shard_size, "format_version": None}
     if repeat is None:
-        run, kind = RUN | {"edits": edits.edits(), "sha256": {}}, LAYOUT
+        run, kind = RUN | {"edits": edits.edits() | given(decoding), "sha256": {}}, LAYOUT
         plan = asked.plan(fallback="fashion-mnist-22")
     else:
         said = given(asked) | {name: value for name, value in options.items() if value is not None and name != "model"}
         said |= {name: value for name, value in given(edits).items() if name not in edits.images()}
+        said |= {name: value for name, value in given(decoding).items() if name != "decode"}
         if said:
             raise ConfigError(
-                f"--repeat takes everything from {repeat} (but --model may say where the weights are now, and --start, "
-                f"--known and --mask where its images are); leave out "
+                f"--repeat takes everything from {repeat} (but --model and --decode may say where the weights are now, "
+                f"and --start, --known and --mask where its images are); leave out "
                 f"--{next(iter(said)).rstrip('_').replace('_', '-')}"
             )
-        plan, run, kind = _recorded(repeat / "run.json" if repeat.is_dir() else repeat, model, edits.images())
+        path = repeat / "run.json" if repeat.is_dir() else repeat
+        plan, run, kind = _recorded(path, model, edits.images(), decoding.decode)
     run = run | {name: value for name, value in options.items() if value is not None}
     kind = kind | {name: value for name, value in layout.items() if value is not None}
     _draw(plan, run, out, workers=workers, address=address, overwrite=overwrite, sheets=sheets, preview=preview, **kind)
@@ -114,11 +117,17 @@ def repeat_into(folder: Path, model: str | None = None) -> None:
     generate(repeat=folder / "run.json", out=folder, model=model)
 
 
-def _recorded(path: Path, model: str | None, images: dict[str, Path]) -> tuple[Plan, dict[str, Any], dict[str, Any]]:
+def _recorded(
+    path: Path, model: str | None, images: dict[str, Path], decode: Path | None
+) -> tuple[Plan, dict[str, Any], dict[str, Any]]:
     """Return the plan, the options and the layout of the files that a run.json records."""
     from ..jobs.repeat import recorded
 
     found = recorded(path, model, images)
+    if decode is not None:
+        if "decode" not in found.edits:
+            raise ConfigError(f"the run of {path} decodes no latents; leave out --decode")
+        found.edits["decode"] = decode
     if worker().world > 1 and str(found.options["device"]).startswith("cuda"):
         found.options["device"] = "cuda"  # the GPU that is recorded was that of one worker
     return found.plan, found.options | {"edits": found.edits, "sha256": found.sha256}, found.layout
@@ -147,6 +156,7 @@ def _draw(plan: Plan, run: dict[str, Any], out: Path, *, workers: int, address: 
             f"so its images cannot be repeated; give the file with --model if it has moved"
         )
     edits = run["edits"] | _images(run, denoiser.shape)
+    _check_vae(run)
     label = _class_number(run["class_"], denoiser)
     batch = batch_size(run["batch"], denoiser, plan, len(seeds), device, run["dtype"])
     chosen = {name: run[name] for name in ("backend", "graph", "compile", "dtype")} | {"device": device}
@@ -182,6 +192,20 @@ def _draw(plan: Plan, run: dict[str, Any], out: Path, *, workers: int, address: 
         raise typer.Exit(stop.signal)
     if failures:
         raise typer.Exit(1)
+
+
+def _check_vae(run: dict[str, Any]) -> None:
+    """Raise ConfigError unless the VAE is that of the recorded run, if one is recorded."""
+    recorded, folder = run["sha256"].get("decode"), run["edits"].get("decode")
+    if recorded is None:
+        return
+    from ..integrations.diffusers.vae import digest
+
+    if digest(folder) != recorded:
+        raise ConfigError(
+            f"{folder} does not hold the VAE of the recorded run (sha256 {recorded[:12]}…), so its images cannot be "
+            f"repeated; give the folder with --decode if it has moved"
+        )
 
 
 def _images(run: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:

@@ -177,6 +177,19 @@ class EditOptions:
 
 
 @dataclass(frozen=True)
+class DecodeOptions:
+    """How latents become images; None stands for options that were not given."""
+
+    decode: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the VAE, or of its pipeline, that decodes a latent model's samples to images."),
+    ] = None
+    decode_batch: Annotated[
+        int | None, typer.Option(help="Latents that are decoded at once, beside the sampler: 1 to 4. Default 4.")
+    ] = None
+
+
+@dataclass(frozen=True)
 class EngineOptions:
     """How the samples are drawn; None stands for options that were not given."""
 

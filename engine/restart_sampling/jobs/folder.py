@@ -216,7 +216,7 @@ def _merge(there: Definition, record: dict[str, Any]) -> dict[str, Any]:
     """Return run.json of a resumed job: that of the folder, with seeds added. OutputError where the jobs differ."""
     differ = [
         f"{name} is {short(there.record.get(name))} there and {short(value)} here"
-        for name in SAME
+        for name in (*SAME, "decode")
         for value in [record.get(name)]
         if there.record.get(name) != value
     ]

@@ -12,7 +12,7 @@ from ..common.errors import ConfigError
 from ..models.registry import BUNDLED
 from ..plan.plan import Plan
 from ..sampler.noise import SCHEME
-from .record import IMAGES, read
+from .record import DECODE_MOST, IMAGES, read
 
 # What a run may be repeated with, beside its edits.
 OPTIONS = ("seeds", "batch", "dtype", "backend", "device", "graph", "compile", "model_sha256")
@@ -27,8 +27,9 @@ class Recorded:
         options: model, seeds, class_, batch, dtype, backend, device, graph, compile and model_sha256.
         plan: the plan.
         layout: format, pixels, shard_size and format_version of the files.
-        edits: start, known and mask as paths of their images, strength, sigma and paste, as far as the run has them.
-        sha256: of the pixels of the images, by name.
+        edits: start, known and mask as paths of their images, strength, sigma and paste, as far as the run has them,
+            and decode and decode_batch of a run whose latents are decoded.
+        sha256: of the pixels of the images, and of the VAE, by name.
     """
 
     options: dict[str, Any]
@@ -68,6 +69,9 @@ def recorded(path: Path, model: str | None = None, images: Mapping[str, Path] | 
         if name not in sha256:
             raise ConfigError(f"the run of {path} has no {name} image; leave out --{name}")
     edits |= {name: _image(name, record, path, (images or {}).get(name)) for name in sha256}
+    if "decode" in record:
+        edits |= {"decode": record.get("decode_folder"), "decode_batch": record.get("decode_batch", DECODE_MOST)}
+        sha256["decode"] = record["decode"]["sha256"]
     return Recorded(options, plan, {name: record[name] for name in LAYOUT}, edits, sha256)
 
 
