@@ -9,6 +9,9 @@ network is without effect.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
+from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +43,7 @@ class Golden(NamedTuple):
     """|D| of both images. `config`: entries besides those of SMALL. `half`: weights went through float16."""
 
     norms: tuple[float, float]
-    config: dict[str, Any] = {}
+    config: Mapping[str, Any] = MappingProxyType({})
     labels: bool = True
     half: bool = False
 
@@ -80,9 +83,9 @@ def weights(state: dict[str, Tensor], first: int = 0) -> dict[str, Tensor]:
     return found
 
 
-def network(config: dict[str, Any] | None = None, first: int = 0, half: bool = False) -> EDM2Network:
+def network(config: Mapping[str, Any] | None = None, first: int = 0, half: bool = False) -> EDM2Network:
     """The network with these weights; `half`: as it is after a file has stored it in float16."""
-    made = build_network(SMALL | (config or {}))
+    made = build_network(SMALL | dict(config or {}))
     assert isinstance(made, EDM2Network)
     found = weights(made.state_dict(), first)
     made.load_state_dict(restored({n: t.half() for n, t in found.items()}) if half else found)
@@ -121,3 +124,35 @@ def latents() -> Tensor:
 def off(got: tuple[float, ...], want: tuple[float, ...]) -> float:
     """The largest relative difference."""
     return max(abs(a / b - 1) for a, b in zip(got, want, strict=True))
+
+
+def pair() -> tuple[rs.Denoiser, rs.Denoiser]:
+    """The denoiser that is sampled from, and its guide."""
+    return denoiser(network()), denoiser(network({"model_channels": 16}, first=500))
+
+
+def sampled(main: rs.Denoiser, guide: rs.Denoiser, steps: Collection[int], by_evaluation: bool = False) -> Tensor:
+    """Heun's method as the authors' generator runs it. The guide is asked in `steps`, in both evaluations of a step.
+
+    `by_evaluation`: in those at the levels where these steps begin instead, which is a mistake.
+    """
+    i = torch.arange(STEPS, dtype=torch.float64) / (STEPS - 1)
+    levels = [*((80 ** (1 / 7) + i * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7).tolist(), 0.0]
+    labels = torch.eye(5)[list(CLASSES)]
+
+    def direction(x: Tensor, sigma: float, guided: bool) -> Tensor:
+        D = main(x, sigma, labels)
+        if guided:
+            G = guide(x, sigma, labels)
+            D = G + SCALE * (D - G)
+        return (x - D) / sigma
+
+    x = latents() * levels[0]
+    with torch.no_grad():
+        for step, (t, s) in enumerate(pairwise(levels)):
+            d = direction(x, t, step in steps)
+            end = x + (s - t) * d
+            if s:
+                end = x + (s - t) * (d + direction(end, s, step + by_evaluation in steps)) / 2
+            x = end
+    return x

@@ -1,7 +1,7 @@
 """The forward pass of EDM2's U-Net, written a second time: plain functions on a state dict, float64, no shortcuts.
 
-Follows arXiv 2312.02696, appendix B, and finds out what to do from the names in the state dict; what names and shapes do
-not show is in :class:`Options`.
+Follows arXiv 2312.02696, appendix B, and finds out what to do from the names in the state dict; what names and shapes
+do not show is in :class:`Options`.
 """
 
 from __future__ import annotations
