@@ -63,10 +63,9 @@ class Forge:
         self.source, self.config = source, network.config
         self.tensors = {n: t.detach().half() if half else t.detach() for n, t in network.state_dict().items()}
         self.parameters = {n for n, _ in network.named_parameters()}
-        outer = ("class_name", "logvar_channels")
-        left = {n: v for n, v in self.config.items() if n not in outer}
+        left = {n: v for n, v in self.config.items() if n != "class_name"}
         self.kwargs = left if kwargs is None else dict(kwargs)
-        own = ("use_fp16", "sigma_data")
+        own = ("use_fp16", "sigma_data", "logvar_channels")
         self.inner = {n: v for n, v in self.kwargs.items() if n not in own} if inner is None else dict(inner)
         self.lies, self.classes, self.extra = lies or {}, classes or {}, extra or {}
 
