@@ -308,7 +308,7 @@ def test_hundreds_of_mutated_encoders(edm2, trials):
     for _ in range(trials.count(500)):
         head = mutated(content[:end], generator, places)
         counts[outcome(head + content[end:])] += 1
-    assert counts["refused"] > 300 and counts["loaded"] > 10
+    assert counts["refused"] > 300 and counts["loaded"] > 2
 
 
 def test_mutated_zip_archives(state, trials):
