@@ -467,6 +467,9 @@ def test_what_the_formulas_do_not_depend_on_may_differ(small):
     ):
         mine = load(content).state_dict()
         assert all(torch.equal(t, want[n]) for n, t in mine.items())
+    free = golden.network({"clip_act": None})
+    boundless = forge.Forge(free).kwargs | {"clip_act": float("inf")}
+    assert load(forge.snapshot(free, kwargs=boundless)).config["clip_act"] is None
     checkpoint = read("x.pkl", memoryview(forge.snapshot(small, lies={"": {"use_fp16": False}})))
     assert checkpoint.config["use_fp16"] is False and checkpoint.kind == "pickle" and checkpoint.key == "ema"
 
