@@ -489,6 +489,14 @@ def test_weights_that_do_not_fit_are_named(small):
                 load(forge.snapshot(bad))
 
 
+def test_training_states_without_a_description_say_what_to_give_instead(tmp_path, small):
+    """EDM2's training states hold state dicts: names and tensors, and not what network they are of."""
+    path = tmp_path / "training-state-0001048.pt"
+    torch.save({"state": {"cur_nimg": 1}, "net": small.state_dict(), "optimizer": {}}, path)
+    with pytest.raises(CheckpointError, match=r"a state dict does not describe its network; give the snapshot"):
+        rs.load(path)
+
+
 def test_a_large_gain_overflows_to_a_refusal_and_not_to_infinity():
     bad = golden.network()
     bad.unet.out_gain.fill_(1e6)  # no float16

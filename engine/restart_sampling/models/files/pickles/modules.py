@@ -149,6 +149,9 @@ class _Walk:
             if held is None:
                 raise Refused("a container of modules has no state", at)
             state = held
+        elif mapping(record) is not None:
+            what = "a module is needed where a plain dict stands"
+            raise Refused(f"{what}: a state dict does not describe its network; give the snapshot (.pkl) instead")
         else:
             raise Refused("a module is needed where something else stands", getattr(record, "at", None))
         unsaved = state.get("_non_persistent_buffers_set")
