@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 from support import edm2_forge as forge
 from support import edm2_golden as golden
+from support import edm2_live
 from support import edm2_reference as reference
 from support.edm2_golden import GOLDEN, SMALL, off
 from support.pickle_forge import Call, Global, Plainly, flattened, persistent
@@ -153,6 +154,19 @@ def test_the_forged_files_are_what_pickle_reads(small):
     theirs, want = dict(flattened(value["ema"])), small.state_dict()
     assert theirs.keys() == want.keys()
     assert all(torch.equal(t, want[n].half()) for n, t in theirs.items())
+
+
+@pytest.mark.parametrize("vae", [False, True], ids=["rgb", "vae"])
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_snapshots_by_the_pickler_itself(protocol, vae):
+    """Live torch modules and NumPy arrays, pickled by Python: what surrounds the network is not written by hand."""
+    network = golden.network({"img_channels": 4} if vae else None)
+    content = edm2_live.snapshot(network, protocol, vae)
+    checkpoint = read("x.pkl", memoryview(content))
+    mine, want = checkpoint.network().state_dict(), load(forge.snapshot(network)).state_dict()
+    assert list(mine) == list(want) and all(torch.equal(mine[n], want[n]) for n in want)
+    assert checkpoint.encoder is not None and checkpoint.encoder.kind == ("vae" if vae else "rgb")
+    assert checkpoint.encoder.scale == (tuple(np.float32(forge.SCALE).tolist()) if vae else ())
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
