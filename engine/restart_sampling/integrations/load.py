@@ -17,9 +17,10 @@ def load(source: Any, device: str = "cpu", sha256: str | None = None, **pipeline
     """Return the denoiser in `source`.
 
     Args:
-        source: a bundled name ("fashion-mnist"); a .safetensors file written by this package; a .pkl snapshot or .pt
-            training state of EDM or PFGM++; the folder of a diffusers pipeline, as `save_pretrained` writes it; or a
-            diffusers pipeline. Nothing in a file is ever executed, and nothing is downloaded.
+        source: a bundled name ("fashion-mnist"); a .safetensors file written by this package; a .pkl snapshot of
+            EDM, EDM2 or PFGM++, or a .pt training state of EDM or PFGM++; the folder of a diffusers pipeline, as
+            `save_pretrained` writes it; or a diffusers pipeline. Nothing in a file is ever executed, and nothing is
+            downloaded.
         device: where the network goes. A pipeline that is given as an object stays where it is.
         sha256: pins a file: its SHA-256, or that of its tensors, as `restart-sampling models inspect` prints them.
         **pipeline: for pipelines: text models need `prompt=` or embeddings, see `integrations.diffusers.denoiser_of`.

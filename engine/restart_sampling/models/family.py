@@ -83,7 +83,7 @@ class Pickled:
         compare: (network, description): raises Refused where a module of the file says of itself that its formulas are
             others.
         sources: known versions of the source text in the files, by its SHA-256.
-        restored: (tensors as the file has them) → float32 tensors.
+        restored: (tensors as the file has them, each made when it is asked for) → float32 tensors.
     """
 
     title: str

@@ -48,16 +48,16 @@ class ModelFile:
 def load_model(source: str | Path, device: str = "cpu", sha256: str | None = None) -> Denoiser:
     """Return the denoiser in a model file, or of a bundled name ("fashion-mnist"), on `device`.
 
-    Files: .safetensors written by this package, .pkl snapshots and .pt training states of EDM and PFGM++. Nothing in a
-    file is ever executed.
+    Files: .safetensors written by this package, .pkl snapshots of EDM, EDM2 and PFGM++, .pt training states of EDM and
+    PFGM++. Nothing in a file is ever executed.
 
     Args:
         sha256: pins the file: its SHA-256, or that of its tensors, as `restart-sampling models inspect` prints them.
 
     Returns:
         A denoiser whose `info` holds "path", "sha256" (of the file), "card", "notes" (what to know before trusting the
-        samples), "use_fp16" (recorded, not acted on: choose `dtype` in the sampler) and "pfgmpp_D" (D of a PFGM++
-        network, else None).
+        samples), "use_fp16" (recorded, not acted on: choose `dtype` in the sampler), "pfgmpp_D" (D of a PFGM++ network,
+        else None) and "encoder" (what samples are made of as EDM2's files say it, `encoder.py`, else None).
 
     Raises:
         CheckpointError: there is no such file, or what is wrong with it.
@@ -82,6 +82,7 @@ def load_model(source: str | Path, device: str = "cpu", sha256: str | None = Non
         "notes": model.notes,
         "use_fp16": network.config.get("use_fp16", False),
         "pfgmpp_D": network.augmented_dim,
+        "encoder": model.card.get("encoder"),
     }
     denoiser = Denoiser(
         network,

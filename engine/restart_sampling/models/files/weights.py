@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ...common.errors import CheckpointError
 from ...common.strict_json import loads
+from ..encoder import Encoder
 from ..family import Network, build_network, family_of
 from ..tensors import refuse, refuse_other_shapes, refuse_other_values
 from .safetensors_file import read_header, read_tensors, write
@@ -84,6 +85,7 @@ def from_header(path: str | Path) -> tuple[Network, dict[str, Any]]:
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     _check_classes(meta["card"].get("classes", []), network.label_dim, path)
+    _check_encoder(meta["card"].get("encoder"), network.shape[0], path)
     refuse_other_shapes(network.state_dict(), header.shapes, path)
     return network, meta["card"]
 
@@ -101,6 +103,16 @@ def _check_classes(classes: Any, label_dim: int, path: str | Path) -> None:
         raise CheckpointError(
             f"{path}: the card names {len(classes)} classes, and the network has {label_dim}; they must agree"
         )
+
+
+def _check_encoder(entry: Any, channels: int, path: str | Path) -> None:
+    """Raise CheckpointError unless the card has no encoder, or one that goes with samples of so many channels."""
+    if entry is None:
+        return
+    try:
+        Encoder.from_card(entry).check_channels(channels)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def _advice(names: Iterable[str]) -> str:

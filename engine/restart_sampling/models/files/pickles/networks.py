@@ -10,6 +10,7 @@ bytes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -52,9 +53,27 @@ def build(found: Found, config: dict[str, Any], source: str) -> Network:
     whole = [n for n, t in found.tensors.items() if not getattr(torch, t.dtype).is_floating_point]
     refuse(source, "not floating point", whole)
     pickled_by(found).compare(network, found)
-    tensors = pickled_by(found).restored({name: spec.make() for name, spec in found.tensors.items()})
-    load_weights(network, tensors, source, keep=True)
+    load_weights(network, pickled_by(found).restored(_AsAsked(found)), source, keep=True)
     return network
+
+
+class _AsAsked(Mapping[str, torch.Tensor]):
+    """The tensors of a description, each made whenever it is asked for.
+
+    They are converted one after the other, so half-precision files need no second copy of all their tensors.
+    """
+
+    def __init__(self, found: Found) -> None:
+        self.specs = found.tensors
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self.specs[name].make()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.specs)
+
+    def __len__(self) -> int:
+        return len(self.specs)
 
 
 class _WeightsWithoutMemory(TorchFunctionMode):
