@@ -20,6 +20,7 @@ from restart_sampling.jobs.repeat import recorded
 pytest.importorskip("diffusers")
 
 from support import diffusers_pipelines
+from support.commands import run
 
 from restart_sampling.integrations.diffusers.vae import Decoder, open_vae
 
@@ -213,3 +214,46 @@ def test_an_error_of_the_decoder_ends_the_job_and_keeps_what_is_drawn(vae, tmp_p
     assert sorted(arrays(tmp_path)) == [*range(16), *range(24, 32)]  # the one that was drawn meanwhile is kept too
     draw(tmp_path, vae, seeds=range(32), batch=8)
     assert len(arrays(tmp_path)) == 32
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    """A tiny EDM2 network of latents, as `convert` writes one."""
+    from restart_sampling.models.family import build_network
+    from restart_sampling.models.files.weights import save_safetensors
+
+    config = {"class_name": "Precond", "img_resolution": 4, "img_channels": 4, "label_dim": 0, "model_channels": 8}
+    config |= {"channel_mult": [1], "num_blocks": 1, "attn_resolutions": [], "channels_per_head": 8}
+    network = build_network(config, seed=0)
+    with torch.no_grad():
+        network.unet.out_gain.fill_(0.5)
+    path = tmp_path_factory.mktemp("model") / "latents.safetensors"
+    save_safetensors(path, network, {"name": "latents", "encoder": ENCODER})
+    return path
+
+
+def test_generate_decodes_and_repeats(model_file, vae, tmp_path, capsys):
+    asked = ["generate", "--model", model_file, "--steps", "3", "--seeds", "0-2", "--format", "npz", "--sheets", "0"]
+    code, _, said = run(capsys, *asked, "--out", tmp_path / "none")
+    assert code == 2
+    assert "are latents; give the folder of their VAE as decode (--decode FOLDER)" in said
+    assert run(capsys, *asked, "--decode", vae, "--out", tmp_path / "job")[0] == 0
+    assert {image.shape for image in arrays(tmp_path / "job").values()} == {(8, 8, 3)}
+    assert run(capsys, "generate", "--repeat", tmp_path / "job", "--out", tmp_path / "again")[0] == 0
+    for seed, image in arrays(tmp_path / "job").items():
+        assert np.array_equal(arrays(tmp_path / "again")[seed], image)
+    other = tmp_path / "other"
+    diffusers_pipelines.vae(scaling_factor=0.31).save_pretrained(other)
+    repeat = ["generate", "--repeat", tmp_path / "job", "--out", tmp_path / "third"]
+    code, _, said = run(capsys, *repeat, "--decode", other)
+    assert code == 2 and "does not hold the VAE of the recorded run" in said
+    code, _, said = run(capsys, *repeat, "--decode-batch", "2")
+    assert code == 2 and "leave out --decode-batch" in said
+    assert run(capsys, *repeat, "--decode", vae)[0] == 0
+
+
+def test_verify_and_status_know_decoded_jobs(model_file, vae, tmp_path, capsys):
+    asked = ["generate", "--model", model_file, "--steps", "2", "--seeds", "0-1", "--decode", vae, "--out", tmp_path]
+    assert run(capsys, *asked)[0] == 0
+    assert run(capsys, "verify", tmp_path, "--decode", "1")[0] == 0
+    assert run(capsys, "status", tmp_path)[0] == 0

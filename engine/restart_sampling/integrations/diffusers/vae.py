@@ -115,11 +115,13 @@ def open_vae(folder: str | Path, device: str | torch.device = "cpu") -> Any:
     except ImportError:
         raise BackendError("decoding latents needs diffusers; pip install restart-sampling[diffusers]") from None
     try:
-        vae = diffusers.AutoencoderKL.from_pretrained(str(path), use_safetensors=True, local_files_only=True)
+        vae = diffusers.AutoencoderKL.from_pretrained(
+            str(path), use_safetensors=True, local_files_only=True, torch_dtype=torch.float32, low_cpu_mem_usage=False
+        )
     except Exception as error:  # diffusers raises whatever a damaged file leads to
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise CheckpointError(f"{path}: diffusers cannot load this VAE ({reason})") from error
-    return vae.to(device=device, dtype=torch.float32).eval().requires_grad_(False)
+    return vae.to(device).eval().requires_grad_(False)
 
 
 def folder_of(folder: str | Path) -> Path:
