@@ -137,13 +137,18 @@ class Denoiser:
         )
 
     def guided_by(self, other: Denoiser, *, null: bool = False) -> Denoiser:
-        """Return this denoiser guided by another one: autoguidance (`guided.py`, arXiv 2406.02507).
+        """Return this denoiser guided by another one, as in autoguidance (`guided.py`, arXiv 2406.02507).
 
         The weight and the levels are the plan's `guidance_scale` and `guidance_interval`.
 
         Args:
-            other: of the same shape, parameterization and conditions, such as a smaller or less trained network.
+            other: of the same shape and parameterization, such as a smaller or less trained network. Its conditions
+                are the network's or fewer; it is told those it has.
             null: tell the guide the nulls instead of each sample's conditions.
+
+        Returns:
+            A denoiser with this one's network, whose `guide` is `other`. Its `info` has "guide", what is known of the
+            guide; "sha256" is of the two files together, and "network_sha256" of this one's.
 
         Raises:
             RestartTypeError, RestartValueError: the two do not fit together.

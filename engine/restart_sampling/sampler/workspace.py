@@ -120,7 +120,8 @@ class Workspace:
         self.program = Program(self.device, register_dtype)
         self.tables = Tables(denoiser.parameterization)
         self.needs = Needs(guided)
-        self.conditions = Conditions(denoiser.conditions, self.device)
+        told = None if denoiser.guide is None else denoiser.guide.conditions
+        self.conditions = Conditions(denoiser.conditions, self.device, told)
         self._lanes: Lanes | None = None
         self._evaluations: dict[tuple[int, bool], Evaluation] = {}
         self._slices: dict[tuple[int, int], Slices] = {}
