@@ -153,8 +153,8 @@ def test_nonfinite_samples_are_not_written(tmp_path, capsys, monkeypatch):
 
     load = registry.load_model
 
-    def broken(source, device="cpu"):
-        denoiser = load(source, device)
+    def broken(source, device="cpu", **guide):
+        denoiser = load(source, device, **guide)
         forward = denoiser.network.forward
 
         def bad(net_in, c_noise, class_labels=None):

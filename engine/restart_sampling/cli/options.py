@@ -11,7 +11,7 @@ decorated with `with_options` has the options of the group at that place, and is
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
@@ -138,6 +138,38 @@ class PlanOptions:
             options.pop("restart")
             base.pop("restart", None)
         return Plan.build(**{**base, **options})
+
+
+@dataclass(frozen=True)
+class GuideOptions:
+    """The other network of guidance; None stands for options that were not given."""
+
+    guide: Annotated[
+        str | None,
+        typer.Option(
+            help="Another network that gives the second output of guidance: a bundled name or a model file. It may "
+            "have no classes."
+        ),
+    ] = None
+    guide_null: Annotated[
+        bool | None, typer.Option("--guide-null", help="Tell the guide the null instead of each sample's class.")
+    ] = None
+
+    def load(self, model: str, device: str = "cpu") -> Any:
+        """Return the denoiser of a bundled name or model file, guided if a guide was given."""
+        from ..models.registry import load_model
+
+        if self.guide is None and self.guide_null:
+            raise RestartValueError("--guide-null says what --guide is told, and there is none; leave it out")
+        return load_model(model, device, guide=self.guide, guide_null=bool(self.guide_null))
+
+    def check(self, plans: Iterable[Plan]) -> None:
+        """Raise RestartValueError for a guide that none of the plans would call."""
+        if self.guide is not None and not any(plan.config.guided for plan in plans):
+            raise RestartValueError(
+                "--guide was given, and guidance_scale is 1, so the guide would never be called; choose a plan with "
+                "guidance, or leave --guide out"
+            )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,11 @@ A job that begins with images or keeps some (edits.py) has two entries more, and
                   one for each seed
     edit_files    where the images were
 
+A network with a guide (models/guided.py) has four entries more, of which "guide_null" is then sealed too:
+
+    guide, guide_path, guide_sha256     as model, model_path and model_sha256
+    guide_null                          whether the guide is told the nulls
+
 Entries that decide nothing about the samples (batch, device, paths) may be edited. Older folders have no
 job_digest, and are checked by everything else. The weights are not sealed: they are compared with the model itself.
 """
@@ -95,6 +100,10 @@ ENTRIES = {
     "model": TEXT,
     "model_path": _optional(TEXT, None),
     "model_sha256": _optional(_digits(64)),
+    "guide": TEXT._replace(default=LEFT_OUT),
+    "guide_path": _optional(TEXT, LEFT_OUT),
+    "guide_sha256": _optional(_digits(64), LEFT_OUT),
+    "guide_null": Entry(lambda value: isinstance(value, bool), "true or false", LEFT_OUT),
     "plan": Entry(lambda value: isinstance(value, dict), "an object"),
     "plan_digest": _digits(12),
     "nfe": _integer(1, 10_000_000),
@@ -170,7 +179,7 @@ def seal(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sealed(record: Mapping[str, Any]) -> tuple[str, ...]:
-    return (*SEALED, "edits") if "edits" in record else SEALED
+    return (*SEALED, *(name for name in ("edits", "guide_null") if name in record))
 
 
 def digest(value: Any) -> str:

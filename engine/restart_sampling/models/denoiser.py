@@ -160,7 +160,8 @@ class Denoiser:
         told += "".join(f", {name} {spec}" for name, spec in self.conditions.items() if name != CLASS)
         network = type(self.network).__name__ if self.parameters else "function"
         count = f" of {sum(p.numel() for p in self.parameters):,} parameters" if self.parameters else ""
-        return f"Denoiser({self.name!r}, shape={self.shape}{told}, {network}{count} on {self.device})"
+        guide = "" if self.guide is None else f", guided by {self.guide.name!r}"
+        return f"Denoiser({self.name!r}, shape={self.shape}{told}, {network}{count} on {self.device}{guide})"
 
     @property
     def numel(self) -> int:
@@ -190,10 +191,15 @@ class Denoiser:
         return hashlib.sha256(f"{own} {self.guide.weights_sha256()}".encode()).hexdigest()
 
     def to(self, device: str | torch.device) -> Denoiser:
-        """Move the network to `device`, in place as for any module, and return this denoiser. Raises BackendError."""
+        """Move the network, and its guide, to `device`, in place as for any module, and return this denoiser.
+
+        Raises BackendError: the device is not there.
+        """
         device = check_device(device)
         if isinstance(self.network, torch.nn.Module):
             self.network.to(device)
+        if self.guide is not None:
+            self.guide.to(device)
         return self
 
     def __call__(

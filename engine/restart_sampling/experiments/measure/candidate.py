@@ -18,6 +18,7 @@ from torch import Tensor
 from ...common.checks import integer
 from ...common.errors import ConfigError, RestartValueError
 from ...models.denoiser import Denoiser
+from ...models.registry import BUNDLED
 from ...plan.plan import Plan
 from ...sampler.executors import Observer
 
@@ -107,6 +108,11 @@ class Candidate:
         return replace(self, make=make)
 
 
+def named(denoiser: Denoiser) -> str:
+    """Return by what `--guide` names a denoiser: a bundled name or a path."""
+    return denoiser.name if denoiser.name in BUNDLED else str(denoiser.info.get("path", denoiser.name))
+
+
 def fields(
     candidate: Candidate, runner: Runner, denoiser: Denoiser, model: str, *, kind: str, nfe: int, batch: int, dtype: str
 ) -> dict[str, Any]:
@@ -129,6 +135,7 @@ def fields(
         "config": plan.config.to_dict() if plan else {},
         "restart": restart,
         "model": model,
+        **({} if denoiser.guide is None else {"guide": named(denoiser.guide)}),
         "model_sha256": str(denoiser.info.get("sha256", ""))[:12],
         "dtype": dtype,
         "batch": batch,

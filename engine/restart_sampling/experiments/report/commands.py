@@ -34,6 +34,11 @@ def models_of(rows: Iterable[Row]) -> list[str]:
     return list(dict.fromkeys(str(row["model"]) for row in rows if row.get("model")))
 
 
+def guides_of(rows: Iterable[Row]) -> list[str]:
+    """Return the guides of the rows as they were given, each once, "" for a network without one."""
+    return list(dict.fromkeys(str(row.get("guide") or "") for row in rows))
+
+
 def commands_for(rows: Sequence[Row], folders: Sequence[str]) -> list[Commands]:
     """Return the commands for each model of the rows; if no row names a model, those for the bundled model.
 
@@ -44,11 +49,13 @@ def commands_for(rows: Sequence[Row], folders: Sequence[str]) -> list[Commands]:
 
 def _of(model: str, rows: Sequence[Row], folders: Sequence[str]) -> Commands:
     named = ["--model", model] if model != MODEL else []
+    guide = guides_of(rows)
+    guided = ["--guide", *guide] if len(guide) == 1 and all(guide) else []
     which = list(named)
     dtypes = {str(row["dtype"]) for row in rows if row.get("dtype")}
     if len(dtypes) == 1 and dtypes != {"fp32"}:
         which += ["--dtype", *dtypes]
-    bench = ["restart-sampling", "bench", *which, "--samplers", "all", "--nfe", BUDGETS]
+    bench = ["restart-sampling", "bench", *which, *guided, "--samplers", "all", "--nfe", BUDGETS]
     evaluated = list(
         dict.fromkeys((str(row["features"]), str(row.get("reference") or "")) for row in rows if row.get("features"))
     )
@@ -67,7 +74,7 @@ def _of(model: str, rows: Sequence[Row], folders: Sequence[str]) -> Commands:
         shlex.join([*bench, "--out", folders[0]]),
         tuple(shlex.join([*bench, "--n", "3000", *some, "--out", folders[0]]) for some in flags),
         shlex.join(["restart-sampling", "tune", *which, "--budget", "20,43,63", *by, "--out", folders[-1]]),
-        shlex.join(["restart-sampling", "report", *folders, *named]),
+        shlex.join(["restart-sampling", "report", *folders, *named, *guided]),
     )
 
 
