@@ -175,3 +175,35 @@ def test_slices_on_threads(two_threads):
     assert sampler.workspace.slices(n) is not None
     want = rs.Sampler(denoiser(False), plan, 32, device="cpu").run(range(n), conditions=given)
     assert (sampler.run(range(n), conditions=given) - want).abs().max() <= 1e-6 * want.abs().max()
+
+
+# --- golden numbers: 6 steps of EDM2's sampler from noise √12·(u(2000) − 0.5), the guide with C = 16 and k from 500
+
+GOLDEN = {
+    "unguided": (dict(guidance_scale=1.0), (17.0032, 15.2838)),
+    "guided": (dict(guidance_scale=2.1), (70.9428, 51.4456)),
+    "guided in steps 2 and 3": (
+        dict(guidance_scale=2.1, guidance_interval=(0.5, 9.0), guidance_interval_rounding="grid"),
+        (59.5013, 42.6091),
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", GOLDEN)
+def test_samples_of_edm2_by_its_authors(name, dtype, device):
+    """The first two rows are of the original code, the third of a loop in float64 that was written for it."""
+    options, norms = GOLDEN[name]
+    plan = rs.Plan.build(steps=6, **options)
+    den = golden_edm2.denoiser().guided_by(golden_edm2.denoiser(500, model_channels=16))
+    if name.endswith("3"):
+        assert [row.index for row, w in zip(plan.rows, guidance.weights(plan), strict=True) if w != 1] == [4, 5, 6, 7]
+    if dtype == torch.float64:
+        for each in (den, den.guide):
+            each.network.double()
+    noise = 12**0.5 * (golden_edm2.u(2000, 2, 3, 8, 8) - 0.5)
+    # A run begins at start + σ·ε(seed): with this start it begins at σ times the noise of the golden numbers.
+    start = 80 * (noise - rs.noise.normal([0, 1], 0, (3, 8, 8)).double())
+    sampler = rs.Sampler(den, plan, 2, register_dtype=dtype, device=device)
+    x = sampler.run([0, 1], torch.tensor([1, 3]), start=start.to(device, dtype), strength=1.0).double().cpu()
+    assert x.flatten(1).norm(dim=1).tolist() == pytest.approx(norms, rel=1e-5)

@@ -93,6 +93,13 @@ class PlanOptions:
             help="Noise levels (sigma) where guidance acts, HIGH may be inf; other evaluations are one network call.",
         ),
     ] = None
+    guidance_interval_rounding: Annotated[
+        str | None,
+        typer.Option(
+            help="none, or grid: ends of --guidance-interval are rounded to points of the main grid, and guidance acts "
+            "in whole steps. Default none."
+        ),
+    ] = None
     guidance_rescale: Annotated[
         float | None, typer.Option(help="Guidance rescale, the share phi from 0 to 1; with --guidance cfg.")
     ] = None

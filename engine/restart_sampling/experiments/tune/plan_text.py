@@ -28,6 +28,7 @@ FLAGS = (  # flags of `generate`, each with its option of Plan.build
     ("--guidance-scale", "guidance_scale"),
     ("--guidance", "guidance"),
     ("--guidance-interval", "guidance_interval"),
+    ("--guidance-interval-rounding", "guidance_interval_rounding"),
     ("--guidance-rescale", "guidance_rescale"),
     ("--apg-eta", "apg_eta"),
     ("--apg-norm", "apg_norm"),
