@@ -10,6 +10,10 @@ from support import golden_edm2
 from support.commands import run
 
 import restart_sampling as rs
+from restart_sampling.cli import generate as command
+from restart_sampling.cli.report import _live
+from restart_sampling.experiments.profile.commands import job_command
+from restart_sampling.experiments.report.commands import commands_for
 from restart_sampling.jobs.generate import run_job
 from restart_sampling.models import save_safetensors
 
@@ -163,8 +167,51 @@ def test_bad_guides_are_one_line_and_exit_code_2(name, command, tmp_path, capsys
 def test_profile_calls_both(files, tmp_path, capsys):
     command = ["profile", "--model", files / "main.safetensors", "--guide", files / "guide.safetensors"]
     options = ["--guidance-scale", "1.7", "--steps", "3", "--batch", "2", "--tool", "torch", "--out", tmp_path / "p"]
-    code, out, err = run(capsys, *command, *options)
+    code, _, err = run(capsys, *command, *options)
     assert code == 0, err
-    code, out, err = run(capsys, *command, "--guide-null", *options, "--tool", "ncu", "--device", "cuda")
-    if code == 0:
-        assert "--guide " in out and " --guide-null --" in out
+
+
+def test_the_job_that_nsight_profiles_has_the_guide():
+    words = job_command("python", {"guide": "g.pkl", "guide_null": True, "batch": None, "tool": "job"})
+    assert words[3:] == ["profile", "--guide", "g.pkl", "--guide-null", "--tool", "job"]
+
+
+def test_a_worker_elsewhere_loads_the_same_two(files, monkeypatch, tmp_path):
+    monkeypatch.chdir(files)
+    load = command._loader({"model": "main.safetensors", "guide": "guide.safetensors", "guide_null": None})
+    monkeypatch.chdir(tmp_path)
+    assert (
+        load().info["sha256"] == rs.load(files / "main.safetensors", guide=files / "guide.safetensors").info["sha256"]
+    )
+    load = command._loader({"model": "fashion-mnist", "guide": "fashion-mnist", "guide_null": True})
+    assert load().info["guide"]["null"]
+
+
+PRESET = "preset:edm2-img512-s-interval-fid"
+
+
+def test_bench_measures_guided_plans_and_report_finds_the_guide(files, tmp_path, capsys, monkeypatch):
+    main, guide = str(files / "main.safetensors"), str(files / "guide.safetensors")
+    bench = ["bench", "--model", main, "--nfe", "63", "--rounds", "1", "--batch", "1", "--out", tmp_path / "b"]
+    code, _, err = run(capsys, *bench, "--samplers", PRESET, "--guide", guide)
+    assert code == 0, err
+    (row,) = [json.loads(line) for line in (tmp_path / "b" / "speed.jsonl").read_text().splitlines()]
+    assert (row["model"], row["guide"], row["nfe"], row["network_calls"]) == (main, guide, 63, 77)
+    assert rs.load(main, guide=guide).info["sha256"].startswith(row["model_sha256"])
+    (commands,) = commands_for([row], ["b"])
+    assert all(f"--model {main}" in text for text in (commands.speed, commands.tune, commands.report))
+    assert all(f"--guide {guide}" in text for text in (commands.speed, commands.report))
+    seen = []
+    monkeypatch.setattr("restart_sampling.cli.report._draw", lambda den, *rest: seen.append((den.guide, rest)))
+    _live([row], None, None)
+    assert seen[0][0].name == "guide.safetensors" and seen[0][1] == (main, ())
+    _live([row], main, str(files / "other.safetensors"))
+    assert "has other weights now" in seen[1][1][1][0]
+
+
+def test_bench_refuses_a_guide_for_nothing(files, tmp_path, capsys):
+    bench = ["bench", "--guide", "fashion-mnist", "--nfe", "63", "--out", tmp_path / "b", "--samplers"]
+    code, _, err = run(capsys, *bench, "heun,torch/*")
+    assert code == 2 and "the guide would never be called" in err
+    code, _, err = run(capsys, *bench, PRESET, "--against", "HEAD")
+    assert code == 2 and "--against times the engine without a guide" in err

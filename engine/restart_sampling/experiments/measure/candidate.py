@@ -72,6 +72,7 @@ class Candidate:
         title: the name that is shown.
         source: paper and equation, or the library's class.
         make: returns the runner of (denoiser, nfe, batch_size, dtype, restart), or None if nothing fits.
+        group: of a preset that is listed by itself, as `Preset.group`.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Candidate:
     title: str
     source: str
     make: Make = field(repr=False, compare=False)
+    group: str = ""
 
     def runner(
         self, denoiser: Denoiser, nfe: int, *, batch_size: int = 64, dtype: str = "fp32", restart: Any = None

@@ -131,7 +131,7 @@ def fitting(space: Space, budget: int, accepts: Callable[[Plan], Any]) -> list[t
     """
     found = []
     for preset in presets():
-        if preset.nfe > budget or preset.tuned:
+        if preset.nfe > budget or preset.tuned or preset.group:
             continue
         plan = _plan_of(preset.name)
         if plan.config.guided or plan.config.schedule != "edm":
@@ -162,7 +162,7 @@ def _candidates(space: Space, budgets: Sequence[int]) -> Iterator[tuple[str, Pla
             if plan is not None:
                 yield f"{'Restart by rule' if jumping else 'Heun'}, {budget} NFE", plan, ""
     for preset in presets():
-        if preset.nfe <= space.max_nfe:
+        if preset.nfe <= space.max_nfe and not preset.group:
             yield (f"preset {preset.name}", _plan_of(preset.name), "" if preset.tuned else preset.name)
     yield from _transplants((None,), space, budgets)
     for preset in sorted(presets(), key=lambda p: p.nfe):
