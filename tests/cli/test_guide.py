@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from restart_sampling.cli.report import _live
 from restart_sampling.experiments.profile.commands import job_command
 from restart_sampling.experiments.report.commands import commands_for
 from restart_sampling.jobs.generate import run_job
+from restart_sampling.jobs.job import Definition
 from restart_sampling.models import save_safetensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -135,6 +137,19 @@ def test_repair_says_where_the_guide_is(generate, files, tmp_path, capsys):
     assert run(capsys, "verify", tmp_path / "a", "--repair")[0] == 2
     assert run(capsys, "verify", tmp_path / "a", "--repair", "--guide", moved)[0] == 0
     assert np.array_equal(samples(tmp_path / "a"), want)
+
+
+def test_saved_pieces_of_a_job_with_another_guide_are_not_its_own(generate, tmp_path):
+    """Samples of unfinished shards are kept under the job's identity; without a guide it is what it was."""
+    assert generate("a")[0] == 0
+    record = Definition.read(tmp_path / "a").record
+    changed = [record, record | {"guide_sha256": "0" * 64}, record | {"guide_null": True}]
+    bare = {name: value for name, value in record.items() if not name.startswith("guide")}
+    assert len({Definition(r).identity for r in [*changed, bare]}) == 4
+    same = [
+        bare[name] for name in ("model_sha256", "plan", "class", "dtype", "format", "pixels", "shard_size", "noise")
+    ]
+    assert Definition(bare).identity == sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def test_jobs_in_python_record_it_too(files, tmp_path):

@@ -184,23 +184,18 @@ def test_rounding_guides_whole_steps_of_any_solver(solver):
     assert guided_steps(plan) == ([*range(15, 22)], [])
 
 
-def test_rounding_in_restart_intervals():
+@pytest.mark.parametrize(("t_max", "inside"), [(3.0, [1, 2, 4, 5]), (1.5, [0, 1, 2, 3, 4, 5])])
+def test_rounding_in_restart_intervals(t_max, inside):
     """A step there counts by the level at which it begins, the first of each repeat at t_max."""
-    options = dict(steps=18, restart="[4, 2, 0.3, 3.0]", guidance_scale=2.0, restart_gamma=0.05)
+    options = dict(steps=18, restart=[4, 2, 0.3, t_max], guidance_scale=2.0, restart_gamma=0.05)
     plan = rs.Plan.build(**options, guidance_interval=(0.3, 2.0), guidance_interval_rounding="grid")
     (interval,) = plan.intervals
     lo, hi = plan.grid[interval.index], min(plan.grid, key=lambda t: abs(t - 2.0))
-    begins = [
-        *plan.grid[: interval.index],
-        *interval.levels[:-1],
-        *interval.levels[:-1],
-        *plan.grid[interval.index : -1],
-    ]
+    repeat = interval.levels[:-1]
+    begins = [*plan.grid[: interval.index], *repeat, *repeat, *plan.grid[interval.index : -1]]
     want = [i for i, t in enumerate(begins) if lo < t <= hi]
     assert guided_steps(plan) == (want, [])
-    inside = [i - interval.index for i in want if plan.steps[i].interval is not None]
-    assert inside == [1, 2, 4, 5]  # 3.0 is above the interval, the two levels below it are inside
-    assert interval.levels[0] > hi >= interval.levels[1] > interval.levels[2] > lo
+    assert [i - interval.index for i in want if plan.steps[i].interval is not None] == inside
 
 
 def test_rounding_is_that_of_the_grid_as_it_runs():
