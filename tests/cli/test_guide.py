@@ -216,6 +216,10 @@ def test_bench_measures_guided_plans_and_report_finds_the_guide(files, tmp_path,
     (commands,) = commands_for([row], ["b"])
     assert all(f"--model {main}" in text for text in (commands.speed, commands.tune, commands.report))
     assert all(f"--guide {guide}" in text for text in (commands.speed, commands.report))
+    plan = rs.Plan.build(guidance_scale=2.0, guidance_interval=(0.2, None), guidance_interval_rounding="grid")
+    search = {"kind": "trial", "model": main, "guide": guide, "guide_null": True, "config": plan.config.to_dict()}
+    told = f"--guide {guide} --guide-null --guidance-scale 2.0 --guidance-interval 0.2,inf"
+    assert f"{told} --guidance-interval-rounding grid" in commands_for([search], ["b"])[0].tune
     seen = []
     monkeypatch.setattr("restart_sampling.cli.report._draw", lambda den, *rest: seen.append((den.guide, rest)))
     _live([row], None, None)

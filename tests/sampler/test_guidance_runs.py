@@ -357,6 +357,9 @@ def refusals():
     yield main, other(augmented_dim=128), {}, "are none of 'main' and D = 128 of the guide"
     named = (other(label_dim=3, classes=names) for names in (("a", "b", "c"), ("a", "c", "b")))
     yield *named, {}, "have other names"
+    encoded = (other(info={"encoder": {"kind": "vae", "scale": [scale]}}) for scale in (0.1, 0.2))
+    yield *encoded, {}, "are encoded otherwise"
+    yield other(info={"encoder": {"kind": "rgb"}}), other(), {}, None
     yield other(label_dim=3, classes=("a", "b", "c")), other(label_dim=3), {}, None
     yield other(conditions=told), main, {}, None
     yield other(conditions=bare), main, dict(null=True), None
@@ -364,7 +367,7 @@ def refusals():
     yield other(edm(0.5, 0.01, 1.0)), other(edm(0.5, 2.0, 80.0)), {}, "another parameterization"
 
 
-@pytest.mark.parametrize("place", range(18))
+@pytest.mark.parametrize("place", range(20))
 def test_networks_that_do_not_go_together(place):
     main, guide, options, reason = list(refusals())[place]
     if reason is None:

@@ -36,6 +36,44 @@ Batch = Annotated[
 ]
 
 
+Scale = Annotated[float | None, typer.Option(help="Scale w of classifier-free guidance; 1 is off.")]
+Interval = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LOW,HIGH",
+        help="Noise levels (sigma) where guidance acts, HIGH may be inf; other evaluations are one network call.",
+    ),
+]
+Rounding = Annotated[
+    str | None,
+    typer.Option(
+        help="none, or grid: ends of --guidance-interval are rounded to points of the main grid, and guidance acts in "
+        "whole steps. Default none."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class GuidanceOptions:
+    """Guidance of every plan of a command; None stands for options that were not given."""
+
+    guidance_scale: Scale = None
+    guidance_interval: Interval = None
+    guidance_interval_rounding: Rounding = None
+
+    def options(self) -> dict[str, Any]:
+        """Return options of `Plan.build`, checked; none without a scale."""
+        options = given(self)
+        if "guidance_scale" not in options and options:
+            raise RestartValueError(
+                f"--{next(iter(options)).replace('_', '-')} was given without --guidance-scale; give the scale too"
+            )
+        if "guidance_interval" in options:
+            options["guidance_interval"] = pair("--guidance-interval", options["guidance_interval"], float, "0.2,5")
+        config = Plan.build(**options).config.to_dict()
+        return {name: config[name] for name in options if name in config}
+
+
 @dataclass(frozen=True)
 class PlanOptions:
     """The options of a plan; None stands for those that were not given."""
@@ -82,24 +120,12 @@ class PlanOptions:
             metavar="A,B", help="Steps A ≤ i < B of the main grid that have noise, from 0; in the others eta is 0."
         ),
     ] = None
-    guidance_scale: Annotated[float | None, typer.Option(help="Scale w of classifier-free guidance; 1 is off.")] = None
+    guidance_scale: Scale = None
     guidance: Annotated[
         str | None, typer.Option(help=f"Method of guidance: {either(METHODS)}. Default {METHODS[0]}.")
     ] = None
-    guidance_interval: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LOW,HIGH",
-            help="Noise levels (sigma) where guidance acts, HIGH may be inf; other evaluations are one network call.",
-        ),
-    ] = None
-    guidance_interval_rounding: Annotated[
-        str | None,
-        typer.Option(
-            help="none, or grid: ends of --guidance-interval are rounded to points of the main grid, and guidance acts "
-            "in whole steps. Default none."
-        ),
-    ] = None
+    guidance_interval: Interval = None
+    guidance_interval_rounding: Rounding = None
     guidance_rescale: Annotated[
         float | None, typer.Option(help="Guidance rescale, the share phi from 0 to 1; with --guidance cfg.")
     ] = None

@@ -64,6 +64,12 @@ def guided(main: Denoiser, guide: Denoiser, null: bool) -> Denoiser:
             f"the classes of {main.name!r} and of the guide {guide.name!r} have other names; class k must be the same "
             "in both"
         )
+    encoders = main.info.get("encoder"), guide.info.get("encoder")
+    if all(encoders) and encoders[0] != encoders[1]:
+        raise RestartValueError(
+            f"samples of {main.name!r} and of the guide {guide.name!r} are encoded otherwise ({encoders[0]} and "
+            f"{encoders[1]}); both networks must know the same states"
+        )
     conditions = dict(main.conditions)
     for name, spec in main.conditions.items():
         if spec.shared:

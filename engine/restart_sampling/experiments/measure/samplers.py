@@ -2,7 +2,8 @@ r"""The list of all candidates for networks of a process, "ve" or "flow", and ho
 
 Names are `heun`, `heun+restart`, `preset:cifar10-edm-43`, `torch/restart-fp64`, `diffusers/heun`. :func:`select` also
 takes a family (ode, sde, restart), a maker (engine, torch, diffusers), a glob, "presets" (but those of EDM2, which
-`preset:edm2-*` names), and "all", which is every candidate that is not a preset. In :func:`work` each of these may have a budget of its own, `heun@35`.
+`preset:edm2-*` names), and "all", which is every candidate that is not a preset. In :func:`work` each of these may have
+a budget of its own, `heun@35`.
 """
 
 from __future__ import annotations

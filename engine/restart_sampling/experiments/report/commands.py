@@ -68,7 +68,7 @@ def _of(model: str, rows: Sequence[Row], folders: Sequence[str]) -> Commands:
     ]
     if not searched and model != MODEL:
         searched = evaluated
-    by = _evaluator(model, *(searched[0] if searched else ("", "")), own=TUNER)
+    by = [*_guidance(rows), *_evaluator(model, *(searched[0] if searched else ("", "")), own=TUNER)]
     return Commands(
         model,
         shlex.join([*bench, "--out", folders[0]]),
@@ -76,6 +76,21 @@ def _of(model: str, rows: Sequence[Row], folders: Sequence[str]) -> Commands:
         shlex.join(["restart-sampling", "tune", *which, "--budget", "20,43,63", *by, "--out", folders[-1]]),
         shlex.join(["restart-sampling", "report", *folders, *named, *guided]),
     )
+
+
+def _guidance(rows: Sequence[Row]) -> list[str]:
+    """Return the flags of the guidance under which the newest search of the rows was made."""
+    search = next((row for row in reversed(rows) if row.get("kind") in ("trial", "tuned")), {})
+    config = search.get("config") or {}
+    words = ["--guide", str(search["guide"])] if search.get("guide") else []
+    words += ["--guide-null"] if search.get("guide_null") else []
+    if config.get("guidance_scale", 1.0) != 1.0:
+        words += ["--guidance-scale", str(config["guidance_scale"])]
+        if interval := config.get("guidance_interval"):
+            words += ["--guidance-interval", ",".join("inf" if end is None else str(end) for end in interval)]
+        if rounding := config.get("guidance_interval_rounding"):
+            words += ["--guidance-interval-rounding", str(rounding)]
+    return words
 
 
 def _evaluator(model: str, features: str, reference: str, own: str = CLASSIFIER) -> list[str]:
