@@ -215,7 +215,8 @@ def test_bench_measures_guided_plans_and_report_finds_the_guide(files, tmp_path,
     assert rs.load(main, guide=guide).info["sha256"].startswith(row["model_sha256"])
     (commands,) = commands_for([row], ["b"])
     assert all(f"--model {main}" in text for text in (commands.speed, commands.tune, commands.report))
-    assert all(f"--guide {guide}" in text for text in (commands.speed, commands.report))
+    assert f"--guide {guide} --samplers" in commands.speed
+    assert "--guide-null --samplers" in commands_for([row | {"guide_null": True}], ["b"])[0].speed
     plan = rs.Plan.build(guidance_scale=2.0, guidance_interval=(0.2, None), guidance_interval_rounding="grid")
     search = {"kind": "trial", "model": main, "guide": guide, "guide_null": True, "config": plan.config.to_dict()}
     told = f"--guide {guide} --guide-null --guidance-scale 2.0 --guidance-interval 0.2,inf"
@@ -226,6 +227,10 @@ def test_bench_measures_guided_plans_and_report_finds_the_guide(files, tmp_path,
     assert seen[0][0].name == "guide.safetensors" and seen[0][1] == (main, ())
     _live([row], main, str(files / "other.safetensors"))
     assert "has other weights now" in seen[1][1][1][0]
+    null = rs.load("fashion-mnist", guide="fashion-mnist", guide_null=True).info["sha256"][:12]
+    row |= {"model": "fashion-mnist", "guide": "fashion-mnist", "guide_null": True, "model_sha256": null}
+    _live([row], None, None)
+    assert seen[2][1] == ("fashion-mnist", ())
 
 
 def test_bench_refuses_a_guide_for_nothing(files, tmp_path, capsys):

@@ -39,7 +39,7 @@ def report(
     ] = None,
     guide: Annotated[
         str | None,
-        typer.Option(help="Guide of that model: a bundled name or a file. Default: that of the rows, if all have it."),
+        typer.Option(help="Guide of that model: a bundled name or a file. Default: that of the rows, if all have one."),
     ] = None,
     samples: Annotated[bool, typer.Option(help="Draw sample grids and one run for the page (about a minute).")] = True,
     title: Annotated[
@@ -122,10 +122,11 @@ def _live(rows: list[dict[str, Any]], asked: str | None, guide: str | None) -> L
         return Live("", notes=(several if names else "No row names a model; --model chooses one.",))
     model = names[0] if asked is None else asked
     own = [row for row in good if row.get("model") == model]
-    if guide is None and len(guides := guides_of(own)) == 1:
-        guide = guides[0] or None
+    found = guides_of(own)
+    recorded, null = found[0] if len(found) == 1 else (None, False)
+    guide = recorded if guide is None else guide
     try:
-        denoiser = load_model(model, guide=guide)
+        denoiser = load_model(model, guide=guide, guide_null=null and guide is not None)
     except RestartError as error:
         if asked is not None:
             raise

@@ -110,9 +110,12 @@ class Candidate:
         return replace(self, make=make)
 
 
-def named(denoiser: Denoiser) -> str:
-    """Return by what `--guide` names a denoiser: a bundled name or a path."""
-    return denoiser.name if denoiser.name in BUNDLED else str(denoiser.info.get("path", denoiser.name))
+def _guide(denoiser: Denoiser) -> dict[str, Any]:
+    """Return the fields that say by what `--guide` and `--guide-null` a denoiser is guided; none without a guide."""
+    if (guide := denoiser.guide) is None:
+        return {}
+    name = guide.name if guide.name in BUNDLED else str(guide.info.get("path", guide.name))
+    return {"guide": name, "guide_null": denoiser.info["guide"]["null"]}
 
 
 def fields(
@@ -137,7 +140,7 @@ def fields(
         "config": plan.config.to_dict() if plan else {},
         "restart": restart,
         "model": model,
-        **({} if denoiser.guide is None else {"guide": named(denoiser.guide)}),
+        **_guide(denoiser),
         "model_sha256": str(denoiser.info.get("sha256", ""))[:12],
         "dtype": dtype,
         "batch": batch,

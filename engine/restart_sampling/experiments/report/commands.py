@@ -34,9 +34,14 @@ def models_of(rows: Iterable[Row]) -> list[str]:
     return list(dict.fromkeys(str(row["model"]) for row in rows if row.get("model")))
 
 
-def guides_of(rows: Iterable[Row]) -> list[str]:
-    """Return the guides of the rows as they were given, each once, "" for a network without one."""
-    return list(dict.fromkeys(str(row.get("guide") or "") for row in rows))
+def guides_of(rows: Iterable[Row]) -> list[tuple[str | None, bool]]:
+    """Return the guides of the rows as they were given, None for a network without one, and whether told the null."""
+    return list(dict.fromkeys((row.get("guide") or None, bool(row.get("guide_null"))) for row in rows))
+
+
+def _guide(guide: str | None, null: bool) -> list[str]:
+    """Return the flags of a guide."""
+    return [] if guide is None else ["--guide", guide, *(["--guide-null"] if null else [])]
 
 
 def commands_for(rows: Sequence[Row], folders: Sequence[str]) -> list[Commands]:
@@ -49,8 +54,8 @@ def commands_for(rows: Sequence[Row], folders: Sequence[str]) -> list[Commands]:
 
 def _of(model: str, rows: Sequence[Row], folders: Sequence[str]) -> Commands:
     named = ["--model", model] if model != MODEL else []
-    guide = guides_of(rows)
-    guided = ["--guide", *guide] if len(guide) == 1 and all(guide) else []
+    guides = guides_of(rows)
+    guided = _guide(*guides[0]) if len(guides) == 1 else []
     which = list(named)
     dtypes = {str(row["dtype"]) for row in rows if row.get("dtype")}
     if len(dtypes) == 1 and dtypes != {"fp32"}:
@@ -74,7 +79,7 @@ def _of(model: str, rows: Sequence[Row], folders: Sequence[str]) -> Commands:
         shlex.join([*bench, "--out", folders[0]]),
         tuple(shlex.join([*bench, "--n", "3000", *some, "--out", folders[0]]) for some in flags),
         shlex.join(["restart-sampling", "tune", *which, "--budget", "20,43,63", *by, "--out", folders[-1]]),
-        shlex.join(["restart-sampling", "report", *folders, *named, *guided]),
+        shlex.join(["restart-sampling", "report", *folders, *named]),
     )
 
 
@@ -82,8 +87,7 @@ def _guidance(rows: Sequence[Row]) -> list[str]:
     """Return the flags of the guidance under which the newest search of the rows was made."""
     search = next((row for row in reversed(rows) if row.get("kind") in ("trial", "tuned")), {})
     config = search.get("config") or {}
-    words = ["--guide", str(search["guide"])] if search.get("guide") else []
-    words += ["--guide-null"] if search.get("guide_null") else []
+    words = _guide(*guides_of([search])[0])
     if config.get("guidance_scale", 1.0) != 1.0:
         words += ["--guidance-scale", str(config["guidance_scale"])]
         if interval := config.get("guidance_interval"):
