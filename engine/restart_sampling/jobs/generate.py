@@ -32,6 +32,7 @@ from .pipeline import KEEP_SECONDS, Result, explain
 from .progress import Display
 from .ray_workers import RayWorkers
 from .record import DECODE_MOST
+from .repeat import weights_of
 from .shards import DEFAULT_SIZE, Shards
 from .sheets import Sheets
 from .signals import Stop
@@ -68,6 +69,7 @@ def run_job(
     out: Path,
     *,
     model: str | None = None,
+    guide: str | None = None,
     label: int | None = None,
     class_: str | None = None,
     batch: int = 64,
@@ -102,6 +104,7 @@ def run_job(
         denoiser, plan, seeds: what is drawn.
         out: the job's folder.
         model: what run.json calls the model, by default the denoiser's name.
+        guide: likewise its guide.
         label: class of all samples; by default each is drawn from its seed.
         class_: the text that asked for the class, for run.json.
         batch: samples of a network call.
@@ -143,7 +146,7 @@ def run_job(
         )
     given = {"start": start, "strength": strength, "sigma": sigma, "known": known, "mask": mask, "paste": paste}
     edits = Edits.read(given, seeds, denoiser.shape)
-    if decode is None and pixels == "uint8" and denoiser.info.get("encoder", {}).get("kind") == "vae":
+    if decode is None and pixels == "uint8" and (denoiser.info.get("encoder") or {}).get("kind") == "vae":
         raise OutputError(
             f"samples of {denoiser.name!r} are latents; give the folder of their VAE as decode (--decode FOLDER) for "
             "images, or pixels='float32' (--pixels float32) and a format that holds floats for the latents"
@@ -162,7 +165,8 @@ def run_job(
         "command": command,
         "model": model or denoiser.name,
         "model_path": _path(denoiser, model),
-        "model_sha256": denoiser.info.get("sha256"),
+        **_guide(denoiser, guide),
+        **weights_of(denoiser),
         "plan": plan.config.to_dict(),
         "plan_digest": plan.digest,
         "nfe": by.plan.nfe,
@@ -190,7 +194,7 @@ def run_job(
     folder = JobFolder(out, record, overwrite, worker.rank, worker.world, per_sample)
     stop = Stop() if stop is None else stop
     try:
-        display.start(folder, denoiser.name, by.plan.nfe, batch, by.device, by.ran, worker, workers)
+        display.start(folder, called(denoiser), by.plan.nfe, batch, by.device, by.ran, worker, workers)
         for note in (*denoiser.info.get("notes", ()), *by.plan.notes):
             display.note(note)
         with display:
@@ -202,6 +206,18 @@ def run_job(
         raise explain(error, out) from error
     finally:
         folder.close()
+
+
+def called(denoiser: Denoiser) -> str:
+    """Return what a job's lines call a network: its name, with that of its guide."""
+    return denoiser.name if denoiser.guide is None else f"{denoiser.name} guided by {denoiser.guide.name}"
+
+
+def _guide(denoiser: Denoiser, guide: str | None) -> dict[str, Any]:
+    """Return the entries of run.json that say what the guide is and where its file is."""
+    if denoiser.guide is None:
+        return {}
+    return {"guide": guide or denoiser.guide.name, "guide_path": _path(denoiser.guide, guide)}
 
 
 def in_this_process(workers: int, address: str | None) -> bool:

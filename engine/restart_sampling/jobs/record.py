@@ -14,6 +14,11 @@ sealed too:
                   one for each seed
     edit_files    where the images were
 
+A network with a guide (models/guided.py) has four entries more, of which "guide_null" is then sealed too:
+
+    guide, guide_path, guide_sha256     as model, model_path and model_sha256
+    guide_null                          whether the guide is told the nulls
+
 Entries that decide nothing about the samples (batch, device, paths) may be edited. Older folders have no
 job_digest, and are checked by everything else. The weights are not sealed: they are compared with the model itself.
 """
@@ -36,7 +41,6 @@ from .shards import LARGEST, Shards, check_number
 SAMPLES = "samples"  # the folder of the samples in a job's folder
 SEALED = ("plan", "nfe", "seeds", "class", "dtype", "format", "pixels", "shard_size", "samples", "subfolders", "noise")
 DECODE_MOST = 4  # latents that are decoded at once: it takes some hundred times their memory
-SOMETIMES = ("edits", "decode")  # sealed where they are there
 MAX_BYTES = 256 << 20  # of run.json; a million single seeds need 20 MB
 REQUIRED, LEFT_OUT = object(), object()  # an entry that must be there, and one that may be missing
 IMAGES = ("start", "known", "mask")
@@ -99,6 +103,10 @@ ENTRIES = {
     "model": TEXT,
     "model_path": _optional(TEXT, None),
     "model_sha256": _optional(_digits(64)),
+    "guide": TEXT._replace(default=LEFT_OUT),
+    "guide_path": _optional(TEXT, LEFT_OUT),
+    "guide_sha256": _optional(_digits(64), LEFT_OUT),
+    "guide_null": Entry(lambda value: isinstance(value, bool), "true or false", LEFT_OUT),
     "plan": Entry(lambda value: isinstance(value, dict), "an object"),
     "plan_digest": _digits(12),
     "nfe": _integer(1, 10_000_000),
@@ -181,7 +189,7 @@ def seal(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sealed(record: Mapping[str, Any]) -> tuple[str, ...]:
-    return (*SEALED, *(name for name in SOMETIMES if name in record))
+    return (*SEALED, *(name for name in ("edits", "guide_null", "decode") if name in record))
 
 
 def digest(value: Any) -> str:

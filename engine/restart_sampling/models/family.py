@@ -37,7 +37,11 @@ class Network(nn.Module):
     Attributes:
         config: complete; with it and the state dict the network can be built again.
         label_dim: number of classes, 0 for an unconditional network.
+        class_null: class_labels of a sample without a class, in each column; None for a network that was trained on
+            classes alone, which classifier-free guidance asks nothing of.
     """
+
+    class_null: float | None = 0.0
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         """Check `config`. Raises CheckpointError for an unknown, missing or out-of-bounds entry."""
