@@ -221,8 +221,8 @@ def inference_copy(module: nn.Module, device: torch.device, dtype: torch.dtype, 
     Raises:
         BackendError: the module cannot be copied.
     """
-    if hasattr(module, "for_sampling"):
-        module = module.for_sampling()
+    if (for_sampling := getattr(module, "for_sampling", None)) is not None:
+        module = for_sampling()
     layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
     layers = [m for m in module.modules() if getattr(m, "keeps_float32", False)]
     keep = {id(t) for m in layers for t in (*m.parameters(), *m.buffers())}
