@@ -431,3 +431,10 @@ def test_edm2_resumes_as_an_unbroken_run(tmp_path):
         *zip(whole.averages.values(), parts.averages.values(), strict=True),
     ):
         assert torch.allclose(weights(one), weights(other), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dropout", "null"), [(0.0, None), (0.1, 0.0)])
+def test_a_network_trained_without_dropping_classes_has_no_null(dropout, null):
+    """So that guidance without a guide is refused, where it would mix with an output that was never trained."""
+    network = build_network(network_config(DATA, 8, "1,2", 1, "4", dropout, "edm2", 8))
+    assert network.class_null == null

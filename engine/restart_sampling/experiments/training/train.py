@@ -61,10 +61,10 @@ def network_config(
         "attn_resolutions": parsed["attn"],
         "dropout": 0.0,
     }
+    common["label_dropout"] = label_dropout if images.classes else 0.0
     if network == "edm2":
         return {"class_name": "Precond", **common, "use_fp16": False, "channels_per_head": channels_per_head}
-    dropped = label_dropout if images.classes else 0.0
-    return {"class_name": "EDMPrecond", "model_type": "SongUNet", **common, "label_dropout": dropped}
+    return {"class_name": "EDMPrecond", "model_type": "SongUNet", **common}
 
 
 @errors_in_one_line

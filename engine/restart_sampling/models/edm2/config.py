@@ -1,6 +1,7 @@
 r"""The config of an EDM2 network: its entries, and what must hold between them.
 
-The defaults are those of the authors' class `Precond`, where a missing argument means the default.
+The defaults are those of the authors' class `Precond`, where a missing argument means the default; `OURS` are entries
+that it does not have.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ OUTER = {
     "sigma_data": Field("float", 0.5, (1e-12, 1e12)),
     "logvar_channels": Field("int", 128, (1, MAX_WIDTH)),
 }
+OURS = {"label_dropout": Field("float", 0.0, (0.0, 1.0))}  # of training; above 0 the network knows "no class"
 INNER = {
     "model_channels": Field("int", 192, (1, MAX_WIDTH)),
     "channel_mult": Field("ints", [1, 2, 3, 4], (1, 64)),
@@ -41,7 +43,7 @@ SIZES = {64: "XXS", 128: "XS", 192: "S", 256: "M", 320: "L", 384: "XL", 448: "XX
 
 def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of `config` with every default filled in, checked. Raises CheckpointError."""
-    c = complete(config, {**OUTER, **INNER}, "an EDM2 network")
+    c = complete(config, {**OUTER, **OURS, **INNER}, "an EDM2 network")
     factor = 2 ** (len(c["channel_mult"]) - 1)
     if c["img_resolution"] % factor:
         raise CheckpointError(

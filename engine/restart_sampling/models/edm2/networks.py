@@ -27,10 +27,11 @@ class EDM2Network(Network):
     """
 
     concurrent = True  # forward keeps no state, so several threads may call it at once
-    class_null = None  # its authors' training never leaves the class out; their guide is a network without classes
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__(config)
+        # Its authors' training never leaves the class out; their guide is a network without classes.
+        self.class_null = 0.0 if self.config["label_dropout"] else None
         self.unet = UNet(**unet_arguments(self.config))
         self.logvar_fourier = MPFourier(self.config["logvar_channels"])
         self.logvar_linear = MPConv(self.config["logvar_channels"], 1)
