@@ -7,7 +7,7 @@ from hashlib import sha256
 
 import numpy as np
 import pytest
-from support import golden_edm2
+from support import edm2_golden
 from support.commands import run
 
 import restart_sampling as rs
@@ -33,7 +33,7 @@ def files(tmp_path_factory):
         ("guide", 500, {"model_channels": 16, "label_dim": 0}),
         ("other", 700, {"model_channels": 16, "label_dim": 0}),
     ):
-        save_safetensors(folder / f"{name}.safetensors", golden_edm2.network(first, **config), {})
+        save_safetensors(folder / f"{name}.safetensors", edm2_golden.network(config, first=first), {})
     return folder
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 import pytest
-from support import commands, golden_edm2
+from support import commands, edm2_golden
 
 import restart_sampling as rs
 from restart_sampling.experiments.measure import rows
@@ -111,8 +111,8 @@ class Size:
 def tune(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("restart_sampling.experiments.measure.evaluator.evaluator_for", lambda *given: Size())
     files = tmp_path / "main.safetensors", tmp_path / "guide.safetensors"
-    save_safetensors(files[0], golden_edm2.network(), {})
-    save_safetensors(files[1], golden_edm2.network(500, model_channels=16, label_dim=0), {})
+    save_safetensors(files[0], edm2_golden.network(), {})
+    save_safetensors(files[1], edm2_golden.network({"model_channels": 16, "label_dim": 0}, first=500), {})
     common = ["--budget", "7", "--max-nfe", "7", "--min-nfe", "3", "--n", "3", "--trials", "2", "--device", "cpu"]
     common += ["--out", tmp_path / "out", "--cache", tmp_path / "cache", "--model", files[0]]
 

@@ -200,11 +200,11 @@ def test_guides_that_are_refused(two, pipelines, folder):
 
 def test_edm2_is_guided_by_another_network_only(tmp_path):
     """Its training leaves no class out, so that its row of zeros is no null."""
-    from support import golden_edm2
+    from support import edm2_golden
 
     paths = {name: tmp_path / f"{name}.safetensors" for name in ("main", "unconditional")}
-    save_safetensors(paths["main"], golden_edm2.network(), {})
-    save_safetensors(paths["unconditional"], golden_edm2.network(500, model_channels=16, label_dim=0), {})
+    save_safetensors(paths["main"], edm2_golden.network(), {})
+    save_safetensors(paths["unconditional"], edm2_golden.network({"model_channels": 16, "label_dim": 0}, first=500), {})
     plan = rs.Plan.build(steps=3, guidance_scale=1.4)
     with pytest.raises(rs.RestartError, match=r"'class_labels' of 'main.safetensors' has none; .* \(.*--guide\)"):
         rs.Sampler(rs.load(paths["main"]), plan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import golden_edm2, literal
+from support import edm2_golden, literal
 from support.random_runs import VE, Net
 from support.replays import with_graph
 from support.tape import make_capture
@@ -134,7 +134,7 @@ def test_limiting_cases(name, device):
 
 def test_edm2_guided_by_its_unconditional_network(device):
     """As EDM2's classifier-free guidance: D_g + w·(D − D_g) with D_g told no class, in float64 by the literal loop."""
-    main, guide = golden_edm2.network(), golden_edm2.network(500, model_channels=16, label_dim=0)
+    main, guide = edm2_golden.network(), edm2_golden.network({"model_channels": 16, "label_dim": 0}, first=500)
     plan, labels = plan_of(4, restart=None, guidance_scale=1.4), torch.tensor([1, 3, 0])
 
     def D(net, classes):
@@ -195,13 +195,14 @@ def test_samples_of_edm2_by_its_authors(name, dtype, device):
     """The first two rows are of the original code, the third of a loop in float64 that was written for it."""
     options, norms = GOLDEN[name]
     plan = rs.Plan.build(steps=6, **options)
-    den = golden_edm2.denoiser().guided_by(golden_edm2.denoiser(500, model_channels=16))
+    main, guide = edm2_golden.pair()
+    den = main.guided_by(guide)
     if name.endswith("3"):
         assert [row.index for row, w in zip(plan.rows, guidance.weights(plan), strict=True) if w != 1] == [4, 5, 6, 7]
     if dtype == torch.float64:
         for each in (den, den.guide):
             each.network.double()
-    noise = 12**0.5 * (golden_edm2.u(2000, 2, 3, 8, 8) - 0.5)
+    noise = edm2_golden.latents()
     # A run begins at start + σ·ε(seed): with this start it begins at σ times the noise of the golden numbers.
     start = 80 * (noise - rs.noise.normal([0, 1], 0, (3, 8, 8)).double())
     sampler = rs.Sampler(den, plan, 2, register_dtype=dtype, device=device)
