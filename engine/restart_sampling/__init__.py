@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .common.errors import RestartError as RestartError
     from .common.errors import SeedError as SeedError
     from .integrations.load import load as load
+    from .integrations.one_call import sample as sample
     from .models.conditions import Condition as Condition
     from .models.denoiser import Denoiser as Denoiser
     from .models.files.plan_file import load_plan as load_plan
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from .plan.presets import Preset as Preset
     from .plan.presets import presets as presets
     from .sampler import noise as noise
-    from .sampler.one_call import sample as sample
     from .sampler.parity import Parity as Parity
     from .sampler.parity import parity as parity
     from .sampler.sampler import Batch as Batch
@@ -105,7 +105,7 @@ __getattr__, __dir__ = lazy(
         "parity": "sampler.parity",
         "parse_seeds": "sampler.seeds",
         "presets": "plan.presets",
-        "sample": "sampler.one_call",
+        "sample": "integrations.one_call",
     },
     modules={"errors": "common.errors", "noise": "sampler.noise"},
 )

@@ -153,8 +153,8 @@ def test_nonfinite_samples_are_not_written(tmp_path, capsys, monkeypatch):
 
     load = registry.load_model
 
-    def broken(source, device="cpu"):
-        denoiser = load(source, device)
+    def broken(source, device="cpu", **guide):
+        denoiser = load(source, device, **guide)
         forward = denoiser.network.forward
 
         def bad(net_in, c_noise, class_labels=None):
@@ -248,11 +248,17 @@ def test_restart_from_a_file(tmp_path, capsys):
     assert "no.json" in err
 
 
+STEPS_32 = ["--steps", "32", "--guidance-scale", "2.1"]
 GUIDED = {
     "none": ([], 35, ["35 NFE · Heun"]),
     "everywhere": (["--guidance-scale", "2"], 70, ["guidance scale 2: every evaluation runs the network on 2 inputs"]),
     "interval": (["--guidance-scale", "2", "--guidance-interval", "0.2,5"], 45, ["while 0.2 ≤ sigma ≤ 5: 10 of 35"]),
     "no_upper_limit": (["--guidance-scale", "2", "--guidance-interval", "5, inf"], 50, ["while 5 ≤ sigma ≤ inf"]),
+    "interval of whole steps": (
+        [*STEPS_32, "--guidance-interval", "0.28,2.9", "--guidance-interval-rounding", "grid"],
+        77,
+        ["in steps from sigma in (0.28304, 2.9015]"],
+    ),
     "rescale": (["--guidance-scale", "2", "--guidance-rescale", "0.7"], 70, ["guidance rescale 0.7"]),
     "cfg++": (["--guidance-scale", "0.6", "--guidance", "cfg++", "--solver", "euler"], 36, ["CFG++"]),
     "zero-star": (["--guidance-scale", "2", "--guidance", "zero-star", "--zero-init", "2"], 66, ["zero_init 2"]),
@@ -289,6 +295,7 @@ def test_options_of_noise(capsys):
 BAD = {
     "guidance": (["plan", "--guidance", "cfg+"], "guidance must be one of cfg, cfg++, zero-star, apg"),
     "guidance_interval": (["plan", "--guidance-interval", "5"], "two numbers with a comma between them, got '5'"),
+    "guidance_rounding": (["plan", "--guidance-interval-rounding", "up"], "must be one of none, grid, got 'up'"),
     "guidance_order": (["plan", "--guidance-interval", "5,1"], "0 ≤ low < high, got (5.0, 1.0)"),
     "eta_window": (["plan", "--eta-window", "0,1.5"], "two integers with a comma between them, got '0,1.5'"),
     "eta_window_end": (["plan", "--eta-window", "0,19"], "its end must be an integer ≤ 18"),

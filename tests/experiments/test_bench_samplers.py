@@ -223,7 +223,9 @@ def test_presets_are_candidates():
     assert runner.nfe == 43
     assert runner.plan == rs.preset("cifar10-edm-43")
     assert samplers.find("preset:cifar10-edm-sde-35").family == "sde"
-    assert {f"preset:{p.name}" for p in rs.presets()} == {c.name for c in samplers.select("presets")}
+    assert {f"preset:{p.name}" for p in rs.presets() if not p.group} == {c.name for c in samplers.select("presets")}
+    of_edm2 = {f"preset:{p.name}" for p in rs.presets() if p.group}
+    assert {c.name for c in samplers.select("preset:edm2-*")} == of_edm2
     assert engine.plan_of(candidate, 43) == runner.plan
 
 

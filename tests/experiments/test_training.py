@@ -6,6 +6,7 @@ import gzip
 import math
 import os
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from restart_sampling.experiments.datasets import (
     load_images,
 )
 from restart_sampling.experiments.measure.extractors import load_classifier, save_classifier
-from restart_sampling.experiments.training import loop
+from restart_sampling.experiments.training import averages, loop
 from restart_sampling.experiments.training.classifier import accuracy, train_classifier
 from restart_sampling.experiments.training.export import export_network
 from restart_sampling.experiments.training.train import main, network_config
@@ -137,7 +138,8 @@ def test_the_loss_is_the_weighted_denoising_error():
     y = torch.from_numpy(PIXELS[:4, None] / 127.5 - 1).float()
     noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
     sigma = np.array([0.02, 0.3, 1.0, 20.0])
-    loss = loop.edm_loss(network, network, y, None, sigma, noise)
+    trained, loss = loop.edm_loss(network, network, y, None, sigma, noise)
+    assert float(trained) == float(loss)
     c = network.parameterization.coefficients(sigma)
     want = []
     for i in range(4):
@@ -153,14 +155,16 @@ def test_the_loss_is_the_weighted_denoising_error():
 def test_rate_and_average_need_no_horizon():
     options = loop.Options(lr=1.0, warmup_steps=10, decay_steps=100)
     assert [options.rate(s) for s in (1, 10, 100, 400)] == [0.1, 1.0, 1.0, 0.5]
-    assert options.beta(1) == 0.0  # the first average is the first weights, not the initial ones
+    assert averages.beta(1, 0.1) == 0.0  # the first average is the first weights, not the initial ones
     # The remembered share does not depend on the length: after n steps the weight of the last tenth is 1 − 0.9^(γ+1).
+    assert averages.gamma_of(0.1) == pytest.approx(6.94, abs=5e-3)  # the two of EDM2, section 3.1
+    assert averages.gamma_of(0.05) == pytest.approx(16.97, abs=5e-3)
     for n in (1000, 5000):
-        kept = math.prod(options.beta(t) for t in range(int(0.9 * n) + 1, n + 1))
-        assert math.isclose(kept, 0.9 ** (options.ema_gamma + 1), rel_tol=2e-2)
+        kept = math.prod(averages.beta(t, 0.1) for t in range(int(0.9 * n) + 1, n + 1))
+        assert math.isclose(kept, 0.9**7.94, rel_tol=2e-2)
 
 
-@pytest.mark.parametrize("bad", [{"batch": 0}, {"lr": -1.0}, {"ema_gamma": -1.0}, {"P_std": 0.0}])
+@pytest.mark.parametrize("bad", [{"batch": 0}, {"lr": -1.0}, {"P_std": 0.0}])
 def test_bad_options(bad):
     with pytest.raises(RestartValueError, match=f"{next(iter(bad))} must be > 0"):
         loop.Options(**bad)
@@ -206,7 +210,7 @@ def test_a_killed_run_leaves_no_row_of_steps_that_are_made_again(tmp_path):
 def test_classes_are_dropped_at_the_stated_rate():
     seen: list[torch.Tensor] = []
     run = start()
-    run.network.config["label_dropout"] = 0.25
+    run.options = replace(run.options, label_dropout=0.25)
 
     def record(x, c_noise, labels):
         seen.append(labels.clone())
@@ -317,7 +321,7 @@ def test_bundled_model_denoises_and_uses_the_class():
     for sigma, most in ((0.2, 0.25), (1.0, 0.2), (5.0, 0.35)):
         levels = np.full(20, sigma)
         right, none, wrong = (
-            float(loop.edm_loss(network, network, y, one_hot, levels, noise))
+            float(loop.edm_loss(network, network, y, one_hot, levels, noise)[1])
             for one_hot in (labels, None, labels.roll(1, 1))
         )
         assert right < most
@@ -332,3 +336,105 @@ def test_bundled_classifier_is_as_good_as_its_card():
     part = Images("part", test.images[:2000], test.labels[:2000], test.classes)
     assert abs(accuracy(classifier, part) - classifier.card["test_accuracy"]) < 0.02
     assert classifier.card["test_accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("std", [0.0, 0.3, -1.0])
+def test_a_length_that_no_average_has(std):
+    with pytest.raises(RestartValueError, match="the length of an average, sigma_rel, must be"):
+        loop.Options(ema_stds=(std,))
+
+
+@pytest.mark.parametrize("std", [0.03, 0.05, 0.07, 0.1, 0.15, 0.2])
+def test_averages_of_other_lengths_are_made_of_stored_ones(std):
+    """Against the average itself, of a path of known values, far from steady: an error of a hundredth of its change."""
+    path = [math.exp(-t / 150) + 0.3 * math.sin(t / 40) for t in range(1, 641)]
+    stored, now = {}, dict.fromkeys((0.05, 0.1), 0.0)
+    wanted = 0.0
+    for t, value in enumerate(path, 1):
+        wanted += (1 - averages.beta(t, std)) * (value - wanted)
+        for one in now:
+            now[one] += (1 - averages.beta(t, one)) * (value - now[one])
+        if t % 16 == 0:
+            stored |= {(t, one): now[one] for one in now}
+    shares = averages.weights(list(stored), 640, std)
+    assert sum(shares) == pytest.approx(1, abs=1e-9)
+    assert float(shares @ np.array(list(stored.values()))) == pytest.approx(wanted, abs=5e-3)
+
+
+def test_an_average_that_was_stored_is_made_of_itself():
+    stored = [(t, s) for t in (100, 200, 300) for s in (0.05, 0.1)]
+    shares = averages.weights(stored, 200, 0.05)
+    assert shares == pytest.approx([0, 0, 1, 0, 0, 0], abs=1e-6)
+
+
+def edm2(**options) -> loop.Run:
+    config = network_config(DATA, 8, "1,2", 1, "4", 0.1, "edm2", 8)
+    return loop.start(config, replace(OPTIONS, **options), "tiny", torch.device("cpu"))
+
+
+def test_the_loss_of_a_network_that_predicts_its_uncertainty():
+    """EDM2, eq. 21: error/exp(u) + u, and its least value over u is at u = ln(error)."""
+    network = build_network(network_config(DATA, 8, "1,2", 1, "4", 0.1, "edm2", 8), seed=0)
+    network.requires_grad_(True)
+    y = torch.from_numpy(PIXELS[:4, None] / 127.5 - 1).float()
+    noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+    sigma = np.array([0.02, 0.3, 1.0, 20.0])
+    trained, loss = loop.edm_loss(network, network, y, None, sigma, noise)
+    c_noise = torch.from_numpy(np.log(sigma) / 4).float()
+    u = network.logvar(c_noise).double()
+    errors = torch.stack(
+        [loop.edm_loss(network, network, y[i : i + 1], None, sigma[i : i + 1], noise[i : i + 1])[1] for i in range(4)]
+    )
+    assert float(loss) == pytest.approx(float(errors.mean()), rel=1e-5)
+    assert float(trained.detach()) == pytest.approx(float((errors / u.exp() + u).mean().detach()), rel=1e-5)
+
+
+def test_training_edm2_keeps_weights_at_unit_length_and_learns(tmp_path):
+    run = edm2()
+    seen: list[float] = []
+    loop.train(
+        run,
+        DATA,
+        tmp_path,
+        minutes=1,
+        max_steps=24,
+        every=8,
+        store_steps=8,
+        report=lambda _, loss, __: seen.append(loss),
+    )
+    assert seen[-1] < 0.8 * seen[0]
+    run.network.constrain()
+    for name, weight in run.network.named_parameters():
+        if weight.ndim:
+            rms = weight.detach().square().mean(dim=tuple(range(1, weight.ndim))).sqrt()
+            assert torch.allclose(rms, torch.ones_like(rms), atol=1e-3), name
+    assert [(one.step, one.std) for one in averages.stored_in(tmp_path / "averages")] == [
+        (step, std) for step in (8, 16, 24) for std in (0.05, 0.1)
+    ]
+    network, card = load_safetensors(export_network(run, DATA, tmp_path / "net.safetensors", tmp_path, 0.08))
+    assert card["training"]["average"] == 0.08
+    between = [weights(net) for net in (run.averages[0.05], run.averages[0.1])]
+    gap = float((between[0] - between[1]).norm())
+    assert float((weights(network) - between[1]).norm()) < gap  # between the two
+    with pytest.raises(CheckpointError, match="no stored averages"):
+        export_network(run, DATA, tmp_path / "net.safetensors", tmp_path / "nowhere", 0.08)
+
+
+def test_edm2_resumes_as_an_unbroken_run(tmp_path):
+    whole, parts = edm2(), edm2()
+    loop.train(whole, DATA, tmp_path / "whole", minutes=1, max_steps=4)
+    loop.train(parts, DATA, tmp_path / "parts", minutes=1, max_steps=2)
+    parts = loop.resume(tmp_path / "parts" / "checkpoint.pt", torch.device("cpu"))
+    loop.train(parts, DATA, tmp_path / "parts", minutes=1, max_steps=4)
+    for one, other in (
+        (whole.network, parts.network),
+        *zip(whole.averages.values(), parts.averages.values(), strict=True),
+    ):
+        assert torch.allclose(weights(one), weights(other), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dropout", "null"), [(0.0, None), (0.1, 0.0)])
+def test_a_network_trained_without_dropping_classes_has_no_null(dropout, null):
+    """So that guidance without a guide is refused, where it would mix with an output that was never trained."""
+    network = build_network(network_config(DATA, 8, "1,2", 1, "4", dropout, "edm2", 8))
+    assert network.class_null == null

@@ -136,3 +136,79 @@ def test_folders_that_are_damaged_or_no_pipelines(folder, tmp_path):
 def test_a_pipeline_pins_no_file(pipelines):
     with pytest.raises(CheckpointError, match="sha256 pins a file"):
         rs.load(pipelines.ddpm(), sha256="0" * 64)
+
+
+# --- a guide
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Files of two networks, the second without classes."""
+    paths = tmp_path / "main.safetensors", tmp_path / "guide.safetensors"
+    for seed, (path, label_dim) in enumerate(zip(paths, (3, 0), strict=True)):
+        save_safetensors(path, build_network(SMALL | {"label_dim": label_dim}, seed=seed), {})
+    return paths
+
+
+def test_a_guide_is_another_file_a_name_or_a_denoiser(two):
+    main, guide = two
+    plan = rs.Plan.build(steps=4, guidance_scale=1.5)
+    by_hand = rs.load(main).guided_by(rs.load(guide))
+    want = rs.sample(by_hand, plan, range(3))
+    assert not torch.equal(want, rs.sample(rs.load(main), rs.Plan.build(steps=4), range(3)))
+    for given in (guide, str(guide), rs.load(guide)):
+        den = rs.load(main, guide=given)
+        assert torch.equal(rs.sample(den, plan, range(3)), want)
+        assert (den.name, den.guide.name) == ("main.safetensors", "guide.safetensors")
+        assert repr(den).endswith("on cpu, guided by 'guide.safetensors')")
+        assert den.info["guide"]["path"] == str(guide) and den.info["path"] == str(main)
+    assert rs.load("fashion-mnist", guide="fashion-mnist").guide.name == "fashion-mnist"
+
+
+def test_the_two_have_names_of_their_own(two):
+    """Whatever names a network's samples names those of both files, and whether the guide is told the null."""
+    main, guide = two
+    found = [rs.load(main), rs.load(main, guide=guide), rs.load(main, guide=main)]
+    found += [rs.load(main, guide=main, guide_null=True)]
+    assert len({den.info["sha256"] for den in found}) == 4
+    assert all(den.info["network_sha256"] == found[0].info["sha256"] for den in found[1:])
+    assert found[1].info["guide"]["sha256"] == rs.load(guide).info["sha256"]
+    assert len({den.weights_sha256() for den in found[:3]}) == 3
+    function = rs.Denoiser.from_function(lambda x, sigma, class_labels: x, (1, 8, 8), label_dim=3)
+    assert "sha256" not in function.guided_by(function).info
+
+
+def test_a_guide_that_is_told_the_null_is_classifier_free_guidance(two):
+    plan = rs.Plan.build(steps=4, guidance_scale=1.5)
+    den = rs.load(two[0], guide=two[0], guide_null=True)
+    want = rs.sample(rs.load(two[0]), plan, range(3))
+    assert (rs.sample(den, plan, range(3)) - want).abs().max() <= 1e-5 * want.abs().max()
+
+
+def test_guides_that_are_refused(two, pipelines, folder):
+    main, guide = two
+    for source, other in ((pipelines.ddpm(), guide), (folder, guide), (main, pipelines.ddpm()), (main, folder)):
+        with pytest.raises(CheckpointError, match="guide is for networks of model files"):
+            rs.load(source, guide=other)
+    with pytest.raises(rs.RestartError, match=r"no model file 'nowhere\.pkl'"):
+        rs.load(main, guide="nowhere.pkl")
+    with pytest.raises(rs.RestartError, match=r"condition 'class_labels' of 'guide\.safetensors' is none"):
+        rs.load(guide, guide=main)
+    with pytest.raises(rs.RestartError, match="guide_null says what a guide is told, and no guide is given"):
+        rs.load(main, guide_null=True)
+
+
+def test_edm2_is_guided_by_another_network_only(tmp_path):
+    """Its training leaves no class out, so that its row of zeros is no null."""
+    from support import edm2_golden
+
+    paths = {name: tmp_path / f"{name}.safetensors" for name in ("main", "unconditional")}
+    save_safetensors(paths["main"], edm2_golden.network(), {})
+    save_safetensors(paths["unconditional"], edm2_golden.network({"model_channels": 16, "label_dim": 0}, first=500), {})
+    plan = rs.Plan.build(steps=3, guidance_scale=1.4)
+    with pytest.raises(rs.RestartError, match=r"'class_labels' of 'main.safetensors' has none; .* \(.*--guide\)"):
+        rs.Sampler(rs.load(paths["main"]), plan)
+    guided = rs.load(paths["main"], guide=paths["unconditional"])
+    assert not torch.equal(rs.sample(guided, plan, [0, 1]), rs.sample(guided, rs.Plan.build(steps=3), [0, 1]))
+    with pytest.raises(rs.RestartError, match="null=True needs a null of condition 'class_labels'"):
+        rs.load(paths["main"], guide=paths["main"], guide_null=True)

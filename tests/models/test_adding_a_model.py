@@ -95,7 +95,7 @@ for change, message in (
         assert str(error) == message, error
     else:
         raise AssertionError(change)
-assert list(known()) == ["EDMPrecond", "VPPrecond", "VEPrecond", "iDDPMPrecond", "TrigFlowNet"]
+assert list(known()) == ["EDMPrecond", "VPPrecond", "VEPrecond", "iDDPMPrecond", "Precond", "TrigFlowNet"]
 """
 
 

@@ -418,7 +418,7 @@ def test_one_c_noise_is_embedded_once():
 
 
 BAD_CONFIGS = [
-    ({"class_name": "Precond"}, "class_name must be one of EDMPrecond"),
+    ({"class_name": "StylePrecond"}, "class_name must be one of EDMPrecond"),
     ({"model_type": "UNet"}, "model_type must be one of SongUNet, DhariwalUNet"),
     ({"channel_mlt": [1]}, "did you mean 'channel_mult'"),
     ({"model_channels": 0}, r"model_channels must be an integer ≥ 4, got 0"),

@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from support import edm2_forge, edm2_golden
 from support import pickle_forge as forge
 from support.pickle_attacks import ATTACKS, TINY, sketch
 
@@ -32,6 +33,13 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def tiny():
     return build_network(TINY, seed=0)
+
+
+@pytest.fixture(scope="module")
+def edm2():
+    """The smallest network of EDM2 that has every kind of module."""
+    small = {"img_resolution": 4, "model_channels": 4, "channels_per_head": 4, "attn_resolutions": [2], "label_dim": 2}
+    return edm2_golden.network(small | {"img_channels": 4, "logvar_channels": 8})
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +67,8 @@ import os, subprocess, socket
 open({flag!r}, "w").write("the source text was run")
 os.system("true")
 class EDMPrecond: pass
+class Precond: pass
+class StabilityVAEEncoder: pass
 """
 TRIPWIRE = """
 import sys, pathlib
@@ -67,7 +77,7 @@ import torch
 torch.set_num_threads(1)
 import restart_sampling as rs
 folder = pathlib.Path({folder!r})
-rs.load(folder / "honest.pkl"), rs.load(folder / "honest.pt")
+rs.load(folder / "honest.pkl"), rs.load(folder / "honest.pt"), rs.load(folder / "honest-edm2.pkl")
 try:
     rs.load(folder / "refused.pkl")
 except rs.CheckpointError:
@@ -98,11 +108,12 @@ print(len(events) > 0)
 """
 
 
-def test_nothing_in_a_file_is_run(tmp_path, tiny, state):
+def test_nothing_in_a_file_is_run(tmp_path, tiny, edm2, state):
     """Every attack, and hostile files with good weights, under an audit hook: they load or are refused, no more."""
     flag = tmp_path / "was-run"
     (tmp_path / "honest.pkl").write_bytes(forge.snapshot(tiny))
     (tmp_path / "honest.pt").write_bytes(state)
+    (tmp_path / "honest-edm2.pkl").write_bytes(edm2_forge.snapshot(edm2))
     (tmp_path / "refused.pkl").write_bytes(ATTACKS["os.system"][0])
     attacks = tmp_path / "attacks"
     attacks.mkdir()
@@ -110,6 +121,10 @@ def test_nothing_in_a_file_is_run(tmp_path, tiny, state):
     (attacks / "hostile2.pkl").write_bytes(forge.snapshot(tiny, 2, source=source))
     (attacks / "hostile4.pkl").write_bytes(forge.snapshot(tiny, 4, source=source))
     (attacks / "hostile.pt").write_bytes(forge.training_state(tiny, source=source))
+    encoder = edm2_forge.vae(source)
+    for protocol in (2, 4):
+        content = edm2_forge.snapshot(edm2, protocol, source=source, encoder=encoder)
+        (attacks / f"hostile-edm2-{protocol}.pkl").write_bytes(content)
     for i, (content, _) in enumerate(ATTACKS.values()):
         if len(content) < 200_000:  # the long ones are slow and have no code
             (attacks / f"{i}.pkl").write_bytes(content)
@@ -117,11 +132,12 @@ def test_nothing_in_a_file_is_run(tmp_path, tiny, state):
     paths = [str(ROOT / p) for p in ("engine", "kernels", "bindings")]
     code = TRIPWIRE.format(paths=paths, folder=str(tmp_path))
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.splitlines() == [f"3 {count - 3} [] [] []", "True"]
+    assert run.stdout.splitlines() == [f"5 {count - 5} [] [] []", "True"]
     assert not flag.exists()
 
 
-def test_the_hostile_source_is_one_that_pickle_would_run(tmp_path, tiny):
+@pytest.mark.parametrize("family", ["edm", "edm2"])
+def test_the_hostile_source_is_one_that_pickle_would_run(tmp_path, tiny, edm2, family):
     """The fixture is no dud: a reader that executes module_src, as the original does, falls into it."""
     flag = tmp_path / "was-run"
 
@@ -131,7 +147,9 @@ def test_the_hostile_source_is_one_that_pickle_would_run(tmp_path, tiny):
                 return lambda meta: exec(meta["module_src"], {}) or meta
             return super().find_class(module, name)
 
-    Careless(io.BytesIO(forge.snapshot(tiny, source=HOSTILE.format(flag=str(flag))))).load()
+    source = HOSTILE.format(flag=str(flag))
+    content = forge.snapshot(tiny, source=source) if family == "edm" else edm2_forge.snapshot(edm2, source=source)
+    Careless(io.BytesIO(content)).load()
     assert flag.read_text() == "the source text was run"
 
 
@@ -146,14 +164,16 @@ def test_no_opcode_is_more_than_it_has_to_be():
 
 
 MODELS = ROOT / "engine/restart_sampling/models"
-READER = [*sorted((MODELS / "files/pickles").glob("*.py")), MODELS / "edm/pickled.py"]
+FAMILIES = [MODELS / "edm/pickled.py", MODELS / "edm2/pickled.py", MODELS / "encoder.py"]
+READER = [*sorted((MODELS / "files/pickles").glob("*.py")), *FAMILIES]
 
 
 def test_the_reader_is_where_the_next_test_looks():
-    assert {"machine.py", "values.py", "modules.py", "pickled.py"} <= {file.name for file in READER if file.is_file()}
+    assert {"machine.py", "values.py", "modules.py", "encoders.py"} <= {file.name for file in READER}
+    assert all(file.is_file() for file in READER)
 
 
-@pytest.mark.parametrize("name", READER, ids=lambda p: p.name)
+@pytest.mark.parametrize("name", READER, ids=lambda p: p.relative_to(MODELS).as_posix())
 def test_the_reader_names_nothing_that_runs(name):
     used = set()
     for node in ast.walk(ast.parse(name.read_text())):
@@ -265,6 +285,30 @@ def test_hundreds_of_mutated_snapshots(protocol, tiny, trials):
     generator, places = random.Random(trials.start(protocol)), opcode_places(content)
     counts = Counter(outcome(mutated(content, generator, places)) for _ in range(trials.count(500)))
     assert counts["refused"] > 300 and counts["loaded"] > 10
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("encoder", ["rgb", "vae"])
+def test_hundreds_of_mutated_edm2_snapshots(protocol, encoder, edm2, trials):
+    """Network and encoder: either both are loaded, or the file is refused."""
+    content = edm2_forge.snapshot(edm2, protocol, encoder=getattr(edm2_forge, encoder)())
+    assert outcome(content) == "loaded"
+    generator, places = random.Random(trials.start(protocol + len(encoder))), opcode_places(content)
+    counts = Counter(outcome(mutated(content, generator, places)) for _ in range(trials.count(500)))
+    assert counts["refused"] > 300 and counts["loaded"] > 4
+
+
+def test_hundreds_of_mutated_encoders(edm2, trials):
+    """A file whose network is good: every mutation is in the encoder, which comes first."""
+    content = edm2_forge.snapshot(edm2, encoder=edm2_forge.vae())
+    end = content.index(b"dataset_kwargs")
+    assert end < len(content) // 10
+    generator, counts = random.Random(trials.start(1)), Counter()
+    places = [p for p in opcode_places(content) if p < end]
+    for _ in range(trials.count(500)):
+        head = mutated(content[:end], generator, places)
+        counts[outcome(head + content[end:])] += 1
+    assert counts["refused"] > 300 and counts["loaded"] > 2
 
 
 def test_mutated_zip_archives(state, trials):

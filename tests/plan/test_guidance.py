@@ -11,6 +11,7 @@ import restart_sampling as rs
 from restart_sampling.common.errors import ConfigError
 from restart_sampling.models import parameterization
 from restart_sampling.plan.guidance import weights
+from restart_sampling.plan.start import beginning
 from restart_sampling.sampler.table import bind
 
 
@@ -117,3 +118,102 @@ def test_recipes_of_before_keep_their_digests():
 
 
 FASHION = "b30d77921c7c"
+
+
+# --- the interval of arXiv 2404.07724: (lo, hi] rounded to the grid, w constant within a step
+
+EDM32 = dict(steps=32, guidance_interval_rounding="grid")
+# (lo, hi], w, the first and the last guided step, and evaluations of the guide
+PAPER = {
+    "S, FID": ((0.28, 2.90), 2.1, 15, 21, 14),
+    "S, FD": ((0.60, 5.00), 3.2, 13, 19, 14),
+    "XXL, FID": ((0.19, 1.61), 2.0, 17, 22, 12),
+    "XXL, FD": ((0.60, 5.00), 2.9, 13, 19, 14),
+}
+
+
+def guided_steps(plan):
+    """The steps of which every evaluation is guided, and those of which only some are."""
+    W, row, whole, part = weights(plan), 0, [], []
+    for i, step in enumerate(plan.steps):
+        inside = W[row : row + len(step.stages)] != 1
+        row += len(step.stages)
+        whole += [i] * bool(inside.all())
+        part += [i] * bool(inside.any() and not inside.all())
+    return whole, part
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_intervals_of_the_paper(name):
+    interval, w, first, last, evaluations = PAPER[name]
+    plan = rs.Plan.build(guidance_scale=w, guidance_interval=interval, **EDM32)
+    assert guided_steps(plan) == ([*range(first, last + 1)], [])
+    assert (plan.nfe, plan.network_calls) == (63, 63 + evaluations)
+    assert (bind(plan, parameterization.edm()).kinds == np.where(weights(plan) != 1, 2, 1)).all()
+
+
+def test_levels_that_the_paper_rounds_to():
+    grid = rs.Plan.build(steps=32).grid
+    found = [float(f"{grid[i]:.6g}") for i in (13, 15, 17, 20, 22, 23)]
+    assert found == [4.99911, 2.90153, 1.60857, 0.597700, 0.283044, 0.188600]
+    plan = rs.Plan.build(guidance_scale=2.1, guidance_interval=(0.28, 2.90), **EDM32)
+    assert (
+        "in steps from sigma in (0.28304, 2.9015] (asked 0.28 … 2.9, rounded to the grid): 14 of 63" in plan.explain()
+    )
+
+
+def test_without_rounding_each_evaluation_counts_by_its_own_level():
+    """It guides the corrector of the step above, and not that of the last step (facts of arXiv 2404.07724)."""
+    plan = rs.Plan.build(steps=32, guidance_scale=2.0, guidance_interval=(0.19, 1.61))
+    assert guided_steps(plan) == ([*range(17, 22)], [16, 22])
+
+
+def test_rounding_leaves_ends_without_limit_alone():
+    for interval in ((0.0, None), (0.0005, 200.0)):
+        plan = rs.Plan.build(guidance_scale=2.0, guidance_interval=interval, **EDM32)
+        assert guided_steps(plan) == ([*range(32)], [])
+    plan = rs.Plan.build(guidance_scale=2.0, guidance_interval=(1.55, 1.65), **EDM32)
+    assert guided_steps(plan) == ([], []) and plan.network_calls == plan.nfe
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpm3", "dpm++2m", "edm-stochastic"])
+def test_rounding_guides_whole_steps_of_any_solver(solver):
+    """Churn lifts the level at which a step evaluates, and not the step."""
+    churn = {"s_churn": 20.0} if solver == "edm-stochastic" else {}
+    plan = rs.Plan.build(solver=solver, guidance_scale=2.1, guidance_interval=(0.28, 2.90), **EDM32, **churn)
+    assert guided_steps(plan) == ([*range(15, 22)], [])
+
+
+@pytest.mark.parametrize(("t_max", "inside"), [(3.0, [1, 2, 4, 5]), (1.5, [0, 1, 2, 3, 4, 5])])
+def test_rounding_in_restart_intervals(t_max, inside):
+    """A step there counts by the level at which it begins, the first of each repeat at t_max."""
+    options = dict(steps=18, restart=[4, 2, 0.3, t_max], guidance_scale=2.0, restart_gamma=0.05)
+    plan = rs.Plan.build(**options, guidance_interval=(0.3, 2.0), guidance_interval_rounding="grid")
+    (interval,) = plan.intervals
+    lo, hi = plan.grid[interval.index], min(plan.grid, key=lambda t: abs(t - 2.0))
+    repeat = interval.levels[:-1]
+    begins = [*plan.grid[: interval.index], *repeat, *repeat, *plan.grid[interval.index : -1]]
+    want = [i for i, t in enumerate(begins) if lo < t <= hi]
+    assert guided_steps(plan) == (want, [])
+    assert [i - interval.index for i in want if plan.steps[i].interval is not None] == inside
+
+
+def test_rounding_is_that_of_the_grid_as_it_runs():
+    """Levels that the network does not know are cut off first, and the rest of a plan has the points it had."""
+    plan = rs.Plan.build(guidance_scale=2.1, guidance_interval=(0.28, 2.90), **EDM32)
+    moved = plan.for_network(0.01, 40.0)
+    lo, hi = (min(moved.grid, key=lambda t: abs(t - end)) for end in (0.28, 2.90))
+    assert guided_steps(moved)[0] == [i for i, t in enumerate(moved.grid) if lo < t <= hi]
+    later = beginning(plan, sigma=10.0)
+    skipped = len(plan.steps) - len(later.steps)
+    assert guided_steps(later) == ([i - skipped for i in range(15, 22)], [])
+
+
+def test_the_option_of_rounding_is_checked_and_kept():
+    with pytest.raises(ConfigError, match="guidance_interval_rounding must be one of none, grid, got 'up'"):
+        rs.Plan.build(guidance_interval_rounding="up")
+    plan = rs.Plan.build(guidance_scale=2.1, guidance_interval=(0.28, 2.90), **EDM32)
+    again = rs.Plan.build(**plan.config.to_dict())
+    assert again == plan and again.digest == plan.digest
+    assert plan.digest != rs.Plan.build(steps=32, guidance_scale=2.1, guidance_interval=(0.28, 2.90)).digest
+    assert "guidance_interval_rounding" not in rs.Plan.build(steps=32).config.to_dict()

@@ -10,7 +10,8 @@ from restart_sampling.plan.notation import RestartConfig, snap
 from restart_sampling.plan.presets import Preset, find, presets
 from restart_sampling.plan.schedule import get_schedule, sd_sigmas
 
-ALL = tuple(p for p in presets() if p.source != "this package")  # the published ones
+# The published ones; those of EDM2 have a file of their own.
+ALL = tuple(p for p in presets() if p.source != "this package" and not p.group)
 RESTART = [p for p in ALL if "restart" in p.plan_options]
 
 

@@ -54,6 +54,18 @@ def test_a_guided_run_counts_every_sample_twice(bundled):
     assert choose_batch(bundled, 10**6, "cpu", guided=True) <= choose_batch(bundled, 10**6, "cpu") / 2 + 1
 
 
+def test_a_guide_has_a_batch_of_its_own(bundled):
+    """The two are called one after the other, so the larger one decides."""
+    wide = rs.Denoiser(
+        build_network(bundled.network.config | {"model_channels": 64}), *list(vars(bundled).values())[1:4]
+    )
+    alone = [choose_batch(den, 10**6, "cpu") for den in (bundled, wide)]
+    assert alone[1] < alone[0]
+    assert choose_batch(bundled.guided_by(bundled), 10**6, "cpu", guided=True) == alone[0]
+    assert choose_batch(bundled.guided_by(wide), 10**6, "cpu", guided=True) == alone[1]
+    assert choose_batch(bundled.guided_by(wide), 10**6, "cpu") == alone[0]
+
+
 def test_an_activation_beyond_the_limit_is_one_sample_a_call():
     assert choose_batch(plain((16, 512, 512)), 100, "cpu") == 1
 

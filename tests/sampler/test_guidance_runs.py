@@ -340,18 +340,34 @@ def refusals():
     yield main, other(vp()), {}, "another parameterization"
     yield other(iddpm()), other(iddpm(np.array([80.0, 20.0, 5.0, 1.0, 0.1, 0.01, 0.0]))), {}, "another parameterization"
     yield main, other(shape=(1, 3, 4)), {}, "they must be equal"
-    yield main, other(conditions=told), {}, "both networks are told the same"
-    yield other(conditions=told), main, {}, "both networks are told the same"
+    yield main, other(conditions=told), {}, "condition 'mean' of 'main' is none and that of the guide 'guide' float32"
+    yield (
+        other(conditions={"mean": rs.Condition((2,))}),
+        other(conditions=told),
+        {},
+        "those it has must be the network's",
+    )
     yield main, base, {}, "guided_by needs a Denoiser"
     yield main, main.guided_by(other()), {}, "'main' has a guide of its own, 'guide'"
     yield main.guided_by(other()), other(), {}, "'main' has a guide of its own, 'guide'"
     bare = {"mean": rs.Condition(())}
     yield other(conditions=bare), other(conditions=bare), dict(null=True), "needs a null of condition 'mean'"
+    shared = {"mean": rs.Condition((), shared=True)}
+    yield other(conditions=told), other(conditions=shared), {}, "that of the guide 'guide' float32 .., shared"
+    yield main, other(augmented_dim=128), {}, "are none of 'main' and D = 128 of the guide"
+    named = (other(label_dim=3, classes=names) for names in (("a", "b", "c"), ("a", "c", "b")))
+    yield *named, {}, "have other names"
+    encoded = (other(info={"encoder": {"kind": "vae", "scale": [scale]}}) for scale in (0.1, 0.2))
+    yield *encoded, {}, "are encoded otherwise"
+    yield other(info={"encoder": {"kind": "rgb"}}), other(), {}, None
+    yield other(label_dim=3, classes=("a", "b", "c")), other(label_dim=3), {}, None
+    yield other(conditions=told), main, {}, None
+    yield other(conditions=bare), main, dict(null=True), None
     yield main, other(edm(0.5, 100.0, 200.0)), {}, None
     yield other(edm(0.5, 0.01, 1.0)), other(edm(0.5, 2.0, 80.0)), {}, "another parameterization"
 
 
-@pytest.mark.parametrize("place", range(12))
+@pytest.mark.parametrize("place", range(20))
 def test_networks_that_do_not_go_together(place):
     main, guide, options, reason = list(refusals())[place]
     if reason is None:

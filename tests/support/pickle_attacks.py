@@ -21,6 +21,8 @@ TINY = {
     "attn_resolutions": [],
 }
 ARGUMENTS = {n: v for n, v in TINY.items() if n != "class_name"}
+EDM2 = {"img_resolution": 8, "img_channels": 3, "label_dim": 5}
+EDM2_SAID = {"_init_kwargs": EDM2, **EDM2, "use_fp16": True, "sigma_data": 0.5}
 
 
 def pickled(*code: bytes, protocol: int = 4) -> bytes:
@@ -35,6 +37,11 @@ def module(parameters=None, buffers=None, modules=None, class_name="EDMPrecond",
     parts = {"_parameters": parameters or {}, "_buffers": buffers or {}, "_modules": modules or {}}
     kwargs = ARGUMENTS if class_name == "EDMPrecond" else {}
     return persistent(class_name, {**parts, "_init_args": (), "_init_kwargs": kwargs, **state})
+
+
+def sketched():
+    """A network of EDM without weights."""
+    return module(modules={"model": module(class_name="SongUNet")})
 
 
 def inner(parameters):
@@ -89,7 +96,7 @@ def doubled(depth):
 GOOD = forge.storage_blob(struct.pack("<4f", 1, 2, 3, 4), torch.float32)
 EVIL = b"cos\nsystem\nX\x04\x00\x00\x00true\x85R."
 HUGE = struct.pack("<Q", 2**62)
-GLOBAL = r"refused the global {}, which no EDM or PFGM\+\+ checkpoint needs"
+GLOBAL = r"refused the global {}, which no EDM, EDM2 or PFGM\+\+ checkpoint needs"
 ATTACKS = {
     # code
     "os.system": (emitted({"ema": Call("os.system", ("true",))}), GLOBAL.format("os.system")),
@@ -215,7 +222,34 @@ ATTACKS = {
         "not one dict",
     ),
     "class name with content": (emitted({"ema": persistent("EDM\nPrecond", {})}), "no class_name"),
-    "EDM2": (emitted({"ema": module(class_name="Precond")}), "EDM2 networks are not supported"),
+    "EDM2 without arguments": (emitted({"ema": module(class_name="Precond")}), "img_resolution is missing"),
+    "EDM2 without a network": (
+        emitted({"ema": module(class_name="Precond", _init_kwargs=EDM2, **EDM2)}),
+        "no inner network of the class UNet under the name unet",
+    ),
+    "EDM2 around another network": (
+        emitted({"ema": module(modules={"unet": module(class_name="ViT")}, class_name="Precond", **EDM2_SAID)}),
+        "no inner network of the class UNet under the name unet",
+    ),
+    "an encoder of another class": (
+        emitted({"encoder": persistent("os", {}), "ema": module(modules={"model": module(class_name="SongUNet")})}),
+        "an encoder of the class os is not supported, only StandardRGBEncoder, StabilityVAEEncoder",
+    ),
+    "an encoder in itself": (
+        emitted({"encoder": Raw(b"}q\xffX\x05\x00\x00\x00scaleh\xffs"), "ema": sketched()}, 2),
+        "the encoder is not a persistent object",
+    ),
+    "an array of a global": (emitted(Call("numpy.core.multiarray._reconstruct", (Global("os.system"),))), "os.system"),
+    "an array class that is called": (emitted(Call("numpy.ndarray", ((1 << 40,),))), "something is called that must"),
+    "an array class that is made": (emitted(New("numpy.ndarray")), "an object is made that must not be"),
+    "another function of numpy": (
+        emitted(Call("numpy._core.multiarray.frombuffer", (b"x",))),
+        GLOBAL.format("numpy._core.multiarray.frombuffer"),
+    ),
+    "an array as the network": (
+        emitted({"ema": Call("numpy.core.multiarray._reconstruct", (Global("numpy.ndarray"), (0,), b"b"))}),
+        "a module is needed where something else stands",
+    ),
     "another class": (
         emitted({"ema": module(class_name="Generator")}),
         "class Generator is not supported, only EDMPrecond",

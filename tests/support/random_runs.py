@@ -87,6 +87,7 @@ class Case:
     guide: bool = False
     null_guide: bool = False
     told: tuple[str, ...] = ()
+    guide_told: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
     n: int = 1
     batch_size: int = 1
@@ -230,19 +231,23 @@ def make(seed):
         "bias": torch.randn(case.shape, generator=generator) / 2,
     }
     case.edits = edits(rng, case, generator)
+    later = random.Random(f"later {seed}")  # so that what came later leaves the rest of a seed's case as it was
+    case.guide_told = tuple(name for name in case.told if later.random() < 0.6)
+    for options in case.plans:
+        if "guidance_interval" in options and later.random() < 0.4:
+            options["guidance_interval_rounding"] = "grid"
     return case
 
 
 def denoiser_of(case, nets):
     """The denoiser of a case; `nets` are its network and, if it has one, its guide's."""
     parameters = (VE if case.process == "ve" else FLOW)[case.network]
-    conditions = {}
-    if "mean" in case.told:
-        conditions["mean"] = rs.Condition((), null=-0.25)
-    if "bias" in case.told:
-        conditions["bias"] = rs.Condition(case.shape, shared=True)
-    classes = 3 if "class_labels" in case.told else 0
-    found = [rs.Denoiser(net, parameters, case.shape, classes, conditions=conditions) for net in nets]
+    declared = {"mean": rs.Condition((), null=-0.25), "bias": rs.Condition(case.shape, shared=True)}
+    found = []
+    for net, told in zip(nets, (case.told, case.guide_told), strict=False):
+        conditions = {name: spec for name, spec in declared.items() if name in told}
+        classes = 3 if "class_labels" in told else 0
+        found.append(rs.Denoiser(net, parameters, case.shape, classes, conditions=conditions))
     return found[0].guided_by(found[1], null=case.null_guide) if len(found) > 1 else found[0]
 
 
@@ -254,23 +259,20 @@ def literal_samples(case, plan, denoiser, nets, dtype=torch.float64):
         plan = beginning(plan, case.edits.get("strength"), case.edits.get("sigma"))
     edits = {name: value.to(dtype).expand(case.n, *case.shape) for name, value in edits.items()}
 
-    def told(null):
-        values = {}
-        if "mean" in case.told:
-            values["mean"] = torch.full((case.n,), -0.25) if null else case.values["mean"]
-        if "class_labels" in case.told:
-            values["class_labels"] = torch.eye(3)[case.values["class_labels"]] * (not null)
-        if "bias" in case.told:
-            values["bias"] = case.values["bias"]
-        return values
+    def told(names, null):
+        labels = torch.eye(3)[case.values["class_labels"]] * (not null)
+        mean = torch.full((case.n,), -0.25) if null else case.values["mean"]
+        values = {"mean": mean, "class_labels": labels, "bias": case.values["bias"]}
+        return {name: value for name, value in values.items() if name in names}
 
-    def F(net, null):
-        return lambda net_in, c_noise: net.output(net_in, c_noise, **told(null))
+    def F(net, names, null):
+        return lambda net_in, c_noise: net.output(net_in, c_noise, **told(names, null))
 
-    second = F(nets[1], case.null_guide) if len(nets) > 1 else F(nets[0], True)
+    own = case.told
+    second = F(nets[1], case.guide_told, case.null_guide) if len(nets) > 1 else F(nets[0], own, True)
     x, calls = literal.run(
         plan,
-        F(nets[0], False),
+        F(nets[0], own, False),
         case.seeds,
         case.shape,
         D_u=second,

@@ -10,7 +10,7 @@ import typer
 
 from ..common.errors import ConfigError, RestartValueError
 from ..plan.notation import RestartConfig
-from .options import Device, Dtype, budgets, check_least, names, restart_text
+from .options import Device, Dtype, GuideOptions, budgets, check_least, names, restart_text, with_options
 
 FOLDER, QUICK_FOLDER = Path("bench"), Path("bench-quick")
 FULL: dict[str, Any] = {"nfe": "9,18,35,63,127", "batch": 64, "rounds": 5}
@@ -18,8 +18,11 @@ QUICK: dict[str, Any] = {"nfe": "10", "batch": 4, "rounds": 2}
 QUICK_IMAGES, QUICK_SAMPLER = 40, "heun+restart"
 
 
+@with_options
 def bench(
+    *,
     model: Annotated[str, typer.Option(help="A bundled name or a model file.")] = "fashion-mnist",
+    guided: GuideOptions,
     samplers: Annotated[
         str,
         typer.Option(
@@ -76,9 +79,9 @@ def bench(
     from ..common.terminal import plain_console, print_table
     from ..experiments.measure import samplers as registry
     from ..experiments.measure import speed
+    from ..experiments.measure.engine import plan_of
     from ..experiments.measure.tables import tables
     from ..experiments.measure.timing import noise_report
-    from ..models.registry import load_model
 
     defaults = QUICK if quick else FULL
     nfe = defaults["nfe"] if nfe is None else nfe
@@ -101,9 +104,17 @@ def bench(
         RestartConfig.parse(restart)  # a mistake in it shows before anything is loaded
     dtype, device = dtype or "fp32", str(select_device(device))
     console = plain_console(stderr=True, soft_wrap=True)
-    denoiser = load_model(model, device)
+    if guided.guide is not None and against is not None:
+        raise RestartValueError("--against times the engine without a guide; leave --guide out")
+    denoiser = guided.load(model, device)
     process = denoiser.parameterization.process
     work = registry.work(names(samplers), asked, process)
+    plans = (
+        plan_of(c, budget, restart if c.family == "restart" else None, process)
+        for c, budget in work
+        if c.by == "engine"
+    )
+    guided.check(plan for plan in plans if plan is not None)
     try:
         if against is not None:
             _against(against, model, process, work, batch, dtype, device, max(1, rounds), out, restart, console)

@@ -1,4 +1,4 @@
-"""`restart-sampling convert`: an EDM or PFGM++ checkpoint as safetensors."""
+"""`restart-sampling convert`: an EDM, EDM2 or PFGM++ checkpoint as safetensors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="A .pkl snapshot or .pt training state of EDM or PFGM++.")],
+    source: Annotated[
+        Path, typer.Argument(help="A .pkl snapshot of EDM, EDM2 or PFGM++, or a .pt training state of EDM or PFGM++.")
+    ],
     target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TARGET if it exists.")] = False,
 ) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,10 +20,22 @@ from ..jobs.formats.registry import DEFAULT, FORMATS, VERSION, holding
 from ..jobs.shards import DEFAULT_SIZE
 from ..jobs.workers import worker
 from ..plan.plan import Plan
-from .options import Batch, EditOptions, EngineOptions, PlanOptions, batch_size, given, with_options
+from .options import (
+    Batch,
+    DecodeOptions,
+    EditOptions,
+    EngineOptions,
+    GuideOptions,
+    PlanOptions,
+    batch_size,
+    given,
+    with_options,
+)
 
 RUN = {
     "model": "fashion-mnist",
+    "guide": None,
+    "guide_null": None,
     "seeds": "0-63",
     "class_": None,
     "batch": "auto",
@@ -43,6 +56,7 @@ def generate(
     model: Annotated[
         str | None, typer.Option(help="A bundled name or a model file; with --repeat, where the file is now.")
     ] = None,
+    guided: GuideOptions,
     asked: PlanOptions,
     seeds: Annotated[str | None, typer.Option(help="Seeds, e.g. 0-63,100; one image each. Default 0-63.")] = None,
     class_: Annotated[
@@ -79,6 +93,7 @@ def generate(
         bool, typer.Option("--overwrite", help="Start anew, in place of an earlier run in the folder.")
     ] = False,
     edits: EditOptions,
+    decoding: DecodeOptions,
     engine: EngineOptions,
     repeat: Annotated[
         Path | None, typer.Option(help="Do again what this run.json records; its folder may be given.")
@@ -89,39 +104,53 @@ def generate(
 
     The same command again goes on where it stopped; seeds may be added.
     """
-    options = {"model": model, "seeds": seeds, "class_": class_, "batch": batch} | vars(engine)
+    options = {"model": model, **vars(guided), "seeds": seeds, "class_": class_, "batch": batch} | vars(engine)
     layout = {"format": format, "pixels": pixels, "shard_size": shard_size, "format_version": None}
     if repeat is None:
-        run, kind = RUN | {"edits": edits.edits(), "sha256": {}}, LAYOUT
+        run, kind = RUN | {"edits": edits.edits() | given(decoding), "sha256": {}, "weights": {}}, LAYOUT
         plan = asked.plan(fallback="fashion-mnist-22")
+        guided.check([plan])
     else:
-        said = given(asked) | {name: value for name, value in options.items() if value is not None and name != "model"}
+        moved = ("model", "guide")
+        said = given(asked) | {
+            name: value for name, value in options.items() if value is not None and name not in moved
+        }
         said |= {name: value for name, value in given(edits).items() if name not in edits.images()}
+        said |= {name: value for name, value in given(decoding).items() if name != "decode"}
         if said:
             raise ConfigError(
-                f"--repeat takes everything from {repeat} (but --model may say where the weights are now, and --start, "
-                f"--known and --mask where its images are); leave out "
+                f"--repeat takes everything from {repeat} (but --model, --guide and --decode may say where weights are "
+                f"now, and --start, --known and --mask where its images are); leave out "
                 f"--{next(iter(said)).rstrip('_').replace('_', '-')}"
             )
-        plan, run, kind = _recorded(repeat / "run.json" if repeat.is_dir() else repeat, model, edits.images())
+        path = repeat / "run.json" if repeat.is_dir() else repeat
+        plan, run, kind = _recorded(path, model, edits.images(), guided.guide, decoding.decode)
     run = run | {name: value for name, value in options.items() if value is not None}
     kind = kind | {name: value for name, value in layout.items() if value is not None}
     _draw(plan, run, out, workers=workers, address=address, overwrite=overwrite, sheets=sheets, preview=preview, **kind)
 
 
-def repeat_into(folder: Path, model: str | None = None) -> None:
-    """Go on with the run in a folder, as its run.json says; `model` is where its weights are now."""
-    generate(repeat=folder / "run.json", out=folder, model=model)
+def repeat_into(folder: Path, model: str | None = None, guide: str | None = None) -> None:
+    """Go on with the run in a folder, as its run.json says; `model` and `guide` are where its weights are now."""
+    generate(repeat=folder / "run.json", out=folder, model=model, guide=guide)
 
 
-def _recorded(path: Path, model: str | None, images: dict[str, Path]) -> tuple[Plan, dict[str, Any], dict[str, Any]]:
+def _recorded(
+    path: Path, model: str | None, images: dict[str, Path], guide: str | None, decode: Path | None
+) -> tuple[Plan, dict[str, Any], dict[str, Any]]:
     """Return the plan, the options and the layout of the files that a run.json records."""
     from ..jobs.repeat import recorded
 
-    found = recorded(path, model, images)
+    found = recorded(path, model, images, guide)
+    if decode is not None:
+        if "decode" not in found.edits:
+            raise ConfigError(f"the run of {path} decodes no latents; leave out --decode")
+        found.edits["decode"] = decode
     if worker().world > 1 and str(found.options["device"]).startswith("cuda"):
         found.options["device"] = "cuda"  # the GPU that is recorded was that of one worker
-    return found.plan, found.options | {"edits": found.edits, "sha256": found.sha256}, found.layout
+    run = found.options | {"edits": found.edits, "sha256": found.sha256, "weights": found.weights}
+    run["guide_null"] = found.weights.get("guide_null")
+    return found.plan, run, found.layout
 
 
 def _draw(plan: Plan, run: dict[str, Any], out: Path, *, workers: int, address: str | None, **options: Any) -> None:
@@ -130,8 +159,8 @@ def _draw(plan: Plan, run: dict[str, Any], out: Path, *, workers: int, address: 
     from ..common.terminal import plain_console
     from ..jobs.generate import in_this_process, run_job
     from ..jobs.progress import Display
+    from ..jobs.repeat import weights_of
     from ..jobs.signals import stop_on_signals
-    from ..models.registry import load_model
     from ..sampler.seeds import parse_seeds
 
     seeds, this = parse_seeds(run["seeds"]), worker()
@@ -139,14 +168,16 @@ def _draw(plan: Plan, run: dict[str, Any], out: Path, *, workers: int, address: 
         device = str(select_device(run["device"], this.local))
     else:  # each worker of Ray has a GPU of its own
         device = run["device"] or ("cuda" if visible_gpus() else "cpu")
-    denoiser = load_model(run["model"])
-    recorded = run.get("model_sha256")
-    if recorded not in (None, denoiser.info.get("sha256")):
-        raise ConfigError(
-            f"the weights of {run['model']!r} are not those of the recorded run (sha256 {recorded[:12]}…), "
-            f"so its images cannot be repeated; give the file with --model if it has moved"
-        )
+    denoiser = GuideOptions(run["guide"], run["guide_null"]).load(run["model"])
+    for which, sha256 in (("model", "model_sha256"), ("guide", "guide_sha256")):
+        recorded = run["weights"].get(sha256)
+        if recorded not in (None, weights_of(denoiser).get(sha256)):
+            raise ConfigError(
+                f"the weights of {run[which]!r} are not those of the recorded run (sha256 {recorded[:12]}…), "
+                f"so its images cannot be repeated; give the file with --{which} if it has moved"
+            )
     edits = run["edits"] | _images(run, denoiser.shape)
+    _check_vae(run)
     label = _class_number(run["class_"], denoiser)
     batch = batch_size(run["batch"], denoiser, plan, len(seeds), device, run["dtype"])
     chosen = {name: run[name] for name in ("backend", "graph", "compile", "dtype")} | {"device": device}
@@ -159,6 +190,7 @@ def _draw(plan: Plan, run: dict[str, Any], out: Path, *, workers: int, address: 
                 seeds,
                 out,
                 model=run["model"],
+                guide=run["guide"],
                 label=label,
                 class_=run["class_"],
                 batch=batch,
@@ -168,7 +200,7 @@ def _draw(plan: Plan, run: dict[str, Any], out: Path, *, workers: int, address: 
                 worker=this,
                 workers=workers,
                 address=address,
-                load=partial(load_model, _absolute(run["model"])),
+                load=_loader(run),
                 command=shlex.join(["restart-sampling", *sys.argv[1:]]),
                 **edits,
                 **options,
@@ -182,6 +214,20 @@ def _draw(plan: Plan, run: dict[str, Any], out: Path, *, workers: int, address: 
         raise typer.Exit(stop.signal)
     if failures:
         raise typer.Exit(1)
+
+
+def _check_vae(run: dict[str, Any]) -> None:
+    """Raise ConfigError unless the VAE is that of the recorded run, if one is recorded."""
+    recorded, folder = run["sha256"].get("decode"), run["edits"].get("decode")
+    if recorded is None:
+        return
+    from ..integrations.diffusers.vae import digest
+
+    if digest(folder) != recorded:
+        raise ConfigError(
+            f"{folder} does not hold the VAE of the recorded run (sha256 {recorded[:12]}…), so its images cannot be "
+            f"repeated; give the folder with --decode if it has moved"
+        )
 
 
 def _images(run: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
@@ -202,11 +248,15 @@ def _images(run: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
     return found
 
 
-def _absolute(model: str) -> str:
-    """Return a model's name, or its path for a worker that has another working directory."""
-    from ..models.registry import BUNDLED
+def _loader(run: dict[str, Any]) -> Callable[[], Any]:
+    """Return what loads the model of a run, and its guide, in a worker that has another working directory."""
+    from ..models.registry import BUNDLED, load_model
 
-    return model if model in BUNDLED else str(Path(model).expanduser().resolve())
+    model, guide = (
+        name if name is None or name in BUNDLED else str(Path(name).expanduser().resolve())
+        for name in (run["model"], run["guide"])
+    )
+    return partial(load_model, model, guide=guide, guide_null=bool(run["guide_null"]))
 
 
 def _class_number(text: str | None, denoiser: Any) -> int | None:

@@ -11,7 +11,7 @@ decorated with `with_options` has the options of the group at that place, and is
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
@@ -34,6 +34,44 @@ Dtype = Annotated[str | None, typer.Option(help="Network precision: fp32, tf32, 
 Batch = Annotated[
     str | None, typer.Option(help="Images per network call, a number or auto (from the network's size). Default auto.")
 ]
+
+
+Scale = Annotated[float | None, typer.Option(help="Scale w of classifier-free guidance; 1 is off.")]
+Interval = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LOW,HIGH",
+        help="Noise levels (sigma) where guidance acts, HIGH may be inf; other evaluations are one network call.",
+    ),
+]
+Rounding = Annotated[
+    str | None,
+    typer.Option(
+        help="none, or grid: ends of --guidance-interval are rounded to points of the main grid, and guidance acts in "
+        "whole steps. Default none."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class GuidanceOptions:
+    """Guidance of every plan of a command; None stands for options that were not given."""
+
+    guidance_scale: Scale = None
+    guidance_interval: Interval = None
+    guidance_interval_rounding: Rounding = None
+
+    def options(self) -> dict[str, Any]:
+        """Return options of `Plan.build`, checked; none without a scale."""
+        options = given(self)
+        if "guidance_scale" not in options and options:
+            raise RestartValueError(
+                f"--{next(iter(options)).replace('_', '-')} was given without --guidance-scale; give the scale too"
+            )
+        if "guidance_interval" in options:
+            options["guidance_interval"] = pair("--guidance-interval", options["guidance_interval"], float, "0.2,5")
+        config = Plan.build(**options).config.to_dict()
+        return {name: config[name] for name in options if name in config}
 
 
 @dataclass(frozen=True)
@@ -82,17 +120,12 @@ class PlanOptions:
             metavar="A,B", help="Steps A ≤ i < B of the main grid that have noise, from 0; in the others eta is 0."
         ),
     ] = None
-    guidance_scale: Annotated[float | None, typer.Option(help="Scale w of classifier-free guidance; 1 is off.")] = None
+    guidance_scale: Scale = None
     guidance: Annotated[
         str | None, typer.Option(help=f"Method of guidance: {either(METHODS)}. Default {METHODS[0]}.")
     ] = None
-    guidance_interval: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LOW,HIGH",
-            help="Noise levels (sigma) where guidance acts, HIGH may be inf; other evaluations are one network call.",
-        ),
-    ] = None
+    guidance_interval: Interval = None
+    guidance_interval_rounding: Rounding = None
     guidance_rescale: Annotated[
         float | None, typer.Option(help="Guidance rescale, the share phi from 0 to 1; with --guidance cfg.")
     ] = None
@@ -141,6 +174,38 @@ class PlanOptions:
 
 
 @dataclass(frozen=True)
+class GuideOptions:
+    """The other network of guidance; None stands for options that were not given."""
+
+    guide: Annotated[
+        str | None,
+        typer.Option(
+            help="Another network that gives the second output of guidance: a bundled name or a model file. It may "
+            "have no classes."
+        ),
+    ] = None
+    guide_null: Annotated[
+        bool | None, typer.Option("--guide-null", help="Tell the guide the null instead of each sample's class.")
+    ] = None
+
+    def load(self, model: str, device: str = "cpu") -> Any:
+        """Return the denoiser of a bundled name or model file, guided if a guide was given."""
+        from ..models.registry import load_model
+
+        if self.guide is None and self.guide_null:
+            raise RestartValueError("--guide-null says what --guide is told, and there is none; leave it out")
+        return load_model(model, device, guide=self.guide, guide_null=bool(self.guide_null))
+
+    def check(self, plans: Iterable[Plan]) -> None:
+        """Raise RestartValueError for a guide that none of the plans would call."""
+        if self.guide is not None and not any(plan.config.guided for plan in plans):
+            raise RestartValueError(
+                "--guide was given, and guidance_scale is 1, so the guide would never be called; choose a plan with "
+                "guidance, or leave --guide out"
+            )
+
+
+@dataclass(frozen=True)
 class EditOptions:
     """What samples begin with instead of noise, and what they keep; None stands for options that were not given."""
 
@@ -174,6 +239,19 @@ class EditOptions:
     def edits(self) -> dict[str, Any]:
         """Return what was given, as `run_job` takes it."""
         return {"sigma" if name == "start_sigma" else name: value for name, value in given(self).items()}
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How latents become images; None stands for options that were not given."""
+
+    decode: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the VAE, or of its pipeline, that decodes a latent model's samples to images."),
+    ] = None
+    decode_batch: Annotated[
+        int | None, typer.Option(help="Latents that are decoded at once, beside the sampler: 1 to 4. Default 4.")
+    ] = None
 
 
 @dataclass(frozen=True)

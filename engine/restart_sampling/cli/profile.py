@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..common.errors import BackendError, RestartValueError
-from .options import Batch, EngineOptions, PlanOptions, batch_size, check_least, given, with_options
+from .options import Batch, EngineOptions, GuideOptions, PlanOptions, batch_size, check_least, given, with_options
 
 TOOLS = ("auto", "torch", "nsys", "ncu")
 JOB = "job"  # what nsys and ncu run: the marked job alone
@@ -21,6 +21,7 @@ MODEL, PRESET = "fashion-mnist", "fashion-mnist-22"
 def profile(
     *,
     model: Annotated[str | None, typer.Option(help="A bundled name or a .safetensors file.")] = None,
+    guided: GuideOptions,
     asked: PlanOptions,
     batch: Batch = None,
     batches: Annotated[int, typer.Option(help="Batches that are profiled.")] = 1,
@@ -49,7 +50,9 @@ def profile(
     if external and not only_shown and shutil.which(tool) is None:
         raise BackendError(f"--tool {tool} cannot run: {tool} was not found on the PATH; use --tool torch")
     plan = asked.plan(fallback=PRESET)
-    options = {"model": model, **given(asked), "batch": batch, "batches": batches, **given(engine), "tool": JOB}
+    guided.check([plan])
+    options = {"model": model, **given(guided), **given(asked), "batch": batch, "batches": batches, **given(engine)}
+    options["tool"] = JOB
     if only_shown:
         from ..experiments.profile.tools import show_commands
 
@@ -61,10 +64,9 @@ def profile(
 
     from ..experiments.profile import tools
     from ..experiments.profile.job import Job
-    from ..models.registry import load_model
     from ..sampler.sampler import Sampler
 
-    denoiser = load_model(model or MODEL)
+    denoiser = guided.load(model or MODEL)
     chosen = {"dtype": "fp32", **given(engine), "device": device}
     size = batch_size(batch or "auto", denoiser, plan, 64 if device == "cpu" else 4096, device, chosen["dtype"])
     job = Job(Sampler(denoiser, plan, size, **chosen), batches)

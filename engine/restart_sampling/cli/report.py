@@ -37,6 +37,10 @@ def report(
         str | None,
         typer.Option(help="Model whose samples are drawn: a bundled name or a file. Default: that of the rows."),
     ] = None,
+    guide: Annotated[
+        str | None,
+        typer.Option(help="Guide of that model: a bundled name or a file. Default: that of the rows, if all have one."),
+    ] = None,
     samples: Annotated[bool, typer.Option(help="Draw sample grids and one run for the page (about a minute).")] = True,
     title: Annotated[
         str | None, typer.Option(help="Heading of the page. Default: the models that were compared.")
@@ -72,7 +76,7 @@ def report(
     if out is not None:
         from ..experiments.report import make_page
 
-        live = _live(found, model) if samples else None
+        live = _live(found, model, guide) if samples else None
         page = make_page(found, title=title, folders=[*map(str, folders)], live=live)
         _write(out, page)
         typer.echo(f"{out}: {len(found):,} rows of {told}, {len(page.encode()) / 1e6:.1f} MB")
@@ -104,10 +108,10 @@ def _write(path: Path, text: str) -> None:
     write_output(path, lambda file: file.write(text.encode()))
 
 
-def _live(rows: list[dict[str, Any]], asked: str | None) -> Live:
+def _live(rows: list[dict[str, Any]], asked: str | None, guide: str | None) -> Live:
     """Draw the images of the page with the model that was measured; a note replaces them if it cannot be loaded."""
     from ..experiments.report.clean import cleaned, printable
-    from ..experiments.report.commands import models_of
+    from ..experiments.report.commands import guides_of, models_of
     from ..experiments.report.page import Live
     from ..models.registry import load_model
 
@@ -117,13 +121,17 @@ def _live(rows: list[dict[str, Any]], asked: str | None) -> Live:
         several = f"The rows are of {len(names)} models; --model chooses one."
         return Live("", notes=(several if names else "No row names a model; --model chooses one.",))
     model = names[0] if asked is None else asked
+    own = [row for row in good if row.get("model") == model]
+    found = guides_of(own)
+    recorded, null = found[0] if len(found) == 1 else (None, False)
+    guide = recorded if guide is None else guide
     try:
-        denoiser = load_model(model)
+        denoiser = load_model(model, guide=guide, guide_null=null and guide is not None)
     except RestartError as error:
         if asked is not None:
             raise
         return Live("", notes=(printable(f"{model} could not be loaded, so no images of it are here: {error}"),))
-    measured = {str(row["model_sha256"]) for row in good if row.get("model") == model and row.get("model_sha256")}
+    measured = {str(row["model_sha256"]) for row in own if row.get("model_sha256")}
     here = str(denoiser.info.get("sha256", ""))[:12]
     other = bool(measured and here) and here not in measured
     told = f"{model} has other weights now ({here}) than those that were measured ({', '.join(sorted(measured))})."

@@ -41,6 +41,7 @@ def status(
     found: dict[str, Any] = {
         "folder": str(folder),
         "model": record["model"],
+        **({"guide": record["guide"]} if "guide" in record else {}),
         "plan": record["plan_digest"],
         "nfe": record["nfe"],
         "format": record["format"],
@@ -60,7 +61,8 @@ def status(
     if json_:
         print(json.dumps(found, indent=2))
         return
-    say(f"{found['model']}, plan {found['plan']}, {found['nfe']} NFE, format {found['format']}")
+    guided = f" guided by {record['guide']}" if "guide" in record else ""
+    say(f"{found['model']}{guided}, plan {found['plan']}, {found['nfe']} NFE, format {found['format']}")
     counted = f"{len(finished):,} {'shard' if len(finished) == 1 else 'shards'}"
     say(f"{images:,} of {total:,} images ({images / total:.1%}) in {counted}, {size(found['bytes'])}")
     if saved:

@@ -12,12 +12,17 @@ from typing import Annotated, Any
 import typer
 
 from ..common.errors import RestartValueError
+from ..plan.plan import Plan
 from ..solvers.registry import accurate
-from .options import Device, Dtype, budgets, check_least, specs
+from .options import Device, Dtype, GuidanceOptions, GuideOptions, budgets, check_least, specs, with_options
 
 
+@with_options
 def tune(
+    *,
     model: Annotated[str, typer.Option(help="A bundled name or a model file.")] = "fashion-mnist",
+    guided: GuideOptions,
+    guidance: GuidanceOptions,
     budget: Annotated[
         str, typer.Option(help="Network evaluations per sample to find plans for, separated by commas.")
     ] = "20,43,63",
@@ -102,6 +107,8 @@ def tune(
 ) -> None:
     """Search solver, grid and Restart intervals for the lowest Fréchet distance at each budget.
 
+    With --guidance-scale every plan has that guidance; budgets count evaluations, guided or not.
+
     The same command goes on with the search in --storage: nothing is tried twice, and --trials may be raised. What is
     found is measured on fresh seeds beside the best preset and Heun, and printed as a command line."""
     from ..common.devices import select_device
@@ -113,7 +120,7 @@ def tune(
     from ..experiments.tune.session import Session
     from ..experiments.tune.space import LEAST_MAIN, of_family, space_for
     from ..experiments.tune.study import library
-    from ..models.registry import load_model
+    from ..sampler.conditions import check_guidance
 
     library()
     asked = sorted(budgets("--budget", budget, 3, "20,43,63"))
@@ -156,8 +163,13 @@ def tune(
         intervals = {"levels": levels, "least_levels": 1} if family == "restart" else {"levels": 0}
     dtype, device = dtype or "fp32", str(select_device(device))
     console = plain_console(stderr=True, soft_wrap=True)
-    denoiser = load_model(model, device)
-    space = space_for(denoiser.parameterization, solvers=solvers, min_nfe=least, max_nfe=top, **intervals)
+    fixed = guidance.options()
+    guided.check([Plan.build(**fixed)])
+    denoiser = guided.load(model, device)
+    if (scale := fixed.get("guidance_scale", 1.0)) != 1.0:
+        check_guidance(denoiser, scale)
+    limits: dict[str, Any] = {"min_nfe": least, "max_nfe": top, "guidance": tuple(fixed.items())}
+    space = space_for(denoiser.parameterization, solvers=solvers, **limits, **intervals)
     own = model == shipped.MODEL and reference is None and features is None
     own_plans = _plans(plans) if plans is not None else []
     evaluator = evaluator_for(model, shipped.TUNER if own else features, reference)
@@ -168,6 +180,7 @@ def tune(
     )
     common = {
         "model": model,
+        **({"guide": guided.guide, "guide_null": bool(guided.guide_null)} if guided.guide else {}),
         "model_sha256": str(denoiser.info.get("sha256", ""))[:12],
         "dtype": dtype,
         "batch": batch,

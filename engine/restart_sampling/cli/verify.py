@@ -20,6 +20,7 @@ def verify(
     model: Annotated[
         str | None, typer.Option(help="For --repair: where the run's weights are now; their SHA-256 must be the same.")
     ] = None,
+    guide: Annotated[str | None, typer.Option(help="For --repair: likewise the weights of the run's guide.")] = None,
 ) -> None:
     """Check files, sizes, SHA-256 and counts of a run, and say what is missing or broken."""
     from rich.progress import track
@@ -66,7 +67,7 @@ def verify(
     if repair and (report.broken or report.damaged or report.missing):
         from .generate import repeat_into
 
-        repeat_into(folder, model)
+        repeat_into(folder, model, guide)
         return
     if report.exit_code and (report.broken or report.damaged or report.missing):
         fix = f"restart-sampling verify {name} --repair" if report.broken or report.damaged else again

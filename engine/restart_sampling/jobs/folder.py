@@ -15,7 +15,7 @@ from ..common.files import flush_folder, write_atomically
 from ..common.terminal import size
 from ..sampler.seeds import Seeds, parse_seeds
 from .formats.registry import VERSION, find, holding
-from .job import SAME, Definition, read_job
+from .job import SAME, SOMETIMES, Definition, read_job
 from .lock import WORKERS, FolderLock, held
 from .manifest import Line, Manifest
 from .parts import FOLDER as PARTS
@@ -216,7 +216,7 @@ def _merge(there: Definition, record: dict[str, Any]) -> dict[str, Any]:
     """Return run.json of a resumed job: that of the folder, with seeds added. OutputError where the jobs differ."""
     differ = [
         f"{name} is {short(there.record.get(name))} there and {short(value)} here"
-        for name in SAME
+        for name in (*SAME, *SOMETIMES)
         for value in [record.get(name)]
         if there.record.get(name) != value
     ]

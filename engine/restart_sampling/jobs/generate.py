@@ -6,6 +6,7 @@ r"""A job from start to end: folder, workers, progress. The command `generate` i
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from ..models.registry import BUNDLED
 from ..plan.plan import Plan
 from ..sampler.noise import SCHEME
 from ..sampler.seeds import Seeds, parse_seeds
+from .decoding import Decoding
 from .edits import Edits
 from .folder import JobFolder
 from .formats.registry import DEFAULT, VERSION
@@ -29,6 +31,8 @@ from .local_worker import LocalWorker
 from .pipeline import KEEP_SECONDS, Result, explain
 from .progress import Display
 from .ray_workers import RayWorkers
+from .record import DECODE_MOST
+from .repeat import weights_of
 from .shards import DEFAULT_SIZE, Shards
 from .sheets import Sheets
 from .signals import Stop
@@ -65,6 +69,7 @@ def run_job(
     out: Path,
     *,
     model: str | None = None,
+    guide: str | None = None,
     label: int | None = None,
     class_: str | None = None,
     batch: int = 64,
@@ -90,6 +95,8 @@ def run_job(
     known: Any = None,
     mask: Any = None,
     paste: str | None = None,
+    decode: str | Path | None = None,
+    decode_batch: int = DECODE_MOST,
 ) -> list[int]:
     """Draw a job into `out`, or go on with it; return the seeds that have no image because they are not finite.
 
@@ -97,6 +104,7 @@ def run_job(
         denoiser, plan, seeds: what is drawn.
         out: the job's folder.
         model: what run.json calls the model, by default the denoiser's name.
+        guide: likewise its guide.
         label: class of all samples; by default each is drawn from its seed.
         class_: the text that asked for the class, for run.json.
         batch: samples of a network call.
@@ -117,6 +125,8 @@ def run_job(
         start, known, mask: images that the samples begin with, keep, and keep them by, as of `Sampler.run`: files,
             arrays or tensors, one for all or one for each seed in order, see images.py.
         strength, sigma, paste: where a run from `start` begins, and the noise of the known image, as of `Sampler.run`.
+        decode: the folder of the VAE that decodes the latents, or of its pipeline; None writes samples as they are.
+        decode_batch: latents that are decoded at once, 1 to 4, beside the sampler.
 
     Raises:
         OutputError: the folder holds another job or cannot be used (nothing was drawn), or a write failed (what is
@@ -136,18 +146,27 @@ def run_job(
         )
     given = {"start": start, "strength": strength, "sigma": sigma, "known": known, "mask": mask, "paste": paste}
     edits = Edits.read(given, seeds, denoiser.shape)
+    if decode is None and pixels == "uint8" and (denoiser.info.get("encoder") or {}).get("kind") == "vae":
+        raise OutputError(
+            f"samples of {denoiser.name!r} are latents; give the folder of their VAE as decode (--decode FOLDER) for "
+            "images, or pixels='float32' (--pixels float32) and a format that holds floats for the latents"
+        )
+    decoding = None if decode is None else Decoding.read(decode, denoiser, decode_batch)
     by: Workers
     if in_this_process(workers, address):
         most = max(1, min(batch, len(seeds)))  # no lanes beyond the number of samples
-        by = LocalWorker(denoiser, plan, most, chosen, label, pixels, display, keep_seconds, edits)
+        by = LocalWorker(denoiser, plan, most, chosen, label, pixels, display, keep_seconds, edits, decoding)
     else:
-        by = RayWorkers(denoiser, plan, batch, chosen, label, load, workers, address, keep_seconds, edits=edits)
+        by = RayWorkers(
+            denoiser, plan, batch, chosen, label, load, workers, address, keep_seconds, edits=edits, decoding=decoding
+        )
     record = {
         "program": f"restart-sampling {__version__}",
         "command": command,
         "model": model or denoiser.name,
         "model_path": _path(denoiser, model),
-        "model_sha256": denoiser.info.get("sha256"),
+        **_guide(denoiser, guide),
+        **weights_of(denoiser),
         "plan": plan.config.to_dict(),
         "plan_digest": plan.digest,
         "nfe": by.plan.nfe,
@@ -168,12 +187,14 @@ def run_job(
         "noise": SCHEME,
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         **({} if edits is None else edits.record()),
+        **({} if decoding is None else decoding.record()),
     }
-    per_sample = denoiser.numel * (4 if pixels == "float32" else 1)
+    numel = denoiser.numel if decoding is None else math.prod(decoding.shape)
+    per_sample = numel * (4 if pixels == "float32" else 1)
     folder = JobFolder(out, record, overwrite, worker.rank, worker.world, per_sample)
     stop = Stop() if stop is None else stop
     try:
-        display.start(folder, denoiser.name, by.plan.nfe, batch, by.device, by.ran, worker, workers)
+        display.start(folder, called(denoiser), by.plan.nfe, batch, by.device, by.ran, worker, workers)
         for note in (*denoiser.info.get("notes", ()), *by.plan.notes):
             display.note(note)
         with display:
@@ -185,6 +206,18 @@ def run_job(
         raise explain(error, out) from error
     finally:
         folder.close()
+
+
+def called(denoiser: Denoiser) -> str:
+    """Return what a job's lines call a network: its name, with that of its guide."""
+    return denoiser.name if denoiser.guide is None else f"{denoiser.name} guided by {denoiser.guide.name}"
+
+
+def _guide(denoiser: Denoiser, guide: str | None) -> dict[str, Any]:
+    """Return the entries of run.json that say what the guide is and where its file is."""
+    if denoiser.guide is None:
+        return {}
+    return {"guide": guide or denoiser.guide.name, "guide_path": _path(denoiser.guide, guide)}
 
 
 def in_this_process(workers: int, address: str | None) -> bool:

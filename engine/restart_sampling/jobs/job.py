@@ -32,8 +32,9 @@ from .record import seeds_of, shards_of, short
 from .shards import Shards
 
 # What makes two runs the same job. Everything else (batch, device, backend, workers) changes no noise.
-# The edits do too, see `Definition.identity`.
+# What only some jobs have does too, see `Definition.identity`.
 SAME = ("model_sha256", "plan", "class", "dtype", "format", "pixels", "shard_size", "noise")
+SOMETIMES = ("guide_sha256", "guide_null", "decode")  # likewise, where there is a guide or a decoder
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,7 @@ class Definition:
     def identity(self) -> str:
         """A digest of what makes two runs the same job."""
         same = [self.record.get(name) for name in SAME]
-        if "edits" in self.record:
-            same.append(self.record["edits"])
+        same += [self.record[name] for name in ("edits", *SOMETIMES) if name in self.record]
         text = json.dumps(same, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

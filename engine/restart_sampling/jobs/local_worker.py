@@ -7,6 +7,7 @@ from typing import Any
 
 from ..models.denoiser import Denoiser
 from ..plan.plan import Plan
+from .decoding import Decoding
 from .edits import Edits
 from .folder import JobFolder
 from .formats.base import ShardData, Written
@@ -22,7 +23,7 @@ class LocalWorker:
     """Draws this worker's shards in this process.
 
     Args:
-        denoiser, plan, batch, options, label, pixels, edits: as `SamplerSource` takes them.
+        denoiser, plan, batch, options, label, pixels, edits, decoding: as `SamplerSource` takes them.
         display: what progress and failures are shown on.
         keep_seconds: least seconds between two saves of an unfinished shard.
 
@@ -43,8 +44,11 @@ class LocalWorker:
         display: Display,
         keep_seconds: float,
         edits: Edits | None = None,
+        decoding: Decoding | None = None,
     ) -> None:
-        self.source = SamplerSource(denoiser, plan, batch, options, label, pixels, display.event, display.row, edits)
+        self.source = SamplerSource(
+            denoiser, plan, batch, options, label, pixels, display.event, display.row, edits, decoding
+        )
         self.digest, self.keep_seconds = plan.digest, keep_seconds
         # The sampler itself is not stored here: one that did not fit into memory must be free to go.
         self.plan, self.device = self.source.runs, str(self.source.sampler.device)

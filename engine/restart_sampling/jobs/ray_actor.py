@@ -12,6 +12,7 @@ import numpy as np
 from ..common.devices import select_device
 from ..models.denoiser import Denoiser
 from ..plan.plan import Plan
+from .decoding import Decoding
 from .edits import Edits
 from .formats.base import ShardData, Written
 from .job import Definition
@@ -38,6 +39,7 @@ class Engine:
         threads: of PyTorch, in an actor on a CPU.
         keep_seconds: least seconds between two saves of an unfinished shard.
         edits: of the job; images from files are pickled by their paths.
+        decoding: of the job; its VAE is opened in the actor.
     """
 
     load: Callable[[], Denoiser]
@@ -49,6 +51,7 @@ class Engine:
     threads: int = 1
     keep_seconds: float = KEEP_SECONDS
     edits: Edits | None = None
+    decoding: Decoding | None = None
 
 
 class StopFile(Stop):
@@ -83,7 +86,14 @@ class Actor:
             torch.set_num_threads(engine.threads)
         pixels = self.definition.record["pixels"]
         self.source = SamplerSource(
-            engine.load(), self.plan, engine.batch, options, engine.label, pixels, edits=engine.edits
+            engine.load(),
+            self.plan,
+            engine.batch,
+            options,
+            engine.label,
+            pixels,
+            edits=engine.edits,
+            decoding=engine.decoding,
         )
         self.tag = f"w{self.lock.path.name}"
         self.drawing = self.lock.path.with_name(self.lock.path.name + DRAWING)

@@ -32,6 +32,7 @@ from ..common.errors import BackendError, OutputError
 from ..models.denoiser import Denoiser
 from ..plan.plan import Plan
 from ..sampler.sampler import Sampler
+from .decoding import Decoding
 from .edits import Edits
 from .folder import JobFolder
 from .formats.base import ShardData
@@ -58,7 +59,7 @@ class RayWorkers:
         address: of a Ray cluster; None starts Ray on this machine, and stops it again.
         keep_seconds: least seconds between two saves of an unfinished shard.
         hang_seconds: give up when no shard was finished for so long.
-        edits: of the job.
+        edits, decoding: of the job.
 
     Attributes:
         plan, device, ran, notes: as `LocalWorker` has them.
@@ -82,11 +83,13 @@ class RayWorkers:
         keep_seconds: float,
         hang_seconds: float = HANG_SECONDS,
         edits: Edits | None = None,
+        decoding: Decoding | None = None,
     ) -> None:
         self.ray = _ray()
         self.recipe, self.batch, self.options, self.label = plan.config.to_dict(), batch, options, label
         self.load, self.workers, self.address = load or partial(_same, denoiser), workers, address
         self.keep_seconds, self.hang_seconds, self.edits = keep_seconds, hang_seconds, edits
+        self.decoding = decoding
         # The samplers are in the actors; this one only says what they will do.
         sampler = Sampler(denoiser.to("cpu"), plan, 1, device="cpu", compile="off")
         self.plan = sampler.plan if edits is None else edits.plan(sampler)
@@ -114,6 +117,7 @@ class RayWorkers:
             threads,
             self.keep_seconds,
             self.edits,
+            self.decoding,
         )
         actors = _Actors(folder.path)
         actors.forget()

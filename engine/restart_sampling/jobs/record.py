@@ -6,11 +6,18 @@ result. So every entry has a type and bounds (`ENTRIES`), and two digests stand 
     plan_digest   of "plan"
     job_digest    of the entries in SEALED, so of everything that decides what is drawn and where it is
 
-A job that begins with images or keeps some (edits.py) has two entries more, and "edits" is then sealed too:
+A job whose latents are decoded has "decode", the SHA-256 of the VAE, which is then sealed too, decode_folder, where it
+was, and decode_batch. A job that begins with images or keeps some (edits.py) has two entries more, and "edits" is then
+sealed too:
 
     edits         the SHA-256 of each image's pixels, strength, sigma, paste, and "each": the images of which there is
                   one for each seed
     edit_files    where the images were
+
+A network with a guide (models/guided.py) has four entries more, of which "guide_null" is then sealed too:
+
+    guide, guide_path, guide_sha256     as model, model_path and model_sha256
+    guide_null                          whether the guide is told the nulls
 
 Entries that decide nothing about the samples (batch, device, paths) may be edited. Older folders have no
 job_digest, and are checked by everything else. The weights are not sealed: they are compared with the model itself.
@@ -33,6 +40,7 @@ from .shards import LARGEST, Shards, check_number
 
 SAMPLES = "samples"  # the folder of the samples in a job's folder
 SEALED = ("plan", "nfe", "seeds", "class", "dtype", "format", "pixels", "shard_size", "samples", "subfolders", "noise")
+DECODE_MOST = 4  # latents that are decoded at once: it takes some hundred times their memory
 MAX_BYTES = 256 << 20  # of run.json; a million single seeds need 20 MB
 REQUIRED, LEFT_OUT = object(), object()  # an entry that must be there, and one that may be missing
 IMAGES = ("start", "known", "mask")
@@ -95,6 +103,10 @@ ENTRIES = {
     "model": TEXT,
     "model_path": _optional(TEXT, None),
     "model_sha256": _optional(_digits(64)),
+    "guide": TEXT._replace(default=LEFT_OUT),
+    "guide_path": _optional(TEXT, LEFT_OUT),
+    "guide_sha256": _optional(_digits(64), LEFT_OUT),
+    "guide_null": Entry(lambda value: isinstance(value, bool), "true or false", LEFT_OUT),
     "plan": Entry(lambda value: isinstance(value, dict), "an object"),
     "plan_digest": _digits(12),
     "nfe": _integer(1, 10_000_000),
@@ -105,6 +117,13 @@ ENTRIES = {
     "class": _optional(TEXT),
     "edits": Entry(_edits, "an object of SHA-256, strength, sigma, paste and each", LEFT_OUT),
     "edit_files": Entry(_files, "an object of paths", LEFT_OUT),
+    "decode": Entry(
+        lambda value: isinstance(value, dict) and set(value) == {"sha256"} and _digits(64).fits(value["sha256"]),
+        "an object with the sha256 of a VAE",
+        LEFT_OUT,
+    ),
+    "decode_folder": TEXT._replace(default=LEFT_OUT),
+    "decode_batch": _integer(1, DECODE_MOST)._replace(default=LEFT_OUT),
     "batch": _integer(1, LARGEST),
     "device": _optional(TEXT),
     "dtype": TEXT,
@@ -170,7 +189,7 @@ def seal(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sealed(record: Mapping[str, Any]) -> tuple[str, ...]:
-    return (*SEALED, "edits") if "edits" in record else SEALED
+    return (*SEALED, *(name for name in ("edits", "guide_null", "decode") if name in record))
 
 
 def digest(value: Any) -> str:

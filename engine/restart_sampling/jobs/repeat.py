@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import ConfigError
+from ..models.denoiser import Denoiser
 from ..models.registry import BUNDLED
 from ..plan.plan import Plan
 from ..sampler.noise import SCHEME
-from .record import IMAGES, read
+from .record import DECODE_MOST, IMAGES, read
 
 # What a run may be repeated with, beside its edits.
-OPTIONS = ("seeds", "batch", "dtype", "backend", "device", "graph", "compile", "model_sha256")
+OPTIONS = ("seeds", "batch", "dtype", "backend", "device", "graph", "compile")
+WEIGHTS = ("model_sha256", "guide_sha256", "guide_null")
 LAYOUT = ("format", "pixels", "shard_size", "format_version")
 
 
@@ -24,27 +26,33 @@ class Recorded:
     """A run that run.json records.
 
     Attributes:
-        options: model, seeds, class_, batch, dtype, backend, device, graph, compile and model_sha256.
+        options: model, guide (None without one), seeds, class_, batch, dtype, backend, device, graph and compile.
+        weights: model_sha256, and with a guide guide_sha256 and guide_null, as `weights_of` gives them.
         plan: the plan.
         layout: format, pixels, shard_size and format_version of the files.
-        edits: start, known and mask as paths of their images, strength, sigma and paste, as far as the run has them.
-        sha256: of the pixels of the images, by name.
+        edits: start, known and mask as paths of their images, strength, sigma and paste, as far as the run has them,
+            and decode and decode_batch of a run whose latents are decoded.
+        sha256: of the pixels of the images, and of the VAE, by name.
     """
 
     options: dict[str, Any]
+    weights: dict[str, Any]
     plan: Plan
     layout: dict[str, Any]
     edits: dict[str, Any]
     sha256: dict[str, str]
 
 
-def recorded(path: Path, model: str | None = None, images: Mapping[str, Path] | None = None) -> Recorded:
+def recorded(
+    path: Path, model: str | None = None, images: Mapping[str, Path] | None = None, guide: str | None = None
+) -> Recorded:
     """Return the run that a run.json records.
 
     Args:
         path: of run.json.
         model: replaces the path of its weights.
         images: replace the paths of its images, by name.
+        guide: replaces the path of its guide's weights.
 
     Raises:
         OutputError: the file cannot be read, or is not as a run wrote it.
@@ -53,10 +61,12 @@ def recorded(path: Path, model: str | None = None, images: Mapping[str, Path] | 
     record = read(path)
     if record["noise"] != SCHEME:
         raise ConfigError(f"{path} was drawn with noise {record['noise'][:40]!r}, and this program has {SCHEME!r}")
-    if model is not None and record["model_sha256"] is None:
-        raise ConfigError(f"{path} records no SHA-256 of its weights, so --model cannot be checked; leave it out")
+    if guide is not None and "guide" not in record:
+        raise ConfigError(f"the run of {path} has no guide; leave out --guide")
     options = {name: record[name] for name in OPTIONS} | {"class_": record["class"]}
-    options["model"] = _model(record, path) if model is None else model
+    options["model"] = _model(record, path, "model", model)
+    options["guide"] = _model(record, path, "guide", guide) if "guide" in record else None
+    weights = {name: record[name] for name in WEIGHTS if name in record}
     try:
         plan = Plan.build(**record["plan"])
     except (TypeError, ValueError, OverflowError) as error:
@@ -68,7 +78,10 @@ def recorded(path: Path, model: str | None = None, images: Mapping[str, Path] | 
         if name not in sha256:
             raise ConfigError(f"the run of {path} has no {name} image; leave out --{name}")
     edits |= {name: _image(name, record, path, (images or {}).get(name)) for name in sha256}
-    return Recorded(options, plan, {name: record[name] for name in LAYOUT}, edits, sha256)
+    if "decode" in record:
+        edits |= {"decode": record.get("decode_folder"), "decode_batch": record.get("decode_batch", DECODE_MOST)}
+        sha256["decode"] = record["decode"]["sha256"]
+    return Recorded(options, weights, plan, {name: record[name] for name in LAYOUT}, edits, sha256)
 
 
 def _image(name: str, record: dict[str, Any], path: Path, given: Path | None) -> str:
@@ -81,19 +94,32 @@ def _image(name: str, record: dict[str, Any], path: Path, given: Path | None) ->
     return str(where)
 
 
-def _model(record: dict[str, Any], path: Path) -> str:
-    """Return the model of a record: its name, or where its file is now.
+def weights_of(denoiser: Denoiser) -> dict[str, Any]:
+    """Return the entries of run.json that name the weights of a network, and of its guide if it has one."""
+    info = denoiser.info
+    if (guide := info.get("guide")) is None:
+        return {"model_sha256": info.get("sha256")}
+    own = info.get("network_sha256")
+    return {"model_sha256": own, "guide_sha256": guide.get("sha256"), "guide_null": guide["null"]}
+
+
+def _model(record: dict[str, Any], path: Path, which: str, given: str | None) -> str:
+    """Return the model or the guide of a record: the one that is given, its name, or where its file is now.
 
     The file is looked for where it was, and then by the relative path that was typed, from the folder of run.json and
     each one above it: that path was typed in some folder, and the run's folder is often below that one.
     """
-    name = str(record["model"])
+    if given is not None:
+        if record.get(f"{which}_sha256") is None:
+            raise ConfigError(f"{path} records no SHA-256 of its {which}, so --{which} cannot be checked; leave it out")
+        return given
+    name = str(record[which])
     if name in BUNDLED:
         return name
     folder = path.absolute().parent
-    places = [Path(record["model_path"] or name), Path(name).expanduser()]
+    places = [Path(record.get(f"{which}_path") or name), Path(name).expanduser()]
     places += [above / name for above in (folder, *folder.parents)]  # `name` itself if it is absolute
     found = next((place for place in places if os.path.isfile(place)), None)
     if found is None:
-        raise ConfigError(f"the model of {path} is not at {places[0]}; say with --model where it is now")
+        raise ConfigError(f"the {which} of {path} is not at {places[0]}; say with --{which} where it is now")
     return str(found)

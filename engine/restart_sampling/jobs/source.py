@@ -23,6 +23,7 @@ from ..plan.plan import Plan
 from ..sampler.sampler import Progress, Sampler
 from ..sampler.seeds import Seeds
 from .collect import Drawn
+from .decoding import Decoding
 from .edits import Edits
 from .pixels import HostRing
 
@@ -41,6 +42,7 @@ class SamplerSource:
         note: called with (event, details) when something was done about a failure.
         callback: called by the sampler after every evaluation, for progress within a batch.
         edits: of the job: what its samples begin with and keep.
+        decoding: of the job: what decodes its latents; None keeps the samples as they are drawn.
 
     Attributes:
         runs: the plan as it runs.
@@ -57,13 +59,15 @@ class SamplerSource:
         note: Callable[[str, dict[str, Any]], None] = lambda event, details: None,
         callback: Callable[[Progress], None] | None = None,
         edits: Edits | None = None,
+        decoding: Decoding | None = None,
     ) -> None:
         self.denoiser, self.plan, self.label, self.pixels, self.edits = denoiser, plan, label, pixels, edits
         self.options, self.note, self.callback = options, note, callback
         batch = integer("batch_size", batch, 1, error=RestartValueError)
-        self.ring = HostRing(pixels)
         self.batch = batch
         self.sampler = self._make(batch)
+        ring = HostRing(pixels)
+        self.take = ring.take if decoding is None else decoding.beside(pixels, ring.take, str(self.sampler.device)).take
         self.runs = self.sampler.plan if edits is None else edits.plan(self.sampler)
         self.device, self.dtype = str(self.sampler.device), str(options.get("dtype", "fp32"))
         self._careful: Sampler | None = None
@@ -122,7 +126,7 @@ class SamplerSource:
             for i, seed in enumerate(again.tolist()):
                 x[place[seed]] = better[i] if seed not in still else 0.0
             bad = still
-        return Drawn(values, labels, self.ring.take(x), frozenset(bad))
+        return Drawn(values, labels, self.take(x), frozenset(bad))
 
     def _sample(
         self, sampler: Sampler, values: np.ndarray, callback: Callable[[Progress], None] | None = None

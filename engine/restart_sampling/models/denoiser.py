@@ -137,13 +137,18 @@ class Denoiser:
         )
 
     def guided_by(self, other: Denoiser, *, null: bool = False) -> Denoiser:
-        """Return this denoiser guided by another one: autoguidance (`guided.py`, arXiv 2406.02507).
+        """Return this denoiser guided by another one, as in autoguidance (`guided.py`, arXiv 2406.02507).
 
         The weight and the levels are the plan's `guidance_scale` and `guidance_interval`.
 
         Args:
-            other: of the same shape, parameterization and conditions, such as a smaller or less trained network.
+            other: of the same shape and parameterization, such as a smaller or less trained network. Its conditions
+                are the network's or fewer; it is told those it has.
             null: tell the guide the nulls instead of each sample's conditions.
+
+        Returns:
+            A denoiser with this one's network, whose `guide` is `other`. Its `info` has "guide", what is known of the
+            guide; "sha256" is of the two files together, and "network_sha256" of this one's.
 
         Raises:
             RestartTypeError, RestartValueError: the two do not fit together.
@@ -155,7 +160,8 @@ class Denoiser:
         told += "".join(f", {name} {spec}" for name, spec in self.conditions.items() if name != CLASS)
         network = type(self.network).__name__ if self.parameters else "function"
         count = f" of {sum(p.numel() for p in self.parameters):,} parameters" if self.parameters else ""
-        return f"Denoiser({self.name!r}, shape={self.shape}{told}, {network}{count} on {self.device})"
+        guide = "" if self.guide is None else f", guided by {self.guide.name!r}"
+        return f"Denoiser({self.name!r}, shape={self.shape}{told}, {network}{count} on {self.device}{guide})"
 
     @property
     def numel(self) -> int:
@@ -185,10 +191,15 @@ class Denoiser:
         return hashlib.sha256(f"{own} {self.guide.weights_sha256()}".encode()).hexdigest()
 
     def to(self, device: str | torch.device) -> Denoiser:
-        """Move the network to `device`, in place as for any module, and return this denoiser. Raises BackendError."""
+        """Move the network, and its guide, to `device`, in place as for any module, and return this denoiser.
+
+        Raises BackendError: the device is not there.
+        """
         device = check_device(device)
         if isinstance(self.network, torch.nn.Module):
             self.network.to(device)
+        if self.guide is not None:
+            self.guide.to(device)
         return self
 
     def __call__(

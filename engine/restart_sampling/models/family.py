@@ -37,7 +37,11 @@ class Network(nn.Module):
     Attributes:
         config: complete; with it and the state dict the network can be built again.
         label_dim: number of classes, 0 for an unconditional network.
+        class_null: class_labels of a sample without a class, in each column; None for a network that was trained on
+            classes alone, which classifier-free guidance asks nothing of.
     """
+
+    class_null: float | None = 0.0
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         """Check `config`. Raises CheckpointError for an unknown, missing or out-of-bounds entry."""
@@ -56,10 +60,21 @@ class Network(nn.Module):
         """D of a PFGM++ network, None for diffusion."""
         return None
 
+    def constrain(self) -> None:
+        """Put the weights back where training keeps them, in place; called before every step. Most need nothing."""
+
+    def logvar(self, c_noise: Tensor) -> Tensor | None:
+        """Return the logarithm of the loss's variance at c_noise [N] → [N]; None: most networks do not predict it."""
+        return None
+
     @property
     def parameterization(self) -> Parameterization:
         """c_skip, c_out, c_in, c_noise and the noise levels that this network knows."""
         return family_of(self.config).parameterization(self)
+
+
+def _widened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.float() for name, tensor in tensors.items()}
 
 
 @dataclass(frozen=True)
@@ -72,12 +87,14 @@ class Pickled:
         compare: (network, description): raises Refused where a module of the file says of itself that its formulas are
             others.
         sources: known versions of the source text in the files, by its SHA-256.
+        restored: (tensors as the file has them, each made when it is asked for) → float32 tensors.
     """
 
     title: str
     config: Callable[[Found], dict[str, Any]]
     compare: Callable[[nn.Module, Found], None]
     sources: Mapping[str, Source] = field(default_factory=dict)
+    restored: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = _widened
 
 
 @dataclass(frozen=True)

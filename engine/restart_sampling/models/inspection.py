@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..common.errors import CheckpointError
 from ..common.files import file_sha256
+from .encoder import Encoder
 from .family import family_of
 from .registry import ModelFile, read_model
 from .tensors import tensors_sha256
@@ -58,6 +59,8 @@ def _rows(model: ModelFile) -> list[tuple[str, str]]:
         ("D", f"{network.augmented_dim} (PFGM++)" if network.augmented_dim else "none (diffusion)"),
         ("use_fp16", "yes" if config.get("use_fp16") else "no"),
     ]
+    if model.card.get("encoder"):
+        rows.append(("encoder", str(Encoder.from_card(model.card["encoder"]))))
     if checkpoint is not None:
         for digest in checkpoint.found.sources:
             known = checkpoint.source_of(digest)

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from ..common.checks import did_you_mean, shown
-from ..common.errors import CheckpointError
+from ..common.errors import CheckpointError, RestartValueError
 from ..common.lazy import moved_names
+from .conditions import CLASS, Condition
 from .denoiser import Denoiser
 from .family import Network
 from .files.pickles.checkpoint import Checkpoint, open_bytes, read
@@ -45,22 +46,33 @@ class ModelFile:
     checkpoint: Checkpoint | None = None
 
 
-def load_model(source: str | Path, device: str = "cpu", sha256: str | None = None) -> Denoiser:
+def load_model(
+    source: str | Path,
+    device: str = "cpu",
+    sha256: str | None = None,
+    guide: str | Path | Denoiser | None = None,
+    guide_null: bool = False,
+) -> Denoiser:
     """Return the denoiser in a model file, or of a bundled name ("fashion-mnist"), on `device`.
 
-    Files: .safetensors written by this package, .pkl snapshots and .pt training states of EDM and PFGM++. Nothing in a
-    file is ever executed.
+    Files: .safetensors written by this package, .pkl snapshots of EDM, EDM2 and PFGM++, .pt training states of EDM and
+    PFGM++. Nothing in a file is ever executed.
 
     Args:
         sha256: pins the file: its SHA-256, or that of its tensors, as `restart-sampling models inspect` prints them.
+        guide: the model that guides it, a file, a bundled name or a denoiser; see `Denoiser.guided_by`.
+        guide_null: tell the guide the nulls instead of each sample's conditions.
 
     Returns:
         A denoiser whose `info` holds "path", "sha256" (of the file), "card", "notes" (what to know before trusting the
-        samples), "use_fp16" (recorded, not acted on: choose `dtype` in the sampler) and "pfgmpp_D" (D of a PFGM++
-        network, else None).
+        samples), "use_fp16" (recorded, not acted on: choose `dtype` in the sampler), "pfgmpp_D" (D of a PFGM++ network,
+        else None) and "encoder" (what samples are made of as EDM2's files say it, `encoder.py`, else None). With a
+        guide "sha256" is of the two files together, "network_sha256" of this one, and "guide" holds the `info` of the
+        guide.
 
     Raises:
         CheckpointError: there is no such file, or what is wrong with it.
+        RestartValueError: the guide does not fit.
     """
     path = find(source)
     pin = None if sha256 is None else sha256.lower()
@@ -82,7 +94,9 @@ def load_model(source: str | Path, device: str = "cpu", sha256: str | None = Non
         "notes": model.notes,
         "use_fp16": network.config.get("use_fp16", False),
         "pfgmpp_D": network.augmented_dim,
+        "encoder": model.card.get("encoder"),
     }
+    labels = {CLASS: Condition((network.label_dim,), null=network.class_null)} if network.label_dim else {}
     denoiser = Denoiser(
         network,
         network.parameterization,
@@ -92,8 +106,15 @@ def load_model(source: str | Path, device: str = "cpu", sha256: str | None = Non
         name,
         info,
         network.augmented_dim,
+        labels,
     )
-    return denoiser.to(device)
+    denoiser = denoiser.to(device)
+    if guide is not None:
+        other = guide if isinstance(guide, Denoiser) else load_model(guide, device)
+        return denoiser.guided_by(other, null=guide_null)
+    if guide_null:
+        raise RestartValueError("guide_null says what a guide is told, and no guide is given; leave it out")
+    return denoiser
 
 
 def find(source: str | Path) -> Path:

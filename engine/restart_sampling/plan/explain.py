@@ -6,6 +6,8 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
+from .guidance import rounded
+
 if TYPE_CHECKING:
     from ..solvers import Solver
     from .options import PlanConfig
@@ -117,8 +119,7 @@ def _options(plan: Plan) -> list[str]:
     if config.s_noise != 1 and plan.draws:
         lines.append(f"S_noise {config.s_noise:g} on every injected noise")
     if config.guided:
-        low, high = config.guidance_interval
-        where = "" if (low, high) == (0, math.inf) else f" while {low:g} ≤ sigma ≤ {high:g}"
+        where = _where(plan)
         twice = plan.network_calls - plan.nfe + min(config.zero_init, plan.nfe)
         rows = "every evaluation" if twice == plan.nfe else f"{twice} of {plan.nfe} evaluations"
         run = "runs" if twice == plan.nfe else "run"
@@ -127,6 +128,17 @@ def _options(plan: Plan) -> list[str]:
     if config.zero_init:
         lines.append(f"zero_init {config.zero_init}: the first evaluations leave out the network")
     return lines
+
+
+def _where(plan: Plan) -> str:
+    """Return where guidance acts, in words; "" for everywhere."""
+    low, high = asked = plan.config.guidance_interval
+    if asked == (0, math.inf):
+        return ""
+    if plan.config.guidance_interval_rounding == "none":
+        return f" while {low:g} ≤ sigma ≤ {high:g}"
+    lo, hi = rounded(plan)
+    return f" in steps from sigma in ({level(lo)}, {level(hi)}] (asked {low:g} … {high:g}, rounded to the grid)"
 
 
 def _solver_options(solver: Solver, inside: Solver) -> list[str]:

@@ -12,6 +12,18 @@ where it acts.
 | `zero-star` | w, and F_u is scaled            | CFG-Zero*, arXiv 2503.18886; the kernels' `row/weights.py` |
 | `apg`       | w, and F_c − F_u is projected   | arXiv 2410.02416; likewise |
 
+`guidance_interval` = (low, high) says where guidance acts, in one of two ways:
+
+| guidance_interval_rounding | an evaluation is guided if |
+|---|---|
+| `none` | its own level is in [low, high] |
+| `grid` | its step begins in (lo, hi], the points of the main grid that are nearest to low and high |
+
+The second is how the paper's results were computed (arXiv 2404.07724): the ends are points of the grid, and W is the
+same in both evaluations of a Heun step. A step inside a Restart interval counts by the level at which it begins, and
+one that churn lifts by the level before. On EDM's grid of 32 points (0.28, 2.90] stands for the steps 15 to 21, counted
+from 0; unrounded ends would take 16 to 22 instead, since σ_15 = 2.9015 and σ_22 = 0.2830.
+
 CFG++ takes the direction back to the noise from D_u instead of the guided D: x' = a·x + (b − α_s)·D_u + α_s·D_w, for a
 step x' = a·x + b·D of Euler or ancestral sampling. With D_w = D_u + w·(D_c − D_u) that is the same step with the weight
 W = w·α_s/b. For Euler on a VE state b = 1 − s/t, so W = w/(1 − s/t), and w at s = 0.
@@ -24,6 +36,8 @@ clipping projects nothing.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,11 +45,13 @@ import numpy as np
 from ..common.errors import ConfigError
 from ..solvers.process import alpha
 from ..solvers.trace import Solver
+from .notation import snap
 
 if TYPE_CHECKING:
     from .plan import Plan
 
 METHODS = ("cfg", "cfg++", "zero-star", "apg")
+ROUNDINGS = ("none", "grid")
 NONE, ONE, BOTH = 0, 1, 2  # the kind of a row: how many network calls its evaluation makes
 
 
@@ -45,9 +61,31 @@ def weights(plan: Plan) -> np.ndarray:
     if not config.guided:
         return np.ones(plan.nfe)
     low, high = config.guidance_interval
-    sigma = np.array([row.sigma for row in plan.rows])
-    inside = (sigma >= low) & (sigma <= high)
+    if config.guidance_interval_rounding == "grid":
+        low, high = rounded(plan)
+        inside = np.repeat([low < t <= high for t in _begins(plan)], [len(step.stages) for step in plan.steps])
+    else:
+        sigma = np.array([row.sigma for row in plan.rows])
+        inside = (sigma >= low) & (sigma <= high)
     return np.where(inside, _plus_plus(plan) if config.guidance == "cfg++" else config.guidance_scale, 1.0)
+
+
+def rounded(plan: Plan) -> tuple[float, float]:
+    """Return the ends of the guidance interval as points of the main grid; infinity stays."""
+    low, high = (t if math.isinf(t) else plan.grid[snap(plan.grid, t)] for t in plan.config.guidance_interval)
+    return low, high
+
+
+def _begins(plan: Plan) -> Iterator[float]:
+    """Yield the level at which each step begins, before churn lifts it: that at which the step before it ended."""
+    tops = {interval.number: interval.t_max for interval in plan.intervals}
+    level = plan.grid[0]
+    leg: tuple[int | None, int] = (None, 0)
+    for step in plan.steps:
+        if step.interval is not None and (step.interval, step.iteration) != leg:
+            level = tops[step.interval]  # raised by a jump
+        yield level
+        level, leg = step.s, (step.interval, step.iteration)
 
 
 def silent(plan: Plan) -> np.ndarray:

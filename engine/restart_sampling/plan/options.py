@@ -33,7 +33,8 @@ class PlanConfig:
         on_collision: what to do when intervals snap to one grid point: "both" run in the given order (default), the
             "last" one only (what the official code does), the "first" one only, or "error".
         eta: noise of ancestral sampling; 0 is DDIM.
-        guidance_scale: w of classifier-free guidance; 1 is off. `guidance_interval`: levels where it acts.
+        guidance_scale: w of classifier-free guidance; 1 is off. `guidance_interval`: levels where it acts, each
+            evaluation by its own level, or with guidance_interval_rounding="grid" whole steps, see guidance.py.
         guidance: the method, see guidance.py: "cfg", "cfg++", "zero-star" or "apg".
         guidance_rescale: φ of rescaled guidance, for "cfg"; 0 is off.
         apg_eta, apg_norm: weight of the parallel part, and the norm that the difference is clipped to (0: never), for
@@ -75,6 +76,7 @@ class PlanConfig:
     solver_options: tuple[tuple[str, Any], ...] = field(default=(), metadata=LATER)
     restart_solver_options: tuple[tuple[str, Any], ...] = field(default=(), metadata=LATER)
     network_sigmas: tuple[float, ...] = field(default=(), metadata=LATER)
+    guidance_interval_rounding: str = field(default="none", metadata=LATER)
 
     @property
     def solvers(self) -> tuple[Solver, Solver]:
@@ -226,6 +228,7 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
         values["eta_window"] = _window(values["eta_window"], values["steps"])
     values["guidance_scale"] = real("guidance_scale", values.get("guidance_scale", 1.0), 0.0)
     values["guidance_interval"] = _guidance_interval(values.get("guidance_interval", (0.0, None)))
+    choice("guidance_interval_rounding", values.get("guidance_interval_rounding", "none"), guidance.ROUNDINGS)
     choice("guidance", values.get("guidance", "cfg"), guidance.METHODS)
     values["guidance_rescale"] = real("guidance_rescale", values.get("guidance_rescale", 0.0), 0.0, 1.0)
     values["apg_eta"] = real("apg_eta", values.get("apg_eta", 0.0))

@@ -114,6 +114,7 @@ class Plan:
         solver_options: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),
         restart_solver_options: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),
         network_sigmas: Any = (),
+        guidance_interval_rounding: str = "none",
         **unknown: Any,
     ) -> Plan:
         """Compile a plan.
@@ -146,6 +147,9 @@ class Plan:
             solver_options, restart_solver_options: options of the solvers, on top of those in their names.
             network_sigmas: with `sigmas`, the levels that the network is told instead of them, as LD3 learns them
                 (arXiv 2405.15506).
+            guidance_interval_rounding: "none" compares the level of each evaluation with guidance_interval; "grid"
+                rounds its ends to points of the main grid and guides whole steps, as its paper does
+                (arXiv 2404.07724), see guidance.py.
 
         Raises:
             ConfigError: the plan cannot run as written; the message says what to change.

@@ -12,6 +12,7 @@ Diffusion (DDIM, Heun in the intervals) N_main + Σ 2·K·(N − 1), each of the
 | Heun, no Restart   | cifar10-{vp,edm,pfgmpp}-heun-NFE, imagenet64-edm-heun-NFE | Restart Tables 1, 2, 4 |
 | EDM stochastic     | cifar10-{vp,edm}-sde-NFE, imagenet64-edm-sde-NFE      | Restart Tables 1, 2, 4 |
 | EDM's own settings | cifar10-edm-cond-heun-35, imagenet64-edm-sde-511-churn40 | EDM |
+| EDM2               | edm2-…, listed by themselves: presets_of_edm2.py      | EDM2, autoguidance, guidance interval |
 
 S_noise is the paper's: 1.003 on ImageNet-64, 1 elsewhere. gamma (churn inside the intervals) is 0; the paper adds that
 restart_gamma = 0.05 for t in [0.01, 1] helps slightly on ImageNet-64. The "vanilla SDE" and "Gotta Go Fast" baselines
@@ -21,36 +22,13 @@ are left out, because they are not stated as a grid and coefficients, and so are
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from ..common.checks import did_you_mean, shown
 from ..common.errors import ConfigError
+from . import presets_of_edm2
 from .levels import sd_sigmas, vp_sigma
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A published configuration: `Plan.build(**plan_options)` has `nfe` network evaluations per sample.
-
-    Attributes:
-        fid: the published one, of 50k images unless `note` says otherwise; None if none is printed.
-        network: the checkpoint it belongs to.
-        tuned: `restart-sampling tune` found it; not used as a baseline for searches.
-        tuned_on: the features by whose distances it was chosen, which therefore cannot say how good it is; "" if it
-            comes from a paper.
-    """
-
-    name: str
-    plan_options: dict[str, Any]
-    nfe: int
-    fid: float | None
-    dataset: str
-    network: str
-    source: str
-    note: str = ""
-    tuned: bool = False
-    tuned_on: str = ""
+from .preset import Preset as Preset
 
 
 def presets() -> tuple[Preset, ...]:
@@ -63,7 +41,10 @@ def find(name: str) -> Preset:
     table = {preset.name: preset for preset in _all()}
     if isinstance(name, str) and name in table:
         return table[name]
-    hint = did_you_mean(name, table, f"choose one of {', '.join(table)}", most=3)
+    listed = ", ".join(name for name, preset in table.items() if not preset.group)
+    hint = did_you_mean(
+        name, table, f"choose one of {listed}; restart-sampling presets edm2 lists those of EDM2", most=3
+    )
     raise ConfigError(f"preset {shown(name)} is not known{hint}")
 
 
@@ -201,6 +182,7 @@ def _all() -> Iterator[Preset]:
     yield from _stable_diffusion()
     yield from _heun()
     yield from _stochastic()
+    yield from presets_of_edm2.presets()
 
 
 def _make(name: str, key: str, nfe: int, fid: float, source: str, note: str, **options: Any) -> Preset:

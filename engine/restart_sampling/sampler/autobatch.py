@@ -58,7 +58,7 @@ def choose_batch(
         total: samples of the run.
         device: where the run will be.
         dtype: dtype of the network's input and activations.
-        guided: whether the network sees every sample twice.
+        guided: whether the network sees every sample twice, or its guide sees it too.
         free_memory: bytes free on a CUDA device, `torch.cuda.mem_get_info` by default.
 
     Raises:
@@ -66,7 +66,10 @@ def choose_batch(
     """
     total = integer("total", total, 1, error=RestartValueError)
     device = torch.device(device)
-    activation = largest_activation(denoiser) * dtype.itemsize * (2 if guided else 1)
+    # Both halves are one batch of a network; a guide is called after the network, with a batch of its own.
+    networks = [denoiser] if denoiser.guide is None or not guided else [denoiser, denoiser.guide]
+    batches = 2 if guided and denoiser.guide is None else 1
+    activation = batches * max(map(largest_activation, networks)) * dtype.itemsize
     limit = (CUDA_BYTES if device.type == "cuda" else CPU_BYTES) // activation
     if device.type == "cpu" and getattr(denoiser.network, "concurrent", False):
         limit = max(1, limit) * torch.get_num_threads()

@@ -109,12 +109,13 @@ def check_guidance(denoiser: Denoiser, scale: float) -> None:
     if without:
         raise RestartValueError(
             f"guidance_scale = {scale:g} needs a null of every condition, and {', '.join(map(repr, without))} of "
-            f"{denoiser.name!r} has none; declare it as rs.Condition(…, null=…), or leave guidance_scale at 1"
+            f"{denoiser.name!r} has none; declare it as rs.Condition(…, null=…), give the network a guide "
+            "(Denoiser.guided_by, --guide), or leave guidance_scale at 1"
         )
     if denoiser.guide is None and all(isinstance(spec.null, str) for spec in samples.values()):
         raise RestartValueError(
             f"guidance_scale = {scale:g} needs a class-conditional network, or one with another condition that has a "
-            f"null, and {denoiser.name!r} has none; leave guidance_scale at 1"
+            f"null, or a guide, and {denoiser.name!r} has none; leave guidance_scale at 1"
         )
 
 

@@ -105,11 +105,12 @@ class Workspace:
             if prepared.module is not None and denoiser.device != self.device:
                 denoiser = replace(denoiser, network=prepared.module)  # what runs, where it runs
         self.guide: Network | None = None
-        if denoiser.guide is not None:
-            if exact:
-                self.guide = _exact_network(denoiser.guide, self.device)
-            else:
-                self.guide = prepare(denoiser.guide, device=self.device, dtype=dtype, compile=compile)
+        if denoiser.guide is not None and exact:
+            self.guide = _exact_network(denoiser.guide, self.device)
+        elif denoiser.guide is not None:
+            self.guide = prepared = prepare(denoiser.guide, device=self.device, dtype=dtype, compile=compile)
+            if prepared.module is not None and denoiser.guide.device != self.device:
+                denoiser = replace(denoiser, guide=replace(denoiser.guide, network=prepared.module))
         if isinstance(batch_size, str) and batch_size == "auto":
             batch_size = choose_batch(denoiser, LARGEST, self.device, dtype=DTYPES[dtype], guided=guided)
         self.batch_size = integer("batch_size", batch_size, 1, also=" or 'auto'", error=RestartValueError)
@@ -120,7 +121,8 @@ class Workspace:
         self.program = Program(self.device, register_dtype)
         self.tables = Tables(denoiser.parameterization)
         self.needs = Needs(guided)
-        self.conditions = Conditions(denoiser.conditions, self.device)
+        told = None if denoiser.guide is None else denoiser.guide.conditions
+        self.conditions = Conditions(denoiser.conditions, self.device, told)
         self._lanes: Lanes | None = None
         self._evaluations: dict[tuple[int, bool], Evaluation] = {}
         self._slices: dict[tuple[int, int], Slices] = {}
@@ -128,8 +130,9 @@ class Workspace:
 
     def describe(self) -> str:
         """Return what runs, in one line, e.g. "native on cpu, graph off, network fp32, eager, contiguous"."""
-        network = self.network.describe() if isinstance(self.network, PreparedNetwork) else "float64"
-        return f"{self.backend} on {self.device}, graph {self.executor.describe()}, network {network}"
+        network, *guide = (n.describe() if isinstance(n, PreparedNetwork) else "float64" for n in self.networks)
+        told = "".join(f", guide {how}" for how in guide)
+        return f"{self.backend} on {self.device}, graph {self.executor.describe()}, network {network}{told}"
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from ...common.checks import integer
 from ...common.errors import ConfigError, RestartValueError
 from ...models.denoiser import Denoiser
+from ...models.registry import BUNDLED
 from ...plan.plan import Plan
 from ...sampler.executors import Observer
 
@@ -71,6 +72,7 @@ class Candidate:
         title: the name that is shown.
         source: paper and equation, or the library's class.
         make: returns the runner of (denoiser, nfe, batch_size, dtype, restart), or None if nothing fits.
+        group: of a preset that is listed by itself, as `Preset.group`.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Candidate:
     title: str
     source: str
     make: Make = field(repr=False, compare=False)
+    group: str = ""
 
     def runner(
         self, denoiser: Denoiser, nfe: int, *, batch_size: int = 64, dtype: str = "fp32", restart: Any = None
@@ -107,6 +110,14 @@ class Candidate:
         return replace(self, make=make)
 
 
+def _guide(denoiser: Denoiser) -> dict[str, Any]:
+    """Return the fields that say by what `--guide` and `--guide-null` a denoiser is guided; none without a guide."""
+    if (guide := denoiser.guide) is None:
+        return {}
+    name = guide.name if guide.name in BUNDLED else str(guide.info.get("path", guide.name))
+    return {"guide": name, "guide_null": denoiser.info["guide"]["null"]}
+
+
 def fields(
     candidate: Candidate, runner: Runner, denoiser: Denoiser, model: str, *, kind: str, nfe: int, batch: int, dtype: str
 ) -> dict[str, Any]:
@@ -129,6 +140,7 @@ def fields(
         "config": plan.config.to_dict() if plan else {},
         "restart": restart,
         "model": model,
+        **_guide(denoiser),
         "model_sha256": str(denoiser.info.get("sha256", ""))[:12],
         "dtype": dtype,
         "batch": batch,

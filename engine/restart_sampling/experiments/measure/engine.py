@@ -77,6 +77,7 @@ def presets() -> tuple[Candidate, ...]:
             f"preset {p.name}",
             p.source,
             partial(_make_preset, p),
+            p.group,
         )
         for p in published()
     )

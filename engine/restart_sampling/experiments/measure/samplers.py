@@ -1,8 +1,9 @@
 r"""The list of all candidates for networks of a process, "ve" or "flow", and how a benchmark asks for them by name.
 
 Names are `heun`, `heun+restart`, `preset:cifar10-edm-43`, `torch/restart-fp64`, `diffusers/heun`. :func:`select` also
-takes a family (ode, sde, restart), a maker (engine, torch, diffusers), a glob, and "all", which is every candidate that
-is not a preset. In :func:`work` each of these may have a budget of its own, `heun@35`.
+takes a family (ode, sde, restart), a maker (engine, torch, diffusers), a glob, "presets" (but those of EDM2, which
+`preset:edm2-*` names), and "all", which is every candidate that is not a preset. In :func:`work` each of these may have
+a budget of its own, `heun@35`.
 """
 
 from __future__ import annotations
@@ -75,8 +76,10 @@ def work(names: Sequence[str], budgets: Sequence[int], process: str = "ve") -> l
 
 def _matches(candidate: Candidate, name: str) -> bool:
     preset = candidate.name.startswith("preset:")
-    if name == "presets" or name.startswith("preset:"):
-        return preset and fnmatchcase(candidate.name, "*" if name == "presets" else name)
+    if name == "presets":
+        return preset and not candidate.group
+    if name.startswith("preset:"):
+        return preset and fnmatchcase(candidate.name, name)
     return not preset and (
         name in ("all", candidate.name, candidate.family, candidate.by) or fnmatchcase(candidate.name, name)
     )

@@ -8,8 +8,8 @@ from pathlib import Path
 
 def job_command(python: str, options: Mapping[str, object]) -> list[str]:
     """Return the command that nsys and ncu run: `restart-sampling profile` with the options that were given."""
-    given = {"--" + name.replace("_", "-"): str(value) for name, value in options.items() if value is not None}
-    words = [word for option in given.items() for word in option]
+    given = {"--" + name.replace("_", "-"): value for name, value in options.items() if value is not None}
+    words = [word for name, value in given.items() for word in ([name] if value is True else [name, str(value)])]
     return [python, "-c", "from restart_sampling.cli import main; main()", "profile", *words]
 
 

@@ -27,6 +27,7 @@ TEXT = (
     "plan",
     "restart",
     "model",
+    "guide",
     "model_sha256",
     "dtype",
     "features",

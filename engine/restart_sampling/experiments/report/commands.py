@@ -34,6 +34,16 @@ def models_of(rows: Iterable[Row]) -> list[str]:
     return list(dict.fromkeys(str(row["model"]) for row in rows if row.get("model")))
 
 
+def guides_of(rows: Iterable[Row]) -> list[tuple[str | None, bool]]:
+    """Return the guides of the rows as they were given, None for a network without one, and whether told the null."""
+    return list(dict.fromkeys((row.get("guide") or None, bool(row.get("guide_null"))) for row in rows))
+
+
+def _guide(guide: str | None, null: bool) -> list[str]:
+    """Return the flags of a guide."""
+    return [] if guide is None else ["--guide", guide, *(["--guide-null"] if null else [])]
+
+
 def commands_for(rows: Sequence[Row], folders: Sequence[str]) -> list[Commands]:
     """Return the commands for each model of the rows; if no row names a model, those for the bundled model.
 
@@ -44,11 +54,13 @@ def commands_for(rows: Sequence[Row], folders: Sequence[str]) -> list[Commands]:
 
 def _of(model: str, rows: Sequence[Row], folders: Sequence[str]) -> Commands:
     named = ["--model", model] if model != MODEL else []
+    guides = guides_of(rows)
+    guided = _guide(*guides[0]) if len(guides) == 1 else []
     which = list(named)
     dtypes = {str(row["dtype"]) for row in rows if row.get("dtype")}
     if len(dtypes) == 1 and dtypes != {"fp32"}:
         which += ["--dtype", *dtypes]
-    bench = ["restart-sampling", "bench", *which, "--samplers", "all", "--nfe", BUDGETS]
+    bench = ["restart-sampling", "bench", *which, *guided, "--samplers", "all", "--nfe", BUDGETS]
     evaluated = list(
         dict.fromkeys((str(row["features"]), str(row.get("reference") or "")) for row in rows if row.get("features"))
     )
@@ -61,7 +73,7 @@ def _of(model: str, rows: Sequence[Row], folders: Sequence[str]) -> Commands:
     ]
     if not searched and model != MODEL:
         searched = evaluated
-    by = _evaluator(model, *(searched[0] if searched else ("", "")), own=TUNER)
+    by = [*_guidance(rows), *_evaluator(model, *(searched[0] if searched else ("", "")), own=TUNER)]
     return Commands(
         model,
         shlex.join([*bench, "--out", folders[0]]),
@@ -69,6 +81,20 @@ def _of(model: str, rows: Sequence[Row], folders: Sequence[str]) -> Commands:
         shlex.join(["restart-sampling", "tune", *which, "--budget", "20,43,63", *by, "--out", folders[-1]]),
         shlex.join(["restart-sampling", "report", *folders, *named]),
     )
+
+
+def _guidance(rows: Sequence[Row]) -> list[str]:
+    """Return the flags of the guidance under which the newest search of the rows was made."""
+    search = next((row for row in reversed(rows) if row.get("kind") in ("trial", "tuned")), {})
+    config = search.get("config") or {}
+    words = _guide(*guides_of([search])[0])
+    if config.get("guidance_scale", 1.0) != 1.0:
+        words += ["--guidance-scale", str(config["guidance_scale"])]
+        if interval := config.get("guidance_interval"):
+            words += ["--guidance-interval", ",".join("inf" if end is None else str(end) for end in interval)]
+        if rounding := config.get("guidance_interval_rounding"):
+            words += ["--guidance-interval-rounding", str(rounding)]
+    return words
 
 
 def _evaluator(model: str, features: str, reference: str, own: str = CLASSIFIER) -> list[str]:

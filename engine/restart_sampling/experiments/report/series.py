@@ -65,6 +65,8 @@ def options_of(config: Mapping[str, Any]) -> str:
             text += f" at sigma {number(low)}–{number(high)}"
         elif low:
             text += f" from sigma {number(low)} on"
+        if config.get("guidance_interval_rounding") == "grid":
+            text += " of whole steps"
         words.append(text)
     return ", ".join(words)
 

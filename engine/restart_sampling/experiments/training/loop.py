@@ -8,12 +8,15 @@ the denoiser is the squared error of the raw network against its target,
 The σ of a batch are stratified, one per 1/B of probability (Kingma et al., arXiv 2107.00630, appendix I.1). They are
 drawn with numpy on the host, so their coefficients come from the network's own `Parameterization` in float64.
 
-The loop does not need to know when training ends: the rate is warm-up, then lr·√(decay_steps/step); the average is
-EDM2's power function (arXiv 2312.02696, eq. 3), β = (1 − 1/step)^(γ+1), which remembers a fixed share of the past
-(γ = 6.94: 10 %). Every step draws from `default_rng([seed, step])`, so a run that was killed and resumed sees the same
-data and noise.
+A network that predicts how uncertain its error is at a noise level, u(σ), is trained by eq. 21 of EDM2 (arXiv
+2312.02696), λ‖D − y‖²/exp(u) + u, which gives all levels the same weight as they are learned; what is reported is the
+loss without u. One whose weights are kept at unit length puts them there before every step.
 
-Limiting cases: γ = −1 averages nothing (β = 1) and is refused; label_dropout = 1 trains without classes.
+The loop does not need to know when training ends: the rate is warm-up, then lr·√(decay_steps/step), and averages of the
+weights are EDM2's, each over a fixed share of the past (averages.py). Every step draws from `default_rng([seed,
+step])`, so a run that was killed and resumed sees the same data and noise.
+
+Limiting case: label_dropout = 1 trains without classes.
 """
 
 from __future__ import annotations
@@ -36,8 +39,10 @@ from ...common.errors import CheckpointError, RestartValueError
 from ...common.files import write_atomically
 from ...models import Network, build_network
 from ..datasets import Images
+from . import averages
 
-FORMAT = 1
+FORMAT = 2
+AVERAGES = "averages"  # the folder of stored averages, in that of the run
 _inverse_normal = np.vectorize(NormalDist().inv_cdf, otypes=[np.float64])
 
 
@@ -54,7 +59,8 @@ class Options:
     decay_steps: int = 2000
     betas: tuple[float, float] = (0.9, 0.99)
     clip: float = 1.0
-    ema_gamma: float = 6.94
+    ema_stds: tuple[float, ...] = (0.05, 0.1)
+    label_dropout: float = 0.1
     P_mean: float = -1.2
     P_std: float = 1.2
     seed: int = 0
@@ -64,30 +70,33 @@ class Options:
         bad = [name for name in positive if not getattr(self, name) > 0]
         if bad:
             raise RestartValueError(f"{bad[0]} must be > 0, got {getattr(self, bad[0])}")
-        if not self.ema_gamma > 0:
-            raise RestartValueError(f"ema_gamma must be > 0, got {self.ema_gamma}")
+        if not self.ema_stds:
+            raise RestartValueError("ema_stds must name the length of one average at least, such as (0.1,)")
+        for std in self.ema_stds:
+            averages.gamma_of(std)
 
     def rate(self, step: int) -> float:
         """Return the learning rate of step 1, 2, …"""
         return self.lr * min(step / self.warmup_steps, 1.0) * math.sqrt(self.decay_steps / max(step, self.decay_steps))
 
-    def beta(self, step: int) -> float:
-        """Return the share of the old average that stays in the new one at step 1, 2, …"""
-        return (1 - 1 / step) ** (self.ema_gamma + 1)
-
 
 @dataclass
 class Run:
-    """A run in memory: network, average, optimizer, and how far it got."""
+    """A run in memory: network, averages by their length (σ_rel), optimizer, and how far it got."""
 
     network: Network
-    ema: Network
+    averages: dict[float, Network]
     optimizer: torch.optim.Optimizer
     options: Options
     data: str
     step: int = 0
     seconds: float = 0.0
     mean_loss: float | None = None
+
+    @property
+    def ema(self) -> Network:
+        """The longest average."""
+        return self.averages[max(self.averages)]
 
 
 def draw_sigma(rng: np.random.Generator, B: int, P_mean: float, P_std: float) -> np.ndarray:
@@ -98,8 +107,10 @@ def draw_sigma(rng: np.random.Generator, B: int, P_mean: float, P_std: float) ->
 
 def edm_loss(
     network: Network, F: Callable[..., Tensor], y: Tensor, labels: Tensor | None, sigma: np.ndarray, noise: Tensor
-) -> Tensor:
-    """Return the mean of ‖F − (y − c_skip·x)/c_out‖² per element, with x = y + σ·noise.
+) -> tuple[Tensor, Tensor]:
+    """Return ‖F − (y − c_skip·x)/c_out‖², with x = y + σ·noise, as a mean over elements: what is trained, and itself.
+
+    The two differ where the network predicts its uncertainty.
 
     Args:
         network: whose parameterization is used. F: the network, or a compiled form of it, which is called.
@@ -113,19 +124,21 @@ def edm_loss(
     x = y + column(sigma) * noise
     target = (y - column(c.c_skip) * x) / column(c.c_out)
     c_noise = column(c.c_noise).flatten()
-    return (F(column(c.c_in) * x, c_noise, labels) - target).square().mean()
+    error = (F(column(c.c_in) * x, c_noise, labels) - target).square().mean(dim=(1, 2, 3))
+    u = network.logvar(c_noise)
+    return (error if u is None else error / u.exp() + u).mean(), error.detach().mean()
 
 
 def start(config: dict[str, Any], options: Options, data: str, device: torch.device) -> Run:
-    """Return a fresh run: a network initialised from `options.seed`, its copy as the average, and Adam."""
+    """Return a fresh run: a network initialised from `options.seed`, its copies as averages, and Adam."""
     network = build_network(config, seed=options.seed).to(device)
-    ema = build_network(config).to(device)
-    for net in (network, ema):
+    averaged = {std: build_network(config).to(device) for std in options.ema_stds}
+    for net in (network, *averaged.values()):
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    ema.load_state_dict(network.state_dict())
+        net.load_state_dict(network.state_dict())
     network.train().requires_grad_(True)
     optimizer = torch.optim.Adam(network.parameters(), lr=options.lr, betas=options.betas, fused=True)
-    return Run(network, ema, optimizer, options, data)
+    return Run(network, averaged, optimizer, options, data)
 
 
 def save(run: Run, path: Path) -> None:
@@ -139,7 +152,7 @@ def save(run: Run, path: Path) -> None:
         "seconds": run.seconds,
         "network": run.network.state_dict(),
         "mean_loss": run.mean_loss,
-        "ema": run.ema.state_dict(),
+        "averages": {str(std): net.state_dict() for std, net in run.averages.items()},
         "optimizer": run.optimizer.state_dict(),
     }
     write_atomically(path, lambda file: torch.save(content, file))
@@ -155,10 +168,12 @@ def resume(path: Path, device: torch.device) -> Run:
         raise CheckpointError(f"{path}: not a readable training checkpoint ({error})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a training checkpoint of this version (format {FORMAT})")
-    options = Options(**{**content["options"], "betas": tuple(content["options"]["betas"])})
+    lists: dict[str, Any] = {name: tuple(content["options"][name]) for name in ("betas", "ema_stds")}
+    options = Options(**(content["options"] | lists))
     run = start(content["config"], options, content["data"], device)
     run.network.load_state_dict(content["network"])
-    run.ema.load_state_dict(content["ema"])
+    for std, net in run.averages.items():
+        net.load_state_dict(content["averages"][str(std)])
     run.optimizer.load_state_dict(content["optimizer"])
     run.step, run.seconds, run.mean_loss = content["step"], content["seconds"], content.get("mean_loss")
     return run
@@ -177,7 +192,7 @@ def one_step(run: Run, F: Callable[..., Tensor], images: Tensor, labels: Tensor 
     one_hot = None
     if labels is not None:
         one_hot = nn.functional.one_hot(labels[index], config["label_dim"]).to(torch.float32)
-        keep = torch.from_numpy(rng.uniform(size=options.batch) >= config["label_dropout"]).to(images.device)
+        keep = torch.from_numpy(rng.uniform(size=options.batch) >= options.label_dropout).to(images.device)
         one_hot *= keep[:, None]
     sigma = draw_sigma(rng, options.batch, options.P_mean, options.P_std)
     noise = torch.from_numpy(rng.standard_normal(y.shape, dtype=np.float32)).to(y.device)
@@ -185,8 +200,9 @@ def one_step(run: Run, F: Callable[..., Tensor], images: Tensor, labels: Tensor 
     for group in run.optimizer.param_groups:
         group["lr"] = options.rate(run.step)
     run.optimizer.zero_grad(set_to_none=True)
-    loss = edm_loss(run.network, F, y, one_hot, sigma, noise)
-    loss.backward()
+    run.network.constrain()
+    trained, loss = edm_loss(run.network, F, y, one_hot, sigma, noise)
+    trained.backward()
     norm = nn.utils.clip_grad_norm_(run.network.parameters(), options.clip)
     if not torch.isfinite(norm):
         raise RestartValueError(
@@ -194,8 +210,10 @@ def one_step(run: Run, F: Callable[..., Tensor], images: Tensor, labels: Tensor 
         )
     run.optimizer.step()
     with torch.no_grad():
-        torch._foreach_lerp_(list(run.ema.parameters()), list(run.network.parameters()), 1 - options.beta(run.step))
-    return float(loss.detach()), float(norm)
+        for std, net in run.averages.items():
+            share = 1 - averages.beta(run.step, std)
+            torch._foreach_lerp_(list(net.parameters()), list(run.network.parameters()), share)
+    return float(loss), float(norm)
 
 
 def train(
@@ -206,11 +224,14 @@ def train(
     minutes: float,
     max_steps: int | None = None,
     save_minutes: float = 5.0,
+    store_steps: int | None = None,
     compile: bool = False,
     report: Callable[[Run, float, float], None] | None = None,
     every: int = 50,
 ) -> None:
     """Train for `minutes` or to step `max_steps`, write out/checkpoint.pt and append to out/loss.csv.
+
+    Every `store_steps` steps the averages go to out/averages, from which averages of other lengths can be made.
 
     Rows of steps after the last checkpoint of a killed run are removed from the table, because those steps are made
     again. `report(run, loss, seconds per step)` is called every `every` steps with means over them.
@@ -238,6 +259,9 @@ def train(
             loss, norm = one_step(run, F, pixels, labels)
             run.seconds = before + time.monotonic() - begin
             losses.append(loss)
+            if store_steps and run.step % store_steps == 0:
+                for std, net in run.averages.items():
+                    averages.store(out / AVERAGES, run.step, std, net)
             if len(losses) == every:
                 mean, pace = sum(losses) / every, (time.monotonic() - lap) / every
                 row = [

@@ -23,7 +23,7 @@ from ..measure.engine import plan_for
 from ..measure.rows import append, find, read
 from .pareto import lowest
 from .plan_text import command, plan_fields, python
-from .space import Space
+from .space import Space, with_guidance
 from .starts import fitting
 from .storage import complete, finished
 
@@ -138,7 +138,7 @@ def confirm(
             raise RestartValueError(f"fresh seeds are up to {BLOCK} or a multiple of {BLOCK}, got {asked}")
     measure = _Measure(objective, block, progress)
     before = find(read(path), kind="tuned", study=study.user_attrs["study"], n=block)
-    measured = _measured(find(before, first_seed=first_seed, blocks=n // block))
+    measured = _measured(find(before, first_seed=first_seed, blocks=n // block), space)
     finals = {
         int(number): math.inf if fd is None else fd
         for row in before
@@ -174,6 +174,7 @@ def confirm(
         plan = Plan.build(**chosen.user_attrs["config"])
         name, preset, fd_search = _best_preset(study, space, objective, budget)
         heun = plan_for("heun", budget)
+        heun = None if heun is None else with_guidance(heun, space)
         row = plan_fields(plan, int(chosen.values[0]), common["dtype"]) | common
         row |= {
             "kind": "tuned",
@@ -205,7 +206,7 @@ def confirm(
             "finals": {str(t.number): _finite(finals[t.number]) for t in best if t.number in finals},
             "fd_search": round(chosen.values[1], 6),
             "fd_search_best_preset": fd_search,
-            "command": command(plan, str(common["model"]), str(common["dtype"])),
+            "command": command(plan, str(common["model"]), str(common["dtype"]), common),
             "code": python(plan),
         }
         append(path, row)
@@ -213,14 +214,14 @@ def confirm(
     return rows
 
 
-def _measured(rows: Sequence[Row]) -> dict[str, list[float]]:
+def _measured(rows: Sequence[Row], space: Space) -> dict[str, list[float]]:
     """Return the distances, by plan digest, that earlier rows of the same fresh seeds have."""
     found: dict[str, list[float]] = {}
     for row in rows:
         found |= {row["plan"]: row["fd_blocks"], row["heun"]: row["fd_heun_blocks"]}
         for preset in presets():  # none if the preset has another name by now
             if preset.name == row["best_preset"]:
-                found[Plan.build(**preset.plan_options).digest] = row["fd_best_preset_blocks"]
+                found[with_guidance(Plan.build(**preset.plan_options), space).digest] = row["fd_best_preset_blocks"]
     return found
 
 
@@ -242,4 +243,4 @@ def _best_preset(study: Study, space: Space, objective: Fresh, budget: int) -> t
     if not fits:
         return "", None, None
     preset, plan = fits[0]
-    return preset.name, plan, None
+    return preset.name, with_guidance(plan, space), None

@@ -83,8 +83,11 @@ def trials_text(study: Study, why: str) -> str:
     )
 
 
-def print_plans(study: Study, budgets: Sequence[int], tuned: Sequence[Row], model: str, dtype: str) -> None:
-    """Print for each budget the plan to use, how it compares, and the command and the code that draw with it."""
+def print_plans(study: Study, budgets: Sequence[int], tuned: Sequence[Row], common: Row) -> None:
+    """Print for each budget the plan to use, how it compares, and the command and the code that draw with it.
+
+    `common` has the model, its guide and the dtype, as every row does.
+    """
     rows = {row["budget"]: row for row in tuned}
     for budget in budgets:
         trial = best_for(complete(study), budget)
@@ -99,7 +102,7 @@ def print_plans(study: Study, budgets: Sequence[int], tuned: Sequence[Row], mode
         else:
             say(f"\nbudget {budget}: {int(trial.values[0])} NFE, FD {trial.values[1]:.4g} in the search")
             say("  not measured on fresh seeds")
-        say("  " + command(plan, model, dtype))
+        say("  " + command(plan, str(common["model"]), str(common["dtype"]), common))
         say("  " + python(plan))
 
 

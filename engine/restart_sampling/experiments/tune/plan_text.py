@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from ...common.errors import ConfigError
@@ -28,6 +29,7 @@ FLAGS = (  # flags of `generate`, each with its option of Plan.build
     ("--guidance-scale", "guidance_scale"),
     ("--guidance", "guidance"),
     ("--guidance-interval", "guidance_interval"),
+    ("--guidance-interval-rounding", "guidance_interval_rounding"),
     ("--guidance-rescale", "guidance_rescale"),
     ("--apg-eta", "apg_eta"),
     ("--apg-norm", "apg_norm"),
@@ -47,14 +49,19 @@ def options(plan: Plan) -> Row:
     return found
 
 
-def command(plan: Plan, model: str, dtype: str = "fp32") -> str:
-    """Return the plan as a `restart-sampling generate` command line. Raises ConfigError if an option has no flag."""
+def command(plan: Plan, model: str, dtype: str = "fp32", row: Mapping[str, Any] | None = None) -> str:
+    """Return the plan as a `restart-sampling generate` command line. Raises ConfigError if an option has no flag.
+
+    `row` has the guide, if there is one, as "guide" and "guide_null".
+    """
     given = options(plan)
     main, inside = plan.config.solvers
     for name, solver in (("solver", main), ("restart_solver", inside)):
         if given.pop(f"{name}_options", None):
             given[name] = solver.spec  # as --solver reads it
     words = ["restart-sampling", "generate", "--model", model]
+    if row is not None and row.get("guide"):
+        words += ["--guide", str(row["guide"]), *(["--guide-null"] if row.get("guide_null") else [])]
     for flag, name in FLAGS:
         if name in given:
             words += [flag, _word(given.pop(name))]

@@ -156,7 +156,7 @@ class Session:
         model, features = self.common["model"], self.common["features"]
         title = f"{model}: {sum(row['fd'] is not None for row in rows)} plans, n = {self.common['n']}, {features}"
         written = pareto.pictures(self.out, rows, tuned, title)
-        print_plans(found, self.budgets, tuned, model, self.common["dtype"])
+        print_plans(found, self.budgets, tuned, self.common)
         if tuned and features in shipped.NAMES:
             others = ",".join(name for name in shipped.NAMES if name != features)
             say(

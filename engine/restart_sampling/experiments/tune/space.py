@@ -22,6 +22,8 @@ whatever their order, so they are sorted: two orders are one plan.
 
 A family of samplers is a part of the space, see :func:`of_family`: ODE solvers and SDE solvers without an interval, or
 Restart, which has at least one. So each can be given the same number of trials.
+
+Guidance is not searched: `Space.guidance` has its options, which every plan gets, those it is compared with too.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ import numpy as np
 from ...common.checks import either
 from ...common.errors import ConfigError
 from ...plan.notation import snap
+from ...plan.options import PlanConfig
 from ...plan.plan import Plan
 from ...plan.schedule import get_schedule
 from ...solvers import SOLVERS, Solver, get_solver
@@ -44,7 +47,7 @@ from ..measure.engine import plan_for
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # of EDM's grid
 STOCHASTIC = "edm-stochastic"
-LATER = ("s_min", "s_max", "eta", "least_levels")  # so that storages of older searches go on
+LATER = ("s_min", "s_max", "eta", "least_levels", "guidance")  # so that storages of older searches go on
 LEAST_MAIN = 4  # evaluations of the main walk
 Params = dict[str, Any]
 Options = dict[str, Any]
@@ -68,7 +71,8 @@ class Suggests(Protocol):
 class Space:
     """The ranges.
 
-    `sigma_min`, `sigma_max` are the ends of every main grid; `max_nfe` counts all evaluations of a sample.
+    `sigma_min`, `sigma_max` are the ends of every main grid; `max_nfe` counts all evaluations of a sample. `guidance`
+    has (name, value) of the options of guidance that every plan has.
     """
 
     solvers: tuple[str, ...] = accurate()
@@ -88,6 +92,7 @@ class Space:
     s_max: tuple[float, float] = (0.5, 80.0)
     eta: tuple[float, float] = (0.2, 1.0)
     least_levels: int = 0
+    guidance: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.solvers:
@@ -111,7 +116,12 @@ class Space:
         """Return a JSON-able dict, tuples as lists. LATER fields are left out at their defaults."""
         default = {field.name: field.default for field in fields(self)}
         found = {k: v for k, v in asdict(self).items() if k not in LATER or v != default[k]}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
+        return {k: _listed(v) for k, v in found.items()}
+
+
+def _listed(value: Any) -> Any:
+    """Return tuples as lists, as JSON has them."""
+    return [_listed(v) for v in value] if isinstance(value, tuple) else value
 
 
 def space_for(parameterization: Any, **given: Any) -> Space:
@@ -207,7 +217,7 @@ def options_of(params: Params, space: Space) -> Options:
     solver = get_solver(params["solver"])
     names = {option.name: f"{solver.name}.{option.name}" for option in _searched(solver)}
     solver = solver.using({option: _rounded(params[name]) for option, name in names.items() if name in params})
-    options: Options = {"solver": solver.spec}
+    options: Options = {"solver": solver.spec, **dict(space.guidance)}
     fitted = plan_for(solver.spec, params["main"])
     if fitted is None:
         raise Refused(f"{params['main']} evaluations are too few for a grid of {solver.spec}")
@@ -240,13 +250,28 @@ def build(options: Options, space: Space) -> Plan:
     return plan
 
 
+def with_guidance(plan: Plan, space: Space) -> Plan:
+    """Return a plan without guidance with that of the space; one with guidance of its own as it is."""
+    if not space.guidance or plan.config.guided:
+        return plan
+    return Plan.build(**{**plan.config.to_dict(), **dict(space.guidance)})
+
+
+def _otherwise_guided(plan: Plan, space: Space) -> bool:
+    own = {name: value for name, value in plan.config.to_dict().items() if "guidance" in name}
+    wanted = {
+        name: value for name, value in PlanConfig.make(**dict(space.guidance)).to_dict().items() if "guidance" in name
+    }
+    return own != wanted
+
+
 def params_of(plan: Plan, space: Space) -> Params | None:
     """Return the point whose plan is nearest to `plan`, or None if it is outside the space.
 
     Inverse of :func:`options_of`.
     """
     config = plan.config
-    if config.guided or config.restart.resampling is not None or config.eta_window is not None:
+    if _otherwise_guided(plan, space) or config.restart.resampling is not None or config.eta_window is not None:
         return None
     main_solver, restart_solver = config.solvers
     name = _name_in(space, main_solver)

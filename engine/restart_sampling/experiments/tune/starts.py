@@ -25,7 +25,7 @@ from ...plan.plan import Plan
 from ...plan.presets import Preset, find, presets
 from ...solvers import get_solver
 from ..measure.engine import plan_for
-from .space import Options, Params, Refused, Space, build, options_of, params_of
+from .space import Options, Params, Refused, Space, build, options_of, params_of, with_guidance
 
 Key = Callable[[Plan], str]  # names what a plan draws
 
@@ -131,7 +131,7 @@ def fitting(space: Space, budget: int, accepts: Callable[[Plan], Any]) -> list[t
     """
     found = []
     for preset in presets():
-        if preset.nfe > budget or preset.tuned:
+        if preset.nfe > budget or preset.tuned or preset.group:
             continue
         plan = _plan_of(preset.name)
         if plan.config.guided or plan.config.schedule != "edm":
@@ -145,7 +145,11 @@ def fitting(space: Space, budget: int, accepts: Callable[[Plan], Any]) -> list[t
 
 
 def _start(label: str, plan: Plan, preset: str, space: Space, key: Key) -> Start | None:
-    """Return the plan itself if it is a point of the space, else the nearest point; None outside."""
+    """Return the plan itself if it is a point of the space, else the nearest point; None outside.
+
+    Without guidance it gets that of the space.
+    """
+    plan = with_guidance(plan, space)
     params = params_of(plan, space)
     if params is None:
         return None
@@ -162,7 +166,7 @@ def _candidates(space: Space, budgets: Sequence[int]) -> Iterator[tuple[str, Pla
             if plan is not None:
                 yield f"{'Restart by rule' if jumping else 'Heun'}, {budget} NFE", plan, ""
     for preset in presets():
-        if preset.nfe <= space.max_nfe:
+        if preset.nfe <= space.max_nfe and not preset.group:
             yield (f"preset {preset.name}", _plan_of(preset.name), "" if preset.tuned else preset.name)
     yield from _transplants((None,), space, budgets)
     for preset in sorted(presets(), key=lambda p: p.nfe):

@@ -29,6 +29,7 @@ from .flow import FlowMatchRestartScheduler
 from .kinds import refuse_other_kinds
 from .network import IN_PLACE, NETWORKS, PipelineNetwork
 from .scheduler import RestartScheduler
+from .vae import Decoder
 
 _DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 _CONDITIONING = tuple(name for name in inspect.signature(conditioning_of).parameters if name not in ("pipe", "like"))
@@ -159,23 +160,7 @@ def decoded(pipe: Any, latents: Tensor, batch_size: int = 8) -> Tensor:
     vae = getattr(pipe, "vae", None)
     if vae is None:
         return (latents / 2 + 0.5).clamp(0, 1)
-    c = vae.config
-    mean, std = c.get("latents_mean"), c.get("latents_std")
-    if mean is not None and std is not None:
-        mean, std = (torch.tensor(v, device=latents.device, dtype=latents.dtype).view(1, -1, 1, 1) for v in (mean, std))
-        latents = latents * std / c.scaling_factor + mean
-    else:
-        latents = latents / c.scaling_factor + (c.get("shift_factor") or 0.0)
-    kept = vae.dtype
-    upcast = kept == torch.float16 and bool(c.get("force_upcast"))  # SDXL's decoder overflows in float16
-    if upcast:
-        vae.to(torch.float32)
-    try:
-        parts = [vae.decode(z.to(vae.dtype), return_dict=False)[0].float() for z in latents.split(max(batch_size, 1))]
-    finally:
-        if upcast:
-            vae.to(kept)
-    return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
+    return Decoder(vae, batch_size=max(batch_size, 1))(latents)
 
 
 def _network(pipe: Any) -> tuple[Any, type[PipelineNetwork]]:

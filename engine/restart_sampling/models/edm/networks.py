@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...common.errors import CheckpointError, RestartTypeError, RestartValueError
+from ...common.errors import CheckpointError
 from .. import parameterization
 from ..family import Network
+from ..network_input import check_images
 from ..tensors import counted
 from .config import UNETS, unet_arguments
 
@@ -61,7 +62,7 @@ class EDMNetwork(Network):
         Raises:
             RestartTypeError, RestartValueError: a wrong dtype or shape.
         """
-        self._check(net_in, c_noise, class_labels)
+        check_images(self.shape, self.label_dim, net_in, c_noise, class_labels)
         wide = torch.promote_types(net_in.dtype, torch.float32)
         if self.label_dim and class_labels is None:
             class_labels = torch.zeros(1, self.label_dim, dtype=wide, device=net_in.device)
@@ -69,25 +70,6 @@ class EDMNetwork(Network):
             class_labels = class_labels.to(wide)
         F = self.model(net_in, c_noise.to(wide), class_labels)
         return F[:, : self.img_channels]
-
-    def _check(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None) -> None:
-        """Raise RestartTypeError or RestartValueError for a wrong dtype or shape."""
-        r = self.img_resolution
-        if not net_in.is_floating_point():
-            raise RestartTypeError(f"net_in must be floating point, got {net_in.dtype}")
-        if net_in.dim() != 4 or tuple(net_in.shape[1:]) != (self.img_channels, r, r):
-            want = f"[B, {self.img_channels}, {r}, {r}]"
-            raise RestartValueError(f"net_in must have the shape {want}, got {list(net_in.shape)}")
-        B = net_in.shape[0]
-        if c_noise.dim() != 1 or c_noise.shape[0] not in (1, B):
-            raise RestartValueError(f"c_noise must have the shape [1] or [{B}], got {list(c_noise.shape)}")
-        if class_labels is None:
-            return
-        if not self.label_dim:
-            raise RestartValueError("class_labels given, but this network has no classes: pass None")
-        if class_labels.dim() != 2 or class_labels.shape[0] not in (1, B) or class_labels.shape[1] != self.label_dim:
-            want = f"one-hot [{B}, {self.label_dim}]"
-            raise RestartValueError(f"class_labels must be {want}, got the shape {list(class_labels.shape)}")
 
 
 class IDDPMNetwork(EDMNetwork):

@@ -3,8 +3,8 @@
     metadata["restart_sampling"] = {"format": 1, "config": {…}, "card": {…}}
 
 The card is free JSON about the weights: name, licence, training, scores. Parameters are stored in float16 by default
-and are float32 in memory; buffers (noise levels, filters) keep float32, since rounding them would change the sampler's
-coefficients.
+and are float32 in memory. Buffers (noise levels, filters) and single numbers (gains) keep float32: they are few, and
+rounding them would change all that they act on.
 
 Reading is strict, because every silent difference becomes a bad sample later: exact names and shapes, floating point,
 finite, and what the family of the network checks. Every failure is a CheckpointError that names the file.
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ...common.errors import CheckpointError
 from ...common.strict_json import loads
+from ..encoder import Encoder
 from ..family import Network, build_network, family_of
 from ..tensors import refuse, refuse_other_shapes, refuse_other_values
 from .safetensors_file import read_header, read_tensors, write
@@ -45,7 +46,7 @@ def save_safetensors(
         raise CheckpointError(f"{path}: dtype must be one of {', '.join(map(str, DTYPES))}; got {dtype}")
     parameters = {name for name, _ in network.named_parameters()}
     tensors = {
-        name: tensor.detach().to("cpu", dtype if name in parameters else torch.float32).contiguous()
+        name: tensor.detach().to("cpu", dtype if name in parameters and tensor.ndim else torch.float32).contiguous()
         for name, tensor in network.state_dict().items()
     }
     refuse(path, f"not finite in {dtype}", [n for n, t in tensors.items() if not torch.isfinite(t).all()])
@@ -84,6 +85,7 @@ def from_header(path: str | Path) -> tuple[Network, dict[str, Any]]:
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     _check_classes(meta["card"].get("classes", []), network.label_dim, path)
+    _check_encoder(meta["card"].get("encoder"), network.shape[0], path)
     refuse_other_shapes(network.state_dict(), header.shapes, path)
     return network, meta["card"]
 
@@ -101,6 +103,16 @@ def _check_classes(classes: Any, label_dim: int, path: str | Path) -> None:
         raise CheckpointError(
             f"{path}: the card names {len(classes)} classes, and the network has {label_dim}; they must agree"
         )
+
+
+def _check_encoder(entry: Any, channels: int, path: str | Path) -> None:
+    """Raise CheckpointError unless the card has no encoder, or one that goes with samples of so many channels."""
+    if entry is None:
+        return
+    try:
+        Encoder.from_card(entry).check_channels(channels)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def _advice(names: Iterable[str]) -> str:

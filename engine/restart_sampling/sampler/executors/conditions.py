@@ -3,11 +3,12 @@ r"""The buffers of conditions: what the network is told of every lane, at addres
 They are filled when samples are loaded or started, and an evaluation reads them as they are: it allocates nothing and
 asks the host for nothing, so a captured graph serves any conditions. Under guidance the second half of a batch holds
 the nulls, and so do lanes without a sample. A shared condition has one buffer for all lanes, which is expanded to them.
+A guide, another network that gives the second output of guidance, is told those of the conditions that it has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ class Conditions:
     Args:
         declared: the conditions by name, in the dtypes that the network is given.
         device: where the buffers are.
+        guide: names of those that the guide is told; by default the second half is told all of them.
 
     Attributes:
         nulls: [*shape] for each condition of a sample, zeros where none is declared.
@@ -28,8 +30,11 @@ class Conditions:
     """
 
     @torch.inference_mode(False)
-    def __init__(self, declared: Mapping[str, Condition], device: torch.device) -> None:
+    def __init__(
+        self, declared: Mapping[str, Condition], device: torch.device, guide: Collection[str] | None = None
+    ) -> None:
         self.declared, self.device = dict(declared), device
+        self.guide = frozenset(declared if guide is None else guide)
         self.nulls: dict[str, Tensor] = {}
         self.shared: dict[str, Tensor] = {}
         for name, spec in declared.items():
@@ -88,10 +93,10 @@ class BatchConditions:
         """The tensors that the network is given."""
         return (*(() if self.labels is None else (self.labels,)), *self.others.values())
 
-    def half(self, start: int, stop: int) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """Return class_labels and the others of some rows of the network's input."""
-        labels = None if self.labels is None else self.labels[start:stop]
-        return labels, {name: whole[start:stop] for name, whole in self.others.items()}
+    def given(self, start: int, stop: int, names: Collection[str]) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """Return class_labels and the others of these names, of some rows of the network's input."""
+        labels = self.labels[start:stop] if self.labels is not None and CLASS in names else None
+        return labels, {name: whole[start:stop] for name, whole in self.others.items() if name in names}
 
     def fill(self, values: Mapping[str, Tensor]) -> None:
         """Give the first k lanes their values [k, *shape] and all others the null.

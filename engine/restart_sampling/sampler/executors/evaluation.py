@@ -6,7 +6,7 @@ c_noise are on the device. So it can be called from a loop, or captured once and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -85,8 +85,10 @@ class Evaluation:
             lanes.noises,
         )
         self.conditions = lanes.conditions.of(n)
-        # What the network is given of the first half of its input, of the second, and of both.
-        self._first, self._second, self._both = (self._given(*rows) for rows in ((0, n), (n, 2 * n), (0, copies * n)))
+        # What the network is given of the first half of its input and of both, and the guide of the second.
+        told = lanes.conditions.conditions
+        self._first, self._both = self._given(0, n, told.declared), self._given(0, copies * n, told.declared)
+        self._second = self._given(n, 2 * n, told.guide)
         self.backend = backend
         self.bound = restart_kernels.bind(self.machine, backend)
         self._copied: dict[int, Tensor] = {}
@@ -122,9 +124,9 @@ class Evaluation:
         net_in, c_noise, labels, others = given
         return network(net_in, c_noise, labels, **others)
 
-    def _given(self, start: int, stop: int) -> Arguments:
-        """Return what the network is given of some rows of its input."""
-        labels, others = self.conditions.half(start, stop)
+    def _given(self, start: int, stop: int, names: Collection[str]) -> Arguments:
+        """Return what a network with the conditions of these names is given of some rows of the input."""
+        labels, others = self.conditions.given(start, stop, names)
         c_noise = self.c_noise[: stop - start] if self.per_sample else self.c_noise
         return self.machine.net_in[start:stop], c_noise, labels, others
 

@@ -1,4 +1,4 @@
-r"""Read EDM and PFGM++ checkpoints (`.pkl` snapshots, training states `.pt`) without running what is in them.
+r"""Read EDM, EDM2 and PFGM++ checkpoints (`.pkl` snapshots, training states `.pt`); nothing in them is run.
 
 Such a file is a pickle that embeds the Python source of its network, and ordinary unpickling executes that source. Here
 it is read by a machine that can only build data. Each of these files checks what it receives from the one before:
@@ -7,6 +7,7 @@ it is read by a machine that can only build data. Each of these files checks wha
     machine.py   bytes of a pickle → plain data and inert records; values.py lists the closed set of globals
     modules.py   records → class names, arguments, attributes and, by tensors.py, tensors under state-dict names
     networks.py  those → a config that passes the usual checks, and our own network with exactly these weights
+    encoders.py  the record of an encoder → its kind, and its scale and bias
 
 Nothing is imported, called, compiled or executed on behalf of a file, and there is no option that would do it.
 """
@@ -23,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from ....common.errors import CheckpointError
+from ...encoder import Encoder
 from ...family import Network
 from .archive import Archive
+from .encoders import encoder_of
 from .limits import Refused, shown
 from .machine import Machine
 from .modules import Found, describe
@@ -56,6 +59,7 @@ class Checkpoint:
         config: of the network, complete.
         found: the description of its modules, which keeps the file mapped.
         notes: what a user should know before trusting the samples.
+        encoder: what the network's samples are made of, if the file says so, as EDM2's do.
     """
 
     path: str
@@ -64,6 +68,7 @@ class Checkpoint:
     config: dict[str, Any]
     found: Found = field(repr=False)
     notes: list[str] = field(default_factory=list)
+    encoder: Encoder | None = None
 
     @property
     def card(self) -> dict[str, Any]:
@@ -81,6 +86,7 @@ class Checkpoint:
                 "weights": source.licence if source else UNKNOWN_LICENCE,
                 "note": "converting does not change the licence of weights",
             },
+            **({"encoder": self.encoder.card} if self.encoder else {}),
             **({"notes": self.notes} if self.notes else {}),
         }
 
@@ -90,7 +96,13 @@ class Checkpoint:
 
     def network(self) -> Network:
         """Return our network with the file's weights: float32, CPU, eval mode. Raises CheckpointError."""
-        return guarded(self.path, lambda: build(self.found, self.config, self.path))
+        return guarded(self.path, self._network)
+
+    def _network(self) -> Network:
+        network = build(self.found, self.config, self.path)
+        if self.encoder is not None:
+            self.encoder.check_channels(network.shape[0])
+        return network
 
 
 def open_bytes(path: Path) -> memoryview:
@@ -137,29 +149,31 @@ def _read(path: str, view: memoryview) -> Checkpoint:
         name = archive.root + "data.pkl"
         data, base = archive.read(name), archive.members[name].start
     elif view[: len(OLD_TORCH)] == OLD_TORCH:
-        raise Refused("this is a file of torch.save's old format; EDM and PFGM++ do not write it")
+        raise Refused("this is a file of torch.save's old format; EDM, EDM2 and PFGM++ do not write it")
     else:
         data, base = view, 0
     dumped = Machine(data, base=base, storages=archive is not None).run()
     if dumped.end != len(data):
         raise Refused("bytes follow the end of the pickle", base + dumped.end)
-    key, root = _root(dumped.value)
-    found = describe(root, archive, len(view))
+    key, entries = _entries(dumped.value)
+    found = describe(entries[key], archive, len(view))
     kind = "torch.save" if archive else "pickle"
-    return Checkpoint(path, kind, key, pickled_by(found).config(found), found, notes_of(found, key))
+    config = pickled_by(found).config(found)
+    encoder = encoder_of(entries.get("encoder"))
+    return Checkpoint(path, kind, key, config, found, notes_of(found, key), encoder)
 
 
-def _root(value: Any) -> tuple[str, Any]:
-    """Return the key and the record of the network: `ema` if there is one, else `net`."""
+def _entries(value: Any) -> tuple[str, dict[str | int, Any]]:
+    """Return the key of the network, `ema` if there is one, else `net`, and the entries of the file."""
     entries = mapping(value)
     if entries is None:
-        raise Refused("the file does not hold a dict, as EDM and PFGM++ checkpoints do")
+        raise Refused("the file does not hold a dict, as EDM, EDM2 and PFGM++ checkpoints do")
     for key in ("ema", "net"):
         if entries.get(key) is not None:
-            return key, entries[key]
+            return key, entries
     names = sorted(shown(k) for k in entries if isinstance(k, str))[:20]
     said = f"its keys are {', '.join(names)}" if names else "it has no keys"
-    raise Refused(f"the file has neither ema nor net, where EDM and PFGM++ keep the network; {said}")
+    raise Refused(f"the file has neither ema nor net, where EDM, EDM2 and PFGM++ keep the network; {said}")
 
 
 def _hint(path: str, reason: str) -> str:

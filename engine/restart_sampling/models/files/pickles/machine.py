@@ -176,7 +176,7 @@ class Machine:
         found = GLOBALS.get((module, name)) if type(module) is str and type(name) is str else None
         if found is None:
             whole = f"{module}.{name}" if type(module) is str and type(name) is str else None
-            raise self.refused(f"refused the global {shown(whole)}, which no EDM or PFGM++ checkpoint needs")
+            raise self.refused(f"refused the global {shown(whole)}, which no EDM, EDM2 or PFGM++ checkpoint needs")
         self.stack.append(found)
 
     def remember(self, index: int) -> None:

@@ -18,7 +18,7 @@ from .limits import LIMITS, Refused, shown
 from .tensors import Budget, Spec, number, tensor
 from .values import CONTAINER, PERSISTENT, Record, Text, mapping
 
-VERSION = 6  # of the persistence record; the only one that EDM and its forks write
+VERSION = 6  # of the persistence record; the only one that EDM, its forks and EDM2 write
 NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 BLOCK = ("skip_scale", "num_heads", "adaptive_scale", "eps", "num_groups")  # attributes that the formulas depend on
 
@@ -97,7 +97,8 @@ def persistent(record: Any, digests: dict[int, str] | None = None) -> Module | N
     version = meta.get("version")
     if meta.get("type") != "class" or type(version) is not int or version != VERSION:
         raise Refused(f"a persistence record is of another version than {VERSION}, the only one that is supported", at)
-    source, class_name, state = meta.get("module_src"), meta.get("class_name"), mapping(meta.get("state"))
+    source, class_name, state = meta.get("module_src"), meta.get("class_name"), meta.get("state")
+    state = {} if state is None else mapping(state)  # an object without attributes has no state
     if not isinstance(source, (str, Text)):
         raise Refused("a persistence record has no module_src", at)
     if type(class_name) is not str or not NAME.fullmatch(class_name) or state is None:
@@ -117,7 +118,7 @@ def describe(root: Any, archive: Archive | None, size: int) -> Found:
         size: of the file in bytes, the most that all tensors together may ask for.
 
     Raises:
-        Refused: something in it is not what EDM and PFGM++ write.
+        Refused: something in it is not what EDM, EDM2 and PFGM++ write.
     """
     walk = _Walk(archive, Budget(size))
     waiting: list[tuple[str, Any, int]] = [("", root, 0)]
@@ -148,6 +149,9 @@ class _Walk:
             if held is None:
                 raise Refused("a container of modules has no state", at)
             state = held
+        elif mapping(record) is not None:
+            what = "a module is needed where a plain dict stands"
+            raise Refused(f"{what}: a state dict does not describe its network; give the snapshot (.pkl) instead")
         else:
             raise Refused("a module is needed where something else stands", getattr(record, "at", None))
         unsaved = state.get("_non_persistent_buffers_set")

@@ -10,6 +10,7 @@ bytes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -20,8 +21,6 @@ from ...tensors import refuse, refuse_other_shapes
 from ..weights import load_weights
 from .limits import Refused, shown
 from .modules import Found, Module
-
-EDM2 = ("Precond", "UNet")  # class names of EDM2's networks
 
 
 def root_of(found: Found) -> Module:
@@ -38,8 +37,6 @@ def pickled_by(found: Found) -> Pickled:
     readable = {name: family.pickled for name, family in known().items() if family.pickled is not None}
     if root.class_name in readable:
         return readable[root.class_name]
-    if root.class_name in EDM2:
-        raise Refused("EDM2 networks are not supported, only those of EDM and PFGM++", root.at)
     names = ", ".join(readable)
     raise Refused(f"a network of the class {shown(root.class_name)} is not supported, only {names}", root.at)
 
@@ -56,9 +53,27 @@ def build(found: Found, config: dict[str, Any], source: str) -> Network:
     whole = [n for n, t in found.tensors.items() if not getattr(torch, t.dtype).is_floating_point]
     refuse(source, "not floating point", whole)
     pickled_by(found).compare(network, found)
-    tensors = {name: spec.make().float() for name, spec in found.tensors.items()}
-    load_weights(network, tensors, source, keep=True)
+    load_weights(network, pickled_by(found).restored(_AsAsked(found)), source, keep=True)
     return network
+
+
+class _AsAsked(Mapping[str, torch.Tensor]):
+    """The tensors of a description, each made whenever it is asked for.
+
+    They are converted one after the other, so half-precision files need no second copy of all their tensors.
+    """
+
+    def __init__(self, found: Found) -> None:
+        self.specs = found.tensors
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self.specs[name].make()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.specs)
+
+    def __len__(self) -> int:
+        return len(self.specs)
 
 
 class _WeightsWithoutMemory(TorchFunctionMode):

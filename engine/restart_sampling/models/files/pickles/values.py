@@ -1,7 +1,7 @@
 """What a pickle is read into: plain data, and inert records of the calls that it asks for.
 
-The set of globals is closed: `GLOBALS` lists every global that EDM and PFGM++ checkpoints name, with what may be done
-to it. No global is ever imported; it becomes the :class:`Token` of this table, and a call of one a :class:`Record`.
+The set of globals is closed: `GLOBALS` lists every global that EDM, EDM2 and PFGM++ checkpoints name, with what may be
+done to it. No global is ever imported; it becomes the :class:`Token` of this table, and its call a :class:`Record`.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class Dumped:
 
 PERSISTENT, PARAMETER, TENSOR, NESTED, STORED = ("persistent", "parameter", "tensor", "nested storage", "storage")
 MAPPING, CONTAINER, SCALAR, DTYPE, SET, ENCODE = "mapping", "container", "scalar", "dtype", "set", "encode"
+ARRAY, ARRAY_CLASS = "array", "array class"
 
 STORAGES = {  # storage class → (torch dtype, bytes per element)
     "FloatStorage": ("float32", 4),
@@ -89,6 +90,9 @@ GLOBALS: dict[tuple[str, str], Token] = {
     ("torch.nn.modules.container", "ModuleList"): Token(CONTAINER, new=True),
     ("numpy.core.multiarray", "scalar"): Token(SCALAR, call=True),
     ("numpy._core.multiarray", "scalar"): Token(SCALAR, call=True),
+    ("numpy.core.multiarray", "_reconstruct"): Token(ARRAY, call=True),
+    ("numpy._core.multiarray", "_reconstruct"): Token(ARRAY, call=True),
+    ("numpy", "ndarray"): Token(ARRAY_CLASS),
     ("numpy", "dtype"): Token(DTYPE, call=True),
     ("builtins", "set"): Token(SET, call=True),
     ("__builtin__", "set"): Token(SET, call=True),

@@ -1,0 +1,149 @@
+r"""Latents to images: a VAE of diffusers as the decoder of a latent model.
+
+Two conventions are in use, and the model's file says which is its own:
+
+    EDM2           z = (x − bias)/scale, the statistics of its encoder, and the VAE gives pixels in [0, 1];
+                   8-bit pixels are ⌊255·y⌋
+    diffusers      z = x·std/scaling_factor + mean, or x/scaling_factor + shift_factor, and the VAE gives [−1, 1];
+                   8-bit pixels are 255·y rounded
+
+with x the latents as they are sampled (arXiv 2312.02696, appendix C; arXiv 2112.10752).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...common.checks import integer, shown
+from ...common.errors import BackendError, CheckpointError, RestartValueError
+from ...common.files import file_sha256
+from ...common.strict_json import loads
+
+CONFIG = "config.json"
+KIND = "AutoencoderKL"
+MOST = 4  # latents at once: a decoder takes some hundred times the memory of its latents
+
+
+class Decoder:
+    """The decoder of latents.
+
+    Args:
+        vae: an AutoencoderKL of diffusers.
+        encoder: what a model's file says of its encoder, `denoiser.info["encoder"]`; None for the VAE's own config.
+        batch_size: latents that are decoded at once.
+
+    Raises:
+        RestartValueError: `encoder` is none of a VAE, or does not fit its latents.
+    """
+
+    def __init__(self, vae: Any, encoder: Mapping[str, Any] | None = None, batch_size: int = MOST) -> None:
+        self.vae, self.batch_size = vae, integer("batch_size", batch_size, 1, error=RestartValueError)
+        self.scale: Tensor | None = None
+        self.bias: Tensor | None = None
+        channels = int(vae.config.latent_channels)
+        if encoder is not None and encoder.get("kind") != "vae":
+            raise RestartValueError(
+                f"this model draws images and no latents (encoder {shown(encoder)}); leave decode out"
+            )
+        if encoder is not None:
+            self.scale, self.bias = (torch.tensor(encoder[name]).view(1, -1, 1, 1) for name in ("scale", "bias"))
+            if self.scale.shape[1] != channels:
+                raise RestartValueError(
+                    f"the VAE decodes {channels} channels, and the model's latents have {self.scale.shape[1]}; give "
+                    f"the VAE it was trained with, {encoder.get('name', 'which its authors name')}"
+                )
+
+    def shape(self, latents: tuple[int, ...]) -> tuple[int, int, int]:
+        """Return (C, H, W) of the images of latents (C, H, W). Raises RestartValueError if they cannot be decoded."""
+        channels = int(self.vae.config.latent_channels)
+        if len(latents) != 3 or latents[0] != channels:
+            raise RestartValueError(f"the VAE decodes latents ({channels}, H, W), and the samples are {tuple(latents)}")
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return int(self.vae.config.out_channels), latents[1] * factor, latents[2] * factor
+
+    @torch.no_grad()
+    def __call__(self, latents: Tensor) -> Tensor:
+        """Return images float32 [n, 3, H, W] in [0, 1] of latents [n, C, h, w]."""
+        vae, c = self.vae, self.vae.config
+        if self.scale is not None and self.bias is not None:
+            latents = (latents.float() - self.bias.to(latents.device)) / self.scale.to(latents.device)
+        else:
+            mean, std = c.get("latents_mean"), c.get("latents_std")
+            if mean is not None and std is not None:
+                mean, std = (
+                    torch.tensor(v, device=latents.device, dtype=latents.dtype).view(1, -1, 1, 1) for v in (mean, std)
+                )
+                latents = latents * std / c.scaling_factor + mean
+            else:
+                latents = latents / c.scaling_factor + (c.get("shift_factor") or 0.0)
+        kept = vae.dtype
+        upcast = kept == torch.float16 and bool(c.get("force_upcast"))  # SDXL's decoder overflows in float16
+        if upcast:
+            vae.to(torch.float32)
+        try:
+            parts = [vae.decode(z.to(vae.dtype), return_dict=False)[0].float() for z in latents.split(self.batch_size)]
+        finally:
+            if upcast:
+                vae.to(kept)
+        images = torch.cat(parts)
+        return (images if self.scale is not None else images / 2 + 0.5).clamp(0, 1)
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Return pixels uint8 [n, H, W, C] of images float32 [n, C, H, W] in [0, 1]."""
+        y = images * 255
+        return (y if self.scale is not None else y.round()).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def open_vae(folder: str | Path, device: str | torch.device = "cpu") -> Any:
+    """Return the AutoencoderKL in a folder, as `save_pretrained` writes it: float32, eval mode, on `device`.
+
+    It may be the folder of a pipeline, whose subfolder vae is then taken. Weights are read from safetensors alone, no
+    code of the folder is run, and nothing is downloaded.
+
+    Raises:
+        BackendError: diffusers is not installed. CheckpointError: with the path, what is wrong with the folder.
+    """
+    path = folder_of(folder)
+    try:
+        import diffusers
+    except ImportError:
+        raise BackendError("decoding latents needs diffusers; pip install restart-sampling[diffusers]") from None
+    try:
+        vae = diffusers.AutoencoderKL.from_pretrained(
+            str(path), use_safetensors=True, local_files_only=True, torch_dtype=torch.float32, low_cpu_mem_usage=False
+        )
+    except Exception as error:  # diffusers raises whatever a damaged file leads to
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise CheckpointError(f"{path}: diffusers cannot load this VAE ({reason})") from error
+    return vae.to(device).eval().requires_grad_(False)
+
+
+def folder_of(folder: str | Path) -> Path:
+    """Return the folder of the VAE in a folder of a VAE or of a pipeline. Raises CheckpointError if it holds none."""
+    path = Path(folder).expanduser()
+    if (path / "model_index.json").is_file():
+        path = path / "vae"
+    try:
+        config = loads((path / CONFIG).read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: not the folder of a VAE, as diffusers' save_pretrained writes it: cannot read {CONFIG} ({error})"
+        ) from None
+    name = config.get("_class_name") if isinstance(config, dict) else None
+    if name != KIND:
+        raise CheckpointError(f"{path}: the _class_name in {CONFIG} must be {KIND}, got {shown(name)}")
+    return path
+
+
+def digest(folder: str | Path) -> str:
+    """Return a SHA-256 of the config and the weights of the VAE in a folder, hex."""
+    path, sha256 = folder_of(folder), hashlib.sha256()
+    for file in [*sorted(path.glob("*.safetensors")), path / CONFIG]:
+        sha256.update(file_sha256(file).encode())
+    return sha256.hexdigest()
