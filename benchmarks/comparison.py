@@ -51,12 +51,17 @@ def searches(folder: Path) -> dict[str, list[Row]]:
 
 
 def winners(folder: Path) -> dict[tuple[str, int], Row]:
-    """Return for each family and budget the plan of at most that many evaluations that was lowest when drawn again."""
+    """Return for each family and budget the plan of at most that many evaluations that was lowest when drawn again.
+
+    Where the last round of the search has plans of at most that many evaluations, it is the lowest of that round.
+    """
     again = [row for row in read(folder / "families.jsonl") if "trial" not in row and row["fd"] is not None]
+    last = search_samplers.LAST_SEED if search_samplers.has_ended(again) else None
     found = {}
     for family in FAMILIES:
         for budget in BUDGETS:
             fits = [row for row in again if row["family"] == family and row["nfe"] <= budget]
+            fits = [row for row in fits if row["first_seed"] == last] or fits
             if fits:
                 found[family, budget] = min(fits, key=lambda row: (row["fd"], row["nfe"], row["plan"]))
     return found

@@ -8,11 +8,14 @@ budget or a smaller one. A second round has further trials of the larger budgets
 than half of the budget: what is best there need not be near what is best with few evaluations. Then the best plans of
 each budget, and of its upper half, are drawn again, on more and other seeds.
 
+Distances of so few images say little about plans that are close. So the last round is small: of each family the best
+that were drawn again, and as many plans as papers and earlier searches found good (GOOD), with 1,000 images each.
+
 The distance of a plan is the geometric mean of two Fréchet distances, classes weighted alike, the same seeds for all:
 by the classifier, which tells plans apart best, and by the features of patches, which see the details that a
 classifier does not. Seeds and extractors have no part in what benchmarks/comparison.py concludes.
 
-    python benchmarks/search_samplers.py          # about 50 minutes on 2 cores; goes on where the rows end
+    python benchmarks/search_samplers.py          # about two hours on 2 cores; goes on where the rows end
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ RANDOM = 0.5  # share of the trials of a budget that are random points
 IMAGES, FIRST_SEED = 300, 4_000_000
 AGAIN, AGAIN_UPPER = 3, 2  # plans of each budget that are drawn again, and those of its upper half
 AGAIN_IMAGES, AGAIN_SEED = 600, 5_000_000
+BEST, LAST_IMAGES, LAST_SEED = 3, 1000, 5_100_000  # of the last round
 TUNERS = (shipped.CLASSIFIER, shipped.TUNER)
 FAMILIES = ("ode", "sde", "restart")
 ODE = (
@@ -67,6 +71,39 @@ KNOWN: dict[tuple[str, int], tuple[dict[str, Any], ...]] = {
     ("restart", 43): (
         {"solver": "dpm++2m", "rho": 7.0, "restart": [[3, 3, 1.0, 3.0], [3, 3, 0.3, 1.0], [3, 3, 0.06, 0.3]]},
         {"solver": "dpm++2m", "rho": 7.0, "restart": [[4, 6, 0.3, 2.0], [3, 3, 0.06, 0.3]]},
+    ),
+}
+CHURN = {"solver": "edm-stochastic", "s_churn": 30.0, "s_min": 0.01, "s_max": 1.0, "s_noise": 1.007}
+GOOD: dict[str, tuple[dict[str, Any], ...]] = {
+    "ode": (
+        {"solver": "dpm++2m", "steps": 18},
+        {"solver": "unipc:order=2", "steps": 18},
+        {"solver": "deis", "steps": 18},
+        {"solver": "heun", "steps": 18},
+        {"solver": "dpm++3m", "steps": 24},
+        {"solver": "unipc", "steps": 12},
+        {"solver": "dpm-solver", "steps": 12},
+        {"solver": "heun", "steps": 32},
+    ),
+    "sde": (
+        {**CHURN, "steps": 18},
+        {**CHURN, "steps": 32},
+        {**CHURN, "steps": 64},
+        {**CHURN, "steps": 32, "s_churn": 40.0, "s_min": 0.05, "s_max": 50.0, "s_noise": 1.003},
+        {"solver": "dpm++2m-sde", "steps": 25, "eta": 0.5},
+        {"solver": "dpm++2m-sde", "steps": 18, "eta": 0.2},
+        {"solver": "sa-solver:predictor=2,corrector=2", "steps": 27, "eta": 0.5},
+        {"solver": "er-sde", "steps": 27, "eta": 0.5},
+    ),
+    "restart": (
+        {"solver": "dpm++2m", "steps": 18, "restart": [[3, 2, 0.06, 0.3]]},
+        {"solver": "unipc:order=2", "steps": 12, "restart": [[4, 2, 0.3, 1.5]]},
+        {"solver": "dpm++2m", "steps": 18, "restart": [[4, 2, 0.3, 1.5]]},
+        {"solver": "dpm++2m", "steps": 21, "restart": [[3, 2, 0.3, 1.5], [3, 2, 0.06, 0.3]]},
+        {"solver": "dpm++2m", "steps": 18, "restart": [[4, 3, 0.2, 1.0]]},
+        {"solver": "heun", "steps": 18, "restart": [[3, 5, 0.06, 0.3]]},
+        {"solver": "deis", "steps": 21, "restart": [[4, 2, 0.4, 2.0]]},
+        {"solver": "dpm++2m", "steps": 18, "restart": [[3, 4, 0.1, 0.5]]},
     ),
 }
 RHO = (4.0, 5.0, 6.0, 7.0, 8.0, 10.0)
@@ -231,6 +268,27 @@ class Search:
                 known.add(row["plan"])
                 self.add(row["options"], AGAIN_IMAGES, AGAIN_SEED, family=family, budget=budget, point={})
 
+    def last(self, family: str) -> None:
+        """Draw the last round of a family, as far as it has no rows."""
+        for found in candidates(self.rows, family):
+            digest = Plan.build(**found).digest
+            if not any(row["plan"] == digest and row["first_seed"] == LAST_SEED for row in self.rows):
+                nfe = Plan.build(**found).nfe
+                self.add(found, LAST_IMAGES, LAST_SEED, family=family, budget=nfe, point={})
+
+
+def candidates(rows: list[dict[str, Any]], family: str) -> list[dict[str, Any]]:
+    """Return the options of the plans of a family's last round."""
+    again = [row for row in rows if row["family"] == family and row["first_seed"] == AGAIN_SEED and row["fd"]]
+    best = [row["options"] for row in sorted(again, key=lambda row: row["fd"])[:BEST]]
+    return [*best, *({"rho": 7.0, **good} for good in GOOD[family])]
+
+
+def has_ended(rows: list[dict[str, Any]]) -> bool:
+    """Return whether the last round has all its rows."""
+    drawn = {row["plan"] for row in rows if row["first_seed"] == LAST_SEED}
+    return all(Plan.build(**found).digest in drawn for family in FAMILIES for found in candidates(rows, family))
+
 
 def main() -> None:
     argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
@@ -240,6 +298,8 @@ def main() -> None:
     for budget in TRIALS:
         for family in FAMILIES:
             search.again(family, budget)
+    for family in FAMILIES:
+        search.last(family)
 
 
 if __name__ == "__main__":

@@ -135,11 +135,13 @@ def test_the_picture_and_the_tables():
     assert len(shown.plans(found).cells) == 5
 
 
-def searched(family, budget, trial, fd, nfe, plan, **options):
+def searched(family, budget, trial, fd, nfe, plan, seed=None, **options):
     return {
         "family": family,
         "budget": budget,
         **({} if trial is None else {"trial": trial}),
+        "first_seed": seed
+        or (script.search_samplers.AGAIN_SEED if trial is None else script.search_samplers.FIRST_SEED),
         "fd": fd,
         "nfe": nfe,
         "plan": plan,
@@ -175,6 +177,28 @@ def test_the_best_of_at_most_a_budget_is_chosen(tmp_path):
     path.write_text(path.read_text() + json.dumps(searched("sde", 18, 1, 0.1, 18, "c")) + "\n")
     with pytest.raises(SystemExit, match="has not ended"):
         script.searches(tmp_path)
+
+
+def test_the_last_round_decides_where_it_has_ended(tmp_path, monkeypatch):
+    """Of plans of at most the budget; before, and for smaller budgets, the round before does."""
+    search = script.search_samplers
+    monkeypatch.setattr(search, "GOOD", dict.fromkeys(script.FAMILIES, ()))
+    monkeypatch.setattr(search, "BEST", 1)
+    digest = search.Plan.build(steps=9).digest
+    again = [
+        searched(family, nfe, None, fd, nfe, plan)
+        for family in script.FAMILIES
+        for nfe, fd, plan in ((12, 0.5, "small"), (27, 0.4, digest))
+    ]
+    last = [searched(family, 27, None, 0.9, 27, digest, search.LAST_SEED) for family in script.FAMILIES]
+
+    def chosen(rows):
+        (tmp_path / "families.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+        found = script.winners(tmp_path)
+        return [(found["sde", budget]["plan"], found["sde", budget]["fd"]) for budget in (12, 27)]
+
+    assert chosen([*again, *last[1:]]) == [("small", 0.5), (digest, 0.4)]
+    assert chosen([*again, *last]) == [("small", 0.5), (digest, 0.9)]
 
 
 def test_the_committed_rows_are_those_of_the_search():

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from restart_sampling.models.edm2.config import OURS
+
 from .pickle_forge import SOURCE, Call, Emitter, Global, New, persistent, tree
 
 SCALE = (0.11990407, 0.10822511, 0.13477089, 0.15243903)  # of the latents of the published networks
@@ -63,7 +65,7 @@ class Forge:
         self.source, self.config = source, network.config
         self.tensors = {n: t.detach().half() if half else t.detach() for n, t in network.state_dict().items()}
         self.parameters = {n for n, _ in network.named_parameters()}
-        left = {n: v for n, v in self.config.items() if n != "class_name"}
+        left = {n: v for n, v in self.config.items() if n not in ("class_name", *OURS)}
         self.kwargs = left if kwargs is None else dict(kwargs)
         own = ("use_fp16", "sigma_data", "logvar_channels")
         self.inner = {n: v for n, v in self.kwargs.items() if n not in own} if inner is None else dict(inner)

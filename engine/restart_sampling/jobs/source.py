@@ -23,7 +23,7 @@ from ..plan.plan import Plan
 from ..sampler.sampler import Progress, Sampler
 from ..sampler.seeds import Seeds
 from .collect import Drawn
-from .decoding import Decoding
+from .decoding import Beside, Decoding
 from .edits import Edits
 from .pixels import HostRing
 
@@ -67,7 +67,8 @@ class SamplerSource:
         self.batch = batch
         self.sampler = self._make(batch)
         ring = HostRing(pixels)
-        self.take = ring.take if decoding is None else decoding.beside(pixels, ring.take, str(self.sampler.device)).take
+        device = str(self.sampler.device)
+        self.ring: HostRing | Beside = ring if decoding is None else decoding.beside(pixels, ring.take, device)
         self.runs = self.sampler.plan if edits is None else edits.plan(self.sampler)
         self.device, self.dtype = str(self.sampler.device), str(options.get("dtype", "fp32"))
         self._careful: Sampler | None = None
@@ -126,7 +127,7 @@ class SamplerSource:
             for i, seed in enumerate(again.tolist()):
                 x[place[seed]] = better[i] if seed not in still else 0.0
             bad = still
-        return Drawn(values, labels, self.take(x), frozenset(bad))
+        return Drawn(values, labels, self.ring.take(x), frozenset(bad))
 
     def _sample(
         self, sampler: Sampler, values: np.ndarray, callback: Callable[[Progress], None] | None = None
