@@ -272,7 +272,8 @@ class Search:
         """Draw the last round of a family, as far as it has no rows."""
         for found in candidates(self.rows, family):
             digest = Plan.build(**found).digest
-            if not any(row["plan"] == digest and row["first_seed"] == LAST_SEED for row in self.rows):
+            drawn = {(row["family"], row["plan"]) for row in self.rows if row["first_seed"] == LAST_SEED}
+            if (family, digest) not in drawn:
                 nfe = Plan.build(**found).nfe
                 self.add(found, LAST_IMAGES, LAST_SEED, family=family, budget=nfe, point={})
 
@@ -286,8 +287,9 @@ def candidates(rows: list[dict[str, Any]], family: str) -> list[dict[str, Any]]:
 
 def has_ended(rows: list[dict[str, Any]]) -> bool:
     """Return whether the last round has all its rows."""
-    drawn = {row["plan"] for row in rows if row["first_seed"] == LAST_SEED}
-    return all(Plan.build(**found).digest in drawn for family in FAMILIES for found in candidates(rows, family))
+    drawn = {(row["family"], row["plan"]) for row in rows if row["first_seed"] == LAST_SEED}
+    due = ((family, Plan.build(**found).digest) for family in FAMILIES for found in candidates(rows, family))
+    return all(one in drawn for one in due)
 
 
 def main() -> None:

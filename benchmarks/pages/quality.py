@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import extractors
+import search_samplers
 
 from restart_sampling.experiments.measure import agreement, comparison, shipped
 from restart_sampling.experiments.measure.rows import find, read
@@ -62,8 +63,8 @@ def summary() -> str:
     nfe = SDE.rpartition("@")[2]
     lines = [
         prose(
-            f"Restart beside the best SDE, EDM's stochastic sampler at {nfe} evaluations: mean difference of the",
-            f"Fréchet distances ± its standard error over the same {len(shared)} blocks of 1,000 seeds; below is",
+            f"Restart beside the SDE of its paper, EDM's stochastic sampler, at {nfe} evaluations: mean difference of",
+            f"the Fréchet distances ± its standard error over the same {len(shared)} blocks of 1,000 seeds; below is",
             "better.",
         ),
         "",
@@ -102,8 +103,9 @@ def best_of_each() -> str:
     counts = sorted({len(seeds) for cell in found.cells.values() for seeds in cell.distances.values()})
     blocks = f"{counts[0]} to {counts[-1]}" if counts[0] != counts[-1] else str(counts[0])
     about = prose(
-        f"`make compare` drew {trials} plans of each family: ODE solvers, SDE solvers, Restart on ODE solvers, and the",
-        "best of them again. For every budget it chose the plan of at most that many evaluations that was lowest then,",
+        f"`make compare` drew {trials} plans of each family: ODE solvers, SDE solvers, Restart on ODE solvers. It drew",
+        f"the best again, beside {len(search_samplers.GOOD['restart'])} of each family that papers and earlier searches",
+        "found good. For every budget it chose the plan of at most that many evaluations that was lowest then,",
         f"by the geometric mean of the distances by {listed(found.tuned_on)}. Each was measured on seeds that no",
         f"search drew, {blocks} blocks of {found.n:,} images. A cell is Restart's distance less the other's over the",
         f"same blocks, mean ± standard error, lower is better; a win or a loss is beyond {comparison.BEYOND:g}",

@@ -14,8 +14,8 @@ class Preset:
         fid: the published one, of 50k images unless `note` says otherwise; None if none is printed.
         network: the checkpoint it belongs to.
         tuned: `restart-sampling tune` found it; not used as a baseline for searches.
-        tuned_on: the features by whose distances it was chosen, which therefore cannot say how good it is; "" if it
-            comes from a paper.
+        tuned_on: the features by whose distances it was chosen, with commas between them, which therefore cannot say
+            how good it is; "" if it comes from a paper.
         guide: the checkpoint of the network that guides it (`rs.load(network, guide=guide)`); "" for none.
         fd_dinov2: the published Fréchet distance of DINOv2 features, of 50k images; None if none is printed.
         group: many presets of one source have a list of their own, `restart-sampling presets GROUP`; "" for the others.

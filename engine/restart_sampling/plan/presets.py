@@ -152,6 +152,15 @@ _CHURN = {
 }
 
 
+_OWN = "fashion-mnist-classifier"
+_HIGH = {
+    "steps": 21,
+    "rho": 4.0,
+    "s_noise": 1.003,
+    "solver": "deis",
+    "restart_solver": "heun",
+    "restart": '{"0": [4, 1, 0.8, 6.4]}',
+}
 _BUNDLED = tuple(
     Preset(
         f"fashion-mnist-{nfe}",
@@ -163,11 +172,18 @@ _BUNDLED = tuple(
         "this package",
         f"{note}; measured in benchmarks/results/quality.jsonl",
         tuned,
-        "fashion-mnist-classifier",
+        tuned_on,
     )
-    for nfe, options, note, tuned in (
-        (22, {"solver": "dpm++2m", "restart": '{"0": [3, 2, 0.06, 0.30]}'}, "what `generate` does by default", True),
-        (43, {"restart": '{"0": [3, 2, 0.30, 1.0]}'}, "Heun with an interval at higher noise than the paper's", False),
+    for nfe, options, note, tuned, tuned_on in (
+        (
+            22,
+            {"solver": "dpm++2m", "restart": '{"0": [3, 2, 0.06, 0.30]}'},
+            "what `generate` does by default",
+            True,
+            _OWN,
+        ),
+        (27, _HIGH, "one jump to high noise, found by `make compare`", True, f"{_OWN}, fashion-mnist-patches"),
+        (43, {"restart": '{"0": [3, 2, 0.30, 1.0]}'}, "Heun, at higher noise than the paper's", False, _OWN),
     )
 )
 

@@ -52,7 +52,7 @@ def tuned_features(rows: Iterable[Row]) -> set[str]:
         if row.get("kind") in ("trial", "tuned") and row.get("features"):
             found.add(str(row["features"]))
         found.update(tuners(row))
-        found.add(chosen_on.get(str(row.get("sampler")), ""))
+        found.update(tuners({"tuned_on": chosen_on.get(str(row.get("sampler")), "")}))
     return found - {""}
 
 
