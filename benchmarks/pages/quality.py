@@ -104,7 +104,7 @@ def best_of_each() -> str:
     blocks = f"{counts[0]} to {counts[-1]}" if counts[0] != counts[-1] else str(counts[0])
     about = prose(
         f"`make compare` drew {trials} plans of each family: ODE solvers, SDE solvers, Restart on ODE solvers. It drew",
-        f"the best again, beside {len(search_samplers.GOOD['restart'])} of each family that papers and earlier searches",
+        f"the best again, beside {len(search_samplers.GOOD['ode'])} of each family that papers and earlier searches",
         "found good. For every budget it chose the plan of at most that many evaluations that was lowest then,",
         f"by the geometric mean of the distances by {listed(found.tuned_on)}. Each was measured on seeds that no",
         f"search drew, {blocks} blocks of {found.n:,} images. A cell is Restart's distance less the other's over the",

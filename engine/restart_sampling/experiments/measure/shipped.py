@@ -2,10 +2,10 @@ r"""The feature extractors that come with the bundled model, and the statistics 
 
 | name | what it is | what was chosen by it |
 |---|---|---|
-| `fashion-mnist-classifier` | a small classifier; of `bench` by default | `fashion-mnist-22`, `fashion-mnist-27` |
+| `fashion-mnist-classifier` | a small classifier; the default of `bench` | `fashion-mnist-22`, `-27` |
 | `fashion-mnist-resnet` | a residual classifier, trained apart | nothing |
 | `fashion-mnist-autoencoder` | a denoising autoencoder that never saw a class | nothing |
-| `fashion-mnist-patches` | a classifier of mixed patches; of `tune` by default | `fashion-mnist-27`, what `tune` finds |
+| `fashion-mnist-patches` | a classifier of mixed patches; the default of `tune` | `fashion-mnist-27`; by `tune` |
 
 Their architectures are in extractors.py. A plan that was chosen by one of them is evaluated by the others.
 
