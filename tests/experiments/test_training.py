@@ -438,3 +438,41 @@ def test_a_network_trained_without_dropping_classes_has_no_null(dropout, null):
     """So that guidance without a guide is refused, where it would mix with an output that was never trained."""
     network = build_network(network_config(DATA, 8, "1,2", 1, "4", dropout, "edm2", 8))
     assert network.class_null == null
+
+
+@pytest.mark.parametrize("std", [0.005, 0.03, 0.05, 0.1, 0.28])
+def test_the_profile_has_the_length_that_was_asked_for(std):
+    """σ_rel is the standard deviation of t/n under the profile (γ + 1)·t^γ on [0, 1], here from its moments."""
+    gamma = averages.gamma_of(std)
+    first, second = (gamma + 1) / (gamma + 2), (gamma + 1) / (gamma + 3)
+    assert math.sqrt(second - first**2) == pytest.approx(std, rel=1e-6)
+
+
+def test_inner_products_of_profiles_are_integrals():
+    t = (np.arange(200_000) + 0.5) / 200_000 * 300  # midpoints up to the longer of the two
+
+    def profile(n, gamma):
+        return np.where(t <= n, (gamma + 1) / n ** (gamma + 1) * t**gamma, 0.0)
+
+    for a, b in (((300, 6.94), (300, 16.97)), ((120, 6.94), (300, 3.0)), ((300, 2.5), (300, 2.5))):
+        integral = float((profile(*a) * profile(*b)).sum() * 300 / len(t))
+        assert averages.inner(*a, *b) == pytest.approx(integral, rel=1e-3)
+
+
+def test_weights_are_constrained_before_every_step(tmp_path, monkeypatch):
+    run = edm2()
+    calls = []
+    constrain = type(run.network).constrain
+    monkeypatch.setattr(type(run.network), "constrain", lambda self: (calls.append(run.step), constrain(self)))
+    loop.train(run, DATA, tmp_path, minutes=1, max_steps=3)
+    assert calls == [1, 2, 3]
+
+
+def test_gains_are_stored_as_they_are(tmp_path):
+    """A gain acts on a whole layer, so it stays float32 in a file of float16."""
+    run = edm2()
+    loop.train(run, DATA, tmp_path, minutes=1, max_steps=2)
+    network, _ = load_safetensors(export_network(run, DATA, tmp_path / "net.safetensors"))
+    gains = {name: p for name, p in run.ema.named_parameters() if not p.ndim}
+    assert any(float(gain) != float(gain.half()) for gain in gains.values())
+    assert all(float(dict(network.named_parameters())[name]) == float(gain) for name, gain in gains.items())
