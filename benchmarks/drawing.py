@@ -1,6 +1,6 @@
 r"""Draw the images of a plan with several processes of one thread each.
 
-A sampler with two threads on two cores draws a fifth more than one with one thread; two samplers draw twice as much.
+Operations of a small network are too short to share among threads, so one sampler leaves most of a second core idle.
 Images depend on their seeds alone, so who draws which changes nothing.
 """
 

@@ -27,7 +27,6 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from drawing import Drawer
 from where import RESULTS
 
@@ -59,21 +58,17 @@ SDE = (
     "res-multistep:sde=true", "dpm2-ancestral", "dpm++3m-sde:variant=k-diffusion",
 )  # fmt: skip
 RESTART = ("dpm++2m", "unipc:order=2", "dpm++2m", "deis", "dpm++3m", "heun", "unipc", "ipndm:order=2")
+CHURN = {"solver": "edm-stochastic", "s_churn": 30.0, "s_min": 0.01, "s_max": 1.0, "s_noise": 1.007}
 # What is known to be good is among the first trials: the churn of the Restart paper, levels at higher noise.
 KNOWN: dict[tuple[str, int], tuple[dict[str, Any], ...]] = {
-    ("sde", 43): (
-        {"solver": "edm-stochastic", "rho": 7.0, "s_churn": 30.0, "s_min": 0.01, "s_max": 1.0, "s_noise": 1.007},
-    ),
-    ("sde", 127): (
-        {"solver": "edm-stochastic", "rho": 7.0, "s_churn": 30.0, "s_min": 0.01, "s_max": 1.0, "s_noise": 1.007},
-    ),
+    ("sde", 43): ({"rho": 7.0, **CHURN},),
+    ("sde", 127): ({"rho": 7.0, **CHURN},),
     ("restart", 27): ({"solver": "dpm++2m", "rho": 7.0, "restart": [[3, 2, 0.06, 0.3]]},),
     ("restart", 43): (
         {"solver": "dpm++2m", "rho": 7.0, "restart": [[3, 3, 1.0, 3.0], [3, 3, 0.3, 1.0], [3, 3, 0.06, 0.3]]},
         {"solver": "dpm++2m", "rho": 7.0, "restart": [[4, 6, 0.3, 2.0], [3, 3, 0.06, 0.3]]},
     ),
 }
-CHURN = {"solver": "edm-stochastic", "s_churn": 30.0, "s_min": 0.01, "s_max": 1.0, "s_noise": 1.007}
 GOOD: dict[str, tuple[dict[str, Any], ...]] = {
     "ode": (
         {"solver": "dpm++2m", "steps": 18},
@@ -223,24 +218,20 @@ class Search:
         for row in self.rows:
             row["point"] = {k: tuple(v) if isinstance(v, list) else v for k, v in row["point"].items()}
 
-    def distances(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-        """Return the distance by each extractor, and "fd", their geometric mean."""
-        found = {one.features: round(one.fd_balanced(images, labels), 5) for one in self.evaluators}
-        return {"fd": round(math.prod(found.values()) ** (1 / len(found)), 5), "fds": found}  # type: ignore[dict-item]
-
     def add(self, found: dict[str, Any], n: int, first_seed: int, **facts: Any) -> None:
         """Draw a plan and append its row."""
-        plan = Plan.build(**found)
+        plan, fd, fds = Plan.build(**found), None, {}
         try:
-            distances: dict[str, Any] = self.distances(*self.drawer.draw(found, first_seed, n))
+            drawn = self.drawer.draw(found, first_seed, n)
+            fds = {one.features: round(one.fd_balanced(*drawn), 5) for one in self.evaluators}
+            fd = round(math.prod(fds.values()) ** (1 / len(fds)), 5)
         except (ConfigError, NonFiniteError) as error:
             print(facts, error)
-            distances = {"fd": None, "fds": {}}
-        row = {**facts, **distances, "nfe": plan.nfe, "plan": plan.digest, "n": n, "first_seed": first_seed}
+        row = {**facts, "fd": fd, "fds": fds, "nfe": plan.nfe, "plan": plan.digest, "n": n, "first_seed": first_seed}
         self.rows.append(row | {"options": found})
         with FILE.open("a") as file:
             file.write(json.dumps(self.rows[-1]) + "\n")
-        print(f"{facts['family']} {facts['budget']}: {row['fd']} at {plan.nfe} NFE, {found}", flush=True)
+        print(f"{facts['family']} {facts['budget']}: {fd} at {plan.nfe} NFE, {found}", flush=True)
 
     def trial(self, family: str, budget: int, number: int, rng: random.Random) -> None:
         """Draw the trial `number` of a family and budget: a known plan, a random point, or a change of a good one."""
@@ -271,11 +262,9 @@ class Search:
     def last(self, family: str) -> None:
         """Draw the last round of a family, as far as it has no rows."""
         for found in candidates(self.rows, family):
-            digest = Plan.build(**found).digest
-            drawn = {(row["family"], row["plan"]) for row in self.rows if row["first_seed"] == LAST_SEED}
-            if (family, digest) not in drawn:
-                nfe = Plan.build(**found).nfe
-                self.add(found, LAST_IMAGES, LAST_SEED, family=family, budget=nfe, point={})
+            plan = Plan.build(**found)
+            if (family, plan.digest) not in last_round(self.rows):
+                self.add(found, LAST_IMAGES, LAST_SEED, family=family, budget=plan.nfe, point={})
 
 
 def candidates(rows: list[dict[str, Any]], family: str) -> list[dict[str, Any]]:
@@ -285,11 +274,15 @@ def candidates(rows: list[dict[str, Any]], family: str) -> list[dict[str, Any]]:
     return [*best, *({"rho": 7.0, **good} for good in GOOD[family])]
 
 
+def last_round(rows: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    """Return (family, digest) of the plans that the last round has drawn."""
+    return {(row["family"], row["plan"]) for row in rows if row["first_seed"] == LAST_SEED}
+
+
 def has_ended(rows: list[dict[str, Any]]) -> bool:
     """Return whether the last round has all its rows."""
-    drawn = {(row["family"], row["plan"]) for row in rows if row["first_seed"] == LAST_SEED}
-    due = ((family, Plan.build(**found).digest) for family in FAMILIES for found in candidates(rows, family))
-    return all(one in drawn for one in due)
+    due = {(family, Plan.build(**found).digest) for family in FAMILIES for found in candidates(rows, family)}
+    return due <= last_round(rows)
 
 
 def main() -> None:

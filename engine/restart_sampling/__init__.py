@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .common.errors import RestartError as RestartError
     from .common.errors import SeedError as SeedError
     from .integrations.load import load as load
-    from .integrations.one_call import sample as sample
+    from .integrations.sample import sample as sample
     from .models.conditions import Condition as Condition
     from .models.denoiser import Denoiser as Denoiser
     from .models.files.plan_file import load_plan as load_plan
@@ -105,7 +105,7 @@ __getattr__, __dir__ = lazy(
         "parity": "sampler.parity",
         "parse_seeds": "sampler.seeds",
         "presets": "plan.presets",
-        "sample": "integrations.one_call",
+        "sample": "integrations.sample",
     },
     modules={"errors": "common.errors", "noise": "sampler.noise"},
 )

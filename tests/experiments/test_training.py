@@ -276,6 +276,35 @@ def test_command_line(tmp_path):
     assert bad.exit_code == 2 and "expected integers like 1,2,4" in bad.output.replace("\n", " ")
 
 
+def test_command_line_for_edm2(tmp_path):
+    """Train, go on, and export an average of another length, as docs/training.md says."""
+    np.savez(tmp_path / "d.npz", images=PIXELS, labels=LABELS)
+    app = typer.Typer()
+    app.command()(main)
+    run, out = str(tmp_path / "run"), str(tmp_path / "n.safetensors")
+    train = [
+        "--data",
+        str(tmp_path / "d.npz"),
+        "--out",
+        run,
+        "--network",
+        "edm2",
+        "--model-channels",
+        "8",
+        "--attn",
+        "4",
+    ]
+    train += ["--channel-mult", "1,2", "--num-blocks", "1", "--batch", "4", "--channels-per-head", "8"]
+    assert CliRunner().invoke(app, [*train, "--steps", "4", "--store-steps", "2"]).exit_code == 0
+    export = ["--data", str(tmp_path / "d.npz"), "--out", run, "--resume", "--minutes", "0", "--export", out]
+    assert CliRunner().invoke(app, [*export, "--ema-std", "0.07"]).exit_code == 0
+    network, card = load_safetensors(out)
+    assert (network.config["class_name"], network.config["channels_per_head"]) == ("Precond", 8)
+    assert card["training"]["average"] == 0.07
+    bad = CliRunner().invoke(app, [*train, "--out", str(tmp_path / "o"), "--network", "adm"])
+    assert bad.exit_code == 2 and "--network must be" in bad.output.replace("\n", " ")
+
+
 def test_classifier_learns_and_survives_its_file(tmp_path):
     level = np.array([20, 120, 220])[np.arange(300) % 3]
     noise = RNG.integers(-15, 16, (300, 1, 28, 28))

@@ -12,7 +12,7 @@ import torch
 
 import restart_sampling as rs
 from restart_sampling.common.errors import CheckpointError, OutputError, RestartError, RestartValueError
-from restart_sampling.jobs.decoding import Beside
+from restart_sampling.jobs.decoding import DecodingThread
 from restart_sampling.jobs.generate import run_job
 from restart_sampling.jobs.pixels import HostRing
 from restart_sampling.jobs.repeat import recorded
@@ -140,19 +140,19 @@ def test_another_vae_is_another_job(vae, tmp_path):
     draw(tmp_path / "job", vae)
     other = tmp_path / "other"
     diffusers_pipelines.vae(scaling_factor=0.31).save_pretrained(other)
-    with pytest.raises(OutputError, match=r"the folder holds another job: decode is .* there and .* here"):
+    with pytest.raises(OutputError, match=r"the folder holds another job: vae_sha256 is .* there and .* here"):
         draw(tmp_path / "job", other)
-    with pytest.raises(OutputError, match=r"holds another job: decode is .* there and null here"):
+    with pytest.raises(OutputError, match=r"holds another job: vae_sha256 is .* there and null here"):
         run_job(model(None), PLAN, SEEDS, tmp_path / "job", batch=3, shard_size=16, sheets=0, format="npz")
 
 
 def test_the_record_names_the_vae(vae, tmp_path):
     draw(tmp_path / "job", vae, decode_batch=2)
     said = json.loads((tmp_path / "job" / "run.json").read_text())
-    assert (said["decode_folder"], said["decode_batch"]) == (str(vae.resolve()), 2)
-    said["decode"]["sha256"] = "0" * 64
+    assert (said["vae_folder"], said["decode_batch"]) == (str(vae.resolve()), 2)
+    said["vae_sha256"] = "0" * 64
     (tmp_path / "job" / "run.json").write_text(json.dumps(said))
-    with pytest.raises(OutputError, match=r"'job_digest' is that of other values: one of .*decode"):
+    with pytest.raises(OutputError, match=r"'job_digest' is that of other values: one of .*vae_sha256"):
         recorded(tmp_path / "job" / "run.json")
 
 
@@ -167,6 +167,9 @@ def test_folders_that_are_refused(vae, tmp_path):
     refused(tmp_path, "must be AutoencoderKL, got 'UNet2DModel'")
     (tmp_path / "config.json").write_text((vae / "config.json").read_text())
     refused(tmp_path, "diffusers cannot load this VAE")
+    config = json.loads((vae / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"latent_channels": "four"}))
+    refused(tmp_path, "latent_channels in config.json must be an integer")
     (tmp_path / "config.json").unlink()
     refused(vae, r"decodes latents \(4, H, W\), and the samples are \(3, 6, 6\)", RestartValueError, model(None, 3))
     short = {**ENCODER, "scale": [1.0] * 3, "bias": [0.0] * 3}
@@ -190,10 +193,10 @@ def test_the_sampler_does_not_wait_for_the_decoder():
         def pixels(self, images):
             return images.to(torch.uint8)
 
-    beside = Beside(Slow(), "uint8", HostRing("uint8").take)
-    one = beside.take(torch.ones(2, 3, 4, 4))
+    thread = DecodingThread(Slow(), "uint8", HostRing("uint8").take)
+    one = thread.take(torch.ones(2, 3, 4, 4))
     assert begun.wait(60)
-    other = beside.take(2 * torch.ones(2, 3, 4, 4))
+    other = thread.take(2 * torch.ones(2, 3, 4, 4))
     go_on.set()
     assert (one() == 1).all() and (other() == 2).all()
 
@@ -244,6 +247,12 @@ def test_generate_decodes_and_repeats(model_file, vae, tmp_path, capsys):
         assert np.array_equal(arrays(tmp_path / "again")[seed], image)
     other = tmp_path / "other"
     diffusers_pipelines.vae(scaling_factor=0.31).save_pretrained(other)
+    file = tmp_path / "job" / "run.json"
+    said = json.loads(file.read_text())
+    moved = tmp_path / "moved.json"
+    moved.write_text(json.dumps(said | {"vae_folder": str(tmp_path / "gone")}))
+    code, _, text = run(capsys, "generate", "--repeat", moved, "--out", tmp_path / "third")
+    assert code == 2 and "gone; say with `generate --repeat … --decode` where it is now" in " ".join(text.split())
     repeat = ["generate", "--repeat", tmp_path / "job", "--out", tmp_path / "third"]
     code, _, said = run(capsys, *repeat, "--decode", other)
     assert code == 2 and "does not hold the VAE of the recorded run" in said

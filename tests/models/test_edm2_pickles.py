@@ -17,11 +17,11 @@ from support import edm2_forge as forge
 from support import edm2_golden as golden
 from support import edm2_live
 from support import edm2_reference as reference
+from support.commands import run
 from support.edm2_golden import GOLDEN, SMALL, off
 from support.pickle_forge import Call, Global, Plainly, flattened, persistent
 
 import restart_sampling as rs
-from restart_sampling.cli.app import main
 from restart_sampling.common.errors import CheckpointError
 from restart_sampling.models import build_network, save_safetensors
 from restart_sampling.models.files.pickles.checkpoint import read
@@ -52,16 +52,6 @@ def load(content: bytes):
 def written(path, content):
     path.write_bytes(content)
     return path
-
-
-def run(arguments, capsys):
-    try:
-        main([str(a) for a in arguments])
-        code = 0
-    except SystemExit as exit:
-        code = exit.code or 0
-    said = capsys.readouterr()
-    return code, said.out, said.err
 
 
 # What is read is right
@@ -196,15 +186,15 @@ def test_the_encoder_is_kept_on_every_way(tmp_path, capsys):
     old = rs.load(source)
     assert old.info["encoder"] == old.info["card"]["encoder"] == want
     target = tmp_path / "x.safetensors"
-    code, out, err = run(["convert", source, target], capsys)
+    code, out, err = run(capsys, "convert", source, target)
     assert code == 0, err
     new = rs.load(target)
     assert new.info["encoder"] == new.info["card"]["encoder"] == want
     for file in (source, target):
-        code, out, _ = run(["models", "inspect", file], capsys)
+        code, out, _ = run(capsys, "models", "inspect", file)
         assert code == 0
         assert "encoder     vae stabilityai/sd-vae-ft-mse: samples are latents of 4 channels" in out
-    code, out, _ = run(["models", target], capsys)
+    code, out, _ = run(capsys, "models", target)
     assert code == 0 and "encoder     kind vae, name stabilityai/sd-vae-ft-mse" in out
 
 
@@ -301,7 +291,7 @@ def test_cards_with_an_encoder_that_is_none(tmp_path, small, entry, message):
 
 def test_a_converted_file_is_the_same_network_bit_for_bit(tmp_path, snapshot, capsys):
     source, target = written(tmp_path / "edm2.pkl", snapshot), tmp_path / "x.safetensors"
-    code, out, err = run(["convert", source, target], capsys)
+    code, out, err = run(capsys, "convert", source, target)
     assert code == 0, err
     old, new = rs.load(source), rs.load(target)
     one, two = old.network.state_dict(), new.network.state_dict()
@@ -322,7 +312,7 @@ def test_a_converted_file_is_the_same_network_bit_for_bit(tmp_path, snapshot, ca
 
 def test_inspect_says_what_is_inside(tmp_path, small, snapshot, capsys):
     path = written(tmp_path / "edm2.pkl", snapshot)
-    code, out, _ = run(["models", "inspect", path], capsys)
+    code, out, _ = run(capsys, "models", "inspect", path)
     rows = dict(line.split(maxsplit=1) for line in out.splitlines())
     assert code == 0 and rows["loadable"] == "yes"
     assert rows["kind"] == "snapshot (pickle), network under ema"
@@ -333,7 +323,7 @@ def test_inspect_says_what_is_inside(tmp_path, small, snapshot, capsys):
     assert rows["D"] == "none (diffusion)" and rows["code"].startswith("unknown, SHA-256 ")
     assert rows["tensors"] == f"SHA-256 {tensors_sha256(load(snapshot).state_dict())}"
     assert "is not a known version of EDM2" in rows["note"]
-    code, out, _ = run(["models", path], capsys)
+    code, out, _ = run(capsys, "models", path)
     assert code == 0 and "encoder     kind rgb" in out and "5" in out
 
 

@@ -12,6 +12,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from support import edm2_golden
 from support.networks import SHAPE, Tiny, tiny
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -369,6 +370,19 @@ def test_a_compiled_unet_equals_the_eager_one(device):
     assert F.is_contiguous()
     assert (network.compilations, network.recompiles) == (1, 0)
     assert network.describe() == f"fp32, compiled (fullgraph), {network.memory_format}"
+
+
+@pytest.mark.compiles
+def test_edm2_compiles_whole(device):
+    """The form that samplers run, in one piece, for a c_noise of the batch; equal to the eager one to rounding."""
+    net = edm2_golden.network({"channel_mult": [1], "num_blocks": 1, "attn_resolutions": [8]})
+    den = edm2_golden.denoiser(net.to(device))
+    arguments = torch.randn(4, 3, 8, 8).to(device), torch.tensor([0.3], device=device), torch.eye(5, device=device)[:4]
+    eager = prepare(den, device=device, compile="off")(*arguments)
+    network = prepare(den, device=device, compile="on")
+    F = network(*arguments)
+    assert (F - eager).norm() <= rounding(den, arguments, eager, 4e-6)
+    assert (network.compilations, network.recompiles) == (1, 0)
 
 
 @pytest.mark.compiles

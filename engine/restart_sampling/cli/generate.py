@@ -107,7 +107,8 @@ def generate(
     options = {"model": model, **vars(guided), "seeds": seeds, "class_": class_, "batch": batch} | vars(engine)
     layout = {"format": format, "pixels": pixels, "shard_size": shard_size, "format_version": None}
     if repeat is None:
-        run, kind = RUN | {"edits": edits.edits() | given(decoding), "sha256": {}, "weights": {}}, LAYOUT
+        run = RUN | {"edits": edits.edits(), "decoding": given(decoding), "sha256": {}, "weights": {}}
+        kind = LAYOUT
         plan = asked.plan(fallback="fashion-mnist-22")
         guided.check([plan])
     else:
@@ -141,14 +142,11 @@ def _recorded(
     """Return the plan, the options and the layout of the files that a run.json records."""
     from ..jobs.repeat import recorded
 
-    found = recorded(path, model, images, guide)
-    if decode is not None:
-        if "decode" not in found.edits:
-            raise ConfigError(f"the run of {path} decodes no latents; leave out --decode")
-        found.edits["decode"] = decode
+    found = recorded(path, model, images, guide, decode)
     if worker().world > 1 and str(found.options["device"]).startswith("cuda"):
         found.options["device"] = "cuda"  # the GPU that is recorded was that of one worker
-    run = found.options | {"edits": found.edits, "sha256": found.sha256, "weights": found.weights}
+    run = found.options | {"edits": found.edits, "decoding": found.decoding}
+    run |= {"sha256": found.sha256, "weights": found.weights}
     run["guide_null"] = found.weights.get("guide_null")
     return found.plan, run, found.layout
 
@@ -203,6 +201,7 @@ def _draw(plan: Plan, run: dict[str, Any], out: Path, *, workers: int, address: 
                 load=_loader(run),
                 command=shlex.join(["restart-sampling", *sys.argv[1:]]),
                 **edits,
+                **run["decoding"],
                 **options,
             )
         except RestartError as error:
@@ -218,8 +217,8 @@ def _draw(plan: Plan, run: dict[str, Any], out: Path, *, workers: int, address: 
 
 def _check_vae(run: dict[str, Any]) -> None:
     """Raise ConfigError unless the VAE is that of the recorded run, if one is recorded."""
-    recorded, folder = run["sha256"].get("decode"), run["edits"].get("decode")
-    if recorded is None:
+    recorded, folder = run["weights"].get("vae_sha256"), run["decoding"].get("decode")
+    if recorded is None or folder is None:
         return
     from ..integrations.diffusers.vae import digest
 

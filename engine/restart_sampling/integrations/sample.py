@@ -33,9 +33,9 @@ def sample(
     """
     if decode is None:
         return one_call.sample(denoiser, plan, seeds, class_labels, **options)
-    from .diffusers.vae import Decoder, open_vae
+    from .diffusers.vae import Decoder, image_shape, open_vae
 
     vae = open_vae(decode, denoiser.device) if isinstance(decode, (str, Path)) else decode
-    decoder = Decoder(vae, denoiser.info.get("encoder"))
-    decoder.shape(denoiser.shape)  # before anything is drawn
-    return decoder(one_call.sample(denoiser, plan, seeds, class_labels, **options))
+    encoder = denoiser.info.get("encoder")
+    image_shape(vae.config, encoder, denoiser.shape)  # before anything is drawn
+    return Decoder(vae, encoder)(one_call.sample(denoiser, plan, seeds, class_labels, **options))

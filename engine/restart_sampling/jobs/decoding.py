@@ -48,25 +48,26 @@ class Decoding:
         Raises:
             RestartValueError: it does not fit the model's latents. CheckpointError: the folder holds none.
         """
-        from ..integrations.diffusers.vae import Decoder, digest, folder_of, open_vae
+        from ..integrations.diffusers.vae import config_of, digest, folder_of, image_shape
 
         batch = integer("decode_batch", batch, 1, DECODE_MOST, error=RestartValueError)
         encoder = denoiser.info.get("encoder")
-        decoder = Decoder(open_vae(folder), encoder, batch)
-        return cls(str(folder_of(folder).resolve()), digest(folder), encoder, batch, decoder.shape(denoiser.shape))
+        path = folder_of(folder)
+        shape = image_shape(config_of(path), encoder, denoiser.shape)
+        return cls(str(path.resolve()), digest(path), encoder, batch, shape)
 
     def record(self) -> dict[str, Any]:
         """Return what run.json says: what decides the images, and where the VAE was."""
-        return {"decode": {"sha256": self.sha256}, "decode_folder": self.folder, "decode_batch": self.batch}
+        return {"vae_sha256": self.sha256, "vae_folder": self.folder, "decode_batch": self.batch}
 
-    def beside(self, pixels: str, take: Callable[[Tensor], Callable[[], np.ndarray]], device: str) -> Beside:
+    def thread(self, pixels: str, take: Callable[[Tensor], Callable[[], np.ndarray]], device: str) -> DecodingThread:
         """Return the thread that decodes for one worker; `take` copies to the host, as of `pixels.HostRing`."""
         from ..integrations.diffusers.vae import Decoder, open_vae
 
-        return Beside(Decoder(open_vae(self.folder, device), self.encoder, self.batch), pixels, take)
+        return DecodingThread(Decoder(open_vae(self.folder, device), self.encoder, self.batch), pixels, take)
 
 
-class Beside:
+class DecodingThread:
     """Decodes batches in a thread. `take` has the form of `HostRing.take`, so what draws does not know the difference.
 
     Args:

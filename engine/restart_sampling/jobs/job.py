@@ -34,7 +34,7 @@ from .shards import Shards
 # What makes two runs the same job. Everything else (batch, device, backend, workers) changes no noise.
 # What only some jobs have does too, see `Definition.identity`.
 SAME = ("model_sha256", "plan", "class", "dtype", "format", "pixels", "shard_size", "noise")
-SOMETIMES = ("guide_sha256", "guide_null", "decode")  # likewise, where there is a guide or a decoder
+SOMETIMES = ("guide_sha256", "guide_null", "vae_sha256")  # likewise, where there is a guide or a decoder
 
 
 @dataclass(frozen=True)

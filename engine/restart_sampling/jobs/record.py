@@ -6,8 +6,8 @@ result. So every entry has a type and bounds (`ENTRIES`), and two digests stand 
     plan_digest   of "plan"
     job_digest    of the entries in SEALED, so of everything that decides what is drawn and where it is
 
-A job whose latents are decoded has "decode", the SHA-256 of the VAE, which is then sealed too, decode_folder, where it
-was, and decode_batch. A job that begins with images or keeps some (edits.py) has two entries more, and "edits" is then
+A job whose latents are decoded has vae_sha256, of the VAE, which is then sealed too, vae_folder, where it was, and
+decode_batch. A job that begins with images or keeps some (edits.py) has two entries more, and "edits" is then
 sealed too:
 
     edits         the SHA-256 of each image's pixels, strength, sigma, paste, and "each": the images of which there is
@@ -117,12 +117,8 @@ ENTRIES = {
     "class": _optional(TEXT),
     "edits": Entry(_edits, "an object of SHA-256, strength, sigma, paste and each", LEFT_OUT),
     "edit_files": Entry(_files, "an object of paths", LEFT_OUT),
-    "decode": Entry(
-        lambda value: isinstance(value, dict) and set(value) == {"sha256"} and _digits(64).fits(value["sha256"]),
-        "an object with the sha256 of a VAE",
-        LEFT_OUT,
-    ),
-    "decode_folder": TEXT._replace(default=LEFT_OUT),
+    "vae_sha256": _digits(64)._replace(default=LEFT_OUT),
+    "vae_folder": TEXT._replace(default=LEFT_OUT),
     "decode_batch": _integer(1, DECODE_MOST)._replace(default=LEFT_OUT),
     "batch": _integer(1, LARGEST),
     "device": _optional(TEXT),
@@ -189,7 +185,7 @@ def seal(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sealed(record: Mapping[str, Any]) -> tuple[str, ...]:
-    return (*SEALED, *(name for name in ("edits", "guide_null", "decode") if name in record))
+    return (*SEALED, *(name for name in ("edits", "guide_null", "vae_sha256") if name in record))
 
 
 def digest(value: Any) -> str:

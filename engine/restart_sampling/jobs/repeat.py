@@ -17,7 +17,7 @@ from .record import DECODE_MOST, IMAGES, read
 
 # What a run may be repeated with, beside its edits.
 OPTIONS = ("seeds", "batch", "dtype", "backend", "device", "graph", "compile")
-WEIGHTS = ("model_sha256", "guide_sha256", "guide_null")
+WEIGHTS = ("model_sha256", "guide_sha256", "guide_null", "vae_sha256")
 LAYOUT = ("format", "pixels", "shard_size", "format_version")
 
 
@@ -27,12 +27,13 @@ class Recorded:
 
     Attributes:
         options: model, guide (None without one), seeds, class_, batch, dtype, backend, device, graph and compile.
-        weights: model_sha256, and with a guide guide_sha256 and guide_null, as `weights_of` gives them.
+        weights: model_sha256, with a guide guide_sha256 and guide_null, as `weights_of` gives them, and with a decoder
+            vae_sha256.
         plan: the plan.
         layout: format, pixels, shard_size and format_version of the files.
-        edits: start, known and mask as paths of their images, strength, sigma and paste, as far as the run has them,
-            and decode and decode_batch of a run whose latents are decoded.
-        sha256: of the pixels of the images, and of the VAE, by name.
+        edits: start, known and mask as paths of their images, strength, sigma and paste, as far as the run has them.
+        sha256: of the pixels of the images, by name.
+        decoding: decode, the folder of the VAE, and decode_batch; empty where the samples are not decoded.
     """
 
     options: dict[str, Any]
@@ -41,10 +42,15 @@ class Recorded:
     layout: dict[str, Any]
     edits: dict[str, Any]
     sha256: dict[str, str]
+    decoding: dict[str, Any]
 
 
 def recorded(
-    path: Path, model: str | None = None, images: Mapping[str, Path] | None = None, guide: str | None = None
+    path: Path,
+    model: str | None = None,
+    images: Mapping[str, Path] | None = None,
+    guide: str | None = None,
+    decode: Path | None = None,
 ) -> Recorded:
     """Return the run that a run.json records.
 
@@ -53,6 +59,7 @@ def recorded(
         model: replaces the path of its weights.
         images: replace the paths of its images, by name.
         guide: replaces the path of its guide's weights.
+        decode: replaces the folder of its VAE.
 
     Raises:
         OutputError: the file cannot be read, or is not as a run wrote it.
@@ -78,10 +85,22 @@ def recorded(
         if name not in sha256:
             raise ConfigError(f"the run of {path} has no {name} image; leave out --{name}")
     edits |= {name: _image(name, record, path, (images or {}).get(name)) for name in sha256}
-    if "decode" in record:
-        edits |= {"decode": record.get("decode_folder"), "decode_batch": record.get("decode_batch", DECODE_MOST)}
-        sha256["decode"] = record["decode"]["sha256"]
-    return Recorded(options, weights, plan, {name: record[name] for name in LAYOUT}, edits, sha256)
+    layout = {name: record[name] for name in LAYOUT}
+    return Recorded(options, weights, plan, layout, edits, sha256, _decoding(record, path, decode))
+
+
+def _decoding(record: dict[str, Any], path: Path, given: Path | None) -> dict[str, Any]:
+    """Return how the latents of a record are decoded: by the VAE in the folder that was given, or where it was."""
+    if "vae_sha256" not in record:
+        if given is not None:
+            raise ConfigError(f"the run of {path} decodes no latents; leave out --decode")
+        return {}
+    where = record.get("vae_folder") if given is None else str(given)
+    if where is None or not os.path.isdir(where):
+        raise ConfigError(
+            f"the VAE of {path} is not at {where}; say with `generate --repeat … --decode` where it is now"
+        )
+    return {"decode": where, "decode_batch": record.get("decode_batch", DECODE_MOST)}
 
 
 def _image(name: str, record: dict[str, Any], path: Path, given: Path | None) -> str:

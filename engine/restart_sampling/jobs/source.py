@@ -23,7 +23,7 @@ from ..plan.plan import Plan
 from ..sampler.sampler import Progress, Sampler
 from ..sampler.seeds import Seeds
 from .collect import Drawn
-from .decoding import Beside, Decoding
+from .decoding import Decoding, DecodingThread
 from .edits import Edits
 from .pixels import HostRing
 
@@ -68,7 +68,7 @@ class SamplerSource:
         self.sampler = self._make(batch)
         ring = HostRing(pixels)
         device = str(self.sampler.device)
-        self.ring: HostRing | Beside = ring if decoding is None else decoding.beside(pixels, ring.take, device)
+        self.ring: HostRing | DecodingThread = ring if decoding is None else decoding.thread(pixels, ring.take, device)
         self.runs = self.sampler.plan if edits is None else edits.plan(self.sampler)
         self.device, self.dtype = str(self.sampler.device), str(options.get("dtype", "fp32"))
         self._careful: Sampler | None = None

@@ -31,8 +31,14 @@ if TYPE_CHECKING:
 class Network(nn.Module):
     """A raw network F that a config describes: the base class of what families build.
 
-    F is called as network(net_in [B, *shape], c_noise float32 [1] or [B], class_labels float one-hot [B, label_dim] or
-    None) and returns [B, *shape].
+    F is called as network(net_in, c_noise, class_labels) and returns F [B, *shape] in the dtype of net_in; the fused
+    step widens it while loading, which saves bytes. It raises RestartTypeError or RestartValueError for a wrong dtype
+    or shape.
+
+        net_in        c_in·x [B, *shape]; its dtype (float32, bfloat16, float16, float64) is the one computed in
+        c_noise       float [1], shared by the batch and cheaper, or [B]
+        class_labels  float one-hot [B or 1, label_dim]; None means no class (zeros), and is the only choice when
+                      label_dim is 0
 
     Attributes:
         config: complete; with it and the state dict the network can be built again.

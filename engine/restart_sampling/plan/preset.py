@@ -13,7 +13,7 @@ class Preset:
     Attributes:
         fid: the published one, of 50k images unless `note` says otherwise; None if none is printed.
         network: the checkpoint it belongs to.
-        tuned: `restart-sampling tune` found it; not used as a baseline for searches.
+        tuned: a search of this package found it; not used as a baseline for searches.
         tuned_on: the features by whose distances it was chosen, with commas between them, which therefore cannot say
             how good it is; "" if it comes from a paper.
         guide: the checkpoint of the network that guides it (`rs.load(network, guide=guide)`); "" for none.

@@ -205,7 +205,7 @@ def sentences(found: Comparison) -> list[str]:
     for family, title in (("ode", "the best ODE"), ("sde", "the best SDE")):
         if told := outcome(found, family):
             said.append(
-                f"On all {len(found.held_out)} sets of features that chose no plan, Restart against {title} of as many "
+                f"On {_all(found.held_out)} sets of features that chose no plan, Restart against {title} of as many "
                 f"evaluations {told}."
             )
     if not said:
@@ -232,6 +232,10 @@ def _first(found: Comparison, word: str, cell: Cell | None) -> str:
         f"Restart {word} the best SDE of at most {most} evaluations with {cell.nfe} evaluations: {how}; that is "
         f"{cell.nfe / dearest:.2f} of the SDE's {dearest}."
     )
+
+
+def _all(names: Sequence[str]) -> str:
+    return "both" if len(names) == 2 else f"all {len(names)}"
 
 
 def _listed(items: Sequence[str]) -> str:

@@ -21,12 +21,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from ...common.checks import real
 from ...common.errors import CheckpointError, RestartValueError
+from ...common.files import write_atomically
 from ...models import Network
+from ...models.files.safetensors_file import read_tensors
 
 NAME = re.compile(r"average-(\d{7})-(\d\.\d{3})\.safetensors")
 SHORTEST, LONGEST = 0.005, 0.28  # σ_rel; at 1/√12 = 0.289 all steps have the same weight
@@ -81,18 +83,12 @@ def weights(stored: Sequence[tuple[int, float]], step: int, std: float) -> np.nd
     return np.linalg.lstsq(A, b, rcond=1e-12)[0][:n]
 
 
-def file_of(folder: Path, step: int, std: float) -> Path:
-    """Return the name of a stored average."""
-    return folder / f"average-{step:07d}-{std:.3f}.safetensors"
-
-
 def store(folder: Path, step: int, std: float, network: Network) -> None:
     """Write an average, float32. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = file_of(folder, step, std)
-    partial = path.with_suffix(".partial")
-    save_file({name: t.contiguous() for name, t in network.state_dict().items()}, partial)
-    partial.replace(path)
+    content = to_bytes({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
+    path = folder / f"average-{step:07d}-{std:.3f}.safetensors"
+    write_atomically(path, lambda file: file.write(content))
 
 
 def stored_in(folder: Path) -> list[Stored]:
@@ -105,7 +101,7 @@ def reconstruct(folder: Path, std: float, step: int | None = None) -> dict[str, 
     """Return the tensors of the average of length `std` at `step`, by default the last one that was stored.
 
     Raises:
-        CheckpointError: the folder has no averages. RestartValueError: no average can have that length.
+        CheckpointError: the folder has no averages, or a file is damaged. RestartValueError: no average has that length.
     """
     found = stored_in(folder)
     if not found:
@@ -115,7 +111,7 @@ def reconstruct(folder: Path, std: float, step: int | None = None) -> dict[str, 
     shares = weights([one[:2] for one in found], step, std)
     result: dict[str, Tensor] = {}
     for share, one in zip(shares, found, strict=True):
-        for name, tensor in load_file(one.path).items():
+        for name, tensor in read_tensors(one.path).items():
             value = tensor.double() * float(share)
             result[name] = value if name not in result else result[name] + value
     return {name: tensor.to(torch.float32) for name, tensor in result.items()}

@@ -44,28 +44,11 @@ class Decoder:
 
     def __init__(self, vae: Any, encoder: Mapping[str, Any] | None = None, batch_size: int = MOST) -> None:
         self.vae, self.batch_size = vae, integer("batch_size", batch_size, 1, error=RestartValueError)
+        check_encoder(vae.config, encoder)
         self.scale: Tensor | None = None
         self.bias: Tensor | None = None
-        channels = int(vae.config.latent_channels)
-        if encoder is not None and encoder.get("kind") != "vae":
-            raise RestartValueError(
-                f"this model draws images and no latents (encoder {shown(encoder)}); leave decode out"
-            )
         if encoder is not None:
             self.scale, self.bias = (torch.tensor(encoder[name]).view(1, -1, 1, 1) for name in ("scale", "bias"))
-            if self.scale.shape[1] != channels:
-                raise RestartValueError(
-                    f"the VAE decodes {channels} channels, and the model's latents have {self.scale.shape[1]}; give "
-                    f"the VAE it was trained with, {encoder.get('name', 'which its authors name')}"
-                )
-
-    def shape(self, latents: tuple[int, ...]) -> tuple[int, int, int]:
-        """Return (C, H, W) of the images of latents (C, H, W). Raises RestartValueError if they cannot be decoded."""
-        channels = int(self.vae.config.latent_channels)
-        if len(latents) != 3 or latents[0] != channels:
-            raise RestartValueError(f"the VAE decodes latents ({channels}, H, W), and the samples are {tuple(latents)}")
-        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        return int(self.vae.config.out_channels), latents[1] * factor, latents[2] * factor
 
     @torch.no_grad()
     def __call__(self, latents: Tensor) -> Tensor:
@@ -100,6 +83,36 @@ class Decoder:
         return (y if self.scale is not None else y.round()).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
+def check_encoder(config: Mapping[str, Any], encoder: Mapping[str, Any] | None) -> None:
+    """Raise RestartValueError unless a VAE of this config decodes what a model's file says of its encoder."""
+    if encoder is None:
+        return
+    if encoder.get("kind") != "vae":
+        raise RestartValueError(f"this model draws images and no latents (encoder {shown(encoder)}); leave decode out")
+    channels, given = config["latent_channels"], len(encoder["scale"])
+    if given != channels:
+        raise RestartValueError(
+            f"the VAE decodes {channels} channels, and the model's latents have {given}; give the VAE it was trained "
+            f"with, {encoder.get('name', 'which its authors name')}"
+        )
+
+
+def image_shape(
+    config: Mapping[str, Any], encoder: Mapping[str, Any] | None, latents: tuple[int, ...]
+) -> tuple[int, int, int]:
+    """Return (C, H, W) of the images that a VAE of this config makes of latents (C, H, W).
+
+    Raises:
+        RestartValueError: it cannot decode them.
+    """
+    check_encoder(config, encoder)
+    channels = config["latent_channels"]
+    if len(latents) != 3 or latents[0] != channels:
+        raise RestartValueError(f"the VAE decodes latents ({channels}, H, W), and the samples are {tuple(latents)}")
+    factor = 2 ** (len(config["block_out_channels"]) - 1)
+    return config["out_channels"], latents[1] * factor, latents[2] * factor
+
+
 def open_vae(folder: str | Path, device: str | torch.device = "cpu") -> Any:
     """Return the AutoencoderKL in a folder, as `save_pretrained` writes it: float32, eval mode, on `device`.
 
@@ -129,6 +142,12 @@ def folder_of(folder: str | Path) -> Path:
     path = Path(folder).expanduser()
     if (path / "model_index.json").is_file():
         path = path / "vae"
+    config_of(path)
+    return path
+
+
+def config_of(path: Path) -> dict[str, Any]:
+    """Return the config of the VAE in a folder of `folder_of`, its sizes checked. Raises CheckpointError."""
     try:
         config = loads((path / CONFIG).read_bytes())
     except (OSError, ValueError) as error:
@@ -136,9 +155,13 @@ def folder_of(folder: str | Path) -> Path:
             f"{path}: not the folder of a VAE, as diffusers' save_pretrained writes it: cannot read {CONFIG} ({error})"
         ) from None
     name = config.get("_class_name") if isinstance(config, dict) else None
-    if name != KIND:
+    if not isinstance(config, dict) or name != KIND:
         raise CheckpointError(f"{path}: the _class_name in {CONFIG} must be {KIND}, got {shown(name)}")
-    return path
+    for size in ("latent_channels", "out_channels"):
+        integer(f"{path}: {size} in {CONFIG}", config.get(size), 1, error=CheckpointError)
+    if not isinstance(config.get("block_out_channels"), list):
+        raise CheckpointError(f"{path}: block_out_channels in {CONFIG} must be a list of integers")
+    return config
 
 
 def digest(folder: str | Path) -> str:

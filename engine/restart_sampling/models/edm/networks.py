@@ -51,17 +51,7 @@ class EDMNetwork(Network):
         return self.config["D"] if self.config.get("pfgmpp") else None
 
     def forward(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """Return F [B, C, H, W] in the dtype of `net_in`; the fused step widens it while loading, which saves bytes.
-
-        Args:
-            net_in: c_in·x [B, C, H, W]; its dtype (float32, bfloat16, float16, float64) is the one computed in.
-            c_noise: float [1], shared by the batch and cheaper, or [B].
-            class_labels: float one-hot [B or 1, label_dim]; None means no class (zeros), and is the only choice when
-                label_dim is 0.
-
-        Raises:
-            RestartTypeError, RestartValueError: a wrong dtype or shape.
-        """
+        """Return F [B, C, H, W], see :class:`~restart_sampling.models.family.Network`."""
         check_images(self.shape, self.label_dim, net_in, c_noise, class_labels)
         wide = torch.promote_types(net_in.dtype, torch.float32)
         if self.label_dim and class_labels is None:

@@ -143,10 +143,10 @@ class Block(nn.Module):
         decoder: bool,
         mode: str = "keep",
         heads: int = 0,
-        dropout: float = 0.0,
-        res_balance: float = 0.3,
-        attn_balance: float = 0.3,
-        clip_act: float | None = 256.0,
+        dropout: float,
+        res_balance: float,
+        attn_balance: float,
+        clip_act: float | None,
     ) -> None:
         super().__init__()
         self.decoder, self.mode, self.heads, self.dropout = decoder, mode, heads, dropout

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,20 +25,18 @@ class UNet(nn.Module):
         img_resolution: int,
         img_channels: int,
         label_dim: int,
-        model_channels: int = 192,
-        channel_mult: Sequence[int] = (1, 2, 3, 4),
-        channel_mult_noise: int | None = None,
-        channel_mult_emb: int | None = None,
-        num_blocks: int = 3,
-        attn_resolutions: Sequence[int] = (16, 8),
-        label_balance: float = 0.5,
-        concat_balance: float = 0.5,
-        channels_per_head: int = 64,
-        dropout: float = 0.0,
-        res_balance: float = 0.3,
-        attn_balance: float = 0.3,
-        clip_act: float | None = 256.0,
+        model_channels: int,
+        channel_mult: Sequence[int],
+        channel_mult_noise: int | None,
+        channel_mult_emb: int | None,
+        num_blocks: int,
+        attn_resolutions: Sequence[int],
+        label_balance: float,
+        concat_balance: float,
+        channels_per_head: int,
+        **of_blocks: Any,
     ) -> None:
+        """Make the network; defaults are in `config.py`. `of_blocks`: dropout, balances, clip_act, see `Block`."""
         super().__init__()
         self.label_balance, self.concat_balance = label_balance, concat_balance
         levels = [(img_resolution >> i, model_channels * m) for i, m in enumerate(channel_mult)]
@@ -46,18 +45,7 @@ class UNet(nn.Module):
 
         def block(cin: int, cout: int, *, decoder: bool, mode: str = "keep", attention: bool = False) -> Block:
             heads = cout // channels_per_head if attention else 0
-            return Block(
-                cin,
-                cout,
-                E,
-                decoder=decoder,
-                mode=mode,
-                heads=heads,
-                dropout=dropout,
-                res_balance=res_balance,
-                attn_balance=attn_balance,
-                clip_act=clip_act,
-            )
+            return Block(cin, cout, E, decoder=decoder, mode=mode, heads=heads, **of_blocks)
 
         self.out_gain = nn.Parameter(torch.zeros(()))
         self.emb_fourier = MPFourier(Z)
