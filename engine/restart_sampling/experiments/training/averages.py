@@ -101,7 +101,7 @@ def reconstruct(folder: Path, std: float, step: int | None = None) -> dict[str, 
     """Return the tensors of the average of length `std` at `step`, by default the last one that was stored.
 
     Raises:
-        CheckpointError: the folder has no averages, or a file is damaged. RestartValueError: no average has that length.
+        CheckpointError: the folder has no averages, or a damaged one. RestartValueError: no average has that length.
     """
     found = stored_in(folder)
     if not found:
