@@ -40,7 +40,7 @@ from .shards import LARGEST, Shards, check_number
 
 SAMPLES = "samples"  # the folder of the samples in a job's folder
 SEALED = ("plan", "nfe", "seeds", "class", "dtype", "format", "pixels", "shard_size", "samples", "subfolders", "noise")
-DECODE_MOST = 4  # latents that are decoded at once: it takes some hundred times their memory
+DECODE_MOST = 4  # latents that are decoded at once: the activations of a decoder are far larger
 MAX_BYTES = 256 << 20  # of run.json; a million single seeds need 20 MB
 REQUIRED, LEFT_OUT = object(), object()  # an entry that must be there, and one that may be missing
 IMAGES = ("start", "known", "mask")

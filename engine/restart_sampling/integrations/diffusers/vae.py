@@ -27,7 +27,7 @@ from ...common.strict_json import loads
 
 CONFIG = "config.json"
 KIND = "AutoencoderKL"
-MOST = 4  # latents at once: a decoder takes some hundred times the memory of its latents
+MOST = 4  # latents at once: the activations of a decoder are far larger than its latents
 
 
 class Decoder:
