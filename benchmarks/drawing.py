@@ -25,12 +25,14 @@ _drawing: dict[str, Any] = {}
 
 
 class Drawer:
-    """Processes that draw from one bundled model, `batch` images at a time in `dtype`."""
+    """Processes that draw from one model, or from one that another guides, `batch` images at a time in `dtype`."""
 
-    def __init__(self, model: str, batch: int, dtype: str = "fp32", processes: int | None = None) -> None:
+    def __init__(
+        self, model: str, batch: int, dtype: str = "fp32", processes: int | None = None, guide: str | None = None
+    ) -> None:
         self.processes = processes or os.cpu_count() or 1
         spawn = multiprocessing.get_context("spawn")
-        self.pool = ProcessPoolExecutor(self.processes, spawn, _start, (model, batch, dtype))
+        self.pool = ProcessPoolExecutor(self.processes, spawn, _start, (model, batch, dtype, guide))
 
     def draw(self, options: dict[str, Any], first_seed: int, n: int) -> tuple[Tensor, Tensor]:
         """Return (images uint8 [n, C, H, W], classes int64 [n]) of the plan of `options` on n seeds.
@@ -47,9 +49,9 @@ class Drawer:
         return torch.cat(images), torch.cat(labels)
 
 
-def _start(model: str, batch: int, dtype: str) -> None:
+def _start(model: str, batch: int, dtype: str, guide: str | None) -> None:
     torch.set_num_threads(1)
-    _drawing.update(denoiser=rs.load(model), batch=batch, dtype=dtype)
+    _drawing.update(denoiser=rs.load(model, guide=guide), batch=batch, dtype=dtype)
 
 
 def _draw(options: dict[str, Any], first_seed: int, n: int) -> tuple[Tensor, Tensor] | None:

@@ -102,6 +102,7 @@ GOOD: dict[str, tuple[dict[str, Any], ...]] = {
     ),
 }
 RHO = (4.0, 5.0, 6.0, 7.0, 8.0, 10.0)
+LEAST = {"ode": 2, "sde": 2, "restart": 4}  # points of the main grid
 T_MIN = (0.04, 0.06, 0.1, 0.14, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0)
 RATIO = (2.0, 3.0, 4.0, 5.0, 8.0)
 Point = dict[str, Any]
@@ -126,8 +127,8 @@ def coordinates(family: str) -> dict[str, tuple[Any, ...]]:
     return found
 
 
-def options(family: str, point: Point, budget: int) -> dict[str, Any] | None:
-    """Return options of Plan.build for a point, with the most points of the main grid that fit; None if none does."""
+def options(family: str, point: Point) -> dict[str, Any]:
+    """Return options of Plan.build for a point, but for the points of the main grid."""
     found: dict[str, Any] = {"rho": point["rho"]}
     solver = point["solver"]
     if family == "sde":
@@ -149,17 +150,18 @@ def options(family: str, point: Point, budget: int) -> dict[str, Any] | None:
             t_min = point[f"t_min{k}"]
             intervals.append([point[f"N{k}"], point[f"K{k}"], t_min, round(min(80.0, t_min * point[f"ratio{k}"]), 4)])
         found["restart"] = sorted(intervals, key=lambda interval: -interval[2])
-    return _fitted({"solver": solver, **found}, budget, least=4 if family == "restart" else 2)
+    return {"solver": solver, **found}
 
 
-def _fitted(found: dict[str, Any], budget: int, least: int) -> dict[str, Any] | None:
-    """Add the most steps whose plan has at most `budget` evaluations."""
+def fitted(found: dict[str, Any], budget: int, least: int, calls: bool = False) -> dict[str, Any] | None:
+    """Add the most steps, `least` or more, whose plan has at most `budget` evaluations, or network calls."""
     for steps in range(budget, least - 1, -1):
         try:
-            if Plan.build(steps=steps, **found).nfe <= budget:
-                return {"steps": steps, **found}
+            plan = Plan.build(steps=steps, **found)
         except ConfigError:
             continue
+        if (plan.network_calls if calls else plan.nfe) <= budget:
+            return {"steps": steps, **found}
     return None
 
 
@@ -169,7 +171,11 @@ def random_point(family: str, rng: random.Random) -> Point:
 
 def changed(family: str, point: Point, rng: random.Random) -> Point:
     """Return the point with one to three of its coordinates drawn again."""
-    values = coordinates(family)
+    return moved(point, coordinates(family), rng)
+
+
+def moved(point: Point, values: dict[str, tuple[Any, ...]], rng: random.Random) -> Point:
+    """Return the point with one to three coordinates of `values` drawn again, none of an interval it does not have."""
     names = [name for name in values if not name[-1].isdigit() or int(name[-1]) < point.get("levels", 0)]
     return {
         **point,
@@ -239,10 +245,10 @@ class Search:
         drawn = {row["plan"] for row in self.rows}
         for attempt in range(500):  # points that do not fit, and plans that have a row, are drawn again
             if known and not attempt:
-                point, found = {}, _fitted(known[0], budget, least=4)
+                point, found = {}, fitted(known[0], budget, least=4)
             else:
                 point = point_for(family, budget, number, rng, self.rows, any_solver=attempt > 50)
-                found = options(family, point, budget)
+                found = fitted(options(family, point), budget, LEAST[family])
             if found is not None and Plan.build(**found).digest not in drawn:
                 self.add(found, IMAGES, FIRST_SEED, family=family, budget=budget, trial=number, point=point)
                 return

@@ -99,12 +99,7 @@ class Comparison:
 
     def difference(self, one: Cell, other: Cell, features: str) -> Difference:
         """Return the distance of `one` less that of `other`, on the blocks of seeds that both have."""
-        mine, theirs = one.distances.get(features, {}), other.distances.get(features, {})
-        less = [mine[seed] - theirs[seed] for seed in sorted(set(mine) & set(theirs))]
-        if not less:
-            return Difference(math.nan, math.inf, 0)
-        error = statistics.stdev(less) / math.sqrt(len(less)) if len(less) > 1 else math.inf
-        return Difference(statistics.fmean(less), error, len(less))
+        return paired(one.distances.get(features, {}), other.distances.get(features, {}))
 
     def against(self, budget: int, family: str) -> dict[str, Difference] | None:
         """Return the differences of Restart to a family at a budget, by extractor; None if a cell is missing."""
@@ -143,6 +138,15 @@ class Comparison:
             if all(d.sign == -1 if passes else d.blocks >= FEWEST and d.mean <= 0 for d in found):
                 return cell
         return None
+
+
+def paired(one: Mapping[int, float], other: Mapping[int, float]) -> Difference:
+    """Return the difference of two maps, first seed of a block → distance, on the blocks that both have."""
+    less = [one[seed] - other[seed] for seed in sorted(set(one) & set(other))]
+    if not less:
+        return Difference(math.nan, math.inf, 0)
+    error = statistics.stdev(less) / math.sqrt(len(less)) if len(less) > 1 else math.inf
+    return Difference(statistics.fmean(less), error, len(less))
 
 
 def tuners(row: Row) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -111,17 +111,23 @@ def plans(found: Comparison) -> Table:
             if cell is None:
                 continue
             means = [f"{cell.mean(name):.3f}" for name in names]
-            row = cell.row
-            config = row["config"]
-            words = f"{row['title']}, {config.get('steps')} points" + f", rho {number(config.get('rho'))}" * (
-                "rho" in config
-            )
-            words += f", {options_of(config)}" * bool(options_of(config))
-            words += f", S_churn {number(config.get('s_churn'))}" * bool(config.get("s_churn"))
-            words += f", {intervals_of(row)}" * bool(row.get("restart"))
             count = str(len(cell.distances[names[0]]))
-            lines.append((str(budget), TITLES[family], words, str(cell.nfe), *means, count))
+            lines.append((str(budget), TITLES[family], described(cell.row), str(cell.nfe), *means, count))
     return Table(("budget", "family", "plan", "NFE", *map(_short, names), "blocks"), tuple(lines))
+
+
+def described(row: Mapping[str, Any]) -> str:
+    """Return a plan in words, from a row with its title, its options (`config`) and its intervals (`restart`)."""
+    config = row["config"]
+    words = [str(row["title"]), f"{config.get('steps')} points"]
+    if "rho" in config:
+        words.append(f"rho {number(config['rho'])}")
+    words.append(options_of(config))
+    if config.get("s_churn"):
+        words.append(f"S_churn {number(config['s_churn'])}")
+    if row.get("restart"):
+        words.append(intervals_of(row))
+    return ", ".join(word for word in words if word)
 
 
 def _told(difference: Difference) -> str:

@@ -50,6 +50,8 @@ _inverse_normal = np.vectorize(NormalDist().inv_cdf, otypes=[np.float64])
 class Options:
     """The options of a run, which are stored in its checkpoints. Lengths are in steps.
 
+    bf16: the network is computed in bfloat16 where torch's autocast does so; weights, norms and the loss stay float32.
+
     Raises RestartValueError for a value that must be > 0 and is not.
     """
 
@@ -64,6 +66,7 @@ class Options:
     P_mean: float = -1.2
     P_std: float = 1.2
     seed: int = 0
+    bf16: bool = False
 
     def __post_init__(self) -> None:
         positive = ("batch", "lr", "warmup_steps", "decay_steps", "clip", "P_std")
@@ -240,6 +243,8 @@ def train(
     pixels = torch.from_numpy(images.images).to(device)
     labels = None if not run.network.label_dim or images.labels is None else torch.from_numpy(images.labels).to(device)
     F = torch.compile(run.network) if compile else run.network
+    if run.options.bf16:
+        F = _in_bfloat16(F, device)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, table = out / "checkpoint.pt", out / "loss.csv"
     begin = lap = last_save = time.monotonic()
@@ -278,6 +283,16 @@ def train(
                     report(run, mean, pace)
                 losses, lap = [], time.monotonic()
     save(run, checkpoint)
+
+
+def _in_bfloat16(F: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
+    """Return F under autocast to bfloat16, with a float32 result."""
+
+    def call(*inputs: Tensor | None) -> Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            return F(*inputs).float()
+
+    return call
 
 
 def _forget_after(step: int, table: Path) -> None:

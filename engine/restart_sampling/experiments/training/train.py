@@ -92,6 +92,9 @@ def main(
     save_minutes: Annotated[float, typer.Option(min=0, help="Time between checkpoints.")] = 5.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile the network.")] = False,
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="Compute the network in bfloat16; weights stay float32.")
+    ] = False,
     store_steps: Annotated[
         int | None, typer.Option(min=1, help="Steps between stored averages, which --ema-std can combine.")
     ] = None,
@@ -114,7 +117,7 @@ def main(
         config = network_config(
             images, model_channels, channel_mult, num_blocks, attn, label_dropout, network, channels_per_head
         )
-        options = loop.Options(P_mean=p_mean, P_std=p_std, label_dropout=label_dropout, seed=seed, **given)
+        options = loop.Options(P_mean=p_mean, P_std=p_std, label_dropout=label_dropout, seed=seed, bf16=bf16, **given)
         run = loop.start(config, options, images.name, where)
     count = sum(p.numel() for p in run.network.parameters())
     console.print(f"{images.name}: {len(images.images):,} images; {count:,} parameters; step {run.step}")
