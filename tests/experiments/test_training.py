@@ -31,7 +31,7 @@ from restart_sampling.experiments.training import averages, loop
 from restart_sampling.experiments.training.classifier import accuracy, train_classifier
 from restart_sampling.experiments.training.export import export_network
 from restart_sampling.experiments.training.train import main, network_config
-from restart_sampling.models import build_network, load_safetensors
+from restart_sampling.models import build_network, load_safetensors, registry
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -331,18 +331,34 @@ def test_classifier_learns_and_survives_its_file(tmp_path):
 BUNDLED = Path(restart_sampling.models.__file__).parent / "data"
 
 
-def test_bundled_model_is_small_and_says_what_it_is():
-    path = BUNDLED / "fashion-mnist.safetensors"
+MODELS = {  # name → (most parameters, most bytes), of the file in float16
+    "fashion-mnist": (2e6, 4e6),
+    "fashion-mnist-edm2": (2e6, 4e6),
+    "fashion-mnist-edm2-guide": (0.5e6, 1e6),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_bundled_models_are_small_and_say_what_they_are(name):
+    path = BUNDLED / f"{name}.safetensors"
     network, card = load_safetensors(path)
-    assert path.stat().st_size < 4 * 2**20 and card["classes"] == list(FASHION_MNIST_CLASSES)
-    assert (network.img_resolution, network.img_channels, network.label_dim) == (28, 1, 10)
-    assert card["parameters"] == sum(p.numel() for p in network.parameters()) and card["training"]["steps"] > 1000
+    parameters = sum(p.numel() for p in network.parameters())
+    assert path.stat().st_size <= MODELS[name][1] and card["classes"] == list(FASHION_MNIST_CLASSES)
+    assert (network.shape, network.label_dim) == ((1, 28, 28), 10)
+    assert card["parameters"] == parameters <= MODELS[name][0] and card["training"]["steps"] > 1000
+    assert card["licence"]["weights"] == "Apache-2.0"
     assert network.config["sigma_data"] == 0.826 and network.parameterization.name == "edm"
+    assert network.class_null == 0.0  # so that guidance without a guide works
+
+
+def test_every_bundled_model_is_tested():
+    assert set(MODELS) == set(registry.BUNDLED)
 
 
 @pytest.mark.skipif(not FASHION_MNIST.exists(), reason="Debian package dataset-fashion-mnist is not installed")
-def test_bundled_model_denoises_and_uses_the_class():
-    network, _ = load_safetensors(BUNDLED / "fashion-mnist.safetensors")
+@pytest.mark.parametrize("name", MODELS)
+def test_bundled_models_denoise_and_use_the_class(name):
+    network, _ = load_safetensors(BUNDLED / f"{name}.safetensors")
     test = fashion_mnist("test")
     y = torch.from_numpy(test.images[:20]).float() / 127.5 - 1
     labels = torch.eye(10)[torch.from_numpy(test.labels[:20])]
@@ -460,6 +476,37 @@ def test_edm2_resumes_as_an_unbroken_run(tmp_path):
         *zip(whole.averages.values(), parts.averages.values(), strict=True),
     ):
         assert torch.allclose(weights(one), weights(other), rtol=1e-4, atol=1e-5)
+
+
+def test_in_bfloat16_the_loss_is_nearly_the_same_and_weights_stay_float32(tmp_path, monkeypatch):
+    """The network sees bfloat16 in its convolutions; the options are kept, so that a resumed run goes on so."""
+    seen: dict[bool, list[float]] = {False: [], True: []}
+    kinds = set()
+    convolve = torch.nn.functional.conv2d
+
+    def watched(*arguments, **options):
+        result = convolve(*arguments, **options)
+        kinds.add(result.dtype)
+        return result
+
+    for bf16, losses in seen.items():
+        monkeypatch.setattr(torch.nn.functional, "conv2d", watched if bf16 else convolve)
+        config = network_config(DATA, 8, "1,2", 1, "4", 0.1, "edm2", 8)
+        run = loop.start(config, loop.Options(batch=8, bf16=bf16), "test", torch.device("cpu"))
+        loop.train(
+            run,
+            DATA,
+            tmp_path / str(bf16),
+            minutes=1,
+            max_steps=4,
+            every=1,
+            report=lambda _, loss, __, into=losses: into.append(loss),
+        )
+    assert kinds == {torch.bfloat16}
+    assert seen[True] != seen[False]
+    assert seen[True] == pytest.approx(seen[False], rel=0.02)
+    assert {p.dtype for net in (run.network, run.ema) for p in net.parameters()} == {torch.float32}
+    assert loop.resume(tmp_path / "True" / "checkpoint.pt", torch.device("cpu")).options.bf16
 
 
 @pytest.mark.parametrize(("dropout", "null"), [(0.0, None), (0.1, 0.0)])

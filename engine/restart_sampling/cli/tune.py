@@ -170,7 +170,7 @@ def tune(
         check_guidance(denoiser, scale)
     limits: dict[str, Any] = {"min_nfe": least, "max_nfe": top, "guidance": tuple(fixed.items())}
     space = space_for(denoiser.parameterization, solvers=solvers, **limits, **intervals)
-    own = model == shipped.MODEL and reference is None and features is None
+    own = model in shipped.MODELS and reference is None and features is None
     own_plans = _plans(plans) if plans is not None else []
     evaluator = evaluator_for(model, shipped.TUNER if own else features, reference)
     if evaluator.note:

@@ -27,7 +27,9 @@ from .files.weights import fill, from_header
 from .tensors import tensors_sha256
 
 DATA = Path(__file__).parent / "data"
-BUNDLED = {"fashion-mnist": DATA / "fashion-mnist.safetensors"}
+BUNDLED = {
+    name: DATA / f"{name}.safetensors" for name in ("fashion-mnist", "fashion-mnist-edm2", "fashion-mnist-edm2-guide")
+}
 BLOCK = 1 << 20  # bytes that are hashed at once
 NO_SAFETENSORS = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt")
 

@@ -125,14 +125,14 @@ def evaluators_for(model: str, features: str | None = None, reference: str | Pat
 
 
 def evaluator_for(model: str, features: str | None = None, reference: str | Path | None = None) -> Evaluator:
-    """Return the evaluator of a model. The bundled model has features and a reference; others need both.
+    """Return the evaluator of a model. The bundled models have features and a reference; others need both.
 
     Args:
         features: as `load_features` reads it. reference: an .npz with images (`arr_0`) or with `mu` and `sigma`.
 
     Raises ConfigError if features or reference are missing.
     """
-    bundled = model == shipped.MODEL
+    bundled = model in shipped.MODELS
     if features is None and not bundled:
         raise ConfigError(
             f"quality of {model!r} needs --features (a shipped extractor, FILE.py:NAME, package.module:NAME or a "

@@ -138,8 +138,8 @@ def _run(path: Path) -> ImageSet:
 
 
 def _run_labels(record: dict[str, Any]) -> Label:
-    """Return the classes of a run of the bundled model; how many another model has is not known here."""
-    if record.get("model") != shipped.MODEL:
+    """Return the classes of a run of a bundled model; how many another model has is not known here."""
+    if record.get("model") not in shipped.MODELS:
         return lambda name: None
     asked = record.get("class")
     if asked is None:

@@ -1,4 +1,4 @@
-r"""The feature extractors that come with the bundled model, and the statistics of its reference.
+r"""The feature extractors that come with the bundled models, and the statistics of its reference.
 
 | name | what it is | what was chosen by it |
 |---|---|---|
@@ -23,10 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...models.registry import DATA
+from ...models.registry import BUNDLED, DATA
 from .extractors import load_classifier, load_extractor
 
-MODEL = "fashion-mnist"
+MODELS = tuple(BUNDLED)  # all of one data set
+MODEL = MODELS[0]  # what `bench` and `tune` take by default
 CLASSIFIER, TUNER = "fashion-mnist-classifier", "fashion-mnist-patches"
 NAMES = (CLASSIFIER, "fashion-mnist-resnet", "fashion-mnist-autoencoder", TUNER)
 REFERENCE = "fashion-mnist test"

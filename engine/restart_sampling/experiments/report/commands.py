@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..measure.shipped import CLASSIFIER, MODEL, REFERENCE, TUNER
+from ..measure.shipped import CLASSIFIER, MODEL, MODELS, REFERENCE, TUNER
 from .select import Row
 
 BUDGETS = "9,18,35,63,127"
@@ -71,7 +71,7 @@ def _of(model: str, rows: Sequence[Row], folders: Sequence[str]) -> Commands:
         for row in rows
         if row.get("kind") in ("trial", "tuned") and row.get("features")
     ]
-    if not searched and model != MODEL:
+    if not searched and model not in MODELS:
         searched = evaluated
     by = [*_guidance(rows), *_evaluator(model, *(searched[0] if searched else ("", "")), own=TUNER)]
     return Commands(
@@ -100,9 +100,9 @@ def _guidance(rows: Sequence[Row]) -> list[str]:
 def _evaluator(model: str, features: str, reference: str, own: str = CLASSIFIER) -> list[str]:
     """Return the flags that name features and reference.
 
-    There are none for what the command takes for the bundled model by default: its features `own` and its reference.
+    There are none for what the command takes for bundled models by default: its features `own` and its reference.
     """
-    bundled = model == MODEL
+    bundled = model in MODELS
     words = []
     if not (bundled and features in ("", own)):
         words += ["--features", features or "MODULE:FACTORY"]
