@@ -23,6 +23,7 @@ from restart_sampling.integrations.diffusers import (
     SchedulerError,
     denoiser_of,
     draw,
+    prompt_conditions,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -290,17 +291,18 @@ def plan_without_guidance(plan: rs.Plan) -> rs.Plan:
 
 
 def test_prompts_go_through_the_pipelines_encoder(sd, monkeypatch):
-    asked = []
+    """Each by itself, and the negative prompt once."""
+    asked, texts = [], tiny.embeddings(2)
 
     def encode_prompt(prompt, device, num_images_per_prompt, do_classifier_free_guidance, negative_prompt=None):
         asked.append((prompt, do_classifier_free_guidance, negative_prompt))
-        texts = tiny.embeddings(len(prompt) if isinstance(prompt, list) else 1)
-        return texts["prompt_embeds"], texts["negative_prompt_embeds"]
+        row = ["a fox", "a hare"].index(prompt)
+        return texts["prompt_embeds"][row : row + 1], texts["negative_prompt_embeds"][:1]
 
     monkeypatch.setattr(sd, "encode_prompt", encode_prompt)
     images = draw(sd, ["a fox", "a hare"], plan=PLAN, seeds=SEEDS, negative_prompt="fog")
-    assert asked == [(["a fox", "a hare"], True, "fog")]
-    want = draw(sd, **tiny.embeddings(2), plan=PLAN, seeds=SEEDS)
+    assert asked == [("a fox", True, "fog"), ("a hare", False, None)]
+    want = draw(sd, **texts, plan=PLAN, seeds=SEEDS)
     assert torch.equal(images, want)
 
 
@@ -318,6 +320,13 @@ def test_prompts_go_through_the_pipelines_encoder(sd, monkeypatch):
 def test_wrong_arguments(sd, change, message):
     with pytest.raises(RestartError, match=message):
         draw(sd, **{**tiny.embeddings(2), "plan": PLAN, "seeds": SEEDS, **change})
+
+
+def test_lengths_and_prompts_where_there_are_none(sd):
+    with pytest.raises(RestartError, match="has one length of prompts; leave out max_sequence_length"):
+        draw(sd, "a fox", plan=PLAN, seeds=SEEDS, max_sequence_length=7)
+    with pytest.raises(RestartError, match="DDPMPipeline takes no text"):
+        prompt_conditions(tiny.ddpm(), "a fox")
 
 
 def test_networks_that_do_not_run_here():

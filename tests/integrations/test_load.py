@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import socket
 
 import pytest
 import torch
@@ -60,7 +62,8 @@ def test_the_old_place_of_load_warns():
 
 def test_a_folder_is_the_pipeline_in_it(folder, pipelines):
     den = rs.load(folder)
-    assert den.info == {"pipeline": "DDPMPipeline", "network": "UNet2DModel", "path": str(folder)}
+    assert (den.info["pipeline"], den.info["network"]) == ("DDPMPipeline", "UNet2DModel")
+    assert (den.info["path"], den.info["vae"], den.info["told"]) == (str(folder), None, {"dtype": "fp32"})
     assert torch.equal(rs.sample(den, PLAN, range(2)), rs.sample(rs.load(pipelines.ddpm()), PLAN, range(2)))
     assert str(rs.load(str(folder), "cpu").device) == "cpu"
     with pytest.raises(BackendError, match="device 'nowhere' is not known; use cpu, cuda or cuda:N"):
@@ -131,6 +134,155 @@ def test_folders_that_are_damaged_or_no_pipelines(folder, tmp_path):
     (folder / "model_index.json").unlink()
     with pytest.raises(CheckpointError, match="is a folder; give the model file in it"):
         rs.load(folder)
+
+
+def test_weights_in_half_precision(pipelines, tmp_path):
+    """The parts are loaded in it, and a sampler of the same dtype shares them."""
+    pipelines.stable_diffusion().save_pretrained(tmp_path)
+    texts = pipelines.embeddings(1)
+    whole = rs.load(tmp_path, **texts)
+    half = rs.load(tmp_path, dtype="bf16", **texts)
+    assert {p.dtype for p in half.parameters} == {torch.bfloat16} and half.info["told"]["dtype"] == "bf16"
+    assert half.conditions["prompt_embeds"].dtype == torch.bfloat16
+    assert all(torch.equal(a, b.bfloat16()) for a, b in zip(half.parameters, whole.parameters, strict=True))
+    plan = rs.Plan.build(steps=3, guidance_scale=2.0)
+    sampler = rs.Sampler(half, plan, 2, dtype="bf16")
+    own = {p.data_ptr() for p in half.parameters}
+    assert all(p.data_ptr() in own for p in sampler.network.module.parameters())
+    want = rs.sample(whole, plan, range(2))
+    assert 0 < (sampler.run(range(2)) - want).abs().max() <= 0.1 * want.abs().max()
+    with pytest.raises(CheckpointError, match="dtype must be one of fp32, bf16, fp16, got 'tf32'"):
+        rs.load(tmp_path, dtype="tf32", **texts)
+
+
+def test_a_variant_is_read_where_there_is_one(pipelines, folder, tmp_path):
+    other = pipelines.ddpm()
+    with torch.no_grad():
+        for p in other.unet.parameters():
+            p.mul_(1.01)
+    other.save_pretrained(folder, variant="fp16")
+    plain, variant = rs.load(folder), rs.load(folder, variant="fp16")
+    assert torch.equal(variant.parameters[0], plain.parameters[0] * 1.01)
+    assert variant.info["told"] == {"dtype": "fp32", "variant": "fp16"}
+    assert variant.info["sha256"] != plain.info["sha256"]
+    with pytest.raises(CheckpointError, match=r"no weights are of the variant 'bf16'; there are fp16"):
+        rs.load(folder, variant="bf16")
+    pipelines.ddpm().save_pretrained(tmp_path / "plain")
+    with pytest.raises(CheckpointError, match=r"no weights are of the variant 'fp16'; leave it out"):
+        rs.load(tmp_path / "plain", variant="fp16")
+
+
+def test_the_sha256_is_of_what_decides_the_samples(folder, pipelines, tmp_path):
+    from restart_sampling.integrations.diffusers.folder import digest
+    from restart_sampling.integrations.diffusers.weight_files import chosen
+
+    first = rs.load(folder).info["sha256"]
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy" / "README.md").write_text("a card")
+    (tmp_path / "copy" / "unet" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"not read")
+    assert rs.load(tmp_path / "copy").info["sha256"] == digest(folder) == first
+    config = tmp_path / "copy" / "scheduler" / "scheduler_config.json"
+    config.write_text(config.read_text().replace("0.02", "0.03"))
+    assert rs.load(tmp_path / "copy").info["sha256"] != first
+    part = tmp_path / "part"
+    part.mkdir()
+    shards = [f"model{v}-0000{i}-of-00002.safetensors" for v in ("", ".fp16") for i in (1, 2)]
+    for name in (*shards, "model.fp16.safetensors", "other.txt"):
+        (part / name).touch()
+    assert [p.name for p in chosen(part, None)] == shards[:2]
+    assert [p.name for p in chosen(part, "fp16")] == [*shards[2:], "model.fp16.safetensors"]
+    assert [p.name for p in chosen(part, "bf16")] == shards[:2]
+
+
+def test_a_folder_with_one_variant_alone(pipelines, tmp_path):
+    """Its VAE decodes jobs, and the error of a load without the variant says which one there is."""
+    pipe = pipelines.dit()
+    pipe.save_pretrained(tmp_path, variant="fp16")
+    with pytest.raises(CheckpointError, match=r"its weights are of the variant fp16; give variant='fp16'"):
+        rs.load(tmp_path)
+    den = rs.load(tmp_path, variant="fp16")
+    plan = rs.Plan.build(**den.info["levels"](2))
+    images = rs.sample(den, plan, range(2), 0, decode=den.info["vae"])
+    assert torch.equal(images, rs.sample(rs.load(pipe), plan, range(2), 0, decode=pipe.vae))
+
+
+def test_a_prompt_needs_a_text_encoder(pipelines):
+    with pytest.raises(rs.ConfigError, match="StableDiffusionPipeline has no text encoder; give embeddings instead"):
+        rs.load(pipelines.stable_diffusion(), prompt="a fox")
+
+
+def test_arguments_that_are_for_pipelines_on_the_disk(pipelines, folder, tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_safetensors(path, build_network(SMALL, seed=0), {})
+    for source in (path, pipelines.ddpm()):
+        for option in (dict(dtype="bf16"), dict(variant="fp16")):
+            with pytest.raises(CheckpointError, match="is only for diffusers pipelines on the disk; leave it out"):
+                rs.load(source, **option)
+    with pytest.raises(CheckpointError, match="config is for a pipeline's weights in a single"):
+        rs.load(folder, config=folder)
+
+
+# --- all weights in one file
+
+
+@pytest.fixture
+def single(pipelines, tmp_path):
+    """(a file with the U-Net of a Stable Diffusion pipeline, a folder of the pipeline without it, the pipeline)."""
+    from support.single_files import save_unet
+
+    pipe = pipelines.stable_diffusion()
+    pipe.save_pretrained(tmp_path / "config")
+    next((tmp_path / "config" / "unet").glob("*.safetensors")).unlink()
+    save_unet(pipe.unet, tmp_path / "sd.safetensors")
+    return tmp_path / "sd.safetensors", tmp_path / "config", pipe
+
+
+def test_a_single_file(single, pipelines, monkeypatch):
+    """It is the pipeline, and no connection is tried."""
+
+    def refused(*arguments, **options):
+        raise AssertionError("a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    path, config, pipe = single
+    texts = pipelines.embeddings(1)
+    den = rs.load(path, config=config, **texts)
+    plan = rs.Plan.build(steps=3, guidance_scale=2.0)
+    assert torch.equal(rs.sample(den, plan, range(2)), rs.sample(rs.load(pipe, **texts), plan, range(2)))
+    assert (den.info["path"], den.info["config"], den.info["vae"]) == (str(path), str(config), str(config))
+    half = rs.load(str(path), config=str(config), dtype="fp16", **texts)
+    assert {p.dtype for p in half.parameters} == {torch.float16} and half.info["sha256"] == den.info["sha256"]
+
+
+def test_a_single_file_needs_a_folder_on_this_machine(single, pipelines, tmp_path):
+    path, config, _ = single
+    with pytest.raises(CheckpointError, match=r"load it with config=FOLDER .*; nothing is downloaded"):
+        rs.load(path)
+    with pytest.raises(
+        CheckpointError, match="config must be the folder of a diffusers pipeline, with its model_index"
+    ):
+        rs.load(path, config="stable-diffusion-v1-5/stable-diffusion-v1-5", **pipelines.embeddings(1))
+    with pytest.raises(CheckpointError, match=r"a single file of weights must be .safetensors; others are pickles"):
+        rs.load(tmp_path / "sd.ckpt", config=config)
+    with pytest.raises(CheckpointError, match=r"nowhere.safetensors: no such file"):
+        rs.load(tmp_path / "nowhere.safetensors", config=config)
+    with pytest.raises(CheckpointError, match="variant is only for diffusers pipelines on the disk"):
+        rs.load(path, config=config, variant="fp16")
+    with pytest.raises(CheckpointError, match="guide is for networks of model files"):
+        rs.load(path, config=config, guide="fashion-mnist")
+    pipelines.dit().save_pretrained(tmp_path / "dit")
+    with pytest.raises(CheckpointError, match=r"diffusers .* reads no DiTPipeline from a single file"):
+        rs.load(path, config=tmp_path / "dit")
+    torch.save({}, config / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"unet: its weights are pickles \(.bin\), which are not read"):
+        rs.load(path, config=config, **pipelines.embeddings(1))
+
+
+def test_a_part_that_a_single_file_lacks(single, pipelines):
+    path, config, _ = single
+    next((config / "vae").glob("*.safetensors")).unlink()
+    with pytest.raises(CheckpointError, match=r"sd.safetensors: diffusers cannot load this pipeline \(.*AutoencoderKL"):
+        rs.load(path, config=config, **pipelines.embeddings(1))
 
 
 def test_a_pipeline_pins_no_file(pipelines):

@@ -14,13 +14,21 @@ from typing import TYPE_CHECKING
 from ...common.lazy import lazy
 
 if TYPE_CHECKING:
+    from .conditioning import prompt_conditions as prompt_conditions
     from .errors import SchedulerError as SchedulerError
     from .flow import FlowMatchRestartScheduler as FlowMatchRestartScheduler
     from .pipeline import denoiser_of as denoiser_of
     from .pipeline import draw as draw
     from .scheduler import RestartScheduler as RestartScheduler
 
-__all__ = ["FlowMatchRestartScheduler", "RestartScheduler", "SchedulerError", "denoiser_of", "draw"]
+__all__ = [
+    "FlowMatchRestartScheduler",
+    "RestartScheduler",
+    "SchedulerError",
+    "denoiser_of",
+    "draw",
+    "prompt_conditions",
+]
 
 __getattr__, __dir__ = lazy(
     __name__,
@@ -30,6 +38,7 @@ __getattr__, __dir__ = lazy(
         "SchedulerError": "errors",
         "denoiser_of": "pipeline",
         "draw": "pipeline",
+        "prompt_conditions": "conditioning",
     },
     extra=("diffusers", "transformers"),
 )

@@ -211,7 +211,7 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
             return self._shift
         if mu is None:
             raise ConfigError("use_dynamic_shifting is on: set_timesteps needs mu, the shift for the size of the image")
-        return math.exp(mu) if self.config.time_shift_type == "exponential" else float(mu)
+        return dynamic_shift(self.config, mu)
 
     def _schedule(self, s: float) -> dict[str, Any]:
         return {"schedule": "flow", "schedule_options": {"shift": s, "segment": "own"}}
@@ -220,3 +220,8 @@ class FlowMatchRestartScheduler(TapeScheduler, SchedulerMixin, ConfigMixin):
 def shifted(v: Any, s: float) -> Any:
     """Return t = s·v/(1 + (s − 1)v) (SD3, arXiv 2403.03206, eq. 23)."""
     return s * v / (1 + (s - 1) * v)
+
+
+def dynamic_shift(config: Any, mu: float) -> float:
+    """Return s of a pipeline's μ, by the config's time_shift_type: e^μ, or μ itself."""
+    return math.exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else float(mu)

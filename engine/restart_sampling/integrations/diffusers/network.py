@@ -1,250 +1,171 @@
 r"""The networks of pipelines as F(net_in, c_noise, class_labels, **conditions), what `rs.Denoiser` runs.
 
+A family is a class in a file of networks/, and everything that differs from family to family is said there: how the
+network is called, what a prompt becomes, what it is told for the time, what F is, which levels its scheduler has. The
+files are scanned as solvers/ is, so a new family is a new file.
+
 Prompts are conditions: each sample has embeddings of its own, given by a run or picked by its class from the prompts
 that the pipeline was loaded with, and the null of guidance is the negative prompt. The conditions are named as the
-pipelines' arguments are. Nothing depends on the number of prompts, and a captured or compiled network needs nothing new
-for another one.
-
-| network | told | F |
-|---|---|---|
-| UNet2DModel | timestep | as predicted |
-| UNet2DConditionModel | timestep, prompt_embeds; SDXL: pooled_prompt_embeds, time_ids | as predicted |
-| DiTTransformer2DModel | timestep, class | the first half of the channels; the second is a learned variance |
-| SD3Transformer2DModel | 1000·t, prompt_embeds and pooled_prompt_embeds | ε − x₀ |
-| FluxTransformer2DModel | t, the same, positions, distilled guidance | ε − x₀, on 2 × 2 patches |
+pipelines' arguments are. Nothing depends on the number of prompts, a prompt's values do not depend on its neighbours in
+a batch, and a captured or compiled network needs nothing new for another one: a mask says which tokens are real.
 """
 
 from __future__ import annotations
 
+import math
+from functools import cache
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from torch import nn
 
 from ...common.errors import BackendError, ConfigError
-from ...models.conditions import SAME, Condition
-from .conditioning import Conditioning
+from ...common.scan import records
+from ...models.conditions import Condition
+from . import networks
 
 Shape = tuple[int, int, int]
 Conditions = dict[str, Condition]
 IN_PLACE = "put RestartScheduler into the pipeline instead"  # what to do with a network that does not run here
-
-
-def _pooled(pipe: Any, known: Conditioning) -> Condition:
-    if known.pooled is None:
-        raise ConfigError(f"{type(pipe).__name__} needs pooled_prompt_embeds besides prompt_embeds")
-    return known.pooled
+IN_PLACE_FLOW = "put FlowMatchRestartScheduler into the pipeline instead"
+# Networks that cannot run with shapes and branches that stay as they are, and why.
+REFUSED = {
+    "HiDreamImageTransformer2DModel": "its mixture of experts reads on the host how many tokens each expert has",
+    "QwenImage21Transformer2DModel": "its first step fills a cache that the later ones read",
+    "Flux2Transformer2DModel": "its shift depends on the number of steps",
+    "WanTransformer3DModel": "it samples videos, and two networks share the noise levels",
+    "HunyuanDiT2DModel": "its two text encoders and its style need a record of their own, which is not written",
+}
 
 
 class PipelineNetwork(nn.Module):
-    """The network of a pipeline, shared with it; subclasses call it as it wants to be called.
+    """The network of a pipeline, shared with it; a subclass is the record of a family, and calls it as it is called.
 
     Attributes:
-        takes_text: whether prompts condition it.
+        runs: the name of the network's class in diffusers.
+        text: the conditions that a prompt becomes, named as the pipelines' arguments are; empty for other networks.
+        encoded: what the pipelines' encode_prompt returns, in order; "negative_…" is of the negative prompt.
+        mask: which of `text` says, with 1 and 0, which tokens are real; "" for networks that take all. Prompts have one
+            length with it, the pipelines' max_sequence_length, and those that are shorter are padded with zeros.
+        length_multiple: of that length.
+        empty: the negative prompt where none is given, if the pipeline's own call has no other.
         flow: whether it is of a flow-matching model.
-        told_t: whether a network of a flow-matching model is told t itself, not the model's timestep.
-        patch: the side of the patches that the pipeline packs latents into.
+        sign: of F: 1 for ε − x₀, −1 for x₀ − ε.
+        to_one_nth: whether the pipelines give N steps the levels 1 … 1/N, before the shift.
+        packs: whether the network's in_channels are those of patches that pipelines pack latents into.
+        patch: the side of patches that are not in the network's config.
         distilled: whether guidance is distilled into it, so that it has no negative prompt.
+        guidance: the argument of the pipelines' call that is the guidance scale.
+        guidance_offset: the weight w of F_u + w·(F_c − F_u) is this more than that argument.
         label_dim: classes that the network itself is told.
     """
 
-    takes_text: ClassVar[bool] = False
+    runs: ClassVar[str]
+    text: ClassVar[tuple[str, ...]] = ()
+    encoded: ClassVar[tuple[str, ...]] = ()
+    mask: ClassVar[str] = ""
+    length_multiple: ClassVar[int] = 1
+    empty: ClassVar[str] = ""
     flow: ClassVar[bool] = False
-    told_t: ClassVar[bool] = False
+    sign: ClassVar[int] = 1
+    to_one_nth: ClassVar[bool] = False
+    packs: ClassVar[bool] = False
     patch: ClassVar[int] = 1
     distilled: ClassVar[bool] = False
+    guidance: ClassVar[str] = "guidance_scale"
+    guidance_offset: ClassVar[float] = 0.0
     label_dim: int = 0
+    net: Any
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
 
     @classmethod
-    def of(cls, pipe: Any, net: Any, shape: Shape, known: Any, guidance: float) -> tuple[PipelineNetwork, Conditions]:
+    def of(cls, pipe: Any, net: Any, shape: Shape, known: Conditions, guidance: float) -> tuple[Any, Conditions]:
         """Return the network `net` of `pipe` for latents of `shape` (C, H, W), and the conditions that it is told.
 
         Args:
-            known: the embeddings, a `Conditioning`; None for a network that takes no text.
+            known: the conditions of prompts, as far as they were given; empty for a network that takes no text.
             guidance: the guidance scale that a network into which guidance is distilled is told.
 
         Raises:
             BackendError: the network is of a kind that does not run here. ConfigError: embeddings are missing.
         """
-        raise NotImplementedError
-
-
-class Unconditional(PipelineNetwork):
-    """UNet2DModel."""
+        return cls(net), cls.told(pipe, known)
 
     @classmethod
-    def of(cls, pipe: Any, net: Any, shape: Shape, known: Any, guidance: float) -> tuple[Unconditional, Conditions]:
-        if net.config.get("class_embed_type") or net.config.get("num_class_embeds"):
-            raise BackendError(f"a UNet2DModel with classes does not run here; {IN_PLACE}")
-        return cls(net), {}
-
-    def forward(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        return self.net(net_in, c_noise.expand(len(net_in)), return_dict=False)[0]
-
-
-class TextUNet(PipelineNetwork):
-    """UNet2DConditionModel: prompt_embeds [S, D], for SDXL also pooled_prompt_embeds [E] and time_ids [6].
-
-    time_ids are the original size, the crop and the target size, by default those of the image; both halves of guidance
-    have them alike, as in the pipeline.
-    """
-
-    takes_text = True
+    def told(cls, pipe: Any, known: Conditions) -> Conditions:
+        """Return the conditions of `text`, in order. Raises ConfigError if one is missing."""
+        for name in cls.text:
+            if name not in known:
+                raise ConfigError(f"{type(pipe).__name__} needs {name} besides prompt_embeds")
+        return {name: known[name] for name in cls.text}
 
     @classmethod
-    def of(cls, pipe: Any, net: Any, shape: Shape, known: Any, guidance: float) -> tuple[TextUNet, Conditions]:
-        _check_unet(net.config)
-        told = {"prompt_embeds": known.embeds}
-        if net.config.addition_embed_type is not None:
-            size = [side * pipe.vae_scale_factor for side in shape[1:]]
-            ids = torch.tensor([*size, 0.0, 0.0, *size])
-            told |= {"pooled_prompt_embeds": _pooled(pipe, known), "time_ids": Condition((6,), null=SAME, default=ids)}
-        return cls(net), told
+    def c_noise(cls, config: Any, t: np.ndarray, T: float, shift: float) -> np.ndarray:
+        """Return what a network of a flow-matching model is told at times t, float64; here the timestep.
 
-    def forward(
-        self,
-        net_in: Tensor,
-        c_noise: Tensor,
-        class_labels: Tensor | None = None,
-        *,
-        prompt_embeds: Tensor,
-        pooled_prompt_embeds: Tensor | None = None,
-        time_ids: Tensor | None = None,
-    ) -> Tensor:
-        added: dict[str, Any] | None = None
-        if pooled_prompt_embeds is not None and time_ids is not None:
-            added = {"text_embeds": pooled_prompt_embeds.to(net_in.dtype), "time_ids": time_ids.to(net_in.dtype)}
-        return self.net(
-            net_in,
-            c_noise.expand(len(net_in)),
-            encoder_hidden_states=prompt_embeds.to(net_in.dtype),
-            added_cond_kwargs=added,
-            return_dict=False,
-        )[0]
-
-
-def _check_unet(c: Any) -> None:
-    """Raise BackendError for a U-Net that is told more than text and sizes."""
-    for wrong, what in (
-        (c.in_channels != c.out_channels, f"{c.in_channels} input and {c.out_channels} output channels (in-painting)"),
-        (c.get("time_cond_proj_dim") is not None, "an embedding of the guidance scale (LCM)"),
-        (c.get("class_embed_type") is not None, "class embeddings"),
-        (c.get("encoder_hid_dim_type") is not None, "image prompts (IP-Adapter)"),
-        (
-            c.get("addition_embed_type") not in (None, "text_time"),
-            f"addition_embed_type {c.get('addition_embed_type')!r}",
-        ),
-    ):
-        if wrong:
-            raise BackendError(f"a U-Net with {what} does not run here; {IN_PLACE}")
-
-
-class ClassTransformer(PipelineNetwork):
-    """DiTTransformer2DModel; the class after the last one is the empty one of guidance, told by a row of zeros."""
-
-    def __init__(self, net: nn.Module, classes: int, channels: int) -> None:
-        super().__init__(net)
-        self.label_dim = self.classes = classes
-        self.channels = channels
+        Args:
+            config: of the network.
+            T: the scheduler's num_train_timesteps. shift: s of the levels, see `shift_parameter`.
+        """
+        return T * t
 
     @classmethod
-    def of(cls, pipe: Any, net: Any, shape: Shape, known: Any, guidance: float) -> tuple[ClassTransformer, Conditions]:
-        return cls(net, int(net.config.num_embeds_ada_norm), shape[0]), {}
-
-    def forward(self, net_in: Tensor, c_noise: Tensor, class_labels: Tensor) -> Tensor:
-        number = torch.where(class_labels.any(dim=1), class_labels.argmax(dim=1), self.classes)
-        timestep = c_noise.expand(len(net_in))
-        return self.net(net_in, timestep=timestep, class_labels=number, return_dict=False)[0][:, : self.channels]
-
-
-class TextTransformer(PipelineNetwork):
-    """SD3Transformer2DModel: prompt_embeds [S, D], pooled_prompt_embeds [E]."""
-
-    takes_text = flow = True
+    def size(cls, pipe: Any, net: Any) -> tuple[int, int]:
+        """Return (H, W) of the latents where no size is given."""
+        size = net.config.sample_size
+        return (size, size) if isinstance(size, int) else tuple(size)
 
     @classmethod
-    def of(cls, pipe: Any, net: Any, shape: Shape, known: Any, guidance: float) -> tuple[TextTransformer, Conditions]:
-        return cls(net), {"prompt_embeds": known.embeds, "pooled_prompt_embeds": _pooled(pipe, known)}
-
-    def forward(
-        self,
-        net_in: Tensor,
-        c_noise: Tensor,
-        class_labels: Tensor | None = None,
-        *,
-        prompt_embeds: Tensor,
-        pooled_prompt_embeds: Tensor,
-    ) -> Tensor:
-        return self.net(
-            hidden_states=net_in,
-            timestep=c_noise.expand(len(net_in)),
-            encoder_hidden_states=prompt_embeds.to(net_in.dtype),
-            pooled_projections=pooled_prompt_embeds.to(net_in.dtype),
-            return_dict=False,
-        )[0]
-
-
-class PackedTransformer(PipelineNetwork):
-    """FluxTransformer2DModel on latents [B, C, H, W], which it takes as [B, H/2·W/2, 4C].
-
-    It is told prompt_embeds [S, D], pooled_prompt_embeds [E] and, if it knows one, its distilled guidance, a number.
-    """
-
-    takes_text = flow = told_t = distilled = True
-    patch = 2
-
-    def __init__(self, net: nn.Module, height: int, width: int, tokens: int, like: Tensor) -> None:
-        super().__init__(net)
-        self.height, self.width = height // 2, width // 2
-        places = torch.zeros(self.height, self.width, 3, device=like.device)
-        places[..., 1] += torch.arange(self.height, device=like.device)[:, None]
-        places[..., 2] += torch.arange(self.width, device=like.device)
-        self.register_buffer("img_ids", places.view(-1, 3).to(like.dtype), persistent=False)
-        self.register_buffer("txt_ids", torch.zeros(tokens, 3).to(like), persistent=False)
+    def multiple(cls, net: Any) -> int:
+        """Return what H and W of the latents must be multiples of."""
+        return cls.patch
 
     @classmethod
-    def of(cls, pipe: Any, net: Any, shape: Shape, known: Any, guidance: float) -> tuple[PackedTransformer, Conditions]:
-        told = {"prompt_embeds": known.embeds, "pooled_prompt_embeds": _pooled(pipe, known)}
-        if known.guided:
-            raise BackendError("Flux is guided by its distilled guidance only here; true_cfg_scale is not supported")
-        if net.config.guidance_embeds:
-            told["guidance"] = Condition((), null=SAME, default=float(guidance))
-        return cls(net, shape[1], shape[2], known.embeds.shape[0], next(net.parameters())), told
+    def patch_channels(cls, net: Any) -> int:
+        """Return how many of the network's input channels one channel of the latents becomes."""
+        return cls.patch**2 if cls.packs else 1
 
-    def forward(
-        self,
-        net_in: Tensor,
-        c_noise: Tensor,
-        class_labels: Tensor | None = None,
-        *,
-        prompt_embeds: Tensor,
-        pooled_prompt_embeds: Tensor,
-        guidance: Tensor | None = None,
-    ) -> Tensor:
-        n, C = net_in.shape[:2]
-        h, w = self.height, self.width
-        packed = net_in.view(n, C, h, 2, w, 2).permute(0, 2, 4, 1, 3, 5).reshape(n, h * w, 4 * C)
-        F = self.net(
-            hidden_states=packed,
-            timestep=c_noise.expand(n).to(net_in.dtype),
-            guidance=guidance,
-            pooled_projections=pooled_prompt_embeds.to(net_in.dtype),
-            encoder_hidden_states=prompt_embeds.to(net_in.dtype),
-            txt_ids=self.txt_ids,
-            img_ids=self.img_ids,
-            return_dict=False,
-        )[0]
-        return F.view(n, h, w, C, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(n, C, 2 * h, 2 * w)
+    @classmethod
+    def shift_parameter(cls, config: Any, net: Any, shape: Shape) -> float:
+        """Return μ of a dynamic shift for latents of `shape`: a line in the number of patches, as most pipelines do."""
+        patch = cls.patch if cls.patch > 1 else int(net.config.get("patch_size", 1))
+        return line(config, shape[1] * shape[2] // patch**2)
 
 
-NETWORKS: dict[str, type[PipelineNetwork]] = {
-    "UNet2DModel": Unconditional,
-    "UNet2DConditionModel": TextUNet,
-    "DiTTransformer2DModel": ClassTransformer,
-    "SD3Transformer2DModel": TextTransformer,
-    "FluxTransformer2DModel": PackedTransformer,
-}
+def line(config: Any, tokens: int) -> float:
+    """Return μ for a number of tokens: the line through the scheduler's two, .5 at 256 and 1.15 at 4096 by default."""
+    x0, x1 = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    y0, y1 = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    return float(y0 + (y1 - y0) * (tokens - x0) / (x1 - x0))
+
+
+def root(config: Any, tokens: int) -> float:
+    """Return μ for a number of tokens, by their square root, as CogView4 does."""
+    slope, first = config.get("max_shift", 0.75), config.get("base_shift", 0.25)
+    return float(math.sqrt(tokens / config.get("base_image_seq_len", 256)) * slope + first)
+
+
+@cache
+def known() -> dict[str, type[PipelineNetwork]]:
+    """Return the families by the class of their network: what every file of networks/ calls `NETWORK`."""
+    found: dict[str, type[PipelineNetwork]] = {}
+    for file, family in records(networks.__name__, networks.__path__, "NETWORK", type).items():
+        if not issubclass(family, PipelineNetwork):
+            raise ConfigError(f"networks/{file}.py: NETWORK must be a PipelineNetwork, got {family.__name__}")
+        if found.setdefault(family.runs, family) is not family:
+            raise ConfigError(f"networks/{file}.py: two families run a {family.runs}; take one of them away")
+    return found
+
+
+def network_of(pipe: Any) -> tuple[Any, type[PipelineNetwork]]:
+    """Return the network of a pipeline, and its family. Raises BackendError if it does not run here."""
+    net = getattr(pipe, "transformer", None) or getattr(pipe, "unet", None)
+    name = type(net).__name__
+    if name in REFUSED:
+        raise BackendError(f"{type(pipe).__name__} has a {name}, which does not run here: {REFUSED[name]}")
+    if name not in known():
+        raise BackendError(f"{type(pipe).__name__} has a {name}, and only {', '.join(known())} run here; {IN_PLACE}")
+    return net, known()[name]
