@@ -1,5 +1,8 @@
 """Parquet shards with the columns seed, class, plan and image; an image as `datasets` stores it: struct<bytes, path>.
 
+A job with inputs also has prompt, negative_prompt, input, k and meta, the last as the text of a JSON object: the tables
+of all shards then have the same columns of the same types, whatever a prompt file holds in which row.
+
 float32 samples are the column `sample`, a fixed-size list of floats, with the shape in the schema's metadata. Since
 version 2 the metadata also has the features of the columns as `datasets` writes them, so that `load_dataset` shows
 images as images."""
@@ -15,19 +18,34 @@ from typing import Any
 
 import numpy as np
 
-from ...common.images import png_bytes
 from ..shards import Shard
 from .base import Format, Hashing, ShardData, Written, one_file
+from .encodings.registry import ENCODINGS
+from .options import Options
+from .pictures import picture
+from .text import as_json, valid
+
+# The type of each column that is a value of `ShardData.record`.
+TYPES = {
+    "seed": "int64",
+    "class": "int64",
+    "plan": "string",
+    "prompt": "string",
+    "negative_prompt": "string",
+    "input": "int64",
+    "k": "int64",
+    "meta": "string",
+}
+PLAIN = ("seed", "class", "plan")  # of a job without inputs
 
 
-def files(shard: Shard, seeds: Sequence[int], subfolders: bool) -> Iterator[str]:
+def files(shard: Shard, seeds: Sequence[int], options: Options) -> Iterator[str]:
     """Yield the name of the shard's file."""
     yield f"shard-{shard.name}.parquet"
 
 
 def _features(columns: Iterable[str], shape: tuple[int, ...]) -> str:
     """Return the schema's entry "huggingface", by which `datasets` shows the column `image` as pictures."""
-    plain = {"seed": "int64", "class": "int64", "plan": "string"}
     features: dict[str, Any] = {}
     for name in columns:
         if name == "image":
@@ -36,24 +54,33 @@ def _features(columns: Iterable[str], shape: tuple[int, ...]) -> str:
             element = {"dtype": "float32", "_type": "Value"}
             features[name] = {"feature": element, "length": int(np.prod(shape)), "_type": "Sequence"}
         else:
-            features[name] = {"dtype": plain[name], "_type": "Value"}
+            features[name] = {"dtype": TYPES[name], "_type": "Value"}
     return json.dumps({"info": {"features": features}})
 
 
-def _write(folder: Path, data: ShardData, subfolders: bool, tag: str, features: bool) -> Written:
+def _value(name: str, value: Any) -> Any:
+    """Return a value of a record as its column has it."""
+    if value is None or TYPES[name] != "string":
+        return value
+    return as_json(value).decode() if name == "meta" else valid(value)
+
+
+def _write(folder: Path, data: ShardData, options: Options, tag: str, features: bool) -> Written:
     """Write a shard as one table, with or without the schema's entry for `datasets`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns: dict[str, Any] = {"seed": pa.array(data.seeds, pa.int64())}
-    if data.labels is not None:
-        columns["class"] = pa.array(data.labels, pa.int64())
-    columns["plan"] = pa.array([data.plan] * len(data.seeds))
+    records = [data.record(i) for i in range(len(data.seeds))]
+    names = [name for name in (TYPES if data.rows is not None else PLAIN) if name != "class" or data.labels is not None]
+    columns: dict[str, Any] = {
+        name: pa.array([_value(name, record.get(name)) for record in records], getattr(pa, TYPES[name])())
+        for name in names
+    }
     metadata: dict[str, str] = {}
     if data.images.dtype == np.uint8:
         rows = [
-            {"bytes": png_bytes(image), "path": f"{seed:06d}.png"}
-            for seed, image in zip(data.seeds, data.images, strict=True)
+            {"bytes": picture(data, i, options), "path": f"{seed:06d}.{options.encoding}"}
+            for i, seed in enumerate(data.seeds)
         ]
         columns["image"] = pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
     else:
@@ -67,7 +94,7 @@ def _write(folder: Path, data: ShardData, subfolders: bool, tag: str, features: 
     def save(file: Hashing) -> None:
         pq.write_table(table, pa.PythonFile(file, mode="w"), compression="none")
 
-    (name,) = files(data.shard, (), subfolders)
+    (name,) = files(data.shard, (), options)
     return one_file(folder, name, save, tag)
 
 
@@ -84,7 +111,7 @@ def check(path: Path) -> int:
 
 _FORMAT_1 = Format(
     name="parquet",
-    title="one Parquet table for each shard: seed, class, plan, image",
+    title="one Parquet table for each shard: seed, class, plan, image, and the prompts",
     pixels=("uint8", "float32"),
     write=partial(_write, features=False),
     files=files,
@@ -92,5 +119,7 @@ _FORMAT_1 = Format(
     needs="parquet",
     modules=("pyarrow",),
     bytes_per_image=300,
+    encodings=tuple(ENCODINGS),
+    metadata=("text",),
 )
 FORMAT = replace(_FORMAT_1, version=2, write=partial(_write, features=True), before=_FORMAT_1)

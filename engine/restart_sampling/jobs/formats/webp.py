@@ -1,0 +1,7 @@
+"""WebP files, one for each seed, in EDM's layout (per_seed.py)."""
+
+from __future__ import annotations
+
+from .per_seed import of_encoding
+
+FORMAT = of_encoding("webp", "one WebP file for each seed, in EDM's layout")
