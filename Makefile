@@ -20,7 +20,7 @@ $(STAMP): $(SOURCES)
 
 $(FULL): $(SOURCES)  # with all extras, in one go: a second install would compile the native library again
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -e ".[test,bench,diffusers,parquet,ray]"
+	$(PIP) -e ".[test,bench,diffusers,parquet,ray,zarr,netcdf,ensembles]"
 	@$(BIN)/python -m restart_bindings
 	@touch $(STAMP) $@
 

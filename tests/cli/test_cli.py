@@ -149,12 +149,12 @@ def test_overwrite_removes_only_what_an_earlier_run_wrote(tmp_path, capsys):
 def test_nonfinite_samples_are_not_written(tmp_path, capsys, monkeypatch):
     import torch
 
-    from restart_sampling.models import registry
+    from restart_sampling.integrations import load as module
 
-    load = registry.load_model
+    load = module.load_model
 
-    def broken(source, device="cpu", **guide):
-        denoiser = load(source, device, **guide)
+    def broken(source, *options):
+        denoiser = load(source, *options)
         forward = denoiser.network.forward
 
         def bad(net_in, c_noise, class_labels=None):
@@ -164,7 +164,7 @@ def test_nonfinite_samples_are_not_written(tmp_path, capsys, monkeypatch):
         denoiser.network.forward = bad
         return denoiser
 
-    monkeypatch.setattr(registry, "load_model", broken)
+    monkeypatch.setattr(module, "load_model", broken)
     out = tmp_path / "bad"
     code, _, err = run(["generate", *FAST, "--seeds", "0-2", "--out", str(out)], capsys)
     assert code == 1
@@ -327,7 +327,7 @@ BAD = {
     "model": (["generate", "--model", "fashion-minst"], "did you mean 'fashion-mnist'"),
     "device": (["generate", "--device", "cuda:7"], "CUDA devices are visible"),
     "dtype": (["generate", "--dtype", "int8"], "fp32, tf32, bf16, fp16"),
-    "format": (["generate", "--format", "bmp"], "png, npz"),
+    "format": (["generate", "--format", "bmp"], "npz, wds"),
     "backend": (["generate", "--backend", "rocm"], "rocm"),
 }
 

@@ -238,7 +238,7 @@ ELSE = {
     "Stable Diffusion safetensors": (
         "x.safetensors",
         save(KEYS),
-        "Stable Diffusion or diffusers file: load it with diffusers",
+        "Stable Diffusion or diffusers file: load it with config=FOLDER",
     ),
     "PyTorch zip cut": ("x.pt", zipped(b"\x80\x02N.")[:-30], "the file is incomplete"),
 }

@@ -238,9 +238,11 @@ def test_bars_begin_at_zero():
     assert {axis.rangemode for axis in bars.speed_bars(group.rows).select_xaxes()} == {"tozero"}
     for path in (ROOT / "benchmarks").glob("*.py"):
         text = path.read_text()
-        if re.search(r"\.barh?\(", text):
+        if re.search(r"\.barh\(", text):
             assert "xlim=(0, None)" in text, path
-            assert "set_ylim(bottom=" not in text, path
+        if re.search(r"\.bar\(", text):
+            assert "set_ylim(0, " in text, path
+        assert "set_ylim(bottom=" not in text, path
 
 
 def test_matplotlib_pictures_have_the_looks_too():

@@ -116,6 +116,7 @@ def in_run(format, pixels="uint8", under=""):
 
     def write(folder, images, labels):
         from restart_sampling.jobs.formats.base import ShardData
+        from restart_sampling.jobs.formats.options import Options
         from restart_sampling.jobs.formats.registry import find
         from restart_sampling.jobs.shards import Shards
         from restart_sampling.sampler.seeds import parse_seeds
@@ -134,7 +135,7 @@ def in_run(format, pixels="uint8", under=""):
                     images[index].float().add(0.25) / 127.5 - 128 / 127.5
                 ).numpy()  # floor(127.5·x + 128) gives it back
             find(format).write(
-                root, ShardData(shard, index.numpy() + 100, labels[index].numpy(), some, "plan"), False, "t"
+                root, ShardData(shard, index.numpy() + 100, labels[index].numpy(), some, "plan"), Options(), "t"
             )
         (root / ".000105.png.r0.tmp").write_bytes(b"half")
         return folder

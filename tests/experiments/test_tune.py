@@ -720,7 +720,7 @@ def test_command_lines_and_python_give_the_plan_back(monkeypatch):
     """Through the command line's own reading of its options."""
     command = sys.modules["restart_sampling.cli.generate"]
     drawn = []
-    monkeypatch.setattr(command, "_draw", lambda plan, run, out, **options: drawn.append((plan, run)))
+    monkeypatch.setattr(command, "_draw", lambda plan, run, opened, out, **options: drawn.append((plan, run)))
     from restart_sampling.cli.app import app
 
     plans = [

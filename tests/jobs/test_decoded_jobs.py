@@ -164,7 +164,7 @@ def test_folders_that_are_refused(vae, tmp_path):
 
     refused(tmp_path, "not the folder of a VAE")
     (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
-    refused(tmp_path, "must be AutoencoderKL, got 'UNet2DModel'")
+    refused(tmp_path, "must be AutoencoderKL, AutoencoderDC or AutoencoderKLQwenImage, got 'UNet2DModel'")
     (tmp_path / "config.json").write_text((vae / "config.json").read_text())
     refused(tmp_path, "diffusers cannot load this VAE")
     config = json.loads((vae / "config.json").read_text())

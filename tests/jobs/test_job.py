@@ -169,8 +169,8 @@ def test_large_png_jobs_use_edm_s_subfolders(tmp_path, monkeypatch):
 
 
 def test_unknown_format():
-    with pytest.raises(OutputError, match="format must be one of png, npz, wds, parquet, got 'jpg'"):
-        find("jpg")
+    with pytest.raises(OutputError, match=r"format must be one of png, geneval, .*, wds, webp, .*parquet.*, got 'bmp'"):
+        find("bmp")
 
 
 # --- the same bytes ----------------------------------------------------------------------------------------------

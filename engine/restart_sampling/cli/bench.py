@@ -10,18 +10,21 @@ import typer
 
 from ..common.errors import ConfigError, RestartValueError
 from ..plan.notation import RestartConfig
-from .options import Device, Dtype, GuideOptions, budgets, check_least, names, restart_text, with_options
+from .model_options import MODEL, GuideOptions, PipelineOptions, opens_pipeline
+from .options import Device, Dtype, budgets, check_least, names, restart_text, with_options
 
 FOLDER, QUICK_FOLDER = Path("bench"), Path("bench-quick")
 FULL: dict[str, Any] = {"nfe": "9,18,35,63,127", "batch": 64, "rounds": 5}
 QUICK: dict[str, Any] = {"nfe": "10", "batch": 4, "rounds": 2}
+MEMBERS = 16
 QUICK_IMAGES, QUICK_SAMPLER = 40, "heun+restart"
 
 
 @with_options
 def bench(
     *,
-    model: Annotated[str, typer.Option(help="A bundled name or a model file.")] = "fashion-mnist",
+    model: Annotated[str, typer.Option(help=f"{MODEL}.")] = "fashion-mnist",
+    pipeline: PipelineOptions,
     guided: GuideOptions,
     samplers: Annotated[
         str,
@@ -66,12 +69,42 @@ def bench(
         ),
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option(help="Reference for quality: an .npz with images or with mu and sigma.")
+        Path | None,
+        typer.Option(
+            help="Reference for quality: an .npz with images or with mu and sigma; with --conditions the truths "
+            "[inputs, …], .npy, .npz or .zarr."
+        ),
     ] = None,
+    conditions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Conditions by name, [inputs, …] each, as of `generate`: draws --members of each input and scores "
+            "them as ensembles, in place of speed and of quality by features."
+        ),
+    ] = None,
+    members: Annotated[int | None, typer.Option(help="Samples of each input of --conditions. Default 16.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder where drawn images are kept.")] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text to image: draw --n prompts of this file, 0 for all, with each sampler at each --guidance and "
+            "score them, instead of measuring speed."
+        ),
+    ] = None,
+    prompt_column: Annotated[
+        str | None, typer.Option(help="Column of the prompts. Default prompt, caption, text, or the only one.")
+    ] = None,
+    guidance: Annotated[str, typer.Option(help="Guidance scales of --prompts, separated by commas.")] = "2,3,5,8",
+    scorer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Score of images and prompts: clip=FOLDER, aesthetic=FILE,FOLDER, FILE.py:NAME; may be given several "
+            "times."
+        ),
+    ] = None,
 ) -> None:
-    """Measure samplers: speed in rotation against plain PyTorch, and with --n quality. Rows are appended to JSON-lines
-    files.
+    """Measure samplers: speed in rotation against plain PyTorch, with --n quality, with --conditions ensembles. Rows
+    are appended to JSON-lines files.
 
     Quality rows that are there already are not measured again. Ctrl-C keeps what is written.
     """
@@ -86,19 +119,24 @@ def bench(
     defaults = QUICK if quick else FULL
     nfe = defaults["nfe"] if nfe is None else nfe
     batch = int(defaults["batch"]) if batch is None else batch
-    rounds = int(defaults["rounds"]) if rounds is None else rounds
+    rounds = int(0 if conditions is not None else defaults["rounds"]) if rounds is None else rounds
     out = out or (QUICK_FOLDER if quick else FOLDER)
     check_least(
         {"n": (n, 0), "first-seed": (first_seed, 0), "block": (block, 2), "batch": (batch, 1), "rounds": (rounds, 0)}
     )
+    _check_ensembles(conditions, members, reference, {"n": n, "features": features, "quick": quick, "against": against})
     if n == 1 or (n > block and n % block == 1):
         raise RestartValueError(
             f"a Fréchet distance needs at least 2 images, and --n {n} leaves 1 for "
             f"{'it' if n == 1 else 'the last block'}; try --n {max(2, n - 1)}"
         )
-    if not (n or rounds or quick or against is not None):
+    if not (n or rounds or quick or against is not None or conditions is not None):
         raise RestartValueError("--rounds 0 without --n measures nothing; give --rounds for speed, --n for quality")
     asked = budgets("--nfe", str(nfe), 1, "9,18,35")
+    if prompts is None and (scorer or prompt_column):
+        raise RestartValueError(
+            "--scorer and --prompt-column are of --prompts; give the file as well, or leave them out"
+        )
     if restart is not None:
         restart = restart_text(restart)
         RestartConfig.parse(restart)  # a mistake in it shows before anything is loaded
@@ -106,7 +144,9 @@ def bench(
     console = plain_console(stderr=True, soft_wrap=True)
     if guided.guide is not None and against is not None:
         raise RestartValueError("--against times the engine without a guide; leave --guide out")
-    denoiser = guided.load(model, device)
+    if against is not None and opens_pipeline(model, pipeline.told()):
+        raise RestartValueError("--against times networks of model files, not pipelines; give another --model")
+    denoiser = guided.load(model, device, pipeline.told(), dtype)
     process = denoiser.parameterization.process
     work = registry.work(names(samplers), asked, process)
     plans = (
@@ -114,6 +154,26 @@ def bench(
         for c, budget in work
         if c.by == "engine"
     )
+    if prompts is not None:
+        _study(
+            denoiser,
+            model,
+            work,
+            prompts,
+            guidance,
+            out,
+            console,
+            scorer=scorer or [],
+            features=features,
+            reference=reference,
+            n=n or None,
+            column=prompt_column,
+            first_seed=first_seed,
+            batch=batch,
+            dtype=dtype,
+            restart=restart,
+        )
+        return
     guided.check(plan for plan in plans if plan is not None)
     try:
         if against is not None:
@@ -148,6 +208,17 @@ def bench(
         if quick and not n:
             n, block, batch = QUICK_IMAGES, QUICK_IMAGES // 2, QUICK_IMAGES // 2
             work = [(registry.find(QUICK_SAMPLER, process), asked[0])]
+        if conditions is not None:
+            rows += _ensembles(
+                denoiser,
+                model,
+                [(c.with_restart(restart), budget) for c, budget in work],
+                (conditions, MEMBERS if members is None else members, first_seed, reference),
+                out=out,
+                batch=batch,
+                dtype=dtype,
+                progress=console.print,
+            )
         if evaluators:
             from ..experiments.measure.quality import measure
 
@@ -176,6 +247,96 @@ def bench(
     timed = [row for row in rows if row["kind"] == "speed"]
     if timed:
         typer.echo(noise_report(timed))
+
+
+def _study(
+    denoiser: Any,
+    model: str,
+    work: Sequence[tuple[Any, int]],
+    prompts: Path,
+    guidance: str,
+    out: Path,
+    console: Any,
+    *,
+    scorer: Sequence[str],
+    features: str | None,
+    reference: Path | None,
+    **options: Any,
+) -> None:
+    """Draw and score images of prompts; print a row for each cell, and draw the picture of the trade-off."""
+    from ..common.terminal import print_table
+    from ..experiments.measure.evaluator import evaluators_for
+    from ..experiments.measure.scorers.registry import scorer as scorer_of
+    from ..experiments.measure.tables import study_table
+    from ..experiments.measure.text_to_image import measure
+
+    try:
+        scales = [float(text) for text in names(guidance)]
+    except ValueError:
+        raise RestartValueError(f"--guidance must be numbers separated by commas, got {guidance!r}") from None
+    scorers = [scorer_of(text) for text in scorer]
+    evaluators = [] if features is None else evaluators_for(model, features, reference)
+    if not scorers and not evaluators:
+        raise RestartValueError("--prompts draws images to score them; give --scorer, or --features and --reference")
+    try:
+        rows = measure(
+            denoiser,
+            model,
+            work,
+            prompts,
+            scales,
+            out,
+            scorers=scorers,
+            evaluators=evaluators,
+            progress=console.print,
+            **options,
+        )
+    except KeyboardInterrupt:
+        console.print(f"stopped; the same command goes on with what is in {out}")
+        raise typer.Exit(130) from None
+    print_table(study_table(rows, f"rows in {out}"))
+    fields = [name for name in ("fd", *(scorer.name for scorer in scorers)) if any(row.get(name) for row in rows)]
+    if len(fields) > 1:
+        from ..experiments.report.trade_off import picture
+
+        picture(rows, out / "trade_off.png", along=fields[1], against=fields[0])
+        console.print(f"picture: {out / 'trade_off.png'}")
+
+
+def _check_ensembles(
+    conditions: Path | None, members: int | None, reference: Path | None, others: dict[str, Any]
+) -> None:
+    """Raise RestartValueError for options that do not go with --conditions, or that need it."""
+    if conditions is None:
+        if members is not None:
+            raise RestartValueError("--members is of the inputs in --conditions; give both, or leave it out")
+        return
+    given = next((name for name, value in others.items() if value), None)
+    if given is not None:
+        raise RestartValueError(
+            f"--{given} does not go with --conditions, which scores ensembles; leave one of them out"
+        )
+    if reference is None:
+        raise RestartValueError("--conditions needs --reference FILE with the truths of its inputs, [inputs, …]")
+    check_least({"members": (2 if members is None else members, 2)})
+
+
+def _ensembles(
+    denoiser: Any,
+    model: str,
+    work: Sequence[tuple[Any, int]],
+    asked: tuple[Path, int, int, Path | None],
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Score the ensembles of each sampler; `asked` is conditions, members, first seed and reference."""
+    from ..experiments.measure.ensembles.measure import measure
+    from ..experiments.measure.ensembles.reference import open_reference
+    from ..jobs.inputs.inputs import Inputs
+
+    conditions, members, first, reference = asked
+    truths = open_reference(str(reference))
+    inputs = Inputs.read(denoiser, conditions=conditions, per_input=members, first=first)
+    return measure(denoiser, model, work, inputs=inputs, truths=truths, **options)
 
 
 def _against(

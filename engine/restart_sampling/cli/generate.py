@@ -20,19 +20,12 @@ from ..jobs.formats.registry import DEFAULT, FORMATS, VERSION, holding
 from ..jobs.shards import DEFAULT_SIZE
 from ..jobs.workers import worker
 from ..plan.plan import Plan
-from .options import (
-    Batch,
-    DecodeOptions,
-    EditOptions,
-    EngineOptions,
-    GuideOptions,
-    PlanOptions,
-    batch_size,
-    given,
-    with_options,
-)
+from .job_options import DecodeOptions, EditOptions, InputOptions
+from .model_options import MODEL, GuideOptions, PipelineOptions, opens_pipeline
+from .options import Batch, EngineOptions, PlanOptions, batch_size, given, with_options
+from .storage import StorageOptions
 
-RUN = {
+RUN: dict[str, Any] = {
     "model": "fashion-mnist",
     "guide": None,
     "guide_null": None,
@@ -45,6 +38,7 @@ RUN = {
     "graph": "auto",
     "compile": "auto",
 }
+FILES = ("prompts", "conditions")  # of inputs
 LAYOUT = {"format": DEFAULT, "pixels": "uint8", "shard_size": DEFAULT_SIZE, "format_version": VERSION}
 FORMAT_NAMES = either(f"{name} ({format.note})" if format.note else name for name, format in FORMATS.items())
 NOT_FLOAT32 = ", ".join(name for name in FORMATS if name not in holding("float32"))
@@ -53,12 +47,14 @@ NOT_FLOAT32 = ", ".join(name for name in FORMATS if name not in holding("float32
 @with_options
 def generate(
     *,
-    model: Annotated[
-        str | None, typer.Option(help="A bundled name or a model file; with --repeat, where the file is now.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help=f"{MODEL}; with --repeat, where it is now.")] = None,
+    pipeline: PipelineOptions,
     guided: GuideOptions,
     asked: PlanOptions,
-    seeds: Annotated[str | None, typer.Option(help="Seeds, e.g. 0-63,100; one image each. Default 0-63.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds, e.g. 0-63,100; one image each. Default 0-63, or those of the inputs.")
+    ] = None,
+    asked_inputs: InputOptions,
     class_: Annotated[
         str | None, typer.Option("--class", help="Class number or name for all images; default: drawn from the seed.")
     ] = None,
@@ -76,6 +72,7 @@ def generate(
         str | None,
         typer.Option(help=f"uint8, or float32 for the samples as they are (not as {NOT_FLOAT32}). Default uint8."),
     ] = None,
+    stored: StorageOptions,
     sheets: Annotated[
         int,
         typer.Option(
@@ -105,30 +102,54 @@ def generate(
     The same command again goes on where it stopped; seeds may be added.
     """
     options = {"model": model, **vars(guided), "seeds": seeds, "class_": class_, "batch": batch} | vars(engine)
-    layout = {"format": format, "pixels": pixels, "shard_size": shard_size, "format_version": None}
+    layout = {"format": format, "pixels": pixels, "shard_size": shard_size, "format_version": None} | vars(stored)
     if repeat is None:
         run = RUN | {"edits": edits.edits(), "decoding": given(decoding), "sha256": {}, "weights": {}}
+        run |= {"inputs": given(asked_inputs)}
+        if seeds is not None and run["inputs"]:
+            raise ConfigError(
+                "--seeds cannot be given with inputs, whose samples have the seeds from --first-seed on; leave it out"
+            )
         kind = LAYOUT
-        plan = asked.plan(fallback="fashion-mnist-22")
+        run["pipeline"], opened = pipeline.told(), None
+        if opens_pipeline(model or RUN["model"], run["pipeline"]):  # its noise levels decide the plan
+            if asked_inputs.prompts is not None:
+                run["pipeline"].setdefault("prompt", "")  # each sample has its own
+            opened = guided.load(model or RUN["model"], "cpu", run["pipeline"], engine.dtype or RUN["dtype"])
+        plan = asked.plan(fallback="fashion-mnist-22", own=None if opened is None else opened.info["levels"])
         guided.check([plan])
     else:
-        moved = ("model", "guide")
+        opened, moved = None, ("model", "guide")
         said = given(asked) | {
             name: value for name, value in options.items() if value is not None and name not in moved
         }
         said |= {name: value for name, value in given(edits).items() if name not in edits.images()}
         said |= {name: value for name, value in given(decoding).items() if name != "decode"}
+        said |= {name: value for name, value in given(asked_inputs).items() if name not in FILES}
+        said |= {name: value for name, value in given(pipeline).items() if name != "config"}
         if said:
             raise ConfigError(
-                f"--repeat takes everything from {repeat} (but --model, --guide and --decode may say where weights are "
-                f"now, and --start, --known and --mask where its images are); leave out "
-                f"--{next(iter(said)).rstrip('_').replace('_', '-')}"
+                f"--repeat takes everything from {repeat} (but --model, --config, --guide and --decode may say where "
+                f"weights are now, --prompts and --conditions where its inputs are, and --start, --known and --mask "
+                f"where its images are); leave out --{next(iter(said)).rstrip('_').replace('_', '-')}"
             )
         path = repeat / "run.json" if repeat.is_dir() else repeat
-        plan, run, kind = _recorded(path, model, edits.images(), guided.guide, decoding.decode)
+        files = {name: value for name, value in given(asked_inputs).items() if name in FILES}
+        plan, run, kind = _recorded(path, model, edits.images(), guided.guide, decoding.decode, files, pipeline.config)
     run = run | {name: value for name, value in options.items() if value is not None}
-    kind = kind | {name: value for name, value in layout.items() if value is not None}
-    _draw(plan, run, out, workers=workers, address=address, overwrite=overwrite, sheets=sheets, preview=preview, **kind)
+    kind = stored.over(kind, format) | {name: value for name, value in layout.items() if value is not None}
+    _draw(
+        plan,
+        run,
+        opened,
+        out,
+        workers=workers,
+        address=address,
+        overwrite=overwrite,
+        sheets=sheets,
+        preview=preview,
+        **kind,
+    )
 
 
 def repeat_into(folder: Path, model: str | None = None, guide: str | None = None) -> None:
@@ -137,22 +158,32 @@ def repeat_into(folder: Path, model: str | None = None, guide: str | None = None
 
 
 def _recorded(
-    path: Path, model: str | None, images: dict[str, Path], guide: str | None, decode: Path | None
+    path: Path,
+    model: str | None,
+    images: dict[str, Path],
+    guide: str | None,
+    decode: Path | None,
+    inputs: dict[str, Path],
+    config: Path | None,
 ) -> tuple[Plan, dict[str, Any], dict[str, Any]]:
     """Return the plan, the options and the layout of the files that a run.json records."""
     from ..jobs.repeat import recorded
 
-    found = recorded(path, model, images, guide, decode)
+    found = recorded(path, model, images, guide, decode, inputs, config)
     if worker().world > 1 and str(found.options["device"]).startswith("cuda"):
         found.options["device"] = "cuda"  # the GPU that is recorded was that of one worker
     run = found.options | {"edits": found.edits, "decoding": found.decoding}
-    run |= {"sha256": found.sha256, "weights": found.weights}
+    run["pipeline"] = dict(found.pipeline)
+    run["load_dtype"] = run["pipeline"].pop("dtype", run["dtype"])
+    run |= {"sha256": found.sha256, "weights": found.weights, "inputs": found.inputs}
     run["guide_null"] = found.weights.get("guide_null")
     return found.plan, run, found.layout
 
 
-def _draw(plan: Plan, run: dict[str, Any], out: Path, *, workers: int, address: str | None, **options: Any) -> None:
-    """Draw the job, or go on with it; end with an exit code that says what is missing."""
+def _draw(
+    plan: Plan, run: dict[str, Any], opened: Any, out: Path, *, workers: int, address: str | None, **options: Any
+) -> None:
+    """Draw the job, or go on with it; end with an exit code that says what is missing; `opened` is its model."""
     from ..common.devices import select_device, visible_gpus
     from ..common.terminal import plain_console
     from ..jobs.generate import in_this_process, run_job
@@ -161,12 +192,14 @@ def _draw(plan: Plan, run: dict[str, Any], out: Path, *, workers: int, address: 
     from ..jobs.signals import stop_on_signals
     from ..sampler.seeds import parse_seeds
 
-    seeds, this = parse_seeds(run["seeds"]), worker()
+    this = worker()
     if in_this_process(workers, address):
         device = str(select_device(run["device"], this.local))
     else:  # each worker of Ray has a GPU of its own
         device = run["device"] or ("cuda" if visible_gpus() else "cpu")
-    denoiser = GuideOptions(run["guide"], run["guide_null"]).load(run["model"])
+    guided = GuideOptions(run["guide"], run["guide_null"])
+    run.setdefault("load_dtype", run["dtype"])
+    denoiser = opened or guided.load(run["model"], "cpu", run["pipeline"], run["load_dtype"])
     for which, sha256 in (("model", "model_sha256"), ("guide", "guide_sha256")):
         recorded = run["weights"].get(sha256)
         if recorded not in (None, weights_of(denoiser).get(sha256)):
@@ -175,6 +208,13 @@ def _draw(plan: Plan, run: dict[str, Any], out: Path, *, workers: int, address: 
                 f"so its images cannot be repeated; give the file with --{which} if it has moved"
             )
     edits = run["edits"] | _images(run, denoiser.shape)
+    inputs = InputOptions(**run["inputs"]).read(denoiser, edits.get("start"), run["pipeline"].get("negative_prompt"))
+    if inputs is not None and run["sha256"].get("inputs") not in (None, inputs.record()["inputs"]["sha256"]):
+        raise ConfigError(
+            f"the inputs in {inputs.path} are not those of the recorded run, so its images cannot be repeated; say "
+            f"where they are with --{inputs.record()['inputs']['kind']} if they have moved"
+        )
+    seeds = parse_seeds(run["seeds"]) if inputs is None else inputs.seeds
     _check_vae(run)
     label = _class_number(run["class_"], denoiser)
     batch = batch_size(run["batch"], denoiser, plan, len(seeds), device, run["dtype"])
@@ -185,7 +225,7 @@ def _draw(plan: Plan, run: dict[str, Any], out: Path, *, workers: int, address: 
             failures = run_job(
                 denoiser,
                 plan,
-                seeds,
+                seeds if inputs is None else None,
                 out,
                 model=run["model"],
                 guide=run["guide"],
@@ -200,6 +240,7 @@ def _draw(plan: Plan, run: dict[str, Any], out: Path, *, workers: int, address: 
                 address=address,
                 load=_loader(run),
                 command=shlex.join(["restart-sampling", *sys.argv[1:]]),
+                inputs=inputs,
                 **edits,
                 **run["decoding"],
                 **options,
@@ -249,13 +290,16 @@ def _images(run: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
 
 def _loader(run: dict[str, Any]) -> Callable[[], Any]:
     """Return what loads the model of a run, and its guide, in a worker that has another working directory."""
-    from ..models.registry import BUNDLED, load_model
+    from ..models.registry import BUNDLED
 
-    model, guide = (
-        name if name is None or name in BUNDLED else str(Path(name).expanduser().resolve())
-        for name in (run["model"], run["guide"])
-    )
-    return partial(load_model, model, guide=guide, guide_null=bool(run["guide_null"]))
+    def absolute(name: str) -> str:
+        return name if name in BUNDLED else str(Path(name).expanduser().resolve())
+
+    guide, told = run["guide"], dict(run.get("pipeline", {}))
+    if "config" in told:
+        told["config"] = absolute(told["config"])
+    guided = GuideOptions(None if guide is None else absolute(guide), run["guide_null"])
+    return partial(guided.load, absolute(run["model"]), "cpu", told, run.get("load_dtype", "fp32"))
 
 
 def _class_number(text: str | None, denoiser: Any) -> int | None:

@@ -11,7 +11,7 @@ decorated with `with_options` has the options of the group at that place, and is
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
@@ -23,6 +23,7 @@ from ..common.checks import either
 from ..common.errors import ConfigError, RestartValueError
 from ..models.files.plan_file import load_plan
 from ..plan.guidance import METHODS
+from ..plan.options import PlanConfig
 from ..plan.plan import Plan
 from ..plan.presets import find
 from ..plan.schedule import SCHEDULES
@@ -140,10 +141,13 @@ class PlanOptions:
         int | None, typer.Option(help="First evaluations that leave out the network; with --guidance zero-star.")
     ] = None
 
-    def plan(self, fallback: str | None = None) -> Plan:
+    def plan(self, fallback: str | None = None, own: Callable[[int], dict[str, Any]] | None = None) -> Plan:
         """Return the plan: that of the preset or file, with the other options on top.
 
         Without any option it is that of `fallback`.
+
+        Args:
+            own: of a model that knows its noise levels: steps → the options that take the place of a preset's.
         """
         options = given(self)
         preset, file = options.pop("preset", None), options.pop("plan_file", None)
@@ -154,9 +158,11 @@ class PlanOptions:
         for name, kind, example in (("eta_window", int, "0,4"), ("guidance_interval", float, "0.2,5")):
             if name in options:
                 options[name] = pair(f"--{name.replace('_', '-')}", options[name], kind, example)
-        if preset is None and file is None and not options:
+        if preset is None and file is None and not options and own is None:
             preset = fallback
         base = dict(find(preset).plan_options) if preset is not None else {}
+        if own is not None and preset is None and file is None:
+            base = own(options.get("steps", PlanConfig.steps))
         if file is not None:
             base = load_plan(file).config.to_dict()
             refuse_other_levels(file, base, options)
@@ -171,87 +177,6 @@ class PlanOptions:
             options.pop("restart")
             base.pop("restart", None)
         return Plan.build(**{**base, **options})
-
-
-@dataclass(frozen=True)
-class GuideOptions:
-    """The other network of guidance; None stands for options that were not given."""
-
-    guide: Annotated[
-        str | None,
-        typer.Option(
-            help="Another network that gives the second output of guidance: a bundled name or a model file. It may "
-            "have no classes."
-        ),
-    ] = None
-    guide_null: Annotated[
-        bool | None, typer.Option("--guide-null", help="Tell the guide the null instead of each sample's class.")
-    ] = None
-
-    def load(self, model: str, device: str = "cpu") -> Any:
-        """Return the denoiser of a bundled name or model file, guided if a guide was given."""
-        from ..models.registry import load_model
-
-        if self.guide is None and self.guide_null:
-            raise RestartValueError("--guide-null says what --guide is told, and there is none; leave it out")
-        return load_model(model, device, guide=self.guide, guide_null=bool(self.guide_null))
-
-    def check(self, plans: Iterable[Plan]) -> None:
-        """Raise RestartValueError for a guide that none of the plans would call."""
-        if self.guide is not None and not any(plan.config.guided for plan in plans):
-            raise RestartValueError(
-                "--guide was given, and guidance_scale is 1, so the guide would never be called; choose a plan with "
-                "guidance, or leave --guide out"
-            )
-
-
-@dataclass(frozen=True)
-class EditOptions:
-    """What samples begin with instead of noise, and what they keep; None stands for options that were not given."""
-
-    start: Annotated[
-        Path | None,
-        typer.Option(
-            help="Image that the samples begin with: a picture or .npy [C, H, W] for all, or a folder, .npy or .npz "
-            "with one for each seed in order."
-        ),
-    ] = None
-    strength: Annotated[
-        float | None, typer.Option(help="Share of the main grid's steps that a run from --start makes, up to 1.")
-    ] = None
-    start_sigma: Annotated[
-        float | None, typer.Option(help="Noise level that a run from --start begins at, instead of --strength.")
-    ] = None
-    known: Annotated[
-        Path | None, typer.Option(help="Image that the samples keep where --mask is black; given as --start is.")
-    ] = None
-    mask: Annotated[
-        Path | None, typer.Option(help="Where the samples are free, white, and where they are --known, black.")
-    ] = None
-    paste: Annotated[
-        str | None, typer.Option(help="Noise of the known image: initial, always that of the seed's first, or fresh.")
-    ] = None
-
-    def images(self) -> dict[str, Path]:
-        """Return the images that were given, by name."""
-        return {name: path for name, path in given(self).items() if name in ("start", "known", "mask")}
-
-    def edits(self) -> dict[str, Any]:
-        """Return what was given, as `run_job` takes it."""
-        return {"sigma" if name == "start_sigma" else name: value for name, value in given(self).items()}
-
-
-@dataclass(frozen=True)
-class DecodeOptions:
-    """How latents become images; None stands for options that were not given."""
-
-    decode: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the VAE, or of its pipeline, that decodes a latent model's samples to images."),
-    ] = None
-    decode_batch: Annotated[
-        int | None, typer.Option(help="Latents that are decoded at once, beside the sampler: 1 to 4. Default 4.")
-    ] = None
 
 
 @dataclass(frozen=True)

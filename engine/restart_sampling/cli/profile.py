@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from ..common.errors import BackendError, RestartValueError
-from .options import Batch, EngineOptions, GuideOptions, PlanOptions, batch_size, check_least, given, with_options
+from .model_options import MODEL as HELP
+from .model_options import GuideOptions, PipelineOptions, opens_pipeline
+from .options import Batch, EngineOptions, PlanOptions, batch_size, check_least, given, with_options
 
 TOOLS = ("auto", "torch", "nsys", "ncu")
 JOB = "job"  # what nsys and ncu run: the marked job alone
@@ -20,7 +22,8 @@ MODEL, PRESET = "fashion-mnist", "fashion-mnist-22"
 @with_options
 def profile(
     *,
-    model: Annotated[str | None, typer.Option(help="A bundled name or a .safetensors file.")] = None,
+    model: Annotated[str | None, typer.Option(help=f"{HELP}.")] = None,
+    pipeline: PipelineOptions,
     guided: GuideOptions,
     asked: PlanOptions,
     batch: Batch = None,
@@ -49,9 +52,20 @@ def profile(
     only_shown = external and not visible_gpus()
     if external and not only_shown and shutil.which(tool) is None:
         raise BackendError(f"--tool {tool} cannot run: {tool} was not found on the PATH; use --tool torch")
-    plan = asked.plan(fallback=PRESET)
+    opened, told, dtype = None, pipeline.told(), engine.dtype or "fp32"
+    if not only_shown and opens_pipeline(model or MODEL, told):  # its noise levels decide the plan
+        opened = guided.load(model or MODEL, "cpu", told, dtype)
+    plan = asked.plan(fallback=PRESET, own=None if opened is None else opened.info["levels"])
     guided.check([plan])
-    options = {"model": model, **given(guided), **given(asked), "batch": batch, "batches": batches, **given(engine)}
+    options = {
+        "model": model,
+        **given(pipeline),
+        **given(guided),
+        **given(asked),
+        "batch": batch,
+        "batches": batches,
+        **given(engine),
+    }
     options["tool"] = JOB
     if only_shown:
         from ..experiments.profile.tools import show_commands
@@ -66,7 +80,7 @@ def profile(
     from ..experiments.profile.job import Job
     from ..sampler.sampler import Sampler
 
-    denoiser = guided.load(model or MODEL)
+    denoiser = opened or guided.load(model or MODEL, "cpu", told, dtype)
     chosen = {"dtype": "fp32", **given(engine), "device": device}
     size = batch_size(batch or "auto", denoiser, plan, 64 if device == "cpu" else 4096, device, chosen["dtype"])
     job = Job(Sampler(denoiser, plan, size, **chosen), batches)

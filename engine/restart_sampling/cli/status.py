@@ -18,6 +18,7 @@ def status(
     """Say what a job is, how much of it is finished, how fast it goes and who is at work."""
     from ..common.terminal import listed, say, size
     from ..jobs.events import images_per_second, tail
+    from ..jobs.formats.options import ENTRIES as STORED
     from ..jobs.job import read_job
     from ..jobs.lock import running
     from ..jobs.verify import glance
@@ -45,6 +46,7 @@ def status(
         "plan": record["plan_digest"],
         "nfe": record["nfe"],
         "format": record["format"],
+        **{name: record[name] for name in STORED if name in record},
         "seeds": total,
         "images": images,
         "kept": saved,
@@ -62,7 +64,9 @@ def status(
         print(json.dumps(found, indent=2))
         return
     guided = f" guided by {record['guide']}" if "guide" in record else ""
-    say(f"{found['model']}{guided}, plan {found['plan']}, {found['nfe']} NFE, format {found['format']}")
+    say(
+        f"{found['model']}{guided}, plan {found['plan']}, {found['nfe']} NFE, format {found['format']}{_stored(record)}"
+    )
     counted = f"{len(finished):,} {'shard' if len(finished) == 1 else 'shards'}"
     say(f"{images:,} of {total:,} images ({images / total:.1%}) in {counted}, {size(found['bytes'])}")
     if saved:
@@ -86,6 +90,14 @@ def status(
         say(f"not running; go on with: restart-sampling generate --repeat {run} --out {out}")
     else:
         say("finished")
+
+
+def _stored(record: dict[str, Any]) -> str:
+    """Return how pictures are stored where it is not the default: " (jpg, quality 95, with text)"."""
+    found = [record["encoding"]] if record.get("encoding", record["format"]) != record["format"] else []
+    found += [f"quality {record['quality']}"] if "quality" in record else []
+    found += [f"with {' and '.join(record['metadata'])}"] if "metadata" in record else []
+    return f" ({', '.join(found)})" if found else ""
 
 
 def _duration(seconds: float) -> str:

@@ -14,13 +14,15 @@ import typer
 from ..common.errors import RestartValueError
 from ..plan.plan import Plan
 from ..solvers.registry import accurate
-from .options import Device, Dtype, GuidanceOptions, GuideOptions, budgets, check_least, specs, with_options
+from .model_options import MODEL, GuideOptions, PipelineOptions
+from .options import Device, Dtype, GuidanceOptions, budgets, check_least, specs, with_options
 
 
 @with_options
 def tune(
     *,
-    model: Annotated[str, typer.Option(help="A bundled name or a model file.")] = "fashion-mnist",
+    model: Annotated[str, typer.Option(help=f"{MODEL}.")] = "fashion-mnist",
+    pipeline: PipelineOptions,
     guided: GuideOptions,
     guidance: GuidanceOptions,
     budget: Annotated[
@@ -165,7 +167,7 @@ def tune(
     console = plain_console(stderr=True, soft_wrap=True)
     fixed = guidance.options()
     guided.check([Plan.build(**fixed)])
-    denoiser = guided.load(model, device)
+    denoiser = guided.load(model, device, pipeline.told(), dtype)
     if (scale := fixed.get("guidance_scale", 1.0)) != 1.0:
         check_guidance(denoiser, scale)
     limits: dict[str, Any] = {"min_nfe": least, "max_nfe": top, "guidance": tuple(fixed.items())}

@@ -46,6 +46,8 @@ def verify(
             say(f"broken     shard {shard}: {why}")
         if len(report.broken) > 20:
             say(f"broken     … and {len(report.broken) - 20:,} more shards")
+        if report.index:
+            say(f"index      {report.index}; the next run writes it again")
         if report.missing:
             seeds = sum(count for _, count in report.missing)
             some = [shard for shard, _ in report.missing]
@@ -64,12 +66,12 @@ def verify(
             lock.release()
     name = shlex.quote(str(folder))
     again = f"restart-sampling generate --repeat {shlex.quote(str(folder / 'run.json'))} --out {name}"
-    if repair and (report.broken or report.damaged or report.missing):
+    if repair and (report.broken or report.damaged or report.index or report.missing):
         from .generate import repeat_into
 
         repeat_into(folder, model, guide)
         return
-    if report.exit_code and (report.broken or report.damaged or report.missing):
-        fix = f"restart-sampling verify {name} --repair" if report.broken or report.damaged else again
+    if report.exit_code and (report.broken or report.damaged or report.index or report.missing):
+        fix = f"restart-sampling verify {name} --repair" if report.exit_code == 3 else again
         error(f"{folder} is {'broken' if report.exit_code == 3 else 'not complete'}; mend it with: {fix}")
     raise typer.Exit(report.exit_code)

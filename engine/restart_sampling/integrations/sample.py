@@ -28,14 +28,14 @@ def sample(
     Args:
         seeds: a list of seeds, e.g. range(64); one integer alone is refused, see `Sampler.run`.
         decode: for a model of latents, the folder of its VAE or pipeline, as diffusers' `save_pretrained` writes it, or
-            an AutoencoderKL. The samples are then images float32 [len(seeds), 3, H, W] in [0, 1].
+            an autoencoder of diffusers. The samples are then images float32 [len(seeds), 3, H, W] in [0, 1].
         **options: keyword arguments of `Sampler` (batch_size, backend, …) and of `Sampler.run` (conditions, …).
     """
     if decode is None:
         return one_call.sample(denoiser, plan, seeds, class_labels, **options)
-    from .diffusers.vae import Decoder, image_shape, open_vae
+    from .diffusers.vae import Decoder, image_shape, kind_of, open_vae
 
     vae = open_vae(decode, denoiser.device) if isinstance(decode, (str, Path)) else decode
     encoder = denoiser.info.get("encoder")
-    image_shape(vae.config, encoder, denoiser.shape)  # before anything is drawn
+    image_shape(kind_of(vae), vae.config, encoder, denoiser.shape)  # before anything is drawn
     return Decoder(vae, encoder)(one_call.sample(denoiser, plan, seeds, class_labels, **options))

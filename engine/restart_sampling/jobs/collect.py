@@ -6,9 +6,10 @@ part."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from ..sampler.seeds import Seeds
 from .formats.base import ShardData
 from .parts import Piece
 from .shards import Shard
+
+Facts = Callable[[np.ndarray], tuple[Mapping[str, Any], ...]]
 
 
 @dataclass(frozen=True)
@@ -91,18 +94,23 @@ class OpenShard:
         self.shard = Shard(self.shard.index, Seeds.ascending(self.seeds()))
         return self
 
-    def data(self, plan: str) -> ShardData:
-        """Return what is collected as a format writes it; `plan` is the digest of the plan."""
+    def data(self, plan: str, facts: Facts | None = None) -> ShardData:
+        """Return what is collected as a format writes it.
+
+        Args:
+            plan: the digest of the plan. facts: returns what is known of each of some seeds besides, None for nothing.
+        """
         seeds = np.concatenate([piece.seeds for piece in self.pieces])
         found = [piece.labels for piece in self.pieces if piece.labels is not None]
         labels = np.concatenate(found) if found else None
         images = np.concatenate([piece.images for piece in self.pieces])
         bad = sorted(seed for piece in self.pieces for seed in piece.nonfinite)
         data = ShardData(self.shard, seeds, labels, images, plan, tuple(bad))
-        if (np.diff(seeds) > 0).all():
-            return data
-        order = np.argsort(seeds)  # pieces of several workers
-        return replace(data, seeds=seeds[order], labels=None if labels is None else labels[order], images=images[order])
+        if not (np.diff(seeds) > 0).all():
+            order = np.argsort(seeds)  # pieces of several workers
+            labels = None if labels is None else labels[order]
+            data = replace(data, seeds=seeds[order], labels=labels, images=images[order])
+        return data if facts is None else replace(data, rows=facts(data.seeds))
 
 
 def batches(shards: Iterator[Shard], begin: Callable[[Shard], Seeds], size: Callable[[], int]) -> Iterator[Seeds]:

@@ -48,12 +48,13 @@ class Decoding:
         Raises:
             RestartValueError: it does not fit the model's latents. CheckpointError: the folder holds none.
         """
-        from ..integrations.diffusers.vae import config_of, digest, folder_of, image_shape
+        from ..integrations.diffusers.vae import config_of, digest, folder_of, image_shape, kind_of
 
         batch = integer("decode_batch", batch, 1, DECODE_MOST, error=RestartValueError)
         encoder = denoiser.info.get("encoder")
         path = folder_of(folder)
-        shape = image_shape(config_of(path), encoder, denoiser.shape)
+        config = config_of(path)
+        shape = image_shape(kind_of(config["_class_name"]), config, encoder, denoiser.shape)
         return cls(str(path.resolve()), digest(path), encoder, batch, shape)
 
     def record(self) -> dict[str, Any]:

@@ -32,14 +32,17 @@ class Edits:
         images: by purpose: "start", "known", "mask".
         options: strength, sigma and paste, as far as they were given.
         seeds: of the job, in the order of the images where there is one for each.
+        per_image: samples of each image, where there is one for each input: image i has the seeds i·n … i·n + n − 1 of
+            these.
     """
 
     images: dict[str, Images]
     options: dict[str, Any]
     seeds: Seeds
+    per_image: int = 1
 
     @classmethod
-    def read(cls, given: Mapping[str, Any], seeds: Seeds, shape: Shape) -> Edits | None:
+    def read(cls, given: Mapping[str, Any], seeds: Seeds, shape: Shape, per_image: int = 1) -> Edits | None:
         """Return the edits that a job is given by name, or None if there are none.
 
         Args:
@@ -47,6 +50,7 @@ class Edits:
                 or tensors.
             seeds: of the job, in their order.
             shape: of one sample.
+            per_image: samples of each image, where there is one for each.
 
         Raises:
             RestartTypeError, RestartValueError: one sentence about what cannot be read, does not fit or go together.
@@ -56,8 +60,9 @@ class Edits:
             return None
         images = {name: read_images(name, given[name], shape) for name in IMAGES if name in given}
         for one in images.values():
-            one.check(len(seeds))
-        found = cls(images, {name: value for name, value in given.items() if name not in IMAGES}, seeds)
+            one.check(len(seeds), per_image)
+        options = {name: value for name, value in given.items() if name not in IMAGES}
+        found = cls(images, options, seeds, per_image)
         if "start" in images and ("strength" in given) == ("sigma" in given):
             which = "both" if "sigma" in given else "neither"
             raise RestartValueError(
@@ -108,4 +113,5 @@ class Edits:
 
     def _places(self, seeds: np.ndarray) -> np.ndarray:
         ascending, order = self._ascending
-        return order[np.searchsorted(ascending, seeds)]
+        places: np.ndarray = order[np.searchsorted(ascending, seeds)] // self.per_image
+        return places

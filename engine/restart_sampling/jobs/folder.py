@@ -20,7 +20,7 @@ from .lock import WORKERS, FolderLock, held
 from .manifest import Line, Manifest
 from .parts import FOLDER as PARTS
 from .parts import Parts, part_files
-from .record import SAMPLES, checked, edited, seal, short
+from .record import SAMPLES, checked, edited, other_inputs, seal, short
 from .shards import Shard, check_number
 
 SUBFOLDERS_FROM = 10_000  # seeds: above it, a format with a file for each seed puts them into subfolders
@@ -65,6 +65,8 @@ class JobFolder:
                 + (f"--format {either(others)}, or " if others else "")
                 + "other --pixels"
             )
+        if why := format.unfit(record):
+            raise OutputError(f"--format {format.name} {why}; choose another --format")
         seeds = parse_seeds(record["seeds"])
         if not os.path.exists(path):
             self._check_space(len(seeds) * (bytes_per_sample + format.bytes_per_image))
@@ -75,6 +77,7 @@ class JobFolder:
             self.resumed = self._claim(record, overwrite)
             self.definition, self.manifest = read_job(path, rank)
             self.samples = self._samples()
+            self._index()
             self.parts = Parts(path, self.tag, self.definition.identity)
             self.sweep()
             left = len(self.definition.seeds) - self.finished_seeds()
@@ -127,6 +130,12 @@ class JobFolder:
         except OSError as error:
             raise OutputError(f"cannot use folder {samples}: {error.strerror or error}") from error
         return samples
+
+    def _index(self) -> None:
+        """Write the files that belong to no shard, where they are not there or the job has grown."""
+        index, record = self.definition.format.index, self.definition.record
+        if index is not None and index.fault(self.samples, record):
+            index.write(self.samples, record, self.tag)
 
     def _write(self, record: dict[str, Any]) -> None:
         record = seal(record)
@@ -220,7 +229,7 @@ def _merge(there: Definition, record: dict[str, Any]) -> dict[str, Any]:
         for value in [record.get(name)]
         if there.record.get(name) != value
     ]
-    differ += edited(there.record, record)
+    differ += [*edited(there.record, record), *other_inputs(there.record, record)]
     if differ:
         raise OutputError(
             f"the folder holds another job: {'; '.join(_details(there, record, differ))}; choose another folder, or "
@@ -268,19 +277,29 @@ def _remove(folder: Path) -> None:
     for _, path in part_files(folder):
         path.unlink(missing_ok=True)
     flush_folder(folder)
-    samples, folders = folder / definition.samples, {folder / definition.samples}
+    samples, folders, options = folder / definition.samples, {folder / definition.samples}, definition.options
     for shard in definition.shards:
         line = manifest.lines.get(shard.index)
         seeds = [*shard.seeds, *(_named(line, definition.shards.size) if line else ())]
-        for name in definition.format.files(shard, seeds, definition.subfolders):
-            (samples / name).unlink(missing_ok=True)
-            folders.add((samples / name).parent)
+        for name in definition.format.files(shard, seeds, options):
+            _unlink(samples / name, folders)
         (folder / "sheets" / f"{shard.name}.png").unlink(missing_ok=True)
+    for name in () if definition.format.index is None else definition.format.index.names(definition.record):
+        _unlink(samples / name, folders)
     for path in [*sorted(folders, reverse=True), folder / "sheets", folder / PARTS]:  # subfolders first
         if path != folder and path.is_dir() and not any(path.iterdir()):
             path.rmdir()
     for name in ("grid.png", "preview.png", "log.jsonl", "run.json"):
         (folder / name).unlink(missing_ok=True)
+
+
+def _unlink(path: Path, folders: set[Path]) -> None:
+    """Remove a file, and add the folders that it lies in to `folders`, up to one that is there already."""
+    path.unlink(missing_ok=True)
+    parent = path.parent
+    while parent not in folders:
+        folders.add(parent)
+        parent = parent.parent
 
 
 def _named(line: Line, size: int) -> Seeds:

@@ -6,6 +6,7 @@ r"""A job from start to end: folder, workers, progress. The command `generate` i
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 from collections.abc import Callable, Sequence
@@ -26,7 +27,8 @@ from ..sampler.seeds import Seeds, parse_seeds
 from .decoding import Decoding
 from .edits import Edits
 from .folder import JobFolder
-from .formats.registry import DEFAULT, VERSION
+from .formats.registry import DEFAULT, VERSION, storage
+from .inputs.inputs import Inputs
 from .local_worker import LocalWorker
 from .pipeline import KEEP_SECONDS, Result, explain
 from .progress import Display
@@ -38,6 +40,7 @@ from .sheets import Sheets
 from .signals import Stop
 from .workers import Worker
 
+PIPELINE = {"pipeline": "told", "config_path": "config"}  # entries of run.json that `rs.load` notes of a pipeline
 OPTIONS = {"backend": "auto", "graph": "auto", "compile": "auto", "dtype": "fp32", "device": None}
 
 
@@ -65,7 +68,7 @@ class Workers(Protocol):
 def run_job(
     denoiser: Denoiser,
     plan: Plan,
-    seeds: Seeds | str,
+    seeds: Seeds | str | None,
     out: Path,
     *,
     model: str | None = None,
@@ -97,11 +100,15 @@ def run_job(
     paste: str | None = None,
     decode: str | Path | None = None,
     decode_batch: int = DECODE_MOST,
+    inputs: Inputs | None = None,
+    encoding: str | None = None,
+    quality: int | None = None,
+    metadata: str | Sequence[str] | None = None,
 ) -> list[int]:
     """Draw a job into `out`, or go on with it; return the seeds that have no image because they are not finite.
 
     Args:
-        denoiser, plan, seeds: what is drawn.
+        denoiser, plan, seeds: what is drawn; with inputs seeds are None, since the inputs say which there are.
         out: the job's folder.
         model: what run.json calls the model, by default the denoiser's name.
         guide: likewise its guide.
@@ -125,14 +132,20 @@ def run_job(
         start, known, mask: images that the samples begin with, keep, and keep them by, as of `Sampler.run`: files,
             arrays or tensors, one for all or one for each seed in order, see images.py.
         strength, sigma, paste: where a run from `start` begins, and the noise of the known image, as of `Sampler.run`.
-        decode: the folder of the VAE that decodes the latents, or of its pipeline; None writes samples as they are.
+        decode: the folder of the VAE that decodes the latents, or of its pipeline; None writes samples as they are, but
+            for 8-bit pixels of a pipeline that was loaded from a folder, whose own VAE it is then.
         decode_batch: latents that are decoded at once, 1 to 4, beside the sampler.
+        inputs: prompts or conditions, and how many samples of each, see inputs/inputs.py.
+        encoding, quality: of the pictures, by default those of the format.
+        metadata: what is stored with each picture: "text" in it, "json" beside it, or both.
 
     Raises:
         OutputError: the folder holds another job or cannot be used (nothing was drawn), or a write failed (what is
             finished is whole, and the same call goes on from there).
     """
-    seeds, worker = parse_seeds(seeds), worker or Worker()
+    if (seeds is None) == (inputs is None):
+        raise RestartValueError("give seeds, or inputs, which say which seeds there are")
+    seeds, worker = parse_seeds(seeds) if inputs is None else inputs.seeds, worker or Worker()
     display = display or Display(plain_console(quiet=True))
     chosen = OPTIONS | (options or {})
     workers = integer("workers", workers, 1, error=RestartValueError)
@@ -145,20 +158,38 @@ def run_job(
             "pixels='float32' (--pixels float32) and a format that holds floats"
         )
     given = {"start": start, "strength": strength, "sigma": sigma, "known": known, "mask": mask, "paste": paste}
-    edits = Edits.read(given, seeds, denoiser.shape)
-    if decode is None and pixels == "uint8" and (denoiser.info.get("encoder") or {}).get("kind") == "vae":
+    edits = Edits.read(given, seeds, denoiser.shape, 1 if inputs is None else inputs.per_input)
+    if decode is None and pixels == "uint8":
+        decode = denoiser.info.get("vae")  # of a pipeline's folder
+    latent = (denoiser.info.get("encoder") or {}).get("kind") == "vae" or denoiser.info.get("latent")
+    if decode is None and pixels == "uint8" and latent:
         raise OutputError(
             f"samples of {denoiser.name!r} are latents; give the folder of their VAE as decode (--decode FOLDER) for "
             "images, or pixels='float32' (--pixels float32) and a format that holds floats for the latents"
         )
     decoding = None if decode is None else Decoding.read(decode, denoiser, decode_batch)
+    shape = denoiser.shape if decoding is None else decoding.shape
+    stored = storage(
+        format, format_version, pixels, encoding, quality, metadata, shape=shape, classes=denoiser.label_dim > 0
+    )
     by: Workers
     if in_this_process(workers, address):
         most = max(1, min(batch, len(seeds)))  # no lanes beyond the number of samples
-        by = LocalWorker(denoiser, plan, most, chosen, label, pixels, display, keep_seconds, edits, decoding)
+        by = LocalWorker(denoiser, plan, most, chosen, label, pixels, display, keep_seconds, edits, decoding, inputs)
     else:
         by = RayWorkers(
-            denoiser, plan, batch, chosen, label, load, workers, address, keep_seconds, edits=edits, decoding=decoding
+            denoiser,
+            plan,
+            batch,
+            chosen,
+            label,
+            load,
+            workers,
+            address,
+            keep_seconds,
+            edits=edits,
+            decoding=decoding,
+            inputs=inputs,
         )
     record = {
         "program": f"restart-sampling {__version__}",
@@ -166,8 +197,9 @@ def run_job(
         "model": model or denoiser.name,
         "model_path": _path(denoiser, model),
         **_guide(denoiser, guide),
+        **{name: denoiser.info[key] for name, key in PIPELINE.items() if key in denoiser.info},
         **weights_of(denoiser),
-        "plan": plan.config.to_dict(),
+        "plan": json.loads(json.dumps(plan.config.to_dict())),  # as run.json has it, to be compared with it
         "plan_digest": plan.digest,
         "nfe": by.plan.nfe,
         "notes": list(by.plan.notes),
@@ -183,11 +215,13 @@ def run_job(
         "format": format,
         "format_version": format_version,
         "pixels": pixels,
+        **stored,
         "shard_size": shard_size,
         "noise": SCHEME,
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         **({} if edits is None else edits.record()),
         **({} if decoding is None else decoding.record()),
+        **({} if inputs is None else inputs.record()),
     }
     numel = denoiser.numel if decoding is None else math.prod(decoding.shape)
     per_sample = numel * (4 if pixels == "float32" else 1)
@@ -206,6 +240,8 @@ def run_job(
         raise explain(error, out) from error
     finally:
         folder.close()
+        if inputs is not None:
+            inputs.source.close()
 
 
 def called(denoiser: Denoiser) -> str:

@@ -7,9 +7,9 @@ r"""Images that a job is given: what it begins with, keeps, or masks with.
 | .npy, or .npz with `arr_0`, `images` or one array | [C, H, W] for all samples, [n, C, H, W] with one for each seed |
 | an array or a tensor | likewise |
 
-Bytes become x / 127.5 − 1, as they do where a network is trained; floats stay as they are. A .npy is read batch by
-batch, so it may be larger than the memory. A mask is grey: white (255, 1.0, True) is free and black is kept. A byte
-array may have its channels last, as `generate --format npz` writes it.
+Bytes become x / 127.5 − 1, as they do where a network is trained; floats stay as they are. A .npy and the pictures of a
+folder are read batch by batch, so they may be larger than the memory. A mask is grey: white (255, 1.0, True) is free
+and black is kept. A byte array may have its channels last, as `generate --format npz` writes it.
 
 Images are compared by the SHA-256 of their float32 values, so the same pixels in another file are the same images.
 """
@@ -17,6 +17,7 @@ Images are compared by the SHA-256 of their float32 values, so the same pixels i
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,8 +43,8 @@ class Images:
         name: what they are for: "start", "known" or "mask".
         path: the file or folder, absolute; None for an array.
         shape: of one sample.
-        array: [*shape] for all samples, or [n, *shape]; bytes, booleans or floats. That of a mask may have other
-            dimensions that stretch to these.
+        array: [*shape] for all samples, or [n, *shape]; bytes, booleans or floats, of a folder read as they are needed.
+            That of a mask may have other dimensions that stretch to these.
         each: whether there is one for each seed.
         sha256: of the float32 values.
     """
@@ -51,7 +52,7 @@ class Images:
     name: str
     path: str | None
     shape: Shape
-    array: np.ndarray = field(repr=False)
+    array: Any = field(repr=False)
     each: bool
     sha256: str
 
@@ -59,12 +60,13 @@ class Images:
         """Return those of the seeds at these places, float32 [n, *shape], or [*shape] if one serves all."""
         return self._floats(self.array[places] if self.each else self.array)
 
-    def check(self, seeds: int) -> None:
-        """Raise RestartValueError unless there is one for all or one for each of so many seeds."""
-        if self.each and len(self.array) != seeds:
+    def check(self, seeds: int, per_image: int = 1) -> None:
+        """Raise RestartValueError unless there is one for all, or one for each `per_image` of so many seeds."""
+        if self.each and len(self.array) * per_image != seeds:
+            wanted = "one for each seed in order" if per_image == 1 else f"one for each {per_image} of them in order"
             raise RestartValueError(
                 f"{self} has {len(self.array):,} images for {seeds:,} seed{'s' * (seeds != 1)}; give one for all, or "
-                "one for each seed in order"
+                f"{wanted}"
             )
 
     def __str__(self) -> str:
@@ -101,7 +103,7 @@ def read_images(name: str, given: Any, shape: Shape) -> Images:
         tensor = given.detach().cpu()
         array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     what = name if path is None else f"{name} {path}"
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, (np.ndarray, _Pictures)):
         raise RestartTypeError(f"{name} must be a file, an array or a tensor, got {shown(given)}")
     mask = name == "mask"
     if array.dtype != np.uint8 and array.dtype.kind != "f" and not (mask and array.dtype == bool):
@@ -118,14 +120,37 @@ def _again(name: str, path: str, shape: Shape, sha256: str) -> Images:
     return found
 
 
-def _file(name: str, path: Path, shape: Shape) -> np.ndarray:
+class _Pictures:
+    """The pictures of a folder as bytes [n, C, H, W], read as they are indexed, so there may be any number of them."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, name: str, files: list[Path], shape: Shape) -> None:
+        self.name, self.files, self.sample = name, files, shape
+        self.shape = (len(files), *self[0].shape)
+        self.ndim, self.size = len(self.shape), math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        if isinstance(key, int):
+            return self._read(self.files[key])
+        files = self.files[key] if isinstance(key, slice) else [self.files[i] for i in np.asarray(key).tolist()]
+        return np.stack([self._read(file) for file in files])
+
+    def _read(self, file: Path) -> np.ndarray:
+        return _picture(f"{self.name} {file}", file, self.sample, self.name == "mask")
+
+
+def _file(name: str, path: Path, shape: Shape) -> Any:
     """Return the array of a file or folder; pictures as bytes [C, H, W], or [n, C, H, W] of a folder."""
     what, suffix = f"{name} {path}", path.suffix.lower()
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES and not p.name.startswith("."))
         if not files:
             raise RestartValueError(f"{what} holds no pictures ({', '.join(PICTURES)})")
-        return np.stack([_picture(f"{name} {file}", file, shape, name == "mask") for file in files])
+        return _Pictures(name, files, shape)
     if not path.is_file():
         raise RestartValueError(f"{what}: there is no such file or folder")
     if suffix in PICTURES:
@@ -167,7 +192,7 @@ def _picture(what: str, path: Path, shape: Shape, mask: bool) -> np.ndarray:
     return np.repeat(image, channels, 0) if len(image) < channels else image
 
 
-def _placed(what: str, array: np.ndarray, shape: Shape, mask: bool) -> tuple[np.ndarray, bool]:
+def _placed(what: str, array: Any, shape: Shape, mask: bool) -> tuple[Any, bool]:
     """Return an array as [*shape] or [n, *shape], and whether it is one for each seed; a mask's may be smaller."""
     last = (*shape[1:], *shape[:1])
     for axis in (0, 1):
@@ -188,7 +213,7 @@ def _placed(what: str, array: np.ndarray, shape: Shape, mask: bool) -> tuple[np.
     return (array[0], False) if each and len(array) == 1 else (array, each)
 
 
-def _digest(what: str, array: np.ndarray, each: bool, shape: Shape, mask: bool) -> str:
+def _digest(what: str, array: Any, each: bool, shape: Shape, mask: bool) -> str:
     """Return the SHA-256 of the values as samples see them. Raises RestartValueError for values that cannot be."""
     sha256 = hashlib.sha256(repr(((len(array), *shape) if each else shape, "float32")).encode())
     for block in _blocks(array) if each else (array,):
@@ -203,7 +228,7 @@ def _digest(what: str, array: np.ndarray, each: bool, shape: Shape, mask: bool) 
     return sha256.hexdigest()
 
 
-def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+def _blocks(array: Any) -> Iterator[np.ndarray]:
     return (array[start : start + BLOCK] for start in range(0, len(array), BLOCK))
 
 

@@ -24,6 +24,8 @@ from ..common.errors import OutputError, SeedError
 from ..common.lazy import moved_names
 from ..sampler.seeds import Seeds, parse_seeds
 from .formats.base import Format
+from .formats.options import ENTRIES as STORED
+from .formats.options import Options
 from .formats.registry import find
 from .manifest import Manifest
 from .parts import saved
@@ -34,7 +36,8 @@ from .shards import Shards
 # What makes two runs the same job. Everything else (batch, device, backend, workers) changes no noise.
 # What only some jobs have does too, see `Definition.identity`.
 SAME = ("model_sha256", "plan", "class", "dtype", "format", "pixels", "shard_size", "noise")
-SOMETIMES = ("guide_sha256", "guide_null", "vae_sha256")  # likewise, where there is a guide or a decoder
+# Likewise, where there is a guide, a decoder or a pipeline, or pictures are stored in another way than the default.
+SOMETIMES = ("guide_sha256", "guide_null", "vae_sha256", "pipeline", *STORED)
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Definition:
             raise OutputError(f"{folder} does not hold a run (there is no run.json)")
         try:
             definition = cls(read_record(path))
-            _ = definition.format
+            _ = definition.format, definition.options
         except OutputError as error:
             raise OutputError(f"{folder} does not hold a run ({error})") from None
         return definition
@@ -82,9 +85,9 @@ class Definition:
         return find(self.record["format"], self.record["format_version"])
 
     @property
-    def subfolders(self) -> bool:
-        """Whether the files of each thousand seeds have a folder of their own."""
-        return bool(self.record["subfolders"])
+    def options(self) -> Options:
+        """How the format stores the samples."""
+        return Options.of(self.record)
 
     @property
     def samples(self) -> str:
@@ -95,7 +98,7 @@ class Definition:
     def identity(self) -> str:
         """A digest of what makes two runs the same job."""
         same = [self.record.get(name) for name in SAME]
-        same += [self.record[name] for name in ("edits", *SOMETIMES) if name in self.record]
+        same += [self.record[name] for name in ("edits", "inputs", *SOMETIMES) if name in self.record]
         text = json.dumps(same, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -124,8 +127,8 @@ def read_job(folder: Path, rank: int = 0) -> tuple[Definition, Manifest]:
     definition, manifest = Definition.read(folder), Manifest.read(folder, rank)
     shards, strange = definition.shards, []
     manifest.choose(shards)
-    for index, line in manifest.lines.items():
-        seeds = shards[index].seeds
+    for index in sorted(manifest.lines):  # two writers append in no order
+        line, seeds = manifest.lines[index], shards[index].seeds
         if line.seeds != str(seeds) and not _within(line.seeds, seeds):
             strange.append(index)
     if strange and definition.record["job_digest"] is None:

@@ -11,6 +11,7 @@ from .decoding import Decoding
 from .edits import Edits
 from .folder import JobFolder
 from .formats.base import ShardData, Written
+from .inputs.inputs import Inputs
 from .manifest import Line
 from .pipeline import Pipeline, Result
 from .progress import Display
@@ -23,7 +24,7 @@ class LocalWorker:
     """Draws this worker's shards in this process.
 
     Args:
-        denoiser, plan, batch, options, label, pixels, edits, decoding: as `SamplerSource` takes them.
+        denoiser, plan, batch, options, label, pixels, edits, decoding, inputs: as `SamplerSource` takes them.
         display: what progress and failures are shown on.
         keep_seconds: least seconds between two saves of an unfinished shard.
 
@@ -45,9 +46,10 @@ class LocalWorker:
         keep_seconds: float,
         edits: Edits | None = None,
         decoding: Decoding | None = None,
+        inputs: Inputs | None = None,
     ) -> None:
         self.source = SamplerSource(
-            denoiser, plan, batch, options, label, pixels, display.event, display.row, edits, decoding
+            denoiser, plan, batch, options, label, pixels, display.event, display.row, edits, decoding, inputs
         )
         self.digest, self.keep_seconds = plan.digest, keep_seconds
         # The sampler itself is not stored here: one that did not fit into memory must be free to go.
@@ -56,18 +58,28 @@ class LocalWorker:
 
     def draw(self, folder: JobFolder, display: Display, stop: Stop, sheets: Sheets) -> Result:
         """Draw the unfinished shards of this worker."""
-        definition = folder.definition
+        definition, options = folder.definition, folder.definition.options
 
         def write(data: ShardData) -> Written:
-            return definition.format.write(folder.samples, data, definition.subfolders, folder.tag)
+            return definition.format.write(folder.samples, data, options, folder.tag)
 
         def done(line: Line, data: ShardData, before: int) -> None:
             sheets.add(data)
             folder.finish(line)  # last: from here on the shard is finished
             display.shard(line, before)
 
+        inputs = self.source.inputs
         pipeline = Pipeline(
-            self.source, write, done, self.digest, stop, display.samples, folder.parts, self.keep_seconds
+            self.source,
+            write,
+            done,
+            self.digest,
+            stop,
+            display.samples,
+            folder.parts,
+            self.keep_seconds,
+            None if inputs is None else inputs.follow,
+            None if inputs is None else inputs.facts,
         )
         try:
             return pipeline.run(folder.todo())

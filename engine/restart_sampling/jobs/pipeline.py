@@ -19,7 +19,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from typing import Protocol
 from ..common.errors import OutputError
 from ..common.marks import mark
 from ..sampler.seeds import Seeds
-from .collect import Drawn, OpenShard, batches, sort_in
+from .collect import Drawn, Facts, OpenShard, batches, sort_in
 from .formats.base import ShardData, Written
 from .manifest import Line
 from .parts import Parts
@@ -88,6 +88,8 @@ class Pipeline:
         progress: called with the number of samples of every batch.
         parts: where shards that are not finished are saved; None saves nothing.
         keep_seconds: least seconds between two saves of a shard.
+        follow: called when a shard is begun with what is drawn next: its seeds, and then those of the shard after it.
+        facts: returns what formats store of each of some seeds besides; called in a writer thread.
     """
 
     def __init__(
@@ -100,7 +102,11 @@ class Pipeline:
         progress: Callable[[int], None] | None = None,
         parts: Parts | None = None,
         keep_seconds: float = KEEP_SECONDS,
+        follow: Callable[[Iterator[int]], None] | None = None,
+        facts: Facts | None = None,
     ) -> None:
+        self.follow, self.facts = follow, facts
+        self.ahead: Shard | None = None  # the shard after the last one that was begun
         self.source, self.write, self.done, self.plan, self.stop = source, write, done, plan, stop
         self.progress, self.parts, self.keep_seconds = progress, parts, keep_seconds
         self.result, self.lock = Result(), threading.Lock()
@@ -118,7 +124,7 @@ class Pipeline:
         self.saver = ThreadPoolExecutor(1, "restart-saver")  # one thread: the pieces of a shard are appended in order
         before: Drawn | None = None  # its pixels are copied to the host while the next batch is drawn
         try:
-            for seeds in batches(iter(todo), self._open, lambda: self.source.batch):
+            for seeds in batches(self._looking_ahead(todo), self._open, lambda: self.source.batch):
                 drawn = self.source.draw(seeds)
                 before, ready = drawn, before
                 if ready is not None:
@@ -135,10 +141,21 @@ class Pipeline:
             self.result.seconds = time.perf_counter() - started
         return self.result
 
+    def _looking_ahead(self, todo: Iterable[Shard]) -> Iterator[Shard]:
+        """Yield the shards, and know the one after each."""
+        shards = iter(todo)
+        self.ahead = next(shards, None)
+        while (shard := self.ahead) is not None:
+            self.ahead = next(shards, None)
+            yield shard
+
     def _open(self, shard: Shard) -> Seeds:
         """Begin to collect a shard, with what is saved of it; return the seeds that are left."""
         self.opened.append(OpenShard(shard, [] if self.parts is None else self.parts.load(shard.index, shard.seeds)))
-        return self.opened[-1].left
+        left = self.opened[-1].left
+        if self.follow is not None:
+            self.follow(itertools.chain(left, () if self.ahead is None else self.ahead.seeds))
+        return left
 
     def _collect(self, drawn: Drawn) -> None:
         """Add a batch to its shards, hand over those that are complete, save the one that is not if it is time."""
@@ -181,7 +198,7 @@ class Pipeline:
             raise
 
     def _publish(self, shard: OpenShard) -> None:
-        data = shard.data(self.plan)
+        data = shard.data(self.plan, self.facts)
         with mark("write"):
             written = self.write(data)
         line = Line(

@@ -15,6 +15,7 @@ from ..plan.plan import Plan
 from .decoding import Decoding
 from .edits import Edits
 from .formats.base import ShardData, Written
+from .inputs.inputs import Inputs
 from .job import Definition
 from .lock import WORKERS, worker_lock
 from .manifest import Line
@@ -40,6 +41,7 @@ class Engine:
         keep_seconds: least seconds between two saves of an unfinished shard.
         edits: of the job; images from files are pickled by their paths.
         decoding: of the job; its VAE is opened in the actor.
+        inputs: how the actor reads the job's inputs, of `Inputs.read`; None without inputs.
     """
 
     load: Callable[[], Denoiser]
@@ -52,6 +54,7 @@ class Engine:
     keep_seconds: float = KEEP_SECONDS
     edits: Edits | None = None
     decoding: Decoding | None = None
+    inputs: dict[str, Any] | None = None
 
 
 class StopFile(Stop):
@@ -85,8 +88,9 @@ class Actor:
         else:
             torch.set_num_threads(engine.threads)
         pixels = self.definition.record["pixels"]
+        denoiser = engine.load()
         self.source = SamplerSource(
-            engine.load(),
+            denoiser,
             self.plan,
             engine.batch,
             options,
@@ -94,11 +98,13 @@ class Actor:
             pixels,
             edits=engine.edits,
             decoding=engine.decoding,
+            inputs=None if engine.inputs is None else Inputs.again(denoiser, engine.inputs),
         )
         self.tag = f"w{self.lock.path.name}"
         self.drawing = self.lock.path.with_name(self.lock.path.name + DRAWING)
         self.stop = StopFile(self.folder)
         self.samples = self.folder / self.definition.samples
+        self.options = self.definition.options  # how the files are written
         self.parts = Parts(self.folder, self.tag, self.definition.identity)
         self.keep_seconds = engine.keep_seconds
 
@@ -113,10 +119,19 @@ class Actor:
             drawn_before.append(before)
 
         def write(data: ShardData) -> Written:
-            return self.definition.format.write(self.samples, data, self.definition.subfolders, self.tag)
+            return self.definition.format.write(self.samples, data, self.options, self.tag)
 
+        inputs = self.source.inputs
         pipeline = Pipeline(
-            self.source, write, done, self.plan.digest, self.stop, parts=self.parts, keep_seconds=self.keep_seconds
+            self.source,
+            write,
+            done,
+            self.plan.digest,
+            self.stop,
+            parts=self.parts,
+            keep_seconds=self.keep_seconds,
+            follow=None if inputs is None else inputs.follow,
+            facts=None if inputs is None else inputs.facts,
         )
         try:
             self.drawing.touch()

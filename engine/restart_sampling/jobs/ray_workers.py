@@ -36,6 +36,7 @@ from .decoding import Decoding
 from .edits import Edits
 from .folder import JobFolder
 from .formats.base import ShardData
+from .inputs.inputs import Inputs
 from .lock import WORKERS, held
 from .manifest import Line
 from .parts import part_files
@@ -59,7 +60,7 @@ class RayWorkers:
         address: of a Ray cluster; None starts Ray on this machine, and stops it again.
         keep_seconds: least seconds between two saves of an unfinished shard.
         hang_seconds: give up when no shard was finished for so long.
-        edits, decoding: of the job.
+        edits, decoding, inputs: of the job.
 
     Attributes:
         plan, device, ran, notes: as `LocalWorker` has them.
@@ -84,7 +85,9 @@ class RayWorkers:
         hang_seconds: float = HANG_SECONDS,
         edits: Edits | None = None,
         decoding: Decoding | None = None,
+        inputs: Inputs | None = None,
     ) -> None:
+        self.inputs = inputs
         self.ray = _ray()
         self.recipe, self.batch, self.options, self.label = plan.config.to_dict(), batch, options, label
         self.load, self.workers, self.address = load or partial(_same, denoiser), workers, address
@@ -118,6 +121,7 @@ class RayWorkers:
             self.keep_seconds,
             self.edits,
             self.decoding,
+            None if self.inputs is None else dict(self.inputs.asked),
         )
         actors = _Actors(folder.path)
         actors.forget()

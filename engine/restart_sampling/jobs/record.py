@@ -14,10 +14,27 @@ sealed too:
                   one for each seed
     edit_files    where the images were
 
+A job whose pictures are not stored as its format does by default has up to three entries more, all of them sealed:
+
+    encoding, quality    of the pictures (formats/encodings/)
+    metadata             what is stored with each picture, a list of "text" and "json"
+
+Where the samples are a grid (formats/fields.py), "grid", which is sealed too, has the shape of a sample and whether
+samples have classes.
+
+A diffusers pipeline from the disk has one entry more, which is sealed too, and if its weights are in a single file
+config_path, the folder beside it:
+
+    pipeline      what it was loaded with: prompt, negative_prompt, height, width, variant and the like, dtype of its
+                  weights, and of a tensor its SHA-256
+
 A network with a guide (models/guided.py) has four entries more, of which "guide_null" is then sealed too:
 
     guide, guide_path, guide_sha256     as model, model_path and model_sha256
     guide_null                          whether the guide is told the nulls
+
+A job that draws from prompts or conditions (inputs/inputs.py) has "inputs", which is then sealed too, and "input_file",
+where their file was.
 
 Entries that decide nothing about the samples (batch, device, paths) may be edited. Older folders have no
 job_digest, and are checked by everything else. The weights are not sealed: they are compared with the model itself.
@@ -36,6 +53,9 @@ from ..common.checks import is_count, is_number
 from ..common.errors import OutputError, RestartError
 from ..common.strict_json import loads
 from ..sampler.seeds import Seeds, parse_seeds
+from .formats.encodings.registry import ENCODINGS
+from .formats.options import ENTRIES as STORED
+from .formats.options import METADATA
 from .shards import LARGEST, Shards, check_number
 
 SAMPLES = "samples"  # the folder of the samples in a job's folder
@@ -94,8 +114,50 @@ def _edits(value: Any) -> bool:
     )
 
 
+def _grid(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and set(value) == {"shape", "classes"}
+        and isinstance(value["shape"], list)
+        and 0 < len(value["shape"]) <= 32
+        and all(is_count(n, LARGEST) and n > 0 for n in value["shape"])
+        and isinstance(value["classes"], bool)
+    )
+
+
+def _metadata(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and value == [name for name in METADATA if name in value]
+
+
 def _files(value: Any) -> bool:
     return isinstance(value, dict) and all(name in IMAGES and _text(path) for name, path in value.items())
+
+
+def _inputs(value: Any) -> bool:
+    """Whether an entry is one of `Inputs.record`, and its numbers are those of the seeds."""
+    if not isinstance(value, dict) or value.get("kind") not in ("prompts", "conditions", "images"):
+        return False
+    names = {"kind", "sha256", "count", "per_input", "first", "same_seeds"}
+    texts = {"column", "negative"} if value["kind"] == "prompts" else set()
+    return (
+        names <= set(value) <= names | texts
+        and _digits(64).fits(value["sha256"])
+        and all(is_count(value[name], 2**63) for name in ("count", "per_input", "first"))
+        and min(value["count"], value["per_input"]) > 0
+        and isinstance(value["same_seeds"], bool)
+        and all(isinstance(value[name], str) for name in texts & set(value))
+    )
+
+
+def _pipeline(value: Any) -> bool:
+    def fits(item: Any) -> bool:
+        if isinstance(item, list):
+            return bool(item) and all(isinstance(text, str) for text in item)
+        if isinstance(item, dict):
+            return set(item) == {"sha256"} and _digits(64).fits(item["sha256"])
+        return item is None or isinstance(item, (str, bool)) or is_number(item)
+
+    return isinstance(value, dict) and all(name.isidentifier() and fits(item) for name, item in value.items())
 
 
 TEXT = Entry(_text, "text of 1 to 4096 characters")
@@ -107,6 +169,8 @@ ENTRIES = {
     "guide_path": _optional(TEXT, LEFT_OUT),
     "guide_sha256": _optional(_digits(64), LEFT_OUT),
     "guide_null": Entry(lambda value: isinstance(value, bool), "true or false", LEFT_OUT),
+    "pipeline": Entry(_pipeline, "an object of texts, numbers and SHA-256", LEFT_OUT),
+    "config_path": TEXT._replace(default=LEFT_OUT),
     "plan": Entry(lambda value: isinstance(value, dict), "an object"),
     "plan_digest": _digits(12),
     "nfe": _integer(1, 10_000_000),
@@ -120,6 +184,8 @@ ENTRIES = {
     "vae_sha256": _digits(64)._replace(default=LEFT_OUT),
     "vae_folder": TEXT._replace(default=LEFT_OUT),
     "decode_batch": _integer(1, DECODE_MOST)._replace(default=LEFT_OUT),
+    "inputs": Entry(_inputs, "an object of kind, sha256, count, per_input, first and same_seeds", LEFT_OUT),
+    "input_file": TEXT._replace(default=LEFT_OUT),
     "batch": _integer(1, LARGEST),
     "device": _optional(TEXT),
     "dtype": TEXT,
@@ -130,6 +196,12 @@ ENTRIES = {
     "format_version": _integer(1, 1000)._replace(default=1),
     "pixels": TEXT,
     "shard_size": _integer(1, LARGEST),
+    "encoding": Entry(
+        lambda value: isinstance(value, str) and value in ENCODINGS, f"one of {', '.join(ENCODINGS)}", LEFT_OUT
+    ),
+    "quality": _integer(1, 100)._replace(default=LEFT_OUT),
+    "grid": Entry(_grid, "an object of shape (sizes) and classes (true or false)", LEFT_OUT),
+    "metadata": Entry(_metadata, f"a list of {' and '.join(METADATA)}", LEFT_OUT),
     "samples": Entry(lambda value: value in ("", SAMPLES), f"{SAMPLES!r}, or left out for samples beside run.json", ""),
     "subfolders": Entry(lambda value: isinstance(value, bool), "true or false"),
     "noise": TEXT,
@@ -185,7 +257,8 @@ def seal(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sealed(record: Mapping[str, Any]) -> tuple[str, ...]:
-    return (*SEALED, *(name for name in ("edits", "guide_null", "vae_sha256") if name in record))
+    some = ("edits", "guide_null", "vae_sha256", "inputs", "pipeline", *STORED)
+    return (*SEALED, *(name for name in some if name in record))
 
 
 def digest(value: Any) -> str:
@@ -211,6 +284,22 @@ def _edit(name: str, value: Any) -> str:
     if name in IMAGES:
         return f"the image with SHA-256 {value[:12]}…"
     return f"for {' and '.join(value)}" if isinstance(value, list) else str(value)
+
+
+def other_inputs(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Return in which entries the inputs of two records differ, each in words."""
+    old, new = there.get("inputs"), here.get("inputs")
+    if old == new:
+        return []
+    if old is None or new is None:
+        return [f"it draws {'from ' + old['kind'] if old else 'without inputs'} there and not here"]
+    if old["kind"] == new["kind"] and old["sha256"] != new["sha256"]:
+        return [f"the {new['kind']} in {here.get('input_file')} are not those that the run began with"]
+    return [
+        f"{name} of the inputs is {short(old.get(name))} there and {short(new.get(name))} here"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
 
 
 def seeds_of(record: Mapping[str, Any]) -> Seeds:

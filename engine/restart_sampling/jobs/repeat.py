@@ -18,7 +18,7 @@ from .record import DECODE_MOST, IMAGES, read
 # What a run may be repeated with, beside its edits.
 OPTIONS = ("seeds", "batch", "dtype", "backend", "device", "graph", "compile")
 WEIGHTS = ("model_sha256", "guide_sha256", "guide_null", "vae_sha256")
-LAYOUT = ("format", "pixels", "shard_size", "format_version")
+LAYOUT = ("format", "pixels", "shard_size", "format_version", "encoding", "quality", "metadata")
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,13 @@ class Recorded:
         weights: model_sha256, with a guide guide_sha256 and guide_null, as `weights_of` gives them, and with a decoder
             vae_sha256.
         plan: the plan.
-        layout: format, pixels, shard_size and format_version of the files.
+        layout: format, pixels, shard_size and format_version of the files, and encoding, quality and metadata as far as
+            they are not the defaults.
         edits: start, known and mask as paths of their images, strength, sigma and paste, as far as the run has them.
-        sha256: of the pixels of the images, by name.
+        sha256: of the pixels of the images, by name, and of the "inputs".
         decoding: decode, the folder of the VAE, and decode_batch; empty where the samples are not decoded.
+        inputs: options of the inputs, as the command line has them; empty without any.
+        pipeline: of a diffusers pipeline: what it was loaded with, as `rs.load` takes it; else empty.
     """
 
     options: dict[str, Any]
@@ -43,6 +46,8 @@ class Recorded:
     edits: dict[str, Any]
     sha256: dict[str, str]
     decoding: dict[str, Any]
+    inputs: dict[str, Any]
+    pipeline: dict[str, Any]
 
 
 def recorded(
@@ -51,6 +56,8 @@ def recorded(
     images: Mapping[str, Path] | None = None,
     guide: str | None = None,
     decode: Path | None = None,
+    inputs: Mapping[str, Path] | None = None,
+    config: Path | None = None,
 ) -> Recorded:
     """Return the run that a run.json records.
 
@@ -60,6 +67,8 @@ def recorded(
         images: replace the paths of its images, by name.
         guide: replaces the path of its guide's weights.
         decode: replaces the folder of its VAE.
+        inputs: replaces the file of its inputs, {"prompts": …} or {"conditions": …}.
+        config: replaces the folder of a pipeline whose weights are in a single file.
 
     Raises:
         OutputError: the file cannot be read, or is not as a run wrote it.
@@ -85,8 +94,53 @@ def recorded(
         if name not in sha256:
             raise ConfigError(f"the run of {path} has no {name} image; leave out --{name}")
     edits |= {name: _image(name, record, path, (images or {}).get(name)) for name in sha256}
-    layout = {name: record[name] for name in LAYOUT}
-    return Recorded(options, weights, plan, layout, edits, sha256, _decoding(record, path, decode))
+    if "inputs" in record:
+        sha256["inputs"] = record["inputs"]["sha256"]
+    layout = {name: record[name] for name in LAYOUT if name in record}
+    return Recorded(
+        options,
+        weights,
+        plan,
+        layout,
+        edits,
+        sha256,
+        _decoding(record, path, decode),
+        _inputs(record, path, inputs or {}),
+        _pipeline(record, path, config),
+    )
+
+
+def _inputs(record: dict[str, Any], path: Path, given: Mapping[str, Path]) -> dict[str, Any]:
+    """Return the options of a record's inputs, whose file is the one that was given, or where it was."""
+    entry = record.get("inputs")
+    for name in given:
+        if entry is None or entry["kind"] != name:
+            raise ConfigError(f"the run of {path} draws from no {name}; leave out --{name}")
+    if entry is None:
+        return {}
+    names = {"column": "prompt_column", "per_input": "per_input", "first": "first_seed"}
+    found: dict[str, Any] = {to: entry[name] for name, to in names.items() if name in entry}
+    found["same_seeds"] = entry["same_seeds"]
+    kind = entry["kind"]
+    if kind == "images":  # which are among the edits
+        return found
+    where = str(given[kind]) if kind in given else record.get("input_file")
+    if where is None or (kind not in given and not os.path.exists(where)):
+        raise ConfigError(f"the {kind} of {path} are not at {where}; say with --{kind} where they are now")
+    return {**found, kind: Path(where)}
+
+
+def _pipeline(record: dict[str, Any], path: Path, given: Path | None) -> dict[str, Any]:
+    """Return what the pipeline of a record was loaded with, its folder `config` where it is now."""
+    found, config = dict(record.get("pipeline", {})), record.get("config_path")
+    if config is None:
+        if given is not None:
+            raise ConfigError(f"the run of {path} needs no folder beside its weights; leave out --config")
+    else:
+        found["config"] = Path(config) if given is None else given
+    if digests := [name for name, value in found.items() if isinstance(value, dict)]:
+        raise ConfigError(f"the pipeline of {path} was loaded with tensors ({', '.join(digests)}), which no file holds")
+    return found
 
 
 def _decoding(record: dict[str, Any], path: Path, given: Path | None) -> dict[str, Any]:
@@ -138,7 +192,7 @@ def _model(record: dict[str, Any], path: Path, which: str, given: str | None) ->
     folder = path.absolute().parent
     places = [Path(record.get(f"{which}_path") or name), Path(name).expanduser()]
     places += [above / name for above in (folder, *folder.parents)]  # `name` itself if it is absolute
-    found = next((place for place in places if os.path.isfile(place)), None)
+    found = next((place for place in places if os.path.isfile(place) or (place / "model_index.json").is_file()), None)
     if found is None:
         raise ConfigError(f"the {which} of {path} is not at {places[0]}; say with --{which} where it is now")
     return str(found)

@@ -25,6 +25,7 @@ from ..sampler.seeds import Seeds
 from .collect import Drawn
 from .decoding import Decoding, DecodingThread
 from .edits import Edits
+from .inputs.inputs import Inputs
 from .pixels import HostRing
 
 SMALLEST = 8
@@ -43,6 +44,7 @@ class SamplerSource:
         callback: called by the sampler after every evaluation, for progress within a batch.
         edits: of the job: what its samples begin with and keep.
         decoding: of the job: what decodes its latents; None keeps the samples as they are drawn.
+        inputs: of the job: what each sample is told, and which noise it has.
 
     Attributes:
         runs: the plan as it runs.
@@ -60,7 +62,9 @@ class SamplerSource:
         callback: Callable[[Progress], None] | None = None,
         edits: Edits | None = None,
         decoding: Decoding | None = None,
+        inputs: Inputs | None = None,
     ) -> None:
+        self.inputs = inputs
         self.denoiser, self.plan, self.label, self.pixels, self.edits = denoiser, plan, label, pixels, edits
         self.options, self.note, self.callback = options, note, callback
         batch = integer("batch_size", batch, 1, error=RestartValueError)
@@ -138,13 +142,20 @@ class SamplerSource:
         missing = SMALLEST - n if sampler.device.type == "cpu" else 0
         if missing > 0:
             seeds = torch.cat([seeds, seeds[-1:].expand(missing)])
-        edits = {} if self.edits is None else self.edits.of(seeds.numpy())
-        parts = list(sampler.iterate(seeds, self.label, callback=callback, **edits))
+        told = {} if self.edits is None else self.edits.of(seeds.numpy())
+        if self.inputs is not None:
+            told["conditions"] = self.inputs.told(seeds.numpy()) or None
+            seeds = torch.from_numpy(self.inputs.noise(seeds.numpy()))
+        parts = list(sampler.iterate(seeds, self.label, callback=callback, **told))
         order = torch.cat([part.index for part in parts]).argsort()
         x = torch.cat([part.x for part in parts])[order.to(parts[0].x.device)][:n]
         found = [part.labels for part in parts if part.labels is not None]
         labels = torch.cat(found)[order][:n].numpy() if found else None
-        return x, labels, {int(f["seed"]) for part in parts for f in part.failures}
+        bad = {int(f["seed"]) for part in parts for f in part.failures}
+        if bad and self.inputs is not None:  # whose seeds are those of the noise, which several samples may share
+            finite = torch.isfinite(x).flatten(1).all(1).cpu().numpy()
+            bad = {int(seed) for seed in values[~finite]}
+        return x, labels, bad
 
     def _fallback(self) -> Sampler:
         """Return the sampler for samples that became NaN or infinite."""

@@ -34,6 +34,7 @@ class Report:
         missing: shards that are not finished, as (number, how many of its seeds are neither written nor saved).
         broken: by shard, why its files are not what the manifest says.
         damaged: lines of manifests that cannot be read, in words.
+        index: why the files that belong to no shard are not the job's, or "".
     """
 
     seeds: int = 0
@@ -45,11 +46,12 @@ class Report:
     missing: list[tuple[int, int]] = field(default_factory=list)
     broken: dict[int, str] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
+    index: str = ""
 
     @property
     def exit_code(self) -> int:
         """0 for a whole job, 1 if something is missing, 3 if something is broken."""
-        if self.broken or self.damaged:
+        if self.broken or self.damaged or self.index:
             return 3
         return 1 if self.missing or self.nonfinite else 0
 
@@ -66,13 +68,15 @@ def verify(folder: Path, decode: int = 1) -> Iterator[tuple[Shard, Report]]:
     """
     definition, manifest = read_job(folder)
     report = Report(seeds=len(definition.seeds), damaged=manifest.damaged)
+    if (index := definition.format.index) is not None:
+        report.index = index.fault(folder / definition.samples, definition.record)
     parts = Parts(folder, "verify", definition.identity)
     in_parts = {index for index, _ in part_files(folder)}
     for shard in definition.shards:
         report.shards += 1
         line = manifest.lines.get(shard.index)
         whole = manifest.done(shard.index, shard.seeds)
-        decoded = bool(decode) and (report.shards - 1) % decode == 0
+        decoded = bool(decode) and not report.index and (report.shards - 1) % decode == 0
         why = check(folder, definition, shard, line, decoded) if line is not None else ""
         if why and whole:
             report.broken[shard.index] = why
@@ -150,7 +154,7 @@ def _names(definition: Definition, shard: Shard, line: Line) -> tuple[list[str],
     seeds = [seed for seed in parse_seeds(line.seeds) if seed not in left_out]
     if len(seeds) != line.count:
         return [], f"its line counts {line.count} images for {len(seeds)} seeds"
-    return list(definition.format.files(shard, seeds, definition.subfolders)), ""
+    return list(definition.format.files(shard, seeds, definition.options)), ""
 
 
 def _wrong_size(names: list[str], line: Line, total: int) -> str:

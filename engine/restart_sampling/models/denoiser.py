@@ -43,6 +43,7 @@ class Denoiser:
             None for diffusion, its limit D → ∞.
         conditions: what else the network is told, by name (`conditions.py`). With classes `class_labels` is the first.
         guide: the network that gives the second output of guidance, see `guided_by`; None for this network.
+        encode: returns the conditions of a prompt by name, [*shape] each; None for a network that takes no prompts.
     """
 
     network: NetworkFunction
@@ -55,6 +56,7 @@ class Denoiser:
     augmented_dim: int | None = None
     conditions: Mapping[str, Condition] = field(default_factory=dict, repr=False)
     guide: Denoiser | None = field(default=None, repr=False)
+    encode: Callable[[str], Mapping[str, Tensor]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not callable(self.network):

@@ -8,7 +8,7 @@ torch generators.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -50,10 +50,13 @@ class Runner(Protocol):
         """Return a context in which `observer` is told of every network call, and of the engine's updates."""
         ...
 
-    def draw(self, seeds: Sequence[int], class_labels: Any = None) -> tuple[Tensor, Tensor | None]:
+    def draw(
+        self, seeds: Sequence[int], class_labels: Any = None, conditions: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Return (x float32 [n, *shape] in about [−1, 1], classes int64 [n] on the CPU or None).
 
-        Without `class_labels` the class of a sample is that of its seed.
+        Without `class_labels` the class of a sample is that of its seed. Only the engine's runners take `conditions`,
+        values by name, [n, *shape] each; others raise RestartValueError.
         """
         ...
 

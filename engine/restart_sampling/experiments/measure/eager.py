@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...common.errors import RestartValueError
 from ...models.denoiser import Denoiser
 from ...plan.plan import Plan
 from ...sampler.executors import Observer, observed_network
@@ -39,8 +40,12 @@ class EagerRunner:
         """Observe as `Runner.observed` says."""
         return observed_network(self, observer)
 
-    def draw(self, seeds: Sequence[int], class_labels: Any = None) -> tuple[Tensor, Tensor | None]:
+    def draw(
+        self, seeds: Sequence[int], class_labels: Any = None, conditions: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Draw as `Runner.draw` says."""
+        if conditions:
+            raise RestartValueError("plain loops and schedulers of diffusers are told classes alone; leave them out")
         all_seeds = seed_tensor(seeds)
         labels = None
         if self.denoiser.label_dim:

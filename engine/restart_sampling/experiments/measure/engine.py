@@ -16,7 +16,7 @@ Candidates are those whose solver handles the network's process; on a flow the g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache, partial
 from typing import Any
@@ -101,7 +101,9 @@ class EngineRunner:
         """Observe as `Runner.observed` says."""
         return self.sampler.observed(observer)
 
-    def draw(self, seeds: Sequence[int], class_labels: Any = None) -> tuple[Tensor, Tensor | None]:
+    def draw(
+        self, seeds: Sequence[int], class_labels: Any = None, conditions: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Draw as `Runner.draw` says.
 
         Raises NonFiniteError if samples are NaN or infinite; its `samples` holds all x.
@@ -109,7 +111,7 @@ class EngineRunner:
         parts: list[Tensor] = []
         labels: list[Tensor | None] = []
         failures: list[dict[str, Any]] = []
-        for batch in self.sampler.iterate(seeds, class_labels):
+        for batch in self.sampler.iterate(seeds, class_labels, conditions=conditions):
             parts.append(batch.x)
             labels.append(batch.labels)
             failures += batch.failures

@@ -60,7 +60,7 @@ def _npz(file: Path) -> Iterator[Sample]:
             )
         classes = next((names[name] for name in ("arr_1", "labels") if name in names), None)
         with archive.open(names[main]) as member:
-            rows = _rows(member, f"{file}, {main}")
+            rows = array_rows(member, f"{file}, {main}")
             shape, dtype = next(rows)
             if len(shape) != 4 or dtype not in (np.uint8, np.float32):
                 raise OutputError(
@@ -73,7 +73,7 @@ def _npz(file: Path) -> Iterator[Sample]:
                 yield (row if last else _bytes(row, file)), label
 
 
-def _rows(member: IO[bytes], what: str) -> Iterator[Any]:
+def array_rows(member: IO[bytes], what: str) -> Iterator[Any]:
     """Yield (shape, dtype) of an .npy stream, then its rows."""
     shape, dtype, fortran = _header(member, what)
     if (fortran and len(shape) > 1) or not shape:
@@ -111,7 +111,7 @@ def _classes(archive: zipfile.ZipFile, name: str | None, n: int, file: Path) -> 
         while True:
             yield None
     with archive.open(name) as member:
-        rows = _rows(member, f"{file}, {name}")
+        rows = array_rows(member, f"{file}, {name}")
         shape, dtype = next(rows)
         if shape != (n,) or dtype.kind not in "iu":
             raise OutputError(f"{file}: classes are {dtype} {list(shape)} for {n:,} images; they are {n:,} integers")
@@ -120,7 +120,16 @@ def _classes(archive: zipfile.ZipFile, name: str | None, n: int, file: Path) -> 
 
 
 def _wds(file: Path) -> Iterator[Sample]:
-    """Yield the samples of a .tar. Members of one key follow each other; a key ends at the first dot of the name."""
+    """Yield the samples of a .tar."""
+    for key, members in keyed(file):
+        yield _sample(members, f"{file}, {key}")
+
+
+def keyed(file: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield (key, content by suffix) of a .tar: its pictures, arrays and classes.
+
+    Members of one key follow each other; a key ends at the first dot of the name.
+    """
     with tarfile.open(file, "r|*") as archive:
         key = ""
         members: dict[str, bytes] = {}
@@ -131,7 +140,7 @@ def _wds(file: Path) -> Iterator[Sample]:
             stem, _, suffix = name.partition(".")
             if f"{folder}/{stem}" != key:
                 if members:
-                    yield _sample(members, f"{file}, {key}")
+                    yield key, members
                 key, members = f"{folder}/{stem}", {}
             if f".{suffix.lower()}" in (*PICTURES, ".npy", ".cls"):
                 if member.size > LARGEST:
@@ -141,7 +150,7 @@ def _wds(file: Path) -> Iterator[Sample]:
                 content = archive.extractfile(member)
                 members[suffix.lower()] = content.read() if content is not None else b""
         if members:
-            yield _sample(members, f"{file}, {key}")
+            yield key, members
 
 
 def _sample(members: dict[str, bytes], what: str) -> Sample:
@@ -153,14 +162,14 @@ def _sample(members: dict[str, bytes], what: str) -> Sample:
             raise OutputError(f"{what}: the class is {text[:20]!r}; it is an integer")
         label = int(text)
     if "npy" in members:
-        return _bytes(_array(members["npy"], what), what), label
+        return _bytes(array_in(members["npy"], what), what), label
     suffix = next((suffix for suffix in members if suffix != "cls"), None)
     if suffix is None:
         raise OutputError(f"{what} has a class and no image")
     return read_picture(lambda: members[suffix], what), label
 
 
-def _array(content: bytes, what: str) -> np.ndarray:
+def array_in(content: bytes, what: str) -> np.ndarray:
     """Return the array of an .npy file. Its header is checked first, because NumPy allocates what it claims."""
     stream = io.BytesIO(content)
     shape, dtype, _ = _header(stream, what)

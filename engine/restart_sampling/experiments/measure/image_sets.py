@@ -125,9 +125,13 @@ def _folder(path: Path) -> ImageSet:
 def _run(path: Path) -> ImageSet:
     """Return the samples of a run of `generate`, without its contact sheets and unfinished files."""
     definition = Definition.read(path)
-    kind = definition.format.name
-    suffix = FORMATS[kind]
-    name = re.compile(r"[0-9]+\.png" if kind == "png" else rf"shard-[0-9]+\{suffix}")
+    format, kind = definition.format, definition.format.name
+    if format.encodings and kind not in FORMATS:
+        kind = "png"  # pictures, of any encoding
+    if kind not in FORMATS:
+        raise OutputError(f"{path} holds {kind}, which are no images; score reads {', '.join(FORMATS)} and pictures")
+    suffix = f".{definition.options.encoding}" if kind == "png" else FORMATS[kind]
+    name = re.compile(rf"[0-9]+\{suffix}" if kind == "png" else rf"shard-[0-9]+\{suffix}")
     folder = path / definition.samples
     files = sorted(p for p in folder.rglob(f"*{suffix}") if name.fullmatch(p.name) and p.parent.name != "sheets")
     if not files:

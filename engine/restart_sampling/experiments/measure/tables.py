@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .ensembles.tables import of_samplers
 from .rows import Row, calls_of, ranking
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ def tables(rows: Sequence[Row], title: str) -> Iterator[Table]:
     """Yield the tables of rows by NFE and sampler, without columns that hold nothing."""
     from rich.table import Table
 
+    scored = [row for row in rows if row["kind"] == "ensemble"]
+    if scored:
+        one = scored[0]
+        yield of_samplers(scored, f"{one['inputs']:,} inputs, {one['members']} members of each, {title}")
     judged = [row for row in rows if row["kind"] == "quality" and row.get("fd") is not None]
     metric = ranking(judged)
     distance = "FD, equal classes" if metric == "fd_balanced" else "FD"
@@ -52,6 +57,30 @@ def tables(rows: Sequence[Row], title: str) -> Iterator[Table]:
             if line in there:
                 table.add_row(sampler, str(nfe), *(line.get(name, "") for name in shown))
         yield table
+
+
+def study_table(rows: Sequence[Row], title: str) -> Table:
+    """Return the table of a text-to-image study: a line for each sampler, budget and guidance scale."""
+    from rich.table import Table
+
+    names = list(dict.fromkeys(name for row in rows for name in row["scorers"]))
+    extractors = [name for name in dict.fromkeys(row["features"] for row in rows) if name is not None]
+    table = Table(title=title)
+    for column in ("sampler", "NFE", CALLS, "guidance", *(f"FD\n{name}" for name in extractors), *names):
+        table.add_column(column, justify="left" if column == "sampler" else "right", no_wrap=True)
+    lines: dict[tuple[str, int, float], dict[str, str]] = {}
+    for row in rows:
+        line = lines.setdefault((row["sampler"], row["nfe"], row["guidance_scale"]), {CALLS: str(row["network_calls"])})
+        if row["features"] is not None:
+            line[row["features"]] = _number(row["fd"])
+        for name in names:
+            if row.get(name) is not None:
+                error = row.get(f"{name}_se")
+                line[name] = f"{row[name]:.4f}" + ("" if error is None else f" ± {error:.4f}")
+    for (sampler, nfe, scale), line in lines.items():
+        values = (line.get(name, "") for name in (*extractors, *names))
+        table.add_row(sampler, str(nfe), line[CALLS], f"{scale:g}", *values)
+    return table
 
 
 def _speed(row: Row) -> dict[str, str]:

@@ -33,24 +33,34 @@ def load(text: str) -> tuple[nn.Module, str]:
     import its neighbours. The name of a file's extractor ends with 12 digits of the file's SHA-256, so that rows of
     another version are other rows. Raises RestartValueError or RestartTypeError.
     """
+    found, name = made(text, "features", call=True)
+    if not isinstance(found, nn.Module):
+        raise RestartTypeError(f"features {text!r} must return an nn.Module, got {type(found).__name__}")
+    return found, name
+
+
+def made(text: str, what: str, call: bool = False) -> tuple[Any, str]:
+    """Return what FILE.py:NAME or package.module:NAME is, or with `call` what it returns; and its name in rows."""
     where, colon, attribute = text.rpartition(":")
     if not colon and text.endswith(".py"):
-        raise RestartValueError(f"features {text!r} is a file; say what in it: {text}:NAME" + _choices(Path(text)))
+        raise RestartValueError(f"{what} {text!r} is a file; say what in it: {text}:NAME" + _choices(Path(text)))
     if not colon or not where or not attribute.isidentifier():
         raise RestartValueError(
             f"features must be the name of a shipped extractor, FILE.py:NAME, package.module:NAME or a TorchScript "
             f"file, got {text!r}"
         )
-    made: Any
+    found: Any
     path = Path(where).expanduser()
     name = f"{path.name}:{attribute} {_digest(path)}" if where.endswith(".py") else text
     try:
         if where.endswith(".py"):
             with _folder(path.resolve().parent):
-                made = getattr(_from_file(path), attribute)()
+                found = getattr(_from_file(path), attribute)
+                found = found() if call else found
         else:
             with _folder(Path.cwd()):
-                made = getattr(importlib.import_module(where), attribute)()
+                found = getattr(importlib.import_module(where), attribute)
+                found = found() if call else found
     except RestartError:
         raise
     except RAISED as error:
@@ -59,10 +69,8 @@ def load(text: str) -> tuple[nn.Module, str]:
             hint = _choices(path)
         elif isinstance(error, TypeError):
             hint = "; NAME is a class or a function that is called without arguments and returns an nn.Module"
-        raise RestartValueError(f"features {text!r} cannot be made: {explain(error)}{hint}") from error
-    if not isinstance(made, nn.Module):
-        raise RestartTypeError(f"features {text!r} must return an nn.Module, got {type(made).__name__}")
-    return made, name
+        raise RestartValueError(f"{what} {text!r} cannot be made: {explain(error)}{hint}") from error
+    return found, name
 
 
 def explain(error: BaseException) -> str:

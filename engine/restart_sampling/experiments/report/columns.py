@@ -112,6 +112,21 @@ AT_QUALITY: tuple[Column, ...] = (
     ("n", field("n")),
     ("seeds", field("seeds")),
 )
+ENSEMBLES: tuple[Column, ...] = (
+    ("sampler", title_of),
+    ("family", family_of),
+    ("NFE", field("nfe")),
+    CALLS,
+    ("restart [N, K, t_min, t_max]", intervals_of),
+    ("CRPS, fair", plus_minus("crps_fair", "crps_fair_error")),
+    ("CRPS", field("crps")),
+    ("spread", field("spread")),
+    ("RMSE of the mean", field("rmse")),
+    ("spread / skill", field("spread_skill")),
+    ("rank deviation", field("rank_deviation")),
+    ("plan", field("plan")),
+    ("git", field("git")),
+)
 ABLATION: tuple[Column, ...] = (
     ("experiment", field("experiment")),
     ("value", field("value")),

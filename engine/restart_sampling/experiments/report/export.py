@@ -52,6 +52,17 @@ COLUMNS = (
     "accuracy",
     "experiment",
     "value",
+    "conditions",
+    "inputs",
+    "members",
+    "first_seed",
+    "crps_fair",
+    "crps_fair_error",
+    "crps",
+    "spread",
+    "rmse",
+    "spread_skill",
+    "rank_deviation",
     "device",
     "threads",
     "batch",
@@ -103,10 +114,11 @@ LATEX = {
 
 
 def csv_text(rows: Iterable[Any]) -> str:
-    """Return all points as CSV text with a header: distances, ablations and speeds."""
+    """Return all points as CSV text with a header: distances, ablations, ensembles and speeds."""
     good, _ = cleaned(rows)
     found = [{**p, "point": "distance", "family": family_of(p)} for p in select.quality_points(good)]
     found += [{**p, "point": "ablation", "family": family_of(p)} for p in select.ablation_points(good)]
+    found += [{**r, "point": "ensemble", "family": family_of(r)} for r in select.ensemble_rows(good)]
     found += [{**r, "point": "speed", "family": family_of(r)} for r in select.speed_rows(good)]
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore", restval="", lineterminator="\n")

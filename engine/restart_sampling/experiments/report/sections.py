@@ -14,12 +14,14 @@ from .columns import Column, Table
 from .commands import Commands
 from .points import latest, newest_alike, of_kind
 from .select import (
+    ENSEMBLE_GROUP,
     QUALITY_GROUP,
     SPEED_GROUP,
     SPEED_QUALITY_GROUP,
     Group,
     Row,
     ablation_points,
+    ensemble_rows,
     groups,
     quality_groups,
     speed_at_quality,
@@ -116,6 +118,7 @@ def sections(rows: Sequence[Row], live: Live | None, commands: Commands) -> list
         _speed(rows),
         _time(rows),
         *_live(live),
+        *_ensembles(rows),
         *_ablations(rows),
         _tuning(rows),
     ]
@@ -173,6 +176,26 @@ def _quality(rows: Sequence[Row]) -> Section:
         *_missing("quality", "quality rows", views),
         tables=tuple((name, some) for name, some in further if some.cells),
     )
+
+
+def _ensembles(rows: Sequence[Row]) -> list[Section]:
+    """Return the section of ensembles, none if there are no rows of them."""
+    found = groups(ensemble_rows(rows), ENSEMBLE_GROUP)
+    if not found:
+        return []
+    lead = (
+        "Several samples (members) of each input, scored against the truth of that input, point by point. The "
+        "continuous ranked probability score (CRPS) is lower for better ensembles; its error is the standard error "
+        "over inputs. Spread / skill is 1 for a calibrated ensemble and below 1 for one that is too narrow. Rank "
+        "deviation is the share of truths that stand at a rank among the members too often; 0 is flat. All samplers "
+        "of a table drew the same seeds."
+    )
+
+    def order(row: Row) -> tuple[float, float]:
+        return row["nfe"], row["crps_fair"]
+
+    shown = tuple((group.label, columns.table(sorted(group.rows, key=order), columns.ENSEMBLES)) for group in found)
+    return [Section("ensembles", "Ensembles", lead, tables=shown)]
 
 
 def _speed_quality(rows: Sequence[Row]) -> Section:

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .points import CANDIDATE, Key, is_finite, is_train, key_of, latest, of_kind
 from .points import EVALUATED as EVALUATED
-from .points import Key, is_finite, is_train, key_of, latest, of_kind
 from .points import Row as Row
 from .points import ablation_points as ablation_points
 from .points import quality_points as quality_points
 
 QUALITY_GROUP = (*EVALUATED, "basis", "seeds")
+ENSEMBLE_GROUP = ("model", "model_sha256", "dtype", "conditions", "reference", "inputs", "members", "first_seed")
 SPEED_GROUP = ("model", "model_sha256", "device", "threads", "batch", "dtype", "rotation")
 SPEED_QUALITY_GROUP = (*SPEED_GROUP, "features", "reference", "basis", "seeds")
 OF_QUALITY = ("fd", "std", "features", "reference", "basis", "seeds", "n", "n_block", "blocks", "equal_classes")
@@ -67,6 +68,10 @@ def describe(common: Mapping[str, Any]) -> str:
         "dtype": lambda v: f"network {v}",
         "features": lambda v: f"features {v}",
         "reference": lambda v: f"reference {v}",
+        "conditions": lambda v: f"conditions {v}",
+        "inputs": lambda v: f"{v:,} inputs",
+        "members": lambda v: f"{v} members of each",
+        "first_seed": lambda v: f"seeds from {v:,}",
         "basis": str,
         "seeds": lambda v: f"seeds {v}",
         "experiment": str,
@@ -135,6 +140,11 @@ def speed_rows(rows: Iterable[Row]) -> list[Row]:
     """Return the newest speed row of each candidate, budget and machine."""
     known = [row for row in of_kind(rows, "speed") if is_finite(row.get("samples_per_s"))]
     return latest(known, (*SPEED_GROUP, "sampler", "by", "nfe_asked", "nfe"))
+
+
+def ensemble_rows(rows: Iterable[Row]) -> list[Row]:
+    """Return the newest row of each candidate that drew ensembles of the same inputs."""
+    return latest(of_kind(rows, "ensemble"), (*ENSEMBLE_GROUP, *CANDIDATE))
 
 
 def speed_at_quality(rows: Iterable[Row]) -> list[dict[str, Any]]:

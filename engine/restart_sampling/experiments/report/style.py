@@ -58,6 +58,7 @@ NEUTRAL = "#bbbbbb"  # a swatch that shows a pattern and no family
 NETWORK, OUTSIDE = "#b8c4d0", "#a3195b"  # the time of an evaluation: in the network, and everything else
 BOX, CHOSEN, NOISE = "#eef1f4", "#cfe0ee", "#dcefe8"  # fills of diagrams: a part, the part in question, noise
 SHADES = "Cividis_r"  # of heat maps
+GREYS = "gray"  # of grey pictures, dark where they are dark
 FLOOR_LINE, FLOOR_DASH = "-", "solid"  # the distance of the training images: dashes tell the libraries apart
 DISTURBED = 0.45  # opacity of a speed that was measured while other processes took the processor
 HOLLOW = "hollow: one block, spread not known"

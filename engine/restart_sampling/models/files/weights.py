@@ -118,7 +118,10 @@ def _check_encoder(entry: Any, channels: int, path: str | Path) -> None:
 def _advice(names: Iterable[str]) -> str:
     """Return what to do with a safetensors file that was written by another program."""
     if any(name.startswith(("model.diffusion_model.", "down_blocks.", "unet.")) for name in names):
-        return "this is a Stable Diffusion or diffusers file: load it with diffusers and sample from the pipeline"
+        return (
+            "this is a Stable Diffusion or diffusers file: load it with config=FOLDER (--config FOLDER), a folder of "
+            "its pipeline on this machine, whose weights may be left out; nothing is downloaded"
+        )
     return "make the file with save_safetensors or `restart-sampling convert`"
 
 

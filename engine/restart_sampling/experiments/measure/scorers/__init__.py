@@ -1,0 +1,1 @@
+"""Scorers of images beside their prompts: a file for each kind, found by registry.py."""

@@ -1,0 +1,285 @@
+r"""Inputs of a job: prompts or conditions, and so many samples of each.
+
+Sample k of input i has the number i·n + k, with n samples of each input, and the seed first + number: so a job is one
+range of seeds, as one without inputs is, and shards, workers, resume and verify know nothing of inputs. With
+`same_seeds` the noise of every input is that of the seeds first … first + n − 1, to compare what inputs change; files
+are still named by first + number.
+
+run.json says of them, in an entry "inputs" that is sealed and makes the job:
+
+    kind, sha256, count      "prompts" or "conditions", the digest of the file, how many inputs it has
+    column, negative         of prompts: the column, and the negative prompt
+    per_input, first, same_seeds
+
+and in "input_file" where the file was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from ...common.checks import integer
+from ...common.errors import RestartValueError
+from ...models.denoiser import Denoiser
+from ...sampler.seeds import Seeds
+from ..images import Images
+from .arrays import Arrays, read_arrays
+from .encoding import Encode, Encoding
+from .prompts import Prompts, read_prompts
+
+
+class Source(Protocol):
+    """Where inputs come from; their numbers begin at 0."""
+
+    def __len__(self) -> int: ...
+
+    def told(self, numbers: Sequence[int]) -> dict[str, Tensor]:
+        """Return the conditions of these inputs by name, [n, *shape]."""
+
+    def facts(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """Return what formats store of these inputs, a dict of JSON values each."""
+
+    def follow(self, numbers: Iterator[int]) -> None:
+        """Say which inputs are needed next, in order."""
+
+    def record(self) -> dict[str, Any]:
+        """Return what run.json says of them."""
+
+    def close(self) -> None:
+        """End what works in the background."""
+
+
+class TextSource:
+    """Prompts and what encodes them.
+
+    Args:
+        negative: the negative prompt, which the denoiser's nulls are made of; for the record alone.
+    """
+
+    def __init__(self, prompts: Prompts, encode: Encode, negative: str | None = None) -> None:
+        self.prompts, self.encode, self.negative = prompts, encode, negative
+        self._encoding = Encoding(encode)
+        self._rows, self._ahead = prompts.reader(), prompts.reader()  # each thread reads on from its own place
+        self._reached = -1  # the last prompt that was read ahead
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def told(self, numbers: Sequence[int]) -> dict[str, Tensor]:
+        return self._encoding.of([prompt.text for prompt in self.prompts.of(numbers)])
+
+    def facts(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        negative = {} if self.negative is None else {"negative_prompt": self.negative}
+        plain = self.prompts.path.suffix.lower() == ".txt"  # all rows of a job have the same keys
+        return [
+            {"prompt": one.text, **negative, **({} if plain else {"meta": one.meta})} for one in self._rows.of(numbers)
+        ]
+
+    def follow(self, numbers: Iterator[int]) -> None:
+        self._encoding.follow(self._texts(numbers))
+
+    def _texts(self, numbers: Iterator[int]) -> Iterator[str]:
+        """Yield the texts of prompts that were not read ahead yet, so that the file is read forwards alone."""
+        for number in numbers:
+            if number > self._reached:
+                self._reached = number
+                yield self._ahead.of([number])[0].text
+
+    def record(self) -> dict[str, Any]:
+        negative = {} if self.negative is None else {"negative": self.negative}
+        prompts = self.prompts
+        return {
+            "kind": "prompts",
+            "sha256": prompts.sha256,
+            "count": len(prompts),
+            "column": prompts.column,
+            **negative,
+        }
+
+    def close(self) -> None:
+        self._encoding.close()
+
+
+class ArraySource:
+    """Conditions from arrays."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self.arrays = arrays
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def told(self, numbers: Sequence[int]) -> dict[str, Tensor]:
+        return self.arrays.of(numbers)
+
+    def facts(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        return [{} for _ in numbers]
+
+    def follow(self, numbers: Iterator[int]) -> None:
+        pass
+
+    def record(self) -> dict[str, Any]:
+        return {"kind": "conditions", "sha256": self.arrays.sha256, "count": len(self.arrays)}
+
+    def close(self) -> None:
+        pass
+
+
+class ImageSource:
+    """Images that samples begin with or keep, one for each input; what they are is told in edits.py."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images.array)
+
+    def told(self, numbers: Sequence[int]) -> dict[str, Tensor]:
+        return {}
+
+    def facts(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        return [{} for _ in numbers]
+
+    def follow(self, numbers: Iterator[int]) -> None:
+        pass
+
+    def record(self) -> dict[str, Any]:
+        return {"kind": "images", "sha256": self.images.sha256, "count": len(self)}
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """The inputs of a job.
+
+    Attributes:
+        source: the inputs. path: of their file, None for an array of images. per_input: samples of each.
+        first: the first seed. same_seeds: whether all inputs have the same noise.
+        asked: for `again`.
+    """
+
+    source: Source
+    path: str | None
+    per_input: int = 1
+    first: int = 0
+    same_seeds: bool = False
+    asked: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def again(cls, denoiser: Denoiser, asked: Mapping[str, Any]) -> Inputs:
+        """Read the inputs of a job once more, in another process; `asked` is that of the first time.
+
+        Raises RestartValueError if the file has changed.
+        """
+        options = dict(asked)
+        record = options.pop("record")
+        found = cls.read(denoiser, **options)
+        if found.record() != record:
+            raise RestartValueError(f"{found.path} has changed while the job runs; start the job again")
+        return found
+
+    @classmethod
+    def read(
+        cls,
+        denoiser: Denoiser,
+        prompts: str | Path | None = None,
+        conditions: str | Path | None = None,
+        images: Images | None = None,
+        *,
+        column: str | None = None,
+        encode: Encode | None = None,
+        negative: str | None = None,
+        per_input: int = 1,
+        first: int = 0,
+        same_seeds: bool = False,
+    ) -> Inputs:
+        """Return the inputs in a file, checked against a denoiser.
+
+        Args:
+            prompts, conditions: the file; one of the two, or images alone, with one for each input.
+            column: of the prompts.
+            encode: returns the conditions of a prompt; by default the denoiser's own.
+
+        Raises:
+            RestartValueError: one sentence about what cannot be read, does not fit or go together.
+        """
+        given = {"prompts": prompts, "conditions": conditions, "images": images}
+        kinds = [name for name, value in given.items() if value is not None]
+        if len(kinds) != 1:
+            raise RestartValueError("give one of a file of prompts, a file of conditions, and images")
+        per_input = integer("per_input", per_input, 1, 2**31, error=RestartValueError)
+        first = integer("first_seed", first, 0, 2**63 - 1, error=RestartValueError)
+        source: Source
+        path: str | Path | None
+        if prompts is not None:
+            encoder = encode or denoiser.encode
+            if encoder is None:
+                raise RestartValueError(
+                    f"{denoiser.name!r} takes no prompts; give --conditions, or the folder of a text-to-image pipeline"
+                )
+            found = read_prompts(prompts, column)
+            source, path = TextSource(found, encoder, negative), found.path
+        elif column is not None or negative is not None:
+            raise RestartValueError(f"prompt_column and negative are of prompts; leave them out with {kinds[0]}")
+        elif images is not None:
+            if not images.each:
+                raise RestartValueError(f"{images} is one image for all samples; give a folder, or leave per_input out")
+            source, path = ImageSource(images), images.path
+        else:
+            arrays = read_arrays(str(conditions), denoiser.conditions)
+            source, path = ArraySource(arrays), arrays.path
+        own = {"column": column, "encode": encode, "negative": negative, "per_input": per_input, "first": first}
+        made = cls(source, None if path is None else str(path), per_input, first, bool(same_seeds))
+        return replace(
+            made, asked={kinds[0]: given[kinds[0]], **own, "same_seeds": same_seeds, "record": made.record()}
+        )
+
+    @property
+    def seeds(self) -> Seeds:
+        """The seeds of the job, one for each sample."""
+        return Seeds([range(self.first, self.first + len(self.source) * self.per_input)])
+
+    def numbers(self, seeds: np.ndarray) -> np.ndarray:
+        """Return which input each seed of the job, int64 [n], is of."""
+        found: np.ndarray = (seeds - self.first) // self.per_input
+        return found
+
+    def noise(self, seeds: np.ndarray) -> np.ndarray:
+        """Return the seed of the noise of each seed of the job, int64 [n]."""
+        if not self.same_seeds:
+            return seeds
+        found: np.ndarray = self.first + (seeds - self.first) % self.per_input
+        return found
+
+    def told(self, seeds: np.ndarray) -> dict[str, Tensor]:
+        """Return the conditions of seeds of the job by name, [n, *shape]."""
+        return self.source.told(self.numbers(seeds).tolist())
+
+    def facts(self, seeds: np.ndarray) -> tuple[Mapping[str, Any], ...]:
+        """Return what formats store of seeds of the job: the input, which of its samples this is, the prompt.
+
+        With `same_seeds` also "seed", that of the noise, which is not the sample's own.
+        """
+        numbers = self.numbers(seeds)
+        k = (seeds - self.first) % self.per_input
+        found = self.source.facts(numbers.tolist())
+        noise = [{"seed": seed} if self.same_seeds else {} for seed in self.noise(seeds).tolist()]
+        places = zip(numbers.tolist(), k.tolist(), noise, found, strict=True)
+        return tuple({"input": i, "k": j} | own | one for i, j, own, one in places)
+
+    def follow(self, seeds: Iterator[int]) -> None:
+        """Say which seeds of the job are drawn next, in order."""
+        self.source.follow((seed - self.first) // self.per_input for seed in seeds)
+
+    def record(self) -> dict[str, Any]:
+        """Return the entries of run.json."""
+        own = {"per_input": self.per_input, "first": self.first, "same_seeds": self.same_seeds}
+        return {"inputs": self.source.record() | own} | ({} if self.path is None else {"input_file": self.path})
