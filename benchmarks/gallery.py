@@ -82,7 +82,7 @@ def picture(rows: list[Row], path: Path) -> None:
 
 def main() -> int:
     den: Any = rs.load(MODEL)
-    n = int(sys.argv[1]) if len(sys.argv) > 1 else 32
+    n = int(sys.argv[1]) if len(sys.argv) > 1 else 16
     picture(starting(den), ROOT / "docs" / "gallery-start.png")
     lower = torch.zeros(1, 28, 28)
     lower[:, 14:] = 1.0
