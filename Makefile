@@ -27,8 +27,15 @@ $(FULL): $(SOURCES)  # with all extras, in one go: a second install would compil
 demo: $(STAMP)  ## draw 64 images with Restart from the bundled model into demo/samples/; demo/grid.png shows them
 	$(BIN)/restart-sampling generate --preset fashion-mnist-22 --seeds 0-63 --out demo --overwrite
 
-test: $(FULL)  ## the whole test suite
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest
+HALF := tests/cli tests/integrations tests/jobs tests/project
+# A shell's background process ignores SIGINT, which tests send.
+HEARD := import os, signal, sys; signal.signal(2, signal.SIG_DFL); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+
+test: $(FULL)  ## the whole test suite, in two processes of one thread
+	@PATH="$(abspath $(BIN)):$$PATH"; export PATH OMP_NUM_THREADS=1; \
+	python -c '$(HEARD)' -m pytest tests $(HALF:%=--ignore=%) & rest=$$!; \
+	python -m pytest $(HALF); half=$$?; \
+	wait $$rest && exit $$half
 
 lint: $(FULL)
 	$(PIP) ruff mypy
