@@ -275,3 +275,28 @@ def test_a_file_of_prompts_draws_what_each_prompt_draws(folders, tmp_path, capsy
     assert (said["inputs"]["column"], said["inputs"]["negative"]) == ("prompt", NEGATIVE)
     assert run(capsys, "generate", "--repeat", tmp_path / "all", "--out", tmp_path / "again")[0] == 0
     assert (samples(tmp_path / "again") == samples(tmp_path / "all")).all()
+
+
+def test_a_study_of_prompts_needs_no_prompt_besides(folders, tmp_path, capsys):
+    """`bench --prompts`: each cell draws the file with the folder's encoder and VAE, and its row is scored."""
+    (tmp_path / "p.txt").write_text("\n".join(PROMPTS))
+    (tmp_path / "mine.py").write_text("def red(images, prompts):\n    return images[:, 0].float().mean((1, 2))\n")
+    study = ["bench", "--model", folders / "pixart", "--height", 2 * SIDE, "--width", 2 * SIDE, "--batch", 4]
+    study += ["--prompts", tmp_path / "p.txt", "--guidance", "1,2", "--scorer", f"{tmp_path / 'mine.py'}:red"]
+    study += ["--samplers", "heun", "--nfe", 5, "--out", tmp_path / "study"]
+    code, out, err = run(capsys, *study)
+    assert code == 0, err
+    assert "red" in out
+    rows = [json.loads(line) for line in (tmp_path / "study" / "text_to_image.jsonl").read_text().splitlines()]
+    assert [(row["guidance_scale"], row["n"], row["nfe"]) for row in rows] == [
+        (1.0, len(PROMPTS), 5),
+        (2.0, len(PROMPTS), 5),
+    ]
+    assert rows[0]["red"] != rows[1]["red"]
+    assert len(list((tmp_path / "study" / "images" / "heun@5-w2" / "samples").iterdir())) == len(PROMPTS)
+    code, _, err = run(capsys, *study, "--quick")
+    assert code == 2
+    assert "--quick does not go with --prompts" in err
+    code, _, err = run(capsys, "bench", "--scorer", "clip=x")
+    assert code == 2
+    assert "--scorer and --prompt-column are of --prompts" in " ".join(err.split())

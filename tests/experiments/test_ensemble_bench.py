@@ -44,7 +44,7 @@ def given(tmp_path):
 
 
 def measured(given, *names, batch=5, budget=9, members=4, **options):
-    inputs = Inputs.read(MODEL, conditions=given / "low.npy", per_input=members, first=10)
+    inputs = Inputs.read(MODEL, conditions=given / "low.npy", per_input=members, first_seed=10)
     work = samplers.work(names, [budget])
     truths = open_reference(given / "truth.npy")
     return measure(MODEL, "mine", work, inputs=inputs, truths=truths, out=given / "rows", batch=batch, **options)

@@ -49,7 +49,7 @@ def given(tmp_path_factory):
 
 def drawn(out, given, **options):
     options = {"format": "npz", "pixels": "float32", "batch": 8, "shard_size": 7, "sheets": 1} | options
-    inputs = Inputs.read(MODEL, conditions=given / "low.npy", per_input=MEMBERS, first=options.pop("first", 3))
+    inputs = Inputs.read(MODEL, conditions=given / "low.npy", per_input=MEMBERS, first_seed=options.pop("first", 3))
     assert run_job(MODEL, PLAN, None, out, inputs=inputs, **options) == []
     return out
 

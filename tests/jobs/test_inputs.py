@@ -58,7 +58,7 @@ def file(tmp_path):
 
 def draw(out, source, worker=None, stop=None, **options):
     given = {"prompts": source} if isinstance(source, Path) and source.suffix != ".npz" else {"conditions": source}
-    names = ("column", "per_input", "first", "same_seeds", "negative")
+    names = ("prompt_column", "per_input", "first_seed", "same_seeds", "negative")
     inputs = Inputs.read(model(), **given, **{name: options.pop(name) for name in names if name in options})
     options = {"batch": 8, "shard_size": 16, "sheets": 0, "format": "npz", "pixels": "float32"} | options
     return run_job(model(), PLAN, None, out, inputs=inputs, worker=worker, stop=stop, **options)
@@ -88,7 +88,7 @@ def exact(text, seed):
 
 @pytest.mark.parametrize("same", [False, True])
 def test_sample_k_of_input_i_has_its_number_and_its_noise(tmp_path, file, same):
-    assert draw(tmp_path / "out", file, per_input=3, first=100, same_seeds=same) == []
+    assert draw(tmp_path / "out", file, per_input=3, first_seed=100, same_seeds=same) == []
     found = samples(tmp_path / "out")
     assert list(found) == list(range(100, 160))
     for i, k in ((0, 0), (0, 2), (7, 1), (19, 2)):
@@ -366,6 +366,19 @@ def test_inputs_that_contradict_each_other(tmp_path, file):
     assert not (tmp_path / "out").exists()
 
 
+def test_conditions_go_to_the_sampler_s_device(tmp_path, file, monkeypatch):
+    """Texts are encoded where the encoder is, which may be the host of a GPU; a sampler refuses tensors from there."""
+    inputs = Inputs.read(model(), file)
+    assert inputs.told(np.array([0, 3]), "meta")["embeds"].device.type == "meta"
+    asked = []
+    told = Inputs.told
+    monkeypatch.setattr(
+        Inputs, "told", lambda self, seeds, device: (asked.append(device), told(self, seeds, device))[1]
+    )
+    draw(tmp_path / "out", file)
+    assert set(asked) == {torch.device("cpu")}
+
+
 def test_formats_know_the_prompt(tmp_path, file):
     import tarfile
 
@@ -379,7 +392,7 @@ def test_formats_know_the_prompt(tmp_path, file):
 
 def test_the_noise_of_a_sample_is_that_of_its_seed(tmp_path, file):
     """With the same seeds, all inputs begin with the same latents; the made-up network is linear, so that shows."""
-    draw(tmp_path / "out", file, per_input=2, same_seeds=True, first=5)
+    draw(tmp_path / "out", file, per_input=2, same_seeds=True, first_seed=5)
     found = samples(tmp_path / "out")
     for a, b in itertools.pairwise(range(4)):
         same = found[5 + 2 * a] - found[5 + 2 * b]
@@ -396,7 +409,7 @@ def test_several_samples_of_each_start_image(tmp_path):
         Image.fromarray(picture).save(tmp_path / "pictures" / f"{k}.png")
     den = rs.load("fashion-mnist")
     images = read_images("start", tmp_path / "pictures", den.shape)
-    inputs = Inputs.read(den, images=images, per_input=2, first=10)
+    inputs = Inputs.read(den, images=images, per_input=2, first_seed=10)
     options = {"batch": 8, "sheets": 0, "format": "npz", "pixels": "float32", "label": 3}
     assert run_job(den, PLAN, None, tmp_path / "out", inputs=inputs, start=images, strength=0.6, **options) == []
     found = samples(tmp_path / "out")
@@ -404,7 +417,7 @@ def test_several_samples_of_each_start_image(tmp_path):
     start = torch.from_numpy(pixels[3] / np.float32(127.5) - np.float32(1))[None, None]
     x = rs.Sampler(den, PLAN, 8).run([17], 3, start=start, strength=0.6)[0].numpy()
     assert np.allclose(found[17], x, atol=1e-5)
-    again = Inputs.read(den, images=read_images("start", tmp_path / "pictures", den.shape), per_input=2, first=10)
+    again = Inputs.read(den, images=read_images("start", tmp_path / "pictures", den.shape), per_input=2, first_seed=10)
     assert run_job(den, PLAN, None, tmp_path / "out", inputs=again, start=images, strength=0.6, **options) == []
     with pytest.raises(RestartValueError, match="is one image for all samples"):
         Inputs.read(den, images=read_images("start", tmp_path / "pictures" / "0.png", den.shape))

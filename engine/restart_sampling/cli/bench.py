@@ -124,7 +124,10 @@ def bench(
     check_least(
         {"n": (n, 0), "first-seed": (first_seed, 0), "block": (block, 2), "batch": (batch, 1), "rounds": (rounds, 0)}
     )
-    _check_ensembles(conditions, members, reference, {"n": n, "features": features, "quick": quick, "against": against})
+    others = {"quick": quick, "against": against}
+    _check_ensembles(conditions, members, reference, {"prompts": prompts, "n": n, "features": features, **others})
+    if prompts is not None and (given := next((name for name, value in others.items() if value), None)):
+        raise RestartValueError(f"--{given} does not go with --prompts, which draws and scores images; leave one out")
     if n == 1 or (n > block and n % block == 1):
         raise RestartValueError(
             f"a Fréchet distance needs at least 2 images, and --n {n} leaves 1 for "
@@ -144,16 +147,12 @@ def bench(
     console = plain_console(stderr=True, soft_wrap=True)
     if guided.guide is not None and against is not None:
         raise RestartValueError("--against times the engine without a guide; leave --guide out")
-    if against is not None and opens_pipeline(model, pipeline.told()):
+    told = pipeline.told() if prompts is None else pipeline.told_with_prompts(model)
+    if against is not None and opens_pipeline(model, told):
         raise RestartValueError("--against times networks of model files, not pipelines; give another --model")
-    denoiser = guided.load(model, device, pipeline.told(), dtype)
+    denoiser = guided.load(model, device, told, dtype)
     process = denoiser.parameterization.process
     work = registry.work(names(samplers), asked, process)
-    plans = (
-        plan_of(c, budget, restart if c.family == "restart" else None, process)
-        for c, budget in work
-        if c.by == "engine"
-    )
     if prompts is not None:
         _study(
             denoiser,
@@ -174,6 +173,11 @@ def bench(
             restart=restart,
         )
         return
+    plans = (
+        plan_of(c, budget, restart if c.family == "restart" else None, process)
+        for c, budget in work
+        if c.by == "engine"
+    )
     guided.check(plan for plan in plans if plan is not None)
     try:
         if against is not None:
@@ -335,7 +339,7 @@ def _ensembles(
 
     conditions, members, first, reference = asked
     truths = open_reference(str(reference))
-    inputs = Inputs.read(denoiser, conditions=conditions, per_input=members, first=first)
+    inputs = Inputs.read(denoiser, conditions=conditions, per_input=members, first_seed=first)
     return measure(denoiser, model, work, inputs=inputs, truths=truths, **options)
 
 

@@ -111,11 +111,10 @@ def generate(
                 "--seeds cannot be given with inputs, whose samples have the seeds from --first-seed on; leave it out"
             )
         kind = LAYOUT
-        run["pipeline"], opened = pipeline.told(), None
-        if opens_pipeline(model or RUN["model"], run["pipeline"]):  # its noise levels decide the plan
-            if asked_inputs.prompts is not None:
-                run["pipeline"].setdefault("prompt", "")  # each sample has its own
-            opened = guided.load(model or RUN["model"], "cpu", run["pipeline"], engine.dtype or RUN["dtype"])
+        name, opened = model or RUN["model"], None
+        run["pipeline"] = pipeline.told() if asked_inputs.prompts is None else pipeline.told_with_prompts(name)
+        if opens_pipeline(name, run["pipeline"]):  # its noise levels decide the plan
+            opened = guided.load(name, "cpu", run["pipeline"], engine.dtype or RUN["dtype"])
         plan = asked.plan(fallback="fashion-mnist-22", own=None if opened is None else opened.info["levels"])
         guided.check([plan])
     else:

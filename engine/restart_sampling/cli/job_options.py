@@ -91,8 +91,6 @@ class InputOptions:
         options = given(self)
         if not options:
             return None
-        names = {"prompt_column": "column", "first_seed": "first"}
-        options = {names.get(name, name): value for name, value in options.items()}
         if self.prompts is None and self.conditions is None:
             if start is None:
                 name = {"per_input": "per-prompt"}.get(first := next(iter(given(self))), first.replace("_", "-"))

@@ -52,6 +52,11 @@ class PipelineOptions:
         """Return what was given, as `rs.load` takes it."""
         return {name: str(value) if name == "config" else value for name, value in given(self).items()}
 
+    def told_with_prompts(self, model: str) -> dict[str, Any]:
+        """Return the same where every sample has a prompt of its own, so that a pipeline needs no other."""
+        told = self.told()
+        return {"prompt": "", **told} if opens_pipeline(model, told) else told
+
 
 def opens_pipeline(model: str, told: Mapping[str, Any]) -> bool:
     """Whether `model` is a pipeline: a folder with its index, or a file with a folder beside it, `told["config"]`."""

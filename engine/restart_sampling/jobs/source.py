@@ -144,7 +144,7 @@ class SamplerSource:
             seeds = torch.cat([seeds, seeds[-1:].expand(missing)])
         told = {} if self.edits is None else self.edits.of(seeds.numpy())
         if self.inputs is not None:
-            told["conditions"] = self.inputs.told(seeds.numpy()) or None
+            told["conditions"] = self.inputs.told(seeds.numpy(), sampler.device) or None
             seeds = torch.from_numpy(self.inputs.noise(seeds.numpy()))
         parts = list(sampler.iterate(seeds, self.label, callback=callback, **told))
         order = torch.cat([part.index for part in parts]).argsort()

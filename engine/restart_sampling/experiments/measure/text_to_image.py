@@ -109,7 +109,7 @@ def measure(
                 mine += [found for found in known if found is not None]
                 continue
             folder = out / "images" / f"{candidate.name.replace(':', '-').replace('/', '-')}@{plan.nfe}-w{scale:g}"
-            inputs = Inputs.read(denoiser, chosen.path, column=chosen.column, first=first_seed)
+            inputs = Inputs.read(denoiser, chosen.path, prompt_column=chosen.column, first_seed=first_seed)
             options: dict[str, Any] = {"batch": batch, "options": {"dtype": dtype}, "model": model} | (job or {})
             bad = run_job(denoiser, plan, None, folder, inputs=inputs, **options)
             if bad:

@@ -34,9 +34,7 @@ def picture(rows: Sequence[Row], target: Path | BinaryIO, along: str = "clip", a
             some = sorted(some, key=lambda row: row["guidance_scale"])
             x, y = [row[along] for row in some], [row[against] for row in some]
             shown: dict[str, Any] = {"linestyle": maker(some[0]).line, "xerr": [row.get(f"{along}_se") for row in some]}
-            canvas.points(
-                axes, x, y, family_of(some[0]), yerr=[row.get(f"{against}_se") or 1e-12 for row in some], **shown
-            )
+            canvas.points(axes, x, y, family_of(some[0]), yerr=[row.get(f"{against}_se") for row in some], **shown)
             for row, at, value in zip(some, x, y, strict=True):
                 axes.annotate(
                     f"{row['guidance_scale']:g}",
@@ -51,7 +49,9 @@ def picture(rows: Sequence[Row], target: Path | BinaryIO, along: str = "clip", a
         axes.set_xlabel(LABELS.get(along, along))
         axes.set_ylabel("Fréchet distance\n(lower is better)" if against == "fd" else LABELS.get(against, against))
         axes.margins(0.15)
-        canvas.legend(made, [family_of(row) for row in rows])
+        canvas.legend(
+            made, [family_of(row) for row in rows], one_block=not any(row.get(f"{against}_se") for row in rows)
+        )
         some_row = rows[0]
         caption = (
             f"{some_row['n']:,} prompts of {some_row['prompts']}, the same seeds for all; the numbers are guidance "

@@ -30,12 +30,7 @@ INDEX = "model_index.json"
 LIBRARIES = ("diffusers", "transformers")
 NETWORKS = ("transformer", "unet")  # the parts that are the network
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_PLAIN = (
-    ".json",
-    ".txt",
-    ".model",
-    ".jinja",
-)  # files beside the weights that decide something: configs and vocabularies
+_PLAIN = (".json", ".txt", ".model", ".jinja")  # configs and vocabularies, which decide something too
 
 
 def open_pipeline(folder: Path, dtype: str = "fp32", variant: str | None = None) -> Any:

@@ -38,6 +38,11 @@ REFUSED = {
 }
 
 
+def with_negative(*names: str) -> tuple[str, ...]:
+    """Return what an encode_prompt returns that has these of the prompt first, and then of the negative one."""
+    return (*names, *(f"negative_{name}" for name in names))
+
+
 class PipelineNetwork(nn.Module):
     """The network of a pipeline, shared with it; a subclass is the record of a family, and calls it as it is called.
 
@@ -114,8 +119,8 @@ class PipelineNetwork(nn.Module):
 
     @classmethod
     def size(cls, pipe: Any, net: Any) -> tuple[int, int]:
-        """Return (H, W) of the latents where no size is given."""
-        size = net.config.sample_size
+        """Return (H, W) of the latents where no size is given; pipelines that pack have one of their own."""
+        size = getattr(pipe, "default_sample_size", 128) if cls.packs else net.config.sample_size
         return (size, size) if isinstance(size, int) else tuple(size)
 
     @classmethod

@@ -158,8 +158,7 @@ def open_vae(folder: str | Path, device: str | torch.device = "cpu") -> Any:
     """Return the autoencoder in a folder, as `save_pretrained` writes it: float32, eval mode, on `device`.
 
     It may be the folder of a pipeline, whose subfolder vae is then taken. Without other weights those of a variant are
-    read. Weights are read from safetensors alone, no
-    code of the folder is run, and nothing is downloaded.
+    read. Weights are read from safetensors alone, no code of the folder is run, and nothing is downloaded.
 
     Raises:
         BackendError: diffusers is not installed. CheckpointError: with the path, what is wrong with the folder.

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ...common.zarr_files import DAMAGE
 from ..record import seeds_of
 from ..shards import Shard
 from .base import Format, Index, ShardData, Written, many_files
@@ -31,8 +32,6 @@ from .text import as_json
 STORE = "samples.zarr"
 INNER = 1 << 20  # bytes of an inner chunk
 LARGEST = 2**40  # seeds; at 2^62 zarr writes no chunk and says nothing
-# What zarr raises for a store that is damaged or something else.
-DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 
 
 def divisor(n: int, most: int) -> int:

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from ...common.checks import did_you_mean
-from ...common.errors import BackendError, RestartValueError
+from ...common.errors import RestartValueError
 from ...common.files import NPZ_DAMAGE
+from ...common.zarr_files import open_zarr
 from ...models.conditions import FLOATS, Condition
 
 BLOCK = 1 << 24  # numbers that are looked at at once
@@ -106,7 +107,12 @@ def _opened(path: Path, specs: Mapping[str, Condition]) -> dict[str, Any]:
     """Return the arrays of a file or folder by name, memory-mapped where that is possible."""
     try:
         if path.suffix == ".zarr":
-            return _zarr(path)
+            group = open_zarr(path)
+            if not hasattr(group, "arrays"):
+                raise RestartValueError(
+                    f"{path} is one array; give a group with an array for each condition, by its name"
+                )
+            return dict(group.arrays())
         if path.is_dir():
             files = sorted(path.glob("*.npy"))
             return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in files}
@@ -127,18 +133,6 @@ def _opened(path: Path, specs: Mapping[str, Condition]) -> dict[str, Any]:
     except NPZ_DAMAGE as error:
         raise RestartValueError(f"{path} cannot be read: {error or type(error).__name__}") from error
     raise RestartValueError(f"{path} holds no conditions that are known (.npz, .npy, a folder of .npy, .zarr)")
-
-
-def _zarr(path: Path) -> dict[str, Any]:
-    try:
-        import zarr
-    except ImportError:
-        raise BackendError(f"{path} needs zarr: pip install 'restart-sampling[zarr]'") from None
-    try:
-        group = zarr.open_group(str(path), mode="r")
-        return dict(group.arrays())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RestartValueError(f"{path} is no zarr group that can be read ({error})") from error
 
 
 def _rows(array: Any, places: np.ndarray) -> np.ndarray:

@@ -19,9 +19,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ...common.checks import integer
@@ -34,28 +35,32 @@ from .encoding import Encode, Encoding
 from .prompts import Prompts, read_prompts
 
 
-class Source(Protocol):
+class Source:
     """Where inputs come from; their numbers begin at 0."""
 
-    def __len__(self) -> int: ...
-
-    def told(self, numbers: Sequence[int]) -> dict[str, Tensor]:
-        """Return the conditions of these inputs by name, [n, *shape]."""
-
-    def facts(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """Return what formats store of these inputs, a dict of JSON values each."""
-
-    def follow(self, numbers: Iterator[int]) -> None:
-        """Say which inputs are needed next, in order."""
+    def __len__(self) -> int:
+        raise NotImplementedError
 
     def record(self) -> dict[str, Any]:
         """Return what run.json says of them."""
+        raise NotImplementedError
+
+    def told(self, numbers: Sequence[int]) -> dict[str, Tensor]:
+        """Return the conditions of these inputs by name, [n, *shape]; here none."""
+        return {}
+
+    def facts(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """Return what formats store of these inputs, a dict of JSON values each; here nothing."""
+        return [{} for _ in numbers]
+
+    def follow(self, numbers: Iterator[int]) -> None:
+        """Hear which inputs are needed next, in order."""
 
     def close(self) -> None:
         """End what works in the background."""
 
 
-class TextSource:
+class TextSource(Source):
     """Prompts and what encodes them.
 
     Args:
@@ -63,13 +68,18 @@ class TextSource:
     """
 
     def __init__(self, prompts: Prompts, encode: Encode, negative: str | None = None) -> None:
-        self.prompts, self.encode, self.negative = prompts, encode, negative
+        self.prompts, self.negative = prompts, negative
         self._encoding = Encoding(encode)
         self._rows, self._ahead = prompts.reader(), prompts.reader()  # each thread reads on from its own place
         self._reached = -1  # the last prompt that was read ahead
 
     def __len__(self) -> int:
         return len(self.prompts)
+
+    def record(self) -> dict[str, Any]:
+        negative = {} if self.negative is None else {"negative": self.negative}
+        found = self.prompts
+        return {"kind": "prompts", "sha256": found.sha256, "count": len(found), "column": found.column, **negative}
 
     def told(self, numbers: Sequence[int]) -> dict[str, Tensor]:
         return self._encoding.of([prompt.text for prompt in self.prompts.of(numbers)])
@@ -91,22 +101,11 @@ class TextSource:
                 self._reached = number
                 yield self._ahead.of([number])[0].text
 
-    def record(self) -> dict[str, Any]:
-        negative = {} if self.negative is None else {"negative": self.negative}
-        prompts = self.prompts
-        return {
-            "kind": "prompts",
-            "sha256": prompts.sha256,
-            "count": len(prompts),
-            "column": prompts.column,
-            **negative,
-        }
-
     def close(self) -> None:
         self._encoding.close()
 
 
-class ArraySource:
+class ArraySource(Source):
     """Conditions from arrays."""
 
     def __init__(self, arrays: Arrays) -> None:
@@ -115,23 +114,14 @@ class ArraySource:
     def __len__(self) -> int:
         return len(self.arrays)
 
+    def record(self) -> dict[str, Any]:
+        return {"kind": "conditions", "sha256": self.arrays.sha256, "count": len(self)}
+
     def told(self, numbers: Sequence[int]) -> dict[str, Tensor]:
         return self.arrays.of(numbers)
 
-    def facts(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        return [{} for _ in numbers]
 
-    def follow(self, numbers: Iterator[int]) -> None:
-        pass
-
-    def record(self) -> dict[str, Any]:
-        return {"kind": "conditions", "sha256": self.arrays.sha256, "count": len(self.arrays)}
-
-    def close(self) -> None:
-        pass
-
-
-class ImageSource:
+class ImageSource(Source):
     """Images that samples begin with or keep, one for each input; what they are is told in edits.py."""
 
     def __init__(self, images: Images) -> None:
@@ -140,20 +130,8 @@ class ImageSource:
     def __len__(self) -> int:
         return len(self.images.array)
 
-    def told(self, numbers: Sequence[int]) -> dict[str, Tensor]:
-        return {}
-
-    def facts(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        return [{} for _ in numbers]
-
-    def follow(self, numbers: Iterator[int]) -> None:
-        pass
-
     def record(self) -> dict[str, Any]:
         return {"kind": "images", "sha256": self.images.sha256, "count": len(self)}
-
-    def close(self) -> None:
-        pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,18 +172,18 @@ class Inputs:
         conditions: str | Path | None = None,
         images: Images | None = None,
         *,
-        column: str | None = None,
+        prompt_column: str | None = None,
         encode: Encode | None = None,
         negative: str | None = None,
         per_input: int = 1,
-        first: int = 0,
+        first_seed: int = 0,
         same_seeds: bool = False,
     ) -> Inputs:
         """Return the inputs in a file, checked against a denoiser.
 
         Args:
             prompts, conditions: the file; one of the two, or images alone, with one for each input.
-            column: of the prompts.
+            prompt_column: of the prompts.
             encode: returns the conditions of a prompt; by default the denoiser's own.
 
         Raises:
@@ -216,7 +194,7 @@ class Inputs:
         if len(kinds) != 1:
             raise RestartValueError("give one of a file of prompts, a file of conditions, and images")
         per_input = integer("per_input", per_input, 1, 2**31, error=RestartValueError)
-        first = integer("first_seed", first, 0, 2**63 - 1, error=RestartValueError)
+        first_seed = integer("first_seed", first_seed, 0, 2**63 - 1, error=RestartValueError)
         source: Source
         path: str | Path | None
         if prompts is not None:
@@ -225,9 +203,9 @@ class Inputs:
                 raise RestartValueError(
                     f"{denoiser.name!r} takes no prompts; give --conditions, or the folder of a text-to-image pipeline"
                 )
-            found = read_prompts(prompts, column)
+            found = read_prompts(prompts, prompt_column)
             source, path = TextSource(found, encoder, negative), found.path
-        elif column is not None or negative is not None:
+        elif prompt_column is not None or negative is not None:
             raise RestartValueError(f"prompt_column and negative are of prompts; leave them out with {kinds[0]}")
         elif images is not None:
             if not images.each:
@@ -236,11 +214,18 @@ class Inputs:
         else:
             arrays = read_arrays(str(conditions), denoiser.conditions)
             source, path = ArraySource(arrays), arrays.path
-        own = {"column": column, "encode": encode, "negative": negative, "per_input": per_input, "first": first}
-        made = cls(source, None if path is None else str(path), per_input, first, bool(same_seeds))
-        return replace(
-            made, asked={kinds[0]: given[kinds[0]], **own, "same_seeds": same_seeds, "record": made.record()}
-        )
+        made = cls(source, None if path is None else str(path), per_input, first_seed, bool(same_seeds))
+        asked = {
+            kinds[0]: given[kinds[0]],
+            "prompt_column": prompt_column,
+            "encode": encode,
+            "negative": negative,
+            "per_input": per_input,
+            "first_seed": first_seed,
+            "same_seeds": same_seeds,
+            "record": made.record(),
+        }
+        return replace(made, asked=asked)
 
     @property
     def seeds(self) -> Seeds:
@@ -259,9 +244,12 @@ class Inputs:
         found: np.ndarray = self.first + (seeds - self.first) % self.per_input
         return found
 
-    def told(self, seeds: np.ndarray) -> dict[str, Tensor]:
-        """Return the conditions of seeds of the job by name, [n, *shape]."""
-        return self.source.told(self.numbers(seeds).tolist())
+    def told(self, seeds: np.ndarray, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+        """Return the conditions of seeds of the job by name, [n, *shape] on `device`.
+
+        They may have been read or encoded elsewhere: a pipeline's encoders may stay on the host.
+        """
+        return {name: value.to(device) for name, value in self.source.told(self.numbers(seeds).tolist()).items()}
 
     def facts(self, seeds: np.ndarray) -> tuple[Mapping[str, Any], ...]:
         """Return what formats store of seeds of the job: the input, which of its samples this is, the prompt.

@@ -91,8 +91,7 @@ def _drawn(runner: Runner, inputs: Inputs, batch: int, device: torch.device) -> 
     for start in range(0, len(seeds), batch):
         part = seeds[start : start + batch]
         numbers = np.asarray(part, np.int64)
-        told = {name: value.to(device) for name, value in inputs.told(numbers).items()}
-        x, _ = runner.draw(inputs.noise(numbers).tolist(), conditions=told)
+        x, _ = runner.draw(inputs.noise(numbers).tolist(), conditions=inputs.told(numbers, device))
         waiting = torch.cat([waiting, x.cpu()]) if len(waiting) else x.cpu()
         while len(waiting) >= m:
             yield waiting[:m]

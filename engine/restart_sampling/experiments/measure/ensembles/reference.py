@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ....common.errors import BackendError, RestartValueError
+from ....common.errors import RestartValueError
 from ....common.files import NPZ_DAMAGE
+from ....common.zarr_files import open_zarr
 
 NAMES = ("reference", "truth")
 
@@ -109,13 +110,7 @@ def _opened(path: Path) -> Any:
 
 
 def _zarr(path: Path) -> Any:
-    if not path.exists():
-        raise FileNotFoundError(path)
-    try:
-        import zarr
-    except ImportError:
-        raise BackendError(f"{path} needs zarr; install it with: pip install 'restart-sampling[zarr]'") from None
-    found: Any = zarr.open(str(path), mode="r")
+    found = open_zarr(path)
     if hasattr(found, "ndim"):
         return found
     arrays = dict(found.arrays())

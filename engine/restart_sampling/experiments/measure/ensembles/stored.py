@@ -17,6 +17,7 @@ import numpy as np
 
 from ....common.errors import OutputError, RestartValueError
 from ....common.images import read_picture
+from ....common.zarr_files import open_zarr
 from ....jobs.job import Definition
 from ..image_files import DAMAGE, ROWS, array_in, array_rows, keyed
 from .reference import Reference
@@ -172,11 +173,7 @@ def _parquet(path: Path) -> Iterator[Sample]:
 
 
 def _zarr(path: Path) -> Iterator[Sample]:
-    try:
-        import zarr
-    except ImportError:
-        raise OutputError("Zarr needs zarr; install it with: pip install 'restart-sampling[zarr]'") from None
-    group: Any = zarr.open_group(str(path), mode="r")
+    group = open_zarr(path)
     yield from _grid(np.asarray(group["seed"][...]), group["samples"])
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from ....models.conditions import SAME, Condition
-from ..network import Conditions, PipelineNetwork, Shape, root
+from ..network import Conditions, PipelineNetwork, Shape, root, with_negative
 
 
 class CogView4(PipelineNetwork):
@@ -28,7 +28,7 @@ class CogView4(PipelineNetwork):
 
     runs = "CogView4Transformer2DModel"
     text = ("prompt_embeds", "prompt_embeds_mask")
-    encoded = ("prompt_embeds", "negative_prompt_embeds")
+    encoded = with_negative("prompt_embeds")
     mask = "prompt_embeds_mask"
     length_multiple = 16
     flow = True

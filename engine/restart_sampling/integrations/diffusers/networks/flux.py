@@ -49,11 +49,6 @@ class PackedTransformer(PipelineNetwork):
     def c_noise(cls, config: Any, t: np.ndarray, T: float, shift: float) -> np.ndarray:
         return t
 
-    @classmethod
-    def size(cls, pipe: Any, net: Any) -> tuple[int, int]:
-        size = getattr(pipe, "default_sample_size", 128)
-        return size, size
-
     def forward(
         self,
         net_in: Tensor,

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....common.errors import BackendError
-from ..network import IN_PLACE_FLOW, Conditions, PipelineNetwork, Shape, line
+from ..network import Conditions, PipelineNetwork, Shape, line, with_negative
+from ..positions import Positions, behind
 
 
 class Lumina2(PipelineNetwork):
@@ -26,7 +26,7 @@ class Lumina2(PipelineNetwork):
 
     runs = "Lumina2Transformer2DModel"
     text = ("prompt_embeds", "prompt_attention_mask")
-    encoded = ("prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "negative_prompt_attention_mask")
+    encoded = with_negative(*text)
     mask = "prompt_attention_mask"
     flow = to_one_nth = True
     sign = -1
@@ -38,23 +38,11 @@ class Lumina2(PipelineNetwork):
     def __init__(self, net: Any, shape: Shape, tokens: int, device: torch.device) -> None:
         super().__init__(net)
         self.rows, self.columns = (side // net.config.patch_size for side in shape[1:])
-        first, second, third = (part.to(device, torch.complex64) for part in net.rope_embedder.freqs_cis)
-        if tokens >= len(first):
-            raise BackendError(f"this network has positions for {len(first) - 1} tokens, and prompts have {tokens}")
-        if self.rows > len(second) or self.columns > len(third):
-            raise BackendError(
-                f"this network has positions for {len(second)} × {len(third)} patches, and the image has "
-                f"{self.rows} × {self.columns}; {IN_PLACE_FLOW}"
-            )
-        nowhere = torch.cat([second[:1], third[:1]], dim=1).expand(tokens, -1)
-        y, x = torch.meshgrid(torch.arange(self.rows), torch.arange(self.columns), indexing="ij")
-        patches = torch.cat([second[y.flatten().to(device)], third[x.flatten().to(device)]], dim=1)
-        for name, value in (
-            ("first", first),
-            ("of_text", torch.cat([first[:tokens], nowhere], dim=1)),
-            ("of_patches", patches),
-        ):
-            self.register_buffer(name, value, persistent=False)
+        tables = [part.to(device, torch.complex64) for part in net.rope_embedder.freqs_cis]
+        found = Positions.of(tables, self.rows, self.columns, tokens)
+        self.register_buffer("first", found.first, persistent=False)
+        self.register_buffer("of_text", found.text(tokens), persistent=False)
+        self.register_buffer("of_patches", found.patches, persistent=False)
 
     @classmethod
     def of(cls, pipe: Any, net: Any, shape: Shape, known: Conditions, guidance: float) -> tuple[Any, Conditions]:
@@ -86,8 +74,7 @@ class Lumina2(PipelineNetwork):
         rows, columns, L = self.rows, self.columns, self.rows * self.columns
         real = prompt_attention_mask.bool()
         time, text = net.time_caption_embed(net_in, c_noise.expand(B), prompt_embeds.to(net_in.dtype))
-        after_text = self.first[real.sum(dim=1)].unsqueeze(1).expand(-1, L, -1)
-        of_image = torch.cat([after_text, self.of_patches.expand(B, -1, -1)], dim=2)
+        of_image = behind(self.first, self.of_patches, real.sum(dim=1))
         of_text = self.of_text.expand(B, -1, -1)
         patches = net_in.reshape(B, -1, rows, p, columns, p).permute(0, 2, 4, 3, 5, 1).reshape(B, L, -1)
         image = net.x_embedder(patches)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ....models.conditions import SAME, Condition
-from ..network import Conditions, PipelineNetwork, Shape
+from ..network import Conditions, PipelineNetwork, Shape, with_negative
 
 
 class PixArt(PipelineNetwork):
@@ -21,7 +21,7 @@ class PixArt(PipelineNetwork):
 
     runs = "PixArtTransformer2DModel"
     text = ("prompt_embeds", "prompt_attention_mask")
-    encoded = ("prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "negative_prompt_attention_mask")
+    encoded = with_negative(*text)
     mask = "prompt_attention_mask"
 
     def __init__(self, net: nn.Module, channels: int) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ....common.errors import BackendError
-from ..network import IN_PLACE_FLOW, Conditions, PipelineNetwork, Shape
+from ..network import IN_PLACE_FLOW, Conditions, PipelineNetwork, Shape, with_negative
 
 
 class Sana(PipelineNetwork):
@@ -21,7 +21,7 @@ class Sana(PipelineNetwork):
 
     runs = "SanaTransformer2DModel"
     text = ("prompt_embeds", "prompt_attention_mask")
-    encoded = ("prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "negative_prompt_attention_mask")
+    encoded = with_negative(*text)
     mask = "prompt_attention_mask"
     flow = True
 

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ....common.errors import BackendError
-from ..network import IN_PLACE_FLOW, Conditions, PipelineNetwork, Shape
+from ..network import IN_PLACE_FLOW, Conditions, PipelineNetwork, Shape, with_negative
+from ..positions import Positions, behind
 
 MULTIPLE = 32  # tokens of a prompt, and of an image
 KEY = "2-1"  # the layers of patches of 2 × 2 pixels and 1 frame
@@ -30,7 +31,7 @@ class ZImage(PipelineNetwork):
 
     runs = "ZImageTransformer2DModel"
     text = ("prompt_embeds", "prompt_embeds_mask")
-    encoded = ("prompt_embeds", "negative_prompt_embeds")
+    encoded = with_negative("prompt_embeds")
     mask = "prompt_embeds_mask"
     length_multiple = MULTIPLE
     flow = to_one_nth = True
@@ -49,21 +50,11 @@ class ZImage(PipelineNetwork):
         self.padding = -self.rows * self.columns % MULTIPLE
         rope = net.rope_embedder
         parts = rope.precompute_freqs_cis(rope.axes_dims, rope.axes_lens, theta=rope.theta)
-        first, second, third = (part.to(device) for part in parts)
-        if tokens + 1 >= len(first):
-            raise BackendError(f"this network has positions for {len(first) - 2} tokens, and prompts have {tokens}")
-        if self.rows > len(second) or self.columns > len(third):
-            raise BackendError(
-                f"this network has positions for {len(second)} × {len(third)} patches, and the image has "
-                f"{self.rows} × {self.columns}; {IN_PLACE_FLOW}"
-            )
-        nowhere = torch.cat([second[:1], third[:1]], dim=1)
-        y, x = torch.meshgrid(torch.arange(self.rows), torch.arange(self.columns), indexing="ij")
-        patches = torch.cat([second[y.flatten().to(device)], third[x.flatten().to(device)]], dim=1)
-        origin = torch.cat([first[:1], nowhere], dim=1).expand(self.padding, -1)
-        text = torch.cat([first[1 : tokens + 1], nowhere.expand(tokens, -1)], dim=1)
-        for name, value in (("first", first), ("of_text", text), ("of_patches", patches), ("of_padding", origin)):
-            self.register_buffer(name, value, persistent=False)
+        found = Positions.of([part.to(device) for part in parts], self.rows, self.columns, tokens, before=1)
+        self.register_buffer("first", found.first, persistent=False)
+        self.register_buffer("of_text", found.text(tokens, before=1), persistent=False)
+        self.register_buffer("of_patches", found.patches, persistent=False)
+        self.register_buffer("of_padding", found.text(1).expand(self.padding, -1), persistent=False)
 
     @classmethod
     def of(cls, pipe: Any, net: Any, shape: Shape, known: Conditions, guidance: float) -> tuple[Any, Conditions]:
@@ -100,8 +91,7 @@ class ZImage(PipelineNetwork):
         patches = net_in.reshape(B, C, rows, 2, columns, 2).permute(0, 2, 4, 3, 5, 1).reshape(B, L, 4 * C)
         image = net.all_x_embedder[KEY](patches)
         image = torch.cat([image, net.x_pad_token.expand(B, self.padding, -1).to(image.dtype)], dim=1)
-        after_text = self.first[length + 1].unsqueeze(1).expand(-1, L, -1)
-        of_image = torch.cat([after_text, self.of_patches.expand(B, -1, -1)], dim=2)
+        of_image = behind(self.first, self.of_patches, length + 1)
         of_image = torch.cat([of_image, self.of_padding.expand(B, -1, -1)], dim=1)
         for layer in net.noise_refiner:
             image = layer(image, None, of_image, time)
