@@ -302,6 +302,28 @@ def test_a_row_that_is_not_of_its_sample_is_refused(monkeypatch, tmp_path):
         draw(tmp_path, format="geneval")
 
 
+def test_two_threads_may_write_the_metadata_of_a_prompt_that_lies_in_two_shards(inputs, monkeypatch, tmp_path):
+    """Writer threads have one tag. The second shard is written while the first is about to rename its file."""
+    format, options = find("geneval"), replace(Options(), per_input=EACH)
+    both = Shards(rs.parse_seeds("0-7"), 4)  # input 0 has samples 0 to 4
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    first, second = (
+        ShardData(one, np.arange(k, k + 4), None, images, "p", (), tuple(row(seed, EACH) for seed in range(k, k + 4)))
+        for one, k in zip(both, (0, 4), strict=True)
+    )
+    rename = os.replace
+
+    def beside(old, new):
+        monkeypatch.setattr(os, "replace", rename)
+        format.write(tmp_path, second, options, "r0")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "replace", beside)
+    format.write(tmp_path, first, options, "r0")
+    assert len(list(tmp_path.rglob("*.png"))) == 8 and len(list(tmp_path.rglob("metadata.jsonl"))) == 2
+    assert not list(tmp_path.rglob(".*.tmp"))
+
+
 def test_another_number_of_samples_for_each_input_is_another_job(monkeypatch, tmp_path):
     with_inputs(monkeypatch, 5)
     draw(tmp_path, seeds="0-4", format="imagefolder")

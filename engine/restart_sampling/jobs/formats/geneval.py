@@ -4,7 +4,7 @@
     00000/samples/00000.png   its pictures, in any encoding
 
 Sample input·n + k of a job with n samples for each input is picture k of folder `input`. Where the samples of a prompt
-lie in two shards, both write its metadata.jsonl, with the same bytes."""
+lie in two shards, both write its metadata.jsonl, with the same bytes: perhaps at the same time, by two threads."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write(folder: Path, data: ShardData, options: Options, tag: str) -> Written:
             last = number
 
     names = files(data.shard, data.seeds.tolist(), options)
-    return many_files(folder, zip(names, contents(), strict=True), tag)
+    return many_files(folder, zip(names, contents(), strict=True), f"{data.shard.name}.{tag}")
 
 
 def unfit(record: Mapping[str, Any]) -> str:
