@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +21,7 @@ from support.tape import TapeCapture
 
 import restart_sampling as rs
 from restart_sampling.common.errors import BackendError, ConfigError
-from restart_sampling.integrations.diffusers import denoiser_of, draw, network, prompt_conditions
+from restart_sampling.integrations.diffusers import conditioning, denoiser_of, draw, network, prompt_conditions
 from restart_sampling.integrations.diffusers.pipeline import decoded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -104,6 +107,56 @@ def test_a_prompt_in_a_batch_is_that_prompt_alone(name):
     given = prompt_conditions(found.pipe, PROMPTS, found.length)
     assert close(sampler.run(SEEDS, conditions=given), want) and sampler.executor.note == ""
     assert recorded > 0 and len(capture.recorded) == recorded
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_is_cut_is_what_changes_nothing(name):
+    """From the length on that the denoiser says is too long, another word changes no embedding; before it, it does."""
+    found = case(name)
+    den = denoiser_of(found.pipe, prompt="a fox", **found.told)
+    most = found.length or inspect.signature(type(found.pipe).__call__).parameters["max_sequence_length"].default
+    encoded = {n: den.encode("hill " * n)["prompt_embeds"] for n in range(most - 32, most + 3)}
+    first = next(n for n in range(most - 31, most + 3) if torch.equal(encoded[n], encoded[n - 1]))
+    assert not den.cut("hill " * (first - 1))
+    assert re.fullmatch(rf"has \d+ tokens, and the encoder reads {most:,}", den.cut("hill " * first))
+    assert f"has {most + 1:,} tokens" in den.cut("hill " * first)
+    assert f"has {most + 9:,} tokens" in den.cut("hill " * (first + 8))
+    assert not den.cut("a fox")
+
+
+def test_a_prompt_is_cut_where_no_encoder_reads_it_whole(monkeypatch):
+    """CLIP beside T5 reads less, and cuts nothing that T5 does not; an encoder that is not there reads nothing."""
+
+    class Words:
+        def __init__(self, most):
+            self.model_max_length = most
+
+        def __call__(self, text, verbose):
+            return SimpleNamespace(input_ids=[0, *text.split(), 1])
+
+    class CLIPWords(Words):
+        pass
+
+    class Pipe:
+        tokenizer, text_encoder = CLIPWords(20), object()
+        tokenizer_2, text_encoder_2 = Words(1000), object()
+
+        def encode_prompt(self, prompt, max_sequence_length=None):
+            pass
+
+        def __call__(self, prompt=None, max_sequence_length=50):
+            pass
+
+    monkeypatch.setattr(conditioning, "network_of", lambda pipe: (None, network.PipelineNetwork))
+    pipe = Pipe()
+    assert not conditioning.cut(pipe, "word " * 48)
+    assert conditioning.cut(pipe, "word " * 49) == "has 51 tokens, and the encoder reads 50"
+    assert conditioning.cut(pipe, "word " * 49, 40) == "has 51 tokens, and the encoder reads 40"
+    pipe.text_encoder_2 = None
+    assert not conditioning.cut(pipe, "word " * 18)
+    assert conditioning.cut(pipe, "word " * 19) == "has 21 tokens, and the encoder reads 20"
+    pipe.text_encoder = None
+    assert not conditioning.cut(pipe, "word " * 19)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

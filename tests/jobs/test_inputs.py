@@ -16,6 +16,7 @@ from PIL import Image
 
 import restart_sampling as rs
 from restart_sampling.common.errors import OutputError, RestartValueError
+from restart_sampling.common.terminal import plain_console
 from restart_sampling.jobs.generate import run_job
 from restart_sampling.jobs.images import read_images
 from restart_sampling.jobs.inputs import prompts, tables
@@ -23,6 +24,7 @@ from restart_sampling.jobs.inputs.arrays import read_arrays
 from restart_sampling.jobs.inputs.encoding import Encoding
 from restart_sampling.jobs.inputs.inputs import Inputs
 from restart_sampling.jobs.inputs.prompts import read_prompts
+from restart_sampling.jobs.progress import Display
 from restart_sampling.jobs.signals import Stop
 from restart_sampling.jobs.verify import verify
 from restart_sampling.jobs.workers import Worker
@@ -220,6 +222,8 @@ def test_parquet(tmp_path):
         ("p.jsonl", b'{"prompt": "fox \\ud800"}\n', r"line 1 is not JSON: .*surrogate"),
         ("p.json", b'{"prompts": []}', r"holds neither COCO's `annotations` nor a list"),
         ("p.json", b'{"annotations": [3]}', r"row 1 holds 3"),
+        ("p.csv", b"id,prompt\n7,fox\n8,hen\n7,hare\n", r"p.csv, line 4 has the id '7' of line 2; give each prompt"),
+        ("p.json", b'[{"id": 7, "prompt": "fox"}, {"id": 7, "prompt": "hen"}]', r"p.json, row 2 has the id 7 of row 1"),
         ("p.parquet", b"PAR1", r"p.parquet is no Parquet file"),
         ("p.docx", b"fox", r"p.docx is no table that is known \(.txt, .csv"),
     ],
@@ -231,6 +235,16 @@ def test_what_is_wrong_with_a_file_is_said_with_the_line(tmp_path, name, content
     path.write_bytes(content)
     with pytest.raises(RestartValueError, match=said):
         read_prompts(path)
+
+
+def test_ids_that_are_missing_or_equal_in_eight_bytes_are_no_duplicates(tmp_path, monkeypatch):
+    (tmp_path / "p.csv").write_text("id,prompt\n,fox\n,hen\n7,hare\n")
+    assert len(read_prompts(tmp_path / "p.csv")) == 3
+    (tmp_path / "p.jsonl").write_text(
+        "".join(f'{{"id": {k}, "prompt": "fox"}}\n' for k in (1, "null", 2, "null", "true"))
+    )
+    monkeypatch.setattr(prompts, "_digest", lambda value: 5)
+    assert len(read_prompts(tmp_path / "p.jsonl")) == 5
 
 
 def test_a_column_that_is_not_there(tmp_path):
@@ -304,6 +318,25 @@ def test_what_waits_for_the_sampler_is_bounded():
     assert torch.equal(far[1], told("91")["embeds"])
     assert sum(map(len, (work._waiting, work._used))) <= 12
     work.close()
+
+
+def test_a_prompt_that_is_cut_is_said_with_its_line_and_drawn(tmp_path, capsys):
+    """Ten notes at most are printed; the log has all of them, each once, whatever repeats."""
+    path, out = tmp_path / "p.tsv", tmp_path / "out"
+    path.write_text("prompt\n" + "\n".join("word " * (k % 3) + "word" for k in range(36)) + "\n")
+    den = replace(model(), cut=lambda text: "has 3 tokens, and the encoder reads 2" if len(text) > 10 else "")
+    options = {"batch": 8, "shard_size": 16, "sheets": 0, "format": "npz", "pixels": "float32"}
+    display = Display(plain_console(stderr=True))
+    assert run_job(den, PLAN, None, out, inputs=Inputs.read(den, path, per_input=2), display=display, **options) == []
+    lines = [4 + 3 * k for k in range(12)]
+    notes = [line for line in capsys.readouterr().err.splitlines() if "tokens" in line]
+    said = f"note: {path}, line {{}} has 3 tokens, and the encoder reads 2; the rest is left out"
+    assert notes[:9] == [said.format(n) for n in lines[:9]]
+    assert notes[9:] == [said.format(lines[9]) + "; further ones are in log.jsonl"]
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [line["line"] for line in log if line["event"] == "prompt cut"] == lines
+    told_otherwise = Inputs.read(den, path, encode=told)
+    assert told_otherwise.source.cut is None  # another encoder may read more
 
 
 def test_an_error_of_the_encoder_reaches_the_job_and_the_job_goes_on_later(tmp_path, file):

@@ -12,9 +12,10 @@ two shards or more, the time before the first one (compiling, capturing, the pau
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..common import json_lines
 from ..common.checks import is_count, is_number
@@ -40,6 +41,16 @@ class Event:
     rank: int = 0
     count: int = 0
     drawn: int | None = None
+
+
+def sentence(event: str, details: Mapping[str, Any]) -> str:
+    """Return what people are told of an event, in a sentence without its full stop; "" for what is only logged."""
+    if event == "out of memory":
+        return f"out of memory with batches of {details['batch']}; going on with {details['next']}"
+    if event == "prompt cut":
+        where = f"line {details['line']}" if "line" in details else f"row {details['row']}"
+        return f"{details['file']}, {where} {details['why']}; the rest is left out"
+    return ""
 
 
 def tail(path: Path, limit: int = TAIL) -> list[Event]:

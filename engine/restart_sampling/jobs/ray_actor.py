@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..models.denoiser import Denoiser
 from ..plan.plan import Plan
 from .decoding import Decoding
 from .edits import Edits
+from .events import sentence
 from .formats.base import ShardData, Written
 from .inputs.inputs import Inputs
 from .job import Definition
@@ -96,6 +98,7 @@ class Actor:
             options,
             engine.label,
             pixels,
+            _note,
             edits=engine.edits,
             decoding=engine.decoding,
             inputs=None if engine.inputs is None else Inputs.again(denoiser, engine.inputs),
@@ -130,7 +133,7 @@ class Actor:
             self.stop,
             parts=self.parts,
             keep_seconds=self.keep_seconds,
-            follow=None if inputs is None else inputs.follow,
+            follow=None if inputs is None else self.source.follow,
             facts=None if inputs is None else inputs.facts,
         )
         try:
@@ -143,6 +146,12 @@ class Actor:
             self.drawing.unlink(missing_ok=True)
         memory = [_memory(self.source)] * len(lines)
         return {"line": lines, "images": thumbnails, "before": drawn_before, "memory": memory}
+
+
+def _note(event: str, details: dict[str, Any]) -> None:
+    """Print what is to be said of an event; Ray shows it where the driver runs."""
+    if text := sentence(event, details):
+        print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 def _memory(source: SamplerSource) -> int:

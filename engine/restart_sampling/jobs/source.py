@@ -10,7 +10,7 @@ r"""The source of a job's samples: a sampler, and what is done when it fails.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ class SamplerSource:
         options: of the `Sampler`: backend, graph, compile, dtype, device.
         label: class of all samples; None draws each from its seed.
         pixels: "uint8" or "float32".
-        note: called with (event, details) when something was done about a failure.
+        note: called with (event, details) when something was done about a failure, or an input is not read whole.
         callback: called by the sampler after every evaluation, for progress within a batch.
         edits: of the job: what its samples begin with and keep.
         decoding: of the job: what decodes its latents; None keeps the samples as they are drawn.
@@ -81,6 +81,11 @@ class SamplerSource:
         device = torch.device(self.options.get("device") or self.denoiser.device)
         smallest = SMALLEST if device.type == "cpu" else 1
         return Sampler(self.denoiser, self.plan, max(batch, smallest), **{**self.options, "batch_invariant": True})
+
+    def follow(self, seeds: Iterator[int]) -> None:
+        """Hear which seeds are drawn next, in order."""
+        if self.inputs is not None:
+            self.inputs.follow(seeds, self.note)
 
     def draw(self, seeds: Seeds) -> Drawn:
         """Draw the samples of at most `batch` seeds."""

@@ -44,6 +44,8 @@ class Denoiser:
         conditions: what else the network is told, by name (`conditions.py`). With classes `class_labels` is the first.
         guide: the network that gives the second output of guidance, see `guided_by`; None for this network.
         encode: returns the conditions of a prompt by name, [*shape] each; None for a network that takes no prompts.
+        cut: returns what `encode` leaves out of a prompt, in words that follow the prompt ("has 93 tokens, and …"), or
+            "" if it reads all of it; None if that is not known.
     """
 
     network: NetworkFunction
@@ -57,6 +59,7 @@ class Denoiser:
     conditions: Mapping[str, Condition] = field(default_factory=dict, repr=False)
     guide: Denoiser | None = field(default=None, repr=False)
     encode: Callable[[str], Mapping[str, Tensor]] | None = field(default=None, repr=False)
+    cut: Callable[[str], str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not callable(self.network):

@@ -109,6 +109,34 @@ def prompt_conditions(
     return {name: value.to(_like(name, family, like)) for name, value in found.items() if value is not None}
 
 
+def cut(pipe: Any, prompt: str, max_sequence_length: int | None = None) -> str:
+    """Return what all encoders of a pipeline leave out of a prompt, in words that follow the prompt; "" if nothing.
+
+    An encoder that reads fewer tokens than another, as CLIP does beside T5, cuts nothing that the other does not.
+
+    Args:
+        max_sequence_length: as the denoiser was loaded with.
+    """
+    _, family = network_of(pipe)
+    taken, call = (inspect.signature(function).parameters for function in (pipe.encode_prompt, type(pipe).__call__))
+    length = None
+    if "max_sequence_length" in taken:
+        length = max_sequence_length or call["max_sequence_length"].default
+    found = []
+    for end in ("", "_2", "_3"):
+        tokenizer = getattr(pipe, "tokenizer" + end, None)
+        if tokenizer is None or getattr(pipe, "text_encoder" + end, None) is None:
+            continue
+        limit = tokenizer.model_max_length if length is None or "CLIP" in type(tokenizer).__name__ else length
+        text, others = family.as_read(pipe, prompt)
+        if len(text.encode()) + 2 <= limit + others:  # no token is less than a byte, but for a begin and an end
+            return ""
+        found.append((len(tokenizer(text, verbose=False).input_ids) - others - limit, limit))
+    if not found or (over := min(found))[0] <= 0:
+        return ""
+    return f"has {sum(over):,} tokens, and the encoder reads {over[1]:,}"
+
+
 @torch.no_grad()
 def encoded(
     pipe: Any,

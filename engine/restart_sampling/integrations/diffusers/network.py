@@ -108,6 +108,13 @@ class PipelineNetwork(nn.Module):
         return {name: known[name] for name in cls.text}
 
     @classmethod
+    def as_read(cls, pipe: Any, prompt: str) -> tuple[str, int]:
+        """Return the text that a pipeline's tokenizers get, up to the end of the prompt, and how many of its tokens do
+        not count to the length of prompts.
+        """
+        return prompt, 0
+
+    @classmethod
     def c_noise(cls, config: Any, t: np.ndarray, T: float, shift: float) -> np.ndarray:
         """Return what a network of a flow-matching model is told at times t, float64; here the timestep.
 

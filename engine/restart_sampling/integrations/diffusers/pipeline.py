@@ -10,6 +10,7 @@ one negative prompt serves all prompts. For those, put RestartScheduler into the
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from ...plan.plan import Plan
 from ...sampler.inputs import check_plan
 from ...sampler.noise import seed_tensor
 from ...sampler.sampler import Sampler
-from .conditioning import OPTIONS, arguments, conditioning_of, prompt_conditions
+from .conditioning import OPTIONS, arguments, conditioning_of, cut, prompt_conditions
 from .levels import own_levels
 from .levels import parameterization_of as _parameterization
 from .network import Conditions, PipelineNetwork, Shape, network_of
@@ -87,8 +88,11 @@ def denoiser_of(
         "levels": own_levels(pipe, net, family, shape, guided),
     }
     levels = _parameterization(pipe, net, family, shape)
-    encode = partial(_of_prompt, pipe, conditioning.get("max_sequence_length")) if family.text else None
-    return Denoiser(network, levels, shape, network.label_dim, name=name, info=info, conditions=told, encode=encode)
+    found = Denoiser(network, levels, shape, network.label_dim, name=name, info=info, conditions=told)
+    if not family.text:
+        return found
+    length = conditioning.get("max_sequence_length")
+    return replace(found, encode=partial(_of_prompt, pipe, length), cut=partial(cut, pipe, max_sequence_length=length))
 
 
 def _of_prompt(pipe: Any, max_sequence_length: int | None, prompt: str) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ and in "input_file" where the file was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ from ..images import Images
 from .arrays import Arrays, read_arrays
 from .encoding import Encode, Encoding
 from .prompts import Prompts, read_prompts
+from .tables import place
+
+Note = Callable[[str, dict[str, Any]], None]  # (event, details) of what a job says and logs
 
 
 class Source:
@@ -53,8 +56,8 @@ class Source:
         """Return what formats store of these inputs, a dict of JSON values each; here nothing."""
         return [{} for _ in numbers]
 
-    def follow(self, numbers: Iterator[int]) -> None:
-        """Hear which inputs are needed next, in order."""
+    def follow(self, numbers: Iterator[int], note: Note) -> None:
+        """Hear which inputs are needed next, in order; `note` takes what is to be said of them."""
 
     def close(self) -> None:
         """End what works in the background."""
@@ -65,10 +68,13 @@ class TextSource(Source):
 
     Args:
         negative: the negative prompt, which the denoiser's nulls are made of; for the record alone.
+        cut: says what of a prompt `encode` leaves out, see `Denoiser`.
     """
 
-    def __init__(self, prompts: Prompts, encode: Encode, negative: str | None = None) -> None:
-        self.prompts, self.negative = prompts, negative
+    def __init__(
+        self, prompts: Prompts, encode: Encode, negative: str | None = None, cut: Callable[[str], str] | None = None
+    ) -> None:
+        self.prompts, self.negative, self.cut = prompts, negative, cut
         self._encoding = Encoding(encode)
         self._rows, self._ahead = prompts.reader(), prompts.reader()  # each thread reads on from its own place
         self._reached = -1  # the last prompt that was read ahead
@@ -91,15 +97,19 @@ class TextSource(Source):
             {"prompt": one.text, **negative, **({} if plain else {"meta": one.meta})} for one in self._rows.of(numbers)
         ]
 
-    def follow(self, numbers: Iterator[int]) -> None:
-        self._encoding.follow(self._texts(numbers))
+    def follow(self, numbers: Iterator[int], note: Note) -> None:
+        self._encoding.follow(self._texts(numbers, note))
 
-    def _texts(self, numbers: Iterator[int]) -> Iterator[str]:
+    def _texts(self, numbers: Iterator[int], note: Note) -> Iterator[str]:
         """Yield the texts of prompts that were not read ahead yet, so that the file is read forwards alone."""
         for number in numbers:
             if number > self._reached:
                 self._reached = number
-                yield self._ahead.of([number])[0].text
+                prompt = self._ahead.of([number])[0]
+                if self.cut is not None and (why := self.cut(prompt.text)):
+                    path = self.prompts.path
+                    note("prompt cut", {"file": str(path), place(path): prompt.line, "why": why})
+                yield prompt.text
 
     def close(self) -> None:
         self._encoding.close()
@@ -204,7 +214,8 @@ class Inputs:
                     f"{denoiser.name!r} takes no prompts; give --conditions, or the folder of a text-to-image pipeline"
                 )
             found = read_prompts(prompts, prompt_column)
-            source, path = TextSource(found, encoder, negative), found.path
+            cut = denoiser.cut if encode is None else None
+            source, path = TextSource(found, encoder, negative, cut), found.path
         elif prompt_column is not None or negative is not None:
             raise RestartValueError(f"prompt_column and negative are of prompts; leave them out with {kinds[0]}")
         elif images is not None:
@@ -263,9 +274,9 @@ class Inputs:
         places = zip(numbers.tolist(), k.tolist(), noise, found, strict=True)
         return tuple({"input": i, "k": j} | own | one for i, j, own, one in places)
 
-    def follow(self, seeds: Iterator[int]) -> None:
-        """Say which seeds of the job are drawn next, in order."""
-        self.source.follow((seed - self.first) // self.per_input for seed in seeds)
+    def follow(self, seeds: Iterator[int], note: Note) -> None:
+        """Say which seeds of the job are drawn next, in order; `note` is called with (event, details) from a thread."""
+        self.source.follow(((seed - self.first) // self.per_input for seed in seeds), note)
 
     def record(self) -> dict[str, Any]:
         """Return the entries of run.json."""

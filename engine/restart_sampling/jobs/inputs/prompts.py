@@ -7,13 +7,17 @@ depend on how many there are. A file that changes while a job runs is an error.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
+from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ...common.checks import did_you_mean, shown
 from ...common.errors import RestartValueError
@@ -21,6 +25,7 @@ from ...common.files import file_sha256
 from . import tables
 
 COLUMNS = ("prompt", "caption", "text")  # by which a column of prompts is known, in any case
+ID = "id"  # a column that names prompts, where a file has it
 KEPT = 4096  # prompts that are kept, for the samples that are drawn again
 LONGEST = 1 << 20  # characters
 
@@ -102,14 +107,15 @@ def read_prompts(path: str | Path, column: str | None = None) -> Prompts:
         column: that holds them; by default prompt, caption or text, or the only one.
 
     Raises:
-        RestartValueError: with the line: there is no such file or column, or a prompt is empty or no text.
+        RestartValueError: with the line: there is no such file or column, a prompt is empty or no text, or two rows
+            have one value in a column `id`.
     """
     path = Path(path).expanduser().resolve()
     if not path.is_file():
         raise RestartValueError(f"there is no file of prompts {path}")
     stamp, sha256 = _stamp(path), file_sha256(path)
     column = _column(path, column)
-    count = sum(1 for _ in _prompts(path, column))
+    count = _count(path, column)
     if not count:
         raise RestartValueError(f"{path} holds no prompts")
     if _stamp(path) != stamp:
@@ -152,6 +158,36 @@ def _column(path: Path, asked: str | None) -> str:
         f"{path} has the columns {', '.join(names)}, and none is called {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}; "
         f"say with --prompt-column which holds the prompts"
     )
+
+
+def _count(path: Path, column: str) -> int:
+    """Return the number of prompts. Raises RestartValueError for the first that is none, and for two of one `id`.
+
+    Of each id eight bytes of a digest are kept; two that are equal there are looked at in a second pass.
+    """
+    digests, count = array("Q"), 0
+    for prompt in _prompts(path, column):
+        count += 1
+        if (value := prompt.meta.get(ID)) not in (None, ""):
+            digests.append(_digest(value))
+    found, times = np.unique(np.frombuffer(digests, np.uint64), return_counts=True)
+    twice = frozenset(found[times > 1].tolist())
+    lines: dict[str, int] = {}
+    for prompt in _prompts(path, column) if twice else ():
+        value = prompt.meta.get(ID)
+        if value not in (None, "") and _digest(value) in twice:
+            first = lines.setdefault(repr(value), prompt.line)
+            if first != prompt.line:
+                where = tables.place(path)
+                raise RestartValueError(
+                    f"{path}, {where} {prompt.line} has the {ID} {shown(value)} of {where} {first}; give each prompt "
+                    "an id of its own, or leave the column out"
+                )
+    return count
+
+
+def _digest(value: Any) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(value).encode(), digest_size=8).digest(), "little")
 
 
 def _prompts(path: Path, column: str) -> Iterator[Prompt]:

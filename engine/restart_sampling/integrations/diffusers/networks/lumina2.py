@@ -50,6 +50,10 @@ class Lumina2(PipelineNetwork):
         return cls(net, shape, told["prompt_embeds"].shape[0], next(net.parameters()).device), told
 
     @classmethod
+    def as_read(cls, pipe: Any, prompt: str) -> tuple[str, int]:
+        return f"{pipe.system_prompt} <Prompt Start> {prompt}", 0
+
+    @classmethod
     def c_noise(cls, config: Any, t: np.ndarray, T: float, shift: float) -> np.ndarray:
         return 1 - t
 

@@ -47,6 +47,11 @@ class QwenImage(PipelineNetwork):
         return cls(net, shape[1], shape[2]), cls.told(pipe, known)
 
     @classmethod
+    def as_read(cls, pipe: Any, prompt: str) -> tuple[str, int]:
+        before, _, _ = str(pipe.prompt_template_encode).partition("{}")
+        return before + prompt, pipe.prompt_template_encode_start_idx + pipe.tokenizer.num_special_tokens_to_add()
+
+    @classmethod
     def c_noise(cls, config: Any, t: np.ndarray, T: float, shift: float) -> np.ndarray:
         return t
 

@@ -7,6 +7,7 @@ before the negative one.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,12 @@ class Sana(PipelineNetwork):
     def __init__(self, net: nn.Module, channels: int) -> None:
         super().__init__(net)
         self.channels = channels
+
+    @classmethod
+    def as_read(cls, pipe: Any, prompt: str) -> tuple[str, int]:
+        lines = inspect.signature(type(pipe).__call__).parameters["complex_human_instruction"].default
+        before = "\n".join(lines or ())
+        return before + prompt, len(pipe.tokenizer.encode(before)) - 2 if before else 0
 
     @classmethod
     def of(cls, pipe: Any, net: Any, shape: Shape, known: Conditions, guidance: float) -> tuple[Any, Conditions]:

@@ -64,6 +64,12 @@ class ZImage(PipelineNetwork):
         return cls(net, shape, told["prompt_embeds"].shape[0], next(net.parameters()).device), told
 
     @classmethod
+    def as_read(cls, pipe: Any, prompt: str) -> tuple[str, int]:
+        message, options = {"role": "user", "content": prompt}, {"add_generation_prompt": True, "enable_thinking": True}
+        before, _, _ = str(pipe.tokenizer.apply_chat_template([message], tokenize=False, **options)).rpartition(prompt)
+        return before + prompt, 0
+
+    @classmethod
     def c_noise(cls, config: Any, t: np.ndarray, T: float, shift: float) -> np.ndarray:
         return 1 - t
 
