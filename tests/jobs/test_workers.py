@@ -19,9 +19,10 @@ from support import killing
 from support.children import python
 
 import restart_sampling as rs
-from restart_sampling.common.errors import BackendError, OutputError, RestartValueError
+from restart_sampling.common.errors import BackendError, OutputError, RestartError, RestartValueError
 from restart_sampling.jobs import ray_workers
 from restart_sampling.jobs.generate import run_job
+from restart_sampling.jobs.inputs.inputs import Inputs
 from restart_sampling.jobs.job import Definition
 from restart_sampling.jobs.lock import FolderLock, alive, running
 from restart_sampling.jobs.manifest import Manifest
@@ -87,6 +88,32 @@ def test_ray_begins_with_the_images_of_the_seeds(cluster, tmp_path):
     one, two = (Definition.read(tmp_path / name).record for name in ("one", "two"))
     assert {name: one[name] for name in ("nfe", "edits")} == {name: two[name] for name in ("nfe", "edits")}
     assert complete(tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_ray_draws_from_prompts(cluster, tmp_path):
+    """Each actor reads the file itself, and a prompt's samples may lie in shards of two actors."""
+    path = tmp_path / "prompts.tsv"
+    path.write_text("prompt\tkind\n" + "".join(f"prompt {k}\t{k % 3}\n" for k in range(17)))
+    job = JOB | {"format": "geneval"}
+    for name, options in (("one", {}), ("two", {"workers": 2, "load": killing.prompted})):
+        inputs = Inputs.read(killing.prompted(), path, per_input=3, first_seed=5)
+        assert run_job(killing.prompted(), PLAN, None, tmp_path / name, inputs=inputs, **job, **options) == []
+    assert len(list((tmp_path / "two").rglob("*.png"))) == 51
+    assert killing.tree(tmp_path / "two") == killing.tree(tmp_path / "one")
+    assert complete(tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_an_actor_refuses_a_file_of_prompts_that_has_changed(cluster, tmp_path):
+    (path := tmp_path / "prompts.txt").write_text("fox\nhen\n")
+    inputs = Inputs.read(killing.prompted(), path)
+    path.write_text("fox\nhare\n")
+    with pytest.raises(RestartError, match="prompts.txt has changed while the job runs"):
+        run_job(
+            killing.prompted(), PLAN, None, tmp_path / "out", inputs=inputs, workers=2, load=killing.prompted, **JOB
+        )
+    assert not list((tmp_path / "out").rglob("*.tar"))
 
 
 @pytest.mark.slow

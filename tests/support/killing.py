@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,21 @@ def denoiser(delay: float = 0.0) -> rs.Denoiser:
         return torch.tanh(x / (1 + sigma.view(-1, 1, 1, 1)))
 
     return rs.Denoiser.from_function(D, (1, 8, 8), name="tanh")
+
+
+def prompted(delay: float = 0.0) -> rs.Denoiser:
+    """An elementwise denoiser that is told a prompt: a made-up embedding, the bytes of the text's digest."""
+
+    def D(x: torch.Tensor, sigma: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
+        time.sleep(delay)
+        return torch.tanh(x / (1 + sigma.view(-1, 1, 1, 1))) / 2 + embeds.view(-1, 3, 1, 1) / 2
+
+    def encode(text: str) -> dict[str, torch.Tensor]:
+        digest = hashlib.sha256(text.encode()).digest()
+        return {"embeds": torch.tensor([byte / 128 - 1 for byte in digest[:3]])}
+
+    told = {"embeds": rs.Condition((3,), null=0.0)}
+    return replace(rs.Denoiser.from_function(D, (3, 8, 8), conditions=told, name="prompted"), encode=encode)
 
 
 def noted(folder: str) -> rs.Denoiser:
