@@ -27,15 +27,8 @@ $(FULL): $(SOURCES)  # with all extras, in one go: a second install would compil
 demo: $(STAMP)  ## draw 64 images with Restart from the bundled model into demo/samples/; demo/grid.png shows them
 	$(BIN)/restart-sampling generate --preset fashion-mnist-22 --seeds 0-63 --out demo --overwrite
 
-HALF := tests/cli tests/integrations tests/jobs tests/project
-# A shell's background process ignores SIGINT, which tests send.
-HEARD := import os, signal, sys; signal.signal(2, signal.SIG_DFL); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-
-test: $(FULL)  ## the whole test suite, in two processes of one thread
-	@PATH="$(abspath $(BIN)):$$PATH"; export PATH OMP_NUM_THREADS=1; \
-	python -c '$(HEARD)' -m pytest tests $(HALF:%=--ignore=%) & rest=$$!; \
-	python -m pytest $(HALF); half=$$?; \
-	wait $$rest && exit $$half
+test: $(FULL)  ## the whole test suite, in a process of one thread for each core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile tests
 
 lint: $(FULL)
 	$(PIP) ruff mypy
@@ -85,6 +78,11 @@ quality: $(FULL)  ## FD-classifier of the bundled model: samplers, ablations, th
 	$(QUALITY) 5000 --features fashion-mnist-classifier,$(OTHERS) --samplers preset:fashion-mnist-27@27
 	$(BIN)/python benchmarks/ablations.py
 	$(BIN)/python benchmarks/pictures.py
+	$(BIN)/python benchmarks/readme.py
+
+bundled: $(FULL)  ## the two bundled models on the same ten blocks of seeds; docs/training.md; half an hour on 2 cores, goes on
+	for model in fashion-mnist fashion-mnist-edm2; do $(BIN)/restart-sampling bench --model $$model --rounds 0 --n 10000 \
+		--features all --samplers preset:fashion-mnist-22@22 --out benchmarks/results/bundled || exit; done
 	$(BIN)/python benchmarks/readme.py
 
 SPEED := $(BIN)/restart-sampling bench --batch 32 --rounds 5 --out benchmarks/results --samplers

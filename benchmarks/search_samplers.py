@@ -69,6 +69,9 @@ KNOWN: dict[tuple[str, int], tuple[dict[str, Any], ...]] = {
         {"solver": "dpm++2m", "rho": 7.0, "restart": [[4, 6, 0.3, 2.0], [3, 3, 0.06, 0.3]]},
     ),
 }
+# A jump to high noise lowers the distances that see classes, one in low noise those that see details: both, too.
+HIGH = {"solver": "deis", "steps": 21, "rho": 4.0, "s_noise": 1.003, "restart_solver": "heun"}
+JUMP = [4, 1, 0.8, 6.4]
 GOOD: dict[str, tuple[dict[str, Any], ...]] = {
     "ode": (
         {"solver": "dpm++2m", "steps": 18},
@@ -79,6 +82,16 @@ GOOD: dict[str, tuple[dict[str, Any], ...]] = {
         {"solver": "unipc", "steps": 12},
         {"solver": "dpm-solver", "steps": 12},
         {"solver": "heun", "steps": 32},
+        {"solver": "deis", "steps": 21, "rho": 4.0},
+        {"solver": "deis", "steps": 24},
+        {"solver": "deis", "steps": 18, "rho": 5.0},
+        {"solver": "deis", "steps": 15},
+        {"solver": "lms", "steps": 21, "rho": 4.0},
+        {"solver": "lms:order=3", "steps": 24, "rho": 5.0},
+        {"solver": "gradient-estimation", "steps": 18},
+        {"solver": "ipndm", "steps": 18},
+        {"solver": "dpm++2m", "steps": 24},
+        {"solver": "deis:order=2", "steps": 18},
     ),
     "sde": (
         {**CHURN, "steps": 18},
@@ -89,6 +102,16 @@ GOOD: dict[str, tuple[dict[str, Any], ...]] = {
         {"solver": "dpm++2m-sde", "steps": 18, "eta": 0.2},
         {"solver": "sa-solver:predictor=2,corrector=2", "steps": 27, "eta": 0.5},
         {"solver": "er-sde", "steps": 27, "eta": 0.5},
+        {"solver": "dpm++2m-sde", "steps": 25, "eta": 0.35},
+        {"solver": "dpm++2m-sde", "steps": 25, "eta": 0.7},
+        {"solver": "dpm++2m-sde", "steps": 40, "eta": 0.5},
+        {"solver": "dpm++2m-sde", "steps": 40, "eta": 0.35},
+        {"solver": "dpm++2m-sde", "steps": 32, "eta": 0.5, "rho": 5.0},
+        {"solver": "dpm++2m-sde:variant=heun", "steps": 25, "eta": 0.5},
+        {"solver": "sa-solver:predictor=2,corrector=2", "steps": 40, "eta": 0.35},
+        {**CHURN, "steps": 32, "s_churn": 20.0, "s_min": 0.05, "s_max": 50.0, "s_noise": 1.003},
+        {**CHURN, "steps": 64, "s_churn": 40.0, "s_min": 0.05, "s_max": 50.0, "s_noise": 1.003},
+        {**CHURN, "steps": 22, "s_churn": 20.0, "s_min": 0.05, "s_max": 50.0, "s_noise": 1.003},
     ),
     "restart": (
         {"solver": "dpm++2m", "steps": 18, "restart": [[3, 2, 0.06, 0.3]]},
@@ -99,6 +122,16 @@ GOOD: dict[str, tuple[dict[str, Any], ...]] = {
         {"solver": "heun", "steps": 18, "restart": [[3, 5, 0.06, 0.3]]},
         {"solver": "deis", "steps": 21, "restart": [[4, 2, 0.4, 2.0]]},
         {"solver": "dpm++2m", "steps": 18, "restart": [[3, 4, 0.1, 0.5]]},
+        {**HIGH, "restart": [JUMP, [3, 2, 0.06, 0.3]]},
+        {**HIGH, "restart": [JUMP, [3, 5, 0.06, 0.3]]},
+        {**HIGH, "restart": [JUMP, [3, 10, 0.06, 0.3]]},
+        {**HIGH, "restart": [JUMP, [3, 3, 0.1, 0.5]]},
+        {**HIGH, "restart": [[4, 2, 0.8, 6.4]]},
+        {**HIGH, "restart": [[5, 1, 0.8, 6.4], [3, 5, 0.04, 0.2]]},
+        {**HIGH, "s_noise": 1.0, "restart": [JUMP, [3, 5, 0.06, 0.3]]},
+        {**HIGH, "steps": 15, "restart": [JUMP, [3, 2, 0.06, 0.3]]},
+        {"solver": "heun", "steps": 18, "restart": [JUMP, [3, 5, 0.06, 0.3]]},
+        {"solver": "dpm++2m", "steps": 18, "restart_solver": "heun", "restart": [JUMP, [3, 5, 0.06, 0.3]]},
     ),
 }
 RHO = (4.0, 5.0, 6.0, 7.0, 8.0, 10.0)
