@@ -124,6 +124,34 @@ def test_what_is_cut_is_what_changes_nothing(name):
     assert not den.cut("a fox")
 
 
+def test_encoders_are_moved_without_the_network_or_not_at_all(monkeypatch):
+    pipe = families.pixart_sigma().pipe
+    encode = denoiser_of(pipe, prompt="a fox", height=16, width=16).encode
+    second = torch.nn.Linear(2, 2)
+    pipe.text_encoder_2 = second
+
+    asked = []
+
+    def full(device):
+        asked.append(device.type)
+        if device.type == "meta":
+            raise torch.OutOfMemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipe.text_encoder, "to", lambda device: asked.append(device.type))
+        patch.setattr(second, "to", full)
+        assert encode.to(torch.device("meta")) is False
+    assert asked == ["meta", "meta", "cpu", "cpu"]
+    assert encode("a fox")["prompt_embeds"].device.type == "cpu"
+    assert encode.to(torch.device("meta")) is True
+    assert (pipe.text_encoder.device.type, second.weight.device.type) == ("meta", "meta")
+    assert pipe.transformer.device.type == "cpu"
+    assert conditioning._device(pipe).type == "meta"
+    second._hf_hook = object()  # accelerate's
+    encode.to(torch.device("cpu"))
+    assert second.weight.device.type == "meta"
+
+
 def test_a_prompt_is_cut_where_no_encoder_reads_it_whole(monkeypatch):
     """CLIP beside T5 reads less, and cuts nothing that T5 does not; an encoder that is not there reads nothing."""
 

@@ -339,6 +339,28 @@ def test_a_prompt_that_is_cut_is_said_with_its_line_and_drawn(tmp_path, capsys):
     assert told_otherwise.source.cut is None  # another encoder may read more
 
 
+@pytest.mark.parametrize("fits", [True, False])
+def test_an_encoder_that_can_be_moved_works_where_samples_are_drawn(tmp_path, capsys, fits):
+    moved, out = [], tmp_path / "out"
+
+    class Encoder:
+        def __call__(self, text):
+            assert moved, "it is moved before the first prompt"
+            return told(text)
+
+        def to(self, device):
+            moved.append(device)
+            return fits
+
+    (tmp_path / "p.txt").write_text("fox\nhen\n")
+    den = replace(model(), encode=Encoder())
+    display = Display(plain_console(stderr=True))
+    run_job(den, PLAN, None, out, inputs=Inputs.read(den, tmp_path / "p.txt"), display=display, batch=8, sheets=0)
+    assert moved == [torch.device("cpu")]
+    said = "note: the text encoders do not fit into the memory of cpu and work where they were loaded"
+    assert (said in capsys.readouterr().err) is not fits
+
+
 def test_an_error_of_the_encoder_reaches_the_job_and_the_job_goes_on_later(tmp_path, file):
     def fails(text):
         if text == TEXTS[9]:

@@ -109,7 +109,7 @@ def test_an_actor_refuses_a_file_of_prompts_that_has_changed(cluster, tmp_path):
     (path := tmp_path / "prompts.txt").write_text("fox\nhen\n")
     inputs = Inputs.read(killing.prompted(), path)
     path.write_text("fox\nhare\n")
-    with pytest.raises(RestartError, match="prompts.txt has changed while the job runs"):
+    with pytest.raises(RestartError, match=r"prompts\.txt has changed while the job runs"):
         run_job(
             killing.prompted(), PLAN, None, tmp_path / "out", inputs=inputs, workers=2, load=killing.prompted, **JOB
         )

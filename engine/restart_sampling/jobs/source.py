@@ -70,6 +70,8 @@ class SamplerSource:
         batch = integer("batch_size", batch, 1, error=RestartValueError)
         self.batch = batch
         self.sampler = self._make(batch)
+        if inputs is not None:
+            inputs.source.to(self.sampler.device, note)
         ring = HostRing(pixels)
         device = str(self.sampler.device)
         self.ring: HostRing | DecodingThread = ring if decoding is None else decoding.thread(pixels, ring.take, device)

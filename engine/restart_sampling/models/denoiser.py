@@ -43,7 +43,9 @@ class Denoiser:
             None for diffusion, its limit D → ∞.
         conditions: what else the network is told, by name (`conditions.py`). With classes `class_labels` is the first.
         guide: the network that gives the second output of guidance, see `guided_by`; None for this network.
-        encode: returns the conditions of a prompt by name, [*shape] each; None for a network that takes no prompts.
+        encode: returns the conditions of a prompt by name, [*shape] each; None for a network that takes no prompts. If
+            it has `to(device)`, a job moves it to where it samples; that returns False, and nothing moves, if it does
+            not fit there.
         cut: returns what `encode` leaves out of a prompt, in words that follow the prompt ("has 93 tokens, and …"), or
             "" if it reads all of it; None if that is not known.
     """

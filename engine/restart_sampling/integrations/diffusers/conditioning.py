@@ -25,6 +25,7 @@ from .network import Conditions, PipelineNetwork, network_of
 OPTIONS = ("prompt", "negative_prompt", "guided", "max_sequence_length")
 NEGATIVE = "negative_"
 EMBEDS = "prompt_embeds"
+ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 Values = dict[str, Any]  # by name: None, a tensor [P, …], or a list with a tensor for each prompt
 
 
@@ -106,7 +107,14 @@ def prompt_conditions(
         raise ConfigError(f"{type(pipe).__name__} takes no text")
     found, _ = encoded(pipe, family, prompts, None, False, max_sequence_length)
     like = next(net.parameters())
-    return {name: value.to(_like(name, family, like)) for name, value in found.items() if value is not None}
+    return {
+        name: converted(name, value, family, like).to(like.device) for name, value in found.items() if value is not None
+    }
+
+
+def converted(name: str, value: Tensor, family: type[PipelineNetwork], like: Tensor) -> Tensor:
+    """Return a condition in the dtype in which a network with weights like `like` takes it."""
+    return value.to(_like(name, family, like).dtype)
 
 
 def cut(pipe: Any, prompt: str, max_sequence_length: int | None = None) -> str:
@@ -123,9 +131,9 @@ def cut(pipe: Any, prompt: str, max_sequence_length: int | None = None) -> str:
     if "max_sequence_length" in taken:
         length = max_sequence_length or call["max_sequence_length"].default
     found = []
-    for end in ("", "_2", "_3"):
-        tokenizer = getattr(pipe, "tokenizer" + end, None)
-        if tokenizer is None or getattr(pipe, "text_encoder" + end, None) is None:
+    for encoder in ENCODERS:
+        tokenizer = getattr(pipe, encoder.replace("text_encoder", "tokenizer"), None)
+        if tokenizer is None or getattr(pipe, encoder, None) is None:
             continue
         limit = tokenizer.model_max_length if length is None or "CLIP" in type(tokenizer).__name__ else length
         text, others = family.as_read(pipe, prompt)
@@ -154,7 +162,7 @@ def encoded(
     options = {
         name: call[name].default for name in taken if name in call and call[name].default is not call[name].empty
     }
-    options |= {"device": pipe._execution_device, "num_images_per_prompt": 1}
+    options |= {"device": _device(pipe), "num_images_per_prompt": 1}
     if max_sequence_length is not None:
         if "max_sequence_length" not in taken:
             raise ConfigError(f"{type(pipe).__name__} has one length of prompts; leave out max_sequence_length")
@@ -179,6 +187,15 @@ def encoded(
         length = options.get("max_sequence_length") or longest
         return _filled(family, values, max(length, longest)), _filled(family, null, max(length, longest))
     return {n: _stacked(v) for n, v in values.items()}, {n: _stacked(v) for n, v in null.items()}
+
+
+def _device(pipe: Any) -> Any:
+    """Return the device of a pipeline's text encoders, which need not be that of its network."""
+    for name in ENCODERS:
+        module = getattr(pipe, name, None)
+        if isinstance(module, torch.nn.Module) and not hasattr(module, "_hf_hook"):
+            return next(module.parameters()).device
+    return pipe._execution_device
 
 
 def _encode(pipe: Any, options: Mapping[str, Any]) -> Any:

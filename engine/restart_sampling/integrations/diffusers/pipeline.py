@@ -25,10 +25,11 @@ from ...plan.plan import Plan
 from ...sampler.inputs import check_plan
 from ...sampler.noise import seed_tensor
 from ...sampler.sampler import Sampler
-from .conditioning import OPTIONS, arguments, conditioning_of, cut, prompt_conditions
+from .conditioning import OPTIONS, arguments, conditioning_of, cut
 from .levels import own_levels
 from .levels import parameterization_of as _parameterization
 from .network import Conditions, PipelineNetwork, Shape, network_of
+from .prompts import PromptEncoder
 from .vae import Decoder
 
 _DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -92,12 +93,7 @@ def denoiser_of(
     if not family.text:
         return found
     length = conditioning.get("max_sequence_length")
-    return replace(found, encode=partial(_of_prompt, pipe, length), cut=partial(cut, pipe, max_sequence_length=length))
-
-
-def _of_prompt(pipe: Any, max_sequence_length: int | None, prompt: str) -> dict[str, Tensor]:
-    """Return the conditions of one prompt, [*shape] each."""
-    return {name: values[0] for name, values in prompt_conditions(pipe, prompt, max_sequence_length).items()}
+    return replace(found, encode=PromptEncoder(pipe, length), cut=partial(cut, pipe, max_sequence_length=length))
 
 
 def draw(

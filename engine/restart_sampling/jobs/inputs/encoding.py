@@ -3,7 +3,7 @@ r"""Texts to conditions, beside the sampler.
 A thread encodes what the job will need next, one text after the other, and keeps what is not drawn yet within AHEAD
 bytes. A text that comes again is encoded once while it is kept. One at a time, because what an encoder returns for a
 text may depend, in the last bits, on how many others it encodes with it, and a job's images depend on nothing but its
-inputs. On a GPU the thread has a stream of its own.
+inputs. Where the encoder is on a GPU, the thread has a stream of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ class Encoding:
 
     def __init__(self, encode: Encode, ahead: int = AHEAD) -> None:
         self.encode, self.ahead = encode, ahead
+        self.device: torch.device | None = None  # where `encode` works, if that is known
         self.encoded = 0  # texts, for people who count
         self._wake = threading.Condition()
         self._wanted: OrderedDict[str, None] = OrderedDict()  # texts that the sampler waits for
@@ -48,6 +50,15 @@ class Encoding:
             self._next = texts
             self._start()
             self._wake.notify_all()
+
+    def to(self, device: torch.device) -> bool:
+        """Move the encoder to a device if it can be moved, before anything is encoded; return False if it did not fit."""
+        if (move := getattr(self.encode, "to", None)) is None:
+            return True
+        if not move(device):
+            return False
+        self.device = device
+        return True
 
     def of(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Return the conditions of texts by name, [n, *shape]; wait for those that are not encoded yet.
@@ -111,6 +122,11 @@ class Encoding:
             self._bytes["waiting"] -= _size(self._waiting.pop(oldest)[0])
 
     def _work(self) -> None:
+        on_gpu = self.device is not None and self.device.type == "cuda"
+        with torch.cuda.stream(torch.cuda.Stream(self.device)) if on_gpu else nullcontext():
+            self._encode_all()
+
+    def _encode_all(self) -> None:
         try:
             while (text := self._choose()) is not None:
                 entry = self._encoded(text)
@@ -160,7 +176,10 @@ def _arrived(told: Told, done: Any) -> Told:
     """Return conditions that the current stream may read."""
     if done is not None:
         device = next(value.device for value in told.values() if value.device.type == "cuda")
-        torch.cuda.current_stream(device).wait_event(done)
+        stream = torch.cuda.current_stream(device)
+        stream.wait_event(done)
+        for value in (value for value in told.values() if value.device.type == "cuda"):
+            value.record_stream(stream)  # its memory is not used again before this stream has read it
     return told
 
 

@@ -59,6 +59,9 @@ class Source:
     def follow(self, numbers: Iterator[int], note: Note) -> None:
         """Hear which inputs are needed next, in order; `note` takes what is to be said of them."""
 
+    def to(self, device: torch.device, note: Note) -> None:
+        """Move what computes to where samples are drawn."""
+
     def close(self) -> None:
         """End what works in the background."""
 
@@ -96,6 +99,10 @@ class TextSource(Source):
         return [
             {"prompt": one.text, **negative, **({} if plain else {"meta": one.meta})} for one in self._rows.of(numbers)
         ]
+
+    def to(self, device: torch.device, note: Note) -> None:
+        if not self._encoding.to(device):
+            note("encoder stays", {"device": str(device)})
 
     def follow(self, numbers: Iterator[int], note: Note) -> None:
         self._encoding.follow(self._texts(numbers, note))
