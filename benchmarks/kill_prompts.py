@@ -1,7 +1,7 @@
-r"""A job of 5,000 prompts on a pipeline, killed with SIGKILL at random moments: is the folder that of an undisturbed run?
+r"""A job of 5,000 prompts on a pipeline, killed at random moments: is its folder that of an undisturbed run?
 
 The pipeline is PixArt-Σ's real class with tiny random weights, text encoder and decoder among them. `generate` runs in
-forked processes, one or two workers with torchrun's variables; all are killed at once, at a random moment after the
+forked processes, one or two workers with torchrun's variables; all are killed (SIGKILL) at once, at a random moment after the
 job's folder is there, five times. After each kill nothing that reads as finished may be broken; then the job runs to
 its end.
 
@@ -36,7 +36,9 @@ KILLS = 5
 def generate(out: Path, folder: Path, file: Path, format: str, rank: int, workers: int) -> None:
     """Run the command as worker `rank`; what it says goes nowhere."""
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(workers), LOCAL_RANK=str(rank))
-    sys.stdout = sys.stderr = Path(os.devnull).open("w")
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.dup2(nothing, 2)
     size = ["--height", str(2 * SIDE), "--width", str(2 * SIDE)]
     asked = ["--model", str(folder), *size, "--prompts", str(file), "--steps", "2", "--format", format]
     try:
@@ -54,7 +56,9 @@ def ended(children: list[int]) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
-def trial(out: Path, folder: Path, file: Path, format: str, workers: int, lasts: float, rng: random.Random) -> list[int]:
+def trial(
+    out: Path, folder: Path, file: Path, format: str, workers: int, lasts: float, rng: random.Random
+) -> list[int]:
     """Kill the job KILLS times, then let it end; return how many shards were finished at each kill."""
     finished = []
     for k in range(KILLS):

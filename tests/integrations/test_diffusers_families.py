@@ -147,9 +147,10 @@ def test_encoders_are_moved_without_the_network_or_not_at_all(monkeypatch):
     assert (pipe.text_encoder.device.type, second.weight.device.type) == ("meta", "meta")
     assert pipe.transformer.device.type == "cpu"
     assert conditioning._device(pipe).type == "meta"
-    second._hf_hook = object()  # accelerate's
-    encode.to(torch.device("cpu"))
-    assert second.weight.device.type == "meta"
+    pipe.text_encoder_2 = moved_by_accelerate = torch.nn.Linear(2, 2)
+    moved_by_accelerate._hf_hook = object()
+    assert encode.to(torch.device("meta")) is True
+    assert moved_by_accelerate.weight.device.type == "cpu"
 
 
 def test_a_prompt_is_cut_where_no_encoder_reads_it_whole(monkeypatch):

@@ -52,7 +52,7 @@ class Encoding:
             self._wake.notify_all()
 
     def to(self, device: torch.device) -> bool:
-        """Move the encoder to a device if it can be moved, before anything is encoded; return False if it did not fit."""
+        """Move the encoder, if it can be moved, before it encodes anything; return False if it did not fit."""
         if (move := getattr(self.encode, "to", None)) is None:
             return True
         if not move(device):
