@@ -1,9 +1,9 @@
 r"""A job of 5,000 prompts on a pipeline, killed at random moments: is its folder that of an undisturbed run?
 
 The pipeline is PixArt-Σ's real class with tiny random weights, text encoder and decoder among them. `generate` runs in
-forked processes, one or two workers with torchrun's variables; all are killed (SIGKILL) at once, at a random moment after the
-job's folder is there, five times. After each kill nothing that reads as finished may be broken; then the job runs to
-its end.
+forked processes, one or two workers with torchrun's variables; all are killed with SIGKILL at once, at a random moment
+after the job's folder is there, five times. After each kill nothing that reads as finished may be broken; then the job
+runs to its end.
 
     python benchmarks/kill_prompts.py         # about five minutes; writes results/kill_prompts.json
 """

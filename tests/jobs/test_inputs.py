@@ -89,6 +89,16 @@ def exact(text, seed):
 
 
 @pytest.mark.parametrize("same", [False, True])
+def test_what_formats_store_of_a_sample(file, same):
+    """The seed of the noise only where it is not the sample's own."""
+    inputs = Inputs.read(model(), file, per_input=3, first_seed=7, same_seeds=same)
+    want = [
+        {"input": i, "k": k, "prompt": TEXTS[i]} | ({"seed": 7 + k} if same else {}) for i in (1, 2) for k in range(3)
+    ]
+    assert list(inputs.facts(np.arange(10, 16))) == want
+
+
+@pytest.mark.parametrize("same", [False, True])
 def test_sample_k_of_input_i_has_its_number_and_its_noise(tmp_path, file, same):
     assert draw(tmp_path / "out", file, per_input=3, first_seed=100, same_seeds=same) == []
     found = samples(tmp_path / "out")
