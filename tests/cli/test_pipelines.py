@@ -294,6 +294,17 @@ def test_a_study_of_prompts_needs_no_prompt_besides(folders, tmp_path, capsys):
     ]
     assert rows[0]["red"] != rows[1]["red"]
     assert len(list((tmp_path / "study" / "images" / "heun@5-w2" / "samples").iterdir())) == len(PROMPTS)
+    (tmp_path / "mean.py").write_text(
+        "import torch\n\n\nclass Mean(torch.nn.Module):\n    def forward(self, images):\n"
+        f"        assert images.shape[1:] == (3, {2 * SIDE}, {2 * SIDE})\n"
+        "        return images.float().mean((2, 3)) / 255\n"
+    )
+    np.savez(tmp_path / "statistics.npz", mu=np.full(3, 0.5), sigma=np.eye(3) / 100)
+    distance = ["--features", f"{tmp_path / 'mean.py'}:Mean", "--reference", tmp_path / "statistics.npz"]
+    code, _, err = run(capsys, *study, *distance)
+    assert code == 0, err
+    last = (tmp_path / "study" / "text_to_image.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last)["fd"] > 0
     code, _, err = run(capsys, *study, "--quick")
     assert code == 2
     assert "--quick does not go with --prompts" in err

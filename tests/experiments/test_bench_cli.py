@@ -50,7 +50,7 @@ def quality(monkeypatch):
             )
         return found
 
-    def evaluators_for(model, features=None, reference=None):
+    def evaluators_for(model, features=None, reference=None, shape=None):
         asked.update(features=features, reference=reference)
         return [types.SimpleNamespace(note="")]
 

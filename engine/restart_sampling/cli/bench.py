@@ -188,7 +188,9 @@ def bench(
             from ..experiments.measure.evaluator import evaluators_for
 
             try:
-                evaluators = evaluators_for(model, features, reference)  # a mistake shows before anything is measured
+                evaluators = evaluators_for(
+                    model, features, reference, denoiser.shape
+                )  # a mistake shows before anything is measured
             except ConfigError as error:
                 if n:
                     raise
@@ -273,13 +275,15 @@ def _study(
     from ..experiments.measure.scorers.registry import scorer as scorer_of
     from ..experiments.measure.tables import study_table
     from ..experiments.measure.text_to_image import measure
+    from ..jobs.decoding import image_shape
 
     try:
         scales = [float(text) for text in names(guidance)]
     except ValueError:
         raise RestartValueError(f"--guidance must be numbers separated by commas, got {guidance!r}") from None
     scorers = [scorer_of(text) for text in scorer]
-    evaluators = [] if features is None else evaluators_for(model, features, reference)
+    shape = image_shape(denoiser)
+    evaluators = [] if features is None else evaluators_for(model, features, reference, shape)
     if not scorers and not evaluators:
         raise RestartValueError("--prompts draws images to score them; give --scorer, or --features and --reference")
     try:

@@ -174,7 +174,7 @@ def tune(
     space = space_for(denoiser.parameterization, solvers=solvers, **limits, **intervals)
     own = model in shipped.MODELS and reference is None and features is None
     own_plans = _plans(plans) if plans is not None else []
-    evaluator = evaluator_for(model, shipped.TUNER if own else features, reference)
+    evaluator = evaluator_for(model, shipped.TUNER if own else features, reference, denoiser.shape)
     if evaluator.note:
         console.print(f"note: {evaluator.note}")
     objective = Objective(

@@ -68,6 +68,12 @@ class Decoding:
         return DecodingThread(Decoder(open_vae(self.folder, device), self.encoder, self.batch), pixels, take)
 
 
+def image_shape(denoiser: Denoiser) -> tuple[int, ...]:
+    """Return the shape of the images that a job draws of a denoiser by default: those of its own VAE, if it has one."""
+    vae = denoiser.info.get("vae")
+    return denoiser.shape if vae is None else Decoding.read(vae, denoiser).shape
+
+
 class DecodingThread:
     """Decodes batches in a thread. `take` has the form of `HostRing.take`, so what draws does not know the difference.
 

@@ -117,18 +117,23 @@ class Evaluator:
         return found
 
 
-def evaluators_for(model: str, features: str | None = None, reference: str | Path | None = None) -> list[Evaluator]:
+def evaluators_for(
+    model: str, features: str | None = None, reference: str | Path | None = None, shape: Sequence[int] | None = None
+) -> list[Evaluator]:
     """Return the evaluators of a model, one for each name in `features`; "all" stands for the shipped extractors."""
     if features is None:
-        return [evaluator_for(model, None, reference)]
-    return [evaluator_for(model, name, reference) for name in _names(features)]
+        return [evaluator_for(model, None, reference, shape)]
+    return [evaluator_for(model, name, reference, shape) for name in _names(features)]
 
 
-def evaluator_for(model: str, features: str | None = None, reference: str | Path | None = None) -> Evaluator:
+def evaluator_for(
+    model: str, features: str | None = None, reference: str | Path | None = None, shape: Sequence[int] | None = None
+) -> Evaluator:
     """Return the evaluator of a model. The bundled models have features and a reference; others need both.
 
     Args:
         features: as `load_features` reads it. reference: an .npz with images (`arr_0`) or with `mu` and `sigma`.
+        shape: (C, H, W) of its images, which a reference of `mu` and `sigma` does not say; None loads the model to see.
 
     Raises ConfigError if features or reference are missing.
     """
@@ -143,7 +148,7 @@ def evaluator_for(model: str, features: str | None = None, reference: str | Path
     classifier = shipped.classifier() if own and bundled else None
     if reference is not None:
         found, label = load_reference(Path(reference))
-        sample = found[0] if isinstance(found, Tensor) else _blank(registry.load_model(model).shape)
+        sample = found[0] if isinstance(found, Tensor) else _blank(shape or registry.load_model(model).shape)
         return Evaluator(Features(network, name, sample), found, classifier, label)
     if not bundled:
         raise ConfigError(f"quality of {model!r} needs --reference, an .npz with images (arr_0) or with mu and sigma")
