@@ -187,10 +187,8 @@ def bench(
         if n or quick:
             from ..experiments.measure.evaluator import evaluators_for
 
-            try:
-                evaluators = evaluators_for(
-                    model, features, reference, denoiser.shape
-                )  # a mistake shows before anything is measured
+            try:  # a mistake shows before anything is measured
+                evaluators = evaluators_for(model, features, reference, denoiser.shape)
             except ConfigError as error:
                 if n:
                     raise
