@@ -370,8 +370,8 @@ def test_killed_at_a_write(format, operation, inputs, tmp_path):
 
 
 def test_datasets_shows_pictures_and_captions(inputs, tmp_path):
-    """`datasets` itself, where it is installed: the three formats that it has loaders for."""
-    datasets = pytest.importorskip("datasets")
+    """`datasets` itself: the three formats that it has loaders for."""
+    datasets = pytest.importorskip("datasets")  # of the extra `test`
     datasets.disable_progress_bars()
     ways = {"imagefolder": ("imagefolder", "text", ""), "parquet": ("parquet", "prompt", "*.parquet")}
     ways["wds"] = ("webdataset", "txt", "*.tar")
