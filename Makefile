@@ -75,7 +75,7 @@ quality: $(FULL)  ## FD-classifier of the bundled model: samplers, ablations, th
 	$(QUALITY) 1000 --samplers heun+restart --nfe 63 --restart "[3, 3, 0.3, 1.0]"
 	$(QUALITY) 5000 --features $(OTHERS) --samplers "dpm++2m@18,preset:fashion-mnist-22@22,heun@35,preset:cifar10-vp-55@55,preset:cifar10-vp-75@75,edm-stochastic@127"
 	$(QUALITY) 5000 --samplers preset:cifar10-vp-75@75
-	$(QUALITY) 5000 --features fashion-mnist-classifier,$(OTHERS) --samplers preset:fashion-mnist-27@27
+	$(QUALITY) 5000 --features fashion-mnist-classifier,$(OTHERS) --samplers preset:fashion-mnist-27@27,preset:fashion-mnist-44@44
 	$(BIN)/python benchmarks/ablations.py
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/readme.py

@@ -13,6 +13,7 @@ SAMPLERS = {
     "dpm++2m@18": "DPM-Solver++(2M)",
     "preset:fashion-mnist-22@22": "Restart, `fashion-mnist-22`",
     "preset:fashion-mnist-27@27": "Restart, `fashion-mnist-27`",
+    "preset:fashion-mnist-44@44": "Restart, `fashion-mnist-44`",
     "heun@35": "Heun",
     "preset:cifar10-vp-55@55": "Restart, `cifar10-vp-55`",
     "preset:cifar10-vp-75@75": "Restart, `cifar10-vp-75`",

@@ -161,6 +161,7 @@ _HIGH = {
     "restart_solver": "heun",
     "restart": '{"0": [4, 1, 0.8, 6.4]}',
 }
+_TWO = {"solver": "dpm++2m", "restart_solver": "heun", "restart": '{"0": [4, 1, 0.8, 6.4], "1": [3, 5, 0.06, 0.30]}'}
 _BUNDLED = tuple(
     Preset(
         f"fashion-mnist-{nfe}",
@@ -183,6 +184,7 @@ _BUNDLED = tuple(
             _OWN,
         ),
         (27, _HIGH, "one jump to high noise, found by `make compare`", True, f"{_OWN}, fashion-mnist-patches"),
+        (44, _TWO, "jumps to high and to low noise, found by `make compare`", True, f"{_OWN}, fashion-mnist-patches"),
         (43, {"restart": '{"0": [3, 2, 0.30, 1.0]}'}, "Heun, at higher noise than the paper's", False, _OWN),
     )
 )
