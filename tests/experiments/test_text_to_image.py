@@ -210,6 +210,7 @@ def test_a_choice_of_prompts_is_stored_with_the_result(prompts, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "out" / "prompts.jsonl").read_text().splitlines()]
     assert [TEXTS[line["line"] - 1] for line in lines] == [line["prompt"] for line in lines]
     assert len(lines) == rows[0]["n"] == 3
+    assert [line["line"] for line in lines] == sorted(line["line"] for line in lines)  # as the file has them
     with pytest.raises(RestartValueError, match=r"prompts.jsonl holds other prompts .* choose another folder"):
         study(prompts, tmp_path / "out", n=2)
     with pytest.raises(RestartValueError, match=r"has 5 prompts, and 6 were asked for"):

@@ -19,7 +19,7 @@ from restart_sampling.common.errors import OutputError, RestartValueError
 from restart_sampling.common.terminal import plain_console
 from restart_sampling.jobs.generate import run_job
 from restart_sampling.jobs.images import read_images
-from restart_sampling.jobs.inputs import prompts, tables
+from restart_sampling.jobs.inputs import arrays, prompts, tables
 from restart_sampling.jobs.inputs.arrays import read_arrays
 from restart_sampling.jobs.inputs.encoding import Encoding
 from restart_sampling.jobs.inputs.inputs import Inputs
@@ -171,7 +171,7 @@ def test_a_file_that_changes_while_a_job_reads_it_is_an_error(file):
     ("name", "content", "column"),
     [
         ("p.txt", 'a red fox\nzwei Füchse, "quoted"\n', None),
-        ("p.csv", 'id,Prompt\n1,a red fox\n2,"zwei Füchse, ""quoted"""\n', None),
+        ("p.csv", 'Prompt,id\na red fox,1\n"zwei Füchse, ""quoted""",2\n', "Prompt"),
         ("p.tsv", 'Prompt\tCategory\na red fox\tanimals\n"zwei Füchse, ""quoted"""\tother\n', None),
         (
             "p.jsonl",
@@ -232,6 +232,7 @@ def test_parquet(tmp_path):
         ("p.jsonl", b'{"prompt": "fox \\ud800"}\n', r"line 1 is not JSON: .*surrogate"),
         ("p.json", b'{"prompts": []}', r"holds neither COCO's `annotations` nor a list"),
         ("p.json", b'{"annotations": [3]}', r"row 1 holds 3"),
+        ("p.csv", b"id,prompt\n,fox\n,hen\n7,hare\n7,ox\n", r"p.csv, line 5 has the id '7' of line 4"),
         ("p.csv", b"id,prompt\n7,fox\n8,hen\n7,hare\n", r"p.csv, line 4 has the id '7' of line 2; give each prompt"),
         ("p.json", b'[{"id": 7, "prompt": "fox"}, {"id": 7, "prompt": "hen"}]', r"p.json, row 2 has the id 7 of row 1"),
         ("p.parquet", b"PAR1", r"p.parquet is no Parquet file"),
@@ -320,13 +321,22 @@ def test_what_waits_for_the_sampler_is_bounded():
     for _ in range(5):
         assert made.acquire(timeout=10)
     assert not made.acquire(timeout=0.2)
-    assert torch.equal(work.of(["0", "1", "0"])["embeds"], torch.stack([told(t)["embeds"] for t in "010"]))
+    assert torch.equal(work.of(["0", "1", "0"])[0]["embeds"], torch.stack([told(t)["embeds"] for t in "010"]))
     for _ in range(2):
         assert made.acquire(timeout=10)
     assert not made.acquire(timeout=0.2)
-    far = work.of(["90", "91"])["embeds"]
+    far = work.of(["90", "91"])[0]["embeds"]
     assert torch.equal(far[1], told("91")["embeds"])
     assert sum(map(len, (work._waiting, work._used))) <= 12
+    while made.acquire(timeout=0.2):
+        pass
+    work.follow(str(k) for k in range(200, 300))
+    work.of(["200"])
+    for _ in range(2):  # what waits and was passed by does not keep it from working ahead
+        assert made.acquire(timeout=10)
+    for k in range(201, 240):
+        work.of([str(k)])
+    assert len(work._used) <= 5 and work._bytes["used"] == size * len(work._used)
     work.close()
 
 
@@ -345,8 +355,8 @@ def test_a_prompt_that_is_cut_is_said_with_its_line_and_drawn(tmp_path, capsys):
     assert notes[9:] == [said.format(lines[9]) + "; further ones are in log.jsonl"]
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [line["line"] for line in log if line["event"] == "prompt cut"] == lines
-    told_otherwise = Inputs.read(den, path, encode=told)
-    assert told_otherwise.source.cut is None  # another encoder may read more
+    assert run_job(den, PLAN, None, tmp_path / "b", inputs=Inputs.read(den, path, encode=told), **options) == []
+    assert "prompt cut" not in (tmp_path / "b" / "log.jsonl").read_text()  # another encoder may read more
 
 
 @pytest.mark.parametrize("fits", [True, False])
@@ -417,6 +427,25 @@ def test_conditions_that_do_not_fit(tmp_path, arrays, said):
     np.savez(tmp_path / "c.npz", **arrays)
     with pytest.raises(RestartValueError, match=said):
         read_arrays(tmp_path / "c.npz", model().conditions)
+
+
+def test_arrays_of_several_conditions(tmp_path, monkeypatch):
+    """As many values of each; NaN is found in any block, and any value is part of the digest."""
+    monkeypatch.setattr(arrays, "BLOCK", 6)
+    specs = {"embeds": rs.Condition((3,)), "scale": rs.Condition(())}
+    path, values = tmp_path / "c.npz", {"embeds": np.arange(21.0).reshape(7, 3), "scale": np.arange(7.0)}
+    np.savez(path, **values)
+    known = read_arrays(path, specs)
+    assert (len(known), known.of([6, 2])["embeds"].tolist()) == (7, [[18, 19, 20], [6, 7, 8]])
+    np.savez(path, **values | {"scale": values["scale"] + np.eye(7)[6]})
+    assert read_arrays(path, specs).sha256 != known.sha256
+    values["embeds"][5, 1] = np.nan
+    np.savez(path, **values)
+    with pytest.raises(RestartValueError, match="'embeds' has NaN or infinite values at input 5"):
+        read_arrays(path, specs)
+    np.savez(path, **values | {"scale": np.arange(6.0)})
+    with pytest.raises(RestartValueError, match=r"different numbers of inputs \(embeds 7, scale 6\); give as many"):
+        read_arrays(path, specs)
 
 
 def test_inputs_that_contradict_each_other(tmp_path, file):

@@ -78,7 +78,7 @@ class LocalWorker:
             display.samples,
             folder.parts,
             self.keep_seconds,
-            None if inputs is None else self.source.follow,
+            None if inputs is None else inputs.follow,
             None if inputs is None else inputs.facts,
         )
         try:

@@ -158,10 +158,10 @@ class Display:
     def event(self, event: str, details: dict[str, Any]) -> None:
         """Log an event, and print what people are told of it, the first NOTES of a kind."""
         self.log(event, **details)
-        text = sentence(event, details)
-        self.told[event] += bool(text)
-        if text and self.told[event] <= NOTES:
-            self.note(text + "; further ones are in log.jsonl" * (self.told[event] == NOTES))
+        if text := sentence(event, details):
+            self.told[event] += 1
+            if self.told[event] <= NOTES:
+                self.note(text + "; further ones are in log.jsonl" * (self.told[event] == NOTES))
 
     def note(self, text: str) -> None:
         """Print a note."""

@@ -133,7 +133,7 @@ class Actor:
             self.stop,
             parts=self.parts,
             keep_seconds=self.keep_seconds,
-            follow=None if inputs is None else self.source.follow,
+            follow=None if inputs is None else inputs.follow,
             facts=None if inputs is None else inputs.facts,
         )
         try:

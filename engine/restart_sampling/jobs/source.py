@@ -10,7 +10,7 @@ r"""The source of a job's samples: a sampler, and what is done when it fails.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ class SamplerSource:
         self.batch = batch
         self.sampler = self._make(batch)
         if inputs is not None:
-            inputs.source.to(self.sampler.device, note)
+            inputs.source.begin(self.sampler.device, note)
         ring = HostRing(pixels)
         device = str(self.sampler.device)
         self.ring: HostRing | DecodingThread = ring if decoding is None else decoding.thread(pixels, ring.take, device)
@@ -83,11 +83,6 @@ class SamplerSource:
         device = torch.device(self.options.get("device") or self.denoiser.device)
         smallest = SMALLEST if device.type == "cpu" else 1
         return Sampler(self.denoiser, self.plan, max(batch, smallest), **{**self.options, "batch_invariant": True})
-
-    def follow(self, seeds: Iterator[int]) -> None:
-        """Hear which seeds are drawn next, in order."""
-        if self.inputs is not None:
-            self.inputs.follow(seeds, self.note)
 
     def draw(self, seeds: Seeds) -> Drawn:
         """Draw the samples of at most `batch` seeds."""

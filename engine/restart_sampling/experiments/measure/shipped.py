@@ -5,7 +5,7 @@ r"""The feature extractors that come with the bundled models, and the statistics
 | `fashion-mnist-classifier` | a small classifier; the default of `bench` | `fashion-mnist-22`, `-27` |
 | `fashion-mnist-resnet` | a residual classifier, trained apart | nothing |
 | `fashion-mnist-autoencoder` | a denoising autoencoder that never saw a class | nothing |
-| `fashion-mnist-patches` | a classifier of mixed patches; the default of `tune` | `fashion-mnist-27` and `-44`; by `tune` |
+| `fashion-mnist-patches` | a classifier of mixed patches, `tune`'s default | `fashion-mnist-27` and `-44`; by `tune` |
 
 Their architectures are in extractors.py. A plan that was chosen by one of them is evaluated by the others.
 

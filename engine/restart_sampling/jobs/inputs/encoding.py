@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,23 +22,32 @@ Told = Mapping[str, Tensor]
 Encode = Callable[[str], Told]
 
 
+class Entry(NamedTuple):
+    """A text that is encoded: its conditions, the event after which they are there on a GPU, what was seen of it."""
+
+    told: Told
+    done: Any
+    seen: str
+
+
 class Encoding:
     """Conditions of texts, encoded in a thread.
 
     Args:
         encode: returns the conditions of one text by name, [*shape] each, on the device where they are used.
         ahead: bytes of conditions that may wait.
+        look: returns what is to be said of a text; it is called by the same thread, since tokenizers may not be shared.
     """
 
-    def __init__(self, encode: Encode, ahead: int = AHEAD) -> None:
-        self.encode, self.ahead = encode, ahead
+    def __init__(self, encode: Encode, ahead: int = AHEAD, look: Callable[[str], str] | None = None) -> None:
+        self.encode, self.ahead, self.look = encode, ahead, look
         self.device: torch.device | None = None  # where `encode` works, if that is known
         self.encoded = 0  # texts, for people who count
         self._wake = threading.Condition()
         self._wanted: OrderedDict[str, None] = OrderedDict()  # texts that the sampler waits for
         self._next: Iterator[str] | None = None  # texts that it will need
-        self._waiting: dict[str, tuple[Told, Any]] = {}  # encoded and not used yet
-        self._used: OrderedDict[str, tuple[Told, Any]] = OrderedDict()
+        self._waiting: dict[str, Entry] = {}  # encoded and not used yet
+        self._used: OrderedDict[str, Entry] = OrderedDict()
         self._bytes = {"waiting": 0, "used": 0}
         self._error: BaseException | None = None
         self._closed = False
@@ -60,8 +69,10 @@ class Encoding:
         self.device = device
         return True
 
-    def of(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Return the conditions of texts by name, [n, *shape]; wait for those that are not encoded yet.
+    def of(self, texts: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Return the conditions of texts by name, [n, *shape], and what was seen of each text, "" for nothing.
+
+        Waits for those that are not encoded yet.
 
         Raises what the encoder raised.
         """
@@ -80,9 +91,10 @@ class Encoding:
                     found[text] = self._take(text)
                 if None in found.values():
                     self._wake.wait()
-        told = {text: _arrived(*entry) for text, entry in found.items() if entry is not None}
-        first = told[texts[0]]
-        return {name: torch.stack([told[text][name] for text in texts]) for name in first}
+        entries = {text: entry for text, entry in found.items() if entry is not None}
+        told = {text: _arrived(entry.told, entry.done) for text, entry in entries.items()}
+        stacked = {name: torch.stack([told[text][name] for text in texts]) for name in told[texts[0]]}
+        return stacked, {text: entry.seen for text, entry in entries.items()}
 
     def close(self) -> None:
         """End the thread."""
@@ -97,17 +109,17 @@ class Encoding:
             self._thread = threading.Thread(target=self._work, name="restart-encoder", daemon=True)
             self._thread.start()
 
-    def _take(self, text: str) -> tuple[Told, Any] | None:
+    def _take(self, text: str) -> Entry | None:
         """Return what is encoded of a text, which is then used; with the lock held."""
         if text in self._waiting:
             entry = self._waiting.pop(text)
-            size = _size(entry[0])
+            size = _size(entry.told)
             self._bytes["waiting"] -= size
             self._used[text] = entry
             self._bytes["used"] += size
             while self._bytes["used"] > self.ahead and len(self._used) > 1:
-                _, (old, _) = self._used.popitem(last=False)
-                self._bytes["used"] -= _size(old)
+                _, old = self._used.popitem(last=False)
+                self._bytes["used"] -= _size(old.told)
             self._wake.notify_all()
             return entry
         if text in self._used:
@@ -119,7 +131,7 @@ class Encoding:
         """Make room: what waits is not what the sampler asks for, so the oldest half of it was passed by."""
         while self._waiting and self._bytes["waiting"] > self.ahead // 2:
             oldest = next(iter(self._waiting))
-            self._bytes["waiting"] -= _size(self._waiting.pop(oldest)[0])
+            self._bytes["waiting"] -= _size(self._waiting.pop(oldest).told)
 
     def _work(self) -> None:
         on_gpu = self.device is not None and self.device.type == "cuda"
@@ -132,7 +144,7 @@ class Encoding:
                 entry = self._encoded(text)
                 with self._wake:
                     self._waiting[text] = entry
-                    self._bytes["waiting"] += _size(entry[0])
+                    self._bytes["waiting"] += _size(entry.told)
                     self._wanted.pop(text, None)
                     self._wake.notify_all()
         except BaseException as error:  # raised again where the conditions are needed
@@ -160,7 +172,7 @@ class Encoding:
                 elif text not in self._waiting and text not in self._used:
                     return text
 
-    def _encoded(self, text: str) -> tuple[Told, Any]:
+    def _encoded(self, text: str) -> Entry:
         with torch.inference_mode(False), torch.no_grad():
             told = {name: value.detach() for name, value in self.encode(text).items()}
         self.encoded += 1
@@ -169,7 +181,7 @@ class Encoding:
         if device is not None:
             done = torch.cuda.Event()
             done.record(torch.cuda.current_stream(device))
-        return told, done
+        return Entry(told, done, self.look(text) if self.look is not None else "")
 
 
 def _arrived(told: Told, done: Any) -> Told:

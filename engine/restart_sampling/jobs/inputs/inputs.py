@@ -56,11 +56,11 @@ class Source:
         """Return what formats store of these inputs, a dict of JSON values each; here nothing."""
         return [{} for _ in numbers]
 
-    def follow(self, numbers: Iterator[int], note: Note) -> None:
-        """Hear which inputs are needed next, in order; `note` takes what is to be said of them."""
+    def begin(self, device: torch.device, note: Note) -> None:
+        """Hear where samples are drawn, before the first is told, and what takes what is to be said of inputs."""
 
-    def to(self, device: torch.device, note: Note) -> None:
-        """Move what computes to where samples are drawn."""
+    def follow(self, numbers: Iterator[int]) -> None:
+        """Hear which inputs are needed next, in order."""
 
     def close(self) -> None:
         """End what works in the background."""
@@ -77,8 +77,10 @@ class TextSource(Source):
     def __init__(
         self, prompts: Prompts, encode: Encode, negative: str | None = None, cut: Callable[[str], str] | None = None
     ) -> None:
-        self.prompts, self.negative, self.cut = prompts, negative, cut
-        self._encoding = Encoding(encode)
+        self.prompts, self.negative = prompts, negative
+        self._encoding = Encoding(encode, look=cut)
+        self._note: Note = lambda event, details: None
+        self._told = -1  # the last prompt of which was said what is left out
         self._rows, self._ahead = prompts.reader(), prompts.reader()  # each thread reads on from its own place
         self._reached = -1  # the last prompt that was read ahead
 
@@ -91,7 +93,14 @@ class TextSource(Source):
         return {"kind": "prompts", "sha256": found.sha256, "count": len(found), "column": found.column, **negative}
 
     def told(self, numbers: Sequence[int]) -> dict[str, Tensor]:
-        return self._encoding.of([prompt.text for prompt in self.prompts.of(numbers)])
+        prompts = self.prompts.of(numbers)
+        found, seen = self._encoding.of([prompt.text for prompt in prompts])
+        path = self.prompts.path
+        for number, prompt in zip(numbers, prompts, strict=True):
+            if number > self._told and (why := seen[prompt.text]):
+                self._told = number
+                self._note("prompt cut", {"file": str(path), place(path): prompt.line, "why": why})
+        return found
 
     def facts(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         negative = {} if self.negative is None else {"negative_prompt": self.negative}
@@ -100,23 +109,20 @@ class TextSource(Source):
             {"prompt": one.text, **negative, **({} if plain else {"meta": one.meta})} for one in self._rows.of(numbers)
         ]
 
-    def to(self, device: torch.device, note: Note) -> None:
+    def begin(self, device: torch.device, note: Note) -> None:
+        self._note = note
         if not self._encoding.to(device):
             note("encoder stays", {"device": str(device)})
 
-    def follow(self, numbers: Iterator[int], note: Note) -> None:
-        self._encoding.follow(self._texts(numbers, note))
+    def follow(self, numbers: Iterator[int]) -> None:
+        self._encoding.follow(self._texts(numbers))
 
-    def _texts(self, numbers: Iterator[int], note: Note) -> Iterator[str]:
+    def _texts(self, numbers: Iterator[int]) -> Iterator[str]:
         """Yield the texts of prompts that were not read ahead yet, so that the file is read forwards alone."""
         for number in numbers:
             if number > self._reached:
                 self._reached = number
-                prompt = self._ahead.of([number])[0]
-                if self.cut is not None and (why := self.cut(prompt.text)):
-                    path = self.prompts.path
-                    note("prompt cut", {"file": str(path), place(path): prompt.line, "why": why})
-                yield prompt.text
+                yield self._ahead.of([number])[0].text
 
     def close(self) -> None:
         self._encoding.close()
@@ -281,9 +287,9 @@ class Inputs:
         places = zip(numbers.tolist(), k.tolist(), noise, found, strict=True)
         return tuple({"input": i, "k": j} | own | one for i, j, own, one in places)
 
-    def follow(self, seeds: Iterator[int], note: Note) -> None:
-        """Say which seeds of the job are drawn next, in order; `note` is called with (event, details) from a thread."""
-        self.source.follow(((seed - self.first) // self.per_input for seed in seeds), note)
+    def follow(self, seeds: Iterator[int]) -> None:
+        """Say which seeds of the job are drawn next, in order."""
+        self.source.follow((seed - self.first) // self.per_input for seed in seeds)
 
     def record(self) -> dict[str, Any]:
         """Return the entries of run.json."""
