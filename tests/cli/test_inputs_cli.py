@@ -82,7 +82,7 @@ def test_samples_of_each_start_image(generate, tmp_path):
     ("arguments", "said"),
     [
         (["--members", "2"], "--per-prompt is of inputs; give --prompts, --conditions, or a folder as --start"),
-        (["--prompts", "{file}"], "'fashion-mnist' takes no prompts; give --conditions, or the folder of a text-to"),
+        (["--prompts", "{file}"], "'fashion-mnist-edm2' takes no prompts; give --conditions, or the folder of a"),
         (["--conditions", "{file}", "--seeds", "0-3"], "--seeds cannot be given with inputs"),
         (["--conditions", "{file}", "--prompts", "{file}"], "give one of a file of prompts, a file of conditions"),
         (["--conditions", "{file}", "--members", "0"], "per_input must be"),

@@ -386,7 +386,7 @@ def test_the_command_line_draws_what_python_draws(job, tmp_path, capsys):
 
     plan = rs.Plan.build(steps=3)
     edits = {"start": pixels("start"), "sigma": 6.0, "known": pixels("known"), "mask": (pixels("mask") + 1) / 2}
-    x = rs.Sampler(rs.load("fashion-mnist"), plan, batch_size=8, batch_invariant=True).run(
+    x = rs.Sampler(rs.load("fashion-mnist-edm2"), plan, batch_size=8, batch_invariant=True).run(
         [0, 1, 2, 2, 2, 2, 2, 2], "Bag", **edits, paste="fresh"
     )
     wanted = ((x[:3] * 127.5 + 128).clamp(0, 255)).to(torch.uint8)

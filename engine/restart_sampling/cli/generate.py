@@ -26,7 +26,7 @@ from .options import Batch, EngineOptions, PlanOptions, batch_size, given, with_
 from .storage import StorageOptions
 
 RUN: dict[str, Any] = {
-    "model": "fashion-mnist",
+    "model": "fashion-mnist-edm2",
     "guide": None,
     "guide_null": None,
     "seeds": "0-63",
