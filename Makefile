@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 FULL := $(VENV)/.installed-full
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint aot gpu gpu-tests gpu-kernels gpu-images quality speed tune compare report synthetic bench-cpu clean
+.PHONY: demo test lint aot gpu gpu-tests gpu-kernels gpu-images quality bundled speed tune compare report synthetic bench-cpu clean
 
 NATIVE := CMakeLists.txt $(shell find bindings/csrc -type f)
 
