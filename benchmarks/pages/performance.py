@@ -195,6 +195,26 @@ def machines() -> str:
     return f"{about}\n\n{table(['network', 'R', *kinds], lines)}\n\n{last}"
 
 
+def norms() -> str:
+    rows = load("aot_norms.json")
+    lines = [
+        (
+            row["variant"],
+            row["registers"],
+            f"{row['longest_path']:.1f}",
+            f"{row['bytes_per_element']}, {row['least_bytes_per_element']}",
+        )
+        for row in rows
+        if row["arch"] == 90
+    ]
+    spills = sum(row["spills"] + row["stack"] for row in rows)
+    said = prose(
+        f"{len(rows)} kernels on two targets, {spills} spills; on sm_90, with e, a and b given and silu. The bytes are",
+        "what a kernel moves for an element, and the least that any could: x read once and each result written once.",
+    )
+    return f"{said}\n\n{table(('kernel', 'registers', 'SASS per element', 'bytes per element, least'), lines)}"
+
+
 def ranges() -> str:
     rows = load("marks.json")
     about = prose(

@@ -4,7 +4,7 @@
 
 A variant of the row is named by its network's dtype and by what its machine has beyond one history register and one
 noise term: `row-bf16-R3-noises2-guided-paste`. With `guided` net_in has two halves and the call an F_uncond, with
-`halves` it has none; `weighed` has mix. `all` is every combination.
+`halves` it has none; `weighed` has mix. `all` is every combination, `norms` every norm (`norm/variants.py`).
 
 For each variant: registers, spills, shared memory, barriers, SASS instructions per element, widths of the memory
 accesses, and whether any product was contracted into an fma it must not be in. Besides the whole code two paths are
@@ -29,11 +29,14 @@ import struct
 import subprocess
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from .backends import triton as launch
 from .errors import KernelError
+from .norm import variants as norms
 from .philox import coefficients as c
 
 # A large batch of latents, so that the configuration is the one that fills a GPU; E is a multiple of the block.
@@ -45,7 +48,7 @@ PIXELS = "pixels"  # only on request: 3 channels
 ADVANCE = "advance"  # only on request: a few instructions per sample
 WEIGH = ("weigh-fp32", "weigh-bf16")  # only on request: the weights of two outputs
 ROW = "row-DTYPE[-R0|-R2|-R3][-noises2][-halves|-guided|-guided-weighed][-paste] with DTYPE fp32 or bf16"
-ALLOWED = f"{', '.join(('all', 'normal', *WEIGH, PIXELS, ADVANCE, TAIL))}, and {ROW}"
+ALLOWED = f"{', '.join(('all', 'norms', 'normal', *WEIGH, PIXELS, ADVANCE, TAIL))}, and {ROW}"
 COLD = ("CALL", "RED", "ATOM")  # opcodes of blocks that finite numbers never enter
 
 
@@ -67,7 +70,8 @@ class Variant(NamedTuple):
         constants: the compile-time arguments; None is a tensor that the machine does not have.
         options: of the compiler.
         elements: what a program works on, in one turn of its loop if it has one.
-        aligned: whether the sizes are multiples of 16.
+        aligned: whether the sizes are multiples of 16, and `multiples` which arguments they are.
+        facts: what else its report says.
     """
 
     kernel: Any
@@ -76,15 +80,22 @@ class Variant(NamedTuple):
     options: dict[str, Any]
     elements: int
     aligned: bool = True
+    multiples: tuple[str, ...] = ("E", "half")
+    facts: Mapping[str, Any] = MappingProxyType({})
 
 
 def variant(name: str) -> Variant:
-    """Return one of NAMES, of `machines()`, or TAIL, PIXELS or ADVANCE."""
+    """Return one of NAMES, of `machines()`, of `norm.variants.NAMES`, or TAIL, PIXELS or ADVANCE."""
     from .philox.triton import normal_kernel
     from .pixels.triton import pixels_kernel
     from .row.triton import advance_kernel
     from .row.weights_triton import ACCUMULATORS, PASSES, weigh_kernel
 
+    if name in norms.NAMES:
+        n = norms.launch(name)
+        sizes = tuple(name for name, t in n.types.items() if t == "i32")
+        facts = {"bytes_per_element": n.bytes, "least_bytes_per_element": n.least}
+        return Variant(n.kernel, n.types, n.constants, n.options, n.elements, True, sizes, facts)
     config = launch.configure(NUMEL, BATCH)
     block, elements = config.constants, 4 * config.quads
     kind, *rest = name.split("-")
@@ -140,7 +151,7 @@ def compile_variant(v: Variant, arch: int) -> Any:
 
     names = v.kernel.arg_names
     signature = {name: "constexpr" if name in v.constants else v.types[name] for name in names}
-    aligned = [name for name, t in v.types.items() if t.startswith("*") or (name in ("E", "half") and v.aligned)]
+    aligned = [name for name, t in v.types.items() if t.startswith("*") or (name in v.multiples and v.aligned)]
     attrs = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
     source = ASTSource(v.kernel, signature=signature, constexprs=v.constants, attrs=attrs)
     return compile(source, target=GPUTarget("cuda", arch, 32), options=v.options)
@@ -178,6 +189,7 @@ def report(name: str, arch: int) -> dict[str, Any]:
         "opcodes": dict(opcodes.most_common()),
         "accesses": dict(Counter(re.findall(r"\b((?:ld|st|red|atom)\.[\w.]*global[\w.]*)", ptx))),
         "contracted": contracted(ptx),
+        **v.facts,
     }
 
 
@@ -288,7 +300,9 @@ def main(arguments: list[str] | None = None) -> int:
     names = list(options.variant or NAMES)
     if "all" in names:
         names = machines()
-    if unknown := set(names) - {*NAMES, *machines(), TAIL, PIXELS, ADVANCE}:
+    if "norms" in names:
+        names = [name for name in names if name != "norms"] + list(norms.NAMES)
+    if unknown := set(names) - {*NAMES, *machines(), *norms.NAMES, TAIL, PIXELS, ADVANCE}:
         parser.error(f"no variant is named {', '.join(sorted(unknown))}; they are {ALLOWED}")
     if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
         parser.error("unset TRITON_INTERPRET: Triton's interpreter and its compiler cannot share a process")

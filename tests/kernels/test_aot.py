@@ -54,6 +54,22 @@ def reports():
     return {(row["variant"], row["arch"]): row for row in rows}
 
 
+def test_norms_are_compiled_without_spills_and_move_no_more_than_they_say():
+    """Every access of x and y is 16 bytes wide where rows of channels or pixels are; a group that fits is read once."""
+    names = ("group-norm-bf16", "group-norm-bf16-last", "group-norm-fp32-last-loop", "pixel-norm-bf16-last")
+    rows = compiled("--arch", "90", *(word for name in names for word in ("--variant", name)))
+    assert [row["variant"] for row in rows] == list(names)
+    for row in rows:
+        assert (row["spills"], row["stack"]) == (0, 0)
+        assert row["registers"] <= 128  # two programs of 8 warps on a multiprocessor
+    whole, last, loop, pixel = rows
+    for row, writes in ((whole, 4), (last, 4), (pixel, 4)):
+        assert {access for access in row["accesses"] if access.startswith("st")} == {"st.global.v4.b32"}
+        assert row["accesses"]["st.global.v4.b32"] == writes
+    assert [row["bytes_per_element"] - row["least_bytes_per_element"] for row in rows] == [0, 0, 4, 0]
+    assert loop["accesses"]["ld.global.v2.b32"] >= 2 * loop["accesses"]["st.global.v2.b32"]  # read twice
+
+
 def test_every_variant_is_compiled(reports):
     names = {"row-fp32", "row-bf16", "row-fp32-guided", "row-bf16-guided", "normal"}
     assert set(reports) == {(name, arch) for name in names for arch in (80, 90)}

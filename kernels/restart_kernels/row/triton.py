@@ -43,7 +43,7 @@ NOISE = tl.constexpr(STREAM_NORMAL)
 
 
 @triton.jit
-def _to_bfloat16(x):
+def to_bfloat16(x):
     """Round to nearest even by hand: the interpreter of 3.9 truncates. On a GPU the cast is one instruction."""
     u = x.to(tl.uint32, bitcast=True)
     u = tl.where(x == x, (u + 0x7FFF + ((u >> 16) & 1)) >> 16, 0x7FC0)
@@ -173,7 +173,7 @@ def row_kernel(
     tl.store(x_ptr + base + i, y, mask=inside & ((bits & STORE_X) != 0))
     net = c_in * y
     if INTERPRETED and net_ptr.dtype.element_ty == tl.bfloat16:
-        net = _to_bfloat16(net)
+        net = to_bfloat16(net)
     else:
         net = net.to(net_ptr.dtype.element_ty)
     store_net = inside & ((bits & STORE_NET) != 0)
