@@ -161,7 +161,7 @@ def test_a_variant_that_does_not_exist_is_refused(capsys):
     with pytest.raises(SystemExit) as stopped:
         aot.main(["--variant", "row-bf16-R4"])
     assert stopped.value.code == 2
-    assert "no variant is named row-bf16-R4; they are all, normal," in capsys.readouterr().err
+    assert "no variant is named row-bf16-R4; they are all, norms, normal," in capsys.readouterr().err
 
 
 def test_no_product_is_contracted(reports):
