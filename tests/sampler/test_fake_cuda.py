@@ -249,3 +249,42 @@ def test_the_check_sees_host_reads_and_mixed_devices():
         with Devices() as devices:
             x.copy_(torch.zeros(2, 3))
         assert "aten.copy_.default" in devices.mixed
+
+
+class Sent(TorchDispatchMode):
+    """Counts copies from the host to the GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.copies = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        tensors = [t for t in (*args[:2], out) if isinstance(t, torch.Tensor)]
+        moves = func in (aten.copy_.default, aten._to_copy.default)
+        self.copies += moves and out.device.type == "cuda" and any(t.device.type == "cpu" for t in tensors)
+        return out
+
+
+@pytest.mark.parametrize(
+    "plans", [[dict(steps=4)], [dict(steps=4), dict(steps=6, solver="unipc"), dict(steps=5, restart=[2, 2, 0.1, 0.5])]]
+)
+def test_the_tables_of_a_batch_are_one_copy_and_the_start_of_its_samples_another(plans):
+    """Two copies for each table before, 2 and 6 here; and 4 for the start: lanes, first rows, seeds and classes."""
+    parameterization = edm(0.5)
+    tables = [bind(rs.Plan.build(**options), parameterization) for options in plans]
+    with fake_cuda():
+        program = Program(CUDA, torch.float32)
+        with Sent() as sent:
+            entries = program.add(*tables)
+        assert sent.copies == 1
+        buffers = Conditions({"class_labels": rs.Condition((4,), null=0.0)}, CUDA)
+        lanes = Lanes.make(3, (3, 8, 8), buffers, Needs().with_tables(tables), CUDA, torch.float32, torch.float32)
+        evaluation, n = Evaluation(image, program, lanes, 3, "reference", per_sample=True), len(entries)
+        with Sent() as sent:
+            evaluation.start(range(n), entries, torch.arange(n), {"class_labels": torch.arange(n)})
+        assert sent.copies == 1
+
+
+def image(net_in, c_noise, labels=None):
+    return net_in

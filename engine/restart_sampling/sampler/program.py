@@ -1,7 +1,7 @@
 r"""The program: the tables of all plans that a sampler runs, one after the other in one device table.
 
 Its addresses do not change while it has room, so a captured graph serves every plan: a new plan is a copy of a few
-kilobytes and another first row for the cursor.
+kilobytes and another first row for the cursor. However many tables come at once, they come in one copy.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ..models.parameterization import Parameterization
 from ..plan.plan import Plan
 from ..plan.segments import Span, spans
 from ..plan.start import beginning
+from .packed import Packed
 from .table import PLAIN, Table, Variant, bind
 
 CACHED = 256  # bound plans, of some 20 kB each
@@ -69,6 +70,9 @@ class Tables:
 class Program:
     """Device tables `coef` [capacity, 20] and `code` int32 [capacity, 4], filled from the front.
 
+    Both are views of one buffer, `code` first: the new rows of both are sent in one copy, which takes what is between
+    them along, never more than the buffer.
+
     Args:
         device: where the table is.
         dtype: dtype of the registers.
@@ -80,10 +84,10 @@ class Program:
         self.generation = 0
         self._allocate(capacity)
 
-    @torch.inference_mode(False)
     def _allocate(self, capacity: int) -> None:
-        self.coef = torch.zeros(capacity, layout.NUM_COEF, dtype=self.dtype, device=self.device)
-        self.code = torch.zeros(capacity, layout.NUM_CODE, dtype=torch.int32, device=self.device)
+        code, coef = ((capacity, layout.NUM_CODE), torch.int32), ((capacity, layout.NUM_COEF), self.dtype)
+        self._packed = Packed(self.device, [code, coef])
+        self.code, self.coef = self._packed.tensors
         self.entries: dict[int, Entry] = {}
         self.used = 0
 
@@ -98,10 +102,16 @@ class Program:
                 self._allocate(2 ** (2 * needed - 1).bit_length())
             else:
                 self.entries, self.used = {}, 0
+        first = self.used
+        code, coef = self._packed.host
         for table in missing:
             rows = slice(self.used, self.used + len(table.coef))
-            self.coef[rows].copy_(torch.from_numpy(table.coef))
-            self.code[rows].copy_(torch.from_numpy(table.code))
+            coef[rows].copy_(torch.from_numpy(table.coef))
+            code[rows].copy_(torch.from_numpy(table.code))
             self.entries[id(table)] = Entry(table, self.used, spans(table.plan))
             self.used = rows.stop
+        if missing:
+            start, end = self._packed.starts
+            row_of_code, row_of_coef = code.stride(0) * code.itemsize, coef.stride(0) * coef.itemsize
+            self._packed.send(start + first * row_of_code, end + self.used * row_of_coef)
         return [self.entries[id(table)] for table in tables]

@@ -28,6 +28,7 @@ from .executors import Evaluation, continuous
 from .executors.buckets import batches
 from .executors.selfcheck import begin
 from .labels import Labels
+from .packed import sent
 from .results import Batch, Progress, TracedRow, failures_of
 from .table import Table
 from .trace import SPAN, Group, Trace
@@ -98,7 +99,8 @@ class Run:
                 batch, executor = workspace.batch(n)
                 workspace.conditions.share(self.given.shared, self.given.mark)
                 executor.prepare(batch, entry, entry.spans if self.trace is None else open_ended(SPAN, [entry]))
-                batch.load(entry, seeds.to(device), told, self.edits.take(part))
+                own, *values = sent(device, seeds, *told.values())
+                batch.load(entry, own, dict(zip(told, values, strict=True)), self.edits.take(part))
                 if self.trace is None:
                     executor.run(batch, entry.spans, self._on_row(start, n, entry.table.kinds))
                 else:

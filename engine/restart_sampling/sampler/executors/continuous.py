@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from ..packed import sent
 from ..program import Entry
 from .evaluation import Evaluation
 
@@ -88,7 +89,7 @@ def run(
         if n < len(lanes):
             idle = [i for i, sample in enumerate(lanes) if sample is None]
             keep = live + idle[: n - len(live)]
-            moved = evaluation.taken(torch.tensor(keep, device=evaluation.machine.x.device))
+            moved = evaluation.taken(*sent(evaluation.machine.x.device, torch.tensor(keep)))
             evaluation = evaluations(n)
             evaluation.put(moved)
             lanes, left = [lanes[i] for i in keep], [left[i] for i in keep]
@@ -98,7 +99,7 @@ def run(
         left = [rest - rows for rest in left]
         done = [(sample, i) for sample, i, _ in under_way if left[i] == 0]
         if done:
-            index = torch.tensor([i for _, i in done], device=evaluation.machine.x.device)
+            (index,) = sent(evaluation.machine.x.device, torch.tensor([i for _, i in done]))
             finished = tuple(sample for sample, _ in done)
             yield Finished(finished, evaluation.machine.x[index], evaluation.machine.first_bad[index])
             for _, i in done:

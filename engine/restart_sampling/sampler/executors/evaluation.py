@@ -18,6 +18,7 @@ import restart_kernels
 from restart_kernels import layout
 
 from ...plan.guidance import BOTH, NONE, ONE
+from ..packed import sent
 from ..program import Entry, Program
 from .lanes import Lanes
 from .observer import Observer, Observers
@@ -205,11 +206,11 @@ class Evaluation:
             given: registers that they begin with, as in `load`.
         """
         m, starter = self.machine, self._starter
-        index = torch.tensor(list(lanes), dtype=torch.int64, device=m.x.device)
-        rows = torch.tensor([e.base for e in entries], dtype=torch.int32, device=m.x.device)
-        m.seeds.index_copy_(0, index, seeds.to(m.x.device))
+        told = torch.tensor(list(lanes), dtype=torch.int64), torch.tensor([e.base for e in entries], dtype=torch.int32)
+        index, rows, seeds, *values = sent(m.x.device, *told, seeds, *conditions.values())
+        m.seeds.index_copy_(0, index, seeds)
         m.first_bad.index_fill_(0, index, layout.NEVER)
-        self.conditions.start(index, conditions)
+        self.conditions.start(index, dict(zip(conditions, values, strict=True)))
         for name, value in (given or {}).items():
             register = getattr(m, name)
             register.index_copy_(0, index, value.to(register))
