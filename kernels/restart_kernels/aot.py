@@ -188,7 +188,7 @@ def report(name: str, arch: int) -> dict[str, Any]:
         "loop": round(longest_loop(blocks) / per_thread, 1),
         "opcodes": dict(opcodes.most_common()),
         "accesses": dict(Counter(re.findall(r"\b((?:ld|st|red|atom)\.[\w.]*global[\w.]*)", ptx))),
-        "contracted": contracted(ptx),
+        "contracted": None if v.options["enable_fp_fusion"] else contracted(ptx),
         **v.facts,
     }
 

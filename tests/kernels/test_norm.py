@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from restart_kernels import KernelError
 from restart_kernels.norm import group_norm, pixel_norm, reference
@@ -21,6 +22,18 @@ BACKENDS = {"reference": reference, "triton": kernels}
 @pytest.fixture(params=list(BACKENDS))
 def backend(request):
     return BACKENDS[request.param]
+
+
+class Seen(TorchDispatchMode):
+    """Notes the operators that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls.append(func.name())
+        return func(*args, **(kwargs or {}))
 
 
 def normal(*shape, seed=0, dtype=F32, device="cpu"):
@@ -90,8 +103,9 @@ def test_a_large_mean_loses_no_digits(backend, device, shape, groups):
     x = normal(*shape, device=device) + 1000
     weight, bias = torch.ones(shape[1], device=device), torch.zeros(shape[1], device=device)
     y = backend.group_norm(x, groups, weight, bias, EPS)
-    # The mean itself is rounded, to 1000·2⁻²⁴, and that is all there is to lose.
-    close(y, exact(x, groups, weight, bias), F32, 24 + 1000)
+    want = exact(x, groups, weight, bias)
+    # The mean itself is rounded, by up to 1000·2⁻²³, and that is all there is to lose.
+    assert (y.double() - want).abs().max() <= 24 * ULP[F32] * want.abs().max() + 1000 * 2.0**-23
 
 
 def test_chunks_that_differ_are_combined(device):
@@ -134,6 +148,24 @@ def test_pixel_norm_equals_float64(backend, device, shape, last, dtype):
     assert y.stride() == h.stride() == x.stride()
 
 
+def test_halves_of_a_matrix_are_read_where_they_are(device):
+    """ADM's scale and shift are two halves of what one linear layer gives: no copy is made of them."""
+    x, groups, weight, bias, _ = case((2, 16, 4, 4), 4, F32, device)
+    a, b = normal(2, 32, seed=5, device=device).chunk(2, dim=1)
+    with Seen() as seen:
+        y = kernels.group_norm(x, groups, weight, bias, EPS, a=a, b=b)
+    assert "aten::clone" not in seen.calls  # what contiguous() does
+    close(y, exact(x, groups, weight, bias, a=a, b=b), F32, 24)
+
+
+def test_programs_keep_32_elements_in_a_thread():
+    for channels in (3, 64, 192, 256, 768, 1792, 2048, 4096):
+        for last in (False, True):
+            elements = kernels.pixels_of(channels, last) * triton.next_power_of_2(channels)
+            assert elements <= 32 * 32 * kernels.options(elements)["num_warps"]
+    assert kernels.options(kernels.LARGEST)["num_warps"] == 8
+
+
 def test_a_group_that_fits_is_read_once(device):
     """What the networks of the README ask for: DDPM++ and ADM at their resolutions, float32 and bfloat16."""
     for channels, pixels in ((4, 1024), (8, 1024), (8, 256), (16, 64), (12, 256), (24, 64)):
@@ -152,6 +184,8 @@ def test_a_group_that_fits_is_read_once(device):
         ({"eps": 0.0}, r"eps must be above 0, got 0.0"),
         ({"weight": torch.ones(4)}, r"weight must be \[8\], one number for each channel of x, got \[4\]"),
         ({"a": torch.ones(3, 8)}, r"a must be \[2, 8\] or \[1, 8\], got \[3, 8\]"),
+        ({"e": torch.ones(1, 8, dtype=torch.int64)}, r"e must be floats on cpu, as x, got torch.int64 on cpu"),
+        ({"b": torch.ones(1, 8, device="meta")}, r"b must be floats on cpu, as x, got torch.float32 on meta"),
         ({"x": torch.ones(2, 8, 4)}, r"x must be \[B, C, H, W\] in float32, bfloat16 or float16, got \[2, 8, 4\]"),
         ({"x": torch.ones(2, 8, 4, 4).double()}, r"got \[2, 8, 4, 4\] in torch.float64"),
     ],
@@ -166,12 +200,12 @@ def test_they_are_operators_that_a_compiler_knows(device):
     x, groups, weight, bias, vectors = case((2, 16, 4, 4), 4, F32, device, True, "e")
     operator = torch.ops.restart.group_norm.default
     torch.library.opcheck(operator, (x, groups, weight, bias, EPS, vectors["e"], None, None, True))
-    torch.library.opcheck(torch.ops.restart.pixel_norm.default, (x, 1e-4))
+    torch.library.opcheck(torch.ops.restart.pixel_norm.default, (x, 1e-4, 1.0))
     assert torch.equal(
         group_norm(x, groups, weight, bias, EPS, e=vectors["e"], silu=True),
         operator(x, groups, weight, bias, EPS, vectors["e"], None, None, True),
     )
-    assert torch.equal(pixel_norm(x, 1e-4)[1], torch.ops.restart.pixel_norm(x, 1e-4)[1])
+    assert torch.equal(pixel_norm(x, 1e-4)[1], torch.ops.restart.pixel_norm(x, 1e-4, 1 / 0.596)[1])
 
 
 def test_nothing_is_launched_for_nothing(device):

@@ -19,7 +19,9 @@ LITERAL_QKV = "q, k, v = normalize(self.attn_qkv(x).view(B, self.heads, C // sel
 SAMPLING_QKV = "q, k, v = normalize(qkv, -1).permute(2, 0, 3, 1, 4)"
 ROWS = "self.attn_qkv = Weight(weight.view(block.heads, -1, 3, C).permute(2, 0, 1, 3).reshape(3 * C, C))"
 NORM = "return x / (rms + EPS).to(x.dtype)"
-ENCODER = "x = normalize(x if self.conv_skip is None else self.conv_skip(x), 1)"
+SKIPPED = "x if self.conv_skip is None else self.conv_skip(x)"
+ENCODER = f"x = normalize({SKIPPED}, 1)"
+NORMALIZED = f"x, y = normalized({SKIPPED})"
 ONES = "x = torch.cat((x, torch.ones_like(x[:, :1])), dim=1)"
 ONES_FIRST = "x = torch.cat((torch.ones_like(x[:, :1]), x), dim=1)"
 EFFECTIVE = "return normalize(self.weight, tuple(range(1, self.weight.ndim))) * (gain / math.sqrt(fan_in))"
@@ -69,15 +71,13 @@ BOTH: dict[str, list[Edit]] = {
         ("sampling", "q, k, v = normalize", "k, q, v = normalize"),
     ],
     "pixel norm before conv_skip": [
-        (f, ENCODER, "x = normalize(x, 1) if self.conv_skip is None else self.conv_skip(normalize(x, 1))")
-        for f in ("layers", "sampling")
+        ("layers", ENCODER, "x = normalize(x, 1) if self.conv_skip is None else self.conv_skip(normalize(x, 1))"),
+        ("sampling", NORMALIZED, f"x = normalize(x, 1); x = {SKIPPED}; y = F.silu(x)"),
     ],
-    "no pixel norm": [
-        (f, ENCODER, "x = x if self.conv_skip is None else self.conv_skip(x)") for f in ("layers", "sampling")
-    ],
+    "no pixel norm": [("layers", ENCODER, f"x = {SKIPPED}"), ("sampling", NORMALIZED, f"x = {SKIPPED}; y = F.silu(x)")],
     "pixel norm in the decoder": [
-        (f, "        y = self.conv_res0(", "        x = normalize(x, 1)\n        y = self.conv_res0(")
-        for f in ("layers", "sampling")
+        ("layers", "        y = self.conv_res0(", "        x = normalize(x, 1)\n        y = self.conv_res0("),
+        ("sampling", "            y = F.silu(x)\n", "            x, y = normalized(x)\n"),
     ],
     "plain concatenation": [("layers", "return c * (1 - t) / math.sqrt(a), c * t / math.sqrt(b)", "return 1.0, 1.0")],
     "concatenation weighted by t alone": [
@@ -202,9 +202,7 @@ SAMPLING: dict[str, list[Edit]] = {
     ],
     "concatenation not scaled": [("sampling", "if self.scaled is not None:", "if False:")],
     "factors in another order": [("sampling", ".split(self.sizes, dim=1))[::-1]", ".split(self.sizes, dim=1))")],
-    "activation in place on a skip": [
-        ("sampling", "self.conv_res0(F.silu(x))", "self.conv_res0(F.silu(x, inplace=True))")
-    ],
+    "activation in place on a skip": [("sampling", "return y, F.silu(y)", "return y, F.silu(y, inplace=True)")],
 }
 
 

@@ -51,6 +51,9 @@ def group_norm(
     for name, value in (("weight", weight), ("bias", bias)):
         if tuple(value.shape) != (C,):
             raise KernelError(f"{name} must be [{C}], one number for each channel of x, got {list(value.shape)}")
+    for name, given in (("weight", weight), ("bias", bias), ("e", e), ("a", a), ("b", b)):
+        if given is not None and (given.device != x.device or not given.is_floating_point()):
+            raise KernelError(f"{name} must be floats on {x.device}, as x, got {given.dtype} on {given.device}")
     for name, vector in (("e", e), ("a", a), ("b", b)):
         if vector is not None and tuple(vector.shape) not in ((len(x), C), (1, C)):
             raise KernelError(f"{name} must be [{len(x)}, {C}] or [1, {C}], got {list(vector.shape)}")
@@ -58,8 +61,8 @@ def group_norm(
     return found
 
 
-def pixel_norm(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Return y = x/(ε + rms(x)), rms over the channels of a pixel, and silu(y)/0.596.
+def pixel_norm(x: Tensor, eps: float, scale: float = 1 / reference.SILU) -> tuple[Tensor, Tensor]:
+    """Return y = x/(ε + rms(x)), rms over the channels of a pixel, and silu(y)·scale, scale = 1/0.596 by default.
 
     Args:
         x: [B, C, H, W], contiguous or channels_last; float32, bfloat16 or float16.
@@ -68,7 +71,7 @@ def pixel_norm(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         KernelError: another shape or dtype.
     """
     _check(x)
-    y, h = _pixel_norm(x, eps)
+    y, h = _pixel_norm(x, eps, scale)
     return y, h
 
 
@@ -103,15 +106,15 @@ def _(x, groups, weight, bias, eps, e, a, b, silu):
 
 
 @torch.library.custom_op("restart::pixel_norm", mutates_args=())
-def _pixel_norm(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def _pixel_norm(x: Tensor, eps: float, scale: float) -> tuple[Tensor, Tensor]:
     if x.device.type != "cuda" or not x.numel():
-        return reference.pixel_norm(x, eps)
+        return reference.pixel_norm(x, eps, scale)
     from . import triton
 
-    return triton.pixel_norm(x, eps)
+    return triton.pixel_norm(x, eps, scale)
 
 
 @_pixel_norm.register_fake
-def _(x, eps):
+def _(x, eps, scale):
     like = reference.memory_format(x)
     return torch.empty_like(x, memory_format=like), torch.empty_like(x, memory_format=like)

@@ -2,11 +2,12 @@ r"""Norms of networks in plain PyTorch: what the Triton kernels compute.
 
     group_norm   y = act((u − mean)/√(var + ε)·(w·(1 + a)) + (bias·(1 + a) + b)),  u = x + e
                  mean, var of u over a group: C/G channels and all pixels of one sample    (arXiv 1803.08494)
-    pixel_norm   y = x/(ε + rms(x)), rms over the channels of a pixel; and silu(y)/0.596
+    pixel_norm   y = x/(ε + rms(x)), rms over the channels of a pixel; and silu(y)·scale, scale = 1/0.596
                  (arXiv 2312.02696, eq. 66 and 81)
 
 act is the identity or silu(y) = y·sigmoid(y). The residual blocks of EDM's networks are group norms with one of the
-vectors given (e in SongUNet; a and b in ADM, arXiv 2105.05233, appendix A), EDM2's encoder blocks a pixel norm.
+vectors given (e in SongUNet; a and b in ADM, arXiv 2105.05233, appendix A), EDM2's encoder blocks a pixel norm. What a
+block adds to its input it adds after its last convolution, so that is no part of a norm.
 
 Statistics are float32, or wider where x is: the mean first, and then the mean of (u − mean)², so a group whose mean is
 large beside its deviation loses no digits to cancellation. With n values in a group the sums err by O(log n) roundings
@@ -51,12 +52,12 @@ def group_norm(
     return laid_out(F.silu(y) if silu else y, x)
 
 
-def pixel_norm(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Return y and silu(y)/0.596 as above, in the dtype and the layout of x [B, C, H, W]."""
+def pixel_norm(x: Tensor, eps: float, scale: float = 1 / SILU) -> tuple[Tensor, Tensor]:
+    """Return y and silu(y)·scale as above, in the dtype and the layout of x [B, C, H, W]."""
     wide = torch.promote_types(x.dtype, torch.float32)
     u = x.to(wide)
     y = u / (u.square().mean(1, keepdim=True).sqrt() + eps)
-    return laid_out(y, x), laid_out(F.silu(y) / SILU, x)
+    return laid_out(y, x), laid_out(F.silu(y) * scale, x)
 
 
 def laid_out(y: Tensor, like: Tensor) -> Tensor:

@@ -23,7 +23,6 @@ from .reference import SILU, memory_format
 
 LARGEST = 8192  # elements of a program: 32 in a thread of 8 warps
 RUN = 64  # bytes of neighbouring channels that a program of channels_last reads
-SILU_SCALE = tl.constexpr(1 / SILU)
 
 
 class Config(NamedTuple):
@@ -47,12 +46,17 @@ def configure(channels: int, pixels: int, itemsize: int, channels_last: bool) ->
     return Config(K, P, loop)
 
 
+def warps_of(elements: int) -> int:
+    """Return the warps of a program of so many elements."""
+    return max(1, min(8, elements // 512), min(16, elements // 1024))
+
+
 def options(elements: int) -> dict[str, int | bool]:
-    """Return the compiler's options for a program of so many elements: 16 in a thread, and 32 where there are LARGEST.
+    """Return the compiler's options for a program of so many elements: 16 in a thread, and 32 from LARGEST on.
 
     Bits need not equal another backend's here, so products and sums may be fused.
     """
-    return {"num_warps": max(1, min(8, elements // 512)), "enable_fp_fusion": True}
+    return {"num_warps": warps_of(elements), "enable_fp_fusion": True}
 
 
 @triton.jit
@@ -131,19 +135,20 @@ def group_norm_kernel(
 
 @triton.jit
 def pixel_norm_kernel(
-    y_ptr, h_ptr, x_ptr, C, HW, stride_c, stride_p, eps,
+    y_ptr, h_ptr, x_ptr, C, HW, stride_c, stride_p, eps, scale,
     WIDE: tl.constexpr, P: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
-    """Set y and h = silu(y)/0.596 of P pixels of a sample, all of their channels."""
-    sample = tl.program_id(0)
+    """Set y and h = silu(y)·scale of P pixels of a sample, all of their channels."""
+    blocks = tl.cdiv(HW, P)
+    sample = tl.program_id(0) // blocks
     c = tl.arange(0, WIDE)
-    p = tl.program_id(1) * P + tl.arange(0, P)
+    p = (tl.program_id(0) - sample * blocks) * P + tl.arange(0, P)
     mask = (c < C)[:, None] & (p < HW)[None, :]
     own = sample.to(tl.int64) * C * HW + (c * stride_c)[:, None] + (p * stride_p)[None, :]
     u = tl.load(x_ptr + own, mask=mask, other=0.0).to(tl.float32)
     y = u / (tl.sqrt(tl.sum(u * u, 0) / C) + eps)[None, :]
     tl.store(y_ptr + own, rounded(y, y_ptr, INTERPRETED), mask=mask)
-    tl.store(h_ptr + own, rounded(silu(y) * SILU_SCALE, h_ptr, INTERPRETED), mask=mask)
+    tl.store(h_ptr + own, rounded(silu(y) * scale, h_ptr, INTERPRETED), mask=mask)
 
 
 def group_norm(
@@ -163,8 +168,8 @@ def group_norm(
     x = x.contiguous(memory_format=memory_format(x))
     y, CG = torch.empty_like(x), C // groups
     config = configure(CG, H * W, x.element_size(), last)
-    vectors = [None if v is None else v.contiguous() for v in (e, a, b)]
-    strides = [0 if v is None or len(v) == 1 else C for v in vectors]
+    vectors = [None if v is None else v if v.stride(1) == 1 else v.contiguous() for v in (e, a, b)]
+    strides = [0 if v is None or len(v) == 1 else v.stride(0) for v in vectors]
     group_norm_kernel[(B, triton.cdiv(groups, config.K))](
         y, x, weight.contiguous(), bias.contiguous(), *vectors,
         C, H * W, groups, *((1, C) if last else (H * W, 1)), *strides, eps,
@@ -175,12 +180,15 @@ def group_norm(
 
 
 def pixels_of(channels: int, channels_last: bool) -> int:
-    """Return how many pixels a program of the pixel norm has: as many as fit, at least a run of 32 in NCHW."""
-    most = max(1, LARGEST // triton.next_power_of_2(channels))
-    return min(most, 4) if channels_last else max(32, min(most, 64))
+    """Return how many pixels a program of the pixel norm has: 32 elements in each of its threads at most.
+
+    In NCHW neighbouring pixels are neighbours in memory, so there it has as many as its 16 warps hold, up to 64.
+    """
+    wide = triton.next_power_of_2(channels)
+    return max(1, min(4, LARGEST // wide)) if channels_last else max(1, min(64, 2 * LARGEST // wide))
 
 
-def pixel_norm(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def pixel_norm(x: Tensor, eps: float, scale: float = 1 / SILU) -> tuple[Tensor, Tensor]:
     """As `reference.pixel_norm`."""
     B, C, H, W = x.shape
     last = memory_format(x) == torch.channels_last
@@ -188,7 +196,7 @@ def pixel_norm(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     y, h, P = torch.empty_like(x), torch.empty_like(x), pixels_of(C, last)
     strides = (1, C) if last else (H * W, 1)
     wide = triton.next_power_of_2(C)
-    given = (y, h, x, C, H * W, *strides, eps)
+    given = (y, h, x, C, H * W, *strides, eps, scale)
     constants = {"WIDE": wide, "P": P, "INTERPRETED": not x.is_cuda}
-    pixel_norm_kernel[(B, triton.cdiv(H * W, P))](*given, **constants, **options(wide * P))
+    pixel_norm_kernel[(B * triton.cdiv(H * W, P),)](*given, **constants, **options(wide * P))
     return y, h

@@ -13,7 +13,7 @@ SHAPES = {False: (256, 32, 1024), True: (192, 32, 4096)}  # loop → channels, g
 SIZES = {"fp32": 4, "bf16": 2, "fp16": 2}
 NAMES = tuple(
     f"{norm}-{dtype}{last}{loop}"
-    for norm, loops in (("group-norm", ("", "-loop")), ("pixel-norm", ("",)))
+    for norm, loops in (("group-norm", ("", "-loop")), ("pixel-norm", ("", "-wide")))
     for dtype in ("fp32", "bf16")
     for last in ("", "-last")
     for loop in loops
@@ -41,12 +41,12 @@ def launch(name: str) -> Launch:
 
     norm, _, dtype, *rest = name.split("-")
     last, loop, size = "last" in rest, "loop" in rest, SIZES[dtype]
-    C, groups, HW = SHAPES[loop]
+    C, groups, HW = SHAPES[loop] if "wide" not in rest else (1792, 32, 1024)
     run = "stride_c" if last else "stride_p"
     if norm == "pixel":
         P, wide = kernels.pixels_of(C, last), kernels.triton.next_power_of_2(C)
         types = dict.fromkeys(("y_ptr", "h_ptr", "x_ptr"), f"*{dtype}") | dict.fromkeys(("C", "HW"), "i32")
-        types |= {"stride_c": "i32", "stride_p": "i32", "eps": "fp32"}
+        types |= {"stride_c": "i32", "stride_p": "i32", "eps": "fp32", "scale": "fp32"}
         constants = {"WIDE": wide, "P": P, "INTERPRETED": False, run: 1}
         types.pop(run)
         options = kernels.options(wide * P)

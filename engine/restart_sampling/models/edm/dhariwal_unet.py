@@ -98,4 +98,4 @@ class DhariwalUNet(nn.Module):
             stack.append(x)
         for name, module in self.dec.items():
             x = module(torch.cat((x, stack.pop()), dim=1) if "_block" in name else x, emb)
-        return self.out_conv(silu(self.out_norm(x)))
+        return self.out_conv(self.out_norm(x, act=True))

@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...common.errors import CheckpointError
+from .. import norms
 
 ADM_HEAD_CHANNELS = 64
 
@@ -204,8 +205,23 @@ class GroupNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.group_norm(x, self.groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+    def forward(
+        self, x: Tensor, e: Tensor | None = None, a: Tensor | None = None, b: Tensor | None = None, act: bool = False
+    ) -> Tensor:
+        """Return norm(x + e)·(1 + a) + b, and silu of it with `act`; e, a and b are [B or 1, C], a and b go together.
+
+        What is given as x is written to if e is given.
+        """
+        if norms.fused(x):
+            from restart_kernels.norm import group_norm
+
+            return group_norm(x, self.groups, self.weight, self.bias, self.eps, e=e, a=a, b=b, silu=act)
+        if e is not None:
+            x = x.add_(e[:, :, None, None])
+        y = F.group_norm(x, self.groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+        if a is not None and b is not None:
+            y = torch.addcmul(b[:, :, None, None], y, a[:, :, None, None] + 1)
+        return silu(y) if act else y
 
 
 class NoiseEmbedding(nn.Module):
@@ -284,13 +300,13 @@ class Block(nn.Module):
             self.proj = Conv2d(out_channels, out_channels, 1, last)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = self.conv0(silu(self.norm0(x)))
-        e = self.affine(emb).to(x.dtype)[:, :, None, None]
+        h = self.conv0(self.norm0(x, act=True))
+        e = self.affine(emb).to(x.dtype)
         if self.adm:
-            scale, shift = e.chunk(2, dim=1)
-            h = silu(torch.addcmul(shift, self.norm1(h), scale + 1))
+            a, b = e.chunk(2, dim=1)
+            h = self.norm1(h, a=a, b=b, act=True)
         else:
-            h = silu(self.norm1(h.add_(e)))
+            h = self.norm1(h, e, act=True)
         if self.dropout and self.training:
             h = F.dropout(h, self.dropout)
         h = self.conv1(h)

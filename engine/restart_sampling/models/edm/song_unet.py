@@ -135,7 +135,7 @@ class SongUNet(nn.Module):
             if name.endswith("_aux_up"):
                 image = module(image)
             elif name.endswith("_aux_norm"):
-                y = silu(module(x))
+                y = module(x, act=True)
             elif name.endswith("_aux_conv"):
                 image = module(y) if image is None else image + module(y)
             else:

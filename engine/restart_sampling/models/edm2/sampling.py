@@ -20,10 +20,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import SILU, Block, MPConv, MPFourier, cat_weights, normalize, resample, sum_weights
+from .. import norms
+from .layers import EPS, SILU, Block, MPConv, MPFourier, cat_weights, normalize, resample, sum_weights
 
 if TYPE_CHECKING:
     from .unet import UNet
+
+
+def normalized(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return y = normalize(x) over the channels of x [B, C, H, W], and silu(y)."""
+    if norms.fused(x):
+        from restart_kernels.norm import pixel_norm
+
+        return pixel_norm(x, EPS, scale=1.0)
+    y = normalize(x, 1)
+    return y, F.silu(y)
 
 
 class Weight(nn.Module):
@@ -77,9 +88,11 @@ class SamplingBlock(nn.Module):
         if self.scaled is not None:
             x = x.mul_(self.scaled.to(x.dtype)[:, None, None])  # of the concatenation, which nobody else reads
         x = resample(x, self.mode)
-        if not self.decoder:
-            x = normalize(x if self.conv_skip is None else self.conv_skip(x), 1)
-        y = self.conv_res0(F.silu(x))
+        if self.decoder:
+            y = F.silu(x)
+        else:
+            x, y = normalized(x if self.conv_skip is None else self.conv_skip(x))
+        y = self.conv_res0(y)
         y = F.silu(y.mul_(c.to(y.dtype)[:, :, None, None]), inplace=True)
         y = self.conv_res1(y)
         if self.decoder and self.conv_skip is not None:
