@@ -124,7 +124,8 @@ with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / format
         done = subprocess.run(
             [sys.executable, "-m", "restart_sampling", "generate", "--model", "fashion-mnist", "--seeds", "0-39",
-             "--steps", "4", "--out", str(out), "--format", format, "--shard-size", "16", "--batch", "8"], capture_output=True, text=True)
+             "--steps", "4", "--out", str(out), "--format", format, "--shard-size", "16", "--batch", "8"],
+            capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(done.stderr)
         for name, content in samples_of(out).items():
