@@ -53,7 +53,7 @@ TESTS = {
             *("sampler/graph", "sampler/continuous", "sampler/while_graph"),
         )
     ),
-    "more": Group(("sampler/sampler", "kernels/native_cuda", "sampler/network")),
+    "more": Group(("kernels/norm", "models/fused_norms", "sampler/sampler", "kernels/native_cuda", "sampler/network")),
     "compiled networks": Group(("sampler/network", "sampler/graph"), "compiles"),  # minutes of inductor: last
 }
 

@@ -45,13 +45,15 @@ class Seen(TorchDispatchMode):
 
 
 @pytest.fixture
-def on_gpu(monkeypatch):
-    """Tensors of the CPU count as CUDA's, and the operators run Triton's kernels, in its interpreter."""
-    monkeypatch.setattr(operators, "reference", kernels)
-    monkeypatch.setattr(norms, "fused", lambda x: x.dtype in norms.KINDS and not torch.is_grad_enabled())
+def on_gpu(device, monkeypatch):
+    """The device. Tensors of the CPU count as CUDA's, and the operators run Triton's kernels, in its interpreter."""
+    if device.type == "cpu":
+        monkeypatch.setattr(operators, "reference", kernels)
+        monkeypatch.setattr(norms, "fused", lambda x: x.dtype in norms.KINDS and not torch.is_grad_enabled())
+    return device
 
 
-def network(name):
+def network(name, device):
     """With random weights everywhere, also in layers that begin near zero."""
     made = build_network(CONFIGS[name], seed=0).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(1)
@@ -64,12 +66,13 @@ def network(name):
         if isinstance(module, GroupNorm):
             module.weight.add_(torch.randn(len(module.weight), generator=generator) / 4)
             module.bias.add_(torch.randn(len(module.bias), generator=generator) / 4)
-    return made
+    return made.to(device)
 
 
-def given(dtype=torch.float32):
+def given(device, dtype=torch.float32):
     x = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(2))
-    return x.to(dtype), torch.tensor([0.3, -0.4, 0.1], dtype=dtype), torch.eye(5, dtype=dtype)[[1, 4, 0]]
+    told = (x, torch.tensor([0.3, -0.4, 0.1]), torch.eye(5)[[1, 4, 0]])
+    return tuple(value.to(device, dtype) for value in told)
 
 
 def sampled(net):
@@ -80,12 +83,12 @@ def sampled(net):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_as_exact_as_with_pytorchs_operators(name, on_gpu, monkeypatch):
     """The error against the float64 network is at most twice that of PyTorch's operators in float32."""
-    net = network(name)
+    net = network(name, on_gpu)
     with torch.inference_mode():
-        fused = sampled(net)(*given())
+        fused = sampled(net)(*given(on_gpu))
         monkeypatch.setattr(norms, "fused", lambda x: False)
-        plain = sampled(net)(*given())
-        wide = sampled(net.double())(*given(torch.float64))
+        plain = sampled(net)(*given(on_gpu))
+        wide = sampled(net.double())(*given(on_gpu, torch.float64))
     size = wide.abs().max()
     assert size > 0.1
     own, theirs = ((y.double() - wide).abs().max() for y in (fused, plain))
@@ -94,12 +97,12 @@ def test_as_exact_as_with_pytorchs_operators(name, on_gpu, monkeypatch):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_norm_is_one_operator(name, on_gpu, monkeypatch):
-    net = sampled(network(name))
+    net = sampled(network(name, on_gpu))
     with torch.inference_mode(), Seen() as fused:
-        net(*given())
+        net(*given(on_gpu))
     monkeypatch.setattr(norms, "fused", lambda x: False)
     with torch.inference_mode(), Seen() as plain:
-        net(*given())
+        net(*given(on_gpu))
     if name == "edm2":
         blocks = len([1 for block in net.unet.enc.values() if hasattr(block, "conv_res0")])
         assert fused.calls["restart::pixel_norm"] == blocks > 2
