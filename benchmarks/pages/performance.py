@@ -209,7 +209,7 @@ def norms() -> str:
     ]
     spills = sum(row["spills"] + row["stack"] for row in rows)
     said = prose(
-        f"{len(rows)} kernels on two targets, {spills} spills; on sm_90, with e, a and b given and silu. The bytes are",
+        f"{len(rows)} kernels on two targets, {spills} spills; on sm_90, with all vectors and silu. The bytes are",
         "what a kernel moves for an element, and the least that any could: x read once and each result written once.",
     )
     return f"{said}\n\n{table(('kernel', 'registers', 'SASS per element', 'bytes per element, least'), lines)}"

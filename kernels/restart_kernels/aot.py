@@ -29,15 +29,14 @@ import struct
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from .backends import triton as launch
 from .errors import KernelError
 from .norm import variants as norms
 from .philox import coefficients as c
+from .variant import Variant
 
 # A large batch of latents, so that the configuration is the one that fills a GPU; E is a multiple of the block.
 NUMEL, BATCH = 4 * 64 * 64, 256
@@ -61,29 +60,6 @@ def machines() -> list[str]:
     return [*names, *WEIGH]
 
 
-class Variant(NamedTuple):
-    """A kernel, the types of its arguments, its constants, and how it is launched.
-
-    Attributes:
-        kernel: the kernel.
-        types: of the arguments that are not constants.
-        constants: the compile-time arguments; None is a tensor that the machine does not have.
-        options: of the compiler.
-        elements: what a program works on, in one turn of its loop if it has one.
-        aligned: whether the sizes are multiples of 16, and `multiples` which arguments they are.
-        facts: what else its report says.
-    """
-
-    kernel: Any
-    types: dict[str, str]
-    constants: dict[str, Any]
-    options: dict[str, Any]
-    elements: int
-    aligned: bool = True
-    multiples: tuple[str, ...] = ("E", "half")
-    facts: Mapping[str, Any] = MappingProxyType({})
-
-
 def variant(name: str) -> Variant:
     """Return one of NAMES, of `machines()`, of `norm.variants.NAMES`, or TAIL, PIXELS or ADVANCE."""
     from .philox.triton import normal_kernel
@@ -92,10 +68,7 @@ def variant(name: str) -> Variant:
     from .row.weights_triton import ACCUMULATORS, PASSES, weigh_kernel
 
     if name in norms.NAMES:
-        n = norms.launch(name)
-        sizes = tuple(name for name, t in n.types.items() if t == "i32")
-        facts = {"bytes_per_element": n.bytes, "least_bytes_per_element": n.least}
-        return Variant(n.kernel, n.types, n.constants, n.options, n.elements, True, sizes, facts)
+        return norms.variant(name)
     config = launch.configure(NUMEL, BATCH)
     block, elements = config.constants, 4 * config.quads
     kind, *rest = name.split("-")
@@ -189,7 +162,7 @@ def report(name: str, arch: int) -> dict[str, Any]:
         "opcodes": dict(opcodes.most_common()),
         "accesses": dict(Counter(re.findall(r"\b((?:ld|st|red|atom)\.[\w.]*global[\w.]*)", ptx))),
         "contracted": None if v.options["enable_fp_fusion"] else contracted(ptx),
-        **v.facts,
+        **(v.facts or {}),
     }
 
 

@@ -110,18 +110,18 @@ def test_a_prompt_in_a_batch_is_that_prompt_alone(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_what_is_cut_is_what_changes_nothing(name):
+def test_what_is_truncated_is_what_changes_nothing(name):
     """From the length on that the denoiser says is too long, another word changes no embedding; before it, it does."""
     found = case(name)
     den = denoiser_of(found.pipe, prompt="a fox", **found.told)
     most = found.length or inspect.signature(type(found.pipe).__call__).parameters["max_sequence_length"].default
     encoded = {n: den.encode("hill " * n)["prompt_embeds"] for n in range(most - 32, most + 3)}
     first = next(n for n in range(most - 31, most + 3) if torch.equal(encoded[n], encoded[n - 1]))
-    assert not den.cut("hill " * (first - 1))
-    assert re.fullmatch(rf"has \d+ tokens, and the encoder reads {most:,}", den.cut("hill " * first))
-    assert f"has {most + 1:,} tokens" in den.cut("hill " * first)
-    assert f"has {most + 9:,} tokens" in den.cut("hill " * (first + 8))
-    assert not den.cut("a fox")
+    assert not den.truncation("hill " * (first - 1))
+    assert re.fullmatch(rf"has \d+ tokens, and the encoder reads {most:,}", den.truncation("hill " * first))
+    assert f"has {most + 1:,} tokens" in den.truncation("hill " * first)
+    assert f"has {most + 9:,} tokens" in den.truncation("hill " * (first + 8))
+    assert not den.truncation("a fox")
 
 
 def test_encoders_are_moved_without_the_network_or_not_at_all(monkeypatch):
@@ -146,14 +146,14 @@ def test_encoders_are_moved_without_the_network_or_not_at_all(monkeypatch):
     assert encode.to(torch.device("meta")) is True
     assert (pipe.text_encoder.device.type, second.weight.device.type) == ("meta", "meta")
     assert pipe.transformer.device.type == "cpu"
-    assert conditioning._device(pipe).type == "meta"
+    assert conditioning.encoders_device(pipe).type == "meta"
     pipe.text_encoder_2 = moved_by_accelerate = torch.nn.Linear(2, 2)
     moved_by_accelerate._hf_hook = object()
     assert encode.to(torch.device("meta")) is True
     assert moved_by_accelerate.weight.device.type == "cpu"
 
 
-def test_a_prompt_is_cut_where_no_encoder_reads_it_whole(monkeypatch):
+def test_a_prompt_is_truncated_where_no_encoder_reads_it_whole(monkeypatch):
     """CLIP beside T5 reads less, and cuts nothing that T5 does not; an encoder that is not there reads nothing."""
 
     class Words:
@@ -178,14 +178,14 @@ def test_a_prompt_is_cut_where_no_encoder_reads_it_whole(monkeypatch):
 
     monkeypatch.setattr(conditioning, "network_of", lambda pipe: (None, network.PipelineNetwork))
     pipe = Pipe()
-    assert not conditioning.cut(pipe, "word " * 48)
-    assert conditioning.cut(pipe, "word " * 49) == "has 51 tokens, and the encoder reads 50"
-    assert conditioning.cut(pipe, "word " * 49, 40) == "has 51 tokens, and the encoder reads 40"
+    assert not conditioning.truncation(pipe, "word " * 48)
+    assert conditioning.truncation(pipe, "word " * 49) == "has 51 tokens, and the encoder reads 50"
+    assert conditioning.truncation(pipe, "word " * 49, 40) == "has 51 tokens, and the encoder reads 40"
     pipe.text_encoder_2 = None
-    assert not conditioning.cut(pipe, "word " * 18)
-    assert conditioning.cut(pipe, "word " * 19) == "has 21 tokens, and the encoder reads 20"
+    assert not conditioning.truncation(pipe, "word " * 18)
+    assert conditioning.truncation(pipe, "word " * 19) == "has 21 tokens, and the encoder reads 20"
     pipe.text_encoder = None
-    assert not conditioning.cut(pipe, "word " * 19)
+    assert not conditioning.truncation(pipe, "word " * 19)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

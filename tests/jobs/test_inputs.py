@@ -6,8 +6,10 @@ import hashlib
 import itertools
 import json
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from restart_sampling.common.errors import OutputError, RestartValueError
 from restart_sampling.common.terminal import plain_console
 from restart_sampling.jobs.generate import run_job
 from restart_sampling.jobs.images import read_images
-from restart_sampling.jobs.inputs import arrays, prompts, tables
+from restart_sampling.jobs.inputs import arrays, encoding, prompts, tables
 from restart_sampling.jobs.inputs.arrays import read_arrays
 from restart_sampling.jobs.inputs.encoding import Encoding
 from restart_sampling.jobs.inputs.inputs import Inputs
@@ -340,11 +342,11 @@ def test_what_waits_for_the_sampler_is_bounded():
     work.close()
 
 
-def test_a_prompt_that_is_cut_is_said_with_its_line_and_drawn(tmp_path, capsys):
+def test_a_prompt_that_is_truncated_is_said_with_its_line_and_drawn(tmp_path, capsys):
     """Ten notes at most are printed; the log has all of them, each once, whatever repeats."""
     path, out = tmp_path / "p.tsv", tmp_path / "out"
     path.write_text("prompt\n" + "\n".join("word " * (k % 3) + "word" for k in range(36)) + "\n")
-    den = replace(model(), cut=lambda text: "has 3 tokens, and the encoder reads 2" if len(text) > 10 else "")
+    den = replace(model(), truncation=lambda text: "has 3 tokens, and the encoder reads 2" if len(text) > 10 else "")
     options = {"batch": 8, "shard_size": 16, "sheets": 0, "format": "npz", "pixels": "float32"}
     display = Display(plain_console(stderr=True))
     assert run_job(den, PLAN, None, out, inputs=Inputs.read(den, path, per_input=2), display=display, **options) == []
@@ -354,9 +356,9 @@ def test_a_prompt_that_is_cut_is_said_with_its_line_and_drawn(tmp_path, capsys):
     assert notes[:9] == [said.format(n) for n in lines[:9]]
     assert notes[9:] == [said.format(lines[9]) + "; further ones are in log.jsonl"]
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert [line["line"] for line in log if line["event"] == "prompt cut"] == lines
+    assert [line["line"] for line in log if line["event"] == "prompt truncated"] == lines
     assert run_job(den, PLAN, None, tmp_path / "b", inputs=Inputs.read(den, path, encode=told), **options) == []
-    assert "prompt cut" not in (tmp_path / "b" / "log.jsonl").read_text()  # another encoder may read more
+    assert "prompt truncated" not in (tmp_path / "b" / "log.jsonl").read_text()  # another encoder may read more
 
 
 @pytest.mark.parametrize("fits", [True, False])
@@ -379,6 +381,47 @@ def test_an_encoder_that_can_be_moved_works_where_samples_are_drawn(tmp_path, ca
     assert moved == [torch.device("cpu")]
     said = "note: the text encoders do not fit into the memory of cpu and work where they were loaded"
     assert (said in capsys.readouterr().err) is not fits
+
+
+def test_on_a_gpu_texts_are_encoded_on_a_stream_of_their_own(monkeypatch):
+    """The sampler's stream waits for what it reads, and keeps its memory until it has read it. CUDA is made up here."""
+    at_work, waited = [], []
+
+    @contextmanager
+    def stream(number):
+        at_work.append(number)
+        yield
+        at_work.pop()
+
+    class Encoder:
+        def __call__(self, text):
+            seen.append(list(at_work))
+            return told(text)
+
+        def to(self, device):
+            return True
+
+    class Value:
+        device = torch.device("cuda:0")
+
+        def record_stream(self, stream):
+            waited.append((stream, "kept"))
+
+    seen = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"stream of {device}")
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    work = Encoding(Encoder())
+    assert work.to(torch.device("cuda:0"))
+    work.of(["fox", "hen"])
+    work.close()
+    assert seen == [["stream of cuda:0"]] * 2
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(wait_event=waited.append))
+    encoding._arrived({"embeds": Value()}, "encoded")
+    assert waited[0] == "encoded" and waited[1][1] == "kept"
+    plain = Encoding(told)
+    assert plain.to(torch.device("cuda:0"))  # a function that cannot be moved stays, and nothing is said
+    plain.of(["fox"])
+    plain.close()
 
 
 def test_an_error_of_the_encoder_reaches_the_job_and_the_job_goes_on_later(tmp_path, file):

@@ -20,7 +20,7 @@ from support.children import python
 
 import restart_sampling as rs
 from restart_sampling.common.errors import BackendError, OutputError, RestartError, RestartValueError
-from restart_sampling.jobs import ray_workers
+from restart_sampling.jobs import ray_actor, ray_workers
 from restart_sampling.jobs.generate import run_job
 from restart_sampling.jobs.inputs.inputs import Inputs
 from restart_sampling.jobs.job import Definition
@@ -102,6 +102,13 @@ def test_ray_draws_from_prompts(cluster, tmp_path):
     assert len(list((tmp_path / "two").rglob("*.png"))) == 51
     assert killing.tree(tmp_path / "two") == killing.tree(tmp_path / "one")
     assert complete(tmp_path / "two")
+
+
+def test_an_actor_says_what_people_are_told(capsys):
+    ray_actor._note("prompt truncated", {"file": "p.csv", "line": 7, "why": "has 9 tokens, and the encoder reads 8"})
+    ray_actor._note("not finite", {"seeds": [3]})  # is logged, and said at the end
+    said = "note: p.csv, line 7 has 9 tokens, and the encoder reads 8; the rest is left out\n"
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.slow

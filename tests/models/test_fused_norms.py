@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 import torch
 from support.edm2_golden import SMALL as EDM2
+from support.operations import Operations
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 pytest.importorskip("triton")
 
@@ -19,29 +17,19 @@ from restart_sampling.models.edm.layers import GroupNorm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-EDM = {
-    "class_name": "EDMPrecond",
-    "img_resolution": 8,
-    "img_channels": 3,
-    "label_dim": 5,
-    "model_channels": 32,
-    "channel_mult": [1, 2],
-    "num_blocks": 1,
-    "attn_resolutions": [4],
+EDM = {"class_name": "EDMPrecond"} | {
+    name: EDM2[name]
+    for name in (
+        "img_resolution",
+        "img_channels",
+        "label_dim",
+        "model_channels",
+        "channel_mult",
+        "num_blocks",
+        "attn_resolutions",
+    )
 }
 CONFIGS = {"ddpm++": {**EDM, "model_type": "SongUNet"}, "adm": {**EDM, "model_type": "DhariwalUNet"}, "edm2": EDM2}
-
-
-class Seen(TorchDispatchMode):
-    """Counts operators by name."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.calls[func.name()] += 1
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture
@@ -49,7 +37,7 @@ def on_gpu(device, monkeypatch):
     """The device. Tensors of the CPU count as CUDA's, and the operators run Triton's kernels, in its interpreter."""
     if device.type == "cpu":
         monkeypatch.setattr(operators, "reference", kernels)
-        monkeypatch.setattr(norms, "fused", lambda x: x.dtype in norms.KINDS and not torch.is_grad_enabled())
+        monkeypatch.setattr(norms, "fused", lambda x: x.dtype in norms.FLOATS and not torch.is_grad_enabled())
     return device
 
 
@@ -70,8 +58,8 @@ def network(name, device):
 
 
 def given(device, dtype=torch.float32):
-    x = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(2))
-    told = (x, torch.tensor([0.3, -0.4, 0.1]), torch.eye(5)[[1, 4, 0]])
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    told = (x, torch.tensor([0.3, -0.4]), torch.eye(5)[[1, 4]])
     return tuple(value.to(device, dtype) for value in told)
 
 
@@ -98,22 +86,22 @@ def test_as_exact_as_with_pytorchs_operators(name, on_gpu, monkeypatch):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_norm_is_one_operator(name, on_gpu, monkeypatch):
     net = sampled(network(name, on_gpu))
-    with torch.inference_mode(), Seen() as fused:
+    with torch.inference_mode(), Operations() as fused:
         net(*given(on_gpu))
     monkeypatch.setattr(norms, "fused", lambda x: False)
-    with torch.inference_mode(), Seen() as plain:
+    with torch.inference_mode(), Operations() as plain:
         net(*given(on_gpu))
     if name == "edm2":
         blocks = len([1 for block in net.unet.enc.values() if hasattr(block, "conv_res0")])
-        assert fused.calls["restart::pixel_norm"] == blocks > 2
+        assert fused.count["restart::pixel_norm"] == blocks > 2
     else:
         count = sum(isinstance(module, GroupNorm) for module in net.modules())
-        assert fused.calls["restart::group_norm"] == count > 9
-        assert not fused.calls["aten::group_norm"]
-        assert plain.calls["aten::group_norm"] == count
-        silu = plain.calls["aten::silu_"] - fused.calls["aten::silu_"]
+        assert fused.count["restart::group_norm"] == count > 9
+        assert not fused.count["group_norm"]
+        assert plain.count["group_norm"] == count
+        silu = plain.count["silu_"] - fused.count["silu_"]
         assert silu == count - sum(name.endswith("norm2") for name, _ in net.named_modules())
-    assert sum(fused.calls.values()) < sum(plain.calls.values())
+    assert sum(fused.count.values()) < sum(plain.count.values())
 
 
 def test_only_on_cuda_without_gradients_and_outside_of_a_compiler(monkeypatch):
@@ -136,6 +124,7 @@ def test_only_on_cuda_without_gradients_and_outside_of_a_compiler(monkeypatch):
 def test_gradients_are_those_of_pytorchs_operators():
     """Training: vectors are added in place to what a convolution gave, which autograd allows."""
     norm = GroupNorm(8, 1e-5)
-    x, e = torch.randn(2, 8, 3, 3, dtype=torch.float64), torch.randn(2, 8, dtype=torch.float64, requires_grad=True)
-    a, b = torch.randn(2, 2, 8, dtype=torch.float64).requires_grad_().unbind()
-    torch.autograd.gradcheck(lambda x, e, a, b: norm(x * 1.0, e, a, b, act=True), (x.requires_grad_(), e, a, b))
+    x, vectors = torch.randn(2, 8, 3, 3, dtype=torch.float64), torch.randn(3, 2, 8, dtype=torch.float64)
+    torch.autograd.gradcheck(
+        lambda x, vectors: norm(x * 1.0, *vectors, act=True), (x.requires_grad_(), vectors.requires_grad_())
+    )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from support import edm_reference
-from torch.utils._python_dispatch import TorchDispatchMode
+from support.operations import Operations
 from torch.utils.flop_counter import FlopCounterMode
 
 import restart_sampling as rs
@@ -347,21 +346,6 @@ def test_parameterization_of_each_class():
     network = build_network(ADM)
     network.u[0] = 12345.0  # the stored levels are used, not recomputed ones
     assert network.parameterization.name == "iddpm" and network.parameterization.sigma_max == 12345.0
-
-
-class Operations(TorchDispatchMode):
-    """Counts the operations that write `size` elements or more; views are free."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size, self.count = size, Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        first = out[0] if isinstance(out, tuple) else out
-        if isinstance(first, torch.Tensor) and first.numel() >= self.size and not func.is_view:
-            self.count[func.overloadpacket.__name__] += 1
-        return out
 
 
 def test_passes_over_the_activations_of_the_bundled_network():

@@ -273,15 +273,18 @@ def _study(
     from ..experiments.measure.scorers.registry import scorer as scorer_of
     from ..experiments.measure.tables import study_table
     from ..experiments.measure.text_to_image import measure
-    from ..jobs.decoding import image_shape
+    from ..jobs.decoding import decoded_shape
 
     try:
         scales = [float(text) for text in names(guidance)]
     except ValueError:
         raise RestartValueError(f"--guidance must be numbers separated by commas, got {guidance!r}") from None
     scorers = [scorer_of(text) for text in scorer]
-    shape = image_shape(denoiser)
-    evaluators = [] if features is None else evaluators_for(model, features, reference, shape)
+    evaluators = []
+    if features is not None:
+        vae = denoiser.info.get("vae")  # of a pipeline's folder, which decodes the images
+        shape = denoiser.shape if vae is None else decoded_shape(vae, denoiser)
+        evaluators = evaluators_for(model, features, reference, shape)
     if not scorers and not evaluators:
         raise RestartValueError("--prompts draws images to score them; give --scorer, or --features and --reference")
     try:

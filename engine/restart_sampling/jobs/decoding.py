@@ -48,14 +48,11 @@ class Decoding:
         Raises:
             RestartValueError: it does not fit the model's latents. CheckpointError: the folder holds none.
         """
-        from ..integrations.diffusers.vae import config_of, digest, folder_of, image_shape, kind_of
+        from ..integrations.diffusers.vae import digest, folder_of
 
         batch = integer("decode_batch", batch, 1, DECODE_MOST, error=RestartValueError)
-        encoder = denoiser.info.get("encoder")
-        path = folder_of(folder)
-        config = config_of(path)
-        shape = image_shape(kind_of(config["_class_name"]), config, encoder, denoiser.shape)
-        return cls(str(path.resolve()), digest(path), encoder, batch, shape)
+        path, shape = folder_of(folder), decoded_shape(folder, denoiser)
+        return cls(str(path.resolve()), digest(path), denoiser.info.get("encoder"), batch, shape)
 
     def record(self) -> dict[str, Any]:
         """Return what run.json says: what decides the images, and where the VAE was."""
@@ -68,10 +65,15 @@ class Decoding:
         return DecodingThread(Decoder(open_vae(self.folder, device), self.encoder, self.batch), pixels, take)
 
 
-def image_shape(denoiser: Denoiser) -> tuple[int, ...]:
-    """Return the shape of the images that a job draws of a denoiser by default: those of its own VAE, if it has one."""
-    vae = denoiser.info.get("vae")
-    return denoiser.shape if vae is None else Decoding.read(vae, denoiser).shape
+def decoded_shape(folder: str | Path, denoiser: Denoiser) -> tuple[int, int, int]:
+    """Return (C, H, W) of the images that the VAE in a folder makes of a denoiser's samples; raises as `Decoding.read`.
+
+    Of the VAE its config alone is read.
+    """
+    from ..integrations.diffusers.vae import config_of, folder_of, image_shape, kind_of
+
+    config = config_of(folder_of(folder))
+    return image_shape(kind_of(config["_class_name"]), config, denoiser.info.get("encoder"), denoiser.shape)
 
 
 class DecodingThread:

@@ -49,7 +49,7 @@ def sentence(event: str, details: Mapping[str, Any]) -> str:
         return f"out of memory with batches of {details['batch']}; going on with {details['next']}"
     if event == "encoder stays":
         return f"the text encoders do not fit into the memory of {details['device']} and work where they were loaded"
-    if event == "prompt cut":
+    if event == "prompt truncated":
         where = f"line {details['line']}" if "line" in details else f"row {details['row']}"
         return f"{details['file']}, {where} {details['why']}; the rest is left out"
     return ""

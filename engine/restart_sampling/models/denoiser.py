@@ -46,8 +46,8 @@ class Denoiser:
         encode: returns the conditions of a prompt by name, [*shape] each; None for a network that takes no prompts. If
             it has `to(device)`, a job moves it to where it samples; that returns False, and nothing moves, if it does
             not fit there.
-        cut: returns what `encode` leaves out of a prompt, in words that follow the prompt ("has 93 tokens, and …"), or
-            "" if it reads all of it; None if that is not known.
+        truncation: returns what `encode` leaves out of a prompt, in words that follow the prompt ("has 93 tokens, and
+            …"), or "" if it reads all of it; None if that is not known.
     """
 
     network: NetworkFunction
@@ -61,7 +61,7 @@ class Denoiser:
     conditions: Mapping[str, Condition] = field(default_factory=dict, repr=False)
     guide: Denoiser | None = field(default=None, repr=False)
     encode: Callable[[str], Mapping[str, Tensor]] | None = field(default=None, repr=False)
-    cut: Callable[[str], str] | None = field(default=None, repr=False)
+    truncation: Callable[[str], str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not callable(self.network):

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 import restart_kernels
-
-KINDS = (torch.float32, torch.bfloat16, torch.float16)
+from restart_kernels.norm import FLOATS
 
 
 def fused(x: Tensor) -> bool:
     """Return whether a norm of x is one kernel."""
-    if not x.is_cuda or x.dtype not in KINDS or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if not x.is_cuda or x.dtype not in FLOATS or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
     return restart_kernels.why_not("triton", x.device) is None

@@ -1,13 +1,12 @@
 r"""Norms of networks in plain PyTorch: what the Triton kernels compute.
 
-    group_norm   y = act((u − mean)/√(var + ε)·(w·(1 + a)) + (bias·(1 + a) + b)),  u = x + e
+    group_norm   y = act(n·(1 + scale) + shift),  n = (u − mean)/√(var + ε)·weight + bias,  u = x + add
                  mean, var of u over a group: C/G channels and all pixels of one sample    (arXiv 1803.08494)
-    pixel_norm   y = x/(ε + rms(x)), rms over the channels of a pixel; and silu(y)·scale, scale = 1/0.596
-                 (arXiv 2312.02696, eq. 66 and 81)
+    pixel_norm   y = x/(ε + rms(x)), rms over the channels of a pixel, and silu(y)     (arXiv 2312.02696, eq. 66)
 
 act is the identity or silu(y) = y·sigmoid(y). The residual blocks of EDM's networks are group norms with one of the
-vectors given (e in SongUNet; a and b in ADM, arXiv 2105.05233, appendix A), EDM2's encoder blocks a pixel norm. What a
-block adds to its input it adds after its last convolution, so that is no part of a norm.
+vectors given (add in SongUNet; scale and shift in ADM, arXiv 2105.05233, appendix A), EDM2's encoder blocks a pixel
+norm. What a block adds to its input it adds after its last convolution, so that is no part of a norm.
 
 Statistics are float32, or wider where x is: the mean first, and then the mean of (u − mean)², so a group whose mean is
 large beside its deviation loses no digits to cancellation. With n values in a group the sums err by O(log n) roundings
@@ -22,8 +21,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SILU = 0.596  # root mean square of silu of a unit normal, as EDM2 has it
-
 
 def group_norm(
     x: Tensor,
@@ -31,33 +28,33 @@ def group_norm(
     weight: Tensor,
     bias: Tensor,
     eps: float,
-    e: Tensor | None = None,
-    a: Tensor | None = None,
-    b: Tensor | None = None,
+    add: Tensor | None = None,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
     silu: bool = False,
 ) -> Tensor:
     """Return y as above in the dtype and the layout of x [B, C, H, W]; weight and bias [C], vectors [B or 1, C]."""
     wide = torch.promote_types(x.dtype, torch.float32)
     B, C, H, W = x.shape
-    u = x.to(wide) if e is None else x.to(wide) + e.to(wide)[:, :, None, None]
+    u = x.to(wide) if add is None else x.to(wide) + add.to(wide)[:, :, None, None]
     u = u.reshape(B, groups, C // groups * H * W)
     d = u - u.mean(2, keepdim=True)
     y = (d / ((d * d).mean(2, keepdim=True) + eps).sqrt()).view(B, C, H, W)
-    gain, shift = weight.to(wide)[None], bias.to(wide)[None]
-    if a is not None:
-        gain, shift = gain * (1 + a.to(wide)), shift * (1 + a.to(wide))
-    if b is not None:
-        shift = shift + b.to(wide)
-    y = y * gain[:, :, None, None] + shift[:, :, None, None]
+    gain, offset = weight.to(wide)[None], bias.to(wide)[None]
+    if scale is not None:
+        gain, offset = gain * (1 + scale.to(wide)), offset * (1 + scale.to(wide))
+    if shift is not None:
+        offset = offset + shift.to(wide)
+    y = y * gain[:, :, None, None] + offset[:, :, None, None]
     return laid_out(F.silu(y) if silu else y, x)
 
 
-def pixel_norm(x: Tensor, eps: float, scale: float = 1 / SILU) -> tuple[Tensor, Tensor]:
-    """Return y and silu(y)·scale as above, in the dtype and the layout of x [B, C, H, W]."""
+def pixel_norm(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return y and silu(y) as above, in the dtype and the layout of x [B, C, H, W]."""
     wide = torch.promote_types(x.dtype, torch.float32)
     u = x.to(wide)
     y = u / (u.square().mean(1, keepdim=True).sqrt() + eps)
-    return laid_out(y, x), laid_out(F.silu(y) * scale, x)
+    return laid_out(y, x), laid_out(F.silu(y), x)
 
 
 def laid_out(y: Tensor, like: Tensor) -> Tensor:

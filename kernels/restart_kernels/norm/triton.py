@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..row.triton import to_bfloat16
-from .reference import SILU, memory_format
+from .reference import memory_format
 
 LARGEST = 8192  # elements of a program: 32 in a thread of 8 warps
 RUN = 64  # bytes of neighbouring channels that a program of channels_last reads
@@ -75,8 +75,8 @@ def silu(y):
 
 @triton.jit
 def group_norm_kernel(
-    y_ptr, x_ptr, weight_ptr, bias_ptr, e_ptr, a_ptr, b_ptr,
-    C, HW, groups, stride_c, stride_p, stride_e, stride_a, stride_b, eps,
+    y_ptr, x_ptr, weight_ptr, bias_ptr, add_ptr, scale_ptr, shift_ptr,
+    C, HW, groups, stride_c, stride_p, stride_add, stride_scale, stride_shift, eps,
     CG: tl.constexpr, WIDE: tl.constexpr, K: tl.constexpr, P: tl.constexpr, LOOP: tl.constexpr, ACT: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):  # fmt: skip
@@ -85,17 +85,17 @@ def group_norm_kernel(
     g = tl.program_id(1) * K + tl.arange(0, K)
     c = g[:, None] * CG + tl.arange(0, WIDE)[None, :]
     there = (tl.arange(0, WIDE) < CG)[None, :] & (g < groups)[:, None]
-    weight = tl.load(weight_ptr + c, mask=there, other=0.0).to(tl.float32)
-    shift = tl.load(bias_ptr + c, mask=there, other=0.0).to(tl.float32)
-    e = tl.zeros([K, WIDE], tl.float32)
-    if e_ptr is not None:
-        e = tl.load(e_ptr + sample * stride_e + c, mask=there, other=0.0).to(tl.float32)
-    if a_ptr is not None:
-        a = 1 + tl.load(a_ptr + sample * stride_a + c, mask=there, other=0.0).to(tl.float32)
-        weight = weight * a
-        shift = shift * a
-    if b_ptr is not None:
-        shift = shift + tl.load(b_ptr + sample * stride_b + c, mask=there, other=0.0).to(tl.float32)
+    gain = tl.load(weight_ptr + c, mask=there, other=0.0).to(tl.float32)
+    offset = tl.load(bias_ptr + c, mask=there, other=0.0).to(tl.float32)
+    add = tl.zeros([K, WIDE], tl.float32)
+    if add_ptr is not None:
+        add = tl.load(add_ptr + sample * stride_add + c, mask=there, other=0.0).to(tl.float32)
+    if scale_ptr is not None:
+        scale = 1 + tl.load(scale_ptr + sample * stride_scale + c, mask=there, other=0.0).to(tl.float32)
+        gain = gain * scale
+        offset = offset * scale
+    if shift_ptr is not None:
+        offset = offset + tl.load(shift_ptr + sample * stride_shift + c, mask=there, other=0.0).to(tl.float32)
     p = tl.arange(0, P)
     own = sample.to(tl.int64) * C * HW + (c * stride_c)[:, :, None] + (p * stride_p)[None, None, :]
     inside = there[:, :, None]
@@ -104,7 +104,7 @@ def group_norm_kernel(
         squares = tl.zeros([K], tl.float32)
         for start in range(0, HW, P):
             mask = inside & (start + p < HW)[None, None, :]
-            u = tl.load(x_ptr + own + start * stride_p, mask=mask, other=0.0).to(tl.float32) + e[:, :, None]
+            u = tl.load(x_ptr + own + start * stride_p, mask=mask, other=0.0).to(tl.float32) + add[:, :, None]
             n = (CG * tl.minimum(P, HW - start)).to(tl.float32)
             chunk = tl.sum(tl.sum(tl.where(mask, u, 0.0), 2), 1) / n
             d = tl.where(mask, u - chunk[:, None, None], 0.0)
@@ -115,19 +115,19 @@ def group_norm_kernel(
         rstd = 1 / tl.sqrt(squares / (CG * HW) + eps)
         for start in range(0, HW, P):
             mask = inside & (start + p < HW)[None, None, :]
-            u = tl.load(x_ptr + own + start * stride_p, mask=mask, other=0.0).to(tl.float32) + e[:, :, None]
-            y = (u - mean[:, None, None]) * rstd[:, None, None] * weight[:, :, None] + shift[:, :, None]
+            u = tl.load(x_ptr + own + start * stride_p, mask=mask, other=0.0).to(tl.float32) + add[:, :, None]
+            y = (u - mean[:, None, None]) * rstd[:, None, None] * gain[:, :, None] + offset[:, :, None]
             if ACT:
                 y = silu(y)
             tl.store(y_ptr + own + start * stride_p, rounded(y, y_ptr, INTERPRETED), mask=mask)
     else:
         mask = inside & (p < HW)[None, None, :]
-        u = tl.load(x_ptr + own, mask=mask, other=0.0).to(tl.float32) + e[:, :, None]
+        u = tl.load(x_ptr + own, mask=mask, other=0.0).to(tl.float32) + add[:, :, None]
         n = CG * HW
         mean = tl.sum(tl.sum(tl.where(mask, u, 0.0), 2), 1) / n
         d = tl.where(mask, u - mean[:, None, None], 0.0)
         rstd = 1 / tl.sqrt(tl.sum(tl.sum(d * d, 2), 1) / n + eps)
-        y = d * rstd[:, None, None] * weight[:, :, None] + shift[:, :, None]
+        y = d * rstd[:, None, None] * gain[:, :, None] + offset[:, :, None]
         if ACT:
             y = silu(y)
         tl.store(y_ptr + own, rounded(y, y_ptr, INTERPRETED), mask=mask)
@@ -135,10 +135,10 @@ def group_norm_kernel(
 
 @triton.jit
 def pixel_norm_kernel(
-    y_ptr, h_ptr, x_ptr, C, HW, stride_c, stride_p, eps, scale,
+    y_ptr, h_ptr, x_ptr, C, HW, stride_c, stride_p, eps,
     WIDE: tl.constexpr, P: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
-    """Set y and h = silu(y)·scale of P pixels of a sample, all of their channels."""
+    """Set y and h = silu(y) of P pixels of a sample, all of their channels."""
     blocks = tl.cdiv(HW, P)
     sample = tl.program_id(0) // blocks
     c = tl.arange(0, WIDE)
@@ -148,7 +148,7 @@ def pixel_norm_kernel(
     u = tl.load(x_ptr + own, mask=mask, other=0.0).to(tl.float32)
     y = u / (tl.sqrt(tl.sum(u * u, 0) / C) + eps)[None, :]
     tl.store(y_ptr + own, rounded(y, y_ptr, INTERPRETED), mask=mask)
-    tl.store(h_ptr + own, rounded(silu(y) * scale, h_ptr, INTERPRETED), mask=mask)
+    tl.store(h_ptr + own, rounded(silu(y), h_ptr, INTERPRETED), mask=mask)
 
 
 def group_norm(
@@ -157,9 +157,9 @@ def group_norm(
     weight: Tensor,
     bias: Tensor,
     eps: float,
-    e: Tensor | None = None,
-    a: Tensor | None = None,
-    b: Tensor | None = None,
+    add: Tensor | None = None,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
     silu: bool = False,
 ) -> Tensor:
     """As `reference.group_norm`."""
@@ -168,7 +168,7 @@ def group_norm(
     x = x.contiguous(memory_format=memory_format(x))
     y, CG = torch.empty_like(x), C // groups
     config = configure(CG, H * W, x.element_size(), last)
-    vectors = [None if v is None else v if v.stride(1) == 1 else v.contiguous() for v in (e, a, b)]
+    vectors = [None if v is None else v if v.stride(1) == 1 else v.contiguous() for v in (add, scale, shift)]
     strides = [0 if v is None or len(v) == 1 else v.stride(0) for v in vectors]
     group_norm_kernel[(B, triton.cdiv(groups, config.K))](
         y, x, weight.contiguous(), bias.contiguous(), *vectors,
@@ -188,7 +188,7 @@ def pixels_of(channels: int, channels_last: bool) -> int:
     return max(1, min(4, LARGEST // wide)) if channels_last else max(1, min(64, 2 * LARGEST // wide))
 
 
-def pixel_norm(x: Tensor, eps: float, scale: float = 1 / SILU) -> tuple[Tensor, Tensor]:
+def pixel_norm(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """As `reference.pixel_norm`."""
     B, C, H, W = x.shape
     last = memory_format(x) == torch.channels_last
@@ -196,7 +196,7 @@ def pixel_norm(x: Tensor, eps: float, scale: float = 1 / SILU) -> tuple[Tensor, 
     y, h, P = torch.empty_like(x), torch.empty_like(x), pixels_of(C, last)
     strides = (1, C) if last else (H * W, 1)
     wide = triton.next_power_of_2(C)
-    given = (y, h, x, C, H * W, *strides, eps, scale)
+    given = (y, h, x, C, H * W, *strides, eps)
     constants = {"WIDE": wide, "P": P, "INTERPRETED": not x.is_cuda}
     pixel_norm_kernel[(B * triton.cdiv(H * W, P),)](*given, **constants, **options(wide * P))
     return y, h

@@ -93,34 +93,30 @@ def conditioning_of(
 
 
 def prompt_conditions(
-    pipe: Any, prompts: str | Sequence[str], max_sequence_length: int | None = None
+    pipe: Any, prompts: str | Sequence[str], max_sequence_length: int | None = None, device: torch.device | None = None
 ) -> dict[str, Tensor]:
-    """Return the conditions of prompts as `Sampler.run(conditions=…)` takes them: name → [P, …], on the pipeline's
-    device.
+    """Return the conditions of prompts as `Sampler.run(conditions=…)` takes them: name → [P, …].
 
     Args:
         pipe: a text-to-image pipeline whose network runs here.
         max_sequence_length: as the denoiser was loaded with.
+        device: where they are wanted; default: where the network is.
     """
     net, family = network_of(pipe)
     if not family.text:
         raise ConfigError(f"{type(pipe).__name__} takes no text")
     found, _ = encoded(pipe, family, prompts, None, False, max_sequence_length)
     like = next(net.parameters())
+    device = device or like.device
     return {
-        name: converted(name, value, family, like).to(like.device) for name, value in found.items() if value is not None
+        name: value.to(device, _like(name, family, like).dtype) for name, value in found.items() if value is not None
     }
 
 
-def converted(name: str, value: Tensor, family: type[PipelineNetwork], like: Tensor) -> Tensor:
-    """Return a condition in the dtype in which a network with weights like `like` takes it."""
-    return value.to(_like(name, family, like).dtype)
-
-
-def cut(pipe: Any, prompt: str, max_sequence_length: int | None = None) -> str:
+def truncation(pipe: Any, prompt: str, max_sequence_length: int | None = None) -> str:
     """Return what all encoders of a pipeline leave out of a prompt, in words that follow the prompt; "" if nothing.
 
-    An encoder that reads fewer tokens than another, as CLIP does beside T5, cuts nothing that the other does not.
+    An encoder that reads fewer tokens than another, as CLIP does beside T5, truncates nothing that the other does not.
 
     Args:
         max_sequence_length: as the denoiser was loaded with.
@@ -162,7 +158,7 @@ def encoded(
     options = {
         name: call[name].default for name in taken if name in call and call[name].default is not call[name].empty
     }
-    options |= {"device": _device(pipe), "num_images_per_prompt": 1}
+    options |= {"device": encoders_device(pipe), "num_images_per_prompt": 1}
     if max_sequence_length is not None:
         if "max_sequence_length" not in taken:
             raise ConfigError(f"{type(pipe).__name__} has one length of prompts; leave out max_sequence_length")
@@ -189,13 +185,14 @@ def encoded(
     return {n: _stacked(v) for n, v in values.items()}, {n: _stacked(v) for n, v in null.items()}
 
 
-def _device(pipe: Any) -> Any:
+def encoders_device(pipe: Any) -> torch.device:
     """Return the device of a pipeline's text encoders, which need not be that of its network."""
     for name in ENCODERS:
         module = getattr(pipe, name, None)
         if isinstance(module, torch.nn.Module) and not hasattr(module, "_hf_hook"):
             return next(module.parameters()).device
-    return pipe._execution_device
+    found: torch.device = pipe._execution_device
+    return found
 
 
 def _encode(pipe: Any, options: Mapping[str, Any]) -> Any:

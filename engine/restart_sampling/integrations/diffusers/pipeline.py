@@ -25,7 +25,7 @@ from ...plan.plan import Plan
 from ...sampler.inputs import check_plan
 from ...sampler.noise import seed_tensor
 from ...sampler.sampler import Sampler
-from .conditioning import OPTIONS, arguments, conditioning_of, cut
+from .conditioning import OPTIONS, arguments, conditioning_of, truncation
 from .levels import own_levels
 from .levels import parameterization_of as _parameterization
 from .network import Conditions, PipelineNetwork, Shape, network_of
@@ -93,7 +93,8 @@ def denoiser_of(
     if not family.text:
         return found
     length = conditioning.get("max_sequence_length")
-    return replace(found, encode=PromptEncoder(pipe, length), cut=partial(cut, pipe, max_sequence_length=length))
+    cut = partial(truncation, pipe, max_sequence_length=length)
+    return replace(found, encode=PromptEncoder(pipe, length), truncation=cut)
 
 
 def draw(

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .conditioning import ENCODERS, converted, encoded
-from .network import network_of
+from .conditioning import ENCODERS, encoders_device, prompt_conditions
 
 
 class PromptEncoder:
@@ -24,10 +23,9 @@ class PromptEncoder:
 
     def __call__(self, prompt: str) -> dict[str, Tensor]:
         """Return the conditions of a prompt by name, [*shape] each, on the device of the encoders."""
-        net, family = network_of(self.pipe)
-        found, _ = encoded(self.pipe, family, prompt, None, False, self.max_sequence_length)
-        like = next(net.parameters())
-        return {name: converted(name, value[0], family, like) for name, value in found.items() if value is not None}
+        device = encoders_device(self.pipe)
+        found = prompt_conditions(self.pipe, prompt, self.max_sequence_length, device)
+        return {name: value[0] for name, value in found.items()}
 
     def to(self, device: torch.device) -> bool:
         """Move the encoders to where samples are drawn; return whether they fit. What does not fit stays where it was.

@@ -71,16 +71,20 @@ class TextSource(Source):
 
     Args:
         negative: the negative prompt, which the denoiser's nulls are made of; for the record alone.
-        cut: says what of a prompt `encode` leaves out, see `Denoiser`.
+        truncation: says what of a prompt `encode` leaves out, see `Denoiser`.
     """
 
     def __init__(
-        self, prompts: Prompts, encode: Encode, negative: str | None = None, cut: Callable[[str], str] | None = None
+        self,
+        prompts: Prompts,
+        encode: Encode,
+        negative: str | None = None,
+        truncation: Callable[[str], str] | None = None,
     ) -> None:
         self.prompts, self.negative = prompts, negative
-        self._encoding = Encoding(encode, look=cut)
+        self._encoding = Encoding(encode, look=truncation)
         self._note: Note = lambda event, details: None
-        self._told = -1  # the last prompt of which was said what is left out
+        self._noted = -1  # the last prompt of which was said what is left out
         self._rows, self._ahead = prompts.reader(), prompts.reader()  # each thread reads on from its own place
         self._reached = -1  # the last prompt that was read ahead
 
@@ -97,9 +101,9 @@ class TextSource(Source):
         found, seen = self._encoding.of([prompt.text for prompt in prompts])
         path = self.prompts.path
         for number, prompt in zip(numbers, prompts, strict=True):
-            if number > self._told and (why := seen[prompt.text]):
-                self._told = number
-                self._note("prompt cut", {"file": str(path), place(path): prompt.line, "why": why})
+            if number > self._noted and (why := seen[prompt.text]):
+                self._noted = number
+                self._note("prompt truncated", {"file": str(path), place(path): prompt.line, "why": why})
         return found
 
     def facts(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
@@ -227,8 +231,8 @@ class Inputs:
                     f"{denoiser.name!r} takes no prompts; give --conditions, or the folder of a text-to-image pipeline"
                 )
             found = read_prompts(prompts, prompt_column)
-            cut = denoiser.cut if encode is None else None
-            source, path = TextSource(found, encoder, negative, cut), found.path
+            truncation = denoiser.truncation if encode is None else None
+            source, path = TextSource(found, encoder, negative, truncation), found.path
         elif prompt_column is not None or negative is not None:
             raise RestartValueError(f"prompt_column and negative are of prompts; leave them out with {kinds[0]}")
         elif images is not None:

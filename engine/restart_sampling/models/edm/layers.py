@@ -28,6 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from restart_kernels.norm import group_norm
+
 from ...common.errors import CheckpointError
 from .. import norms
 
@@ -206,21 +208,25 @@ class GroupNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(
-        self, x: Tensor, e: Tensor | None = None, a: Tensor | None = None, b: Tensor | None = None, act: bool = False
+        self,
+        x: Tensor,
+        add: Tensor | None = None,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        act: bool = False,
     ) -> Tensor:
-        """Return norm(x + e)·(1 + a) + b, and silu of it with `act`; e, a and b are [B or 1, C], a and b go together.
+        """Return norm(x + add)·(1 + scale) + shift, and silu of it with `act`.
 
-        What is given as x is written to if e is given.
+        Vectors are [B or 1, C]; scale and shift are given together. x may be written to if `add` is given.
         """
         if norms.fused(x):
-            from restart_kernels.norm import group_norm
-
-            return group_norm(x, self.groups, self.weight, self.bias, self.eps, e=e, a=a, b=b, silu=act)
-        if e is not None:
-            x = x.add_(e[:, :, None, None])
+            vectors = {"add": add, "scale": scale, "shift": shift}
+            return group_norm(x, self.groups, self.weight, self.bias, self.eps, **vectors, silu=act)
+        if add is not None:
+            x = x.add_(add[:, :, None, None])
         y = F.group_norm(x, self.groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
-        if a is not None and b is not None:
-            y = torch.addcmul(b[:, :, None, None], y, a[:, :, None, None] + 1)
+        if scale is not None and shift is not None:
+            y = torch.addcmul(shift[:, :, None, None], y, scale[:, :, None, None] + 1)
         return silu(y) if act else y
 
 
@@ -303,8 +309,8 @@ class Block(nn.Module):
         h = self.conv0(self.norm0(x, act=True))
         e = self.affine(emb).to(x.dtype)
         if self.adm:
-            a, b = e.chunk(2, dim=1)
-            h = self.norm1(h, a=a, b=b, act=True)
+            scale, shift = e.chunk(2, dim=1)
+            h = self.norm1(h, scale=scale, shift=shift, act=True)
         else:
             h = self.norm1(h, e, act=True)
         if self.dropout and self.training:

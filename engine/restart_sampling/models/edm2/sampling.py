@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from restart_kernels.norm import pixel_norm
+
 from .. import norms
 from .layers import EPS, SILU, Block, MPConv, MPFourier, cat_weights, normalize, resample, sum_weights
 
@@ -30,9 +32,7 @@ if TYPE_CHECKING:
 def normalized(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return y = normalize(x) over the channels of x [B, C, H, W], and silu(y)."""
     if norms.fused(x):
-        from restart_kernels.norm import pixel_norm
-
-        return pixel_norm(x, EPS, scale=1.0)
+        return pixel_norm(x, EPS)
     y = normalize(x, 1)
     return y, F.silu(y)
 
