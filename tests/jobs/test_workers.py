@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import socket
 import sys
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -104,11 +106,21 @@ def test_ray_draws_from_prompts(cluster, tmp_path):
     assert complete(tmp_path / "two")
 
 
-def test_an_actor_says_what_people_are_told(capsys):
-    ray_actor._note("prompt truncated", {"file": "p.csv", "line": 7, "why": "has 9 tokens, and the encoder reads 8"})
-    ray_actor._note("not finite", {"seeds": [3]})  # is logged, and said at the end
-    said = "note: p.csv, line 7 has 9 tokens, and the encoder reads 8; the rest is left out\n"
-    assert capsys.readouterr().err == said
+def test_an_actor_says_what_people_are_told(capsys, tmp_path):
+    """Ten times at most; there is no log of an actor."""
+    path = tmp_path / "prompts.txt"
+    path.write_text("".join(f"prompt {k}\n" for k in range(12)))
+    den = replace(killing.prompted(), truncation=lambda text: "has 9 tokens, and the encoder reads 8")
+    run_job(den, PLAN, None, tmp_path / "out", inputs=Inputs.read(den, path), **JOB)  # writes run.json
+    shutil.rmtree(tmp_path / "out" / "samples")
+    (tmp_path / "out" / "samples").mkdir()
+    asked, out = dict(Inputs.read(den, path).asked), str(tmp_path / "out")
+    engine = ray_actor.Engine(lambda: den, killing.PLAN, 16, {"device": "cpu"}, out, inputs=asked)
+    ray_actor.Actor(engine)({"shard": np.array([0])})
+    said = "note: {}, line {} has 9 tokens, and the encoder reads 8; the rest is left out"
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:9] == [said.format(path, k) for k in range(1, 10)]
+    assert lines[9:] == [said.format(path, 10) + "; further ones are not shown"]
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ two shards or more, the time before the first one (compiling, capturing, the pau
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from ..common.checks import is_count, is_number
 
 TAIL = 1 << 20  # bytes that are read, at the end of the file
 WINDOW = 600.0
+SHOWN = 10  # events of a kind that people are told of
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,26 @@ def sentence(event: str, details: Mapping[str, Any]) -> str:
         where = f"line {details['line']}" if "line" in details else f"row {details['row']}"
         return f"{details['file']}, {where} {details['why']}; the rest is left out"
     return ""
+
+
+class Notes:
+    """What people are told of events: the first SHOWN of a kind.
+
+    Args:
+        rest: where the others are, in words.
+    """
+
+    def __init__(self, rest: str) -> None:
+        self.rest = rest
+        self.told: Counter[str] = Counter()
+
+    def of(self, event: str, details: Mapping[str, Any]) -> str:
+        """Return what people are told of this event now, "" for nothing."""
+        text = sentence(event, details)
+        self.told[event] += 1
+        if self.told[event] > SHOWN:
+            return ""
+        return text and text + f"; further ones are {self.rest}" * (self.told[event] == SHOWN)
 
 
 def tail(path: Path, limit: int = TAIL) -> list[Event]:

@@ -9,7 +9,6 @@ import socket
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from ..common import json_lines
 from ..common.terminal import error, listed, text_column
 from ..sampler.sampler import Progress as Where
-from .events import sentence
+from .events import Notes
 from .folder import JobFolder
 from .lock import alive
 from .manifest import Line
@@ -28,7 +27,6 @@ from .pipeline import Result
 from .workers import Worker
 
 COUNT_EVERY = 2.0  # seconds between counts of the workers
-NOTES = 10  # of one kind that are printed
 
 
 class Display:
@@ -52,7 +50,7 @@ class Display:
         self.done = self.in_batch = 0.0  # samples of this run
         self.rank = 0
         self.nonfinite: list[int] = []
-        self.told: Counter[str] = Counter()  # events that people were told of
+        self.notes = Notes("in log.jsonl")
         self.started_at = self.counted_at = 0.0
         self.memory = 0  # bytes of its device that a worker in another process says it holds
 
@@ -156,12 +154,10 @@ class Display:
             self.note(_nonfinite(line.nonfinite) + "; they have no image")
 
     def event(self, event: str, details: dict[str, Any]) -> None:
-        """Log an event, and print what people are told of it, the first NOTES of a kind."""
+        """Log an event, and print what people are told of it."""
         self.log(event, **details)
-        if text := sentence(event, details):
-            self.told[event] += 1
-            if self.told[event] <= NOTES:
-                self.note(text + "; further ones are in log.jsonl" * (self.told[event] == NOTES))
+        if text := self.notes.of(event, details):
+            self.note(text)
 
     def note(self, text: str) -> None:
         """Print a note."""

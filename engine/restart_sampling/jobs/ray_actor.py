@@ -15,7 +15,7 @@ from ..models.denoiser import Denoiser
 from ..plan.plan import Plan
 from .decoding import Decoding
 from .edits import Edits
-from .events import sentence
+from .events import Notes
 from .formats.base import ShardData, Written
 from .inputs.inputs import Inputs
 from .job import Definition
@@ -84,6 +84,7 @@ class Actor:
         self.lock = worker_lock(self.folder)  # seen by `status` and by the progress of the driver
         self.definition = Definition.read(self.folder)
         self.plan = Plan.build(**engine.plan)
+        self.notes = Notes("not shown")
         options = dict(engine.options)
         if str(options.get("device") or "cpu").startswith("cuda"):
             options["device"] = str(select_device("cuda"))  # Ray shows each actor its own GPU alone
@@ -98,7 +99,7 @@ class Actor:
             options,
             engine.label,
             pixels,
-            _note,
+            self._note,
             edits=engine.edits,
             decoding=engine.decoding,
             inputs=None if engine.inputs is None else Inputs.again(denoiser, engine.inputs),
@@ -110,6 +111,11 @@ class Actor:
         self.options = self.definition.options  # how the files are written
         self.parts = Parts(self.folder, self.tag, self.definition.identity)
         self.keep_seconds = engine.keep_seconds
+
+    def _note(self, event: str, details: dict[str, Any]) -> None:
+        """Print what people are told of an event; Ray shows it where the driver runs."""
+        if text := self.notes.of(event, details):
+            print(f"note: {text}", file=sys.stderr, flush=True)
 
     def __call__(self, numbers: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         lines: list[dict[str, Any]] = []
@@ -146,12 +152,6 @@ class Actor:
             self.drawing.unlink(missing_ok=True)
         memory = [_memory(self.source)] * len(lines)
         return {"line": lines, "images": thumbnails, "before": drawn_before, "memory": memory}
-
-
-def _note(event: str, details: dict[str, Any]) -> None:
-    """Print what is to be said of an event; Ray shows it where the driver runs."""
-    if text := sentence(event, details):
-        print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 def _memory(source: SamplerSource) -> int:
